@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* refuse.c - the reasons why a unit cannot move; see refuse.h */
+#include "image/refuse.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static char *copy(const char *text)
+{
+	char *p = strdup(text);
+
+	if (!p)
+		abort();
+	return p;
+}
+
+void refusals_add(struct refusals *r, const char *code, const char *cause, const char *way_out, const char *thing_format, ...)
+{
+	struct refusal *grown = realloc(r->v, (r->n + 1) * sizeof(*r->v));
+	char *thing;
+	va_list ap;
+
+	va_start(ap, thing_format);
+	if (!grown || vasprintf(&thing, thing_format, ap) < 0)
+		abort();
+	va_end(ap);
+	r->v = grown;
+	r->v[r->n++] = (struct refusal){ copy(code), thing, copy(cause), copy(way_out) };
+}
+
+void refusals_free(struct refusals *r)
+{
+	for (size_t i = 0; i < r->n; i++) {
+		free(r->v[i].code);
+		free(r->v[i].thing);
+		free(r->v[i].cause);
+		free(r->v[i].way_out);
+	}
+	free(r->v);
+	*r = (struct refusals){ 0 };
+}
+
+char *refusals_text(const struct refusals *r)
+{
+	char *text = NULL;
+	size_t len;
+	FILE *f = open_memstream(&text, &len);
+
+	if (!f)
+		abort();
+	for (size_t i = 0; i < r->n; i++)
+		fprintf(f, "%s%s: %s (%s)", i ? "; " : "", r->v[i].thing, r->v[i].cause, r->v[i].way_out);
+	fclose(f);
+	return text;
+}

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * migrate.h - one migration: what the daemon starts in a worker process
+ *
+ * migrate_source and migrate_dest block until the migration has ended and are called in a process of their own, forked
+ * by godwitd: they use ptrace, change namespaces and may be killed at any moment.
+ */
+#ifndef GODWIT_MIGRATE_MIGRATE_H
+#define GODWIT_MIGRATE_MIGRATE_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "image/refuse.h"
+
+enum strategy {
+	STRATEGY_FREEZE_FREE,
+	STRATEGY_PRE_COPY,
+	STRATEGY_HYBRID,
+	STRATEGY_STOP_COPY,
+	STRATEGY_COPY_ON_REFERENCE,
+};
+
+/* "freeze-free", "pre-copy", "hybrid", "stop-copy", "copy-on-reference". */
+const char *strategy_name(enum strategy strategy);
+int strategy_parse(const char *name, enum strategy *ret_strategy, struct err *e);
+
+enum migrate_role { ROLE_CONTROL, ROLE_GO, ROLE_FAULT, ROLE_BULK };
+
+/* What the user is told while and after it happens. Counters are of 4 KiB pages. */
+struct migrate_report {
+	char unit[300];        /* HOME:PID */
+	char from[256], to[256];
+	enum strategy strategy;
+	const char *phase;     /* name of the step under way, for progress */
+	uint64_t freeze_us;    /* from the first thread stopped to the destination's threads detached, by the wall clock of both */
+	double total_ms;       /* from the request to the release */
+	uint64_t bytes_sent;
+	uint64_t pages_total, pages_sent, pages_skipped_file, pages_skipped_zero, pages_faulted;
+	unsigned rounds;
+	pid_t new_pid;         /* the process's pid as seen on the destination host */
+	const char *outcome;   /* "moved", "refused", "failed", "cancelled" or "in-doubt"; NULL while it runs */
+};
+
+struct migrate_request {
+	pid_t pid;
+	const char *self_name;         /* this node's name */
+	const char *dest_name;
+	struct sockaddr_in dest;       /* where the destination's godwitd listens */
+	enum strategy strategy;
+	unsigned timeout_ms;           /* up to the commit; 0: no limit */
+	/* Called at the start of each step and about ten times a second; returns true to cancel (ignored after the commit). */
+	bool (*progress)(const struct migrate_report *report, void *arg);
+	void *progress_arg;
+};
+
+/*
+ * Moves request->pid. Returns 0 when the process runs on the destination and nothing is left here; -ECANCELED, -EPERM with
+ * refusals filled in (refused), or another error: then the process runs here, unharmed, unless report->outcome is "in-doubt".
+ */
+int migrate_source(const struct migrate_request *request, struct migrate_report *report, struct refusals *refusals, struct err *e);
+
+/*
+ * Receives a process. `control` is the accepted connection whose HELLO has been read by the daemon into hello_payload; further
+ * connections of the same migration arrive on `handoff`, a unix SOCK_SEQPACKET socket: one byte (enum migrate_role) with the
+ * descriptor as SCM_RIGHTS.
+ */
+int migrate_dest(int control, const void *hello_payload, size_t hello_len, int handoff, const char *self_name, struct err *e);
+
+/* Every reason why pid cannot move from this host, without touching it. */
+int migrate_check(pid_t pid, struct refusals *refusals, struct err *e);
+
+#endif
