@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * conn.h - TCP connections between nodes: made with a deadline, tuned so that a dead peer is seen within about ten seconds
+ *
+ * Every descriptor is born CLOEXEC. Addresses are IPv4. See tcp(7).
+ */
+#ifndef GODWIT_WIRE_CONN_H
+#define GODWIT_WIRE_CONN_H
+
+#include <netinet/in.h>
+
+#include "base/err.h"
+
+#define CONN_DEFAULT_PORT 4470
+#define CONN_DEAD_PEER_MS 10000
+#define CONN_ADDRESS_TEXT 24 /* "255.255.255.255:65535" and its 0 */
+
+/*
+ * Connects and tunes. Blocks for at most timeout_ms. Returns a blocking descriptor that the caller owns, or -ETIMEDOUT,
+ * -ECONNREFUSED, ... with the address in the message.
+ */
+int conn_connect(const struct sockaddr_in *to, int timeout_ms, struct err *e);
+/* Begins to connect and returns the non-blocking descriptor: writable when decided, then conn_finish says how it went. */
+int conn_begin(const struct sockaddr_in *to, struct err *e);
+/* 0 when connected, otherwise the reason. Makes the descriptor blocking. */
+int conn_finish(int fd, const struct sockaddr_in *to, struct err *e);
+/* A listening non-blocking socket (SO_REUSEADDR). */
+int conn_listen(const struct sockaddr_in *at, int backlog, struct err *e);
+/*
+ * TCP_NODELAY, cubic where the kernel has it (bbr, often the default, is slower on local links), keepalive and TCP_USER_TIMEOUT.
+ * For accepted connections; conn_connect does it itself. Never fails: each is an improvement only.
+ */
+void conn_tune(int fd);
+/* "10.66.0.1:4470" into text. */
+void conn_address_text(const struct sockaddr_in *address, char text[CONN_ADDRESS_TEXT]);
+/* Reads "10.66.0.1" or "10.66.0.1:4470"; -EINVAL with the reason. */
+int conn_address_parse(const char *text, struct sockaddr_in *ret, struct err *e);
+
+#endif
