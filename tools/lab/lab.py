@@ -1,0 +1,484 @@
+#!/usr/bin/python3 -I
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Hosts on this machine: makes them, ends them, and cuts the links between them.
+
+Theory of operation
+-------------------
+A lab is a switch and hosts. The switch is a bridge in a network namespace of its own (PREFIX-net), so that the
+machine's own network is neither used nor changed; its ports have the names of the hosts. A host is a network namespace
+(PREFIX-n1, with eth0 and lo) and, held by its init, a pid, mount, uts and ipc namespace; labhost (C) makes, enters and
+ends those. Links are cut in the switch (nftables, family bridge): the hosts notice nothing but silence.
+
+Everything that a lab has can be found by name: namespaces by their prefix, inits by their command line, files in the state
+directory. So `down` needs no record of what `up` did, and works after any crash.
+
+Environment: GODWIT_LAB=NAME makes a lab of its own beside the default one ("gw"): namespaces NAME-n1, state in
+/var/tmp/godwit-lab-NAME, the same addresses. GODWIT_LAB_DIR sets the state directory, GODWIT_BUILD the build directory
+whose programs the hosts run.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+PREFIX = os.environ.get("GODWIT_LAB") or "gw"
+STATE = os.environ.get("GODWIT_LAB_DIR") or "/var/tmp/godwit-lab" + ("" if PREFIX == "gw" else "-" + PREFIX)
+BUILD = os.path.realpath(os.environ.get("GODWIT_BUILD") or os.path.join(ROOT, "build"))
+LABHOST = os.path.join(BUILD, "tools/lab/labhost")
+SUBNET = "10.66.0."
+OUTSIDE = 100                   # x1 is 10.66.0.101
+PID_STEP = 10000                # distance between the first pids of two hosts
+DAEMON_READY_SECONDS = 5
+MOUNT_POINTS = ["/var/lib/godwit", "/etc/godwit"]
+
+
+class LabError(Exception):
+    """A failure with a sentence for the user."""
+
+
+def run(*command, check=True):
+    """Runs a command; a failure is a LabError with what it printed."""
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    except OSError as e:
+        raise LabError(f"{command[0]}: {e.strerror}") from e
+    if check and done.returncode != 0:
+        raise LabError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip() or f'exit status {done.returncode}'}")
+    return done
+
+
+def netns(name):
+    return f"{PREFIX}-{name}"
+
+
+def in_switch(*command, check=True):
+    return run("ip", "netns", "exec", netns("net"), *command, check=check)
+
+
+def host_dir(name):
+    return os.path.join(STATE, "hosts", name)
+
+
+def host_index(name):
+    """n1 is 1, x1 is 101: the last number of the address."""
+    number = int(name[1:])
+    return number if name[0] == "n" else OUTSIDE + number
+
+
+def address(name):
+    return SUBNET + str(host_index(name))
+
+
+def is_node(name):
+    return name[0] == "n"
+
+
+def write_file(path, text):
+    with open(path + ".new", "w") as f:
+        f.write(text)
+    os.replace(path + ".new", path)
+
+
+def read_file(path, default=""):
+    try:
+        with open(path) as f:
+            return f.read()
+    except OSError:
+        return default
+
+
+def load():
+    """What `up` was asked for, or an error that says that there is no lab."""
+    text = read_file(os.path.join(STATE, "lab.json"))
+    if not text:
+        raise LabError(f"there is no lab '{PREFIX}' (state directory {STATE}); ./dev lab up 2 makes one")
+    return json.loads(text)
+
+
+def hosts_of(lab):
+    return [f"n{i + 1}" for i in range(lab["nodes"])] + [f"x{i + 1}" for i in range(lab["outside"])]
+
+
+def require_host(lab, name):
+    if name not in hosts_of(lab):
+        raise LabError(f"{name} is no host of this lab; it has {', '.join(hosts_of(lab))}")
+
+
+# --- processes -------------------------------------------------------------------------------------------------------
+
+def process_stat(pid):
+    """(parent, start time) of a process, or None."""
+    text = read_file(f"/proc/{pid}/stat")
+    if not text:
+        return None
+    fields = text.rpartition(")")[2].split()
+    return int(fields[1]), int(fields[19])
+
+
+def init_pid(name):
+    """The pid of the host's init on this side, or None when the host is down."""
+    fields = read_file(os.path.join(host_dir(name), "init")).split()
+    if len(fields) != 2:
+        return None
+    stat = process_stat(int(fields[0]))
+    return int(fields[0]) if stat and stat[1] == int(fields[1]) else None
+
+
+def all_pids():
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+
+
+def readlink(path):
+    try:
+        return os.readlink(path)
+    except OSError:
+        return None
+
+
+def daemon_pids(init):
+    """The listening godwitd of a host (its workers are children of it), as pids of this side."""
+    space = readlink(f"/proc/{init}/ns/pid")
+    mine = {}
+    for pid in all_pids():
+        exe = readlink(f"/proc/{pid}/exe")
+        stat = process_stat(pid)
+        if exe and stat and os.path.basename(exe.removesuffix(" (deleted)")) == "godwitd" and readlink(f"/proc/{pid}/ns/pid") == space:
+            mine[pid] = stat[0]
+    return [pid for pid, parent in mine.items() if parent not in mine]
+
+
+def leftover_inits():
+    """Every init or launcher of this lab, recorded or not."""
+    found = []
+    for pid in all_pids():
+        words = read_file(f"/proc/{pid}/cmdline").split("\0")
+        if len(words) > 5 and os.path.basename(words[0]) == "labhost" and words[1] == "init" and words[3] == PREFIX:
+            found.append(pid)
+    return found
+
+
+def end_processes(pids, number, seconds=10):
+    """Sends a signal and waits for the end; returns those that are still there."""
+    left = {}
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            left[pid] = os.pidfd_open(pid)
+            signal.pidfd_send_signal(left[pid], number)
+    deadline = time.monotonic() + seconds
+    for pid, fd in list(left.items()):
+        import select
+        if select.select([fd], [], [], max(0, deadline - time.monotonic()))[0]:
+            del left[pid]
+        os.close(fd)
+    return list(left)
+
+
+# --- making a lab ----------------------------------------------------------------------------------------------------
+
+def make_switch():
+    run("ip", "netns", "add", netns("net"))
+    # Packets on the bridge are none of the IP firewall's business, and the bridge itself speaks no IP.
+    in_switch("sh", "-c", "for f in iptables ip6tables arptables; do echo 0 2>/dev/null >/proc/sys/net/bridge/bridge-nf-call-$f || :; done;"
+              " echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6 || :")
+    in_switch("ip", "link", "add", "switch", "type", "bridge", "stp_state", "0", "mcast_snooping", "0")
+    in_switch("ip", "link", "set", "switch", "up")
+    in_switch("nft", "add table bridge lab; add set bridge lab cuts { type ifname . ifname; };"
+              " add chain bridge lab forward { type filter hook forward priority 0; policy accept; };"
+              " add rule bridge lab forward iifname . oifname @cuts drop")
+
+
+def make_link(name):
+    """The host's network namespace, and its cable to the switch."""
+    i = host_index(name)
+    run("ip", "netns", "add", netns(name))
+    run("ip", "link", "add", name, "netns", netns("net"), "type", "veth", "peer", "name", "eth0", "netns", netns(name),
+        "address", f"02:47:57:00:00:{i:02x}")
+    in_switch("ip", "link", "set", name, "master", "switch", "up")
+    inside = ["ip", "-n", netns(name)]
+    run(*inside, "link", "set", "lo", "up")
+    run(*inside, "addr", "add", f"{address(name)}/24", "dev", "eth0")
+    run(*inside, "link", "set", "eth0", "up")
+
+
+def write_host_files(lab, name):
+    directory = host_dir(name)
+    for sub in ("lib", "etc"):
+        os.makedirs(os.path.join(directory, sub), exist_ok=True)
+    names = hosts_of(lab)
+    write_file(os.path.join(directory, "etc-hosts"), "127.0.0.1 localhost\n::1 localhost ip6-localhost\n"
+               + "".join(f"{address(other)} {other}\n" for other in names))
+    if is_node(name):
+        nodes = "".join(f"{other} = {address(other)}\n" for other in names if is_node(other))
+        write_file(os.path.join(directory, "etc/godwit.conf"),
+                   f"# written by ./dev lab\n[node]\nname = {name}\nlisten = {address(name)}\n\n[nodes]\n{nodes}")
+
+
+def shared_directories():
+    """What must stay visible in the hosts although they have a /tmp and a /run of their own."""
+    return [path for path in dict.fromkeys([ROOT, BUILD]) if path.startswith(("/tmp/", "/run/"))]
+
+
+def pid_base(lab, name):
+    if lab["same_pids"]:
+        return 300
+    pid_max = int(read_file("/proc/sys/kernel/pid_max"))
+    return 300 + PID_STEP * host_index(name) % (pid_max - 1000)
+
+
+def start_host(lab, name):
+    write_host_files(lab, name)
+    make_link(name)
+    run(LABHOST, "init", STATE, PREFIX, name, str(pid_base(lab, name)), *shared_directories())
+    if is_node(name):
+        start_daemon(name)
+
+
+def start_daemon(name):
+    """Starts godwitd and waits until its socket answers."""
+    daemon = os.path.join(BUILD, "src/daemon/godwitd")
+    log = os.path.join(host_dir(name), "godwitd.log")
+    if not os.access(daemon, os.X_OK):
+        print(f"lab: {name}: no godwitd: {daemon} is not built", file=sys.stderr)
+        return
+    init = init_pid(name)
+    run(LABHOST, "exec", STATE, PREFIX, name, "--spawn", log, "--", daemon)
+    deadline = time.monotonic() + DAEMON_READY_SECONDS
+    seen = False
+    while time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX) as s, contextlib.suppress(OSError):
+            s.connect(f"/proc/{init}/root/run/godwit/godwitd.sock")
+            return
+        running = bool(daemon_pids(init))
+        if seen and not running:
+            break
+        seen = seen or running
+        time.sleep(0.005)
+    tail = "".join(read_file(log).splitlines(keepends=True)[-5:])
+    raise LabError(f"{name}: godwitd does not answer on /run/godwit/godwitd.sock; the end of its log {log}:\n{tail}")
+
+
+def stop_daemon(name):
+    init = init_pid(name)
+    if init is None:
+        raise LabError(f"{name} is not running")
+    left = end_processes(daemon_pids(init), signal.SIGTERM, seconds=2)
+    if end_processes(left, signal.SIGKILL):
+        raise LabError(f"{name}: godwitd does not end")
+
+
+# --- ending ----------------------------------------------------------------------------------------------------------
+
+def namespaces():
+    pattern = re.compile(re.escape(PREFIX) + r"-(net|[nx]\d+)\Z")
+    try:
+        return [entry for entry in os.listdir("/run/netns") if pattern.match(entry)]
+    except FileNotFoundError:
+        return []
+
+
+def processes_in(spaces):
+    """Processes of this side in network namespaces of the lab: what somebody ran with `ip netns exec`."""
+    inodes = set()
+    for entry in spaces:
+        with contextlib.suppress(OSError):
+            inodes.add(os.stat(f"/run/netns/{entry}").st_ino)
+    found = []
+    for pid in all_pids():
+        with contextlib.suppress(OSError):
+            if os.stat(f"/proc/{pid}/ns/net").st_ino in inodes and pid != os.getpid():
+                found.append(pid)
+    return found
+
+
+def remove_everything():
+    """Ends and removes all that belongs to this lab; finds it by name. Returns whether there was anything."""
+    spaces = namespaces()
+    inits = leftover_inits()
+    had = bool(spaces or inits or os.path.exists(STATE))
+    left = end_processes(inits, signal.SIGKILL)
+    left += end_processes(processes_in(spaces), signal.SIGKILL)
+    for entry in spaces:
+        run("ip", "netns", "delete", entry)
+    shutil.rmtree(STATE, ignore_errors=True)
+    if PREFIX == "gw" or not any(os.scandir("/run/netns") if os.path.isdir("/run/netns") else []):
+        for path in MOUNT_POINTS:
+            with contextlib.suppress(OSError):
+                os.rmdir(path)          # only when it is empty: then we had made it, or nobody misses it
+    if left:
+        raise LabError(f"processes {', '.join(map(str, left))} do not end after SIGKILL")
+    return had
+
+
+# --- verbs -----------------------------------------------------------------------------------------------------------
+
+def do_up(options):
+    if os.geteuid() != 0:
+        raise LabError("making hosts needs root")
+    if not 1 <= options.nodes < OUTSIDE or not 0 <= options.outside < 150:
+        raise LabError("a lab has 1 to 99 hosts, and up to 149 outside")
+    if not os.access(LABHOST, os.X_OK):
+        raise LabError(f"{LABHOST} is not built; ./dev build makes it")
+    if os.path.exists(os.path.join(STATE, "lab.json")) and not options.force:
+        raise LabError(f"lab '{PREFIX}' is there already ({', '.join(hosts_of(load()))}); ./dev lab down ends it, --force replaces it")
+    remove_everything()
+    lab = {"nodes": options.nodes, "outside": options.outside, "same_pids": options.same_pids}
+    os.makedirs(os.path.join(STATE, "hosts"))
+    for path in MOUNT_POINTS:
+        os.makedirs(path, exist_ok=True)
+    write_file(os.path.join(STATE, "lab.json"), json.dumps(lab))
+    write_file(os.path.join(STATE, "labhost"), LABHOST + "\n")
+    write_file(os.path.join(STATE, "path"), f"{BUILD}/src/cli:{BUILD}/src/daemon\n")
+    try:
+        make_switch()
+        for name in hosts_of(lab):
+            start_host(lab, name)
+    except LabError as e:
+        if not options.keep:
+            logs = "/var/tmp/godwit-lab-failed.log"
+            with open(logs, "w") as f:
+                for name in hosts_of(lab):
+                    f.write(f"--- {name}\n" + read_file(os.path.join(host_dir(name), "godwitd.log")))
+            remove_everything()
+            raise LabError(f"{e}\n(nothing is left of it; the logs of the daemons are in {logs}; --keep leaves everything as it is)") from e
+        raise
+    print(" ".join(f"{name}={address(name)}" for name in hosts_of(lab)))
+
+
+def do_down(_):
+    print(f"lab '{PREFIX}' removed" if remove_everything() else f"there was no lab '{PREFIX}'")
+
+
+def cuts():
+    done = in_switch("nft", "-j", "list", "set", "bridge", "lab", "cuts", check=False)
+    if done.returncode != 0:
+        return []
+    for item in json.loads(done.stdout)["nftables"]:
+        if "set" in item:
+            return sorted({tuple(sorted(pair["concat"])) for pair in item["set"].get("elem", [])})
+    return []
+
+
+def do_status(_):
+    lab = load()
+    for name in hosts_of(lab):
+        init = init_pid(name)
+        daemon = "-" if not is_node(name) else "no godwitd"
+        if init and is_node(name) and daemon_pids(init):
+            daemon = "godwitd pid " + ",".join(read_file(f"/proc/{pid}/status").partition("NSpid:")[2].split("\n")[0].split()[-1]
+                                               for pid in daemon_pids(init))
+        print(f"{name:5} {address(name):12} {'up, init ' + str(init) if init else 'down':18} {daemon}")
+    for a, b in cuts():
+        print(f"cut   {a} {b}")
+
+
+def do_kill(options):
+    lab = load()
+    require_host(lab, options.host)
+    done = run(LABHOST, "kill", STATE, PREFIX, options.host, check=False)
+    if done.returncode != 0:
+        raise LabError(done.stderr.strip().removeprefix("lab: "))
+    # The sockets that are still being closed must never see the network again.
+    run("ip", "netns", "delete", netns(options.host))
+    in_switch("ip", "link", "delete", options.host, check=False)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(host_dir(options.host), "init"))
+
+
+def do_start(options):
+    lab = load()
+    require_host(lab, options.host)
+    if init_pid(options.host):
+        raise LabError(f"{options.host} is running already")
+    if os.path.exists(f"/run/netns/{netns(options.host)}"):     # its init ended in another way than `lab kill`
+        run("ip", "netns", "delete", netns(options.host))
+        in_switch("ip", "link", "delete", options.host, check=False)
+    start_host(lab, options.host)
+
+
+def change_cut(options, verb):
+    lab = load()
+    for name in (options.a, options.b):
+        require_host(lab, name)
+    if options.a == options.b:
+        raise LabError(f"{options.a} has no link to itself")
+    # Adding first makes the deletion of what is not there succeed; both happen in one transaction.
+    pairs = f"bridge lab cuts {{ {options.a} . {options.b}, {options.b} . {options.a} }}"
+    in_switch("nft", f"add element {pairs}" + (f"; delete element {pairs}" if verb == "heal" else ""))
+
+
+def do_restart_daemon(options):
+    require_host(load(), options.host)
+    if not is_node(options.host):
+        raise LabError(f"{options.host} is an outside host: no Godwit software runs there")
+    stop_daemon(options.host)
+    start_daemon(options.host)
+
+
+def do_logs(options):
+    require_host(load(), options.host)
+    log = os.path.join(host_dir(options.host), "godwitd.log")
+    if options.follow:
+        os.execvp("tail", ["tail", "-n", "+1", "-F", log])
+    sys.stdout.write(read_file(log))
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(prog="./dev lab", description="Hosts on this machine, in namespaces.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name, function, text):
+        sub = verbs.add_parser(name, help=text, description=text)
+        sub.set_defaults(function=function)
+        return sub
+
+    up = verb("up", do_up, "make hosts n1..nN, and x1..xM without Godwit")
+    up.add_argument("nodes", type=int, metavar="N")
+    up.add_argument("--outside", type=int, default=0, metavar="M")
+    up.add_argument("--same-pids", action="store_true", help="let all hosts count pids from the same number, so that they collide")
+    up.add_argument("--force", action="store_true", help="replace a lab that is there")
+    up.add_argument("--keep", action="store_true", help="leave everything in place when it fails")
+    verb("down", do_down, "remove everything, also what a crash left")
+    verb("status", do_status, "show the hosts, their daemons and the links that are cut")
+    verbs.add_parser("exec", help="exec [--tty] HOST -- COMMAND...: run a command inside a host")
+    for name, function, text in (("kill", do_kill, "end a host as a power cut would"), ("start", do_start, "start a killed host again"),
+                                 ("restart-daemon", do_restart_daemon, "end godwitd of a host and start it again")):
+        verb(name, function, text).add_argument("host")
+    for name, text in (("cut", "let every packet between two hosts vanish"), ("heal", "mend that link")):
+        sub = verb(name, lambda options, name=name: change_cut(options, name), text)
+        sub.add_argument("a")
+        sub.add_argument("b")
+    logs = verb("logs", do_logs, "print the log of a host's godwitd")
+    logs.add_argument("host")
+    logs.add_argument("-f", "--follow", action="store_true")
+    return parser.parse_args()
+
+
+def main():
+    options = parse_arguments()
+    if not re.fullmatch(r"[a-z][a-z0-9]{0,15}", PREFIX):
+        raise LabError(f"GODWIT_LAB={PREFIX}: small letters and digits only, at most 16")
+    # One change at a time; the lock is no part of the state, so that removing that cannot remove it.
+    with open(STATE.rstrip("/") + ".lock", "w") as lock:
+        if options.verb not in ("status", "logs"):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        options.function(options)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except LabError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
