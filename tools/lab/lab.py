@@ -23,9 +23,11 @@ import fcntl
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -145,24 +147,28 @@ def readlink(path):
         return None
 
 
-def daemon_pids(init):
-    """The listening godwitd of a host (its workers are children of it), as pids of this side."""
-    space = readlink(f"/proc/{init}/ns/pid")
-    mine = {}
-    for pid in all_pids():
-        exe = readlink(f"/proc/{pid}/exe")
-        stat = process_stat(pid)
-        if exe and stat and os.path.basename(exe.removesuffix(" (deleted)")) == "godwitd" and readlink(f"/proc/{pid}/ns/pid") == space:
-            mine[pid] = stat[0]
-    return [pid for pid, parent in mine.items() if parent not in mine]
+def daemon_pid(init):
+    """The godwitd that listens in a host (workers do not), as a pid of this side; None when there is none."""
+    with socket.socket(socket.AF_UNIX) as s:
+        try:
+            s.connect(f"/proc/{init}/root/run/godwit/godwitd.sock")
+        except OSError:
+            return None
+        pid = struct.unpack("3i", s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    return pid if process_stat(pid) else None
 
 
-def leftover_inits():
-    """Every init or launcher of this lab, recorded or not."""
+def pid_inside(pid):
+    """The pid that a process of a host has there."""
+    return read_file(f"/proc/{pid}/status").partition("NSpid:")[2].split("\n")[0].split()[-1]
+
+
+def leftover_inits(prefix):
+    """Every init or launcher of a lab (None: of any), recorded or not."""
     found = []
     for pid in all_pids():
         words = read_file(f"/proc/{pid}/cmdline").split("\0")
-        if len(words) > 5 and os.path.basename(words[0]) == "labhost" and words[1] == "init" and words[3] == PREFIX:
+        if len(words) > 5 and os.path.basename(words[0]) == "labhost" and words[1] == "init" and prefix in (None, words[3]):
             found.append(pid)
     return found
 
@@ -176,7 +182,6 @@ def end_processes(pids, number, seconds=10):
             signal.pidfd_send_signal(left[pid], number)
     deadline = time.monotonic() + seconds
     for pid, fd in list(left.items()):
-        import select
         if select.select([fd], [], [], max(0, deadline - time.monotonic()))[0]:
             del left[pid]
         os.close(fd)
@@ -253,15 +258,9 @@ def start_daemon(name):
     init = init_pid(name)
     run(LABHOST, "exec", STATE, PREFIX, name, "--spawn", log, "--", daemon)
     deadline = time.monotonic() + DAEMON_READY_SECONDS
-    seen = False
     while time.monotonic() < deadline:
-        with socket.socket(socket.AF_UNIX) as s, contextlib.suppress(OSError):
-            s.connect(f"/proc/{init}/root/run/godwit/godwitd.sock")
+        if daemon_pid(init):
             return
-        running = bool(daemon_pids(init))
-        if seen and not running:
-            break
-        seen = seen or running
         time.sleep(0.005)
     tail = "".join(read_file(log).splitlines(keepends=True)[-5:])
     raise LabError(f"{name}: godwitd does not answer on /run/godwit/godwitd.sock; the end of its log {log}:\n{tail}")
@@ -271,7 +270,8 @@ def stop_daemon(name):
     init = init_pid(name)
     if init is None:
         raise LabError(f"{name} is not running")
-    left = end_processes(daemon_pids(init), signal.SIGTERM, seconds=2)
+    pid = daemon_pid(init)
+    left = end_processes([pid], signal.SIGTERM, seconds=2) if pid else []
     if end_processes(left, signal.SIGKILL):
         raise LabError(f"{name}: godwitd does not end")
 
@@ -303,14 +303,14 @@ def processes_in(spaces):
 def remove_everything():
     """Ends and removes all that belongs to this lab; finds it by name. Returns whether there was anything."""
     spaces = namespaces()
-    inits = leftover_inits()
+    inits = leftover_inits(PREFIX)
     had = bool(spaces or inits or os.path.exists(STATE))
     left = end_processes(inits, signal.SIGKILL)
     left += end_processes(processes_in(spaces), signal.SIGKILL)
     for entry in spaces:
         run("ip", "netns", "delete", entry)
     shutil.rmtree(STATE, ignore_errors=True)
-    if PREFIX == "gw" or not any(os.scandir("/run/netns") if os.path.isdir("/run/netns") else []):
+    if not leftover_inits(None):        # removing a directory unmounts what other hosts have there
         for path in MOUNT_POINTS:
             with contextlib.suppress(OSError):
                 os.rmdir(path)          # only when it is empty: then we had made it, or nobody misses it
@@ -372,10 +372,8 @@ def do_status(_):
     lab = load()
     for name in hosts_of(lab):
         init = init_pid(name)
-        daemon = "-" if not is_node(name) else "no godwitd"
-        if init and is_node(name) and daemon_pids(init):
-            daemon = "godwitd pid " + ",".join(read_file(f"/proc/{pid}/status").partition("NSpid:")[2].split("\n")[0].split()[-1]
-                                               for pid in daemon_pids(init))
+        pid = daemon_pid(init) if init and is_node(name) else None
+        daemon = f"godwitd pid {pid_inside(pid)}" if pid else "no godwitd" if is_node(name) else "-"
         print(f"{name:5} {address(name):12} {'up, init ' + str(init) if init else 'down':18} {daemon}")
     for a, b in cuts():
         print(f"cut   {a} {b}")
