@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * client.c - requests from the unix socket
+ *
+ * A client sends one line of JSON and gets lines back until the connection ends. A pid in a request is meant as the client sees it, so
+ * the client must live in godwitd's pid namespace.
+ */
+#include <errno.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "daemon/daemon.h"
+#include "daemon/reply.h"
+
+void client_drop(struct client *c)
+{
+	close_fdp(&c->fd);
+	c->have = 0;
+}
+
+void client_accept(struct daemon *d)
+{
+	int fd = accept4(d->unix_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct client *c = &d->clients[0];
+	size_t i;
+
+	if (fd < 0)
+		return;
+	for (i = 0; i < CLIENTS_PENDING_MAX && c->fd >= 0; i++)
+		if (d->clients[i].fd < 0 || d->clients[i].deadline_ns < c->deadline_ns)
+			c = &d->clients[i];
+	client_drop(c);
+	c->fd = fd;
+	c->deadline_ns = clock_ns(CLOCK_MONOTONIC) + PENDING_TIMEOUT_MS * 1000000ull;
+}
+
+/* Whether the numbers that this client writes are the numbers that godwitd sees. */
+static int check_namespace(int fd, struct err *e)
+{
+	struct ucred cred;
+	socklen_t len = sizeof(cred);
+	struct stat theirs, ours;
+	char path[64];
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
+		return err_sys(e, -errno, "SO_PEERCRED");
+	snprintf(path, sizeof(path), "/proc/%d/ns/pid", (int)cred.pid);
+	if (cred.pid <= 0 || stat(path, &theirs) < 0 || stat("/proc/self/ns/pid", &ours) < 0 || theirs.st_ino != ours.st_ino ||
+	    theirs.st_dev != ours.st_dev)
+		return err_set(e, -EXDEV, "you are in another pid namespace than godwitd, where process numbers mean other processes: run godwit in godwitd's namespace (nsenter -p -t PID_OF_GODWITD)");
+	return 0;
+}
+
+/* Runs in the worker. */
+static int serve(const struct daemon *d, const struct request *request, int fd)
+{
+	switch (request->verb) {
+	case VERB_MIGRATE:
+		prctl(PR_SET_NAME, "godwit-source");
+		return do_migrate(d, request, fd);
+	case VERB_PS:
+		return do_ps(d, fd);
+	case VERB_NODES:
+		return do_nodes(d, fd);
+	case VERB_CHECK:
+		return do_check(d, request, fd);
+	case VERB_CANCEL:
+		break;
+	}
+	return 1;
+}
+
+static void dispatch(struct daemon *d, struct client *c, const struct request *request)
+{
+	struct err e = ERR_INIT;
+	struct worker *w;
+	bool child;
+
+	if (request->verb == VERB_CANCEL) {
+		err_set(&e, -EINVAL, "cancel must follow a migrate request on the same connection");
+		reply_error(c->fd, "bad-request", &e, NULL, NULL);
+		return;
+	}
+	if (request->pid && check_namespace(c->fd, &e) < 0) {
+		reply_error(c->fd, "namespace", &e, NULL, NULL);
+		return;
+	}
+	if (request->verb == VERB_MIGRATE && (w = worker_find_source(d, request->pid))) {
+		err_set(&e, -EALREADY, "process %d is being moved to %s already: wait for that migration", (int)request->pid, w->peer);
+		reply_error(c->fd, "busy", &e, NULL, NULL);
+		return;
+	}
+	w = worker_start(d, request->verb == VERB_MIGRATE ? WORKER_SOURCE : WORKER_REQUEST, &c->fd, 1, &child, &e);
+	if (child)
+		_exit(serve(d, request, c->fd));
+	if (!w) {
+		reply_error(c->fd, "limit", &e, NULL, NULL);
+		return;
+	}
+	w->moving = request->verb == VERB_MIGRATE ? request->pid : 0;
+	snprintf(w->peer, sizeof(w->peer), "%s", request->host);
+}
+
+void client_input(struct daemon *d, struct client *c)
+{
+	ssize_t n = recv(c->fd, c->line + c->have, REQUEST_BYTES_MAX - c->have, 0);
+	struct request request;
+	struct err e = ERR_INIT;
+	char *end;
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0) {
+		client_drop(c);
+		return;
+	}
+	c->have += (size_t)n;
+	end = memchr(c->line, '\n', c->have);
+	if (!end && c->have < REQUEST_BYTES_MAX)
+		return;
+	if (!end)
+		err_set(&e, -EINVAL, "the request is longer than %u bytes", REQUEST_BYTES_MAX);
+	if (!end || request_parse(c->line, (size_t)(end - c->line), &request, &e) < 0)
+		reply_error(c->fd, "bad-request", &e, NULL, NULL);
+	else
+		dispatch(d, c, &request);
+	client_drop(c);
+}

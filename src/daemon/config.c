@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* config.c - reading godwit.conf with inih; see config.h */
+#include "daemon/config.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ini.h>
+
+#include "base/util.h"
+#include "wire/conn.h"
+
+struct reading {
+	struct config *config;
+	struct err error; /* of the first line that is wrong */
+};
+
+void config_init(struct config *config)
+{
+	char host[HELLO_NAME_MAX + 1] = "";
+
+	*config = (struct config){ .listen = { .sin_family = AF_INET, .sin_port = htons(CONN_DEFAULT_PORT) } };
+	gethostname(host, sizeof(host) - 1);
+	host[strcspn(host, ".")] = 0;
+	snprintf(config->name, sizeof(config->name), "%s", hello_name_valid(host) ? host : "localhost");
+}
+
+const struct config_node *config_find(const struct config *config, const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < config->n_nodes; i++)
+		if (!strcmp(config->nodes[i].name, name))
+			return &config->nodes[i];
+	return NULL;
+}
+
+static int read_node_key(struct config *config, const char *key, const char *value, struct err *e)
+{
+	struct sockaddr_in address;
+	char text[64];
+	int r;
+
+	if (!strcmp(key, "name")) {
+		if (!hello_name_valid(value))
+			return err_set(e, -EINVAL, "name '%.80s': use 1 to %u letters, digits, '.', '_', '-'", value, HELLO_NAME_MAX);
+		memcpy(config->name, value, strlen(value) + 1);
+		return 0;
+	}
+	if (!strcmp(key, "listen")) {
+		r = conn_address_parse(value, &address, e);
+		if (r < 0)
+			return r;
+		config->listen.sin_addr = address.sin_addr;
+		if (strchr(value, ':'))
+			config->listen.sin_port = address.sin_port;
+		return 0;
+	}
+	if (!strcmp(key, "port")) {
+		snprintf(text, sizeof(text), "0.0.0.0:%.40s", value);
+		r = conn_address_parse(text, &address, e);
+		if (r < 0)
+			return r;
+		config->listen.sin_port = address.sin_port;
+		return 0;
+	}
+	return err_set(e, -EINVAL, "unknown key '%.80s' in [node]; known are name, listen, port", key);
+}
+
+static int add_node(struct config *config, const char *name, const char *value, struct err *e)
+{
+	struct config_node node = { 0 }, *grown;
+	int r;
+
+	if (!hello_name_valid(name))
+		return err_set(e, -EINVAL, "node name '%.80s': use 1 to %u letters, digits, '.', '_', '-'", name, HELLO_NAME_MAX);
+	if (config_find(config, name))
+		return err_set(e, -EINVAL, "node '%s' is there twice", name);
+	if (config->n_nodes >= CONFIG_NODES_MAX)
+		return err_set(e, -EINVAL, "more than %d nodes", CONFIG_NODES_MAX);
+	r = conn_address_parse(value, &node.address, e);
+	if (r < 0)
+		return r;
+	memcpy(node.name, name, strlen(name) + 1);
+	grown = reallocarray(config->nodes, config->n_nodes + 1, sizeof(*grown));
+	if (!grown)
+		return err_sys(e, -ENOMEM, "nodes");
+	config->nodes = grown;
+	config->nodes[config->n_nodes++] = node;
+	return 0;
+}
+
+/* Called by inih for each key; 0 means "this line is wrong". */
+static int on_key(void *user, const char *section, const char *key, const char *value)
+{
+	struct reading *reading = user;
+	struct err error = ERR_INIT;
+	int r;
+
+	if (!strcmp(section, "node"))
+		r = read_node_key(reading->config, key, value, &error);
+	else if (!strcmp(section, "nodes"))
+		r = add_node(reading->config, key, value, &error);
+	else
+		r = err_set(&error, -EINVAL, "unknown section [%.80s]; known are [node] and [nodes]", section);
+	if (r < 0 && !reading->error.code)
+		reading->error = error;
+	return r == 0;
+}
+
+int config_parse(struct config *config, const char *text, const char *path, struct err *e)
+{
+	struct reading reading = { .config = config };
+	int line = ini_parse_string(text, on_key, &reading);
+
+	if (line > 0)
+		return err_set(e, -EINVAL, "%s:%d: %s", path, line, reading.error.code ? reading.error.message : "neither a [section] nor KEY = VALUE");
+	if (line < 0)
+		return err_set(e, -ENOMEM, "%s: cannot be read", path);
+	return 0;
+}
+
+int config_load(struct config *config, const char *path, int required, struct err *e)
+{
+	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+	cleanup_free char *text = NULL;
+	size_t len = 0;
+	ssize_t n;
+
+	if (fd < 0 && errno == ENOENT && !required)
+		return 0;
+	if (fd < 0)
+		return err_sys(e, -errno, "%s", path);
+	text = malloc(CONFIG_BYTES_MAX + 1);
+	if (!text)
+		return err_sys(e, -ENOMEM, "%s", path);
+	while ((n = read(fd, text + len, CONFIG_BYTES_MAX + 1 - len)) > 0)
+		len += (size_t)n;
+	if (n < 0)
+		return err_sys(e, -errno, "%s: read", path);
+	if (len > CONFIG_BYTES_MAX)
+		return err_set(e, -EFBIG, "%s: larger than %u bytes", path, CONFIG_BYTES_MAX);
+	text[len] = 0;
+	return config_parse(config, text, path, e);
+}
+
+void config_free(struct config *config)
+{
+	freep(&config->nodes);
+	config->n_nodes = 0;
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * config.h - godwit.conf: who this node is and which others there are (godwit.conf(5))
+ *
+ * Everything has a default: without a file the node is called like the host, listens on 0.0.0.0:4470 and knows no other node.
+ */
+#ifndef GODWIT_DAEMON_CONFIG_H
+#define GODWIT_DAEMON_CONFIG_H
+
+#include <netinet/in.h>
+
+#include "base/err.h"
+#include "wire/hello.h"
+
+#define CONFIG_DEFAULT_PATH "/etc/godwit/godwit.conf"
+#define CONFIG_NODES_MAX 1024
+#define CONFIG_BYTES_MAX (1u << 20)
+
+struct config_node {
+	char name[HELLO_NAME_MAX + 1];
+	struct sockaddr_in address;
+};
+
+struct config {
+	char name[HELLO_NAME_MAX + 1];
+	struct sockaddr_in listen;
+	struct config_node *nodes; /* in the order of the file; may include this node */
+	size_t n_nodes;
+};
+
+/* The defaults. The name is the host's up to the first dot. */
+void config_init(struct config *config);
+/* Reads a file over the defaults. A missing file is an error only when `required`. -EINVAL with file and line. */
+int config_load(struct config *config, const char *path, int required, struct err *e);
+/* The same from memory (text ends with a 0); `path` is for messages. */
+int config_parse(struct config *config, const char *text, const char *path, struct err *e);
+/* NULL when there is none. */
+const struct config_node *config_find(const struct config *config, const char *name);
+void config_free(struct config *config);
+
+#endif

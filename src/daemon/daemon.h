@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * daemon.h - godwitd's state, shared by its files
+ *
+ * The main process never blocks and never touches a process that moves: it accepts clients (unix socket) and peers (TCP), reads one
+ * request or one HELLO from each, and hands the connection to a worker that it forks. It reaps workers and, as child
+ * subreaper, the processes that have arrived. Nothing that it holds is needed by a running migration except the hand-on of later connections, so
+ * its death costs nothing else.
+ *
+ *	main.c     options, sockets, the poll loop        worker.c   fork, table, reaping
+ *	client.c   requests from the unix socket          peer.c     HELLOs from other nodes, hand-on
+ *	do_*.c     what runs in the worker of a request
+ */
+#ifndef GODWIT_DAEMON_DAEMON_H
+#define GODWIT_DAEMON_DAEMON_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "daemon/config.h"
+#include "daemon/request.h"
+#include "wire/frame.h"
+#include "wire/hello.h"
+
+#define DAEMON_DEFAULT_SOCKET "/run/godwit/godwitd.sock"
+#define CLIENTS_PENDING_MAX 32 /* connections whose request is not complete; the oldest is dropped for a new one */
+#define PEERS_PENDING_MAX 64
+#define WORKERS_MAX 256
+#define PENDING_TIMEOUT_MS 5000 /* for a request or a HELLO to be complete */
+
+enum worker_kind { WORKER_REQUEST, WORKER_SOURCE, WORKER_DEST };
+
+struct worker {
+	pid_t pid;                            /* 0: slot free */
+	enum worker_kind kind;
+	pid_t moving;                         /* SOURCE: the process that it moves */
+	char peer[256];                       /* the other node */
+	uint8_t mig_id[HELLO_MIG_ID_BYTES];   /* DEST */
+	int handoff;                          /* DEST: our end of the socket for later connections; -1 otherwise */
+};
+
+struct client {
+	int fd; /* -1: slot free */
+	uint64_t deadline_ns;
+	size_t have;
+	char line[REQUEST_BYTES_MAX + 1];
+};
+
+struct peer {
+	int fd; /* -1: slot free */
+	uint64_t deadline_ns;
+	struct frame_reader reader;
+	char address[24];
+};
+
+struct daemon {
+	struct config config;
+	char socket_path[PATH_MAX];
+	int lock_fd, unix_fd, tcp_fd, signal_fd;
+	uint64_t started_ns; /* CLOCK_BOOTTIME */
+	bool stopping;
+	struct worker workers[WORKERS_MAX];
+	struct client clients[CLIENTS_PENDING_MAX];
+	struct peer peers[PEERS_PENDING_MAX];
+};
+
+/* worker.c */
+
+/*
+ * Forks a worker and enters it in the table. Returns the slot in the parent. In the child returns NULL with *ret_child true: only standard
+ * streams and keep[] are open there, signals have their defaults (SIGPIPE: ignored). NULL with *ret_child false: failed, e is set.
+ */
+struct worker *worker_start(struct daemon *d, enum worker_kind kind, const int *keep, size_t n_keep, bool *ret_child, struct err *e);
+/* Collects everything that has ended: workers, and processes that arrived here once. */
+void worker_reap(struct daemon *d);
+struct worker *worker_find_source(struct daemon *d, pid_t moving);
+struct worker *worker_find_dest(struct daemon *d, const uint8_t mig_id[HELLO_MIG_ID_BYTES]);
+unsigned worker_count(const struct daemon *d, enum worker_kind kind);
+
+/* client.c: accept (the listener is readable), input (the client is), drop */
+void client_accept(struct daemon *d);
+void client_input(struct daemon *d, struct client *c);
+void client_drop(struct client *c);
+
+/* peer.c */
+void peer_accept(struct daemon *d);
+void peer_input(struct daemon *d, struct peer *p);
+void peer_drop(struct peer *p);
+
+/* do_*.c: run in a worker, answer on fd and return its exit status. */
+int do_migrate(const struct daemon *d, const struct request *request, int fd);
+int do_ps(const struct daemon *d, int fd);
+int do_nodes(const struct daemon *d, int fd);
+int do_check(const struct daemon *d, const struct request *request, int fd);
+
+/* Fills in and sends NodeInfo; for the main process (a few small reads). */
+int node_info_send(const struct daemon *d, int fd, struct err *e);
+
+#endif

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* do_check.c - can this kernel do it, can this process move? */
+#include <errno.h>
+
+#include "base/util.h"
+#include "daemon/daemon.h"
+#include "daemon/reply.h"
+#include "kern/features.h"
+#include "migrate/migrate.h"
+
+static int check_kernel(int fd)
+{
+	json_t *list = json_array();
+	bool all = true;
+	size_t i;
+
+	for (i = 0; i < features_count(); i++) {
+		const struct feature *f = features_get(i);
+		struct err e = ERR_INIT;
+		bool ok = feature_probe(f, &e) >= 0;
+
+		if (!ok && f->required)
+			all = false;
+		json_array_append_new(list, json_pack("{s:s, s:b, s:b, s:s, s:s, s:o}", "name", f->name, "ok", ok, "required", f->required, "purpose",
+						      f->purpose, "way_out", ok ? "" : f->way_out, "error", reply_text(ok ? "" : e.message)));
+	}
+	reply_result(fd, json_pack("{s:b, s:o}", "ok", all, "features", list));
+	return 0;
+}
+
+static int check_process(pid_t pid, int fd)
+{
+	struct refusals refusals = { 0 };
+	struct err e = ERR_INIT;
+	int r = migrate_check(pid, &refusals, &e);
+
+	if (r < 0 && !refusals.n)
+		reply_error(fd, "failed", &e, NULL, NULL);
+	else
+		reply_result(fd, json_pack("{s:i, s:b, s:o}", "pid", (int)pid, "ok", refusals.n == 0, "refusals", reply_refusals(&refusals)));
+	refusals_free(&refusals);
+	return 0;
+}
+
+int do_check(const struct daemon *d, const struct request *request, int fd)
+{
+	return request->pid ? check_process(request->pid, fd) : check_kernel(fd);
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * do_migrate.c - the source worker: one migration for one client
+ *
+ * The client may hang up or send {"verb":"cancel"}; before the commit that cancels, after it the engine ignores it. Progress lines are
+ * dropped when the client does not read, so that it can never hold the migration up.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <ifaddrs.h>
+#include <netdb.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "daemon/daemon.h"
+#include "daemon/reply.h"
+#include "migrate/migrate.h"
+#include "wire/conn.h"
+
+#define PROGRESS_INTERVAL_NS 100000000ull
+
+struct watcher {
+	int fd;
+	bool cancelled;
+	const char *phase;
+	uint64_t last_ns;
+	char input[256];
+	size_t have;
+};
+
+/* Looks whether the client wants to stop; remembers it. */
+static bool client_cancels(struct watcher *w)
+{
+	struct pollfd p = { .fd = w->fd, .events = POLLIN };
+	struct request request;
+	ssize_t n;
+	char *end;
+
+	if (w->cancelled || poll(&p, 1, 0) <= 0)
+		return w->cancelled;
+	if (p.revents & (POLLHUP | POLLERR)) {
+		w->cancelled = true;
+		return true;
+	}
+	n = recv(w->fd, w->input + w->have, sizeof(w->input) - w->have, MSG_DONTWAIT);
+	if (n <= 0) /* it has only closed its sending side */
+		return false;
+	w->have += (size_t)n;
+	end = memchr(w->input, '\n', w->have);
+	if (end && !request_parse(w->input, (size_t)(end - w->input), &request, NULL) && request.verb == VERB_CANCEL)
+		w->cancelled = true;
+	if (end || w->have == sizeof(w->input))
+		w->have = 0;
+	return w->cancelled;
+}
+
+static bool on_progress(const struct migrate_report *report, void *arg)
+{
+	struct watcher *w = arg;
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
+	cleanup_free char *text = NULL;
+	json_t *line;
+
+	if (client_cancels(w))
+		return true;
+	if (w->phase == report->phase && now - w->last_ns < PROGRESS_INTERVAL_NS)
+		return false;
+	w->phase = report->phase;
+	w->last_ns = now;
+	line = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:i, s:I}", "event", "progress", "phase", report->phase ? report->phase : "",
+			 "pages_total", (json_int_t)report->pages_total, "pages_sent", (json_int_t)report->pages_sent, "pages_skipped",
+			 (json_int_t)(report->pages_skipped_file + report->pages_skipped_zero), "pages_faulted",
+			 (json_int_t)report->pages_faulted, "rounds", (int)report->rounds, "bytes_sent", (json_int_t)report->bytes_sent);
+	text = json_dumps(line, JSON_COMPACT);
+	json_decref(line);
+	if (text) {
+		size_t len = strlen(text);
+
+		text[len] = '\n';
+		(void)!send(w->fd, text, len + 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+	}
+	return false;
+}
+
+static bool is_own_address(const struct config *config, const struct sockaddr_in *address)
+{
+	struct ifaddrs *all = NULL, *i;
+	bool found = false;
+
+	if (address->sin_port != config->listen.sin_port || getifaddrs(&all) < 0)
+		return false;
+	for (i = all; i && !found; i = i->ifa_next)
+		found = i->ifa_addr && i->ifa_addr->sa_family == AF_INET &&
+			((struct sockaddr_in *)i->ifa_addr)->sin_addr.s_addr == address->sin_addr.s_addr;
+	freeifaddrs(all);
+	return found;
+}
+
+static int unknown_host(const struct config *config, const char *host, const char *why, struct err *e)
+{
+	char known[300] = "";
+	size_t i, len = 0;
+
+	for (i = 0; i < config->n_nodes && len < sizeof(known) - 1; i++)
+		if (strcmp(config->nodes[i].name, config->name))
+			len += (size_t)snprintf(known + len, sizeof(known) - len, "%s%s", len ? ", " : "", config->nodes[i].name);
+	return err_set(e, -ENOENT, "host '%s': %s; nodes known here: %s (they are listed in " CONFIG_DEFAULT_PATH ")", host, why,
+		       len ? known : "none");
+}
+
+/* A node's name, an address, or a name that the resolver knows; each of the latter two with :PORT or without. */
+static int resolve(const struct config *config, const char *host, struct sockaddr_in *ret, struct err *e)
+{
+	const struct config_node *node = config_find(config, host);
+	struct addrinfo hints = { .ai_family = AF_INET, .ai_socktype = SOCK_STREAM }, *list = NULL;
+	char name[256];
+	char *colon;
+	int r;
+
+	if (node) {
+		*ret = node->address;
+		return 0;
+	}
+	if (!conn_address_parse(host, ret, NULL))
+		return 0;
+	snprintf(name, sizeof(name), "%s", host);
+	colon = strchr(name, ':');
+	if (colon)
+		*colon = 0;
+	r = getaddrinfo(name, NULL, &hints, &list);
+	if (r)
+		return unknown_host(config, host, gai_strerror(r), e);
+	*ret = *(struct sockaddr_in *)list->ai_addr;
+	freeaddrinfo(list);
+	ret->sin_port = htons(CONN_DEFAULT_PORT);
+	if (colon) {
+		unsigned long port = strtoul(colon + 1, NULL, 10);
+
+		if (port < 1 || port > 65535)
+			return unknown_host(config, host, "the port is no number from 1 to 65535", e);
+		ret->sin_port = htons((uint16_t)port);
+	}
+	return 0;
+}
+
+/* The stable word of a failure. */
+static const char *outcome_word(int r, const struct migrate_report *report, const struct refusals *refusals)
+{
+	if (report->outcome && strcmp(report->outcome, "moved"))
+		return report->outcome;
+	if (refusals->n)
+		return "refused";
+	return r == -ECANCELED ? "cancelled" : "failed";
+}
+
+static void finish(int fd, int r, struct migrate_report *report, const struct refusals *refusals, struct err *e)
+{
+	if (r >= 0) {
+		report->outcome = "moved";
+		log_info("event=moved unit=%s to=%s freeze_us=%llu total_ms=%.1f pages_sent=%llu", report->unit, report->to,
+			 (unsigned long long)report->freeze_us, report->total_ms, (unsigned long long)report->pages_sent);
+		reply_result(fd, reply_report(report));
+		return;
+	}
+	report->outcome = outcome_word(r, report, refusals);
+	if (!e->code) {
+		cleanup_free char *text = refusals->n ? refusals_text(refusals) : NULL;
+
+		err_set(e, r, "%s", text ? text : strerror(-r));
+	}
+	log_warning("event=not-moved outcome=%s error=\"%s\"", report->outcome, e->message);
+	reply_error(fd, report->outcome, e, refusals, reply_report(report));
+}
+
+int do_migrate(const struct daemon *d, const struct request *request, int fd)
+{
+	struct watcher watcher = { .fd = fd };
+	struct migrate_request order = {
+		.pid = request->pid, .self_name = d->config.name, .dest_name = request->host, .strategy = request->strategy,
+		.timeout_ms = request->timeout_ms, .progress = on_progress, .progress_arg = &watcher,
+	};
+	struct migrate_report report = { .strategy = request->strategy };
+	struct refusals refusals = { 0 };
+	struct err e = ERR_INIT;
+	int r;
+
+	log_set_context("side=source pid=%d", (int)request->pid);
+	snprintf(report.unit, sizeof(report.unit), "%s:%d", d->config.name, (int)request->pid);
+	snprintf(report.from, sizeof(report.from), "%s", d->config.name);
+	snprintf(report.to, sizeof(report.to), "%s", request->host);
+	if (!strcmp(request->host, d->config.name)) {
+		r = err_set(&e, -EINVAL, "process %d is on %s already: name another host", (int)request->pid, d->config.name);
+	} else {
+		r = resolve(&d->config, request->host, &order.dest, &e);
+		if (!r && is_own_address(&d->config, &order.dest))
+			r = err_set(&e, -EINVAL, "%s is an address of this host: process %d is here already", request->host, (int)request->pid);
+	}
+	if (r < 0) {
+		report.outcome = "failed";
+		reply_error(fd, r == -ENOENT ? "unknown-host" : "here-already", &e, NULL, reply_report(&report));
+		return 1;
+	}
+	r = migrate_source(&order, &report, &refusals, &e);
+	finish(fd, r, &report, &refusals, &e);
+	refusals_free(&refusals);
+	return r < 0;
+}

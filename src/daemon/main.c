@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* main.c - godwitd: options, sockets, the poll loop (godwitd(8)) */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "daemon/daemon.h"
+#include "migrate/registry.h"
+#include "version.h"
+#include "wire/conn.h"
+
+#define POLL_FIXED 3 /* signals, unix listener, TCP listener */
+#define POLL_MAX (POLL_FIXED + CLIENTS_PENDING_MAX + PEERS_PENDING_MAX)
+
+static const char usage[] =
+	"usage: godwitd [--config FILE] [--socket PATH]\n"
+	"Receives live processes from other nodes, and sends them when `godwit migrate` asks for it.\n"
+	"\n"
+	"  --config FILE  default " CONFIG_DEFAULT_PATH ", which need not exist; see godwit.conf(5)\n"
+	"  --socket PATH  where `godwit` finds this daemon; default " DAEMON_DEFAULT_SOCKET "\n"
+	"  --foreground   accepted and ignored: godwitd always stays in the foreground\n"
+	"  --version, --help\n";
+
+/* /run/godwit of /run/godwit/godwitd.sock. */
+static void run_directory(const struct daemon *d, char directory[PATH_MAX])
+{
+	char *slash;
+
+	snprintf(directory, PATH_MAX, "%s", d->socket_path);
+	slash = strrchr(directory, '/');
+	if (slash)
+		*slash = 0;
+	else
+		strcpy(directory, ".");
+}
+
+/* The lock is what tells a living godwitd from a socket file that a dead one left. */
+static int take_lock(struct daemon *d, struct err *e)
+{
+	char path[PATH_MAX + 8];
+
+	snprintf(path, sizeof(path), "%s.lock", d->socket_path);
+	d->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (d->lock_fd < 0)
+		return err_sys(e, -errno, "%s", path);
+	if (flock(d->lock_fd, LOCK_EX | LOCK_NB) < 0)
+		return errno == EWOULDBLOCK ? err_set(e, -EBUSY, "another godwitd runs with the socket %s: stop it, or start this one with another --socket and port",
+						      d->socket_path) :
+					      err_sys(e, -errno, "%s: flock", path);
+	return 0;
+}
+
+static int open_unix(struct daemon *d, struct err *e)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	mode_t mask;
+	int r;
+
+	if (strlen(d->socket_path) >= sizeof(address.sun_path))
+		return err_set(e, -ENAMETOOLONG, "%s: a socket's path has at most %zu bytes", d->socket_path, sizeof(address.sun_path) - 1);
+	strcpy(address.sun_path, d->socket_path);
+	d->unix_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (d->unix_fd < 0)
+		return err_sys(e, -errno, "socket");
+	unlink(d->socket_path);
+	mask = umask(0177);
+	r = bind(d->unix_fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(d->unix_fd, 16) < 0 ? -errno : 0;
+	umask(mask);
+	return r ? err_sys(e, r, "%s", d->socket_path) : 0;
+}
+
+static int open_sockets(struct daemon *d, struct err *e)
+{
+	char directory[PATH_MAX], units[PATH_MAX + 8];
+	int r;
+
+	run_directory(d, directory);
+	if (mkdir(directory, 0755) < 0 && errno != EEXIST)
+		return err_sys(e, -errno, "%s: mkdir", directory);
+	snprintf(units, sizeof(units), "%s/units", directory);
+	registry_use_directory(units);
+	r = take_lock(d, e);
+	if (r < 0)
+		return r;
+	d->tcp_fd = conn_listen(&d->config.listen, 128, e);
+	if (d->tcp_fd == -EADDRINUSE)
+		err_wrap(e, "another program has the port; end it or set `port` in [node] of the configuration");
+	if (d->tcp_fd < 0)
+		return d->tcp_fd;
+	return open_unix(d, e);
+}
+
+static int open_signals(struct daemon *d, struct err *e)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	d->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (d->signal_fd < 0)
+		return err_sys(e, -errno, "signalfd");
+	/* processes that arrived here become this process's children when their worker ends */
+	if (prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)
+		return err_sys(e, -errno, "PR_SET_CHILD_SUBREAPER");
+	return 0;
+}
+
+static void on_signal(struct daemon *d)
+{
+	struct signalfd_siginfo info;
+
+	while (read(d->signal_fd, &info, sizeof(info)) == sizeof(info)) {
+		if (info.ssi_signo == SIGCHLD)
+			continue;
+		log_info("event=stopping signal=%u", info.ssi_signo);
+		d->stopping = true;
+	}
+	worker_reap(d);
+}
+
+/* Drops who took too long; returns the time until the next one does, -1 when nobody is pending. */
+static int expire(struct daemon *d)
+{
+	uint64_t now = clock_ns(CLOCK_MONOTONIC), next = UINT64_MAX;
+	size_t i;
+
+	for (i = 0; i < CLIENTS_PENDING_MAX; i++) {
+		if (d->clients[i].fd >= 0 && d->clients[i].deadline_ns <= now)
+			client_drop(&d->clients[i]);
+		else if (d->clients[i].fd >= 0)
+			next = MIN(next, d->clients[i].deadline_ns);
+	}
+	for (i = 0; i < PEERS_PENDING_MAX; i++) {
+		if (d->peers[i].fd >= 0 && d->peers[i].deadline_ns <= now) {
+			log_warning("event=peer-silent peer=%s", d->peers[i].address);
+			peer_drop(&d->peers[i]);
+		} else if (d->peers[i].fd >= 0) {
+			next = MIN(next, d->peers[i].deadline_ns);
+		}
+	}
+	return next == UINT64_MAX ? -1 : (int)((next - now + 999999) / 1000000);
+}
+
+static int loop_once(struct daemon *d)
+{
+	struct pollfd p[POLL_MAX];
+	int timeout_ms = expire(d);
+	size_t i;
+
+	p[0] = (struct pollfd){ .fd = d->signal_fd, .events = POLLIN };
+	p[1] = (struct pollfd){ .fd = d->unix_fd, .events = POLLIN };
+	p[2] = (struct pollfd){ .fd = d->tcp_fd, .events = POLLIN };
+	for (i = 0; i < CLIENTS_PENDING_MAX; i++)
+		p[POLL_FIXED + i] = (struct pollfd){ .fd = d->clients[i].fd, .events = POLLIN };
+	for (i = 0; i < PEERS_PENDING_MAX; i++)
+		p[POLL_FIXED + CLIENTS_PENDING_MAX + i] = (struct pollfd){ .fd = d->peers[i].fd, .events = POLLIN };
+	if (poll(p, POLL_MAX, timeout_ms) < 0)
+		return errno == EINTR ? 0 : -errno;
+	if (p[0].revents)
+		on_signal(d);
+	for (i = 0; i < CLIENTS_PENDING_MAX; i++)
+		if (p[POLL_FIXED + i].revents)
+			client_input(d, &d->clients[i]);
+	for (i = 0; i < PEERS_PENDING_MAX; i++)
+		if (p[POLL_FIXED + CLIENTS_PENDING_MAX + i].revents)
+			peer_input(d, &d->peers[i]);
+	if (p[1].revents)
+		client_accept(d);
+	if (p[2].revents)
+		peer_accept(d);
+	return 0;
+}
+
+static int run(struct daemon *d, struct err *e)
+{
+	char address[CONN_ADDRESS_TEXT];
+	int r = open_signals(d, e);
+
+	if (r < 0)
+		return r;
+	r = open_sockets(d, e);
+	if (r < 0)
+		return r;
+	conn_address_text(&d->config.listen, address);
+	log_info("event=ready node=%s listen=%s socket=%s nodes=%zu version=" GODWIT_VERSION, d->config.name, address, d->socket_path,
+		 d->config.n_nodes);
+	while (!d->stopping && r >= 0)
+		r = loop_once(d);
+	if (r < 0)
+		return err_sys(e, r, "poll");
+	unlink(d->socket_path);
+	return 0;
+}
+
+/* Returns the exit status when the program shall end now, -1 otherwise. */
+static int read_options(int argc, char **argv, struct daemon *d, struct err *e)
+{
+	static const struct option options[] = {
+		{ "config", required_argument, NULL, 'c' }, { "socket", required_argument, NULL, 's' }, { "foreground", no_argument, NULL, 'f' },
+		{ "version", no_argument, NULL, 'V' },      { "help", no_argument, NULL, 'h' },         { 0 },
+	};
+	const char *path = NULL;
+	int o;
+
+	while ((o = getopt_long(argc, argv, "c:s:fVh", options, NULL)) != -1) {
+		switch (o) {
+		case 'c':
+			path = optarg;
+			break;
+		case 's':
+			snprintf(d->socket_path, sizeof(d->socket_path), "%s", optarg);
+			break;
+		case 'f':
+			break;
+		case 'V':
+			puts("godwitd " GODWIT_VERSION);
+			return 0;
+		case 'h':
+			fputs(usage, stdout);
+			return 0;
+		default:
+			fputs(usage, stderr);
+			return 2;
+		}
+	}
+	if (optind < argc) {
+		fprintf(stderr, "godwitd: '%s': no argument is expected\n%s", argv[optind], usage);
+		return 2;
+	}
+	if (config_load(&d->config, path ? path : CONFIG_DEFAULT_PATH, path != NULL, e) < 0) {
+		fprintf(stderr, "godwitd: %s\n", e->message);
+		return 1;
+	}
+	return -1;
+}
+
+int main(int argc, char **argv)
+{
+	static struct daemon d = { .socket_path = DAEMON_DEFAULT_SOCKET, .lock_fd = -1, .unix_fd = -1, .tcp_fd = -1, .signal_fd = -1 };
+	struct err e = ERR_INIT;
+	size_t i;
+	int status;
+
+	config_init(&d.config);
+	for (i = 0; i < CLIENTS_PENDING_MAX; i++)
+		d.clients[i].fd = -1;
+	for (i = 0; i < PEERS_PENDING_MAX; i++)
+		d.peers[i].fd = -1;
+	status = read_options(argc, argv, &d, &e);
+	if (status >= 0)
+		return status;
+	d.started_ns = clock_ns(CLOCK_BOOTTIME);
+	if (run(&d, &e) < 0) {
+		log_error("event=failed error=\"%s\"", e.message);
+		return 1;
+	}
+	config_free(&d.config);
+	return 0;
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * peer.c - connections from other nodes
+ *
+ * Each begins with a HELLO, whose role says what becomes of it: CONTROL starts a destination worker; NODE_INFO is answered
+ * here; every other role belongs to a migration and is handed on to its worker, with the role as one byte. Bytes that follow the HELLO are
+ * left in the socket for the worker.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "daemon/daemon.h"
+#include "migrate/migrate.h"
+#include "wire/conn.h"
+
+void peer_drop(struct peer *p)
+{
+	close_fdp(&p->fd);
+	frame_reader_free(&p->reader);
+}
+
+void peer_accept(struct daemon *d)
+{
+	struct sockaddr_in from = { 0 };
+	socklen_t len = sizeof(from);
+	int fd = accept4(d->tcp_fd, (struct sockaddr *)&from, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct peer *p = &d->peers[0];
+	size_t i;
+
+	if (fd < 0)
+		return;
+	conn_tune(fd);
+	for (i = 0; i < PEERS_PENDING_MAX && p->fd >= 0; i++)
+		if (d->peers[i].fd < 0 || d->peers[i].deadline_ns < p->deadline_ns)
+			p = &d->peers[i];
+	peer_drop(p);
+	p->fd = fd;
+	p->deadline_ns = clock_ns(CLOCK_MONOTONIC) + PENDING_TIMEOUT_MS * 1000000ull;
+	conn_address_text(&from, p->address);
+}
+
+static void set_blocking(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags >= 0)
+		fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
+}
+
+static void id_text(const uint8_t id[HELLO_MIG_ID_BYTES], char text[9])
+{
+	snprintf(text, 9, "%02x%02x%02x%02x", id[0], id[1], id[2], id[3]);
+}
+
+/* Gives a connection to the worker of its migration. Never blocks: a worker that does not take its connections loses this one. */
+static int hand_on(const struct worker *w, int fd, uint8_t role, struct err *e)
+{
+	union {
+		struct cmsghdr align;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control = { 0 };
+	struct iovec iov = { &role, 1 };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(c), &fd, sizeof(int));
+	if (sendmsg(w->handoff, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+		return err_sys(e, -errno, "handing the connection to worker %d", (int)w->pid);
+	return 0;
+}
+
+/* Runs in the worker. */
+static int serve_dest(const struct daemon *d, int control, const struct frame *hello, int handoff)
+{
+	struct err e = ERR_INIT;
+	int r;
+
+	r = migrate_dest(control, hello->payload, hello->len, handoff, d->config.name, &e);
+	if (r < 0)
+		log_error("event=arrival-failed error=\"%s\"", e.message);
+	return r < 0;
+}
+
+static int start_dest(struct daemon *d, int fd, const struct frame *frame, const Gw__Hello *hello, struct err *e)
+{
+	cleanup_close int ours = -1, theirs = -1;
+	struct worker *w;
+	char id[9];
+	int pair[2];
+	bool child;
+
+	id_text(hello->mig_id.data, id);
+	if (worker_find_dest(d, hello->mig_id.data))
+		return err_set(e, -EALREADY, "migration %s is under way here already", id);
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return err_sys(e, -errno, "socketpair");
+	ours = pair[0];
+	theirs = pair[1];
+	set_blocking(fd);
+	w = worker_start(d, WORKER_DEST, (int[]){ fd, theirs }, 2, &child, e);
+	if (child) {
+		prctl(PR_SET_NAME, "godwit-dest");
+		log_set_context("mig=%s side=dest", id);
+		_exit(serve_dest(d, fd, frame, theirs));
+	}
+	if (!w)
+		return e->code;
+	w->handoff = take_fd(&ours);
+	memcpy(w->mig_id, hello->mig_id.data, sizeof(w->mig_id));
+	snprintf(w->peer, sizeof(w->peer), "%s", hello->node_name);
+	log_info("event=arriving mig=%s from=%s worker=%d", id, hello->node_name, (int)w->pid);
+	return 0;
+}
+
+static int dispatch(struct daemon *d, int fd, const struct frame *frame, const Gw__Hello *hello, struct err *e)
+{
+	struct worker *w;
+	char id[9];
+
+	if (hello->role == ROLE_NODE_INFO)
+		return node_info_send(d, fd, e);
+	if (hello->role == ROLE_CONTROL)
+		return start_dest(d, fd, frame, hello, e);
+	w = worker_find_dest(d, hello->mig_id.data);
+	if (!w) {
+		id_text(hello->mig_id.data, id);
+		return err_set(e, -ENOENT, "no migration %s is under way on %s", id, d->config.name);
+	}
+	set_blocking(fd);
+	return hand_on(w, fd, (uint8_t)hello->role, e);
+}
+
+void peer_input(struct daemon *d, struct peer *p)
+{
+	cleanup_frame struct frame frame = { 0 };
+	cleanup_hello Gw__Hello *hello = NULL;
+	struct err e = ERR_INIT;
+	int r = frame_reader_step(&p->reader, p->fd, FRAME_HELLO_MAX, &frame, &e);
+
+	if (!r)
+		return;
+	if (r > 0)
+		r = frame.type == FRAME_HELLO ? hello_decode(frame.payload, frame.len, &hello, &e) :
+						err_set(&e, -EPROTO, "expected HELLO as the first frame, got %s (type %u)",
+							frame_type_name(frame.type), frame.type);
+	if (r >= 0)
+		r = dispatch(d, p->fd, &frame, hello, &e);
+	if (r < 0) {
+		log_warning("event=peer-refused peer=%s error=\"%s\"", p->address, e.message);
+		if (r != -ECONNRESET)
+			frame_send_error(p->fd, r, e.message, NULL);
+	}
+	peer_drop(p);
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* request.c - reading a client's request; see request.h */
+#include "daemon/request.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <jansson.h>
+#include <limits.h>
+#include <string.h>
+
+#include "base/util.h"
+
+static const char *const verbs[] = {
+	[VERB_MIGRATE] = "migrate", [VERB_PS] = "ps", [VERB_NODES] = "nodes", [VERB_CHECK] = "check", [VERB_CANCEL] = "cancel",
+};
+
+static int read_verb(const json_t *o, struct request *request, struct err *e)
+{
+	const char *verb = json_string_value(json_object_get(o, "verb"));
+	size_t i;
+
+	if (!verb)
+		return err_set(e, -EINVAL, "the request has no \"verb\"");
+	for (i = 0; i < ARRAY_SIZE(verbs); i++) {
+		if (strcmp(verb, verbs[i]))
+			continue;
+		request->verb = (enum verb)i;
+		return 0;
+	}
+	return err_set(e, -EINVAL, "unknown verb \"%.40s\"; known are migrate, ps, nodes, check", verb);
+}
+
+/* An integer member from min to max; absent: untouched. */
+static int read_number(const json_t *o, const char *key, json_int_t min, json_int_t max, json_int_t *ret)
+{
+	const json_t *v = json_object_get(o, key);
+
+	if (!v)
+		return 0;
+	if (!json_is_integer(v) || json_integer_value(v) < min || json_integer_value(v) > max)
+		return -EINVAL;
+	*ret = json_integer_value(v);
+	return 0;
+}
+
+static int read_host(const json_t *o, struct request *request, struct err *e)
+{
+	const char *host = json_string_value(json_object_get(o, "host"));
+	size_t i, len = host ? strlen(host) : 0;
+
+	if (!len || len >= sizeof(request->host))
+		return err_set(e, -EINVAL, "\"host\" must be a text of 1 to %zu bytes", sizeof(request->host) - 1);
+	for (i = 0; i < len; i++)
+		if (!isalnum((unsigned char)host[i]) && !strchr("._-:", host[i]))
+			return err_set(e, -EINVAL, "\"host\" has a character that no host name has");
+	memcpy(request->host, host, len + 1);
+	return 0;
+}
+
+static int read_members(const json_t *o, struct request *request, struct err *e)
+{
+	json_int_t pid = 0, timeout_ms = 0;
+	const json_t *strategy = json_object_get(o, "strategy");
+	int r = read_verb(o, request, e);
+
+	if (r < 0)
+		return r;
+	if (read_number(o, "pid", 1, INT_MAX, &pid) < 0)
+		return err_set(e, -EINVAL, "\"pid\" must be a number from 1 on");
+	if (read_number(o, "timeout_ms", 0, REQUEST_TIMEOUT_MAX_MS, &timeout_ms) < 0)
+		return err_set(e, -EINVAL, "\"timeout_ms\" must be a number from 0 to %u (a day)", REQUEST_TIMEOUT_MAX_MS);
+	request->pid = (pid_t)pid;
+	request->timeout_ms = (unsigned)timeout_ms;
+	if (request->verb != VERB_MIGRATE)
+		return 0;
+	if (!pid)
+		return err_set(e, -EINVAL, "migrate needs a \"pid\"");
+	r = read_host(o, request, e);
+	if (r < 0 || !strategy)
+		return r;
+	if (!json_is_string(strategy))
+		return err_set(e, -EINVAL, "\"strategy\" must be a text");
+	return strategy_parse(json_string_value(strategy), &request->strategy, e);
+}
+
+int request_parse(const char *line, size_t len, struct request *ret, struct err *e)
+{
+	struct request request = { .strategy = STRATEGY_FREEZE_FREE };
+	json_error_t where;
+	json_t *o;
+	int r;
+
+	if (len > REQUEST_BYTES_MAX)
+		return err_set(e, -EINVAL, "the request is longer than %u bytes", REQUEST_BYTES_MAX);
+	o = json_loadb(line, len, JSON_REJECT_DUPLICATES, &where);
+	if (!o)
+		return err_set(e, -EINVAL, "the request is not JSON: %.100s at byte %d", where.text, where.position);
+	r = json_is_object(o) ? read_members(o, &request, e) : err_set(e, -EINVAL, "the request is no JSON object");
+	json_decref(o);
+	if (r < 0)
+		return r;
+	*ret = request;
+	return 0;
+}

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * request.h - what a client asks of godwitd: one JSON object on one line (see docs/wire.md)
+ */
+#ifndef GODWIT_DAEMON_REQUEST_H
+#define GODWIT_DAEMON_REQUEST_H
+
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "migrate/migrate.h"
+
+#define REQUEST_BYTES_MAX 4096u
+#define REQUEST_TIMEOUT_MAX_MS (24u * 3600u * 1000u)
+
+enum verb { VERB_MIGRATE, VERB_PS, VERB_NODES, VERB_CHECK, VERB_CANCEL };
+
+struct request {
+	enum verb verb;
+	pid_t pid;              /* migrate, check; 0: none */
+	char host[256];         /* migrate */
+	enum strategy strategy; /* migrate */
+	unsigned timeout_ms;    /* migrate; 0: none */
+};
+
+/* Reads and validates one line (untrusted, without its newline). -EINVAL with words for the client. */
+int request_parse(const char *line, size_t len, struct request *ret, struct err *e);
+
+#endif

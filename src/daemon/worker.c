@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* worker.c - the processes that do the work: starting, remembering, reaping; see daemon.h */
+#include <errno.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "daemon/daemon.h"
+#include "migrate/registry.h"
+
+/* Closes every descriptor above the standard streams that is not in keep[]. */
+static void close_others(const int *keep, size_t n_keep)
+{
+	unsigned from = 3;
+
+	for (;;) {
+		unsigned next = UINT_MAX;
+		size_t i;
+
+		for (i = 0; i < n_keep; i++)
+			if (keep[i] >= 0 && (unsigned)keep[i] >= from && (unsigned)keep[i] < next)
+				next = (unsigned)keep[i];
+		if (next == UINT_MAX)
+			break;
+		if (next > from)
+			close_range(from, next - 1, 0);
+		from = next + 1;
+	}
+	close_range(from, UINT_MAX, 0);
+}
+
+/*
+ * A session of its own, so that Ctrl-C on a terminal where godwitd runs does not reach the worker. No PR_SET_PDEATHSIG: it outlives
+ * the main process. SIGPIPE stays ignored: a log reader that goes away must not end a migration.
+ */
+static void become_worker(const int *keep, size_t n_keep)
+{
+	sigset_t none;
+	int s;
+
+	for (s = 1; s < NSIG; s++)
+		if (s != SIGPIPE && s != SIGKILL && s != SIGSTOP)
+			signal(s, SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	setsid();
+	close_others(keep, n_keep);
+}
+
+struct worker *worker_start(struct daemon *d, enum worker_kind kind, const int *keep, size_t n_keep, bool *ret_child, struct err *e)
+{
+	struct worker *w = NULL;
+	size_t i;
+	pid_t pid;
+
+	*ret_child = false;
+	for (i = 0; i < WORKERS_MAX && !w; i++)
+		if (!d->workers[i].pid)
+			w = &d->workers[i];
+	if (!w) {
+		err_set(e, -EBUSY, "godwitd on %s runs %d workers already, its limit: wait until some have ended", d->config.name, WORKERS_MAX);
+		return NULL;
+	}
+	pid = fork();
+	if (pid < 0) {
+		err_sys(e, -errno, "fork");
+		return NULL;
+	}
+	if (!pid) {
+		become_worker(keep, n_keep);
+		*ret_child = true;
+		return NULL;
+	}
+	*w = (struct worker){ .pid = pid, .kind = kind, .handoff = -1 };
+	return w;
+}
+
+struct worker *worker_find_source(struct daemon *d, pid_t moving)
+{
+	size_t i;
+
+	for (i = 0; i < WORKERS_MAX; i++)
+		if (d->workers[i].pid && d->workers[i].kind == WORKER_SOURCE && d->workers[i].moving == moving)
+			return &d->workers[i];
+	return NULL;
+}
+
+struct worker *worker_find_dest(struct daemon *d, const uint8_t mig_id[HELLO_MIG_ID_BYTES])
+{
+	size_t i;
+
+	for (i = 0; i < WORKERS_MAX; i++)
+		if (d->workers[i].pid && d->workers[i].kind == WORKER_DEST && !memcmp(d->workers[i].mig_id, mig_id, HELLO_MIG_ID_BYTES))
+			return &d->workers[i];
+	return NULL;
+}
+
+unsigned worker_count(const struct daemon *d, enum worker_kind kind)
+{
+	unsigned n = 0;
+	size_t i;
+
+	for (i = 0; i < WORKERS_MAX; i++)
+		n += d->workers[i].pid && d->workers[i].kind == kind;
+	return n;
+}
+
+static void log_end(const struct worker *w, pid_t pid, int status)
+{
+	static const char *const kinds[] = { "request", "source", "dest" };
+	const char *how = WIFEXITED(status) ? "exit" : "signal";
+	int number = WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status);
+
+	if (!w)
+		log_info("event=unit-ended pid=%d %s=%d", (int)pid, how, number);
+	else if (WIFSIGNALED(status))
+		log_error("event=worker-died kind=%s worker=%d signal=%d moving=%d", kinds[w->kind], (int)pid, number, (int)w->moving);
+	else if (w->kind != WORKER_REQUEST)
+		log_info("event=worker-ended kind=%s worker=%d exit=%d peer=%s", kinds[w->kind], (int)pid, number, w->peer);
+}
+
+void worker_reap(struct daemon *d)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG | __WALL)) > 0) {
+		struct worker *w = NULL;
+		size_t i;
+
+		if (WIFSTOPPED(status) || WIFCONTINUED(status))
+			continue;
+		for (i = 0; i < WORKERS_MAX && !w; i++)
+			if (d->workers[i].pid == pid)
+				w = &d->workers[i];
+		log_end(w, pid, status);
+		if (w) {
+			close_fdp(&w->handoff);
+			w->pid = 0;
+		} else {
+			registry_remove(pid, NULL);
+		}
+	}
+}

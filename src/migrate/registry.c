@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* registry.c - the units that arrived here, one JSON file each; see registry.h */
+#include "migrate/registry.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <limits.h>
+#include <sys/stat.h>
+
+#include "base/util.h"
+
+#define ENTRY_MAX_BYTES 8192
+
+static char directory[PATH_MAX - 64] = REGISTRY_DEFAULT_DIRECTORY;
+
+void registry_use_directory(const char *new_directory)
+{
+	snprintf(directory, sizeof(directory), "%s", new_directory);
+}
+
+static void entry_path(char path[PATH_MAX], pid_t pid, const char *suffix)
+{
+	snprintf(path, PATH_MAX, "%s/%d.json%s", directory, (int)pid, suffix);
+}
+
+uint64_t registry_start_ticks(pid_t pid)
+{
+	char path[64], text[1024], state = 0;
+	cleanup_close int fd = -1;
+	const char *p;
+	unsigned long long ticks = 0;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
+	if (n <= 0)
+		return 0;
+	text[n] = 0;
+	p = strrchr(text, ')'); /* the name may hold anything, also ')' */
+	if (!p || sscanf(p + 1, " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu", &state, &ticks) != 2)
+		return 0;
+	if (state == 'Z' || state == 'X')
+		return 0;
+	return ticks ? ticks : 1;
+}
+
+static int make_directory(struct err *e)
+{
+	char parent[PATH_MAX];
+	char *slash;
+
+	snprintf(parent, sizeof(parent), "%s", directory);
+	slash = strrchr(parent, '/');
+	if (slash && slash != parent) {
+		*slash = 0;
+		if (mkdir(parent, 0755) < 0 && errno != EEXIST)
+			return err_sys(e, -errno, "%s: mkdir", parent);
+	}
+	if (mkdir(directory, 0755) < 0 && errno != EEXIST)
+		return err_sys(e, -errno, "%s: mkdir", directory);
+	return 0;
+}
+
+static int write_file(const char *path, const char *text, struct err *e)
+{
+	cleanup_close int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+	size_t len = strlen(text);
+
+	if (fd < 0)
+		return err_sys(e, -errno, "%s", path);
+	if (write(fd, text, len) != (ssize_t)len)
+		return err_sys(e, errno ? -errno : -EIO, "%s: write", path);
+	return 0;
+}
+
+int registry_add(const struct registry_entry *entry, struct err *e)
+{
+	char path[PATH_MAX], temporary[PATH_MAX];
+	uint64_t ticks = registry_start_ticks(entry->pid);
+	cleanup_free char *text = NULL;
+	json_t *o;
+	int r;
+
+	if (!ticks)
+		return err_set(e, -ESRCH, "unit %s: no process %d", entry->unit, (int)entry->pid);
+	r = make_directory(e);
+	if (r < 0)
+		return r;
+	o = json_pack("{s:s, s:i, s:I, s:s, s:s, s:I, s:I, s:i}", "unit", entry->unit, "pid", (int)entry->pid, "start_ticks",
+		      (json_int_t)ticks, "from", entry->from, "strategy", entry->strategy, "since",
+		      (json_int_t)(entry->since ? entry->since : time(NULL)), "freeze_us", (json_int_t)entry->freeze_us, "moves",
+		      (int)entry->moves);
+	text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
+	json_decref(o);
+	if (!text)
+		return err_set(e, -ENOMEM, "unit %.200s: cannot be written as JSON", entry->unit);
+	entry_path(path, entry->pid, "");
+	entry_path(temporary, entry->pid, ".new");
+	r = write_file(temporary, text, e);
+	if (r < 0)
+		return r;
+	if (rename(temporary, path) < 0)
+		return err_sys(e, -errno, "%s: rename", path);
+	return 0;
+}
+
+int registry_remove(pid_t pid, struct err *e)
+{
+	char path[PATH_MAX];
+
+	entry_path(path, pid, "");
+	if (unlink(path) < 0 && errno != ENOENT)
+		return err_sys(e, -errno, "%s: unlink", path);
+	return 0;
+}
+
+static int decode(const char *text, size_t len, struct registry_entry *ret)
+{
+	const char *unit, *from, *strategy;
+	json_int_t start, since, freeze_us;
+	struct registry_entry entry = { 0 };
+	int pid, moves, r;
+	json_t *o = json_loadb(text, len, 0, NULL);
+
+	if (!o)
+		return -EBADMSG;
+	r = json_unpack(o, "{s:s, s:i, s:I, s:s, s:s, s:I, s:I, s:i}", "unit", &unit, "pid", &pid, "start_ticks", &start, "from", &from,
+			"strategy", &strategy, "since", &since, "freeze_us", &freeze_us, "moves", &moves);
+	if (!r && pid > 0 && moves >= 0) {
+		snprintf(entry.unit, sizeof(entry.unit), "%s", unit);
+		snprintf(entry.from, sizeof(entry.from), "%s", from);
+		snprintf(entry.strategy, sizeof(entry.strategy), "%s", strategy);
+		entry.pid = pid;
+		entry.moves = (unsigned)moves;
+		entry.start_ticks = (uint64_t)start;
+		entry.since = since;
+		entry.freeze_us = (uint64_t)freeze_us;
+		*ret = entry;
+	}
+	json_decref(o);
+	return !r && pid > 0 && moves >= 0 ? 0 : -EBADMSG;
+}
+
+int registry_lookup(pid_t pid, struct registry_entry *ret, struct err *e)
+{
+	char path[PATH_MAX], text[ENTRY_MAX_BYTES];
+	struct registry_entry entry;
+	cleanup_close int fd = -1;
+	ssize_t n;
+
+	entry_path(path, pid, "");
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return errno == ENOENT ? -ENOENT : err_sys(e, -errno, "%s", path);
+	n = read(fd, text, sizeof(text));
+	if (n < 0)
+		return err_sys(e, -errno, "%s", path);
+	if (decode(text, (size_t)n, &entry) < 0 || entry.pid != pid || entry.start_ticks != registry_start_ticks(pid)) {
+		unlink(path); /* the process has ended, or the number belongs to another one now */
+		return -ENOENT;
+	}
+	*ret = entry;
+	return 0;
+}
+
+int registry_list(int (*each)(const struct registry_entry *entry, void *arg), void *arg, struct err *e)
+{
+	cleanup_closedir DIR *d = opendir(directory);
+	struct dirent *item;
+	int n = 0;
+
+	if (!d)
+		return errno == ENOENT ? 0 : err_sys(e, -errno, "%s", directory);
+	while ((item = readdir(d))) {
+		struct registry_entry entry;
+		char *end;
+		long pid = strtol(item->d_name, &end, 10);
+
+		if (pid <= 0 || pid > INT_MAX || strcmp(end, ".json"))
+			continue;
+		if (registry_lookup((pid_t)pid, &entry, NULL) < 0)
+			continue;
+		n++;
+		if (each && each(&entry, arg))
+			break;
+	}
+	return n;
+}

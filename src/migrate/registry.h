@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * registry.h - the units of this host that arrived from another one
+ *
+ * One small JSON file a unit, DIRECTORY/PID.json, written by the destination's worker when the process runs and
+ * removed by the source's worker when the process has left. An entry holds as long as a process with that pid and that start time
+ * exists; others are dropped when they are met. A unit keeps its name (HOME:PID) and its count of moves when it moves on:
+ * the source reads them with registry_lookup and sends them along.
+ */
+#ifndef GODWIT_MIGRATE_REGISTRY_H
+#define GODWIT_MIGRATE_REGISTRY_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+
+#define REGISTRY_DEFAULT_DIRECTORY "/run/godwit/units"
+
+struct registry_entry {
+	char unit[300];       /* HOME:PID, for life */
+	pid_t pid;            /* as godwitd sees it */
+	uint64_t start_ticks; /* field 22 of /proc/PID/stat; filled in by registry_add */
+	char from[256];       /* the host it came from last */
+	char strategy[32];
+	int64_t since;        /* CLOCK_REALTIME seconds of the arrival; 0: registry_add takes now */
+	uint64_t freeze_us;   /* of the last move; 0 when not known yet */
+	unsigned moves;       /* how often it has moved, 1 after the first time */
+};
+
+/* Where the files are, for this process and its children; the default is REGISTRY_DEFAULT_DIRECTORY. */
+void registry_use_directory(const char *directory);
+
+/* Writes or replaces the entry of entry->pid atomically. -ESRCH when there is no such process. */
+int registry_add(const struct registry_entry *entry, struct err *e);
+/* Removes the entry; none is no error. */
+int registry_remove(pid_t pid, struct err *e);
+/* Finds the entry of a live process: 0, or -ENOENT when pid did not arrive from elsewhere (e is not set then). */
+int registry_lookup(pid_t pid, struct registry_entry *ret, struct err *e);
+/* Calls `each` for every entry of a live process, in no order, until it returns non-zero; drops the others. Returns how many. */
+int registry_list(int (*each)(const struct registry_entry *entry, void *arg), void *arg, struct err *e);
+/* The start time of a process in clock ticks since boot, 0 when there is none (a zombie counts as none). */
+uint64_t registry_start_ticks(pid_t pid);
+
+#endif
