@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Runs every test and sums up: ./dev test [PATTERN].
+
+The unit tests and the facts about the kernel run first (meson), then the end-to-end tests (pytest). The last line is
+"N passed, N failed[, N skipped]" over all of them. The status is 0 only when nothing failed and, in CI (the variable CI is
+set), nothing was skipped.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree
+
+END_TO_END_SECONDS = 34 * 60        # the whole run has to stay below 40 minutes
+PYTHON = "/usr/bin/python3"
+
+
+class Sum:
+    def __init__(self):
+        self.passed = 0
+        self.failed = []
+        self.skipped = []
+
+
+def run_meson(build, total):
+    log = os.path.join(build, "meson-logs/testlog.json")
+    if os.path.exists(log):
+        os.unlink(log)
+    done = subprocess.run(["meson", "test", "-C", build, "--no-rebuild", "--print-errorlogs"], check=False)
+    seen = 0
+    if os.path.exists(log):
+        with open(log) as f:
+            for line in f:
+                test = json.loads(line)
+                seen += 1
+                if test["result"] in ("OK", "EXPECTEDFAIL"):
+                    total.passed += 1
+                elif test["result"] == "SKIP":
+                    words = (test.get("stdout") or test.get("stderr") or "").strip().splitlines()
+                    total.skipped.append((test["name"], words[-1] if words else "it does not say why"))
+                else:
+                    total.failed.append(f"{test['name']} ({test['result'].lower()})")
+    if done.returncode != 0 and not total.failed:
+        total.failed.append(f"meson test (exit status {done.returncode}, {seen} results)")
+
+
+def run_pytest(root, build, pattern, total):
+    directory = os.path.join(root, "tests/e2e")
+    report = os.path.join(build, "meson-logs/pytest.xml")
+    if os.path.exists(report):
+        os.unlink(report)
+    environment = {**os.environ, "GODWIT_BUILD": build, "PYTHONDONTWRITEBYTECODE": "1"}
+    command = ["timeout", "--kill-after=30", "--signal=INT", str(END_TO_END_SECONDS), PYTHON, "-m", "pytest", "-v", "-p", "no:cacheprovider",
+               "--durations=10", "--junitxml", report, directory] + (["-k", pattern] if pattern else [])
+    done = subprocess.run(command, cwd=root, env=environment, check=False)
+    if os.path.exists(report):
+        for case in xml.etree.ElementTree.parse(report).getroot().iter("testcase"):
+            name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
+            skipped = case.find("skipped")
+            if case.find("failure") is not None or case.find("error") is not None:
+                total.failed.append(name)
+            elif skipped is not None:
+                total.skipped.append((name, skipped.get("message") or "it does not say why"))
+            else:
+                total.passed += 1
+    if done.returncode in (124, 137):
+        total.failed.append(f"end-to-end tests: not done after {END_TO_END_SECONDS // 60} minutes")
+    elif done.returncode not in (0, 1) and not (pattern and done.returncode == 5):
+        total.failed.append(f"pytest (exit status {done.returncode})")
+
+
+def main():
+    root, build = sys.argv[1:3]
+    pattern = sys.argv[3] if len(sys.argv) > 3 else None
+    start = time.monotonic()
+    total = Sum()
+    if not pattern:
+        run_meson(build, total)
+    sys.stdout.flush()
+    run_pytest(root, build, pattern, total)
+    in_ci = bool(os.environ.get("CI"))
+    print(f"\nall tests: {time.monotonic() - start:.0f} s")
+    for name, why in total.skipped:
+        print(f"  skipped{' (a failure in CI)' if in_ci else ''}: {name}: {why}")
+    for name in total.failed:
+        print(f"  failed: {name}")
+    print(f"{total.passed} passed, {len(total.failed)} failed" + (f", {len(total.skipped)} skipped" if total.skipped else ""))
+    sys.stdout.flush()
+    sys.exit(1 if total.failed or (in_ci and total.skipped) or not total.passed else 0)
+
+
+if __name__ == "__main__":
+    main()
