@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* ask.c - a conversation with godwitd: lines of JSON over its unix socket */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "base/util.h"
+#include "cli/cli.h"
+
+#define LINE_BYTES_MAX (16u << 20)
+
+const char *socket_path = "/run/godwit/godwitd.sock";
+
+void ask_close(struct ask *ask)
+{
+	close_fdp(&ask->fd);
+	freep(&ask->buffer);
+	ask->have = ask->size = 0;
+}
+
+int ask_send(struct ask *ask, json_t *line, struct err *e)
+{
+	cleanup_free char *text = line ? json_dumps(line, JSON_COMPACT) : NULL;
+	size_t len = text ? strlen(text) : 0, done = 0;
+
+	json_decref(line);
+	if (!text)
+		return err_set(e, -EINVAL, "the arguments are not valid UTF-8 text");
+	text[len++] = '\n';
+	while (done < len) {
+		ssize_t n = send(ask->fd, text + done, len - done, MSG_NOSIGNAL);
+
+		if (n < 0 && errno != EINTR)
+			return err_sys(e, -errno, "sending to godwitd");
+		done += n > 0 ? (size_t)n : 0;
+	}
+	return 0;
+}
+
+int ask_open(struct ask *ask, json_t *request, struct err *e)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int r;
+
+	*ask = (struct ask){ .fd = -1 };
+	if (strlen(socket_path) >= sizeof(address.sun_path)) {
+		json_decref(request);
+		return err_set(e, -ENAMETOOLONG, "%s: too long for a socket's path", socket_path);
+	}
+	strcpy(address.sun_path, socket_path);
+	ask->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (ask->fd >= 0 && connect(ask->fd, (struct sockaddr *)&address, sizeof(address)) == 0)
+		return ask_send(ask, request, e);
+	r = -errno;
+	json_decref(request);
+	ask_close(ask);
+	if (r == -ENOENT || r == -ECONNREFUSED)
+		return err_set(e, r, "godwitd does not run on this host (nobody listens on %s): start it, as root: godwitd", socket_path);
+	if (r == -EACCES || r == -EPERM)
+		return err_set(e, r, "no permission for %s: moving processes is for root: run it with sudo", socket_path);
+	return err_sys(e, r, "%s", socket_path);
+}
+
+/* Takes a complete line out of the buffer. */
+static int take_line(struct ask *ask, json_t **ret, struct err *e)
+{
+	char *end = ask->have ? memchr(ask->buffer, '\n', ask->have) : NULL;
+	json_error_t where;
+	size_t len;
+
+	if (!end)
+		return 0;
+	len = (size_t)(end - ask->buffer);
+	*ret = json_loadb(ask->buffer, len, 0, &where);
+	memmove(ask->buffer, end + 1, ask->have - len - 1);
+	ask->have -= len + 1;
+	return *ret && json_is_object(*ret) ? 1 : err_set(e, -EPROTO, "godwitd answered something that is no JSON object: %.100s", where.text);
+}
+
+int ask_next(struct ask *ask, bool wait, json_t **ret, struct err *e)
+{
+	for (;;) {
+		int r = take_line(ask, ret, e);
+		ssize_t n;
+
+		if (r)
+			return r;
+		if (ask->have == ask->size) {
+			size_t size = ask->size ? ask->size * 2 : 4096;
+			char *grown = size <= LINE_BYTES_MAX ? realloc(ask->buffer, size) : NULL;
+
+			if (!grown)
+				return err_set(e, -ENOMEM, "godwitd's answer is too long");
+			ask->buffer = grown;
+			ask->size = size;
+		}
+		n = recv(ask->fd, ask->buffer + ask->have, ask->size - ask->have, wait ? 0 : MSG_DONTWAIT);
+		if (n < 0 && errno == EAGAIN)
+			return 0;
+		if (n < 0 && errno != EINTR)
+			return err_sys(e, -errno, "reading from godwitd");
+		if (!n)
+			return err_set(e, -ECONNRESET, "godwitd ended the conversation without an answer: its log says why");
+		ask->have += n > 0 ? (size_t)n : 0;
+	}
+}
+
+static int fail(const char *code, const char *message, bool as_json)
+{
+	if (as_json) {
+		json_t *o = json_pack("{s:{s:s, s:s}}", "error", "code", code, "message", message);
+
+		show_json(o);
+		json_decref(o);
+	} else {
+		complain("%s", message);
+	}
+	return strcmp(code, "bad-request") ? EXIT_FAILED : EXIT_USAGE;
+}
+
+int ask_result(json_t *request, bool as_json, json_t **ret_result)
+{
+	cleanup_ask struct ask ask;
+	struct err e = ERR_INIT;
+	json_t *line = NULL;
+	int status;
+
+	if (ask_open(&ask, request, &e) < 0)
+		return fail("no-daemon", e.message, as_json);
+	if (ask_next(&ask, true, &line, &e) < 0)
+		return fail("no-answer", e.message, as_json);
+	if (!strcmp(text_of(line, "event"), "result")) {
+		*ret_result = json_incref(json_object_get(line, "result"));
+		status = *ret_result ? EXIT_OK : fail("no-answer", "godwitd's answer has no result", as_json);
+	} else {
+		const json_t *error = json_object_get(line, "error");
+
+		status = fail(text_of(error, "code"), text_of(error, "message"), as_json);
+	}
+	json_decref(line);
+	return status;
+}

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * cli.h - the `godwit` command: a table of verbs, one file each, and what they share
+ *
+ * godwit knows nothing about migration: it sends one request to godwitd and shows what comes back.
+ */
+#ifndef GODWIT_CLI_CLI_H
+#define GODWIT_CLI_CLI_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "base/err.h"
+
+/* Exit statuses (godwit(1)). */
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_REFUSED = 3, EXIT_CANCELLED = 4, EXIT_IN_DOUBT = 5 };
+
+struct verb {
+	const char *name;
+	const char *arguments;
+	const char *summary;
+	const char *help; /* the options, with final newlines; may be "" */
+	int (*run)(int argc, char **argv); /* argv[0] is the verb; returns the exit status */
+};
+
+int verb_migrate(int argc, char **argv);
+int verb_ps(int argc, char **argv);
+int verb_nodes(int argc, char **argv);
+int verb_check(int argc, char **argv);
+
+/* Prints how a verb is used, on stderr, and returns EXIT_USAGE. */
+int usage_error(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* "godwit: ..." on stderr. */
+void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* ask.c: a conversation with godwitd. */
+
+struct ask {
+	int fd;
+	char *buffer;
+	size_t have, size;
+};
+
+/* The socket's path: --socket, else $GODWIT_SOCKET, else the default. */
+extern const char *socket_path;
+
+/* Connects and sends the request (takes the reference). The message says what to do when godwitd is not there. */
+int ask_open(struct ask *ask, json_t *request, struct err *e);
+/* Sends another line; takes the reference. */
+int ask_send(struct ask *ask, json_t *line, struct err *e);
+/*
+ * The next line from godwitd in *ret (the caller's reference). wait: block for it. 1: there is one; 0: not yet (only without wait);
+ * -ECONNRESET: godwitd closed without a final line.
+ */
+int ask_next(struct ask *ask, bool wait, json_t **ret, struct err *e);
+void ask_close(struct ask *ask);
+#define cleanup_ask __attribute__((cleanup(ask_close)))
+
+/*
+ * A whole conversation: request (takes the reference), final answer. EXIT_OK with *ret_result (the caller's); otherwise the failure has been
+ * shown, as JSON on stdout when asked for.
+ */
+int ask_result(json_t *request, bool as_json, json_t **ret_result);
+
+/* show.c: for people. Text from elsewhere is made harmless for the terminal. */
+
+/* A member as text ("" when absent); the pointer belongs to the object. */
+const char *text_of(const json_t *o, const char *key);
+long long number_of(const json_t *o, const char *key);
+/* Prints text with control characters replaced. */
+void put_text(FILE *f, const char *text);
+/* "12.3 MiB" */
+void bytes_text(double bytes, char text[16]);
+/* "1,234,567" */
+void count_text(long long n, char text[32]);
+/* Each refusal in two lines: what and why, then what to do. */
+void show_refusals(FILE *f, const json_t *refusals);
+void show_json(const json_t *o);
+
+/* Rows of cells under a heading; columns as wide as needed. n_cells = rows * columns, row after row, the heading first. */
+void show_table(char *const *cells, size_t n_cells, size_t columns);
+
+/* Reads "500ms", "10s", "2m", "1h", or seconds ("1.5"). -EINVAL with the reason. */
+int duration_parse(const char *text, unsigned *ret_ms, struct err *e);
+/* Reads a process number; -EINVAL with the reason. */
+int pid_parse(const char *text, int *ret_pid, struct err *e);
+
+#endif

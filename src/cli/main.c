@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* main.c - godwit: the table of verbs (godwit(1)) */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/util.h"
+#include "cli/cli.h"
+#include "version.h"
+
+static const struct verb verbs[] = {
+	{ "migrate", "PID HOST", "move a running process to another host",
+	  "  --strategy S   freeze-free (default), pre-copy, hybrid, stop-copy, copy-on-reference\n"
+	  "  --timeout T    give up after T if the process has not moved until then: 30, 500ms, 10s, 2m\n"
+	  "  --json         print one JSON object and nothing else\n"
+	  "  --quiet        print nothing but errors\n"
+	  "Ctrl-C cancels; the process stays here, unharmed. Exit status: 0 moved, 1 failed, 2 usage, 3 refused, 4 cancelled, 5 in doubt.\n",
+	  verb_migrate },
+	{ "ps", "", "list the processes that came to this host", "  --json         print a JSON object\n", verb_ps },
+	{ "nodes", "", "list the nodes and how they are", "  --json         print a JSON object\n", verb_nodes },
+	{ "check", "[PID]", "can this kernel move processes, can this process move, and why not",
+	  "  --json         print a JSON object\n"
+	  "Exit status: 0 yes, 1 no.\n",
+	  verb_check },
+};
+
+static void print_overview(FILE *f)
+{
+	size_t i;
+
+	fputs("usage: godwit [--socket PATH] VERB ...\n\n", f);
+	for (i = 0; i < ARRAY_SIZE(verbs); i++)
+		fprintf(f, "  %-8s %-9s  %s\n", verbs[i].name, verbs[i].arguments, verbs[i].summary);
+	fputs("  help     [VERB]     what a verb takes\n\ngodwit --version prints the version. It talks to godwitd on this host; see godwit(1).\n", f);
+}
+
+static const struct verb *find_verb(const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(verbs); i++)
+		if (!strcmp(verbs[i].name, name))
+			return &verbs[i];
+	return NULL;
+}
+
+static void print_verb(FILE *f, const struct verb *v)
+{
+	fprintf(f, "usage: godwit %s%s%s [OPTION...]\n%s.\n\n%s", v->name, *v->arguments ? " " : "", v->arguments, v->summary, v->help);
+}
+
+void complain(const char *format, ...)
+{
+	char text[ERR_MESSAGE_MAX + 256];
+	va_list ap;
+
+	va_start(ap, format);
+	vsnprintf(text, sizeof(text), format, ap);
+	va_end(ap);
+	fputs("godwit: ", stderr);
+	put_text(stderr, text);
+	fputc('\n', stderr);
+}
+
+int usage_error(const char *verb, const char *format, ...)
+{
+	const struct verb *v = find_verb(verb);
+	char text[ERR_MESSAGE_MAX];
+	va_list ap;
+
+	va_start(ap, format);
+	vsnprintf(text, sizeof(text), format, ap);
+	va_end(ap);
+	if (*text)
+		complain("%s: %s", verb, text);
+	if (v)
+		print_verb(stderr, v);
+	return EXIT_USAGE;
+}
+
+/* Levenshtein's distance of two short words; long ones count as far. */
+static size_t distance(const char *a, const char *b)
+{
+	size_t row[32], i, j, la = strlen(a), lb = strlen(b);
+
+	if (la > 31 || lb > 31)
+		return 99;
+	for (j = 0; j <= lb; j++)
+		row[j] = j;
+	for (i = 1; i <= la; i++) {
+		size_t diagonal = row[0];
+
+		row[0] = i;
+		for (j = 1; j <= lb; j++) {
+			size_t change = diagonal + (a[i - 1] != b[j - 1]);
+
+			diagonal = row[j];
+			row[j] = MIN(change, MIN(row[j], row[j - 1]) + 1);
+		}
+	}
+	return row[lb];
+}
+
+static int unknown_verb(const char *name)
+{
+	size_t i, best = 0, best_distance = 99;
+
+	for (i = 0; i < ARRAY_SIZE(verbs); i++) {
+		size_t d = strncmp(verbs[i].name, name, strlen(name)) ? distance(verbs[i].name, name) : 1;
+
+		if (d < best_distance) {
+			best_distance = d;
+			best = i;
+		}
+	}
+	if (best_distance <= 3)
+		complain("there is no '%s'; did you mean 'godwit %s'? (godwit help lists all)", name, verbs[best].name);
+	else
+		complain("there is no '%s'; godwit help lists what there is", name);
+	return EXIT_USAGE;
+}
+
+static int help(const char *name)
+{
+	const struct verb *v = name ? find_verb(name) : NULL;
+
+	if (name && !v)
+		return unknown_verb(name);
+	if (v)
+		print_verb(stdout, v);
+	else
+		print_overview(stdout);
+	return EXIT_OK;
+}
+
+int main(int argc, char **argv)
+{
+	const char *from_environment = getenv("GODWIT_SOCKET");
+	const struct verb *v;
+	int i = 1;
+
+	if (from_environment && *from_environment)
+		socket_path = from_environment;
+	if (i + 1 < argc && !strcmp(argv[i], "--socket")) {
+		socket_path = argv[i + 1];
+		i += 2;
+	} else if (i < argc && !strncmp(argv[i], "--socket=", 9)) {
+		socket_path = argv[i] + 9;
+		i++;
+	}
+	if (i >= argc) {
+		print_overview(stderr);
+		return EXIT_USAGE;
+	}
+	if (!strcmp(argv[i], "--version") || !strcmp(argv[i], "version")) {
+		puts("godwit " GODWIT_VERSION);
+		return EXIT_OK;
+	}
+	if (!strcmp(argv[i], "help") || !strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
+		return help(argv[i + 1]);
+	v = find_verb(argv[i]);
+	if (!v)
+		return unknown_verb(argv[i]);
+	if (i + 1 < argc && (!strcmp(argv[i + 1], "--help") || !strcmp(argv[i + 1], "-h")))
+		return help(v->name);
+	return v->run(argc - i, argv + i);
+}

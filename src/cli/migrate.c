@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * migrate.c - godwit migrate: asks for a move, shows its progress, cancels it on Ctrl-C
+ *
+ * The first SIGINT or SIGTERM asks godwitd to cancel and waits for what comes of it: the process has either stayed or already left. The
+ * second one leaves without knowing.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+
+#include "base/util.h"
+#include "cli/cli.h"
+
+struct options {
+	int pid;
+	const char *host;
+	const char *strategy;
+	unsigned timeout_ms;
+	bool as_json, quiet;
+};
+
+struct progress {
+	bool shown;         /* a line is on the terminal */
+	bool enabled;
+	uint64_t last_ns;
+	double last_bytes, rate;
+};
+
+static void clear_line(struct progress *p)
+{
+	if (p->shown)
+		fputs("\r\033[K", stderr);
+	p->shown = false;
+}
+
+static void show_progress(struct progress *p, const struct options *o, const json_t *line)
+{
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
+	double bytes = (double)number_of(line, "bytes_sent");
+	char rate[16], sent[32], total[32], text[160];
+
+	if (!p->enabled)
+		return;
+	if (p->last_ns && now > p->last_ns + 50000000 && bytes >= p->last_bytes)
+		p->rate = (bytes - p->last_bytes) * 1e9 / (double)(now - p->last_ns);
+	if (!p->last_ns || now > p->last_ns + 50000000) {
+		p->last_ns = now;
+		p->last_bytes = bytes;
+	}
+	bytes_text(p->rate, rate);
+	count_text(number_of(line, "pages_sent"), sent);
+	count_text(number_of(line, "pages_total"), total);
+	snprintf(text, sizeof(text), "%d to %.30s: %-10.20s %s of %s pages, %s/s", o->pid, o->host, text_of(line, "phase"), sent, total, rate);
+	text[MIN(strlen(text), 79u)] = 0;
+	fputs("\r\033[K", stderr);
+	put_text(stderr, text);
+	fflush(stderr);
+	p->shown = true;
+}
+
+static void show_moved(const json_t *r)
+{
+	char bytes[16], sent[32], total[32], file[32], zero[32], faulted[32];
+	long long here = number_of(r, "pid");
+
+	bytes_text((double)number_of(r, "bytes_sent"), bytes);
+	count_text(number_of(r, "pages_sent"), sent);
+	count_text(number_of(r, "pages_total"), total);
+	count_text(number_of(r, "pages_skipped_file"), file);
+	count_text(number_of(r, "pages_skipped_zero"), zero);
+	count_text(number_of(r, "pages_faulted"), faulted);
+	put_text(stdout, text_of(r, "unit"));
+	fputs(" now runs on ", stdout);
+	put_text(stdout, text_of(r, "to"));
+	printf(" as process %lld (%s).\n", here, text_of(r, "strategy"));
+	printf("It stood still for %.2f ms; the whole move took %.0f ms and sent %s.\n", (double)number_of(r, "freeze_us") / 1000.0,
+	       json_number_value(json_object_get(r, "total_ms")), bytes);
+	printf("Of %s pages %s were sent (%s of them on demand); not sent: %s in files that are there too, %s zero.\n", total, sent, faulted, file,
+	       zero);
+}
+
+/* The object for --json when godwitd did not give one. */
+static json_t *empty_result(const struct options *o, const char *outcome)
+{
+	static const char *const zeros[] = { "freeze_us", "total_ms", "bytes_sent", "pages_total", "pages_sent", "pages_skipped_file",
+					     "pages_skipped_zero", "pages_faulted", "rounds" };
+	json_t *r = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i}", "unit", "", "from", "", "to", o->host, "strategy", o->strategy, "outcome", outcome,
+			      "pid", o->pid);
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(zeros); i++)
+		json_object_set_new(r, zeros[i], json_integer(0));
+	return r;
+}
+
+static int status_of(const char *code)
+{
+	static const struct {
+		const char *code;
+		int status;
+	} table[] = { { "refused", EXIT_REFUSED },   { "here-already", EXIT_REFUSED }, { "busy", EXIT_REFUSED },         { "namespace", EXIT_REFUSED },
+		      { "cancelled", EXIT_CANCELLED }, { "in-doubt", EXIT_IN_DOUBT },    { "bad-request", EXIT_USAGE } };
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(table); i++)
+		if (!strcmp(table[i].code, code))
+			return table[i].status;
+	return EXIT_FAILED;
+}
+
+/* line: godwitd's error line. Shows it; returns the exit status. */
+static int show_error(const struct options *o, const json_t *line)
+{
+	const json_t *error = json_object_get(line, "error"), *refusals = json_object_get(error, "refusals");
+	const char *code = text_of(error, "code");
+	int status = status_of(code);
+	json_t *r;
+
+	if (!o->as_json && json_array_size(refusals)) {
+		complain("process %d cannot move to %s, it was not touched:", o->pid, o->host);
+		show_refusals(stderr, refusals);
+		return status;
+	}
+	if (!o->as_json) {
+		complain("process %d %s: %s", o->pid,
+			 status == EXIT_IN_DOUBT ? "may have moved, nobody knows yet" : "stays here and goes on", text_of(error, "message"));
+		return status;
+	}
+	r = json_incref(json_object_get(line, "result"));
+	if (!r)
+		r = empty_result(o, status == EXIT_REFUSED ? "refused" : "failed");
+	json_object_set_new(r, "error", json_pack("{s:s, s:s}", "code", code, "message", text_of(error, "message")));
+	json_object_set_new(r, "refusals", refusals ? json_incref((json_t *)refusals) : json_array());
+	show_json(r);
+	json_decref(r);
+	return status;
+}
+
+/* A failure on this side. */
+static int show_own_error(const struct options *o, const char *code, const char *message)
+{
+	json_t *line;
+	int status;
+
+	if (!o->as_json) {
+		complain("%s", message);
+		return status_of(code);
+	}
+	line = json_pack("{s:{s:s, s:s, s:[]}, s:o}", "error", "code", code, "message", message, "refusals", "result",
+			 empty_result(o, strcmp(code, "in-doubt") ? "failed" : "in-doubt"));
+	status = show_error(o, line);
+	json_decref(line);
+	return status;
+}
+
+/* Handles one line; returns the exit status when it was the final one, -1 otherwise. */
+static int on_line(const struct options *o, struct progress *p, const json_t *line)
+{
+	const char *event = text_of(line, "event");
+
+	if (!strcmp(event, "progress")) {
+		show_progress(p, o, line);
+		return -1;
+	}
+	clear_line(p);
+	if (!strcmp(event, "error"))
+		return show_error(o, line);
+	if (strcmp(event, "result"))
+		return -1; /* a later version's event */
+	if (o->as_json)
+		show_json(json_object_get(line, "result"));
+	else if (!o->quiet)
+		show_moved(json_object_get(line, "result"));
+	return EXIT_OK;
+}
+
+static int open_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static int converse(const struct options *o, struct ask *ask, struct progress *p)
+{
+	cleanup_close int signals = open_signals();
+	struct signalfd_siginfo info;
+	struct err e = ERR_INIT;
+	bool cancelling = false;
+
+	for (;;) {
+		struct pollfd fds[2] = { { .fd = ask->fd, .events = POLLIN }, { .fd = signals, .events = POLLIN } };
+		json_t *line = NULL;
+		int r, status;
+
+		while ((r = ask_next(ask, false, &line, &e)) > 0) {
+			status = on_line(o, p, line);
+			json_decref(line);
+			if (status >= 0)
+				return status;
+		}
+		if (r < 0) {
+			clear_line(p);
+			return show_own_error(o, "in-doubt",
+					      "godwitd's worker ended without an answer; `godwit ps` on both hosts says where the process is");
+		}
+		if (poll(fds, 2, -1) < 0 && errno != EINTR)
+			return show_own_error(o, "in-doubt", "poll failed");
+		if (signals < 0 || read(signals, &info, sizeof(info)) != sizeof(info))
+			continue;
+		clear_line(p);
+		if (cancelling)
+			return show_own_error(o, "in-doubt", "left without an answer; `godwit ps` on both hosts says where the process is");
+		cancelling = true;
+		if (!o->quiet && !o->as_json)
+			complain("cancelling, if it is not too late (again to leave without knowing)");
+		ask_send(ask, json_pack("{s:s}", "verb", "cancel"), NULL);
+	}
+}
+
+static int read_options(int argc, char **argv, struct options *ret)
+{
+	static const struct option options[] = {
+		{ "strategy", required_argument, NULL, 's' }, { "timeout", required_argument, NULL, 't' },
+		{ "json", no_argument, NULL, 'j' },           { "quiet", no_argument, NULL, 'q' },
+		{ 0 },
+	};
+	struct err e = ERR_INIT;
+	int o;
+
+	optind = 1;
+	while ((o = getopt_long(argc, argv, "s:t:q", options, NULL)) != -1) {
+		if (o == 's')
+			ret->strategy = optarg;
+		else if (o == 'j')
+			ret->as_json = true;
+		else if (o == 'q')
+			ret->quiet = true;
+		else if (o != 't')
+			return usage_error("migrate", "%s", "");
+		else if (duration_parse(optarg, &ret->timeout_ms, &e) < 0)
+			return usage_error("migrate", "--timeout: %s", e.message);
+	}
+	if (argc - optind != 2)
+		return usage_error("migrate", "expected a process and a host, got %d argument%s", argc - optind, argc - optind == 1 ? "" : "s");
+	if (pid_parse(argv[optind], &ret->pid, &e) < 0)
+		return usage_error("migrate", "%s", e.message);
+	ret->host = argv[optind + 1];
+	return EXIT_OK;
+}
+
+int verb_migrate(int argc, char **argv)
+{
+	struct options o = { .strategy = "freeze-free" };
+	cleanup_ask struct ask ask = { .fd = -1 };
+	struct progress p = { 0 };
+	struct err e = ERR_INIT;
+	int status = read_options(argc, argv, &o);
+
+	if (status)
+		return status;
+	p.enabled = !o.quiet && !o.as_json && isatty(STDERR_FILENO);
+	if (ask_open(&ask, json_pack("{s:s, s:i, s:s, s:s, s:I}", "verb", "migrate", "pid", o.pid, "host", o.host, "strategy", o.strategy, "timeout_ms",
+				     (json_int_t)o.timeout_ms),
+		     &e) < 0)
+		return show_own_error(&o, "no-daemon", e.message);
+	return converse(&o, &ask, &p);
+}

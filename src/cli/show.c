@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* show.c - tables, numbers and text for people; durations and process numbers from them */
+#include <ctype.h>
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/util.h"
+#include "cli/cli.h"
+
+#define DURATION_MAX_MS (24.0 * 3600 * 1000)
+#define COLUMNS_MAX 16
+
+const char *text_of(const json_t *o, const char *key)
+{
+	const char *text = json_string_value(json_object_get(o, key));
+
+	return text ? text : "";
+}
+
+long long number_of(const json_t *o, const char *key)
+{
+	return (long long)json_number_value(json_object_get(o, key));
+}
+
+void put_text(FILE *f, const char *text)
+{
+	for (; *text; text++)
+		fputc((unsigned char)*text < ' ' || *text == 127 ? '?' : *text, f);
+}
+
+void bytes_text(double bytes, char text[16])
+{
+	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
+	size_t i = 0;
+
+	while (bytes >= 1024 && i + 1 < ARRAY_SIZE(units)) {
+		bytes /= 1024;
+		i++;
+	}
+	snprintf(text, 16, i ? "%.1f %s" : "%.0f %s", bytes, units[i]);
+}
+
+void count_text(long long n, char text[32])
+{
+	char plain[24];
+	size_t len, i, out = 0;
+
+	len = (size_t)snprintf(plain, sizeof(plain), "%lld", n);
+	for (i = 0; i < len; i++) {
+		if (i && (len - i) % 3 == 0 && plain[i - 1] != '-')
+			text[out++] = ',';
+		text[out++] = plain[i];
+	}
+	text[out] = 0;
+}
+
+void show_refusals(FILE *f, const json_t *refusals)
+{
+	const json_t *r;
+	size_t i;
+
+	json_array_foreach(refusals, i, r) {
+		fputs("  ", f);
+		put_text(f, text_of(r, "thing"));
+		fputs(": ", f);
+		put_text(f, text_of(r, "cause"));
+		fputs("\n      what to do: ", f);
+		put_text(f, text_of(r, "way_out"));
+		fputc('\n', f);
+	}
+}
+
+void show_json(const json_t *o)
+{
+	json_dumpf(o, stdout, JSON_INDENT(2));
+	putchar('\n');
+}
+
+/* Characters, not bytes, of UTF-8. */
+static size_t text_width(const char *text)
+{
+	size_t n = 0;
+
+	for (; *text; text++)
+		n += ((unsigned char)*text & 0xc0) != 0x80;
+	return n;
+}
+
+void show_table(char *const *cells, size_t n_cells, size_t columns)
+{
+	size_t width[COLUMNS_MAX] = { 0 }, i;
+
+	for (i = 0; i < n_cells; i++)
+		width[i % columns] = MAX(width[i % columns], text_width(cells[i]));
+	for (i = 0; i < n_cells; i++) {
+		bool last = i % columns == columns - 1;
+		size_t pad = width[i % columns] - text_width(cells[i]);
+
+		put_text(stdout, cells[i]);
+		if (last)
+			putchar('\n');
+		else
+			printf("%*s", (int)pad + 2, "");
+	}
+}
+
+int duration_parse(const char *text, unsigned *ret_ms, struct err *e)
+{
+	static const struct {
+		const char *suffix;
+		double ms;
+	} units[] = { { "", 1000 }, { "ms", 1 }, { "s", 1000 }, { "m", 60000 }, { "h", 3600000 } };
+	char *end;
+	double value = strtod(text, &end);
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(units); i++)
+		if (!strcmp(end, units[i].suffix))
+			break;
+	if (!(isdigit((unsigned char)text[0]) || text[0] == '.') || end == text || strpbrk(text, "xXpP") || i == ARRAY_SIZE(units))
+		return err_set(e, -EINVAL, "'%.40s' is no duration: write seconds, or 500ms, 10s, 2m", text);
+	value = ceil(value * units[i].ms);
+	if (!(value <= DURATION_MAX_MS))
+		return err_set(e, -EINVAL, "'%.40s' is longer than a day", text);
+	*ret_ms = (unsigned)value;
+	return 0;
+}
+
+int pid_parse(const char *text, int *ret_pid, struct err *e)
+{
+	char *end;
+	long pid = strtol(text, &end, 10);
+
+	if (!isdigit((unsigned char)text[0]) || *end || pid < 1 || pid > INT_MAX)
+		return err_set(e, -EINVAL, "'%.40s' is no process number", text);
+	*ret_pid = (int)pid;
+	return 0;
+}
