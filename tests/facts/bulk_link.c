@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * bulk_link.c - how fast pages cross a link: bare send and recv against recv into staging and UFFDIO_MOVE, between two network
+ * namespaces joined by veth (arguments: MiB, default 64; "all" for every combination)
+ */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include "fact.h"
+
+#define MAX_RUN (4 * MIB)
+
+enum staging { NOTHING, EACH_RUN, ALL_BEFORE, HUGE_PAGES };
+
+struct setup {
+	const char *name;
+	size_t run;         /* bytes a MOVE; 0: bare, received into one buffer; 1: bare, received into the whole destination by recv */
+	bool copy;          /* UFFDIO_COPY instead of MOVE */
+	enum staging populate; /* when the staging gets its pages: by recv, a run at a time, everything before the clock starts, 2 MiB pages */
+	int sndbuf, rcvbuf; /* 0: as the kernel does it */
+	int send_cpu, recv_cpu;
+	int nice_value;
+	size_t send_size;
+	const char *congestion;
+};
+
+static size_t total;
+static int net_a = -1, net_b = -1;
+
+static int in_namespace(int net, int type)
+{
+	int own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+
+	MUST(setns(net, CLONE_NEWNET) == 0);
+	int fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
+	MUST(fd >= 0 && setns(own, CLONE_NEWNET) == 0);
+	close(own);
+	return fd;
+}
+
+static void make_link(void)
+{
+	char c[512];
+	pid_t a = fork();
+
+	if (a == 0) {
+		MUST(unshare(CLONE_NEWNET) == 0);
+		pause();
+	}
+	pid_t b = fork();
+	if (b == 0) {
+		MUST(unshare(CLONE_NEWNET) == 0);
+		pause();
+	}
+	usleep(20000);
+	snprintf(c, sizeof(c),
+		 "ip link add fa%d netns %d type veth peer name fb%d netns %d && "
+		 "nsenter -t %d -n sh -c 'ip addr add 10.199.7.1/24 dev fa%d; ip link set fa%d up; ip link set lo up' && "
+		 "nsenter -t %d -n sh -c 'ip addr add 10.199.7.2/24 dev fb%d; ip link set fb%d up; ip link set lo up'",
+		 a % 9999, a, a % 9999, b, a, a % 9999, a % 9999, b, a % 9999, a % 9999);
+	if (system(c) != 0)
+		SKIP("no veth pair between network namespaces");
+	snprintf(c, sizeof(c), "/proc/%d/ns/net", a);
+	net_a = open(c, O_RDONLY | O_CLOEXEC);
+	snprintf(c, sizeof(c), "/proc/%d/ns/net", b);
+	net_b = open(c, O_RDONLY | O_CLOEXEC);
+	kill(a, SIGKILL);
+	kill(b, SIGKILL);
+	waitpid(a, NULL, 0);
+	waitpid(b, NULL, 0);
+}
+
+static void options(int fd, const struct setup *s)
+{
+	int one = 1;
+
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, s->congestion, strlen(s->congestion));
+	if (s->sndbuf)
+		setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &s->sndbuf, sizeof(s->sndbuf));
+	if (s->rcvbuf)
+		setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &s->rcvbuf, sizeof(s->rcvbuf));
+}
+
+static char *make_staging(const struct setup *s)
+{
+	size_t len = (s->populate == ALL_BEFORE ? total : MAX_RUN);
+	char *p = mmap(NULL, len + 2 * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	MUST(p != MAP_FAILED);
+	p = (char *)(((uintptr_t)p + 2 * MIB - 1) & ~(2 * MIB - 1));
+	madvise(p, len, s->populate == HUGE_PAGES ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+	if (s->copy || s->populate == ALL_BEFORE || s->run <= 1)
+		madvise(p, len, MADV_POPULATE_WRITE);
+	return p;
+}
+
+static void receive(int fd, const struct setup *s, char *to, int uffd, char *staging_start)
+{
+	size_t run = s->run > 1 ? s->run : MIB, at = 0;
+
+	while (at < total) {
+		char *staging = staging_start + (s->populate == ALL_BEFORE ? at : 0);
+		char *into = s->run == 1 ? to + at : staging;
+		size_t have = 0;
+
+		if (s->populate == EACH_RUN || s->populate == HUGE_PAGES)
+			madvise(staging, run, MADV_POPULATE_WRITE);
+		while (have < run) {
+			ssize_t n = recv(fd, into + have, run - have, 0);
+			MUST(n > 0);
+			have += (size_t)n;
+		}
+		int64_t done;
+		if (s->run > 1)
+			MUST((s->copy ? uffd_copy(uffd, to + at, staging, run, &done) : uffd_move(uffd, to + at, staging, run, 0, &done)) == 0);
+		at += run;
+	}
+}
+
+static double one(const struct setup *s, char *memory)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(7001) };
+	int l = in_namespace(net_b, SOCK_STREAM), yes = 1;
+	pid_t pid;
+
+	inet_pton(AF_INET, "10.199.7.2", &a.sin_addr);
+	setsockopt(l, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
+	options(l, s);
+	MUST(bind(l, (struct sockaddr *)&a, sizeof(a)) == 0 && listen(l, 1) == 0);
+	pid = fork();
+	if (pid == 0) {
+		int fd = in_namespace(net_a, SOCK_STREAM);
+
+		if (s->send_cpu >= 0)
+			pin(s->send_cpu);
+		setpriority(PRIO_PROCESS, 0, s->nice_value);
+		options(fd, s);
+		MUST(connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0);
+		char c;
+		MUST(read(fd, &c, 1) == 1);
+		for (size_t at = 0; at < total;) {
+			ssize_t n = send(fd, memory + at, s->send_size < total - at ? s->send_size : total - at, 0);
+			MUST(n > 0);
+			at += (size_t)n;
+		}
+		_exit(read(fd, &c, 1) < 0);
+	}
+	pid_t r = fork();
+	if (r == 0) {
+		char *to = map_anon(total + 2 * MIB), *staging;
+		int uffd = uffd_open(UFFD_FEATURE_MOVE), fd;
+		double *ret = (double *)memory - 512;
+
+		to = (char *)(((uintptr_t)to + 2 * MIB - 1) & ~(2 * MIB - 1));
+		if (s->populate == HUGE_PAGES)
+			madvise(to, total, MADV_HUGEPAGE);
+		if (s->run > 1)
+			MUST(uffd_register(uffd, to, total, UFFDIO_REGISTER_MODE_MISSING) == 0);
+		if (s->recv_cpu >= 0)
+			pin(s->recv_cpu);
+		setpriority(PRIO_PROCESS, 0, s->nice_value);
+		fd = accept(l, NULL, NULL);
+		MUST(fd >= 0);
+		staging = make_staging(s);
+		uint64_t t = now_ns();
+		MUST(write(fd, "g", 1) == 1);
+		receive(fd, s, to, uffd, staging);
+		*ret = (double)total / (1 << 30) / ((double)(now_ns() - t) / 1e9);
+		if (memcmp(to, memory, s->run ? total : 0))
+			*ret = -1;
+		_exit(write(fd, "g", 1) != 1);
+	}
+	close(l);
+	waitpid(r, NULL, 0);
+	waitpid(pid, NULL, 0);
+	return ((double *)memory)[-512];
+}
+
+static double best(const struct setup *s, char *memory)
+{
+	double v[5];
+
+	for (int i = 0; i < 5; i++)
+		v[i] = one(s, memory);
+	for (int i = 0; i < 5; i++)
+		for (int j = i + 1; j < 5; j++)
+			if (v[j] < v[i]) {
+				double x = v[i];
+				v[i] = v[j], v[j] = x;
+			}
+	SAW("%-66s %5.2f GiB/s (%.2f to %.2f)", s->name, v[2], v[0], v[4]);
+	return v[2];
+}
+
+#define PINNED .send_cpu = 0, .recv_cpu = 1
+#define SAME_CORE .send_cpu = 0, .recv_cpu = 0
+#define UNPINNED .send_cpu = -1, .recv_cpu = -1
+#define BASE .congestion = "cubic"
+#define K256 .send_size = 256 << 10
+
+int main(int argc, char **argv)
+{
+	static const struct setup setups[] = {
+		{ "bare, into one buffer", 0, PINNED, BASE, K256 },
+		{ "staging populated before, MOVE 256 KiB", 256 << 10, .populate = ALL_BEFORE, PINNED, BASE, K256 },
+		{ "COPY 256 KiB", 256 << 10, .copy = true, PINNED, BASE, K256 },
+		{ "bare, into untouched memory", 1, PINNED, BASE, K256 },
+		{ "staging populated by the run, MOVE 64 KiB", 64 << 10, .populate = EACH_RUN, PINNED, BASE, K256 },
+		{ "staging populated by the run, MOVE 256 KiB", 256 << 10, .populate = EACH_RUN, PINNED, BASE, K256 },
+		{ "staging populated by the run, MOVE 1 MiB", 1 << 20, .populate = EACH_RUN, PINNED, BASE, K256 },
+		{ "staging not populated, MOVE 256 KiB", 256 << 10, PINNED, BASE, K256 },
+		{ "staging populated before, MOVE 64 KiB", 64 << 10, .populate = ALL_BEFORE, PINNED, BASE, K256 },
+		{ "staging populated before, MOVE 1 MiB", 1 << 20, .populate = ALL_BEFORE, PINNED, BASE, K256 },
+		{ "huge staging by the run, MOVE 2 MiB (huge pages at the destination)", 2 << 20, .populate = HUGE_PAGES, PINNED, BASE, K256 },
+		{ "COPY 64 KiB", 64 << 10, .copy = true, PINNED, BASE, K256 },
+		{ "COPY 128 KiB", 128 << 10, .copy = true, PINNED, BASE, K256 },
+		{ "COPY 512 KiB", 512 << 10, .copy = true, PINNED, BASE, K256 },
+		{ "COPY 1 MiB", 1 << 20, .copy = true, PINNED, BASE, K256 },
+		{ "COPY 256 KiB, send 64 KiB", 256 << 10, .copy = true, PINNED, BASE, .send_size = 64 << 10 },
+		{ "COPY 256 KiB, send 1 MiB", 256 << 10, .copy = true, PINNED, BASE, .send_size = 1 << 20 },
+		{ "bare, bbr", 0, PINNED, .congestion = "bbr", K256 },
+		{ "COPY 256 KiB, bbr", 256 << 10, .copy = true, PINNED, .congestion = "bbr", K256 },
+		{ "COPY 256 KiB, SO_SNDBUF 128 KiB", 256 << 10, .copy = true, PINNED, BASE, K256, .sndbuf = 128 << 10 },
+		{ "COPY 256 KiB, SO_SNDBUF 512 KiB", 256 << 10, .copy = true, PINNED, BASE, K256, .sndbuf = 512 << 10 },
+		{ "COPY 256 KiB, SO_SNDBUF 1 MiB, RCVBUF 1 MiB", 256 << 10, .copy = true, PINNED, BASE, K256, .sndbuf = 1 << 20, .rcvbuf = 1 << 20 },
+		{ "COPY 256 KiB, SO_SNDBUF 4 MiB, RCVBUF 4 MiB", 256 << 10, .copy = true, PINNED, BASE, K256, .sndbuf = 4 << 20, .rcvbuf = 4 << 20 },
+		{ "bare, both on one core", 0, SAME_CORE, BASE, K256 },
+		{ "COPY 256 KiB, both on one core", 256 << 10, .copy = true, SAME_CORE, BASE, K256 },
+		{ "staging populated before, MOVE 256 KiB, one core", 256 << 10, .populate = ALL_BEFORE, SAME_CORE, BASE, K256 },
+		{ "bare, nothing pinned", 0, UNPINNED, BASE, K256 },
+		{ "COPY 256 KiB, nothing pinned", 256 << 10, .copy = true, UNPINNED, BASE, K256 },
+		{ "COPY 256 KiB, nothing pinned, nice 10", 256 << 10, .copy = true, UNPINNED, BASE, K256, .nice_value = 10 },
+	};
+	unsigned n = argc > 2 ? sizeof(setups) / sizeof(setups[0]) : 3;
+
+	total = (argc > 1 ? (size_t)atoi(argv[1]) : 64) * MIB;
+	if (geteuid())
+		SKIP("needs root for network namespaces");
+	make_link();
+	char *memory = (char *)map_shared(total + PAGE) + PAGE;
+	uint64_t x = 88172645463325252ull;
+	for (size_t i = 0; i < total / 8; i++) {
+		x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+		((uint64_t *)memory)[i] = x;
+	}
+	double v[32];
+	for (unsigned i = 0; i < n; i++)
+		v[i] = best(&setups[i], memory);
+	SAW("of the bare link: MOVE out of populated staging %.0f %%, COPY %.0f %%", v[1] / v[0] * 100, v[2] / v[0] * 100);
+	FACT(v[1] > 0 && v[2] > 0, "every byte arrived by both ways");
+	return fact_result();
+}
