@@ -189,6 +189,17 @@ def test_a_frozen_process_does_not_outlive_the_power(hosts):
     assert "sleep 1000" not in sh("n1", "ps -eo args").stdout
 
 
+def test_memory_limit(hosts):
+    eat = ["exec", "n2", "--", "/usr/bin/python3", "-c", "x = bytearray(b'x') * (96 << 20)"]
+    lab("limit", "n2", "32M")
+    assert lab(*eat, check=False).returncode == -signal.SIGKILL
+    lab("limit", "n2", "none")
+    assert lab(*eat, check=False).returncode == 0
+    lab("kill", "n2")
+    lab("start", "n2")
+    assert lab("limit", "n2", "much", check=False).returncode != 0
+
+
 def leftovers():
     spaces = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
     inits = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout

@@ -188,6 +188,58 @@ def end_processes(pids, number, seconds=10):
     return list(left)
 
 
+# --- memory limits ---------------------------------------------------------------------------------------------------
+
+def group_kind():
+    """(directory of this lab's control groups, name of the limit's file) for the version that this machine has."""
+    if os.path.exists("/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        return f"/sys/fs/cgroup/memory/godwit-lab-{PREFIX}", "memory.limit_in_bytes"
+    if "memory" in read_file("/sys/fs/cgroup/cgroup.controllers").split():
+        return f"/sys/fs/cgroup/godwit-lab-{PREFIX}", "memory.max"
+    return None, None
+
+
+def write_kernel(path, text):
+    try:
+        with open(path, "w") as f:
+            f.write(text)
+    except OSError as e:
+        raise LabError(f"{path}: {e.strerror}") from e
+
+
+def limit_memory(name, limit):
+    directory, file = group_kind()
+    if not directory:
+        raise LabError("this kernel has no memory control groups")
+    group = os.path.join(directory, name)
+    os.makedirs(group, exist_ok=True)
+    if file == "memory.max":
+        write_kernel("/sys/fs/cgroup/cgroup.subtree_control", "+memory")
+        write_kernel(os.path.join(directory, "cgroup.subtree_control"), "+memory")
+    write_kernel(os.path.join(group, file), limit if limit != "none" else "-1" if file != "memory.max" else "max")
+    write_file(os.path.join(host_dir(name), "cgroup"), os.path.join(group, "cgroup.procs") + "\n")
+    space = readlink(f"/proc/{init_pid(name)}/ns/pid")
+    for pid in all_pids():
+        if readlink(f"/proc/{pid}/ns/pid") == space:
+            with contextlib.suppress(LabError):     # it may have ended since
+                write_kernel(os.path.join(group, "cgroup.procs"), str(pid))
+
+
+def remove_groups(names=None):
+    """Removes the control groups of dead hosts (None: of all)."""
+    directory, _ = group_kind()
+    if not directory or not os.path.isdir(directory):
+        return
+    for name in names or [entry.name for entry in os.scandir(directory) if entry.is_dir()]:
+        with contextlib.suppress(OSError):
+            os.rmdir(os.path.join(directory, name))
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(host_dir(name), "cgroup"))
+    if names is None:
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)
+
+
 # --- making a lab ----------------------------------------------------------------------------------------------------
 
 def make_switch():
@@ -309,6 +361,7 @@ def remove_everything():
     left += end_processes(processes_in(spaces), signal.SIGKILL)
     for entry in spaces:
         run("ip", "netns", "delete", entry)
+    remove_groups()
     shutil.rmtree(STATE, ignore_errors=True)
     if not leftover_inits(None):        # removing a directory unmounts what other hosts have there
         for path in MOUNT_POINTS:
@@ -390,6 +443,7 @@ def do_kill(options):
     in_switch("ip", "link", "delete", options.host, check=False)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(os.path.join(host_dir(options.host), "init"))
+    remove_groups([options.host])
 
 
 def do_start(options):
@@ -420,6 +474,15 @@ def do_restart_daemon(options):
         raise LabError(f"{options.host} is an outside host: no Godwit software runs there")
     stop_daemon(options.host)
     start_daemon(options.host)
+
+
+def do_limit(options):
+    require_host(load(), options.host)
+    if not re.fullmatch(r"none|[0-9]+[KMG]?", options.memory):
+        raise LabError(f"{options.memory} is no size; examples: 64M, 1G, none")
+    if init_pid(options.host) is None:
+        raise LabError(f"{options.host} is not running")
+    limit_memory(options.host, options.memory)
 
 
 def do_logs(options):
@@ -455,6 +518,9 @@ def parse_arguments():
         sub = verb(name, lambda options, name=name: change_cut(options, name), text)
         sub.add_argument("a")
         sub.add_argument("b")
+    limit = verb("limit", do_limit, "limit the memory of a host's processes, until it is killed")
+    limit.add_argument("host")
+    limit.add_argument("memory", help="64M, 1G, none")
     logs = verb("logs", do_logs, "print the log of a host's godwitd")
     logs.add_argument("host")
     logs.add_argument("-f", "--follow", action="store_true")
