@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* clocks.c - monotonic clocks that go on counting; see clocks.h */
+#include "image/clocks.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sched.h>
+#include <time.h>
+
+#include "base/util.h"
+#include "image/bytes.h"
+
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x80
+#endif
+#define NS_PER_S 1000000000ll
+#define CLOCK_MAX_NS (INT64_MAX / 4) /* 73 years */
+
+static int read_offsets(pid_t pid, int64_t *ret_monotonic, int64_t *ret_boottime, struct err *e)
+{
+	cleanup_fclose FILE *f = NULL;
+	char path[64], name[32];
+	long long s;
+	long ns;
+
+	*ret_monotonic = *ret_boottime = 0;
+	if (pid)
+		snprintf(path, sizeof(path), "/proc/%d/timens_offsets", pid);
+	else
+		snprintf(path, sizeof(path), "/proc/self/timens_offsets");
+	f = fopen(path, "re");
+	if (!f)
+		return errno == ENOENT ? 0 : err_sys(e, -errno, "%s", path); /* no time namespaces here */
+	while (fscanf(f, "%31s %lld %ld", name, &s, &ns) == 3) {
+		if (strcmp(name, "monotonic") == 0 || strcmp(name, "1") == 0)
+			*ret_monotonic = s * NS_PER_S + ns;
+		else
+			*ret_boottime = s * NS_PER_S + ns;
+	}
+	return 0;
+}
+
+/*
+ * The caller's own offsets, kept from before clock_enter_namespace: afterwards /proc/self/timens_offsets tells those of the
+ * namespace that its children will live in.
+ */
+static int own_offsets(int64_t *ret_monotonic, int64_t *ret_boottime, struct err *e)
+{
+	static int64_t monotonic, boottime;
+	static pid_t known_for;
+	int rc = 0;
+
+	if (known_for != getpid())
+		rc = read_offsets(0, &monotonic, &boottime, e);
+	if (rc < 0)
+		return rc;
+	known_for = getpid();
+	*ret_monotonic = monotonic;
+	*ret_boottime = boottime;
+	return 0;
+}
+
+int clocks_read(pid_t pid, Gw__Clocks *ret_clocks, struct err *e)
+{
+	cleanup_fclose FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
+	int64_t own_monotonic, own_boottime, monotonic, boottime;
+	char boot_id[40] = "";
+	int rc;
+
+	if (!f || fscanf(f, "%39s", boot_id) != 1)
+		return err_set(e, -EIO, "cannot read /proc/sys/kernel/random/boot_id");
+	rc = own_offsets(&own_monotonic, &own_boottime, e);
+	if (rc < 0)
+		return rc;
+	monotonic = own_monotonic;
+	boottime = own_boottime;
+	rc = pid ? read_offsets(pid, &monotonic, &boottime, e) : 0;
+	if (rc < 0)
+		return rc;
+	string_set(&ret_clocks->boot_id, boot_id);
+	ret_clocks->monotonic_offset_ns = monotonic;
+	ret_clocks->boottime_offset_ns = boottime;
+	ret_clocks->realtime_ns = clock_ns(CLOCK_REALTIME);
+	ret_clocks->boottime_ns = clock_ns(CLOCK_BOOTTIME) - (uint64_t)own_boottime;
+	ret_clocks->monotonic_ns = clock_ns(CLOCK_MONOTONIC) - (uint64_t)own_monotonic;
+	return 0;
+}
+
+int clocks_validate(const Gw__Clocks *clocks, struct err *e)
+{
+	if (!clocks || strlen(clocks->boot_id) > 64)
+		return err_set(e, -EBADMSG, "clocks are missing");
+	if (clocks->monotonic_ns > CLOCK_MAX_NS || clocks->boottime_ns > CLOCK_MAX_NS ||
+	    clocks->monotonic_offset_ns > CLOCK_MAX_NS || clocks->monotonic_offset_ns < -CLOCK_MAX_NS ||
+	    clocks->boottime_offset_ns > CLOCK_MAX_NS || clocks->boottime_offset_ns < -CLOCK_MAX_NS)
+		return err_set(e, -EBADMSG, "clocks are out of range");
+	return 0;
+}
+
+static bool read_ns_link(pid_t pid, const char *name, char *text, size_t len)
+{
+	char path[64];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/%s", pid, name);
+	n = readlink(path, text, len - 1);
+	if (n < 0)
+		return false;
+	text[n] = 0;
+	return true;
+}
+
+void clocks_check(pid_t pid, struct refusals *r)
+{
+	char own[64], children[64];
+
+	if (!read_ns_link(pid, "time", own, sizeof(own)) || !read_ns_link(pid, "time_for_children", children, sizeof(children)))
+		return;
+	if (strchr(own, '[') && strchr(children, '[') && strcmp(strchr(own, '['), strchr(children, '[')) != 0)
+		refusals_add(r, "task.time-namespace", "its future children would get another time namespace than its own",
+			     "move it before it calls unshare(CLONE_NEWTIME)", "process %d", pid);
+}
+
+struct clock_offsets clock_offsets_for(const Gw__Clocks *source, const Gw__Clocks *dest)
+{
+	struct clock_offsets offsets = { source->monotonic_offset_ns, source->boottime_offset_ns, true };
+
+	if (strcmp(source->boot_id, dest->boot_id) != 0) {
+		offsets.monotonic_ns += (int64_t)(source->monotonic_ns - dest->monotonic_ns);
+		offsets.boottime_ns += (int64_t)(source->boottime_ns - dest->boottime_ns);
+	}
+	offsets.needed = offsets.monotonic_ns != dest->monotonic_offset_ns || offsets.boottime_ns != dest->boottime_offset_ns;
+	return offsets;
+}
+
+static void split(int64_t ns, long long *ret_s, long long *ret_ns)
+{
+	*ret_s = ns / NS_PER_S;
+	*ret_ns = ns % NS_PER_S;
+	if (*ret_ns < 0) { /* the kernel wants 0 <= ns */
+		*ret_ns += NS_PER_S;
+		*ret_s -= 1;
+	}
+}
+
+int clock_enter_namespace(const struct clock_offsets *offsets, struct err *e)
+{
+	cleanup_close int fd = -1;
+	long long ms, mns, bs, bns;
+	int64_t own_monotonic, own_boottime;
+	char text[128];
+	int len, rc;
+
+	if (!offsets->needed)
+		return 0;
+	rc = own_offsets(&own_monotonic, &own_boottime, e);
+	if (rc < 0)
+		return rc;
+	if (unshare(CLONE_NEWTIME) < 0)
+		return err_sys(e, errno == EINVAL ? -EOPNOTSUPP : -errno, "unshare(CLONE_NEWTIME)");
+	fd = open("/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return err_sys(e, -errno, "/proc/self/timens_offsets");
+	split(offsets->monotonic_ns, &ms, &mns);
+	split(offsets->boottime_ns, &bs, &bns);
+	len = snprintf(text, sizeof(text), "monotonic %lld %lld\nboottime %lld %lld\n", ms, mns, bs, bns);
+	if (write(fd, text, (size_t)len) != len)
+		return err_sys(e, -errno, "clock offsets (%lld s, %lld s)", ms, bs);
+	return 0;
+}
+
+uint64_t clock_process_ns(int64_t monotonic_offset_ns)
+{
+	int64_t own_monotonic = 0, own_boottime;
+
+	own_offsets(&own_monotonic, &own_boottime, NULL);
+	return clock_ns(CLOCK_MONOTONIC) - (uint64_t)own_monotonic + (uint64_t)monotonic_offset_ns;
+}

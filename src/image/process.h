@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * process.h - what belongs to a process and not to one of its threads, its memory or its files
+ *
+ * Capture: process_capture_outside for the offer, while the process runs; in the freeze process_capture_plan (may be called before
+ * the stop), run in the main thread, process_capture_collect into a new message.
+ *
+ * Restore, stage by stage (other modules' work goes between them):
+ *	PROCESS_EARLY     main thread, first: session, root, working directory, umask, personality
+ *	PROCESS_THREADS   when all threads exist: POSIX timers, disarmed
+ *	PROCESS_LATE      after memory, files and all credentials: limits, handlers, prctl. Needs no privileges
+ *	PROCESS_ARM       in the freeze: the shared queue of signals and the timers. Needs no privileges
+ * process_restore_outside, by the worker, goes with PROCESS_LATE. In the freeze PROCESS_LATE is run again with `done`
+ * set to the message that was used in the preparation, and adds only what changed.
+ *
+ * A moved process is its own session: the leader of its old one stays behind, and process groups do not reach over hosts.
+ */
+#ifndef GODWIT_IMAGE_PROCESS_H
+#define GODWIT_IMAGE_PROCESS_H
+
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "image/refuse.h"
+#include "image/signal.h"
+#include "image/timer.h"
+#include "kern/remote.h"
+#include "task.pb-c.h"
+
+#define PROCESS_RLIMITS 16
+
+struct process_query {
+	pid_t pid;
+	int status_fd, oom_fd, filter_fd;
+	struct timer_query timers;
+	struct signal_query signals;
+	const uint64_t *rlimits, *xcomp, *untag;
+	struct remote_call *personality, *dumpable, *thp, *mdwe, *merge, *xcomp_call, *untag_call, *ldt;
+	const int *subreaper;
+};
+
+enum process_stage { PROCESS_EARLY, PROCESS_THREADS, PROCESS_LATE, PROCESS_ARM };
+
+/* A new message; gw__process__free_unpacked(msg, NULL) frees it. */
+Gw__Process *process_new(pid_t pid);
+
+/* What /proc tells about a running process, and every reason why it cannot move (without those of its threads). */
+int process_capture_outside(pid_t pid, Gw__Process *msg, struct refusals *r, struct err *e);
+/* The query owns descriptors: process_query_close, also after an error. */
+int process_capture_plan(struct batch *b, struct process_query *q, pid_t pid, struct err *e);
+/*
+ * Fills the message with all but the clocks' boot id, which the offer has. The process must be stopped and a tracee: its queue of signals
+ * is peeked. -EAGAIN: plan and run again. -EBUSY: something that cannot move was begun after the offer.
+ */
+int process_capture_collect(struct process_query *q, Gw__Process *msg, struct err *e);
+void process_query_close(struct process_query *q);
+
+int process_encode(const Gw__Process *msg, uint8_t **ret_data, size_t *ret_len);
+/* Decodes and validates. `offer`: a message of process_capture_outside, which has less in it. */
+int process_decode(const void *data, size_t len, bool offer, Gw__Process **ret_msg, struct err *e);
+int process_validate(const Gw__Process *msg, bool offer, struct err *e);
+/* What this host cannot give the process (destination, at the offer). */
+void process_validate_here(const Gw__Process *msg, struct refusals *r);
+
+/* now_ns: the process's CLOCK_MONOTONIC (clock_process_ns), for PROCESS_ARM. done: NULL unless PROCESS_LATE is repeated. */
+int process_plan_restore(struct batch *b, const Gw__Process *msg, enum process_stage stage, const Gw__Process *done, uint64_t now_ns);
+/* oom_score_adj and coredump_filter of `pid`, what differs from `done` (NULL: all). */
+int process_restore_outside(pid_t pid, const Gw__Process *msg, const Gw__Process *done, struct err *e);
+
+#endif

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* signal.c - handlers and pending signals; see signal.h */
+#include "image/signal.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+
+#include "base/util.h"
+#include "image/bytes.h"
+
+#define PEEK_AT_ONCE 32
+#define QUEUE_MAX 100000 /* signals; RLIMIT_SIGPENDING is of this order */
+
+_Static_assert(sizeof(siginfo_t) == SIGNAL_INFO_LEN, "siginfo_t");
+_Static_assert(sizeof(struct signal_kernel_action) == 32, "kernel sigaction");
+
+void signal_capture_plan(struct batch *b, struct signal_query *q, bool with_actions)
+{
+	uint64_t at;
+
+	*q = (struct signal_query){ 0 };
+	if (with_actions) {
+		q->actions = batch_space(b, SIGNAL_COUNT * sizeof(*q->actions), &at);
+		for (unsigned i = 0; i < SIGNAL_COUNT; i++)
+			batch_call(b, "rt_sigaction", SYS_rt_sigaction, i + 1, 0, at + i * sizeof(*q->actions), 8);
+	}
+	q->pending = batch_space(b, 8, &at);
+	batch_call(b, "rt_sigpending", SYS_rt_sigpending, at, 8);
+}
+
+void signal_capture_collect_actions(const struct signal_query *q, Gw__Process *msg)
+{
+	bytes_set(&msg->sigactions, q->actions, SIGNAL_COUNT * sizeof(*q->actions));
+}
+
+uint64_t signal_set_of(const ProtobufCBinaryData *queue)
+{
+	uint64_t set = 0;
+
+	for (size_t i = 0; i + SIGNAL_INFO_LEN <= queue->len; i += SIGNAL_INFO_LEN) {
+		int signo;
+
+		memcpy(&signo, queue->data + i, sizeof(signo));
+		if (signo >= 1 && signo <= SIGNAL_COUNT)
+			set |= SIGNAL_BIT(signo);
+	}
+	return set;
+}
+
+void signal_complete(const struct signal_query *q, ProtobufCBinaryData *queue, const ProtobufCBinaryData *other)
+{
+	uint64_t bare = *q->pending & ~signal_set_of(queue);
+
+	if (other)
+		bare &= ~signal_set_of(other);
+	for (int signo = 1; bare && signo <= SIGNAL_COUNT; signo++) {
+		siginfo_t info;
+
+		if (!(bare & SIGNAL_BIT(signo)))
+			continue;
+		memset(&info, 0, sizeof(info));
+		info.si_signo = signo;
+		info.si_code = SI_USER;
+		bytes_append(queue, &info, sizeof(info));
+	}
+}
+
+int signal_peek(pid_t tid, bool shared, ProtobufCBinaryData *ret_queue, struct err *e)
+{
+	uint8_t infos[PEEK_AT_ONCE * SIGNAL_INFO_LEN];
+	struct __ptrace_peeksiginfo_args args = { .flags = shared ? PTRACE_PEEKSIGINFO_SHARED : 0, .nr = PEEK_AT_ONCE };
+	long n;
+
+	bytes_set(ret_queue, NULL, 0);
+	for (;;) {
+		n = ptrace(PTRACE_PEEKSIGINFO, tid, &args, infos);
+		if (n < 0)
+			return err_sys(e, -errno, "thread %d: PTRACE_PEEKSIGINFO", tid);
+		if (n > 0)
+			bytes_append(ret_queue, infos, (size_t)n * SIGNAL_INFO_LEN);
+		if (n < PEEK_AT_ONCE)
+			return 0;
+		args.off += (uint64_t)n;
+		if (args.off > QUEUE_MAX)
+			return err_set(e, -E2BIG, "thread %d: more than %d signals are pending", tid, QUEUE_MAX);
+	}
+}
+
+int signal_validate_actions(const ProtobufCBinaryData *actions, struct err *e)
+{
+	if (actions->len != SIGNAL_COUNT * sizeof(struct signal_kernel_action))
+		return err_set(e, -EBADMSG, "signal handlers: %zu bytes", actions->len);
+	return 0;
+}
+
+int signal_validate_queue(const ProtobufCBinaryData *queue, struct err *e)
+{
+	if (queue->len % SIGNAL_INFO_LEN || queue->len / SIGNAL_INFO_LEN > QUEUE_MAX)
+		return err_set(e, -EBADMSG, "pending signals: %zu bytes", queue->len);
+	for (size_t i = 0; i < queue->len; i += SIGNAL_INFO_LEN) {
+		int signo;
+
+		memcpy(&signo, queue->data + i, sizeof(signo));
+		if (signo < 1 || signo > SIGNAL_COUNT)
+			return err_set(e, -EBADMSG, "pending signal %d", signo);
+	}
+	return 0;
+}
+
+void signal_plan_actions(struct batch *b, const Gw__Process *msg, const Gw__Process *done)
+{
+	const struct signal_kernel_action *now = (const void *)msg->sigactions.data, *before = NULL;
+	uint64_t at = 0;
+
+	if (done && bytes_equal(msg->sigactions, done->sigactions))
+		return;
+	if (done && done->sigactions.len == msg->sigactions.len)
+		before = (const void *)done->sigactions.data;
+	at = batch_data(b, now, msg->sigactions.len);
+	for (unsigned i = 0; i < SIGNAL_COUNT; i++) {
+		if (i + 1 == SIGKILL || i + 1 == SIGSTOP || (before && memcmp(&now[i], &before[i], sizeof(*now)) == 0))
+			continue;
+		batch_call(b, "rt_sigaction", SYS_rt_sigaction, i + 1, at + i * sizeof(*now), 0, 8);
+	}
+}
+
+void signal_plan_queue(struct batch *b, pid_t pid, pid_t tid, bool shared, const ProtobufCBinaryData *queue)
+{
+	uint64_t at;
+
+	if (!queue->len)
+		return;
+	at = batch_data(b, queue->data, queue->len);
+	for (size_t i = 0; i < queue->len; i += SIGNAL_INFO_LEN) {
+		int signo;
+
+		memcpy(&signo, queue->data + i, sizeof(signo));
+		if (signo == SIGKILL || signo == SIGSTOP)
+			continue;
+		if (shared)
+			batch_call(b, "rt_sigqueueinfo", SYS_rt_sigqueueinfo, pid, signo, at + i);
+		else
+			batch_call(b, "rt_tgsigqueueinfo", SYS_rt_tgsigqueueinfo, pid, tid, signo, at + i);
+	}
+}
+
+bool signal_has_stop(const ProtobufCBinaryData *queue)
+{
+	return signal_set_of(queue) & SIGNAL_BIT(SIGSTOP);
+}

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * signal.h - handlers and pending signals
+ *
+ * Handlers travel as the kernel's table (64 entries of struct signal_kernel_action). Pending signals travel as 128-byte siginfo_t in their order;
+ * they are peeked, not taken, from a task in a ptrace stop. See rt_sigaction(2), ptrace(2) PTRACE_PEEKSIGINFO, rt_sigqueueinfo(2).
+ */
+#ifndef GODWIT_IMAGE_SIGNAL_H
+#define GODWIT_IMAGE_SIGNAL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "kern/remote.h"
+#include "task.pb-c.h"
+
+#define SIGNAL_COUNT 64
+#define SIGNAL_INFO_LEN 128
+#define SIGNAL_BIT(signo) (1ull << ((signo) - 1))
+
+struct signal_kernel_action {
+	uint64_t handler, flags, restorer, mask;
+};
+
+/* All that a task can be asked about its handlers and what is pending for it (its own and its process's), run by the task. */
+struct signal_query {
+	const struct signal_kernel_action *actions; /* NULL when only pending was asked */
+	const uint64_t *pending;
+};
+
+void signal_capture_plan(struct batch *b, struct signal_query *q, bool with_actions);
+void signal_capture_collect_actions(const struct signal_query *q, Gw__Process *msg);
+/*
+ * Signals that are pending without a siginfo of their own (the kernel had no memory for one) get a plain one, appended to `queue`
+ * unless they are in `queue` or in `other`.
+ */
+void signal_complete(const struct signal_query *q, ProtobufCBinaryData *queue, const ProtobufCBinaryData *other);
+
+/* Copies the queue of a stopped tracee: its own, or its process's (shared). */
+int signal_peek(pid_t tid, bool shared, ProtobufCBinaryData *ret_queue, struct err *e);
+/* The set of signals in a queue. */
+uint64_t signal_set_of(const ProtobufCBinaryData *queue);
+
+int signal_validate_actions(const ProtobufCBinaryData *actions, struct err *e);
+int signal_validate_queue(const ProtobufCBinaryData *queue, struct err *e);
+
+/* Sets handlers; those equal to `done`'s (NULL: nothing is known) are left out. */
+void signal_plan_actions(struct batch *b, const Gw__Process *msg, const Gw__Process *done);
+/*
+ * Queues a thread's signals, or with shared the process's (then only in the main thread), run by the task itself with all signals blocked.
+ * SIGKILL and SIGSTOP cannot be blocked and are left out: see signal_send_stop.
+ */
+void signal_plan_queue(struct batch *b, pid_t pid, pid_t tid, bool shared, const ProtobufCBinaryData *queue);
+/* Whether SIGSTOP is in the queue: to be sent with kill(2) or tgkill(2) after the process runs. */
+bool signal_has_stop(const ProtobufCBinaryData *queue);
+
+#endif

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* thread_restore.c - one thread at the destination; see thread.h */
+#include <elf.h>
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+
+#include "base/util.h"
+#include "image/bytes.h"
+#include "image/thread.h"
+#include "image/thread_abi.h"
+
+#ifndef SS_AUTODISARM
+#define SS_AUTODISARM (1U << 31)
+#endif
+#define SPEC_SETTABLE (PR_SPEC_DISABLE | PR_SPEC_FORCE_DISABLE | PR_SPEC_DISABLE_NOEXEC)
+
+void thread_validate_here(const Gw__Thread *msg, struct refusals *r)
+{
+	cred_validate_here(msg->credentials, msg->tid, r);
+}
+
+/* The CPUs of the saved mask that exist here; all of this host's when none does, or when it was every CPU of the source. */
+static void plan_affinity(struct batch *b, const Gw__Thread *msg)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_CONF);
+	uint8_t mask[THREAD_AFFINITY_MAX] = { 0 };
+	bool some = false;
+
+	for (long cpu = 0; cpu < cpus && cpu < (long)sizeof(mask) * 8; cpu++) {
+		if ((size_t)cpu / 8 < msg->affinity.len && (msg->affinity.data[cpu / 8] >> cpu % 8 & 1)) {
+			mask[cpu / 8] |= (uint8_t)(1 << cpu % 8);
+			some = true;
+		}
+	}
+	if (!some)
+		memset(mask, 0xff, sizeof(mask));
+	batch_call(b, "sched_setaffinity", SYS_sched_setaffinity, 0, sizeof(mask), batch_data(b, mask, sizeof(mask)));
+}
+
+static void plan_sched(struct batch *b, const Gw__Thread *msg)
+{
+	struct thread_sched_attr attr;
+
+	memcpy(&attr, msg->sched_attr.data, sizeof(attr));
+	attr.size = sizeof(attr);
+	attr.flags &= SCHED_FLAG_RESET_ON_FORK_ONLY;
+	attr.runtime = attr.deadline = attr.period = 0; /* of other classes than ours: a slice hint, relative to the host */
+	plan_affinity(b, msg);
+	batch_call(b, "sched_setattr", SYS_sched_setattr, 0, batch_data(b, &attr, sizeof(attr)), 0);
+	if (msg->ioprio >> 13) /* with no class of its own the thread follows its niceness */
+		batch_call(b, "ioprio_set", SYS_ioprio_set, THREAD_IOPRIO_WHO_PROCESS, 0, msg->ioprio);
+	if (msg->timer_slack_ns)
+		batch_call(b, "prctl(PR_SET_TIMERSLACK)", SYS_prctl, PR_SET_TIMERSLACK, msg->timer_slack_ns);
+}
+
+static void plan_name(struct batch *b, const Gw__Thread *msg)
+{
+	batch_call(b, "prctl(PR_SET_NAME)", SYS_prctl, PR_SET_NAME, batch_string(b, msg->name));
+}
+
+static void plan_speculation(struct batch *b, uint64_t which, uint32_t mode)
+{
+	if ((mode & PR_SPEC_PRCTL) && (mode & SPEC_SETTABLE))
+		batch_call(b, "prctl(PR_SET_SPECULATION_CTRL)", SYS_prctl, PR_SET_SPECULATION_CTRL, which, mode & SPEC_SETTABLE);
+}
+
+static void plan_early(struct batch *b, const Gw__Thread *msg)
+{
+	plan_name(b, msg);
+	plan_sched(b, msg);
+	if (msg->mce_kill != PR_MCE_KILL_DEFAULT)
+		batch_call(b, "prctl(PR_MCE_KILL)", SYS_prctl, PR_MCE_KILL, PR_MCE_KILL_SET, msg->mce_kill);
+	if (msg->tsc_mode == PR_TSC_SIGSEGV)
+		batch_call(b, "prctl(PR_SET_TSC)", SYS_prctl, PR_SET_TSC, PR_TSC_SIGSEGV);
+	if (msg->cpuid_faults)
+		batch_call(b, "arch_prctl(ARCH_SET_CPUID)", SYS_arch_prctl, THREAD_ARCH_SET_CPUID, 0);
+	plan_speculation(b, PR_SPEC_STORE_BYPASS, msg->spec_store_bypass);
+	plan_speculation(b, PR_SPEC_INDIRECT_BRANCH, msg->spec_indirect_branch);
+}
+
+static void plan_privileges(struct batch *b, const Gw__Thread *msg)
+{
+	if (msg->no_new_privs)
+		batch_call(b, "prctl(PR_SET_NO_NEW_PRIVS)", SYS_prctl, PR_SET_NO_NEW_PRIVS, 1);
+	/* after the ids: changing them clears it */
+	batch_call(b, "prctl(PR_SET_PDEATHSIG)", SYS_prctl, PR_SET_PDEATHSIG, msg->pdeath_signal);
+}
+
+int thread_plan_restore(struct batch *b, const Gw__Thread *msg, enum thread_stage stage, struct err *e)
+{
+	int rc;
+
+	if (stage == THREAD_EARLY) {
+		plan_early(b, msg);
+		return 0;
+	}
+	rc = cred_plan_restore(b, msg->credentials, e);
+	if (rc < 0)
+		return err_wrap(e, "thread %d", msg->tid);
+	plan_privileges(b, msg);
+	return 0;
+}
+
+int thread_plan_changes(struct batch *b, const Gw__Thread *msg, const Gw__Thread *done, struct err *e)
+{
+	int rc = 0;
+
+	if (strcmp(msg->name, done->name) != 0)
+		plan_name(b, msg);
+	if (!bytes_equal(msg->sched_attr, done->sched_attr) || !bytes_equal(msg->affinity, done->affinity) ||
+	    msg->ioprio != done->ioprio || msg->timer_slack_ns != done->timer_slack_ns)
+		plan_sched(b, msg);
+	if (!cred_equal(msg->credentials, done->credentials)) {
+		rc = cred_plan_restore(b, msg->credentials, e);
+		plan_privileges(b, msg);
+	} else if (msg->no_new_privs != done->no_new_privs || msg->pdeath_signal != done->pdeath_signal) {
+		plan_privileges(b, msg);
+	}
+	if (msg->mce_kill != done->mce_kill || msg->tsc_mode != done->tsc_mode || msg->cpuid_faults != done->cpuid_faults ||
+	    msg->spec_store_bypass != done->spec_store_bypass || msg->spec_indirect_branch != done->spec_indirect_branch)
+		return err_set(e, -EAGAIN, "thread %d changed its processor modes meanwhile", msg->tid);
+	return rc;
+}
+
+void thread_plan_memory(struct batch *b, const Gw__Thread *msg)
+{
+	/* SS_ONSTACK tells where the thread stands, which the registers tell as well; it cannot be set */
+	uint64_t altstack[3] = { msg->altstack_sp, msg->altstack_flags & (SS_AUTODISARM | SS_DISABLE), msg->altstack_size };
+
+	batch_call(b, "sigaltstack", SYS_sigaltstack, batch_data(b, altstack, sizeof(altstack)), 0);
+	if (msg->robust_list)
+		batch_call(b, "set_robust_list", SYS_set_robust_list, msg->robust_list, msg->robust_list_len);
+	batch_call(b, "set_tid_address", SYS_set_tid_address, msg->clear_tid);
+	if (msg->rseq)
+		batch_call(b, "rseq", SYS_rseq, msg->rseq, msg->rseq_len, 0, msg->rseq_signature);
+}
+
+int thread_apply_registers(pid_t tid, const Gw__Thread *msg, const struct xstate_layout *source, struct err *e)
+{
+	uint8_t area[XSTATE_MAX];
+	const size_t len = xstate_layout_here()->len;
+	struct iovec iov = { area, len };
+	uint64_t mask = msg->sigmask;
+	int rc;
+
+	if (len > sizeof(area))
+		return err_set(e, -EOPNOTSUPP, "XSAVE area of %zu bytes", len);
+	memset(area, 0, len);
+	rc = xstate_translate(source, msg->xstate.data, msg->xstate.len, area, e);
+	if (rc < 0)
+		return err_wrap(e, "thread %d", msg->tid);
+	if (ptrace(PTRACE_SETREGSET, tid, NT_X86_XSTATE, &iov) < 0)
+		return err_sys(e, -errno, "thread %d: setting XSAVE state", msg->tid);
+	iov = (struct iovec){ msg->regs.data, msg->regs.len };
+	if (ptrace(PTRACE_SETREGSET, tid, NT_PRSTATUS, &iov) < 0)
+		return err_sys(e, -errno, "thread %d: setting registers", msg->tid);
+	if (msg->syscall_dispatch.len && ptrace(THREAD_PTRACE_SET_DISPATCH, tid, msg->syscall_dispatch.len, msg->syscall_dispatch.data) < 0)
+		return err_sys(e, -errno, "thread %d: setting system call dispatch", msg->tid);
+	if (ptrace(PTRACE_SETSIGMASK, tid, sizeof(mask), &mask) < 0)
+		return err_sys(e, -errno, "thread %d: PTRACE_SETSIGMASK", msg->tid);
+	return 0;
+}
