@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* fsfile.c - the files a process refers to, on the source; see fsfile.h. The destination's part is in fsfile_match.c, bytes in fsfile_wire.c */
+#include "image/fsfile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/magic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+#include "base/util.h"
+#include "image/buildid.h"
+#include "image/fsfile_internal.h"
+#include "image/sha256.h"
+
+/* Files that are read through descriptors and are larger than this are sent, not hashed. */
+#define HASH_MAX_BYTES (64ull << 20)
+
+int fsfile_boot_id(uint8_t ret[16], struct err *e)
+{
+	static const char path[] = "/proc/sys/kernel/random/boot_id";
+	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+	char text[64];
+	ssize_t n;
+	int digits = 0;
+
+	if (fd < 0)
+		return err_sys(e, -errno, "%s", path);
+	n = read(fd, text, sizeof(text));
+	memset(ret, 0, 16);
+	for (ssize_t i = 0; i < n && digits < 32; i++) {
+		char c = text[i];
+		int value = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+
+		if (value < 0)
+			continue;
+		ret[digits / 2] |= digits % 2 ? value : value << 4;
+		digits++;
+	}
+	return digits == 32 ? 0 : err_set(e, -EPROTO, "%s: not a uuid", path);
+}
+
+int fsfile_shm_device(dev_t *ret, struct err *e)
+{
+	static dev_t known;
+	cleanup_close int fd = -1;
+	struct stat st;
+
+	if (!known) {
+		fd = memfd_create("godwit-probe", MFD_CLOEXEC);
+		if (fd < 0 || fstat(fd, &st) < 0)
+			return err_sys(e, -errno, "memfd_create");
+		known = st.st_dev;
+	}
+	*ret = known;
+	return 0;
+}
+
+int fsfile_reopen(int path_fd, int flags)
+{
+	char link[32];
+	int fd;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", path_fd);
+	fd = open(link, flags | O_CLOEXEC | O_NOCTTY);
+	return fd < 0 ? -errno : fd;
+}
+
+/* The path of an O_PATH descriptor; whether it was unlinked. */
+static int take_path(int fd, const struct stat *st, struct fsfile *f, struct err *e)
+{
+	static const char suffix[] = " (deleted)";
+	char link[32], path[PATH_MAX];
+	struct stat at;
+	ssize_t len;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	len = readlink(link, path, sizeof(path) - 1);
+	if (len < 0)
+		return err_sys(e, -errno, "%s", link);
+	path[len] = 0;
+	f->unlinked = st->st_nlink == 0;
+	if ((size_t)len > strlen(suffix) && !strcmp(path + len - strlen(suffix), suffix) &&
+	    (stat(path, &at) < 0 || at.st_dev != st->st_dev || at.st_ino != st->st_ino)) {
+		path[len - strlen(suffix)] = 0;
+		f->unlinked = true;
+	}
+	if (path[0] != '/')
+		return err_set(e, -ENODEV, "\"%s\" is not reachable from here (another mount namespace?)", path);
+	f->path = strdup(path);
+	return f->path ? 0 : err_set(e, -ENOMEM, "no memory for a path");
+}
+
+static int fill(int fd, const struct stat *st, struct fsfile *f, struct err *e)
+{
+	struct statfs fs;
+	dev_t shm;
+	int rc;
+
+	if (fstatfs(fd, &fs) < 0)
+		return err_sys(e, -errno, "fstatfs");
+	rc = fsfile_shm_device(&shm, e);
+	if (rc == 0)
+		rc = fsfile_boot_id(f->boot_id, e);
+	if (rc == 0)
+		rc = take_path(fd, st, f, e);
+	if (rc < 0)
+		return rc;
+	f->type = st->st_dev == shm ? FSFILE_MEMFD : FSFILE_REGULAR;
+	f->dev = st->st_dev;
+	f->ino = st->st_ino;
+	f->size = st->st_size;
+	f->mode = st->st_mode & 07777;
+	f->uid = st->st_uid;
+	f->gid = st->st_gid;
+	f->nlink = st->st_nlink;
+	f->mtime_ns = st->st_mtim.tv_sec * 1000000000ll + st->st_mtim.tv_nsec;
+	f->ctime_ns = st->st_ctim.tv_sec * 1000000000ll + st->st_ctim.tv_nsec;
+	f->fs_magic = (uint64_t)fs.f_type;
+	memcpy(&f->fsid, &fs.f_fsid, sizeof(f->fsid));
+	if (f->type == FSFILE_MEMFD) {
+		cleanup_close int readable = fsfile_reopen(fd, O_RDONLY);
+		int seals = readable < 0 ? readable : fcntl(readable, F_GET_SEALS);
+
+		f->seals = seals < 0 ? F_SEAL_SEAL : seals;
+	}
+	return 0;
+}
+
+int fsfile_add_fd(struct fsfile_table *t, int fd, uint32_t uses, uint32_t *ret_index, struct err *e)
+{
+	struct fsfile f = { .fd = -1, .read_fd = -1, .uses = uses }, *grown;
+	struct stat st;
+	int rc;
+
+	if (fstat(fd, &st) < 0)
+		return err_sys(e, -errno, "fstat");
+	if (!S_ISREG(st.st_mode))
+		return err_set(e, -ENODEV, "not a regular file");
+	for (uint32_t i = 0; i < t->n; i++) {
+		if (t->v[i].dev != st.st_dev || t->v[i].ino != st.st_ino)
+			continue;
+		t->v[i].uses |= uses;
+		*ret_index = i;
+		close(fd);
+		return 0;
+	}
+	if (t->n >= FSFILE_MAX)
+		return err_set(e, -E2BIG, "more than %u files", FSFILE_MAX);
+	rc = fill(fd, &st, &f, e);
+	grown = rc < 0 ? NULL : realloc(t->v, (t->n + 1) * sizeof(*grown));
+	if (!grown) {
+		free(f.path);
+		return rc < 0 ? rc : err_set(e, -ENOMEM, "no memory for a file");
+	}
+	f.fd = fd;
+	t->v = grown;
+	t->v[t->n] = f;
+	*ret_index = t->n++;
+	return 0;
+}
+
+int fsfile_add(struct fsfile_table *t, const char *link, uint32_t uses, uint32_t *ret_index, struct err *e)
+{
+	cleanup_close int fd = open(link, O_PATH | O_CLOEXEC);
+	int rc;
+
+	if (fd < 0)
+		return err_sys(e, -errno, "%s", link);
+	rc = fsfile_add_fd(t, fd, uses, ret_index, e);
+	if (rc < 0) {
+		err_wrap(e, "%s", link);
+		return rc;
+	}
+	fd = -1;
+	return 0;
+}
+
+void fsfile_table_free(struct fsfile_table *t)
+{
+	for (uint32_t i = 0; i < t->n; i++) {
+		close_fdp(&t->v[i].fd);
+		close_fdp(&t->v[i].read_fd);
+		free(t->v[i].path);
+	}
+	free(t->v);
+	*t = (struct fsfile_table){ 0 };
+}
+
+int fsfile_read_fd(struct fsfile *f, struct err *e)
+{
+	int fd;
+
+	if (f->read_fd >= 0)
+		return f->read_fd;
+	if (f->fd < 0)
+		return err_set(e, -EBADF, "%s is not on this host", f->path);
+	fd = fsfile_reopen(f->fd, O_RDONLY);
+	if (fd < 0)
+		return err_sys(e, fd, "%s", f->path);
+	f->read_fd = fd;
+	return fd;
+}
+
+/* Whether the destination may have to compare the content, for want of anything better. */
+static bool wants_hash(const struct fsfile *f, bool same_kernel)
+{
+	if (f->type == FSFILE_MEMFD || f->unlinked || f->build_id_len || f->has_sha256)
+		return false;
+	if (f->uses & (FSFILE_OPEN_WRITE | FSFILE_MAPPED_WRITE))
+		return false;
+	if ((f->uses & FSFILE_OPEN_READ) && f->size > HASH_MAX_BYTES)
+		return false;
+	return !same_kernel || f->fs_magic == TMPFS_MAGIC;
+}
+
+int fsfile_prepare_offer(struct fsfile_table *t, bool same_kernel, struct err *e)
+{
+	for (uint32_t i = 0; i < t->n; i++) {
+		struct fsfile *f = &t->v[i];
+		int fd, rc;
+
+		if (f->type == FSFILE_MEMFD || f->unlinked || f->fs_magic == PROC_SUPER_MAGIC || f->fs_magic == SYSFS_MAGIC)
+			continue;
+		if (!(f->uses & (FSFILE_MAPPED_PRIVATE | FSFILE_PROGRAM)) && !wants_hash(f, same_kernel))
+			continue;
+		fd = fsfile_read_fd(f, e);
+		if (fd < 0)
+			return fd;
+		if (!f->build_id_len && (f->uses & (FSFILE_MAPPED_PRIVATE | FSFILE_PROGRAM)))
+			f->build_id_len = buildid_read(fd, f->build_id);
+		if (!wants_hash(f, same_kernel))
+			continue;
+		rc = sha256_file(fd, f->sha256);
+		if (rc < 0)
+			return err_sys(e, rc, "reading %s", f->path);
+		f->has_sha256 = true;
+	}
+	return 0;
+}
+
+int fsfile_content_next(struct fsfile *f, uint64_t offset, uint64_t max_len, uint64_t *ret_offset, uint64_t *ret_len, struct err *e)
+{
+	int fd = fsfile_read_fd(f, e);
+	off_t data, hole;
+
+	if (fd < 0)
+		return fd;
+	*ret_offset = offset;
+	*ret_len = 0;
+	if (offset >= f->size)
+		return 0;
+	data = lseek(fd, offset, SEEK_DATA);
+	if (data < 0 && errno == ENXIO)
+		return 0;
+	if (data < 0)
+		return err_sys(e, -errno, "%s: looking for data", f->path);
+	hole = lseek(fd, data, SEEK_HOLE);
+	if (hole < 0)
+		return err_sys(e, -errno, "%s: looking for holes", f->path);
+	hole = MIN((uint64_t)hole, f->size);
+	if (hole <= data)
+		return 0;
+	*ret_offset = data;
+	*ret_len = MIN((uint64_t)(hole - data), max_len);
+	return 0;
+}
+
+int fsfile_changed(struct fsfile *f, bool *ret_changed, struct err *e)
+{
+	int64_t mtime, ctime;
+	struct stat st;
+
+	if (fstat(f->fd, &st) < 0)
+		return err_sys(e, -errno, "%s", f->path);
+	mtime = st.st_mtim.tv_sec * 1000000000ll + st.st_mtim.tv_nsec;
+	ctime = st.st_ctim.tv_sec * 1000000000ll + st.st_ctim.tv_nsec;
+	*ret_changed = mtime != f->mtime_ns || ctime != f->ctime_ns || (uint64_t)st.st_size != f->size;
+	f->mtime_ns = mtime;
+	f->ctime_ns = ctime;
+	f->size = st.st_size;
+	f->mode = st.st_mode & 07777;
+	f->uid = st.st_uid;
+	f->gid = st.st_gid;
+	return 0;
+}

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * fsfile.h - the files that a process refers to, by a mapping or by a descriptor
+ *
+ * The source collects them in one table (an index into it is what mappings and descriptors carry). The destination looks for each
+ * at the same path (fsfile_match) and answers how it will have it:
+ *
+ *   HAVE      the same file, or one with the same content where it is only mapped privately; nothing is sent
+ *   STAND_IN  only mapped or read: a sparse file of the same size under FSFILE_DIR, filled with what is mapped (or all of it)
+ *   CREATE    absent at its path, and writable by the process: made there, with content, mode, owner and times
+ *   TEMP      unlinked at the source: a file without a name (memfd for a memfd and for shared anonymous memory)
+ *   REFUSE    another file is at the path and the process could write to it
+ *
+ * What proves that two files are one: the same boot id, device and inode (one kernel); or the same network file system with the same
+ * inode, size and mtime; or, for files that are only mapped privately, the same size and build-id, or the same SHA-256 where there is no build-id.
+ *
+ * Contents of the last four travel before the freeze (fsfile_content_next, fsfile_put); fsfile_changed says inside the freeze which
+ * must be sent again. Writes through shared mappings do not always move the mtime: pages of writable shared mappings travel as pages
+ * (VMA_CONTENT_SHARED, see vma_list_apply_answers).
+ */
+#ifndef GODWIT_IMAGE_FSFILE_H
+#define GODWIT_IMAGE_FSFILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "image/refuse.h"
+
+#define FSFILE_DIR "/var/lib/godwit/files"
+#define FSFILE_MAX 65536u                    /* files in one unit */
+#define FSFILE_BUILD_ID_MAX 64u
+#define FSFILE_SIZE_MAX (1ull << 62)
+
+/* How the process uses the file. */
+enum {
+	FSFILE_MAPPED_PRIVATE = 1,
+	FSFILE_MAPPED_SHARED = 2,       /* shared mapping of a file opened read-only */
+	FSFILE_MAPPED_WRITE = 4,        /* shared mapping that is or can be made writable */
+	FSFILE_OPEN_READ = 8,
+	FSFILE_OPEN_WRITE = 16,
+	FSFILE_PROGRAM = 32,            /* /proc/PID/exe */
+	FSFILE_USES_ALL = 63,
+};
+
+enum fsfile_type { FSFILE_REGULAR, FSFILE_MEMFD };
+
+struct fsfile {
+	enum fsfile_type type;
+	char *path;                     /* as /proc shows it, without " (deleted)"; a memfd's: its name */
+	uint64_t dev, ino, size;
+	uint32_t mode, uid, gid, nlink; /* mode: permission bits only */
+	int64_t mtime_ns, ctime_ns;
+	uint32_t uses;                  /* FSFILE_* */
+	bool unlinked;
+	uint64_t fs_magic, fsid;        /* statfs f_type, f_fsid */
+	uint8_t boot_id[16];            /* of the kernel that dev and ino belong to */
+	uint8_t build_id[FSFILE_BUILD_ID_MAX];
+	uint32_t build_id_len;          /* 0: none */
+	bool has_sha256;
+	uint8_t sha256[32];
+	uint32_t seals;                 /* F_SEAL_*, memfd only */
+	int fd;                         /* source: O_PATH to the very file, owned; -1 elsewhere */
+	int read_fd;                    /* source: opened for reading when first needed, owned */
+};
+
+struct fsfile_table {
+	struct fsfile *v;
+	uint32_t n;
+};
+
+/*
+ * Adds the file behind a magic link (/proc/PID/map_files/A-B, /proc/PID/fd/N, /proc/PID/exe) or finds it in the table, adds `uses` to it, and
+ * sets *ret_index. -ENODEV with words when it is no regular file; other errors from opening it. Opens nothing but O_PATH, so devices are not touched.
+ */
+int fsfile_add(struct fsfile_table *t, const char *link, uint32_t uses, uint32_t *ret_index, struct err *e);
+void fsfile_table_free(struct fsfile_table *t);
+
+/*
+ * Source, before the offer: reads build-ids of mapped files, and hashes mapped-only files that have none where the destination may have to compare
+ * contents (same_kernel false, or the file lies on a tmpfs). Reads whole files: blocks for as long as the disk takes.
+ */
+int fsfile_prepare_offer(struct fsfile_table *t, bool same_kernel, struct err *e);
+
+/* A descriptor for reading the content on the source; owned by the table. */
+int fsfile_read_fd(struct fsfile *f, struct err *e);
+
+/*
+ * The next extent with data at or after *offset, at most max_len bytes, of a file on the source: sets *ret_offset and *ret_len (0 at the end).
+ * Holes are left out. Returns 0 or an error.
+ */
+int fsfile_content_next(struct fsfile *f, uint64_t offset, uint64_t max_len, uint64_t *ret_offset, uint64_t *ret_len, struct err *e);
+
+/* Inside the freeze: whether size, mtime or ctime differ from the table's; updates the table. Two system calls. */
+int fsfile_changed(struct fsfile *f, bool *ret_changed, struct err *e);
+
+enum fsfile_verdict { FSFILE_HAVE, FSFILE_STAND_IN, FSFILE_CREATE, FSFILE_TEMP, FSFILE_REFUSE, FSFILE_VERDICTS };
+
+struct fsfile_answer {
+	enum fsfile_verdict verdict;
+	bool mapped_only;   /* STAND_IN: only the ranges that are mapped are needed (vma_file_ranges) */
+	int fd;             /* destination: the file, owned by the answer; -1 until there is one. Not encoded */
+	bool created;       /* destination: made by fsfile_open_lacking at its path; undone by fsfile_answer_undo. Not encoded */
+};
+
+#define FSFILE_ANSWER_INIT ((struct fsfile_answer){ .verdict = FSFILE_REFUSE, .fd = -1 })
+
+/* Whether the content must travel. */
+static inline bool fsfile_answer_lacks(const struct fsfile_answer *a)
+{
+	return a->verdict == FSFILE_STAND_IN || a->verdict == FSFILE_CREATE || a->verdict == FSFILE_TEMP;
+}
+
+/*
+ * Destination: looks for f. HAVE comes with the opened file (for writing where the process needs it). REFUSE comes with a refusal in `refusals`.
+ * Nothing is created. Returns an error only when the search itself failed.
+ */
+int fsfile_match(const struct fsfile *f, struct fsfile_answer *ret, struct refusals *refusals, struct err *e);
+
+/* Destination, when the offer has been accepted: makes the file for STAND_IN, CREATE and TEMP; answer->fd is open for reading and writing. */
+int fsfile_open_lacking(const struct fsfile *f, struct fsfile_answer *answer, struct err *e);
+int fsfile_put(const struct fsfile *f, const struct fsfile_answer *answer, uint64_t offset, const void *data, size_t len_bytes, struct err *e);
+/*
+ * All content is there: size, mode, owner, times, seals. `f` has the source's last values. Afterwards answer->fd is what the process needs: read-only for
+ * a stand-in that is a program (so that it can be executed), unchanged otherwise.
+ */
+int fsfile_finish(const struct fsfile *f, struct fsfile_answer *answer, struct err *e);
+/* Closes the answer's descriptor. */
+void fsfile_answer_close(struct fsfile_answer *answer);
+/* The migration failed before the commit: also removes what fsfile_open_lacking made. */
+void fsfile_answer_undo(const struct fsfile *f, struct fsfile_answer *answer);
+
+/* The offer's and the answer's bytes (malloc'ed); decoding validates everything and never trusts a count. */
+int fsfile_table_encode(const struct fsfile_table *t, uint8_t **ret_data, size_t *ret_len, struct err *e);
+int fsfile_table_decode(const void *data, size_t len, struct fsfile_table *ret, struct err *e);
+int fsfile_table_validate(const struct fsfile_table *t, struct err *e);
+int fsfile_answers_encode(const struct fsfile_answer *answers, uint32_t n, uint8_t **ret_data, size_t *ret_len, struct err *e);
+/* n is the number of files offered; another number of answers is an error. *ret is malloc'ed. */
+int fsfile_answers_decode(const void *data, size_t len, uint32_t n, struct fsfile_answer **ret, struct err *e);
+
+/* boot_id of the running kernel as 16 bytes. */
+int fsfile_boot_id(uint8_t ret[16], struct err *e);
+
+#endif

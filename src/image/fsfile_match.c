@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* fsfile_match.c - the destination's part of fsfile.h: looks for files, makes those that it lacks */
+#include "image/fsfile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <linux/magic.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+#include "base/util.h"
+#include "image/buildid.h"
+#include "image/fsfile_internal.h"
+#include "image/sha256.h"
+
+#define WRITES (FSFILE_OPEN_WRITE | FSFILE_MAPPED_WRITE)
+
+/* File systems whose f_fsid, inode numbers and times are the same on every client. */
+static bool on_network(uint64_t magic)
+{
+	static const uint32_t magics[] = {
+		NFS_SUPER_MAGIC, 0xff534d42 /* cifs */, 0xfe534d42 /* smb2 */, 0x00c36400 /* ceph */, 0x01161970 /* gfs2 */, 0x7461636f /* ocfs2 */,
+		0x0bd00bd0 /* lustre */, V9FS_MAGIC, AFS_SUPER_MAGIC,
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(magics); i++)
+		if (magics[i] == (uint32_t)magic)
+			return true;
+	return false;
+}
+
+static bool by_kernel(uint64_t magic)
+{
+	return magic == PROC_SUPER_MAGIC || magic == SYSFS_MAGIC || magic == CGROUP2_SUPER_MAGIC;
+}
+
+/* The very same file? */
+static bool same_file(const struct fsfile *f, const struct stat *st, const struct statfs *fs, const uint8_t boot_id[16])
+{
+	int64_t mtime = st->st_mtim.tv_sec * 1000000000ll + st->st_mtim.tv_nsec;
+	uint64_t fsid;
+
+	if (!memcmp(f->boot_id, boot_id, sizeof(f->boot_id)))
+		return f->dev == st->st_dev && f->ino == st->st_ino;
+	memcpy(&fsid, &fs->f_fsid, sizeof(fsid));
+	return on_network(f->fs_magic) && f->fs_magic == (uint64_t)fs->f_type && f->fsid == fsid && f->ino == st->st_ino &&
+	       f->size == (uint64_t)st->st_size && f->mtime_ns == mtime;
+}
+
+/* Another file with the same content? Only asked for files that the process does not write to. */
+static bool same_content(const struct fsfile *f, int fd, const struct stat *st)
+{
+	uint8_t id[FSFILE_BUILD_ID_MAX], hash[32];
+	bool only_mapped = !(f->uses & ~(FSFILE_MAPPED_PRIVATE | FSFILE_PROGRAM));
+
+	if (f->size != (uint64_t)st->st_size)
+		return false;
+	if (f->has_sha256)
+		return sha256_file(fd, hash) == 0 && !memcmp(hash, f->sha256, sizeof(hash));
+	return only_mapped && f->build_id_len && buildid_read(fd, id) == f->build_id_len && !memcmp(id, f->build_id, f->build_id_len);
+}
+
+static void refuse(struct refusals *refusals, const struct fsfile *f, const char *cause, const char *way_out)
+{
+	refusals_add(refusals, "file.other", cause, way_out, "file %s", f->path);
+}
+
+/* What to do with a file that is not here. */
+static void answer_absent(const struct fsfile *f, struct fsfile_answer *a, struct refusals *refusals)
+{
+	bool mapped_only = !(f->uses & (FSFILE_OPEN_READ | WRITES | FSFILE_MAPPED_SHARED));
+	char parent[PATH_MAX];
+	struct stat st;
+
+	snprintf(parent, sizeof(parent), "%s", f->path);
+	*strrchr(parent, '/') = 0;
+	if (!mapped_only && stat(parent[0] ? parent : "/", &st) == 0 && S_ISDIR(st.st_mode)) {
+		a->verdict = FSFILE_CREATE;
+	} else if (f->uses & WRITES) {
+		refuse(refusals, f, "the program writes to it, and its directory does not exist on the destination",
+		       "create the directory there, or mount the file system that holds it");
+	} else {
+		a->verdict = FSFILE_STAND_IN;
+		a->mapped_only = mapped_only;
+	}
+}
+
+/* What to do when another file is at the path. */
+static void answer_other(const struct fsfile *f, struct fsfile_answer *a, struct refusals *refusals)
+{
+	if (f->uses & WRITES) {
+		refuse(refusals, f, "the program writes to it, and another file of that name is on the destination",
+		       "share the file system between the hosts, or remove the file there");
+		return;
+	}
+	a->verdict = FSFILE_STAND_IN;
+	a->mapped_only = !(f->uses & FSFILE_OPEN_READ);
+}
+
+static int answer_present(const struct fsfile *f, int path_fd, struct fsfile_answer *a, struct refusals *refusals, struct err *e)
+{
+	cleanup_close int fd = -1;
+	uint8_t boot_id[16];
+	struct statfs fs;
+	struct stat st;
+	int rc = fsfile_boot_id(boot_id, e);
+
+	if (rc < 0)
+		return rc;
+	if (fstat(path_fd, &st) < 0 || fstatfs(path_fd, &fs) < 0)
+		return err_sys(e, -errno, "%s", f->path);
+	if (!S_ISREG(st.st_mode)) {
+		answer_other(f, a, refusals);
+		return 0;
+	}
+	fd = fsfile_reopen(path_fd, f->uses & WRITES ? O_RDWR : O_RDONLY);
+	if (fd < 0 && (f->uses & WRITES)) {
+		char cause[256];
+
+		snprintf(cause, sizeof(cause), "the program writes to it, and on the destination it cannot be opened for writing: %s", strerror(-fd));
+		refuse(refusals, f, cause, "make it writable there");
+		return 0;
+	}
+	if (fd < 0)
+		return err_sys(e, fd, "%s", f->path);
+	if (same_file(f, &st, &fs, boot_id) || (by_kernel(f->fs_magic) && f->fs_magic == (uint64_t)fs.f_type) ||
+	    (!(f->uses & WRITES) && same_content(f, fd, &st))) {
+		a->verdict = FSFILE_HAVE;
+		a->fd = take_fd(&fd);
+		return 0;
+	}
+	answer_other(f, a, refusals);
+	return 0;
+}
+
+int fsfile_match(const struct fsfile *f, struct fsfile_answer *ret, struct refusals *refusals, struct err *e)
+{
+	struct fsfile_answer a = FSFILE_ANSWER_INIT;
+	cleanup_close int fd = -1;
+	int rc = 0;
+
+	if (f->fs_magic == PROC_SUPER_MAGIC && strlen(f->path) > 6 && f->path[6] >= '0' && f->path[6] <= '9') {
+		refuse(refusals, f, "it is a file of /proc about a process of the source", "close it first");
+	} else if (f->type == FSFILE_MEMFD) {
+		a.verdict = FSFILE_TEMP;
+	} else if (f->unlinked && !(f->uses & (FSFILE_OPEN_READ | FSFILE_MAPPED_SHARED | WRITES))) {
+		a.verdict = FSFILE_STAND_IN;
+		a.mapped_only = true;
+	} else if (f->unlinked) {
+		a.verdict = FSFILE_TEMP;
+		if (f->nlink && (f->uses & WRITES)) {
+			a.verdict = FSFILE_REFUSE;
+			refuse(refusals, f, "the program writes to it; its name was removed, but it has another name that cannot be found",
+			       "close it first");
+		}
+	} else {
+		fd = open(f->path, O_PATH | O_CLOEXEC);
+		if (fd >= 0)
+			rc = answer_present(f, fd, &a, refusals, e);
+		else if (errno == ENOENT || errno == ENOTDIR)
+			answer_absent(f, &a, refusals);
+		else
+			rc = err_sys(e, -errno, "%s", f->path);
+	}
+	if (rc == 0)
+		*ret = a;
+	return rc;
+}
+
+static int make_directory(struct err *e)
+{
+	static const char *const parts[] = { "/var/lib/godwit", FSFILE_DIR };
+
+	for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
+		if (mkdir(parts[i], 0755) < 0 && errno != EEXIST)
+			return err_sys(e, -errno, "%s", parts[i]);
+	return 0;
+}
+
+/* A stand-in of the file's own base name, so that /proc/PID/exe says something useful. */
+static int open_stand_in(const struct fsfile *f, struct err *e)
+{
+	const char *base = strrchr(f->path, '/') + 1;
+	char name[PATH_MAX];
+	uint64_t random;
+	int fd, rc = make_directory(e);
+
+	if (rc < 0)
+		return rc;
+	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
+		return err_sys(e, -EIO, "getrandom");
+	snprintf(name, sizeof(name), FSFILE_DIR "/%016llx.%.200s", (unsigned long long)random, base);
+	fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0700);
+	if (fd < 0)
+		return err_sys(e, -errno, "%s", name);
+	if (!(f->uses & FSFILE_PROGRAM))
+		unlink(name);
+	return fd;
+}
+
+static int open_temp(const struct fsfile *f, struct err *e)
+{
+	char path[PATH_MAX];
+	int fd, rc;
+
+	if (f->type == FSFILE_MEMFD) {
+		const char *name = strncmp(f->path, "/memfd:", 7) ? "shared-anonymous" : f->path + 7;
+
+		snprintf(path, sizeof(path), "%.240s", name);
+		fd = memfd_create(path, MFD_CLOEXEC | (f->seals & F_SEAL_SEAL ? 0 : MFD_ALLOW_SEALING));
+		return fd < 0 ? err_sys(e, -errno, "memfd_create") : fd;
+	}
+	snprintf(path, sizeof(path), "%s", f->path);
+	fd = open(dirname(path), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (fd >= 0)
+		return fd;
+	rc = make_directory(e);
+	if (rc < 0)
+		return rc;
+	fd = open(FSFILE_DIR, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	return fd < 0 ? err_sys(e, -errno, FSFILE_DIR ": O_TMPFILE") : fd;
+}
+
+int fsfile_open_lacking(const struct fsfile *f, struct fsfile_answer *answer, struct err *e)
+{
+	int fd;
+
+	if (!fsfile_answer_lacks(answer))
+		return 0;
+	if (answer->verdict == FSFILE_STAND_IN) {
+		fd = open_stand_in(f, e);
+	} else if (answer->verdict == FSFILE_TEMP) {
+		fd = open_temp(f, e);
+	} else {
+		fd = open(f->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+		if (fd < 0)
+			fd = err_sys(e, -errno, "creating %s", f->path);
+	}
+	if (fd < 0)
+		return fd;
+	answer->fd = fd;
+	answer->created = answer->verdict == FSFILE_CREATE;
+	if (ftruncate(fd, f->size) < 0) {
+		int code = -errno;
+
+		fsfile_answer_undo(f, answer);
+		return err_sys(e, code, "%s: %llu bytes", f->path, (unsigned long long)f->size);
+	}
+	return 0;
+}
+
+int fsfile_put(const struct fsfile *f, const struct fsfile_answer *answer, uint64_t offset, const void *data, size_t len_bytes, struct err *e)
+{
+	const char *p = data;
+
+	if (answer->fd < 0 || !fsfile_answer_lacks(answer))
+		return err_set(e, -EBADMSG, "%s: content that was not asked for", f->path);
+	if (offset > f->size || len_bytes > f->size - offset)
+		return err_set(e, -EBADMSG, "%s: content behind its end", f->path);
+	while (len_bytes) {
+		ssize_t done = pwrite(answer->fd, p, len_bytes, offset);
+
+		if (done < 0 && errno == EINTR)
+			continue;
+		if (done <= 0)
+			return err_sys(e, done < 0 ? -errno : -ENOSPC, "writing %s", f->path);
+		p += done;
+		offset += done;
+		len_bytes -= done;
+	}
+	return 0;
+}
+
+int fsfile_finish(const struct fsfile *f, struct fsfile_answer *answer, struct err *e)
+{
+	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_nsec = UTIME_OMIT } };
+	int fd = answer->fd, readable;
+
+	if (!fsfile_answer_lacks(answer) || fd < 0)
+		return 0;
+	if (f->mtime_ns >= 0)
+		times[1] = (struct timespec){ f->mtime_ns / 1000000000, f->mtime_ns % 1000000000 };
+	if (ftruncate(fd, f->size) < 0)
+		return err_sys(e, -errno, "%s: size", f->path);
+	if (answer->verdict != FSFILE_STAND_IN && fchown(fd, f->uid, f->gid) < 0)
+		return err_sys(e, -errno, "%s: owner %u:%u", f->path, f->uid, f->gid);
+	if (fchmod(fd, f->mode) < 0)
+		return err_sys(e, -errno, "%s: mode", f->path);
+	if (futimens(fd, times) < 0)
+		return err_sys(e, -errno, "%s: times", f->path);
+	if (f->type == FSFILE_MEMFD && f->seals && !(f->seals == F_SEAL_SEAL) && fcntl(fd, F_ADD_SEALS, f->seals) < 0)
+		return err_sys(e, -errno, "%s: seals", f->path);
+	if (!(f->uses & FSFILE_PROGRAM))
+		return 0;
+	/* A file that someone has open for writing cannot be a program */
+	readable = fsfile_reopen(fd, O_RDONLY);
+	if (readable < 0)
+		return err_sys(e, readable, "%s: opening it again", f->path);
+	close(fd);
+	answer->fd = readable;
+	return 0;
+}
+
+void fsfile_answer_close(struct fsfile_answer *answer)
+{
+	close_fdp(&answer->fd);
+}
+
+void fsfile_answer_undo(const struct fsfile *f, struct fsfile_answer *answer)
+{
+	struct stat a, b;
+	char link[32], path[PATH_MAX];
+	ssize_t len;
+
+	if (answer->fd < 0)
+		return;
+	if (answer->created && fstat(answer->fd, &a) == 0 && stat(f->path, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+		unlink(f->path);
+	if (answer->verdict == FSFILE_STAND_IN && (f->uses & FSFILE_PROGRAM)) {
+		snprintf(link, sizeof(link), "/proc/self/fd/%d", answer->fd);
+		len = readlink(link, path, sizeof(path) - 1);
+		path[MAX(len, 0)] = 0;
+		if (!strncmp(path, FSFILE_DIR "/", sizeof(FSFILE_DIR)))
+			unlink(path);
+	}
+	answer->created = false;
+	fsfile_answer_close(answer);
+}

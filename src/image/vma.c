@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* vma.c - lists of mappings and ranges; see vma.h. Reading is in vma_read.c, bytes in vma_wire.c */
+#include "image/vma.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/util.h"
+
+#define GIB (1ull << 30)
+#define FREE_MARGIN 65536ull
+
+int range_list_add(struct range_list *r, uint64_t start, uint64_t end)
+{
+	if (start >= end)
+		return 0;
+	if (r->n && r->v[r->n - 1].end == start) {
+		r->v[r->n - 1].end = end;
+		return 0;
+	}
+	if (r->n == r->allocated) {
+		size_t allocated = r->allocated ? r->allocated * 2 : 16;
+		struct range *grown = realloc(r->v, allocated * sizeof(*grown));
+
+		if (!grown)
+			return -ENOMEM;
+		r->v = grown;
+		r->allocated = allocated;
+	}
+	r->v[r->n++] = (struct range){ start, end };
+	return 0;
+}
+
+void range_list_free(struct range_list *r)
+{
+	free(r->v);
+	*r = (struct range_list){ 0 };
+}
+
+int vma_list_append(struct vma_list *l, const struct vma *v)
+{
+	if (l->n == l->allocated) {
+		size_t allocated = l->allocated ? l->allocated * 2 : 64;
+		struct vma *grown = realloc(l->v, allocated * sizeof(*grown));
+
+		if (!grown)
+			return -ENOMEM;
+		l->v = grown;
+		l->allocated = allocated;
+	}
+	l->v[l->n++] = *v;
+	return 0;
+}
+
+void vma_list_free(struct vma_list *l)
+{
+	free(l->v);
+	free(l->buffer);
+	range_list_free(&l->huge);
+	*l = (struct vma_list){ 0 };
+}
+
+const struct vma *vma_find(const struct vma_list *l, uint64_t address)
+{
+	size_t low = 0, high = l->n;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (address < l->v[middle].start)
+			high = middle;
+		else if (address >= l->v[middle].end)
+			low = middle + 1;
+		else
+			return &l->v[middle];
+	}
+	return NULL;
+}
+
+void vma_list_apply_answers(struct vma_list *l, const struct fsfile_answer *answers, uint32_t n)
+{
+	for (size_t i = 0; i < l->n; i++) {
+		struct vma *v = &l->v[i];
+
+		if (v->kind != VMA_FILE_SHARED || v->file < 0 || (uint32_t)v->file >= n)
+			continue;
+		/* A read-only shared mapping shows the file's content, which fsfile_content_next sends */
+		if (fsfile_answer_lacks(&answers[v->file]) && (v->bits & VMA_WRITE_SHARED))
+			v->content = VMA_CONTENT_SHARED;
+		else
+			v->content = VMA_CONTENT_NONE;
+	}
+}
+
+static int range_compare(const void *a, const void *b)
+{
+	const struct range *x = a, *y = b;
+
+	return x->start < y->start ? -1 : x->start > y->start;
+}
+
+int vma_file_ranges(const struct vma_list *l, uint32_t file, struct range_list *ret, struct err *e)
+{
+	struct range_list all = { 0 };
+	size_t kept = 0;
+
+	for (size_t i = 0; i < l->n; i++) {
+		const struct vma *v = &l->v[i];
+
+		if (v->file != (int32_t)file)
+			continue;
+		if (range_list_add(&all, v->offset, v->offset + (v->end - v->start)) < 0) {
+			range_list_free(&all);
+			return err_set(e, -ENOMEM, "no memory for the ranges of a file");
+		}
+	}
+	if (all.n)
+		qsort(all.v, all.n, sizeof(*all.v), range_compare);
+	for (size_t i = 1; i < all.n; i++) {
+		if (all.v[i].start <= all.v[kept].end)
+			all.v[kept].end = MAX(all.v[kept].end, all.v[i].end);
+		else
+			all.v[++kept] = all.v[i];
+	}
+	if (all.n)
+		all.n = kept + 1;
+	*ret = all;
+	return 0;
+}
+
+/* The highest mapping of l that starts below address, or NULL. */
+static const struct vma *below(const struct vma_list *l, uint64_t address)
+{
+	size_t low = 0, high = l->n;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (l->v[middle].start < address)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low ? &l->v[low - 1] : NULL;
+}
+
+/*
+ * Goes down from `top`: whenever a mapping is in the way, on below it. Mappings that grow down keep 1 GiB below them free.
+ * Never lower than `bottom`.
+ */
+static uint64_t search_down(const struct vma_list *lists[2], uint64_t top, uint64_t bottom, uint64_t need)
+{
+	uint64_t end = top;
+
+	for (;;) {
+		bool moved = false;
+
+		if (end < bottom + need)
+			return 0;
+		for (int i = 0; i < 2; i++) {
+			const struct vma *v = lists[i] ? below(lists[i], end) : NULL;
+			/* a stack above end may still claim the room */
+			const struct vma *next = !lists[i] ? NULL : v ? v + 1 : lists[i]->v;
+			uint64_t limit = end;
+
+			if (next && lists[i]->n && next < lists[i]->v + lists[i]->n && (next->bits & VMA_GROWSDOWN) && next->start < end + GIB)
+				limit = next->start > GIB ? next->start - GIB : 0;
+			if (v && v->end > limit - MIN(limit, need))
+				limit = MIN(limit, v->bits & VMA_GROWSDOWN ? (v->start > GIB ? v->start - GIB : 0) : v->start);
+			if (limit < end) {
+				end = limit;
+				moved = true;
+			}
+		}
+		if (!moved)
+			return end - need;
+	}
+}
+
+uint64_t vma_find_free(const struct vma_list *a, const struct vma_list *b, uint64_t len_bytes)
+{
+	const struct vma_list *lists[2] = { a, b };
+	uint64_t need = PAGE_ALIGN_UP(len_bytes) + 2 * FREE_MARGIN, found;
+
+	/*
+	 * New mappings go down from mmap_base (0x7fff.... less stack room and randomness), a heap goes up from the program (0x55... or
+	 * 0x0000...). The part between, from 0x7000.... down to 0x6000...., is in nobody's way.
+	 */
+	found = search_down(lists, 0x700000000000ull, 0x600000000000ull, need);
+	if (!found)
+		found = search_down(lists, VMA_TASK_SIZE - 64 * GIB, 0x100000000000ull, need);
+	return found ? found + FREE_MARGIN : 0;
+}

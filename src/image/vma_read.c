@@ -1,0 +1,581 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * vma_read.c - reads a layout from /proc; see vma.h
+ *
+ * Names in /proc/PID/maps can be forged (a memfd or a file may be called almost anything), so what has a device and an inode number is opened
+ * through map_files and looked at. Names in brackets without an inode come from the kernel.
+ */
+#include "image/vma.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kcmp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+
+#include "base/util.h"
+#include "image/fsfile_internal.h"
+#include "image/pagescan.h"
+
+/* A line of /proc/PID/maps. */
+struct line {
+	uint64_t start, end, offset, dev, ino;
+	uint32_t prot;
+	bool shared;
+	const char *path; /* not terminated */
+	size_t path_len;
+};
+
+struct reader {
+	pid_t pid;
+	bool ours;          /* a userfaultfd is Godwit's own tracking */
+	dev_t shm_dev;      /* of memfds and shared anonymous memory */
+	struct fsfile_table *files;
+	struct refusals *refusals;
+	struct vma_list *list;
+	struct err *e;
+};
+
+/* VmFlags of smaps: what it sets, or why it cannot move. */
+struct vm_flag {
+	char name[3];
+	uint32_t bit;
+	const char *code, *cause, *way_out;
+};
+
+static const struct vm_flag vm_flags[] = {
+	{ "sh", VMA_WRITE_SHARED }, { "gd", VMA_GROWSDOWN }, { "lo", VMA_LOCKED }, { "lf", VMA_LOCKONFAULT }, { "hg", VMA_HUGEPAGE },
+	{ "nh", VMA_NOHUGEPAGE }, { "dc", VMA_DONTFORK }, { "dd", VMA_DONTDUMP }, { "wf", VMA_WIPEONFORK }, { "mg", VMA_MERGEABLE },
+	{ "rr", VMA_RANDOM }, { "sr", VMA_SEQUENTIAL }, { "nr", VMA_NORESERVE }, { "ac", VMA_ACCOUNT }, { "sf", VMA_SYNC },
+	{ "dp", VMA_DROPPABLE },
+	{ "ht", 0, "vma.hugetlb", "explicit huge pages (hugetlb) cannot move yet", "let the program use transparent huge pages instead" },
+	{ "pf", 0, "vma.device", "memory of a device cannot move to another host", "close the device before moving the program" },
+	{ "io", 0, "vma.device", "memory of a device cannot move to another host", "close the device before moving the program" },
+	{ "um", 0, "vma.userfaultfd", "the program handles page faults by itself (userfaultfd)", "let it close its userfaultfd first" },
+	{ "uw", 0, "vma.userfaultfd", "the program tracks writes by itself (userfaultfd)", "let it close its userfaultfd first" },
+	{ "ui", 0, "vma.userfaultfd", "the program handles page faults by itself (userfaultfd)", "let it close its userfaultfd first" },
+	{ "sl", 0, "vma.sealed", "a sealed mapping (mseal) cannot be taken down again and is not made anew yet", "start the program without sealing" },
+	{ "ss", 0, "vma.shadow-stack", "shadow stacks cannot move yet", "start it with GLIBC_TUNABLES=glibc.cpu.hwcaps=-SHSTK" },
+};
+
+static uint64_t parse_hex(const char **p)
+{
+	uint64_t value = 0;
+
+	for (;; (*p)++) {
+		unsigned char c = **p;
+
+		if (c >= '0' && c <= '9')
+			value = value << 4 | (c - '0');
+		else if (c >= 'a' && c <= 'f')
+			value = value << 4 | (c - 'a' + 10);
+		else
+			return value;
+	}
+}
+
+/* Parses one line of maps at *p (text ends with 0) and moves *p behind its newline. */
+static bool parse_line(const char **p, struct line *l)
+{
+	const char *s = *p, *end = strchr(s, '\n');
+
+	if (!end)
+		return false;
+	l->start = parse_hex(&s);
+	if (*s++ != '-')
+		return false;
+	l->end = parse_hex(&s);
+	if (end - s < 6 || *s != ' ')
+		return false;
+	l->prot = (s[1] == 'r' ? PROT_READ : 0) | (s[2] == 'w' ? PROT_WRITE : 0) | (s[3] == 'x' ? PROT_EXEC : 0);
+	l->shared = s[4] == 's';
+	s += 6;
+	l->offset = parse_hex(&s);
+	s += *s == ' ';
+	l->dev = parse_hex(&s) << 32;
+	s += *s == ':';
+	l->dev |= parse_hex(&s);
+	s += *s == ' ';
+	for (l->ino = 0; *s >= '0' && *s <= '9'; s++)
+		l->ino = l->ino * 10 + (*s - '0');
+	while (*s == ' ')
+		s++;
+	l->path = s;
+	l->path_len = end - s;
+	*p = end + 1;
+	return true;
+}
+
+static bool starts_with(const struct line *l, const char *prefix)
+{
+	size_t len = strlen(prefix);
+
+	return l->path_len >= len && !memcmp(l->path, prefix, len);
+}
+
+/* Neither [vsyscall] nor Godwit's scratch belongs to the layout. */
+static bool left_out(const struct line *l)
+{
+	return l->start >= VMA_TASK_SIZE || starts_with(l, VMA_SCRATCH_NAME);
+}
+
+/* Reads a whole file of /proc into *buffer, growing it; zero-terminated. Returns the length or an error. */
+static ssize_t read_whole(const char *path, char **buffer, size_t *size, struct err *e)
+{
+	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+	size_t len = 0;
+
+	if (fd < 0)
+		return err_sys(e, -errno, "%s", path);
+	for (;;) {
+		ssize_t got;
+
+		if (len + 8192 > *size) {
+			size_t bigger = *size ? *size * 2 : 131072;
+			char *grown = realloc(*buffer, bigger);
+
+			if (!grown)
+				return err_set(e, -ENOMEM, "%s: no memory", path);
+			*buffer = grown;
+			*size = bigger;
+		}
+		got = read(fd, *buffer + len, *size - len - 1);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return err_sys(e, -errno, "%s", path);
+		if (!got)
+			break;
+		len += got;
+	}
+	(*buffer)[len] = 0;
+	return len;
+}
+
+static void refuse(struct reader *r, const struct line *l, const char *code, const char *cause, const char *way_out)
+{
+	r->list->complete = false;
+	refusals_add(r->refusals, code, cause, way_out, "mapping %llx-%llx%s%.*s%s", (unsigned long long)l->start, (unsigned long long)l->end,
+		     l->path_len ? " (" : "", (int)MIN(l->path_len, 200u), l->path, l->path_len ? ")" : "");
+}
+
+/* An anonymous mapping's name, from "[anon:NAME]". */
+static void take_name(const struct line *l, struct vma *v)
+{
+	const char *colon = starts_with(l, "[anon") ? memchr(l->path, ':', l->path_len) : NULL;
+	size_t len;
+
+	if (!colon)
+		return;
+	len = l->path + l->path_len - 1 - (colon + 1);
+	len = MIN(len, VMA_NAME_MAX - 1);
+	memcpy(v->name, colon + 1, len);
+}
+
+/* Mappings without an inode: anonymous memory and what the kernel maps. Returns 1 to keep it, 0 when refused. */
+static int classify_kernel(struct reader *r, const struct line *l, struct vma *v)
+{
+	if (!l->path_len || starts_with(l, "[heap]") || starts_with(l, "[stack") || starts_with(l, "[anon:")) {
+		v->kind = VMA_ANON;
+		v->content = VMA_CONTENT_ANON;
+		v->offset = 0;
+		take_name(l, v);
+		return 1;
+	}
+	if (starts_with(l, "[vdso]") || starts_with(l, "[vvar")) {
+		v->kind = starts_with(l, "[vdso]") ? VMA_VDSO : VMA_VVAR;
+		v->content = VMA_CONTENT_NONE;
+		v->bits = 0;
+		return 1;
+	}
+	if (starts_with(l, "[uprobes]"))
+		refuse(r, l, "vma.uprobes", "the program is being traced with uprobes", "end the tracing first");
+	else
+		refuse(r, l, "vma.special", "the kernel's own mapping of this kind is not known", "close what made it before moving the program");
+	return 0;
+}
+
+/* Device nodes, anonymous inodes, sockets: only /dev/zero can be carried. */
+static int classify_special(struct reader *r, const struct line *l, const struct stat *st, struct vma *v)
+{
+	if (S_ISCHR(st->st_mode) && st->st_rdev == makedev(1, 5) && !l->shared) {
+		v->kind = VMA_ANON;
+		v->content = VMA_CONTENT_ANON;
+		v->offset = 0;
+		return 1;
+	}
+	if (starts_with(l, "anon_inode:[io_uring]"))
+		refuse(r, l, "vma.io-uring", "io_uring rings cannot move yet", "let the program use epoll (redis: io-threads; node: UV_USE_IO_URING=0)");
+	else if (starts_with(l, "anon_inode:[perf_event]"))
+		refuse(r, l, "vma.perf", "performance counters belong to this host", "end the profiling first");
+	else if (starts_with(l, "socket:"))
+		refuse(r, l, "vma.packet", "packet rings of a socket cannot move", "close the capture first");
+	else
+		refuse(r, l, "vma.device", "a mapped device or kernel object cannot move to another host", "close it before moving the program");
+	return 0;
+}
+
+/* Memory of the kernel's own tmpfs: memfds, shared anonymous memory, System V segments. Returns 1 to go on as a file, 2 to keep, 0 when refused. */
+static int classify_shm(struct reader *r, const struct line *l, const struct stat *st, struct vma *v)
+{
+	if (starts_with(l, "/SYSV")) {
+		refuse(r, l, "vma.sysv", "System V shared memory cannot move yet", "detach the segment (shmdt) first");
+		return 0;
+	}
+	if (starts_with(l, "/dev/zero") && l->shared && !l->offset && (uint64_t)st->st_size == l->end - l->start) {
+		v->kind = VMA_SHARED_ANON;
+		v->content = VMA_CONTENT_SHARED;
+		return 2;
+	}
+	v->content = l->shared ? VMA_CONTENT_SHARED : VMA_CONTENT_PRIVATE;
+	return 1;
+}
+
+/* A file that an earlier mapping refers to as well: no need to open it again. */
+static int known_file(struct reader *r, const struct line *l)
+{
+	size_t n = r->list->n;
+
+	for (size_t i = n; i-- > 0 && n - i < 64;) {
+		const struct vma *v = &r->list->v[i];
+
+		if (v->file >= 0 && v->dev == l->dev && v->ino == l->ino && (v->kind == VMA_FILE_SHARED) == l->shared &&
+		    r->files->v[v->file].type == FSFILE_REGULAR)
+			return v->file;
+	}
+	return -1;
+}
+
+/* Mappings with an inode. Returns 1 to keep it, 0 when refused, or an error. */
+static int classify_file(struct reader *r, const struct line *l, struct vma *v)
+{
+	uint32_t uses = !l->shared ? FSFILE_MAPPED_PRIVATE : v->bits & VMA_WRITE_SHARED ? FSFILE_MAPPED_WRITE : FSFILE_MAPPED_SHARED;
+	cleanup_close int fd = -1;
+	int known = known_file(r, l), kept;
+	uint32_t index;
+	struct statfs fs;
+	struct stat st;
+	char link[80];
+
+	v->kind = l->shared ? VMA_FILE_SHARED : VMA_FILE_PRIVATE;
+	v->content = l->shared ? VMA_CONTENT_NONE : VMA_CONTENT_PRIVATE;
+	if (known >= 0) {
+		r->files->v[known].uses |= uses;
+		v->file = known;
+		return 1;
+	}
+	snprintf(link, sizeof(link), "/proc/%d/map_files/%llx-%llx", r->pid, (unsigned long long)l->start, (unsigned long long)l->end);
+	fd = open(link, O_PATH | O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT)
+		return err_set(r->e, -EAGAIN, "mapping %llx went away while the layout was read", (unsigned long long)l->start);
+	if (fd < 0)
+		return err_sys(r->e, -errno, "%s (CAP_CHECKPOINT_RESTORE is needed)", link);
+	if (fstat(fd, &st) < 0 || fstatfs(fd, &fs) < 0)
+		return err_sys(r->e, -errno, "%s", link);
+	if (fs.f_type == 0x5345434d) {
+		refuse(r, l, "vma.secretmem", "secret memory (memfd_secret) cannot be read from outside", "start the program without it");
+		return 0;
+	}
+	if (starts_with(l, "/[aio]")) {
+		refuse(r, l, "vma.aio", "contexts of asynchronous I/O (io_setup) cannot move yet", "configure the program not to use native AIO");
+		return 0;
+	}
+	if (!S_ISREG(st.st_mode))
+		return classify_special(r, l, &st, v);
+	if (st.st_dev == r->shm_dev) {
+		kept = classify_shm(r, l, &st, v);
+		if (kept != 1)
+			return kept ? 1 : 0;
+	}
+	kept = fsfile_add_fd(r->files, fd, uses, &index, r->e);
+	if (kept < 0)
+		return err_wrap(r->e, "mapping %llx", (unsigned long long)l->start);
+	fd = -1;
+	v->file = index;
+	return 1;
+}
+
+static int classify(struct reader *r, const struct line *l, struct vma *v)
+{
+	v->start = l->start;
+	v->end = l->end;
+	v->offset = l->offset;
+	v->dev = l->dev;
+	v->ino = l->ino;
+	v->prot = l->prot;
+	v->file = -1;
+	if (!l->ino && !l->dev)
+		return classify_kernel(r, l, v);
+	return classify_file(r, l, v);
+}
+
+/* Reads "VmFlags: rd wr ..." into bits; returns the first flag that cannot move, or NULL. */
+static const struct vm_flag *parse_flags(const struct reader *r, const char *s, uint32_t *ret_bits)
+{
+	const struct vm_flag *bad = NULL;
+
+	*ret_bits = 0;
+	while (*s && *s != '\n') {
+		if (*s == ' ') {
+			s++;
+			continue;
+		}
+		for (size_t i = 0; i < ARRAY_SIZE(vm_flags); i++) {
+			if (s[0] != vm_flags[i].name[0] || s[1] != vm_flags[i].name[1])
+				continue;
+			*ret_bits |= vm_flags[i].bit;
+			if (vm_flags[i].code && !bad && !(r->ours && !strcmp(vm_flags[i].code, "vma.userfaultfd")))
+				bad = &vm_flags[i];
+		}
+		s += s[1] && s[1] != '\n' ? 2 : 1;
+	}
+	return bad;
+}
+
+/* Takes one mapping with its flags into the list. */
+static int take_mapping(struct reader *r, const struct line *l, const char *flags, bool huge)
+{
+	struct vma v = { .file = -1 };
+	const struct vm_flag *bad = parse_flags(r, flags, &v.bits);
+	int kept;
+
+	if (left_out(l))
+		return 0;
+	if (bad && !starts_with(l, "[v") && !starts_with(l, "anon_inode:")) {
+		refuse(r, l, bad->code, bad->cause, bad->way_out);
+		return 0;
+	}
+	kept = classify(r, l, &v);
+	if (kept <= 0)
+		return kept;
+	if (huge && pagescan_huge(r->pid, v.start, v.end, &r->list->huge) < 0)
+		return err_sys(r->e, -errno, "PAGEMAP_SCAN of pid %d", r->pid);
+	if (r->list->n >= VMA_MAX)
+		return err_set(r->e, -E2BIG, "pid %d has more than %u mappings", r->pid, VMA_MAX);
+	if (vma_list_append(r->list, &v) < 0)
+		return err_set(r->e, -ENOMEM, "no memory for the list of mappings");
+	return 0;
+}
+
+static int read_smaps(struct reader *r)
+{
+	cleanup_free char *text = NULL;
+	size_t size = 0;
+	char path[64];
+	const char *p;
+
+	snprintf(path, sizeof(path), "/proc/%d/smaps", r->pid);
+	if (read_whole(path, &text, &size, r->e) < 0)
+		return r->e ? r->e->code : -EIO;
+	for (p = text; *p;) {
+		struct line l;
+		bool huge = false;
+		int rc;
+
+		if (!parse_line(&p, &l))
+			return err_set(r->e, -EPROTO, "%s: unexpected line \"%.60s\"", path, p);
+		while (*p && strncmp(p, "VmFlags:", 8)) {
+			if (!strncmp(p, "AnonHugePages:", 14))
+				huge = strtoull(p + 14, NULL, 10) > 0;
+			p = strchr(p, '\n');
+			if (!p++)
+				return err_set(r->e, -EPROTO, "%s: no VmFlags", path);
+		}
+		rc = *p ? take_mapping(r, &l, p + 8, huge) : err_set(r->e, -EPROTO, "%s: no VmFlags", path);
+		if (rc < 0)
+			return rc;
+		p = strchr(p, '\n');
+		if (!p++)
+			return err_set(r->e, -EPROTO, "%s: cut off", path);
+	}
+	if (!r->list->n)
+		return err_set(r->e, -ESRCH, "pid %d has no address space", r->pid);
+	return 0;
+}
+
+/* Whether another process maps one of the shared objects; adds refusals. */
+static void check_other(struct reader *r, pid_t other, char **buffer, size_t *size)
+{
+	char path[64];
+	const char *p;
+	struct line l;
+
+	if (syscall(SYS_kcmp, r->pid, other, KCMP_VM, 0, 0) == 0)
+		return;
+	snprintf(path, sizeof(path), "/proc/%d/maps", other);
+	if (read_whole(path, buffer, size, NULL) <= 0)
+		return;
+	for (p = *buffer; *p && parse_line(&p, &l);) {
+		if (!l.ino || !l.shared || left_out(&l))
+			continue;
+		for (size_t i = 0; i < r->list->n; i++) {
+			const struct vma *v = &r->list->v[i];
+
+			if (v->content != VMA_CONTENT_SHARED || v->ino != l.ino || v->dev != l.dev)
+				continue;
+			r->list->complete = false;
+			refusals_add(r->refusals, "vma.shared-elsewhere", "it is shared with another process that does not move",
+				     "end the other process first", "mapping %llx-%llx (%.*s, also in pid %d)", (unsigned long long)v->start,
+				     (unsigned long long)v->end, (int)MIN(l.path_len, 200u), l.path, other);
+			return;
+		}
+	}
+}
+
+static void check_sharing(struct reader *r)
+{
+	cleanup_closedir DIR *proc = NULL;
+	cleanup_free char *buffer = NULL;
+	size_t size = 0;
+	bool any = false;
+	struct dirent *d;
+
+	for (size_t i = 0; i < r->list->n; i++)
+		any = any || r->list->v[i].content == VMA_CONTENT_SHARED;
+	if (!any)
+		return;
+	proc = opendir("/proc");
+	while (proc && (d = readdir(proc))) {
+		pid_t other = isdigit((unsigned char)d->d_name[0]) ? atoi(d->d_name) : 0;
+
+		if (other && other != r->pid)
+			check_other(r, other, &buffer, &size);
+	}
+}
+
+static int read_layout(pid_t pid, bool ours, struct fsfile_table *files, struct refusals *refusals, struct vma_list *ret, struct err *e)
+{
+	struct vma_list list = { .complete = true };
+	struct err local = ERR_INIT;
+	struct reader r = { .pid = pid, .ours = ours, .files = files, .refusals = refusals, .list = &list, .e = e ? e : &local };
+	int rc = fsfile_shm_device(&r.shm_dev, r.e);
+
+	if (rc == 0)
+		rc = read_smaps(&r);
+	if (rc < 0) {
+		vma_list_free(&list);
+		return rc;
+	}
+	if (!ours)
+		check_sharing(&r);
+	*ret = list;
+	return 0;
+}
+
+/* Drops the refusals from index `keep` on: the reading is repeated. */
+static void forget_refusals(struct refusals *refusals, size_t keep)
+{
+	struct refusals tail = { refusals->v + keep, refusals->n - keep };
+
+	for (size_t i = 0; i < tail.n; i++) {
+		free(tail.v[i].code);
+		free(tail.v[i].thing);
+		free(tail.v[i].cause);
+		free(tail.v[i].way_out);
+	}
+	refusals->n = keep;
+}
+
+int vma_list_read(pid_t pid, struct fsfile_table *files, struct refusals *refusals, struct vma_list *ret, struct err *e)
+{
+	/* A mapping may go away between smaps and map_files: the program runs */
+	for (int attempt = 0;; attempt++) {
+		size_t refused = refusals->n;
+		int rc = read_layout(pid, false, files, refusals, ret, e);
+
+		if (rc != -EAGAIN || attempt == 20)
+			return rc;
+		forget_refusals(refusals, refused);
+	}
+}
+
+/* Whether `l` is a piece of the same object at the same place as v. */
+static bool same_object(const struct line *l, const struct vma *v)
+{
+	bool shared = v->kind == VMA_FILE_SHARED || v->kind == VMA_SHARED_ANON;
+
+	if (l->dev != v->dev || l->ino != v->ino || l->shared != shared)
+		return false;
+	if (l->ino)
+		return v->kind == VMA_ANON || l->offset - l->start == v->offset - v->start;
+	return (v->kind == VMA_VDSO) == starts_with(l, "[vdso]") && (v->kind == VMA_VVAR) == starts_with(l, "[vvar");
+}
+
+static bool same_line(const struct line *l, const struct vma *v)
+{
+	return l->start == v->start && l->end == v->end && l->prot == v->prot && same_object(l, v);
+}
+
+/* A line of the changed layout: flags from the mapping that was there, or guessed. */
+static int take_changed(struct reader *r, const struct line *l, const struct vma_list *old, size_t *at)
+{
+	struct vma v = { .file = -1 };
+	int kept = 1;
+
+	while (*at < old->n && old->v[*at].end <= l->start)
+		(*at)++;
+	for (size_t i = *at; i < old->n && old->v[i].start < l->end; i++) {
+		if (!same_object(l, &old->v[i]))
+			continue;
+		v = old->v[i];
+		v.offset = l->ino && v.kind != VMA_ANON ? l->offset : v.offset;
+		v.start = l->start;
+		v.end = l->end;
+		v.prot = l->prot;
+		return vma_list_append(r->list, &v) < 0 ? err_set(r->e, -ENOMEM, "no memory for the list of mappings") : 0;
+	}
+	for (size_t i = 0; l->ino && i < old->n; i++)
+		if (old->v[i].ino == l->ino && old->v[i].dev == l->dev && old->v[i].kind == VMA_SHARED_ANON)
+			return err_set(r->e, -ESTALE, "shared memory at %llx was remapped during the preparation; try again", (unsigned long long)l->start);
+	v.bits = VMA_GUESSED | (!l->shared && (l->prot & PROT_WRITE) ? VMA_ACCOUNT : 0) | (l->shared && (l->prot & PROT_WRITE) ? VMA_WRITE_SHARED : 0);
+	kept = classify(r, l, &v);
+	if (kept <= 0)
+		return kept;
+	return vma_list_append(r->list, &v) < 0 ? err_set(r->e, -ENOMEM, "no memory for the list of mappings") : 0;
+}
+
+int vma_list_reread(pid_t pid, struct vma_list *old, bool exact, struct fsfile_table *files, struct refusals *refusals, struct vma_list *ret,
+		    bool *ret_changed, struct err *e)
+{
+	struct vma_list list = { .complete = true };
+	struct err local = ERR_INIT;
+	struct reader r = { .pid = pid, .ours = true, .files = files, .refusals = refusals, .list = &list, .e = e ? e : &local };
+	size_t i = 0, at = 0;
+	bool same = true;
+	struct line l;
+	char path[64];
+	const char *p;
+	int rc;
+
+	if (exact) {
+		*ret_changed = true;
+		return read_layout(pid, true, files, refusals, ret, e);
+	}
+	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
+	if (read_whole(path, &old->buffer, &old->buffer_size, r.e) < 0)
+		return r.e->code;
+	for (p = old->buffer; same && *p && parse_line(&p, &l);)
+		if (!left_out(&l))
+			same = i < old->n && same_line(&l, &old->v[i++]);
+	if (same && i == old->n) {
+		*ret_changed = false;
+		return 0;
+	}
+	rc = fsfile_shm_device(&r.shm_dev, r.e);
+	for (p = old->buffer; rc == 0 && *p && parse_line(&p, &l);)
+		rc = left_out(&l) ? 0 : take_changed(&r, &l, old, &at);
+	if (rc < 0) {
+		vma_list_free(&list);
+		return rc;
+	}
+	*ret_changed = true;
+	*ret = list;
+	return 0;
+}

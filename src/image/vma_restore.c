@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * vma_restore.c - builds and changes a layout; see vma_restore.h
+ *
+ * Theory of operation: building is changing the empty layout. The boundaries of both lists cut the address space into pieces, each of which has at most
+ * one old and one new mapping. Each piece needs nothing, or is unmapped, mapped, remapped (another object), or gets other attributes. Pieces
+ * next to each other that need the same become one call. Order: all unmaps, then maps, protections, advice, locks.
+ */
+#include "image/vma_restore.h"
+
+#include <errno.h>
+#include <linux/prctl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "base/util.h"
+
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE 0x08
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+#define HUGE_SIZE (2ull << 20)
+
+/* Bits that a mapping is born with. */
+#define BORN_BITS (VMA_GROWSDOWN | VMA_NORESERVE | VMA_DROPPABLE | VMA_SYNC)
+
+struct piece {
+	uint64_t start, end;
+	const struct vma *old, *new;
+};
+
+struct pieces {
+	struct piece *v;
+	size_t n;
+};
+
+/* A kind of advice: set when the bit is in the new mapping, undone when it was in the old one only (0: nothing undoes it). */
+struct advice {
+	uint32_t bit;
+	int set, undo;
+	bool hint; /* a failure does not matter to the program */
+	const char *what;
+};
+
+static const struct advice advices[] = {
+	{ VMA_HUGEPAGE, MADV_HUGEPAGE, 0, true, "madvise(MADV_HUGEPAGE)" },
+	{ VMA_NOHUGEPAGE, MADV_NOHUGEPAGE, 0, true, "madvise(MADV_NOHUGEPAGE)" },
+	{ VMA_MERGEABLE, MADV_MERGEABLE, MADV_UNMERGEABLE, true, "madvise(MADV_MERGEABLE)" },
+	{ VMA_RANDOM, MADV_RANDOM, MADV_NORMAL, true, "madvise(MADV_RANDOM)" },
+	{ VMA_SEQUENTIAL, MADV_SEQUENTIAL, MADV_NORMAL, true, "madvise(MADV_SEQUENTIAL)" },
+	{ VMA_DONTFORK, MADV_DONTFORK, MADV_DOFORK, false, "madvise(MADV_DONTFORK)" },
+	{ VMA_DONTDUMP, MADV_DONTDUMP, MADV_DODUMP, false, "madvise(MADV_DONTDUMP)" },
+	{ VMA_WIPEONFORK, MADV_WIPEONFORK, MADV_KEEPONFORK, false, "madvise(MADV_WIPEONFORK)" },
+};
+
+static bool kernels(const struct vma *v)
+{
+	return v->kind == VMA_VDSO || v->kind == VMA_VVAR;
+}
+
+static bool has_file(const struct vma *v)
+{
+	return v->kind == VMA_FILE_PRIVATE || v->kind == VMA_FILE_SHARED;
+}
+
+/* Whether two mappings are pieces of the same object at the same place, so that one can become the other by changing attributes. */
+static bool same_object(const struct vma *a, const struct vma *b)
+{
+	if (a->kind != b->kind || a->file != b->file || ((a->bits ^ b->bits) & BORN_BITS & ~((a->bits | b->bits) & VMA_GUESSED ? BORN_BITS : 0)))
+		return false;
+	return !has_file(a) || a->offset - a->start == b->offset - b->start;
+}
+
+static int uint64_compare(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* Cuts both lists into pieces. */
+static int cut(const struct vma_list *old, const struct vma_list *new, struct pieces *ret, struct err *e)
+{
+	size_t max = 2 * (old->n + new->n), n = 0, io = 0, in = 0;
+	cleanup_free uint64_t *at = calloc(max + 1, sizeof(*at));
+	struct piece *v = calloc(max + 1, sizeof(*v));
+
+	if (!at || !v) {
+		free(v);
+		return err_set(e, -ENOMEM, "no memory to compare layouts");
+	}
+	for (size_t i = 0; i < old->n; i++) {
+		at[n++] = old->v[i].start;
+		at[n++] = old->v[i].end;
+	}
+	for (size_t i = 0; i < new->n; i++) {
+		at[n++] = new->v[i].start;
+		at[n++] = new->v[i].end;
+	}
+	if (n)
+		qsort(at, n, sizeof(*at), uint64_compare);
+	ret->v = v;
+	ret->n = 0;
+	for (size_t i = 0; i + 1 < n; i++) {
+		struct piece p = { at[i], at[i + 1], NULL, NULL };
+
+		while (io < old->n && old->v[io].end <= p.start)
+			io++;
+		while (in < new->n && new->v[in].end <= p.start)
+			in++;
+		if (io < old->n && old->v[io].start <= p.start)
+			p.old = &old->v[io];
+		if (in < new->n && new->v[in].start <= p.start)
+			p.new = &new->v[in];
+		if (p.start < p.end && (p.old || p.new))
+			v[ret->n++] = p;
+	}
+	return 0;
+}
+
+static bool replaced(const struct piece *p)
+{
+	return p->old && p->new && !same_object(p->old, p->new);
+}
+
+static bool to_unmap(const struct piece *p)
+{
+	return p->old && (!p->new || replaced(p));
+}
+
+static bool to_map(const struct piece *p)
+{
+	return p->new && (!p->old || replaced(p));
+}
+
+static void plan_unmaps(struct batch *b, const struct pieces *p)
+{
+	for (size_t i = 0; i < p->n; i++) {
+		uint64_t start = p->v[i].start, end = p->v[i].end;
+
+		if (!to_unmap(&p->v[i]))
+			continue;
+		while (i + 1 < p->n && p->v[i + 1].start == end && to_unmap(&p->v[i + 1]))
+			end = p->v[++i].end;
+		batch_call(b, "munmap", SYS_munmap, start, end - start);
+	}
+}
+
+/* The protection that a mapping is made with: memory that is read-only now but was writable counts as the program's own (VM_ACCOUNT). */
+static uint32_t born_prot(const struct vma *v)
+{
+	bool was_writable = (v->bits & VMA_ACCOUNT) && (v->kind == VMA_ANON || v->kind == VMA_FILE_PRIVATE);
+
+	return v->prot | (was_writable ? PROT_WRITE : 0);
+}
+
+static int plan_map(struct batch *b, const struct vma *v, uint64_t start, uint64_t end, const int *fds, uint32_t n_fds, struct err *e)
+{
+	uint64_t flags = MAP_FIXED_NOREPLACE, fd = (uint64_t)-1, offset = 0;
+
+	if (has_file(v)) {
+		if (v->file < 0 || (uint32_t)v->file >= n_fds || fds[v->file] < 0)
+			return err_set(e, -EINVAL, "mapping %llx-%llx has no file to map", (unsigned long long)start, (unsigned long long)end);
+		fd = fds[v->file];
+		offset = v->offset + (start - v->start);
+		flags |= v->kind == VMA_FILE_SHARED ? MAP_SHARED : MAP_PRIVATE;
+	} else if (v->bits & VMA_DROPPABLE) {
+		flags |= MAP_DROPPABLE | MAP_ANONYMOUS;
+	} else {
+		flags |= (v->kind == VMA_SHARED_ANON ? MAP_SHARED : MAP_PRIVATE) | MAP_ANONYMOUS;
+	}
+	if ((v->bits & VMA_NORESERVE) && !(v->bits & VMA_DROPPABLE))
+		flags |= MAP_NORESERVE;
+	if (v->bits & VMA_GROWSDOWN)
+		flags |= MAP_GROWSDOWN;
+	batch_call(b, has_file(v) ? "mmap of a file" : "mmap", SYS_mmap, start, end - start, born_prot(v), flags, fd, offset);
+	return 0;
+}
+
+static int plan_maps(struct batch *b, const struct pieces *p, const int *fds, uint32_t n_fds, struct range_list *mapped, struct err *e)
+{
+	for (size_t i = 0; i < p->n; i++) {
+		uint64_t start = p->v[i].start, end = p->v[i].end;
+		const struct vma *v = p->v[i].new;
+		int rc;
+
+		if (!to_map(&p->v[i]))
+			continue;
+		while (i + 1 < p->n && p->v[i + 1].start == end && p->v[i + 1].new == v && to_map(&p->v[i + 1]))
+			end = p->v[++i].end;
+		rc = plan_map(b, v, start, end, fds, n_fds, e);
+		if (rc < 0)
+			return rc;
+		if (mapped && range_list_add(mapped, start, end) < 0)
+			return err_set(e, -ENOMEM, "no memory for the list of new ranges");
+	}
+	return 0;
+}
+
+/* What the piece has before plan_protections. */
+static uint32_t prot_before(const struct piece *p)
+{
+	return to_map(p) ? born_prot(p->new) : p->old->prot;
+}
+
+static void plan_protections(struct batch *b, const struct pieces *p)
+{
+	for (size_t i = 0; i < p->n; i++) {
+		uint64_t start = p->v[i].start, end = p->v[i].end;
+		uint32_t prot;
+
+		if (!p->v[i].new || prot_before(&p->v[i]) == p->v[i].new->prot)
+			continue;
+		prot = p->v[i].new->prot;
+		while (i + 1 < p->n && p->v[i + 1].start == end && p->v[i + 1].new && p->v[i + 1].new->prot == prot &&
+		       prot_before(&p->v[i + 1]) != prot)
+			end = p->v[++i].end;
+		batch_call(b, "mprotect", SYS_mprotect, start, end - start, prot);
+	}
+}
+
+/* +1: set, -1: undo, 0: leave. */
+static int advice_change(const struct piece *p, const struct advice *a)
+{
+	bool before = !to_map(p) && p->old && (p->old->bits & a->bit), after = p->new && (p->new->bits & a->bit);
+
+	if (!p->new || (!to_map(p) && (p->new->bits & VMA_GUESSED)) || before == after)
+		return 0;
+	return after ? 1 : a->undo || a->bit == VMA_RANDOM || a->bit == VMA_SEQUENTIAL ? -1 : 0;
+}
+
+static void plan_advice(struct batch *b, const struct pieces *p, const struct advice *a, int change)
+{
+	for (size_t i = 0; i < p->n; i++) {
+		uint64_t start = p->v[i].start, end = p->v[i].end;
+		uint64_t value = change > 0 ? a->set : a->undo;
+
+		if (advice_change(&p->v[i], a) != change)
+			continue;
+		while (i + 1 < p->n && p->v[i + 1].start == end && advice_change(&p->v[i + 1], a) == change)
+			end = p->v[++i].end;
+		if (a->hint)
+			batch_try(b, a->what, SYS_madvise, start, end - start, value);
+		else
+			batch_call(b, a->what, SYS_madvise, start, end - start, value);
+	}
+}
+
+static int lock_change(const struct piece *p)
+{
+	bool before = !to_map(p) && p->old && (p->old->bits & VMA_LOCKED), after = p->new && (p->new->bits & VMA_LOCKED);
+
+	if (!p->new || (!to_map(p) && (p->new->bits & VMA_GUESSED)))
+		return 0;
+	return after - before;
+}
+
+static void plan_locks(struct batch *b, const struct pieces *p)
+{
+	for (size_t i = 0; i < p->n; i++) {
+		uint64_t start = p->v[i].start, end = p->v[i].end;
+		int change = lock_change(&p->v[i]);
+
+		if (!change)
+			continue;
+		while (i + 1 < p->n && p->v[i + 1].start == end && lock_change(&p->v[i + 1]) == change)
+			end = p->v[++i].end;
+		if (change > 0)
+			batch_call(b, "mlock2 (RLIMIT_MEMLOCK?)", SYS_mlock2, start, end - start, MLOCK_ONFAULT);
+		else
+			batch_call(b, "munlock", SYS_munlock, start, end - start);
+	}
+}
+
+static void plan_names(struct batch *b, const struct pieces *p)
+{
+	for (size_t i = 0; i < p->n; i++) {
+		const struct vma *v = p->v[i].new;
+
+		if (v && v->name[0] && to_map(&p->v[i]))
+			batch_try(b, "prctl(PR_SET_VMA_ANON_NAME)", SYS_prctl, PR_SET_VMA, PR_SET_VMA_ANON_NAME, p->v[i].start,
+				  p->v[i].end - p->v[i].start, batch_string(b, v->name));
+	}
+}
+
+int vma_plan_sync(struct batch *b, const struct vma_list *old, const struct vma_list *new, const int *fds, uint32_t n_fds,
+		  struct range_list *ret_mapped, struct err *e)
+{
+	struct pieces p = { 0 };
+	size_t kept = 0;
+	int rc = cut(old, new, &p, e);
+
+	if (rc < 0)
+		return rc;
+	for (size_t i = 0; i < p.n; i++) {
+		const struct piece *q = &p.v[i];
+		bool is = q->new && kernels(q->new), was = q->old && kernels(q->old);
+
+		if (is != was || (is && q->new->kind != q->old->kind))
+			rc = err_set(e, -ENOTSUP, "the program moved its vdso (%llx) during the preparation; try again", (unsigned long long)q->start);
+		if (!is && !was)
+			p.v[kept++] = *q;
+	}
+	p.n = kept;
+	if (rc == 0) {
+		plan_unmaps(b, &p);
+		rc = plan_maps(b, &p, fds, n_fds, ret_mapped, e);
+	}
+	if (rc == 0) {
+		plan_protections(b, &p);
+		for (size_t i = 0; i < ARRAY_SIZE(advices); i++)
+			plan_advice(b, &p, &advices[i], -1);
+		for (size_t i = 0; i < ARRAY_SIZE(advices); i++)
+			plan_advice(b, &p, &advices[i], 1);
+		plan_names(b, &p);
+		plan_locks(b, &p);
+	}
+	free(p.v);
+	return rc;
+}
+
+int vma_plan_build(struct batch *b, const struct vma_list *l, const int *fds, uint32_t n_fds, struct err *e)
+{
+	struct vma_list empty = { 0 };
+	int rc;
+
+	/* vdso and vvar are there already */
+	for (size_t i = 0; i < l->n; i++)
+		if (kernels(&l->v[i]) && vma_list_append(&empty, &l->v[i]) < 0)
+			return err_set(e, -ENOMEM, "no memory for the list of mappings");
+	rc = vma_plan_sync(b, &empty, l, fds, n_fds, NULL, e);
+	vma_list_free(&empty);
+	return rc;
+}
+
+/* Unmaps [start, end) except what is in keep. */
+static void plan_unmap_except(struct batch *b, uint64_t start, uint64_t end, const struct range_list *keep)
+{
+	while (start < end) {
+		uint64_t hole_start = end, hole_end = end;
+
+		for (size_t i = 0; keep && i < keep->n; i++) {
+			if (keep->v[i].end > start && keep->v[i].start < hole_start) {
+				hole_start = MAX(start, keep->v[i].start);
+				hole_end = MIN(end, keep->v[i].end);
+			}
+		}
+		if (hole_start > start)
+			batch_call(b, "munmap", SYS_munmap, start, hole_start - start);
+		start = hole_end;
+	}
+}
+
+void vma_plan_empty(struct batch *b, const struct vma_list *own, const struct range_list *keep)
+{
+	for (size_t i = 0; i < own->n; i++) {
+		uint64_t start = own->v[i].start, end = own->v[i].end;
+
+		if (kernels(&own->v[i]))
+			continue;
+		while (i + 1 < own->n && own->v[i + 1].start == end && !kernels(&own->v[i + 1]))
+			end = own->v[++i].end;
+		plan_unmap_except(b, start, end, keep);
+	}
+}
+
+void vma_plan_finish(struct batch *b, const struct vma_list *l)
+{
+	for (size_t i = 0; i < l->huge.n; i++) {
+		uint64_t start = (l->huge.v[i].start + HUGE_SIZE - 1) & ~(HUGE_SIZE - 1), end = l->huge.v[i].end & ~(HUGE_SIZE - 1);
+
+		if (start < end)
+			batch_try(b, "madvise(MADV_COLLAPSE)", SYS_madvise, start, end - start, MADV_COLLAPSE);
+	}
+	for (size_t i = 0; i < l->n; i++)
+		if ((l->v[i].bits & VMA_LOCKED) && !(l->v[i].bits & VMA_LOCKONFAULT) && !kernels(&l->v[i]))
+			batch_try(b, "mlock2", SYS_mlock2, l->v[i].start, l->v[i].end - l->v[i].start, 0);
+}

@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* test_vma.c - reads the layout of a live process, builds it anew in another one, and compares their smaps line by line */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "base/util.h"
+#include "fake_skeleton.h"
+#include "image/mm.h"
+#include "image/vdso.h"
+#include "image/vma.h"
+#include "image/vma_restore.h"
+
+#define MUST(x)                                                                    \
+	do {                                                                       \
+		if (!(x))                                                          \
+			fail_msg("%s:%d: %s: %s", __FILE__, __LINE__, #x, strerror(errno)); \
+	} while (0)
+#define MUST_OK(x)                                                        \
+	do {                                                              \
+		if ((x) < 0)                                              \
+			fail_msg("%s:%d: %s: %s", __FILE__, __LINE__, #x, e.message); \
+	} while (0)
+
+struct moved {
+	struct fsfile_table files;
+	struct refusals refusals;
+	struct vma_list list;
+	struct mm_fields mm;
+	struct batch *b;
+	int *fds;
+};
+
+/* Child processes that end with the test, and say when they are ready by stopping. */
+static pid_t start_child(void (*setup)(void))
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		setup();
+		raise(SIGSTOP);
+		for (;;)
+			pause();
+	}
+	waitpid(pid, &status, WUNTRACED);
+	MUST(WIFSTOPPED(status));
+	return pid;
+}
+
+static void end_child(pid_t pid)
+{
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+}
+
+/* One mapping, as text that must be equal. */
+struct entry {
+	unsigned long start, end;
+	char rest[4096], flags[256];
+};
+
+/*
+ * The next mapping of smaps with its flags. The device of shared memory is left out, and private /dev/zero is shown as what it is. The scratch and
+ * vsyscall are skipped.
+ */
+static bool next_entry(FILE *in, struct entry *entry)
+{
+	char line[4096];
+	bool wanted = false;
+
+	while (fgets(line, sizeof(line), in)) {
+		if ((line[0] >= '0' && line[0] <= '9') || (line[0] >= 'a' && line[0] <= 'f')) {
+			char *shm = strstr(line, " 00:01 "), *rest;
+
+			wanted = !strstr(line, "godwit-scratch") && line[0] != 'f';
+			if (shm || (strstr(line, "/dev/zero") && strstr(line, "rw-p")))
+				strcpy(strchr(line, ' ') + 5, shm ? " shm\n" : " 00000000 00:00 0 \n");
+			entry->start = strtoul(line, &rest, 16);
+			entry->end = strtoul(rest + 1, &rest, 16);
+			strcpy(entry->rest, rest);
+		} else if (!strncmp(line, "VmFlags:", 8) && wanted) {
+			snprintf(entry->flags, sizeof(entry->flags), "%.200s", line);
+			return true;
+		}
+	}
+	return false;
+}
+
+/* Anonymous neighbours with the same attributes are shown as one: whether the kernel joins them depends on their history. */
+static char *layout_text(pid_t pid)
+{
+	struct entry last = { 0 }, now;
+	char path[64], *text = NULL;
+	size_t len;
+	FILE *in, *out = open_memstream(&text, &len);
+
+	snprintf(path, sizeof(path), "/proc/%d/smaps", pid);
+	in = fopen(path, "re");
+	MUST(in && out);
+	while (next_entry(in, &now)) {
+		if (now.start == last.end && strstr(now.rest, " 00:00 0") && !strstr(now.rest, "[v") && !strcmp(now.flags, last.flags) &&
+		    !strncmp(now.rest, last.rest, 26)) {
+			last.end = now.end;
+			continue;
+		}
+		if (last.end)
+			fprintf(out, "%lx-%lx%s%s", last.start, last.end, last.rest, last.flags);
+		last = now;
+	}
+	fprintf(out, "%lx-%lx%s%s", last.start, last.end, last.rest, last.flags);
+	fclose(in);
+	fclose(out);
+	return text;
+}
+
+static void compare_layouts(pid_t a, pid_t b)
+{
+	cleanup_free char *x = layout_text(a);
+	cleanup_free char *y = layout_text(b);
+	char *p = x, *q = y;
+
+	while (*p && *q) {
+		size_t n = strcspn(p, "\n"), m = strcspn(q, "\n");
+
+		if (n != m || memcmp(p, q, n))
+			fail_msg("layouts differ:\nsource   %.*s\nskeleton %.*s", (int)n, p, (int)m, q);
+		p += n + 1;
+		q += m + 1;
+	}
+	if (*p || *q)
+		fail_msg("layouts differ: left over at the source: %.200s; in the skeleton: %.200s", p, q);
+}
+
+static void read_source(pid_t pid, struct moved *m)
+{
+	struct err e = ERR_INIT;
+
+	memset(m, 0, sizeof(*m));
+	MUST_OK(vma_list_read(pid, &m->files, &m->refusals, &m->list, &e));
+	if (m->refusals.n)
+		fail_msg("refused: %s", refusals_text(&m->refusals));
+	MUST_OK(vma_list_validate(&m->list, m->files.n, &e));
+	MUST_OK(mm_read(pid, &m->list, &m->files, &m->mm, &e));
+	MUST_OK(fsfile_prepare_offer(&m->files, true, &e));
+}
+
+static void open_files(struct moved *m)
+{
+	struct err e = ERR_INIT;
+
+	m->fds = calloc(m->files.n + 1, sizeof(int));
+	for (uint32_t i = 0; i < m->files.n; i++) {
+		struct fsfile_answer a = FSFILE_ANSWER_INIT;
+
+		MUST_OK(fsfile_match(&m->files.v[i], &a, &m->refusals, &e));
+		MUST(a.verdict != FSFILE_REFUSE);
+		MUST_OK(fsfile_open_lacking(&m->files.v[i], &a, &e));
+		MUST_OK(fsfile_finish(&m->files.v[i], &a, &e));
+		m->fds[i] = a.fd;
+	}
+}
+
+/* Builds the layout of pid in a new skeleton. */
+static void build(pid_t pid, struct moved *m)
+{
+	struct fsfile_table own_files = { 0 };
+	struct vma_list here = { 0 }, own = { 0 };
+	struct refusals none = { 0 };
+	struct err e = ERR_INIT;
+	struct vdso theirs, ours;
+	char program[4096] = "";
+	bool same_program;
+	uint64_t address;
+
+	MUST_OK(vma_list_read(getpid(), &own_files, &none, &here, &e));
+	address = vma_find_free(&m->list, &here, FAKE_SCRATCH_SIZE);
+	MUST(address);
+	open_files(m);
+	m->b = calloc(1, sizeof(*m->b));
+	fake_skeleton_start(m->b, address);
+	MUST(remote_do(m->b, &e, "getpid", SYS_getpid) == m->b->pid);
+	MUST_OK(vma_list_read(m->b->pid, &own_files, &none, &own, &e));
+	MUST_OK(vdso_read(pid, &m->list, &theirs, &e));
+	MUST_OK(vdso_read(m->b->pid, &own, &ours, &e));
+	MUST(vdso_compatible(&theirs, &ours, &none));
+	vma_plan_empty(m->b, &own, NULL);
+	MUST_OK(vdso_plan_move(m->b, &m->list, &own, &e));
+	MUST_OK(vma_plan_build(m->b, &m->list, m->fds, m->files.n, &e));
+	MUST_OK(batch_run(m->b, &e));
+	batch_reset(m->b);
+	/* The kernel changes the link only while the old program is not mapped; a fork of this test maps it on purpose */
+	same_program = readlink("/proc/self/exe", program, sizeof(program) - 1) > 0 && !strcmp(program, m->files.v[m->mm.exe_file].path);
+	mm_plan_restore(m->b, &m->mm, same_program ? -1 : m->fds[m->mm.exe_file]);
+	MUST_OK(batch_run(m->b, &e));
+	batch_reset(m->b);
+	fsfile_table_free(&own_files);
+	vma_list_free(&own);
+	vma_list_free(&here);
+	refusals_free(&none);
+}
+
+static void end_moved(struct moved *m)
+{
+	if (m->b)
+		fake_skeleton_end(m->b);
+	for (uint32_t i = 0; m->fds && i < m->files.n; i++)
+		close(m->fds[i]);
+	free(m->b);
+	free(m->fds);
+	vma_list_free(&m->list);
+	fsfile_table_free(&m->files);
+	refusals_free(&m->refusals);
+}
+
+static void check_proc_link(pid_t a, pid_t b)
+{
+	char path[64], x[4096] = "", y[4096] = "";
+
+	snprintf(path, sizeof(path), "/proc/%d/exe", a);
+	MUST(readlink(path, x, sizeof(x) - 1) > 0);
+	snprintf(path, sizeof(path), "/proc/%d/exe", b);
+	MUST(readlink(path, y, sizeof(y) - 1) > 0);
+	assert_string_equal(x, y);
+}
+
+static char *region(size_t pages, int prot, int flags)
+{
+	char *p = mmap(NULL, (pages + 2) * 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	MUST(p != MAP_FAILED);
+	munmap(p, (pages + 2) * 4096);
+	p = mmap(p + 4096, pages * 4096, prot, flags | MAP_FIXED_NOREPLACE, -1, 0);
+	MUST(p != MAP_FAILED);
+	return p;
+}
+
+static void odd_layout(void)
+{
+	const int anon = MAP_PRIVATE | MAP_ANONYMOUS;
+	int zero = open("/dev/zero", O_RDWR), memfd = memfd_create("odd", 0), program = open("/proc/self/exe", O_RDONLY);
+	static const int advice[] = { MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_DONTFORK, MADV_DONTDUMP, MADV_WIPEONFORK, MADV_RANDOM,
+				      MADV_SEQUENTIAL, MADV_MERGEABLE };
+	char *p;
+
+	for (size_t i = 0; i < ARRAY_SIZE(advice); i++)
+		MUST(madvise(region(3, PROT_READ | PROT_WRITE, anon), 3 * 4096, advice[i]) == 0);
+	region(4, PROT_NONE, anon);
+	region(4, PROT_READ | PROT_WRITE, anon | MAP_NORESERVE);
+	region(4, PROT_READ | PROT_WRITE, anon | MAP_GROWSDOWN);
+	region(5, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED | MAP_ANONYMOUS);
+	p = region(9, PROT_READ | PROT_WRITE, anon);
+	MUST(mprotect(p + 2 * 4096, 4096, PROT_READ) == 0);
+	MUST(mprotect(p + 4 * 4096, 4096, PROT_NONE) == 0);
+	MUST(munmap(p + 6 * 4096, 4096) == 0);
+	p = region(9, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS);
+	MUST(mprotect(p + 2 * 4096, 4096, PROT_READ) == 0);
+	MUST(mlock(region(2, PROT_READ | PROT_WRITE, anon), 8192) == 0);
+	MUST(mlock2(region(2, PROT_READ | PROT_WRITE, anon), 8192, MLOCK_ONFAULT) == 0);
+	MUST(mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE, program, 4096) != MAP_FAILED);
+	MUST(mmap(NULL, 8192, PROT_READ, MAP_SHARED, program, 4096) != MAP_FAILED);
+	MUST(ftruncate(memfd, 65536) == 0);
+	MUST(mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0) != MAP_FAILED);
+	MUST(mmap(NULL, 8192, PROT_READ, MAP_SHARED, memfd, 8192) != MAP_FAILED);
+	MUST(mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE, memfd, 0) != MAP_FAILED);
+	MUST(zero >= 0 && mmap(NULL, 3 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, zero, 0) != MAP_FAILED);
+	MUST(sbrk(123457) != (void *)-1);
+}
+
+/* Locks become real only at the end; /dev/zero and private anonymous memory are the same but for the name. */
+static void test_odd_layout(void **state)
+{
+	pid_t pid = start_child(odd_layout);
+	struct err e = ERR_INIT;
+	struct moved m;
+
+	read_source(pid, &m);
+	build(pid, &m);
+	vma_plan_finish(m.b, &m.list);
+	MUST_OK(batch_run(m.b, &e));
+	compare_layouts(pid, m.b->pid);
+	check_proc_link(pid, m.b->pid);
+	end_moved(&m);
+	end_child(pid);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_odd_layout),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
