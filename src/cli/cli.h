@@ -15,7 +15,7 @@
 /* Exit statuses (godwit(1)). */
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_REFUSED = 3, EXIT_CANCELLED = 4, EXIT_IN_DOUBT = 5 };
 
-struct verb {
+struct command {
 	const char *name;
 	const char *arguments;
 	const char *summary;

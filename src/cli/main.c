@@ -9,7 +9,7 @@
 #include "cli/cli.h"
 #include "version.h"
 
-static const struct verb verbs[] = {
+static const struct command verbs[] = {
 	{ "migrate", "PID HOST", "move a running process to another host",
 	  "  --strategy S   freeze-free (default), pre-copy, hybrid, stop-copy, copy-on-reference\n"
 	  "  --timeout T    give up after T if the process has not moved until then: 30, 500ms, 10s, 2m\n"
@@ -35,7 +35,7 @@ static void print_overview(FILE *f)
 	fputs("  help     [VERB]     what a verb takes\n\ngodwit --version prints the version. It talks to godwitd on this host; see godwit(1).\n", f);
 }
 
-static const struct verb *find_verb(const char *name)
+static const struct command *find_verb(const char *name)
 {
 	size_t i;
 
@@ -45,7 +45,7 @@ static const struct verb *find_verb(const char *name)
 	return NULL;
 }
 
-static void print_verb(FILE *f, const struct verb *v)
+static void print_verb(FILE *f, const struct command *v)
 {
 	fprintf(f, "usage: godwit %s%s%s [OPTION...]\n%s.\n\n%s", v->name, *v->arguments ? " " : "", v->arguments, v->summary, v->help);
 }
@@ -65,7 +65,7 @@ void complain(const char *format, ...)
 
 int usage_error(const char *verb, const char *format, ...)
 {
-	const struct verb *v = find_verb(verb);
+	const struct command *v = find_verb(verb);
 	char text[ERR_MESSAGE_MAX];
 	va_list ap;
 
@@ -123,7 +123,7 @@ static int unknown_verb(const char *name)
 
 static int help(const char *name)
 {
-	const struct verb *v = name ? find_verb(name) : NULL;
+	const struct command *v = name ? find_verb(name) : NULL;
 
 	if (name && !v)
 		return unknown_verb(name);
@@ -137,7 +137,7 @@ static int help(const char *name)
 int main(int argc, char **argv)
 {
 	const char *from_environment = getenv("GODWIT_SOCKET");
-	const struct verb *v;
+	const struct command *v;
 	int i = 1;
 
 	if (from_environment && *from_environment)

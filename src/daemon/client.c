@@ -54,6 +54,12 @@ static int check_namespace(int fd, struct err *e)
 	return 0;
 }
 
+static void refuse(int fd, const char *code, const struct err *e)
+{
+	reply_error(fd, code, e, NULL, NULL);
+	drain(fd);
+}
+
 /* Runs in the worker. */
 static int serve(const struct daemon *d, const struct request *request, int fd)
 {
@@ -81,23 +87,23 @@ static void dispatch(struct daemon *d, struct client *c, const struct request *r
 
 	if (request->verb == VERB_CANCEL) {
 		err_set(&e, -EINVAL, "cancel must follow a migrate request on the same connection");
-		reply_error(c->fd, "bad-request", &e, NULL, NULL);
+		refuse(c->fd, "bad-request", &e);
 		return;
 	}
 	if (request->pid && check_namespace(c->fd, &e) < 0) {
-		reply_error(c->fd, "namespace", &e, NULL, NULL);
+		refuse(c->fd, "namespace", &e);
 		return;
 	}
 	if (request->verb == VERB_MIGRATE && (w = worker_find_source(d, request->pid))) {
 		err_set(&e, -EALREADY, "process %d is being moved to %s already: wait for that migration", (int)request->pid, w->peer);
-		reply_error(c->fd, "busy", &e, NULL, NULL);
+		refuse(c->fd, "busy", &e);
 		return;
 	}
 	w = worker_start(d, request->verb == VERB_MIGRATE ? WORKER_SOURCE : WORKER_REQUEST, &c->fd, 1, &child, &e);
 	if (child)
 		_exit(serve(d, request, c->fd));
 	if (!w) {
-		reply_error(c->fd, "limit", &e, NULL, NULL);
+		refuse(c->fd, "limit", &e);
 		return;
 	}
 	w->moving = request->verb == VERB_MIGRATE ? request->pid : 0;
@@ -124,7 +130,7 @@ void client_input(struct daemon *d, struct client *c)
 	if (!end)
 		err_set(&e, -EINVAL, "the request is longer than %u bytes", REQUEST_BYTES_MAX);
 	if (!end || request_parse(c->line, (size_t)(end - c->line), &request, &e) < 0)
-		reply_error(c->fd, "bad-request", &e, NULL, NULL);
+		refuse(c->fd, "bad-request", &e);
 	else
 		dispatch(d, c, &request);
 	client_drop(c);

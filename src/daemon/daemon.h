@@ -70,6 +70,12 @@ struct daemon {
 /* worker.c */
 
 /*
+ * Throws away what has arrived, before a connection with a final message is closed: a close with unread bytes is a reset, which would take
+ * the message with it.
+ */
+void drain(int fd);
+
+/*
  * Forks a worker and enters it in the table. Returns the slot in the parent. In the child returns NULL with *ret_child true: only standard
  * streams and keep[] are open there, signals have their defaults (SIGPIPE: ignored). NULL with *ret_child false: failed, e is set.
  */

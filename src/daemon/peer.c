@@ -154,8 +154,10 @@ void peer_input(struct daemon *d, struct peer *p)
 		r = dispatch(d, p->fd, &frame, hello, &e);
 	if (r < 0) {
 		log_warning("event=peer-refused peer=%s error=\"%s\"", p->address, e.message);
-		if (r != -ECONNRESET)
+		if (r != -ECONNRESET) {
 			frame_send_error(p->fd, r, e.message, NULL);
+			drain(p->fd);
+		}
 	}
 	peer_drop(p);
 }

@@ -2,13 +2,15 @@
 /* worker.c - the processes that do the work: starting, remembering, reaping; see daemon.h */
 #include <errno.h>
 #include <signal.h>
-#include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
 #include "base/log.h"
 #include "base/util.h"
 #include "daemon/daemon.h"
 #include "migrate/registry.h"
+
+#define DRAIN_READS_MAX 64
 
 /* Closes every descriptor above the standard streams that is not in keep[]. */
 static void close_others(const int *keep, size_t n_keep)
@@ -75,6 +77,16 @@ struct worker *worker_start(struct daemon *d, enum worker_kind kind, const int *
 	}
 	*w = (struct worker){ .pid = pid, .kind = kind, .handoff = -1 };
 	return w;
+}
+
+void drain(int fd)
+{
+	char sink[4096];
+	int i;
+
+	shutdown(fd, SHUT_WR);
+	for (i = 0; i < DRAIN_READS_MAX && recv(fd, sink, sizeof(sink), MSG_DONTWAIT) > 0; i++)
+		;
 }
 
 struct worker *worker_find_source(struct daemon *d, pid_t moving)

@@ -1,0 +1,289 @@
+#!/usr/bin/python3 -I
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""godwitd on loopback, without migrations: peers and clients, good and bad. Usage: test_daemon.py GODWITD GODWIT"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+GODWITD, GODWIT = sys.argv[1:3]
+HELLO, ERROR, NODE_INFO = 1, 14, 15
+ROLE_CONTROL, ROLE_GO, ROLE_NODE_INFO = 0, 1, 8
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def varint(n):
+    out = b""
+    while n > 127:
+        out += bytes([n & 127 | 128])
+        n >>= 7
+    return out + bytes([n])
+
+
+def field(number, value):
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def hello(role, version=1, mig=bytes(16), name=b"peer"):
+    payload = field(1, version) + field(3, mig) + (field(4, role) if role else b"") + field(5, name)
+    return b"GDW1" + struct.pack("<HHII", HELLO, 0, len(payload), 0) + payload
+
+
+class Daemon:
+    def __init__(self, extra=""):
+        self.dir = tempfile.TemporaryDirectory(prefix="godwit-test-")
+        self.port = free_port()
+        self.conf = os.path.join(self.dir.name, "godwit.conf")
+        self.socket = os.path.join(self.dir.name, "run", "godwitd.sock")
+        self.log = os.path.join(self.dir.name, "log")
+        with open(self.conf, "w") as f:
+            f.write(f"[node]\nname = t1\nlisten = 127.0.0.1\nport = {self.port}\n[nodes]\nt1 = 127.0.0.1:{self.port}\n{extra}")
+        self.start()
+
+    def start(self):
+        with open(self.log, "a") as log:
+            self.process = subprocess.Popen([GODWITD, "--config", self.conf, "--socket", self.socket], stderr=log)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                self.client().close()
+                return
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.01)
+        raise AssertionError("godwitd does not come up: " + self.text())
+
+    def text(self):
+        with open(self.log) as f:
+            return f.read()
+
+    def client(self):
+        s = socket.socket(socket.AF_UNIX)
+        s.settimeout(20)
+        try:
+            s.connect(self.socket)
+        except OSError:
+            s.close()
+            raise
+        return s
+
+    def peer(self):
+        s = socket.create_connection(("127.0.0.1", self.port))
+        s.settimeout(20)
+        return s
+
+    def ask(self, line):
+        with self.client() as s:
+            s.sendall(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n")
+            return [json.loads(x) for x in s.makefile() if x.strip()]
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+        status = self.process.wait(10)
+        self.dir.cleanup()
+        return status
+
+
+def read_frame(s):
+    header = b""
+    while len(header) < 16:
+        piece = s.recv(16 - len(header))
+        if not piece:
+            return None, header
+        header += piece
+    magic, kind, _, length, _ = struct.unpack("<4sHHII", header)
+    assert magic == b"GDW1"
+    payload = b""
+    while len(payload) < length:
+        payload += s.recv(length - len(payload))
+    return kind, payload
+
+
+class Peers(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.daemon = Daemon()
+
+    @classmethod
+    def tearDownClass(cls):
+        status = cls.daemon.stop()
+        assert status == 0, f"godwitd ended with {status}"
+
+    def exchange(self, data):
+        with self.daemon.peer() as s:
+            s.sendall(data)
+            return read_frame(s)
+
+    def test_node_info(self):
+        kind, payload = self.exchange(hello(ROLE_NODE_INFO))
+        self.assertEqual(kind, NODE_INFO)
+        self.assertIn(b"t1", payload)
+
+    def test_hello_in_pieces(self):
+        with self.daemon.peer() as s:
+            for byte in hello(ROLE_NODE_INFO):
+                s.sendall(bytes([byte]))
+            self.assertEqual(read_frame(s)[0], NODE_INFO)
+
+    def test_garbage(self):
+        kind, payload = self.exchange(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.assertEqual(kind, ERROR)
+        self.assertIn(b"not a Godwit peer", payload)
+
+    def test_too_long(self):
+        kind, payload = self.exchange(b"GDW1" + struct.pack("<HHII", HELLO, 0, 1 << 30, 0))
+        self.assertEqual(kind, ERROR)
+        self.assertIn(b"at most 4096", payload)
+
+    def test_other_version(self):
+        kind, payload = self.exchange(hello(ROLE_CONTROL, version=2))
+        self.assertEqual(kind, ERROR)
+        self.assertIn(b"version 2", payload)
+
+    def test_unknown_migration(self):
+        kind, payload = self.exchange(hello(ROLE_GO, mig=bytes(range(16))))
+        self.assertEqual(kind, ERROR)
+        self.assertIn(b"no migration 00010203", payload)
+
+    def test_silent_peers_block_nobody(self):
+        silent = [self.daemon.peer() for _ in range(100)]
+        self.assertEqual(self.exchange(hello(ROLE_NODE_INFO))[0], NODE_INFO)
+        for s in silent:
+            s.close()
+
+    def test_silent_peer_is_dropped(self):
+        with self.daemon.peer() as s:
+            began = time.monotonic()
+            self.assertEqual(s.recv(1), b"")
+            self.assertLess(time.monotonic() - began, 8)
+
+    def test_control_starts_a_worker(self):
+        with self.daemon.peer() as s:
+            s.sendall(hello(ROLE_CONTROL, mig=b"0123456789abcdef"))
+            s.shutdown(socket.SHUT_WR)
+            while s.recv(4096):
+                pass
+        self.assertIn("event=arriving mig=30313233 from=peer", self.daemon.text())
+
+
+class Clients(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.daemon = Daemon("gone = 127.0.0.1:1\n")
+
+    @classmethod
+    def tearDownClass(cls):
+        assert cls.daemon.stop() == 0
+
+    def godwit(self, *arguments):
+        return subprocess.run([GODWIT, "--socket", self.daemon.socket, *arguments], capture_output=True, text=True, timeout=30)
+
+    def error(self, line):
+        answer = self.daemon.ask(line)
+        self.assertEqual(answer[-1]["event"], "error", answer)
+        return answer[-1]["error"]
+
+    def test_ps(self):
+        self.assertEqual(self.daemon.ask({"verb": "ps"})[0]["result"]["units"], [])
+        self.assertEqual(self.godwit("ps").returncode, 0)
+
+    def test_nodes(self):
+        nodes = {n["name"]: n for n in json.loads(self.godwit("nodes", "--json").stdout)["nodes"]}
+        self.assertEqual(nodes["t1"]["state"], "ok")
+        self.assertTrue(nodes["t1"]["self"])
+        self.assertEqual(nodes["gone"]["state"], "unreachable")
+        self.assertIn("does godwitd run there?", nodes["gone"]["error"])
+
+    def test_check_kernel(self):
+        done = self.godwit("check", "--json")
+        answer = json.loads(done.stdout)
+        self.assertEqual(done.returncode, 0 if answer["ok"] else 1)
+        self.assertIn("userfaultfd-move", [f["name"] for f in answer["features"]])
+
+    def test_bad_requests(self):
+        for line in (b"junk\n", b"{}\n", b"[]\n", b"x" * 5000, b'{"verb":"cancel"}\n', b'{"verb":"migrate","pid":1}\n'):
+            self.assertEqual(self.error(line)["code"], "bad-request")
+
+    def test_hosts(self):
+        pid = os.getpid()
+        unknown = self.error({"verb": "migrate", "pid": pid, "host": "no-such-host.invalid"})
+        self.assertEqual(unknown["code"], "unknown-host")
+        self.assertIn("nodes known here: gone", unknown["message"])
+        for here in ("t1", f"127.0.0.1:{self.daemon.port}"):
+            self.assertEqual(self.error({"verb": "migrate", "pid": pid, "host": here})["code"], "here-already")
+
+    def test_exit_statuses(self):
+        pid = str(os.getpid())
+        self.assertEqual(self.godwit("migrate", pid).returncode, 2)
+        self.assertEqual(self.godwit("migrate", pid, "gone", "--timeout", "soon").returncode, 2)
+        self.assertEqual(self.godwit("migrate", pid, "gone", "--strategy", "warp").returncode, 2)
+        self.assertEqual(self.godwit("migrate", pid, "t1").returncode, 3)
+        done = self.godwit("migrat")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("did you mean 'godwit migrate'?", done.stderr)
+
+    def test_migrate_json_on_failure(self):
+        child = subprocess.Popen(["sleep", "60"])
+        try:
+            done = self.godwit("migrate", str(child.pid), "gone", "--json")
+            answer = json.loads(done.stdout)
+            self.assertNotEqual(done.returncode, 0)
+            for key in ("unit from to strategy freeze_us total_ms bytes_sent pages_sent pages_skipped_file pages_skipped_zero pages_faulted "
+                        "pages_total rounds pid outcome error refusals").split():
+                self.assertIn(key, answer)
+            self.assertNotEqual(answer["outcome"], "moved")
+            self.assertIsNone(child.poll())
+        finally:
+            child.kill()
+            child.wait()
+
+    def test_no_daemon(self):
+        done = subprocess.run([GODWIT, "--socket", "/nonexistent/sock", "ps"], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("start it, as root: godwitd", done.stderr)
+
+
+class Lifetime(unittest.TestCase):
+    def test_second_daemon_is_refused_and_a_dead_one_replaced(self):
+        daemon = Daemon()
+        second = subprocess.run([GODWITD, "--config", daemon.conf, "--socket", daemon.socket], capture_output=True, text=True, timeout=20)
+        self.assertEqual(second.returncode, 1)
+        self.assertIn("another godwitd runs", second.stderr)
+        daemon.process.send_signal(signal.SIGKILL)
+        daemon.process.wait()
+        self.assertTrue(os.path.exists(daemon.socket))
+        daemon.start()
+        self.assertEqual(daemon.stop(), 0)
+
+    def test_socket_is_private(self):
+        daemon = Daemon()
+        self.assertEqual(os.stat(daemon.socket).st_mode & 0o777, 0o600)
+        daemon.stop()
+
+    def test_wrong_config(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".conf") as f:
+            f.write("[node]\nnmae = x\n")
+            f.flush()
+            done = subprocess.run([GODWITD, "--config", f.name, "--socket", "/nonexistent/s"], capture_output=True, text=True, timeout=20)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(":2: unknown key 'nmae'", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1], verbosity=2)
