@@ -72,11 +72,21 @@ struct entry {
 	char rest[4096], flags[256];
 };
 
+static void forget_hints(char *text)
+{
+	static const char *const hints[] = { " hg", " nh", " ac", " nr", " lo", " lf" };
+
+	/* huge page advice cannot be undone, and accounting depends on history once the flags had to be guessed */
+	for (size_t i = 0; i < ARRAY_SIZE(hints); i++)
+		for (char *p; (p = strstr(text, hints[i]));)
+			memmove(p, p + 3, strlen(p + 3) + 1);
+}
+
 /*
  * The next mapping of smaps with its flags. The device of shared memory is left out, and private /dev/zero is shown as what it is. The scratch and
  * vsyscall are skipped.
  */
-static bool next_entry(FILE *in, struct entry *entry)
+static bool next_entry(FILE *in, struct entry *entry, bool hints)
 {
 	char line[4096];
 	bool wanted = false;
@@ -93,6 +103,8 @@ static bool next_entry(FILE *in, struct entry *entry)
 			strcpy(entry->rest, rest);
 		} else if (!strncmp(line, "VmFlags:", 8) && wanted) {
 			snprintf(entry->flags, sizeof(entry->flags), "%.200s", line);
+			if (!hints)
+				forget_hints(entry->flags);
 			return true;
 		}
 	}
@@ -100,7 +112,7 @@ static bool next_entry(FILE *in, struct entry *entry)
 }
 
 /* Anonymous neighbours with the same attributes are shown as one: whether the kernel joins them depends on their history. */
-static char *layout_text(pid_t pid)
+static char *layout_text(pid_t pid, bool hints)
 {
 	struct entry last = { 0 }, now;
 	char path[64], *text = NULL;
@@ -110,7 +122,7 @@ static char *layout_text(pid_t pid)
 	snprintf(path, sizeof(path), "/proc/%d/smaps", pid);
 	in = fopen(path, "re");
 	MUST(in && out);
-	while (next_entry(in, &now)) {
+	while (next_entry(in, &now, hints)) {
 		if (now.start == last.end && strstr(now.rest, " 00:00 0") && !strstr(now.rest, "[v") && !strcmp(now.flags, last.flags) &&
 		    !strncmp(now.rest, last.rest, 26)) {
 			last.end = now.end;
@@ -128,8 +140,8 @@ static char *layout_text(pid_t pid)
 
 static void compare_layouts(pid_t a, pid_t b)
 {
-	cleanup_free char *x = layout_text(a);
-	cleanup_free char *y = layout_text(b);
+	cleanup_free char *x = layout_text(a, true);
+	cleanup_free char *y = layout_text(b, true);
 	char *p = x, *q = y;
 
 	while (*p && *q) {
@@ -296,10 +308,240 @@ static void test_odd_layout(void **state)
 	end_child(pid);
 }
 
+/* Changes something at random in [arena, arena + 64 pages) of a process that runs batches. */
+static void change(struct batch *b, uint64_t arena)
+{
+	static const int advice[] = { MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_DONTFORK, MADV_DOFORK, MADV_DONTDUMP, MADV_DODUMP, MADV_WIPEONFORK,
+				      MADV_KEEPONFORK, MADV_RANDOM, MADV_SEQUENTIAL, MADV_NORMAL };
+	uint64_t at = arena + random() % 60 * 4096, len = (1 + random() % 8) * 4096, prot = random() % 8;
+	uint64_t flags = MAP_FIXED | MAP_ANONYMOUS | MAP_PRIVATE | (random() % 3 ? 0 : MAP_NORESERVE);
+
+	switch (random() % 7) {
+	case 0:
+	case 1:
+		batch_try(b, "mmap", SYS_mmap, at, len, prot, flags, -1, 0);
+		break;
+	case 2:
+		batch_try(b, "munmap", SYS_munmap, at, len);
+		break;
+	case 3:
+		batch_try(b, "mprotect", SYS_mprotect, at, len, prot);
+		break;
+	case 4:
+		batch_try(b, "madvise", SYS_madvise, at, len, advice[random() % ARRAY_SIZE(advice)]);
+		break;
+	case 5:
+		batch_try(b, "mlock2", random() % 2 ? SYS_mlock2 : SYS_munlock, at, len, MLOCK_ONFAULT);
+		break;
+	case 6:
+		batch_try(b, "mremap", SYS_mremap, at, 4096, len, MREMAP_MAYMOVE | MREMAP_FIXED, arena + random() % 60 * 4096);
+		break;
+	}
+}
+
+/* One round: change the source, read it again, bring the skeleton after it. */
+static void follow(struct batch *source, struct moved *m, uint64_t arena)
+{
+	struct range_list mapped = { 0 };
+	struct vma_list quick = { 0 }, exact = { 0 };
+	struct err e = ERR_INIT;
+	bool changed;
+
+	for (int n = random() % 4 + 1; n; n--)
+		change(source, arena);
+	batch_run(source, NULL);
+	batch_reset(source);
+	MUST_OK(vma_list_reread(source->pid, &m->list, false, &m->files, &m->refusals, &quick, &changed, &e));
+	if (changed) {
+		MUST_OK(vma_list_validate(&quick, m->files.n, &e));
+		MUST_OK(vma_plan_sync(m->b, &m->list, &quick, m->fds, m->files.n, &mapped, &e));
+		vma_list_free(&m->list);
+		m->list = quick;
+	}
+	MUST_OK(vma_list_reread(source->pid, &m->list, true, &m->files, &m->refusals, &exact, &changed, &e));
+	MUST_OK(vma_plan_sync(m->b, &m->list, &exact, m->fds, m->files.n, &mapped, &e));
+	MUST_OK(batch_run(m->b, &e));
+	batch_reset(m->b);
+	vma_list_free(&m->list);
+	range_list_free(&mapped);
+	m->list = exact;
+}
+
+static void test_sync(void **state)
+{
+	const uint64_t arena = 0x10000000000;
+	struct err e = ERR_INIT;
+	struct batch *source = calloc(1, sizeof(*source));
+	struct moved m;
+
+	srandom(7);
+	fake_skeleton_start(source, 0x20000000000);
+	remote_do(source, &e, "mmap", SYS_mmap, arena, 64 * 4096, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_ANONYMOUS | MAP_PRIVATE, -1, 0);
+	read_source(source->pid, &m);
+	build(source->pid, &m);
+	compare_layouts(source->pid, m.b->pid);
+	for (int i = 0; i < 300; i++) {
+		cleanup_free char *a = NULL, *b = NULL;
+
+		follow(source, &m, arena);
+		a = layout_text(source->pid, false);
+		b = layout_text(m.b->pid, false);
+		assert_string_equal(a, b);
+	}
+	end_moved(&m);
+	fake_skeleton_end(source);
+	free(source);
+}
+
+/* Pieces that did not change keep their pages, and a layout that did not change costs no call. */
+static void test_sync_keeps_pages(void **state)
+{
+	const uint64_t arena = 0x10000000000;
+	struct batch *source = calloc(1, sizeof(*source));
+	struct range_list mapped = { 0 };
+	struct vma_list now = { 0 };
+	struct err e = ERR_INIT;
+	char byte = 42;
+	struct moved m;
+	bool changed;
+	char path[64];
+	int mem;
+
+	fake_skeleton_start(source, 0x20000000000);
+	remote_do(source, &e, "mmap", SYS_mmap, arena, 64 * 4096, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_ANONYMOUS | MAP_PRIVATE, -1, 0);
+	read_source(source->pid, &m);
+	build(source->pid, &m);
+	MUST_OK(vma_plan_sync(m.b, &m.list, &m.list, m.fds, m.files.n, &mapped, &e));
+	assert_int_equal(m.b->n_calls, 0);
+	MUST_OK(vma_list_reread(source->pid, &m.list, false, &m.files, &m.refusals, &now, &changed, &e));
+	assert_false(changed);
+	snprintf(path, sizeof(path), "/proc/%d/mem", m.b->pid);
+	mem = open(path, O_RDWR);
+	MUST(pwrite(mem, &byte, 1, arena) == 1 && pwrite(mem, &byte, 1, arena + 63 * 4096) == 1);
+
+	remote_do(source, &e, "mprotect", SYS_mprotect, arena + 63 * 4096, 4096, PROT_READ);
+	remote_do(source, &e, "munmap", SYS_munmap, arena + 4 * 4096, 4096);
+	remote_do(source, &e, "mmap", SYS_mmap, arena + 64 * 4096, 8192, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_ANONYMOUS | MAP_PRIVATE, -1, 0);
+	MUST_OK(vma_list_reread(source->pid, &m.list, false, &m.files, &m.refusals, &now, &changed, &e));
+	assert_true(changed);
+	MUST_OK(vma_plan_sync(m.b, &m.list, &now, m.fds, m.files.n, &mapped, &e));
+	assert_int_equal(m.b->n_calls, 3);
+	assert_int_equal(mapped.n, 1);
+	assert_int_equal(mapped.v[0].start, arena + 64 * 4096);
+	assert_int_equal(mapped.v[0].end, arena + 66 * 4096);
+	MUST_OK(batch_run(m.b, &e));
+	byte = 0;
+	MUST(pread(mem, &byte, 1, arena) == 1 && byte == 42);
+	byte = 0;
+	MUST(pread(mem, &byte, 1, arena + 63 * 4096) == 1 && byte == 42);
+	close(mem);
+	vma_list_free(&now);
+	range_list_free(&mapped);
+	end_moved(&m);
+	fake_skeleton_end(source);
+	free(source);
+}
+
+/* Starts a real program that prints a line or listens when it is ready; its layout is taken once it stands still. */
+static pid_t start_program(char *const argv[])
+{
+	struct vma_list before = { 0 }, after = { 0 };
+	struct fsfile_table files = { 0 };
+	struct refusals refusals = { 0 };
+	struct err e = ERR_INIT;
+	int quiet = 0;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		int null = open("/dev/null", O_RDWR);
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		dup2(null, 0);
+		dup2(null, 1);
+		dup2(null, 2);
+		execvp(argv[0], argv);
+		_exit(127);
+	}
+	/* Ready: the layout did not change for a while */
+	for (int i = 0; i < 200 && quiet < 15; i++) {
+		bool changed = true;
+		int status;
+
+		MUST(usleep(20000) == 0);
+		if (waitpid(pid, &status, WNOHANG) == pid)
+			return -1;
+		if (before.n && vma_list_reread(pid, &before, false, &files, &refusals, &after, &changed, &e) == 0 && !changed) {
+			quiet++;
+			continue;
+		}
+		quiet = 0;
+		vma_list_free(&before);
+		vma_list_free(&after);
+		if (vma_list_read(pid, &files, &refusals, &before, &e) < 0)
+			before = (struct vma_list){ 0 };
+	}
+	vma_list_free(&before);
+	fsfile_table_free(&files);
+	refusals_free(&refusals);
+	kill(pid, SIGSTOP);
+	return pid;
+}
+
+static void move_program(char *const argv[])
+{
+	pid_t pid = start_program(argv);
+	struct err e = ERR_INIT;
+	struct moved m;
+
+	if (pid < 0)
+		skip(); /* not installed */
+	read_source(pid, &m);
+	build(pid, &m);
+	vma_plan_finish(m.b, &m.list);
+	MUST_OK(batch_run(m.b, &e));
+	compare_layouts(pid, m.b->pid);
+	check_proc_link(pid, m.b->pid);
+	end_moved(&m);
+	end_child(pid);
+}
+
+static void test_python(void **state)
+{
+	move_program((char *[]){ "/usr/bin/python3", "-c", "import time, sqlite3, json; time.sleep(1000)", NULL });
+}
+
+static void test_node(void **state)
+{
+	move_program((char *[]){ "node", "-e", "setTimeout(() => 0, 1e6)", NULL });
+}
+
+static void test_redis(void **state)
+{
+	move_program((char *[]){ "redis-server", "--port", "0", "--unixsocket", "/tmp/godwit-test-redis.sock", "--save", "", NULL });
+	unlink("/tmp/godwit-test-redis.sock");
+}
+
+static void test_java(void **state)
+{
+	FILE *f = fopen("/tmp/GodwitTestSleep.java", "we");
+
+	MUST(f);
+	fputs("class GodwitTestSleep { public static void main(String[] a) throws Exception { Thread.sleep(1000000); } }", f);
+	fclose(f);
+	move_program((char *[]){ "java", "-XX:-UsePerfData", "/tmp/GodwitTestSleep.java", NULL });
+	unlink("/tmp/GodwitTestSleep.java");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_odd_layout),
+		cmocka_unit_test(test_sync),
+		cmocka_unit_test(test_sync_keeps_pages),
+		cmocka_unit_test(test_python),
+		cmocka_unit_test(test_node),
+		cmocka_unit_test(test_redis),
+		cmocka_unit_test(test_java),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
