@@ -63,6 +63,8 @@ struct daemon {
 	uint64_t started_ns; /* CLOCK_BOOTTIME */
 	bool stopping;
 	struct worker workers[WORKERS_MAX];
+	uint32_t *done; /* WORKERS_MAX words shared with the workers: 1 when one has only its answer left to give */
+	size_t self;    /* in a worker: its slot */
 	struct client clients[CLIENTS_PENDING_MAX];
 	struct peer peers[PEERS_PENDING_MAX];
 };
@@ -80,8 +82,13 @@ void drain(int fd);
  * streams and keep[] are open there, signals have their defaults (SIGPIPE: ignored). NULL with *ret_child false: failed, e is set.
  */
 struct worker *worker_start(struct daemon *d, enum worker_kind kind, const int *keep, size_t n_keep, bool *ret_child, struct err *e);
+/* Once, before all others. */
+int worker_init(struct daemon *d, struct err *e);
 /* Collects everything that has ended: workers, and processes that arrived here once. */
 void worker_reap(struct daemon *d);
+/* In a worker: from now on it moves nothing, so that its process may be asked for again as soon as the client has the answer. */
+void worker_set_done(const struct daemon *d);
+/* The worker that moves a process from here, or the one that receives a migration; NULL when there is none. */
 struct worker *worker_find_source(struct daemon *d, pid_t moving);
 struct worker *worker_find_dest(struct daemon *d, const uint8_t mig_id[HELLO_MIG_ID_BYTES]);
 unsigned worker_count(const struct daemon *d, enum worker_kind kind);

@@ -199,10 +199,12 @@ int do_migrate(const struct daemon *d, const struct request *request, int fd)
 	}
 	if (r < 0) {
 		report.outcome = "failed";
+		worker_set_done(d);
 		reply_error(fd, r == -ENOENT ? "unknown-host" : "here-already", &e, NULL, reply_report(&report));
 		return 1;
 	}
 	r = migrate_source(&order, &report, &refusals, &e);
+	worker_set_done(d);
 	finish(fd, r, &report, &refusals, &e);
 	refusals_free(&refusals);
 	return r < 0;

@@ -188,8 +188,10 @@ static int loop_once(struct daemon *d)
 static int run(struct daemon *d, struct err *e)
 {
 	char address[CONN_ADDRESS_TEXT];
-	int r = open_signals(d, e);
+	int r = worker_init(d, e);
 
+	if (r >= 0)
+		r = open_signals(d, e);
 	if (r < 0)
 		return r;
 	r = open_sockets(d, e);

@@ -2,6 +2,7 @@
 /* worker.c - the processes that do the work: starting, remembering, reaping; see daemon.h */
 #include <errno.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -51,6 +52,17 @@ static void become_worker(const int *keep, size_t n_keep)
 	close_others(keep, n_keep);
 }
 
+int worker_init(struct daemon *d, struct err *e)
+{
+	d->done = mmap(NULL, WORKERS_MAX * sizeof(*d->done), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	return d->done == MAP_FAILED ? err_sys(e, -errno, "mmap") : 0;
+}
+
+void worker_set_done(const struct daemon *d)
+{
+	__atomic_store_n(&d->done[d->self], 1, __ATOMIC_RELEASE);
+}
+
 struct worker *worker_start(struct daemon *d, enum worker_kind kind, const int *keep, size_t n_keep, bool *ret_child, struct err *e)
 {
 	struct worker *w = NULL;
@@ -65,6 +77,8 @@ struct worker *worker_start(struct daemon *d, enum worker_kind kind, const int *
 		err_set(e, -EBUSY, "godwitd on %s runs %d workers already, its limit: wait until some have ended", d->config.name, WORKERS_MAX);
 		return NULL;
 	}
+	d->self = (size_t)(w - d->workers);
+	d->done[d->self] = 0;
 	pid = fork();
 	if (pid < 0) {
 		err_sys(e, -errno, "fork");
@@ -94,7 +108,8 @@ struct worker *worker_find_source(struct daemon *d, pid_t moving)
 	size_t i;
 
 	for (i = 0; i < WORKERS_MAX; i++)
-		if (d->workers[i].pid && d->workers[i].kind == WORKER_SOURCE && d->workers[i].moving == moving)
+		if (d->workers[i].pid && d->workers[i].kind == WORKER_SOURCE && d->workers[i].moving == moving &&
+		    !__atomic_load_n(&d->done[i], __ATOMIC_ACQUIRE))
 			return &d->workers[i];
 	return NULL;
 }
