@@ -280,11 +280,33 @@ int fsfile_changed(struct fsfile *f, bool *ret_changed, struct err *e)
 	mtime = st.st_mtim.tv_sec * 1000000000ll + st.st_mtim.tv_nsec;
 	ctime = st.st_ctim.tv_sec * 1000000000ll + st.st_ctim.tv_nsec;
 	*ret_changed = mtime != f->mtime_ns || ctime != f->ctime_ns || (uint64_t)st.st_size != f->size;
+	if (f->type == FSFILE_MEMFD) {
+		int fd = fsfile_read_fd(f, e), seals = fd < 0 ? fd : fcntl(fd, F_GET_SEALS);
+
+		if (fd < 0)
+			return fd;
+		*ret_changed = *ret_changed || (seals >= 0 && (uint32_t)seals != f->seals);
+		f->seals = seals >= 0 ? (uint32_t)seals : f->seals;
+	}
 	f->mtime_ns = mtime;
 	f->ctime_ns = ctime;
 	f->size = st.st_size;
 	f->mode = st.st_mode & 07777;
 	f->uid = st.st_uid;
 	f->gid = st.st_gid;
+	return 0;
+}
+
+int fsfile_update(struct fsfile *f, const struct fsfile *now, struct err *e)
+{
+	if (f->type != now->type || f->dev != now->dev || f->ino != now->ino || strcmp(f->path, now->path))
+		return err_set(e, -EBADMSG, "%s: the update is about another file (%s)", f->path, now->path);
+	f->size = now->size;
+	f->mode = now->mode;
+	f->uid = now->uid;
+	f->gid = now->gid;
+	f->mtime_ns = now->mtime_ns;
+	f->ctime_ns = now->ctime_ns;
+	f->seals = now->seals;
 	return 0;
 }

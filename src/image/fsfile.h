@@ -93,7 +93,10 @@ int fsfile_read_fd(struct fsfile *f, struct err *e);
  */
 int fsfile_content_next(struct fsfile *f, uint64_t offset, uint64_t max_len, uint64_t *ret_offset, uint64_t *ret_len, struct err *e);
 
-/* Inside the freeze: whether size, mtime or ctime differ from the table's; updates the table. Two system calls. */
+/*
+ * Inside the freeze: whether size, mtime, ctime or seals differ from the table's; updates the table. One or two system calls. The content of a file that
+ * changed, and its entry (encoded in a table of its own), have to be sent again: fsfile_update, fsfile_put, fsfile_finish.
+ */
 int fsfile_changed(struct fsfile *f, bool *ret_changed, struct err *e);
 
 enum fsfile_verdict { FSFILE_HAVE, FSFILE_STAND_IN, FSFILE_CREATE, FSFILE_TEMP, FSFILE_REFUSE, FSFILE_VERDICTS };
@@ -122,6 +125,8 @@ int fsfile_match(const struct fsfile *f, struct fsfile_answer *ret, struct refus
 /* Destination, when the offer has been accepted: makes the file for STAND_IN, CREATE and TEMP; answer->fd is open for reading and writing. */
 int fsfile_open_lacking(const struct fsfile *f, struct fsfile_answer *answer, struct err *e);
 int fsfile_put(const struct fsfile *f, const struct fsfile_answer *answer, uint64_t offset, const void *data, size_t len_bytes, struct err *e);
+/* Destination: takes over what fsfile_changed saw; `now` comes from a decoded table. */
+int fsfile_update(struct fsfile *f, const struct fsfile *now, struct err *e);
 /*
  * All content is there: size, mode, owner, times, seals. `f` has the source's last values. Afterwards answer->fd is what the process needs: read-only for
  * a stand-in that is a program (so that it can be executed), unchanged otherwise.

@@ -128,6 +128,12 @@ void vma_list_apply_answers(struct vma_list *l, const struct fsfile_answer *answ
 int vma_file_ranges(const struct vma_list *l, uint32_t file, struct range_list *ret, struct err *e);
 
 /*
+ * Source: the address ranges of a VMA_CONTENT_SHARED mapping that hold data. The page tables do not tell: pages of a shared object may be there without being
+ * mapped here. An object that is mapped twice yields its data for both mappings; putting a page that is there already is no error.
+ */
+int vma_shared_ranges(pid_t pid, const struct vma *v, struct range_list *ret, struct err *e);
+
+/*
  * An address where len_bytes (rounded up to pages) are free in both lists (b may be NULL), with a gap of 64 KiB on both sides, not in the growth of the
  * stack (1 GiB below it) or of the heap (64 GiB above brk, or what there is), nor where the kernel puts new mappings first. 0 when there is none.
  */

@@ -579,3 +579,36 @@ int vma_list_reread(pid_t pid, struct vma_list *old, bool exact, struct fsfile_t
 	*ret = list;
 	return 0;
 }
+
+int vma_shared_ranges(pid_t pid, const struct vma *v, struct range_list *ret, struct err *e)
+{
+	uint64_t at = v->offset, end = v->offset + (v->end - v->start);
+	struct range_list ranges = { 0 };
+	cleanup_close int fd = -1;
+	char link[80];
+
+	snprintf(link, sizeof(link), "/proc/%d/map_files/%llx-%llx", pid, (unsigned long long)v->start, (unsigned long long)v->end);
+	fd = open(link, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return err_sys(e, -errno, "%s", link);
+	while (at < end) {
+		off_t data = lseek(fd, at, SEEK_DATA), hole = data < 0 ? data : lseek(fd, data, SEEK_HOLE);
+		uint64_t from, to;
+
+		if (data < 0 && errno == ENXIO)
+			break;
+		if (data < 0 || hole < 0) {
+			range_list_free(&ranges);
+			return err_sys(e, -errno, "%s: looking for data", link);
+		}
+		from = PAGE_ALIGN_DOWN((uint64_t)data);
+		to = MIN(PAGE_ALIGN_UP((uint64_t)hole), end);
+		at = MAX((uint64_t)hole, at + 1);
+		if (from < to && range_list_add(&ranges, v->start + (from - v->offset), v->start + (to - v->offset)) < 0) {
+			range_list_free(&ranges);
+			return err_set(e, -ENOMEM, "no memory for ranges");
+		}
+	}
+	*ret = ranges;
+	return 0;
+}
