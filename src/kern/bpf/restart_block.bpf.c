@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * restart_block.bpf.c - a task iterator that writes each task's restart block, and until when it sleeps
+ *
+ * The restart block is where the kernel keeps the absolute end of an interrupted sleep (-ERESTART_RESTARTBLOCK); nothing in
+ * /proc shows it. Calls like epoll_wait have none, their end is in a struct hrtimer_sleeper on the kernel stack while the task sleeps: it is
+ * found by its task pointer, its function and its state. Struct definitions are the used parts; CO-RE finds the offsets at load time.
+ */
+#include <linux/bpf.h>
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+
+#include "../restart_record.h"
+
+#define CO_RE __attribute__((preserve_access_index))
+#define CHUNK_WORDS 32
+#define CHUNKS 8 /* sleepers were found up to 700 bytes from the stack pointer */
+#define TIMER_ENQUEUED 1
+
+char LICENSE[] SEC("license") = "GPL";
+
+
+
+struct upid {
+	int nr;
+} CO_RE;
+
+struct pid {
+	unsigned int level;
+	struct upid numbers[1];
+} CO_RE;
+
+struct restart_block {
+	long (*fn)(struct restart_block *);
+	union {
+		struct {
+			unsigned int *uaddr;
+			unsigned int val;
+			unsigned int flags;
+			unsigned int bitset;
+			unsigned long long time;
+		} futex;
+		struct {
+			int clockid;
+			void *rmtp;
+			unsigned long long expires;
+		} nanosleep;
+		struct {
+			void *ufds;
+			int nfds;
+			int has_timeout;
+			unsigned long tv_sec;
+			unsigned long tv_nsec;
+		} poll;
+	};
+} CO_RE;
+
+struct thread_struct {
+	unsigned long sp;
+} CO_RE;
+
+struct pt_regs {
+	unsigned long orig_ax;
+} CO_RE;
+
+struct task_struct {
+	struct restart_block restart_block;
+	struct pid *thread_pid;
+	unsigned long nvcsw;
+	struct thread_struct thread;
+} CO_RE;
+
+struct hrtimer_clock_base {
+	int clockid;
+} CO_RE;
+
+struct hrtimer {
+	long long _softexpires;
+	void *function;
+	struct hrtimer_clock_base *base;
+	unsigned char state;
+} CO_RE;
+
+struct hrtimer_sleeper {
+	struct hrtimer timer;
+	struct task_struct *task;
+} CO_RE;
+
+struct seq_file;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+} CO_RE;
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+} CO_RE;
+
+extern const void hrtimer_nanosleep_restart __ksym __weak;
+extern const void alarm_timer_nsleep_restart __ksym __weak;
+extern const void posix_cpu_nsleep_restart __ksym __weak;
+extern const void futex_wait_restart __ksym __weak;
+extern const void do_restart_poll __ksym __weak;
+extern const void do_no_restart_syscall __ksym __weak;
+extern const void hrtimer_wakeup __ksym __weak;
+
+static __always_inline unsigned int tid_of(struct task_struct *task)
+{
+	struct task_struct *me = (void *)bpf_get_current_task_btf();
+	unsigned int level = BPF_CORE_READ(me, thread_pid, level);
+	struct pid *pid = BPF_CORE_READ(task, thread_pid);
+	struct upid *numbers;
+	int nr = 0;
+
+	if (!pid || level > 32)
+		return 0;
+	numbers = (void *)((char *)pid + bpf_core_field_offset(struct pid, numbers));
+	bpf_probe_read_kernel(&nr, sizeof(nr), (char *)numbers + level * bpf_core_type_size(struct upid) +
+						       bpf_core_field_offset(struct upid, nr));
+	return (unsigned int)nr;
+}
+
+static __always_inline void read_block(struct task_struct *task, struct restart_record *r)
+{
+	struct restart_block *block = &task->restart_block;
+	unsigned long fn = (unsigned long)BPF_CORE_READ(task, restart_block.fn);
+
+	if (!fn || fn == (unsigned long)&do_no_restart_syscall) {
+		r->kind = RESTART_RECORD_NONE;
+	} else if (fn == (unsigned long)&hrtimer_nanosleep_restart || fn == (unsigned long)&alarm_timer_nsleep_restart ||
+		   fn == (unsigned long)&posix_cpu_nsleep_restart) {
+		r->kind = fn == (unsigned long)&posix_cpu_nsleep_restart ? RESTART_RECORD_CPU_SLEEP : RESTART_RECORD_SLEEP;
+		r->clock = BPF_CORE_READ(block, nanosleep.clockid);
+		r->pointer = (unsigned long)BPF_CORE_READ(block, nanosleep.rmtp);
+		r->expires = BPF_CORE_READ(block, nanosleep.expires);
+	} else if (fn == (unsigned long)&futex_wait_restart) {
+		r->kind = RESTART_RECORD_FUTEX;
+		r->pointer = (unsigned long)BPF_CORE_READ(block, futex.uaddr);
+		r->value = BPF_CORE_READ(block, futex.val);
+		r->flags = BPF_CORE_READ(block, futex.flags);
+		r->bitset = BPF_CORE_READ(block, futex.bitset);
+		r->expires = BPF_CORE_READ(block, futex.time);
+	} else if (fn == (unsigned long)&do_restart_poll) {
+		r->kind = RESTART_RECORD_POLL;
+		r->pointer = (unsigned long)BPF_CORE_READ(block, poll.ufds);
+		r->value = BPF_CORE_READ(block, poll.nfds);
+		r->flags = BPF_CORE_READ(block, poll.has_timeout);
+		r->expires = BPF_CORE_READ(block, poll.tv_sec) * 1000000000ull + BPF_CORE_READ(block, poll.tv_nsec);
+	} else {
+		r->kind = RESTART_RECORD_UNKNOWN;
+	}
+}
+
+static __always_inline int check_sleeper(unsigned long at, struct restart_record *r)
+{
+	struct hrtimer_sleeper *s = (void *)(at - bpf_core_field_offset(struct hrtimer_sleeper, task));
+
+	if (BPF_CORE_READ(s, timer.state) != TIMER_ENQUEUED)
+		return 0;
+	if (&hrtimer_wakeup && (unsigned long)BPF_CORE_READ(s, timer.function) != (unsigned long)&hrtimer_wakeup)
+		return 0;
+	r->has_timer = 1;
+	r->timer_expires = BPF_CORE_READ(s, timer._softexpires);
+	r->timer_clock = BPF_CORE_READ(s, timer.base, clockid);
+	return 1;
+}
+
+static __always_inline void find_sleeper(struct task_struct *task, struct restart_record *r)
+{
+	unsigned long words[CHUNK_WORDS], sp = BPF_CORE_READ(task, thread.sp), me = (unsigned long)task;
+
+	for (int chunk = 0; chunk < CHUNKS; chunk++) {
+		unsigned long from = sp + chunk * sizeof(words);
+
+		if (bpf_probe_read_kernel(words, sizeof(words), (void *)from) < 0)
+			return;
+		for (int i = 0; i < CHUNK_WORDS; i++)
+			if (words[i] == me && check_sleeper(from + i * sizeof(words[0]), r))
+				return;
+	}
+}
+
+SEC("iter/task")
+int read_restart(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct restart_record r = {};
+	struct pt_regs *regs;
+
+	if (!task)
+		return 0;
+	r.tid = tid_of(task);
+	r.switches = task->nvcsw;
+	regs = (void *)bpf_task_pt_regs(task);
+	r.nr = regs ? (long)regs->orig_ax : -1;
+	read_block(task, &r);
+	find_sleeper(task, &r);
+	bpf_seq_write(ctx->meta->seq, &r, sizeof(r));
+	return 0;
+}

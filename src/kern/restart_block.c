@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* restart_block.c - loads and reads the task iterator; see restart_block.h and bpf/restart_block.bpf.c */
+#include "kern/restart_block.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+
+#include "base/util.h"
+#include "kern/restart_block.skel.h"
+
+struct restart_reader {
+	struct restart_block_bpf *bpf;
+};
+
+struct restart_watch {
+	int link_fd;
+	int next_fd; /* an iteration made beforehand, so that a read in the freeze is a read; -1: none */
+};
+
+static int quiet(enum libbpf_print_level level, const char *format, va_list ap)
+{
+	(void)level;
+	(void)format;
+	(void)ap;
+	return 0;
+}
+
+int restart_reader_load(struct restart_reader **ret_reader, struct err *e)
+{
+	struct restart_reader *reader = calloc(1, sizeof(*reader));
+	libbpf_print_fn_t print;
+	int code;
+
+	if (!reader)
+		return err_sys(e, -ENOMEM, "BPF iterator");
+	print = libbpf_set_print(quiet);
+	reader->bpf = restart_block_bpf__open_and_load();
+	code = -errno;
+	libbpf_set_print(print);
+	if (!reader->bpf) {
+		free(reader);
+		return err_sys(e, code, "loading the BPF iterator that reads restart blocks");
+	}
+	*ret_reader = reader;
+	return 0;
+}
+
+void restart_reader_free(struct restart_reader *reader)
+{
+	if (!reader)
+		return;
+	restart_block_bpf__destroy(reader->bpf);
+	free(reader);
+}
+
+int restart_watch_open(const struct restart_reader *reader, pid_t pid, struct restart_watch **ret_watch, struct err *e)
+{
+	union bpf_iter_link_info info = { .task.pid = (uint32_t)pid };
+	LIBBPF_OPTS(bpf_link_create_opts, opts, .iter_info = &info, .iter_info_len = sizeof(info));
+	int link_fd = bpf_link_create(bpf_program__fd(reader->bpf->progs.read_restart), 0, BPF_TRACE_ITER, &opts);
+	struct restart_watch *watch;
+
+	if (link_fd < 0)
+		return err_sys(e, link_fd, "process %d: attaching the BPF iterator", pid);
+	watch = calloc(1, sizeof(*watch));
+	if (!watch) {
+		close(link_fd);
+		return err_sys(e, -ENOMEM, "BPF iterator");
+	}
+	watch->link_fd = link_fd;
+	watch->next_fd = bpf_iter_create(link_fd);
+	*ret_watch = watch;
+	return 0;
+}
+
+void restart_watch_close(struct restart_watch *watch)
+{
+	if (!watch)
+		return;
+	close_fdp(&watch->next_fd);
+	close_fdp(&watch->link_fd);
+	free(watch);
+}
+
+int restart_watch_read(struct restart_watch *watch, struct restart_record *ret_records, size_t max, struct err *e)
+{
+	cleanup_close int fd = watch->next_fd >= 0 ? watch->next_fd : bpf_iter_create(watch->link_fd);
+	size_t len = 0;
+	ssize_t n;
+
+	if (fd < 0)
+		return err_sys(e, fd, "BPF iterator");
+	watch->next_fd = -1;
+	while (len < max * sizeof(*ret_records)) {
+		n = read(fd, (char *)ret_records + len, max * sizeof(*ret_records) - len);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_sys(e, -errno, "BPF iterator");
+		if (n == 0)
+			break;
+		len += (size_t)n;
+	}
+	return (int)(len / sizeof(*ret_records));
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* restart_record.h - what the BPF program writes for each thread; shared by it and restart_block.c, so it includes nothing */
+#ifndef GODWIT_KERN_RESTART_RECORD_H
+#define GODWIT_KERN_RESTART_RECORD_H
+
+enum restart_record_kind {
+	RESTART_RECORD_NONE,      /* the restart block is not armed */
+	RESTART_RECORD_SLEEP,     /* nanosleep, clock_nanosleep: expires, clock, pointer (rmtp) */
+	RESTART_RECORD_CPU_SLEEP, /* the same on a CPU clock */
+	RESTART_RECORD_FUTEX,     /* expires, pointer (uaddr), value, flags, bitset */
+	RESTART_RECORD_POLL,      /* expires, pointer (ufds), value (nfds), flags: has a timeout */
+	RESTART_RECORD_UNKNOWN,
+};
+
+/* Times are nanoseconds of the host's clock, without the offset of a time namespace. Only right for a task that does not run. */
+struct restart_record {
+	unsigned int tid;  /* as the reader sees it */
+	unsigned int kind;
+	unsigned long long expires;
+	int clock;
+	unsigned int value;
+	unsigned long long pointer;
+	unsigned int flags;
+	unsigned int bitset;
+	unsigned long long switches; /* voluntary context switches so far */
+	long long nr;                /* system call, -1: none */
+	unsigned int has_timer;      /* the task sleeps until: */
+	int timer_clock;
+	unsigned long long timer_expires;
+};
+
+#endif
