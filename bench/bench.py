@@ -130,6 +130,9 @@ class Bench:
         self.options, self.table, self.raw = options, Table(), {}
         self.runs = options.runs or (3 if options.quick else 10)
         self.sizes = [16, 256] if options.quick else [16, 256, 1024, 4096]
+        self.load = os.getloadavg()[0]
+        if self.load > 0.7:
+            print(f"note: the load average is {self.load:.1f}; other work on this machine shows in every figure")
         self.big = 256 if options.quick else 1024
 
     def series(self, name, make, strategy, runs=None, bare=None, settle_s=0.6):
@@ -311,7 +314,7 @@ class Bench:
     def write(self, path):
         with open(path, "w", encoding="utf-8") as f:
             json.dump({"date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "kernel": platform.release(), "cores": os.cpu_count(),
-                       "runs": self.runs, "quick": self.options.quick, "figures": self.table.rows, "failures": self.table.failures,
+                       "runs": self.runs, "load_average_before": self.load, "quick": self.options.quick, "figures": self.table.rows, "failures": self.table.failures,
                        "raw": self.raw}, f, indent=1)
             f.write("\n")
 
