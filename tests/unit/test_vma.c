@@ -10,8 +10,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/ipc.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -442,6 +445,204 @@ static void test_sync_keeps_pages(void **state)
 	free(source);
 }
 
+static bool refused(const struct refusals *r, const char *code)
+{
+	for (size_t i = 0; i < r->n; i++)
+		if (!strcmp(r->v[i].code, code) && r->v[i].thing[0] && r->v[i].cause[0] && r->v[i].way_out[0])
+			return true;
+	return false;
+}
+
+static int aio_works, uring_works, perf_works, secret_works, seal_works, sysv_works, uffd_works, huge_works;
+
+/* Everything that cannot move; what this kernel does not have is left out. */
+static void refused_layout(void)
+{
+	struct { uint64_t api, features, ioctls; } uffd_api = { 0xaa, 0, 0 };
+	struct { uint64_t start, len, mode, ioctls; } uffd_register = { 0 };
+	unsigned char uring[256] = { 0 }, perf[128] = { 0 };
+	unsigned long aio = 0;
+	int fd;
+
+	perf[0] = 1; /* PERF_TYPE_SOFTWARE */
+	perf[4] = sizeof(perf);
+	aio_works = syscall(SYS_io_setup, 8, &aio) == 0;
+	fd = syscall(425, 8, uring);
+	uring_works = fd >= 0 && mmap(NULL, 4096, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0) != MAP_FAILED;
+	fd = syscall(SYS_perf_event_open, perf, 0, -1, -1, 0);
+	perf_works = fd >= 0 && mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) != MAP_FAILED;
+	fd = syscall(447, 0);
+	secret_works = fd >= 0 && ftruncate(fd, 4096) == 0 && mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0) != MAP_FAILED;
+	seal_works = syscall(462, mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), 4096, 0) == 0;
+	fd = shmget(IPC_PRIVATE, 4096, 0600);
+	sysv_works = fd >= 0 && shmat(fd, NULL, 0) != (void *)-1;
+	shmctl(fd, IPC_RMID, NULL);
+	huge_works = mmap(NULL, 2 << 20, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_NORESERVE, -1, 0) != MAP_FAILED;
+	fd = syscall(SYS_userfaultfd, 0);
+	uffd_register.start = (uintptr_t)mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uffd_register.len = 4096;
+	uffd_register.mode = 1;
+	uffd_works = fd >= 0 && ioctl(fd, 0xc018aa3f, &uffd_api) == 0 && ioctl(fd, 0xc020aa00, &uffd_register) == 0;
+}
+
+static int *shared_flags;
+
+static void refused_layout_reported(void)
+{
+	refused_layout();
+	int flags[] = { aio_works, uring_works, perf_works, secret_works, seal_works, sysv_works, uffd_works, huge_works };
+
+	memcpy(shared_flags, flags, sizeof(flags));
+}
+
+static void test_refusals(void **state)
+{
+	static const char *const codes[] = { "vma.aio", "vma.io-uring", "vma.perf", "vma.secretmem", "vma.sealed", "vma.sysv", "vma.userfaultfd",
+					     "vma.hugetlb" };
+	struct fsfile_table files = { 0 };
+	struct refusals refusals = { 0 };
+	struct vma_list list = { 0 };
+	struct err e = ERR_INIT;
+	pid_t pid;
+
+	shared_flags = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	pid = start_child(refused_layout_reported);
+	MUST_OK(vma_list_read(pid, &files, &refusals, &list, &e));
+	assert_false(list.complete);
+	for (size_t i = 0; i < ARRAY_SIZE(codes); i++) {
+		if (!shared_flags[i])
+			print_message("this kernel does not let a program have %s\n", codes[i]);
+		else if (!refused(&refusals, codes[i]))
+			fail_msg("%s was not refused: %s", codes[i], refusals_text(&refusals));
+	}
+	/* the flags themselves are shared with this test */
+	assert_true(refused(&refusals, "vma.shared-elsewhere"));
+	end_child(pid);
+	vma_list_free(&list);
+	fsfile_table_free(&files);
+	refusals_free(&refusals);
+	munmap(shared_flags, 4096);
+}
+
+/* The vdso goes to a place that overlaps the one it is at. */
+static void test_vdso_overlap(void **state)
+{
+	struct batch *source = calloc(1, sizeof(*source));
+	struct fsfile_table files = { 0 };
+	struct refusals refusals = { 0 };
+	struct vma_list own = { 0 }, moved = { 0 }, now = { 0 };
+	struct err e = ERR_INIT;
+
+	fake_skeleton_start(source, 0x20000000000);
+	MUST(remote_do(source, &e, "getpid", SYS_getpid) == source->pid);
+	MUST_OK(vma_list_read(source->pid, &files, &refusals, &own, &e));
+	vma_plan_empty(source, &own, NULL);
+	MUST_OK(batch_run(source, &e));
+	batch_reset(source);
+	for (int64_t shift = -3; shift <= 3; shift++) {
+		vma_list_free(&own);
+		vma_list_free(&moved);
+		MUST_OK(vma_list_read(source->pid, &files, &refusals, &own, &e));
+		assert_int_equal(own.n, 3);
+		for (size_t i = 0; i < own.n; i++) {
+			struct vma v = own.v[i];
+
+			v.start += shift * 4096;
+			v.end += shift * 4096;
+			MUST(vma_list_append(&moved, &v) == 0);
+		}
+		MUST_OK(vdso_plan_move(source, &moved, &own, &e));
+		MUST_OK(batch_run(source, &e));
+		batch_reset(source);
+		MUST_OK(vma_list_read(source->pid, &files, &refusals, &now, &e));
+		assert_int_equal(now.n, 3);
+		for (size_t i = 0; i < now.n; i++)
+			assert_int_equal(now.v[i].start, moved.v[i].start);
+		vma_list_free(&now);
+	}
+	vma_list_free(&own);
+	vma_list_free(&moved);
+	fsfile_table_free(&files);
+	fake_skeleton_end(source);
+	free(source);
+}
+
+static void shared_layout(void)
+{
+	char *p = region(64, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS);
+	int memfd = memfd_create("twice", 0);
+
+	p[5 * 4096] = 1;
+	p[6 * 4096] = 1;
+	p[63 * 4096] = 1;
+	MUST(madvise(p, 64 * 4096, MADV_DONTNEED) == 0); /* no page table entries left */
+	MUST(ftruncate(memfd, 10 * 4096) == 0);
+	p = mmap((void *)0x30000000000, 8 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE, memfd, 0);
+	MUST(p != MAP_FAILED && mmap((void *)0x30000100000, 4 * 4096, PROT_READ, MAP_SHARED | MAP_FIXED_NOREPLACE, memfd, 4096) != MAP_FAILED);
+	p[2 * 4096] = 1;
+}
+
+static void test_shared_ranges(void **state)
+{
+	pid_t pid = start_child(shared_layout);
+	struct range_list ranges = { 0 };
+	struct fsfile_table files = { 0 };
+	struct refusals refusals = { 0 };
+	struct vma_list list = { 0 };
+	struct err e = ERR_INIT;
+	const struct vma *v;
+
+	MUST_OK(vma_list_read(pid, &files, &refusals, &list, &e));
+	for (size_t i = 0; i < list.n; i++) {
+		v = &list.v[i];
+		if (v->kind != VMA_SHARED_ANON || v->end - v->start != 64 * 4096)
+			continue;
+		MUST_OK(vma_shared_ranges(pid, v, &ranges, &e));
+		assert_int_equal(ranges.n, 2);
+		assert_int_equal(ranges.v[0].start, v->start + 5 * 4096);
+		assert_int_equal(ranges.v[0].end, v->start + 7 * 4096);
+		assert_int_equal(ranges.v[1].start, v->start + 63 * 4096);
+		range_list_free(&ranges);
+	}
+	v = vma_find(&list, 0x30000101000);
+	assert_non_null(v);
+	assert_int_equal(v->content, VMA_CONTENT_SHARED);
+	assert_int_equal(v->file, vma_find(&list, 0x30000000000)->file);
+	MUST_OK(vma_shared_ranges(pid, v, &ranges, &e));
+	assert_int_equal(ranges.n, 1);
+	assert_int_equal(ranges.v[0].start, 0x30000101000);
+	range_list_free(&ranges);
+	MUST_OK(vma_file_ranges(&list, v->file, &ranges, &e));
+	assert_int_equal(ranges.n, 1);
+	assert_int_equal(ranges.v[0].end, 8 * 4096);
+	range_list_free(&ranges);
+	end_child(pid);
+	vma_list_free(&list);
+	fsfile_table_free(&files);
+	refusals_free(&refusals);
+}
+
+/* The scratch's place leaves the stack and the heap their room. */
+static void test_find_free(void **state)
+{
+	struct vma_list a = { 0 }, b = { 0 };
+	struct vma v = { .start = 0x6fff80000000, .end = 0x700000000000 };
+	struct vma stack = { .start = 0x6fff00000000, .end = 0x6fff00001000, .bits = VMA_GROWSDOWN };
+	uint64_t at;
+
+	at = vma_find_free(&a, NULL, 1);
+	assert_int_equal(at % 4096, 0);
+	assert_in_range(at, 0x600000000000, 0x700000000000);
+	MUST(vma_list_append(&a, &v) == 0);
+	at = vma_find_free(&b, &a, 1 << 20);
+	assert_true(at + (1 << 20) < v.start && at > v.start - (1 << 24));
+	MUST(vma_list_append(&b, &stack) == 0);
+	at = vma_find_free(&a, &b, 4ull << 30);
+	assert_true(at + (4ull << 30) <= stack.start - (1 << 30));
+	vma_list_free(&a);
+	vma_list_free(&b);
+}
+
 /* Starts a real program that prints a line or listens when it is ready; its layout is taken once it stands still. */
 static pid_t start_program(char *const argv[])
 {
@@ -538,6 +739,10 @@ int main(void)
 		cmocka_unit_test(test_odd_layout),
 		cmocka_unit_test(test_sync),
 		cmocka_unit_test(test_sync_keeps_pages),
+		cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_vdso_overlap),
+		cmocka_unit_test(test_shared_ranges),
+		cmocka_unit_test(test_find_free),
 		cmocka_unit_test(test_python),
 		cmocka_unit_test(test_node),
 		cmocka_unit_test(test_redis),
