@@ -450,7 +450,7 @@ static int b_pause(void)
 	sigaddset(&set, SIGUSR1);
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 	err = ended(pause(), -1, EINTR);
-	return err ?: usr1_seen == 1 ? 0 : -1;
+	return err ?: usr1_seen ? 0 : -1;
 }
 
 static int b_sigsuspend(void)
