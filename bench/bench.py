@@ -36,6 +36,10 @@ def median(values):
     return (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
 
 
+def number(x):
+    return f"{x:,.0f}" if abs(x) >= 100 else f"{x:.1f}" if abs(x) >= 10 else f"{x:.2f}".rstrip("0").rstrip(".")
+
+
 class Table:
     """Figures with their targets, printed as they come."""
 
@@ -45,7 +49,7 @@ class Table:
 
     def heading(self, text):
         print(f"\n{text}", flush=True)
-        print(f"  {'':<46} {'median':>10} {'range':>21} {'p99':>10}   target", flush=True)
+        print(f"  {'':<46} {'median':>8} {'':<6}{'range':>18} {'p99':>9}   target", flush=True)
 
     def paint(self, code, text):
         return f"\033[{code}m{text}\033[0m" if self.color else text
@@ -58,9 +62,9 @@ class Table:
         m = median(values)
         judged = figure if figure is not None else m
         passed = None if holds is None else bool(holds(judged))
-        text = f"{min(values):,.4g} to {max(values):,.4g}"
+        text = f"{number(min(values))} to {number(max(values))}"
         verdict = "" if passed is None else self.paint("32", "pass") if passed else self.paint("31;1", "MISS")
-        print(f"  {name:<46} {m:>7,.4g} {unit:<5}{text:>18} {quantile(values, 0.99):>10,.4g}   {target or '(reported)'}  {verdict}", flush=True)
+        print(f"  {name:<46} {number(m):>8} {unit:<6}{text:>18} {number(quantile(values, 0.99)):>9}   {target or '(reported)'}  {verdict}", flush=True)
         self.rows.append({"name": name, "unit": unit, "median": m, "min": min(values), "max": max(values), "p99": quantile(values, 0.99),
                           "target": target, "pass": passed, "judged": judged, "values": values})
         return m
