@@ -10,7 +10,7 @@
 
 #include "base/util.h"
 
-#define EPOLL_FD_MAX (1u << 30)
+#define EPOLL_FD_MAX (1u << 20)
 
 static bool watches(const struct fd_look *look, int held, uint32_t tfd, uint32_t nth)
 {
@@ -72,7 +72,7 @@ int epoll_capture(const struct fd_look *look, Gw__FdDesc *d, const struct fd_res
 		Gw__FdEpollItem *item;
 		int desc;
 
-		if (sscanf(line, "tfd: %u events: %x data: %lx pos:%*d ino:%lx", &fd, &events, &data, &ino) != 4 || fd > EPOLL_FD_MAX)
+		if (sscanf(line, "tfd: %u events: %x data: %lx pos:%*d ino:%lx", &fd, &events, &data, &ino) != 4 || fd >= EPOLL_FD_MAX)
 			continue;
 		if (d->n_items >= EPOLL_ITEMS_MAX)
 			return err_set(e, -E2BIG, "fd %d: epoll set of more than %u entries", look->fd, EPOLL_ITEMS_MAX);
@@ -97,7 +97,7 @@ int epoll_validate(const Gw__FdDesc *d, size_t n_descs, struct err *e)
 	if (d->n_items > EPOLL_ITEMS_MAX)
 		return err_set(e, -EPROTO, "epoll set of %zu entries", d->n_items);
 	for (size_t i = 0; i < d->n_items; i++)
-		if (d->items[i]->desc >= n_descs || d->items[i]->fd > INT32_MAX)
+		if (d->items[i]->desc >= n_descs || d->items[i]->fd >= EPOLL_FD_MAX)
 			return err_set(e, -EPROTO, "epoll entry out of range");
 	return 0;
 }

@@ -70,20 +70,30 @@ static int use_take_lowest(struct number_use *u)
 	return (int)fd;
 }
 
+static void use_table(struct number_use *u, const Gw__FdTable *t)
+{
+	for (size_t i = 0; i < t->n_slot_fd; i++)
+		use_set(u, (int)t->slot_fd[i], true);
+	/* Entries of epoll sets may need a number for a moment that is not open. */
+	for (size_t i = 0; i < t->n_descs; i++)
+		for (size_t j = 0; j < t->descs[i]->n_items; j++)
+			use_set(u, (int)t->descs[i]->items[j]->fd, true);
+}
+
 /* The lowest number that neither table uses (b may be NULL), and that is not `except`. */
 static int spare_number(const Gw__FdTable *a, const Gw__FdTable *b, int except)
 {
-	size_t i = 0, j = 0;
+	struct number_use use = { 0 };
+	int spare;
 
-	for (uint32_t fd = 0;; fd++) {
-		while (i < a->n_slot_fd && a->slot_fd[i] < fd)
-			i++;
-		while (b && j < b->n_slot_fd && b->slot_fd[j] < fd)
-			j++;
-		if ((i < a->n_slot_fd && a->slot_fd[i] == fd) || (b && j < b->n_slot_fd && b->slot_fd[j] == fd) || (int)fd == except)
-			continue;
-		return (int)fd;
-	}
+	use_table(&use, a);
+	if (b)
+		use_table(&use, b);
+	if (except >= 0)
+		use_set(&use, except, true);
+	spare = use_take_lowest(&use);
+	free(use.used);
+	return spare;
 }
 
 static int send_descriptors(int socket_fd, const int *fds, uint32_t n, struct err *e)

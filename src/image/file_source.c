@@ -114,6 +114,36 @@ static void capture_pipe_end(struct capture *c, const struct fd_look *look, Gw__
 	fd_append(&t->msg->pipes, &t->msg->n_pipes, p);
 }
 
+bool fdtable_same_kind(const Gw__FdDesc *d, int fd)
+{
+	char path[64], link[64], what[32];
+	ssize_t len;
+
+	switch (d->kind) {
+	case GW__FD_KIND__FD_SOCKET:
+		return socket_listen_same(d, fd);
+	case GW__FD_KIND__FD_EVENTFD:
+		strcpy(what, "anon_inode:[eventfd]");
+		break;
+	case GW__FD_KIND__FD_EPOLL:
+		strcpy(what, "anon_inode:[eventpoll]");
+		break;
+	case GW__FD_KIND__FD_TIMERFD:
+		strcpy(what, "anon_inode:[timerfd]");
+		break;
+	case GW__FD_KIND__FD_SIGNALFD:
+		strcpy(what, "anon_inode:[signalfd]");
+		break;
+	default:
+		/* A file is what its inode says. */
+		return true;
+	}
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	len = readlink(path, link, sizeof(link) - 1);
+	link[len < 0 ? 0 : len] = '\0';
+	return !strcmp(link, what);
+}
+
 /* First look at a description: its kind, and what never changes. */
 static int capture_static(struct capture *c, struct fd_look *look, Gw__FdDesc *d, struct err *e)
 {
@@ -133,11 +163,23 @@ static int capture_static(struct capture *c, struct fd_look *look, Gw__FdDesc *d
 	case GW__FD_KIND__FD_PIPE:
 		capture_pipe_end(c, look, d);
 		return 0;
-	case GW__FD_KIND__FD_SOCKET:
-		return socket_listen_capture(look, d, c->refusals, e);
 	default:
 		return 0;
 	}
+}
+
+/* An eventfd or timerfd that took the place of one of another mode. It could be sent as a new one; it is rare enough to ask for another attempt. */
+static int check_mode(const struct fd_look *look, const Gw__FdDesc *d, struct err *e)
+{
+	uint64_t value = 0;
+
+	if (d->kind == GW__FD_KIND__FD_EVENTFD)
+		return fdinfo_u64(look->info, "eventfd-semaphore", 10, &value) && (value != 0) != d->semaphore ?
+			err_set(e, -EAGAIN, "fd %d: replaced by an eventfd of another mode during the migration; try again", look->fd) : 0;
+	if (d->kind == GW__FD_KIND__FD_TIMERFD)
+		return fdinfo_u64(look->info, "clockid", 10, &value) && d->timer && value != d->timer->clock ?
+			err_set(e, -EAGAIN, "fd %d: replaced by a timerfd of another clock during the migration; try again", look->fd) : 0;
+	return 0;
 }
 
 /* What changes while a description lives, and is shown by fdinfo or by its kind's own call. */
@@ -153,7 +195,7 @@ static int capture_dynamic(struct capture *c, const struct fd_look *look, Gw__Fd
 	case GW__FD_KIND__FD_EPOLL:
 		return text_changed || c->table_changed ? capture_epoll(c, look, d, e) : 0;
 	case GW__FD_KIND__FD_SOCKET:
-		return socket_listen_recheck(look, d, c->refusals);
+		return d->socket ? socket_listen_recheck(look, d, c->refusals) : socket_listen_capture(look, d, c->refusals, e);
 	default:
 		return 0;
 	}
@@ -199,6 +241,8 @@ static int capture_desc(struct capture *c, uint32_t i, struct err *e)
 			held->known = true;
 	} else {
 		look.link = d->path;
+		if (r == 0 && held->changed)
+			r = check_mode(&look, d, e);
 	}
 	if (r == 0 && !fd_capture_owner(&look, d, c->refusals))
 		r = FD_REFUSED;
@@ -257,7 +301,8 @@ static int capture_pipes(struct capture *c, struct err *e)
 
 	find_ends(t, ends);
 	for (size_t i = 0; i < n; i++) {
-		holders[i].ino = t->pipe_ids[i].ino;
+		/* Inode 0: nobody has that. Looked for once; later ones could only come from the process itself. */
+		holders[i].ino = t->pipe_ids[i].scanned ? 0 : t->pipe_ids[i].ino;
 		n_new += !t->pipe_ids[i].scanned;
 	}
 	if (n_new)
@@ -377,7 +422,7 @@ static int number_of(const void *arg, uint32_t desc)
 {
 	const struct fdtable *t = arg;
 
-	return t->held[desc].fd < 0 ? -1 : t->seen[t->held[desc].slot].fd;
+	return t->held[desc].closed ? -1 : t->seen[t->held[desc].slot].fd;
 }
 
 void fdtable_plan_release_locks(const struct fdtable *t, struct batch *b)

@@ -8,12 +8,13 @@
 
 /* The worker's view of one open file description. */
 struct fd_held {
-	int fd;            /* the duplicate; -1 when the process has closed it */
+	int fd;            /* the duplicate; -1 between captures */
 	uint64_t dev, ino;
 	uint32_t uses;     /* slots that refer to it */
 	uint32_t slot;     /* index into seen of one of them */
 	bool known;        /* its kind has been found out */
 	bool refused;
+	bool closed;       /* the process has closed it; FD_CLOSED in the image */
 	bool changed;      /* the text of its fdinfo changed */
 };
 
@@ -35,5 +36,11 @@ struct fd_pipe_id {
 
 /* Captures or refreshes the descriptions that file.c found, the pipes and the locks. table_changed: some number or description is not what it was. */
 int fdtable_capture_contents(struct fdtable *t, bool table_changed, struct fsfile_table *files, struct refusals *refusals, struct err *e);
+
+/*
+ * Whether the description held at fd, on the same file as d's, is of d's kind with all that only its creation decides. Sockets: whether address, options and
+ * backlog are those captured.
+ */
+bool fdtable_same_kind(const Gw__FdDesc *d, int fd);
 
 #endif

@@ -236,7 +236,8 @@ static void capture_backlog(const struct fd_look *look, Gw__FdSocket *s)
 
 	if (s->family == AF_UNIX) {
 		backlog = unix_backlog(look->st->st_ino);
-		s->backlog = backlog < 0 ? SOMAXCONN : (uint32_t)backlog;
+		if (backlog >= 0)
+			s->backlog = (uint32_t)backlog;
 	} else if (getsockopt(look->held, IPPROTO_TCP, TCP_INFO, &info, &len) == 0) {
 		/* Of a listener: the greatest length of its accept queue. */
 		s->backlog = info.tcpi_sacked;
@@ -262,28 +263,12 @@ static bool can_carry(const struct fd_look *look, const Gw__FdSocket *s)
 	return !state || !strcmp(state, "CLOSE");
 }
 
-int socket_listen_capture(const struct fd_look *look, Gw__FdDesc *d, struct refusals *refusals, struct err *e)
+/* All that is carried, of a socket whose family, type and protocol are known. */
+static int capture_state(const struct fd_look *look, Gw__FdSocket *s, struct err *e)
 {
 	struct sockaddr_storage local = { 0 };
 	socklen_t len = sizeof(local);
-	Gw__FdSocket *s;
 
-	if (!d->socket) {
-		d->socket = fd_alloc(sizeof(*d->socket));
-		gw__fd_socket__init(d->socket);
-	}
-	s = d->socket;
-	s->family = (uint32_t)get_int(look->held, SOL_SOCKET, SO_DOMAIN);
-	s->type = (uint32_t)get_int(look->held, SOL_SOCKET, SO_TYPE);
-	s->protocol = (uint32_t)get_int(look->held, SOL_SOCKET, SO_PROTOCOL);
-	s->listening = get_int(look->held, SOL_SOCKET, SO_ACCEPTCONN) == 1;
-	if (!can_carry(look, s))
-		return refuse_connected(look, s, refusals);
-	if (!same_net_namespace(look->held)) {
-		refusals_add(refusals, "fd.socket.namespace", "sockets of another network namespace cannot move yet", "run it in the host's network namespace",
-			"fd %d (%s)", look->fd, protocol_name(s));
-		return FD_REFUSED;
-	}
 	if (getsockname(look->held, (void *)&local, &len) < 0)
 		return err_sys(e, -errno, "fd %d: getsockname", look->fd);
 	/* Not bound: port 0, or a unix address of the family alone. */
@@ -294,10 +279,69 @@ int socket_listen_capture(const struct fd_look *look, Gw__FdDesc *d, struct refu
 	}
 	if (s->listening)
 		capture_backlog(look, s);
-	if (s->family == AF_UNIX && capture_unix_file(look, s, refusals) != 0)
-		return FD_REFUSED;
 	capture_options(look->held, s);
-	return socket_listen_recheck(look, d, refusals);
+	return 0;
+}
+
+static Gw__FdSocket *new_socket(int fd)
+{
+	Gw__FdSocket *s = fd_alloc(sizeof(*s));
+
+	gw__fd_socket__init(s);
+	s->family = (uint32_t)get_int(fd, SOL_SOCKET, SO_DOMAIN);
+	s->type = (uint32_t)get_int(fd, SOL_SOCKET, SO_TYPE);
+	s->protocol = (uint32_t)get_int(fd, SOL_SOCKET, SO_PROTOCOL);
+	s->listening = get_int(fd, SOL_SOCKET, SO_ACCEPTCONN) == 1;
+	return s;
+}
+
+int socket_listen_capture(const struct fd_look *look, Gw__FdDesc *d, struct refusals *refusals, struct err *e)
+{
+	Gw__FdSocket *s = d->socket = new_socket(look->held);
+	int r;
+
+	s->backlog = s->listening ? SOMAXCONN : 0;
+	if (!can_carry(look, s))
+		return refuse_connected(look, s, refusals);
+	if (!same_net_namespace(look->held)) {
+		refusals_add(refusals, "fd.socket.namespace", "sockets of another network namespace cannot move yet", "run it in the host's network namespace",
+			"fd %d (%s)", look->fd, protocol_name(s));
+		return FD_REFUSED;
+	}
+	r = capture_state(look, s, e);
+	if (r == 0 && s->family == AF_UNIX)
+		r = capture_unix_file(look, s, refusals);
+	return r ? r : socket_listen_recheck(look, d, refusals);
+}
+
+bool socket_listen_same(const Gw__FdDesc *d, int fd)
+{
+	struct stat st;
+	struct fd_look look = { .fd = fd, .held = fd, .st = &st };
+	Gw__FdSocket *now;
+	bool same = false;
+
+	if (!d->socket || fstat(fd, &st) < 0)
+		return false;
+	now = new_socket(fd);
+	/* Mode and owner of a unix socket's file are left as captured. */
+	now->backlog = d->socket->listening ? d->socket->backlog : 0;
+	now->mode = d->socket->mode;
+	now->uid = d->socket->uid;
+	now->gid = d->socket->gid;
+	if (capture_state(&look, now, NULL) == 0) {
+		size_t len = gw__fd_socket__get_packed_size(now);
+		cleanup_free uint8_t *a = fd_alloc(len), *b = fd_alloc(len);
+
+		same = len == gw__fd_socket__get_packed_size(d->socket);
+		if (same) {
+			gw__fd_socket__pack(now, a);
+			gw__fd_socket__pack(d->socket, b);
+			same = !memcmp(a, b, len);
+		}
+	}
+	gw__fd_socket__free_unpacked(now, NULL);
+	return same && can_carry(&look, d->socket);
 }
 
 static int validate_local(const Gw__FdSocket *s, struct err *e)

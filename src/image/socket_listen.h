@@ -12,12 +12,12 @@
 #include "image/file_look.h"
 #include "image/refuse.h"
 
-/*
- * Fills d->socket (a message allocated when NULL), or adds a refusal and returns FD_REFUSED.
- */
+/* Fills d->socket, or adds a refusal and returns FD_REFUSED. */
 int socket_listen_capture(const struct fd_look *look, Gw__FdDesc *d, struct refusals *refusals, struct err *e);
 /* Inside the freeze: whether something is queued by now; adds a refusal and returns FD_REFUSED then. One system call. */
 int socket_listen_recheck(const struct fd_look *look, const Gw__FdDesc *d, struct refusals *refusals);
+/* Whether address, options and backlog of the socket held at fd are d's. */
+bool socket_listen_same(const Gw__FdDesc *d, int fd);
 int socket_listen_validate(const Gw__FdDesc *d, struct err *e);
 /* Socket, options, and bind for internet addresses. -EADDRINUSE with words when the address is taken on this host. */
 int socket_listen_open(const Gw__FdDesc *d, int *ret_fd, struct err *e);
