@@ -68,15 +68,21 @@ static int take_line(struct ask *ask, json_t **ret, struct err *e)
 {
 	char *end = ask->have ? memchr(ask->buffer, '\n', ask->have) : NULL;
 	json_error_t where;
+	json_t *line;
 	size_t len;
 
 	if (!end)
 		return 0;
 	len = (size_t)(end - ask->buffer);
-	*ret = json_loadb(ask->buffer, len, 0, &where);
+	line = json_loadb(ask->buffer, len, 0, &where);
 	memmove(ask->buffer, end + 1, ask->have - len - 1);
 	ask->have -= len + 1;
-	return *ret && json_is_object(*ret) ? 1 : err_set(e, -EPROTO, "godwitd answered something that is no JSON object: %.100s", where.text);
+	if (!line || json_typeof(line) != JSON_OBJECT) {
+		json_decref(line);
+		return err_set(e, -EPROTO, "godwitd answered something that is no JSON object: %.100s", where.text);
+	}
+	*ret = line;
+	return 1;
 }
 
 int ask_next(struct ask *ask, bool wait, json_t **ret, struct err *e)

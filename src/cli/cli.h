@@ -57,8 +57,8 @@ void ask_close(struct ask *ask);
 #define cleanup_ask __attribute__((cleanup(ask_close)))
 
 /*
- * A whole conversation: request (takes the reference), final answer. EXIT_OK with *ret_result (the caller's); otherwise the failure has been
- * shown, as JSON on stdout when asked for.
+ * A whole conversation: request (takes the reference), final answer. EXIT_OK with *ret_result (the caller's); otherwise the failure has
+ * been shown, as JSON on stdout when asked for.
  */
 int ask_result(json_t *request, bool as_json, json_t **ret_result);
 

@@ -32,7 +32,8 @@ static void print_overview(FILE *f)
 	fputs("usage: godwit [--socket PATH] VERB ...\n\n", f);
 	for (i = 0; i < ARRAY_SIZE(verbs); i++)
 		fprintf(f, "  %-8s %-9s  %s\n", verbs[i].name, verbs[i].arguments, verbs[i].summary);
-	fputs("  help     [VERB]     what a verb takes\n\ngodwit --version prints the version. It talks to godwitd on this host; see godwit(1).\n", f);
+	fputs("  help     [VERB]     what a verb takes\n\n"
+	      "godwit --version prints the version. It talks to godwitd on this host; see godwit(1).\n", f);
 }
 
 static const struct command *find_verb(const char *name)
@@ -56,7 +57,7 @@ void complain(const char *format, ...)
 	va_list ap;
 
 	va_start(ap, format);
-	vsnprintf(text, sizeof(text), format, ap);
+	vsnprintf(text, sizeof(text), format, ap); // NOLINT(clang-analyzer-valist.Uninitialized): version 14 is wrong
 	va_end(ap);
 	fputs("godwit: ", stderr);
 	put_text(stderr, text);
@@ -70,7 +71,7 @@ int usage_error(const char *verb, const char *format, ...)
 	va_list ap;
 
 	va_start(ap, format);
-	vsnprintf(text, sizeof(text), format, ap);
+	vsnprintf(text, sizeof(text), format, ap); // NOLINT(clang-analyzer-valist.Uninitialized): version 14 is wrong
 	va_end(ap);
 	if (*text)
 		complain("%s: %s", verb, text);

@@ -103,8 +103,10 @@ static int status_of(const char *code)
 	static const struct {
 		const char *code;
 		int status;
-	} table[] = { { "refused", EXIT_REFUSED },   { "here-already", EXIT_REFUSED }, { "busy", EXIT_REFUSED },         { "namespace", EXIT_REFUSED },
-		      { "cancelled", EXIT_CANCELLED }, { "in-doubt", EXIT_IN_DOUBT },    { "bad-request", EXIT_USAGE } };
+	} table[] = {
+		{ "refused", EXIT_REFUSED },     { "here-already", EXIT_REFUSED }, { "busy", EXIT_REFUSED },      { "namespace", EXIT_REFUSED },
+		{ "cancelled", EXIT_CANCELLED }, { "in-doubt", EXIT_IN_DOUBT },    { "bad-request", EXIT_USAGE },
+	};
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(table); i++)
@@ -266,13 +268,14 @@ int verb_migrate(int argc, char **argv)
 	struct progress p = { 0 };
 	struct err e = ERR_INIT;
 	int status = read_options(argc, argv, &o);
+	json_t *request;
 
 	if (status)
 		return status;
 	p.enabled = !o.quiet && !o.as_json && isatty(STDERR_FILENO);
-	if (ask_open(&ask, json_pack("{s:s, s:i, s:s, s:s, s:I}", "verb", "migrate", "pid", o.pid, "host", o.host, "strategy", o.strategy, "timeout_ms",
-				     (json_int_t)o.timeout_ms),
-		     &e) < 0)
+	request = json_pack("{s:s, s:i, s:s, s:s, s:I}", "verb", "migrate", "pid", o.pid, "host", o.host, "strategy", o.strategy, "timeout_ms",
+			    (json_int_t)o.timeout_ms);
+	if (ask_open(&ask, request, &e) < 0)
 		return show_own_error(&o, "no-daemon", e.message);
 	return converse(&o, &ask, &p);
 }

@@ -50,7 +50,8 @@ static int check_namespace(int fd, struct err *e)
 	snprintf(path, sizeof(path), "/proc/%d/ns/pid", (int)cred.pid);
 	if (cred.pid <= 0 || stat(path, &theirs) < 0 || stat("/proc/self/ns/pid", &ours) < 0 || theirs.st_ino != ours.st_ino ||
 	    theirs.st_dev != ours.st_dev)
-		return err_set(e, -EXDEV, "you are in another pid namespace than godwitd, where process numbers mean other processes: run godwit in godwitd's namespace (nsenter -p -t PID_OF_GODWITD)");
+		return err_set(e, -EXDEV, "you are in another pid namespace than godwitd, where process numbers mean other processes: "
+				       "run godwit in godwitd's namespace (nsenter -p -t PID_OF_GODWITD)");
 	return 0;
 }
 

@@ -4,8 +4,8 @@
  *
  * The main process never blocks and never touches a process that moves: it accepts clients (unix socket) and peers (TCP), reads one
  * request or one HELLO from each, and hands the connection to a worker that it forks. It reaps workers and, as child
- * subreaper, the processes that have arrived. Nothing that it holds is needed by a running migration except the hand-on of later connections, so
- * its death costs nothing else.
+ * subreaper, the processes that have arrived. Nothing that it holds is needed by a running migration except the hand-on of later
+ * connections, so its death costs nothing else.
  *
  *	main.c     options, sockets, the poll loop        worker.c   fork, table, reaping
  *	client.c   requests from the unix socket          peer.c     HELLOs from other nodes, hand-on

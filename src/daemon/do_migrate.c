@@ -60,6 +60,7 @@ static bool on_progress(const struct migrate_report *report, void *arg)
 {
 	struct watcher *w = arg;
 	uint64_t now = clock_ns(CLOCK_MONOTONIC);
+	uint64_t skipped = report->pages_skipped_file + report->pages_skipped_zero;
 	cleanup_free char *text = NULL;
 	json_t *line;
 
@@ -71,7 +72,7 @@ static bool on_progress(const struct migrate_report *report, void *arg)
 	w->last_ns = now;
 	line = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:i, s:I}", "event", "progress", "phase", report->phase ? report->phase : "",
 			 "pages_total", (json_int_t)report->pages_total, "pages_sent", (json_int_t)report->pages_sent, "pages_skipped",
-			 (json_int_t)(report->pages_skipped_file + report->pages_skipped_zero), "pages_faulted",
+			 (json_int_t)skipped, "pages_faulted",
 			 (json_int_t)report->pages_faulted, "rounds", (int)report->rounds, "bytes_sent", (json_int_t)report->bytes_sent);
 	text = json_dumps(line, JSON_COMPACT);
 	json_decref(line);

@@ -53,11 +53,12 @@ static int take_lock(struct daemon *d, struct err *e)
 	d->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (d->lock_fd < 0)
 		return err_sys(e, -errno, "%s", path);
-	if (flock(d->lock_fd, LOCK_EX | LOCK_NB) < 0)
-		return errno == EWOULDBLOCK ? err_set(e, -EBUSY, "another godwitd runs with the socket %s: stop it, or start this one with another --socket and port",
-						      d->socket_path) :
-					      err_sys(e, -errno, "%s: flock", path);
-	return 0;
+	if (!flock(d->lock_fd, LOCK_EX | LOCK_NB))
+		return 0;
+	if (errno != EWOULDBLOCK)
+		return err_sys(e, -errno, "%s: flock", path);
+	return err_set(e, -EBUSY, "another godwitd runs with the socket %s: stop it, or start this one with another --socket and port",
+		       d->socket_path);
 }
 
 static int open_unix(struct daemon *d, struct err *e)

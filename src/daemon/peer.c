@@ -150,7 +150,7 @@ void peer_input(struct daemon *d, struct peer *p)
 		r = frame.type == FRAME_HELLO ? hello_decode(frame.payload, frame.len, &hello, &e) :
 						err_set(&e, -EPROTO, "expected HELLO as the first frame, got %s (type %u)",
 							frame_type_name(frame.type), frame.type);
-	if (r >= 0)
+	if (hello)
 		r = dispatch(d, p->fd, &frame, hello, &e);
 	if (r < 0) {
 		log_warning("event=peer-refused peer=%s error=\"%s\"", p->address, e.message);
