@@ -177,3 +177,11 @@ uint64_t clock_process_ns(int64_t monotonic_offset_ns)
 	own_offsets(&own_monotonic, &own_boottime, NULL);
 	return clock_ns(CLOCK_MONOTONIC) - (uint64_t)own_monotonic + (uint64_t)monotonic_offset_ns;
 }
+
+uint64_t clock_process_boottime_ns(int64_t boottime_offset_ns)
+{
+	int64_t own_monotonic, own_boottime = 0;
+
+	own_offsets(&own_monotonic, &own_boottime, NULL);
+	return clock_ns(CLOCK_BOOTTIME) - (uint64_t)own_boottime + (uint64_t)boottime_offset_ns;
+}

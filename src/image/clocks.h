@@ -40,5 +40,7 @@ int clock_enter_namespace(const struct clock_offsets *offsets, struct err *e);
 
 /* Now, as a process with this offset reads CLOCK_MONOTONIC. */
 uint64_t clock_process_ns(int64_t monotonic_offset_ns);
+/* The same for CLOCK_BOOTTIME. */
+uint64_t clock_process_boottime_ns(int64_t boottime_offset_ns);
 
 #endif

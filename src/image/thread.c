@@ -15,6 +15,7 @@
 
 #include "base/util.h"
 #include "image/bytes.h"
+#include "image/restart.h"
 #include "image/thread_abi.h"
 
 #define NAME_MAX_LEN 16
@@ -69,6 +70,7 @@ int thread_capture_outside(pid_t pid, pid_t tid, Gw__Thread *msg, struct refusal
 		refusals_add(r, "task.sched-deadline", "a deadline reservation cannot be promised on another host",
 			     "chrt --other -p 0 TID, or move it later", "thread %d (SCHED_DEADLINE)", tid);
 	bytes_set(&msg->sched_attr, &attr, sizeof(attr));
+	msg->tid = tid;
 	return cred_capture_outside(pid, tid, cred_of(msg), e);
 }
 
@@ -322,9 +324,11 @@ int thread_validate(const Gw__Thread *msg, struct err *e)
 		return err_set(e, -EBADMSG, "thread %d: registers of %zu and %zu bytes", msg->tid, msg->regs.len, msg->xstate.len);
 	if (msg->syscall_dispatch.len && msg->syscall_dispatch.len != sizeof(struct thread_syscall_dispatch))
 		return err_set(e, -EBADMSG, "thread %d: system call dispatch of %zu bytes", msg->tid, msg->syscall_dispatch.len);
-	if (msg->pdeath_signal > SIGNAL_COUNT || (msg->restart && msg->restart->kind > GW__RESTART__KIND__AGAIN))
+	if (msg->pdeath_signal > SIGNAL_COUNT)
 		return err_set(e, -EBADMSG, "thread %d: value out of range", msg->tid);
 	rc = validate_sched(msg, e);
+	if (rc == 0)
+		rc = restart_validate(msg->restart, e);
 	if (rc < 0)
 		return rc;
 	rc = signal_validate_queue(&msg->pending, e);

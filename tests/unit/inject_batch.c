@@ -100,10 +100,9 @@ uint64_t batch_string(struct batch *b, const char *text)
 	return batch_data(b, text, strlen(text) + 1);
 }
 
-static int64_t inject(pid_t tid, const struct user_regs_struct *base, const struct remote_call *call)
+static void point_at_call(pid_t tid, const struct user_regs_struct *base, const struct remote_call *call)
 {
 	struct user_regs_struct regs = *base;
-	int status;
 
 	regs.rip = (uint64_t)(uintptr_t)arena;
 	regs.orig_rax = (uint64_t)-1;
@@ -115,9 +114,50 @@ static int64_t inject(pid_t tid, const struct user_regs_struct *base, const stru
 	regs.r8 = call->arg[4];
 	regs.r9 = call->arg[5];
 	MUST(ptrace(PTRACE_SETREGS, tid, 0, &regs) == 0);
+}
+
+static int64_t inject(pid_t tid, const struct user_regs_struct *base, const struct remote_call *call)
+{
+	struct user_regs_struct regs;
+	int status;
+
+	point_at_call(tid, base, call);
 	MUST(ptrace(PTRACE_CONT, tid, 0, 0) == 0);
 	MUST(waitpid(tid, &status, __WALL) == tid);
 	MUST(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP);
+	MUST(ptrace(PTRACE_GETREGS, tid, 0, &regs) == 0);
+	return (int64_t)regs.rax;
+}
+
+static bool asleep(pid_t tid)
+{
+	char path[64], text[512];
+	cleanup_fclose FILE *f = NULL;
+	const char *p;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
+	f = fopen(path, "re");
+	MUST(f && fgets(text, sizeof(text), f));
+	p = strrchr(text, ')');
+	return p && p[2] == 'S';
+}
+
+int64_t inject_blocking(pid_t tid, const struct remote_call *call)
+{
+	struct user_regs_struct regs;
+	int status;
+
+	MUST(ptrace(PTRACE_GETREGS, tid, 0, &regs) == 0);
+	point_at_call(tid, &regs, call);
+	MUST(ptrace(PTRACE_CONT, tid, 0, 0) == 0);
+	while (!asleep(tid)) {
+		if (waitpid(tid, &status, __WALL | WNOHANG) == tid) { /* at the int3: the call has returned */
+			MUST(ptrace(PTRACE_GETREGS, tid, 0, &regs) == 0);
+			return (int64_t)regs.rax;
+		}
+	}
+	MUST(ptrace(PTRACE_INTERRUPT, tid, 0, 0) == 0);
+	MUST(waitpid(tid, &status, __WALL) == tid && WIFSTOPPED(status));
 	MUST(ptrace(PTRACE_GETREGS, tid, 0, &regs) == 0);
 	return (int64_t)regs.rax;
 }

@@ -19,5 +19,10 @@ struct batch *inject_batch(pid_t tid);
 void inject_free(struct batch *b);
 /* PTRACE_SEIZE and stop. */
 void inject_stop(pid_t tid);
+/*
+ * Makes the stopped child issue a call in which it blocks, interrupts it there and returns what is in its rax then, or what the call
+ * returned when it did not block. Leaves the registers of that moment.
+ */
+int64_t inject_blocking(pid_t tid, const struct remote_call *call);
 
 #endif
