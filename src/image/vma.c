@@ -58,6 +58,7 @@ void vma_list_free(struct vma_list *l)
 	free(l->v);
 	free(l->buffer);
 	range_list_free(&l->huge);
+	range_list_free(&l->guards);
 	*l = (struct vma_list){ 0 };
 }
 

@@ -88,6 +88,7 @@ struct vma_list {
 	struct vma *v;
 	size_t n, allocated;
 	struct range_list huge; /* where the source had huge pages */
+	struct range_list guards; /* guard pages without a mapping of their own (MADV_GUARD_INSTALL); PAGEMAP_SCAN shows them as swapped */
 	char *buffer;           /* for reading maps without allocation in the freeze */
 	size_t buffer_size;
 	bool complete;          /* false: something refused was left out */

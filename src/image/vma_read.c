@@ -22,7 +22,10 @@
 
 #include "base/util.h"
 #include "image/fsfile_internal.h"
-#include "image/pagescan.h"
+#include "kern/pagemap.h"
+
+/* PAGE_IS_GUARD: madvise(MADV_GUARD_INSTALL), Linux 6.13 and later. Such pages count as swapped, too. */
+#define CATEGORY_GUARD (1u << 8)
 
 /* A line of /proc/PID/maps. */
 struct line {
@@ -339,6 +342,25 @@ static const struct vm_flag *parse_flags(const struct reader *r, const char *s, 
 	return bad;
 }
 
+static int add_region(const struct pagemap_region *region, void *arg)
+{
+	return range_list_add(arg, region->start, region->end);
+}
+
+/* Appends the ranges whose pages have a category. */
+static int scan(struct reader *r, uint64_t start, uint64_t end, uint64_t category, struct range_list *ranges)
+{
+	struct pagemap_query query = { .all_of = category, .want = category };
+	cleanup_close int fd = -1;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", r->pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return err_sys(r->e, -errno, "%s", path);
+	return pagemap_scan(fd, start, end, &query, add_region, ranges, r->e);
+}
+
 /* Takes one mapping with its flags into the list. */
 static int take_mapping(struct reader *r, const struct line *l, const char *flags, bool huge)
 {
@@ -355,8 +377,9 @@ static int take_mapping(struct reader *r, const struct line *l, const char *flag
 	kept = classify(r, l, &v);
 	if (kept <= 0)
 		return kept;
-	if (huge && pagescan_huge(r->pid, v.start, v.end, &r->list->huge) < 0)
-		return err_sys(r->e, -errno, "PAGEMAP_SCAN of pid %d", r->pid);
+	kept = huge ? scan(r, v.start, v.end, PAGE_CATEGORY_HUGE, &r->list->huge) : 0;
+	if (kept < 0)
+		return kept;
 	if (r->list->n >= VMA_MAX)
 		return err_set(r->e, -E2BIG, "pid %d has more than %u mappings", r->pid, VMA_MAX);
 	if (vma_list_append(r->list, &v) < 0)
@@ -370,6 +393,7 @@ static int read_smaps(struct reader *r)
 	size_t size = 0;
 	char path[64];
 	const char *p;
+	int rc;
 
 	snprintf(path, sizeof(path), "/proc/%d/smaps", r->pid);
 	if (read_whole(path, &text, &size, r->e) < 0)
@@ -377,7 +401,6 @@ static int read_smaps(struct reader *r)
 	for (p = text; *p;) {
 		struct line l;
 		bool huge = false;
-		int rc;
 
 		if (!parse_line(&p, &l))
 			return err_set(r->e, -EPROTO, "%s: unexpected line \"%.60s\"", path, p);
@@ -397,7 +420,9 @@ static int read_smaps(struct reader *r)
 	}
 	if (!r->list->n)
 		return err_set(r->e, -ESRCH, "pid %d has no address space", r->pid);
-	return 0;
+	rc = scan(r, 0, PAGE_ALIGN_DOWN(VMA_TASK_SIZE), CATEGORY_GUARD, &r->list->guards);
+	/* A kernel that does not know the category has no way to say where guards are */
+	return rc == -EINVAL ? 0 : rc;
 }
 
 /* Whether another process maps one of the shared objects; adds refusals. */
@@ -513,6 +538,18 @@ static bool same_line(const struct line *l, const struct vma *v)
 	return l->start == v->start && l->end == v->end && l->prot == v->prot && same_object(l, v);
 }
 
+/* Takes over the guards in a mapping that was there before. */
+static int keep_guards(struct reader *r, const struct range_list *old, const struct vma *v)
+{
+	for (size_t i = 0; i < old->n; i++) {
+		uint64_t start = MAX(old->v[i].start, v->start), end = MIN(old->v[i].end, v->end);
+
+		if (start < end && range_list_add(&r->list->guards, start, end) < 0)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
 /* A line of the changed layout: flags from the mapping that was there, or guessed. */
 static int take_changed(struct reader *r, const struct line *l, const struct vma_list *old, size_t *at)
 {
@@ -529,7 +566,7 @@ static int take_changed(struct reader *r, const struct line *l, const struct vma
 		v.start = l->start;
 		v.end = l->end;
 		v.prot = l->prot;
-		return vma_list_append(r->list, &v) < 0 ? err_set(r->e, -ENOMEM, "no memory for the list of mappings") : 0;
+		return keep_guards(r, &old->guards, &v) < 0 || vma_list_append(r->list, &v) < 0 ? err_set(r->e, -ENOMEM, "no memory for the list of mappings") : 0;
 	}
 	for (size_t i = 0; l->ino && i < old->n; i++)
 		if (old->v[i].ino == l->ino && old->v[i].dev == l->dev && old->v[i].kind == VMA_SHARED_ANON)
@@ -569,6 +606,9 @@ int vma_list_reread(pid_t pid, struct vma_list *old, bool exact, struct fsfile_t
 		return 0;
 	}
 	rc = fsfile_shm_device(&r.shm_dev, r.e);
+	for (size_t k = 0; rc == 0 && k < old->huge.n; k++)
+		if (range_list_add(&list.huge, old->huge.v[k].start, old->huge.v[k].end) < 0)
+			rc = err_set(r.e, -ENOMEM, "no memory for the list of mappings");
 	for (p = old->buffer; rc == 0 && *p && parse_line(&p, &l);)
 		rc = left_out(&l) ? 0 : take_changed(&r, &l, old, &at);
 	if (rc < 0) {

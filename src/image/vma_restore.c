@@ -22,6 +22,10 @@
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
 #endif
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#define MADV_GUARD_REMOVE 103
+#endif
 #define HUGE_SIZE (2ull << 20)
 
 /* Bits that a mapping is born with. */
@@ -286,6 +290,34 @@ static void plan_names(struct batch *b, const struct pieces *p)
 	}
 }
 
+static bool covered(const struct range_list *l, const struct range *r)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->v[i].start <= r->start && r->end <= l->v[i].end)
+			return true;
+	return false;
+}
+
+static bool mapped_anew(const struct pieces *p, const struct range *r)
+{
+	for (size_t i = 0; i < p->n; i++)
+		if (to_map(&p->v[i]) && p->v[i].start < r->end && r->start < p->v[i].end)
+			return true;
+	return false;
+}
+
+/* Guards go in before locks: the kernel puts none into locked memory. */
+static void plan_guards(struct batch *b, const struct pieces *p, const struct range_list *old, const struct range_list *new)
+{
+	for (size_t i = 0; i < old->n; i++)
+		if (!covered(new, &old->v[i]))
+			batch_try(b, "madvise(MADV_GUARD_REMOVE)", SYS_madvise, old->v[i].start, old->v[i].end - old->v[i].start, MADV_GUARD_REMOVE);
+	for (size_t i = 0; i < new->n; i++)
+		if (!covered(old, &new->v[i]) || mapped_anew(p, &new->v[i]))
+			batch_call(b, "madvise(MADV_GUARD_INSTALL)", SYS_madvise, new->v[i].start, new->v[i].end - new->v[i].start,
+				   MADV_GUARD_INSTALL);
+}
+
 int vma_plan_sync(struct batch *b, const struct vma_list *old, const struct vma_list *new, const int *fds, uint32_t n_fds,
 		  struct range_list *ret_mapped, struct err *e)
 {
@@ -316,6 +348,7 @@ int vma_plan_sync(struct batch *b, const struct vma_list *old, const struct vma_
 		for (size_t i = 0; i < ARRAY_SIZE(advices); i++)
 			plan_advice(b, &p, &advices[i], 1);
 		plan_names(b, &p);
+		plan_guards(b, &p, &old->guards, &new->guards);
 		plan_locks(b, &p);
 	}
 	free(p.v);

@@ -9,13 +9,24 @@
 #include "base/util.h"
 #include "mm.pb-c.h"
 
+/* Points pointers[i] at ranges[i], which get the values of l. */
+static void put_ranges(const struct range_list *l, Gw__Range *ranges, Gw__Range **pointers)
+{
+	for (size_t i = 0; i < l->n; i++) {
+		gw__range__init(&ranges[i]);
+		ranges[i].start = l->v[i].start;
+		ranges[i].end = l->v[i].end;
+		pointers[i] = &ranges[i];
+	}
+}
+
 int vma_list_encode(const struct vma_list *l, uint8_t **ret_data, size_t *ret_len, struct err *e)
 {
 	Gw__VmaList m = GW__VMA_LIST__INIT;
 	cleanup_free Gw__Vma *vmas = calloc(l->n + 1, sizeof(*vmas));
 	cleanup_free Gw__Vma **vma_pointers = calloc(l->n + 1, sizeof(*vma_pointers));
-	cleanup_free Gw__Range *ranges = calloc(l->huge.n + 1, sizeof(*ranges));
-	cleanup_free Gw__Range **range_pointers = calloc(l->huge.n + 1, sizeof(*range_pointers));
+	cleanup_free Gw__Range *ranges = calloc(l->huge.n + l->guards.n + 1, sizeof(*ranges));
+	cleanup_free Gw__Range **range_pointers = calloc(l->huge.n + l->guards.n + 1, sizeof(*range_pointers));
 
 	if (!vmas || !vma_pointers || !ranges || !range_pointers)
 		return err_set(e, -ENOMEM, "no memory for the layout message");
@@ -34,16 +45,14 @@ int vma_list_encode(const struct vma_list *l, uint8_t **ret_data, size_t *ret_le
 		vmas[i].name = (ProtobufCBinaryData){ strlen(v->name), (uint8_t *)v->name };
 		vma_pointers[i] = &vmas[i];
 	}
-	for (size_t i = 0; i < l->huge.n; i++) {
-		gw__range__init(&ranges[i]);
-		ranges[i].start = l->huge.v[i].start;
-		ranges[i].end = l->huge.v[i].end;
-		range_pointers[i] = &ranges[i];
-	}
+	put_ranges(&l->huge, ranges, range_pointers);
+	put_ranges(&l->guards, ranges + l->huge.n, range_pointers + l->huge.n);
 	m.vmas = vma_pointers;
 	m.n_vmas = l->n;
 	m.huge = range_pointers;
 	m.n_huge = l->huge.n;
+	m.guards = range_pointers + l->huge.n;
+	m.n_guards = l->guards.n;
 	*ret_len = gw__vma_list__get_packed_size(&m);
 	*ret_data = malloc(*ret_len ? *ret_len : 1);
 	if (!*ret_data)
@@ -72,6 +81,14 @@ static int take(const Gw__Vma *in, uint32_t n_files, struct vma *v, struct err *
 	return 0;
 }
 
+static int take_ranges(Gw__Range *const *in, size_t n, struct range_list *l, struct err *e)
+{
+	for (size_t i = 0; i < n; i++)
+		if (in[i]->start >= in[i]->end || range_list_add(l, in[i]->start, in[i]->end) < 0)
+			return err_set(e, -EBADMSG, "layout: a range ends before it starts");
+	return 0;
+}
+
 int vma_list_decode(const void *data, size_t len, uint32_t n_files, struct vma_list *ret, struct err *e)
 {
 	Gw__VmaList *m = gw__vma_list__unpack(NULL, len, data);
@@ -80,7 +97,7 @@ int vma_list_decode(const void *data, size_t len, uint32_t n_files, struct vma_l
 
 	if (!m)
 		return err_set(e, -EBADMSG, "layout: not a message");
-	if (m->n_vmas > VMA_MAX || m->n_huge > VMA_MAX)
+	if (m->n_vmas > VMA_MAX || m->n_huge > VMA_MAX || m->n_guards > VMA_MAX)
 		rc = err_set(e, -EBADMSG, "layout: too many mappings");
 	for (size_t i = 0; rc == 0 && i < m->n_vmas; i++) {
 		struct vma v;
@@ -89,9 +106,10 @@ int vma_list_decode(const void *data, size_t len, uint32_t n_files, struct vma_l
 		if (rc == 0 && vma_list_append(&l, &v) < 0)
 			rc = err_set(e, -ENOMEM, "no memory for the layout");
 	}
-	for (size_t i = 0; rc == 0 && i < m->n_huge; i++)
-		if (range_list_add(&l.huge, m->huge[i]->start, m->huge[i]->end) < 0)
-			rc = err_set(e, -ENOMEM, "no memory for the layout");
+	if (rc == 0)
+		rc = take_ranges(m->huge, m->n_huge, &l.huge, e);
+	if (rc == 0)
+		rc = take_ranges(m->guards, m->n_guards, &l.guards, e);
 	gw__vma_list__free_unpacked(m, NULL);
 	if (rc == 0)
 		rc = vma_list_validate(&l, n_files, e);
@@ -130,9 +148,21 @@ static int validate_one(const struct vma *v, uint32_t n_files, struct err *e)
 	return 0;
 }
 
+static int validate_ranges(const struct range_list *l, struct err *e)
+{
+	for (size_t i = 0; i < l->n; i++) {
+		const struct range *r = &l->v[i];
+
+		if (r->start % PAGE_SIZE_BYTES || r->end % PAGE_SIZE_BYTES || r->start >= r->end || r->end > VMA_TASK_SIZE ||
+		    (i && r->start < l->v[i - 1].end))
+			return err_set(e, -EBADMSG, "layout: the range at %llx is out of order or out of user space", (unsigned long long)r->start);
+	}
+	return 0;
+}
+
 int vma_list_validate(const struct vma_list *l, uint32_t n_files, struct err *e)
 {
-	if (l->n > VMA_MAX || l->huge.n > VMA_MAX)
+	if (l->n > VMA_MAX || l->huge.n > VMA_MAX || l->guards.n > VMA_MAX)
 		return err_set(e, -EBADMSG, "layout: too many mappings");
 	for (size_t i = 0; i < l->n; i++) {
 		int rc = validate_one(&l->v[i], n_files, e);
@@ -144,12 +174,7 @@ int vma_list_validate(const struct vma_list *l, uint32_t n_files, struct err *e)
 		if (memchr(l->v[i].name, 0, VMA_NAME_MAX) == NULL)
 			return err_set(e, -EBADMSG, "layout: %llx: name too long", (unsigned long long)l->v[i].start);
 	}
-	for (size_t i = 0; i < l->huge.n; i++) {
-		const struct range *r = &l->huge.v[i];
-
-		if (r->start % PAGE_SIZE_BYTES || r->end % PAGE_SIZE_BYTES || r->start >= r->end || r->end > VMA_TASK_SIZE ||
-		    (i && r->start < l->huge.v[i - 1].end))
-			return err_set(e, -EBADMSG, "layout: huge pages at %llx are out of range", (unsigned long long)r->start);
-	}
+	if (validate_ranges(&l->huge, e) < 0 || validate_ranges(&l->guards, e) < 0)
+		return -EBADMSG;
 	return 0;
 }

@@ -25,6 +25,9 @@
 #include "image/vma.h"
 #include "image/vma_restore.h"
 
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#endif
 #define MUST(x)                                                                    \
 	do {                                                                       \
 		if (!(x))                                                          \
@@ -292,6 +295,65 @@ static void odd_layout(void)
 	MUST(mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE, memfd, 0) != MAP_FAILED);
 	MUST(zero >= 0 && mmap(NULL, 3 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, zero, 0) != MAP_FAILED);
 	MUST(sbrk(123457) != (void *)-1);
+	p = region(16, PROT_READ | PROT_WRITE, anon);
+	memset(p, 1, 16 * 4096);
+	madvise(p + 3 * 4096, 2 * 4096, MADV_GUARD_INSTALL);
+	p = mmap(NULL, 4 << 20, PROT_READ | PROT_WRITE, anon, -1, 0);
+	p = (char *)(((uintptr_t)p + (2 << 20) - 1) & ~((2ul << 20) - 1));
+	madvise(p, 2 << 20, MADV_HUGEPAGE);
+	memset(p, 1, 2 << 20);
+}
+
+/* The guards or the huge pages of pid. */
+static struct range_list scan(pid_t pid, bool guards)
+{
+	struct vma_list list = { 0 };
+	struct fsfile_table files = { 0 };
+	struct refusals refusals = { 0 };
+	struct range_list ranges = { 0 };
+	struct err e = ERR_INIT;
+
+	MUST_OK(vma_list_read(pid, &files, &refusals, &list, &e));
+	ranges = guards ? list.guards : list.huge;
+	if (guards)
+		list.guards = (struct range_list){ 0 };
+	else
+		list.huge = (struct range_list){ 0 };
+	vma_list_free(&list);
+	fsfile_table_free(&files);
+	refusals_free(&refusals);
+	return ranges;
+}
+
+static void compare_ranges(pid_t a, pid_t b, bool guards)
+{
+	struct range_list x = scan(a, guards), y = scan(b, guards);
+
+	assert_int_equal(x.n, y.n);
+	if (x.n)
+		assert_memory_equal(x.v, y.v, x.n * sizeof(*x.v));
+	else
+		print_message("no %s on this kernel\n", guards ? "guards" : "huge pages");
+	range_list_free(&x);
+	range_list_free(&y);
+}
+
+/* Fills what the source has in huge pages. */
+static void copy_huge(pid_t from, const struct moved *m)
+{
+	cleanup_free char *data = malloc(2 << 20);
+	char path[64];
+	int in, out;
+
+	snprintf(path, sizeof(path), "/proc/%d/mem", from);
+	in = open(path, O_RDONLY);
+	snprintf(path, sizeof(path), "/proc/%d/mem", m->b->pid);
+	out = open(path, O_RDWR);
+	for (size_t i = 0; i < m->list.huge.n; i++)
+		for (uint64_t at = m->list.huge.v[i].start; at < m->list.huge.v[i].end; at += 2 << 20)
+			MUST(pread(in, data, 2 << 20, at) == 2 << 20 && pwrite(out, data, 2 << 20, at) == 2 << 20);
+	close(in);
+	close(out);
 }
 
 /* Locks become real only at the end; /dev/zero and private anonymous memory are the same but for the name. */
@@ -303,9 +365,12 @@ static void test_odd_layout(void **state)
 
 	read_source(pid, &m);
 	build(pid, &m);
+	copy_huge(pid, &m);
 	vma_plan_finish(m.b, &m.list);
 	MUST_OK(batch_run(m.b, &e));
 	compare_layouts(pid, m.b->pid);
+	compare_ranges(pid, m.b->pid, true);
+	compare_ranges(pid, m.b->pid, false);
 	check_proc_link(pid, m.b->pid);
 	end_moved(&m);
 	end_child(pid);
@@ -372,13 +437,13 @@ static void follow(struct batch *source, struct moved *m, uint64_t arena)
 
 static void test_sync(void **state)
 {
-	const uint64_t arena = 0x10000000000;
+	const uint64_t arena = 0x200000000000;
 	struct err e = ERR_INIT;
 	struct batch *source = calloc(1, sizeof(*source));
 	struct moved m;
 
 	srandom(7);
-	fake_skeleton_start(source, 0x20000000000);
+	fake_skeleton_start(source, 0x210000000000);
 	remote_do(source, &e, "mmap", SYS_mmap, arena, 64 * 4096, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_ANONYMOUS | MAP_PRIVATE, -1, 0);
 	read_source(source->pid, &m);
 	build(source->pid, &m);
@@ -399,7 +464,7 @@ static void test_sync(void **state)
 /* Pieces that did not change keep their pages, and a layout that did not change costs no call. */
 static void test_sync_keeps_pages(void **state)
 {
-	const uint64_t arena = 0x10000000000;
+	const uint64_t arena = 0x200000000000;
 	struct batch *source = calloc(1, sizeof(*source));
 	struct range_list mapped = { 0 };
 	struct vma_list now = { 0 };
@@ -410,7 +475,7 @@ static void test_sync_keeps_pages(void **state)
 	char path[64];
 	int mem;
 
-	fake_skeleton_start(source, 0x20000000000);
+	fake_skeleton_start(source, 0x210000000000);
 	remote_do(source, &e, "mmap", SYS_mmap, arena, 64 * 4096, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_ANONYMOUS | MAP_PRIVATE, -1, 0);
 	read_source(source->pid, &m);
 	build(source->pid, &m);
@@ -533,7 +598,7 @@ static void test_vdso_overlap(void **state)
 	struct vma_list own = { 0 }, moved = { 0 }, now = { 0 };
 	struct err e = ERR_INIT;
 
-	fake_skeleton_start(source, 0x20000000000);
+	fake_skeleton_start(source, 0x210000000000);
 	MUST(remote_do(source, &e, "getpid", SYS_getpid) == source->pid);
 	MUST_OK(vma_list_read(source->pid, &files, &refusals, &own, &e));
 	vma_plan_empty(source, &own, NULL);
@@ -577,8 +642,8 @@ static void shared_layout(void)
 	p[63 * 4096] = 1;
 	MUST(madvise(p, 64 * 4096, MADV_DONTNEED) == 0); /* no page table entries left */
 	MUST(ftruncate(memfd, 10 * 4096) == 0);
-	p = mmap((void *)0x30000000000, 8 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE, memfd, 0);
-	MUST(p != MAP_FAILED && mmap((void *)0x30000100000, 4 * 4096, PROT_READ, MAP_SHARED | MAP_FIXED_NOREPLACE, memfd, 4096) != MAP_FAILED);
+	p = mmap((void *)0x300000000000, 8 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE, memfd, 0);
+	MUST(p != MAP_FAILED && mmap((void *)0x300000100000, 4 * 4096, PROT_READ, MAP_SHARED | MAP_FIXED_NOREPLACE, memfd, 4096) != MAP_FAILED);
 	p[2 * 4096] = 1;
 }
 
@@ -604,13 +669,13 @@ static void test_shared_ranges(void **state)
 		assert_int_equal(ranges.v[1].start, v->start + 63 * 4096);
 		range_list_free(&ranges);
 	}
-	v = vma_find(&list, 0x30000101000);
+	v = vma_find(&list, 0x300000101000);
 	assert_non_null(v);
 	assert_int_equal(v->content, VMA_CONTENT_SHARED);
-	assert_int_equal(v->file, vma_find(&list, 0x30000000000)->file);
+	assert_int_equal(v->file, vma_find(&list, 0x300000000000)->file);
 	MUST_OK(vma_shared_ranges(pid, v, &ranges, &e));
 	assert_int_equal(ranges.n, 1);
-	assert_int_equal(ranges.v[0].start, 0x30000101000);
+	assert_int_equal(ranges.v[0].start, 0x300000101000);
 	range_list_free(&ranges);
 	MUST_OK(vma_file_ranges(&list, v->file, &ranges, &e));
 	assert_int_equal(ranges.n, 1);
