@@ -23,14 +23,16 @@ GENERATED = {"version.h"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
 
-def layer_of(include, directory):
-    """The directory that an include belongs to; None for generated headers without a layer."""
+def layer_of(include, directory, where):
+    """The directory of src that an include belongs to; None for generated headers without a layer."""
     if include in GENERATED:
         return None
     if include.endswith(".pb-c.h"):
         return "wire"
     if include.endswith(".skel.h"):
         return "kern"
+    if include.startswith("../"):
+        include = os.path.normpath(os.path.join(where, include))
     return include.split("/")[0] if "/" in include else directory
 
 
@@ -51,7 +53,7 @@ def main():
                 seen += 1
                 with open(path, encoding="utf-8") as f:
                     for include in INCLUDE.findall(f.read()):
-                        layer = layer_of(include, directory)
+                        layer = layer_of(include, directory, os.path.relpath(where, src))
                         if layer in (None, directory) or layer in ALLOWED[directory]:
                             continue
                         if include == "agent/abi.h" and directory in ABI:
