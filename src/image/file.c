@@ -77,17 +77,17 @@ static int list_numbers(struct fdtable *t, int **ret, size_t *ret_n, struct err 
 	return 0;
 }
 
+/* Our own pid, without a system call for each comparison. */
+static pid_t self_pid;
+
 /* Order of two duplicates of the worker: by file, then as the kernel orders descriptions. 0: the same description. */
 static int compare_held(const struct fd_held *a, const struct fd_held *b)
 {
-	pid_t self;
-
 	if (a->dev != b->dev)
 		return a->dev < b->dev ? -1 : 1;
 	if (a->ino != b->ino)
 		return a->ino < b->ino ? -1 : 1;
-	self = getpid();
-	switch (syscall(SYS_kcmp, self, self, KCMP_FILE, a->fd, b->fd)) {
+	switch (syscall(SYS_kcmp, self_pid, self_pid, KCMP_FILE, a->fd, b->fd)) {
 	case 0:
 		return 0;
 	case 1:
@@ -160,14 +160,11 @@ static bool may_adopt(const struct fdtable *t, uint32_t desc, const struct fd_he
 	return was->refused || fdtable_same_kind(d, got->fd);
 }
 
-/* Fetches a number; `old` is what it was before, or NULL. Returns 1, or 0 when the process has closed it meanwhile. */
-static int fetch_number(struct fdtable *t, int fd, struct fd_seen *old, struct fd_seen *ret, bool *ret_changed, struct err *e)
+/* Fetches a number. Returns 1, or 0 when the process has closed it meanwhile. */
+static int fetch_number(struct fdtable *t, int fd, struct fd_held *ret, struct err *e)
 {
 	struct fd_held held = { .fd = (int)syscall(SYS_pidfd_getfd, t->pidfd, fd, 0) };
 	struct stat st;
-	uint32_t desc;
-	bool found;
-	size_t at;
 
 	if (held.fd < 0 && errno == EBADF)
 		return 0;
@@ -181,27 +178,63 @@ static int fetch_number(struct fdtable *t, int fd, struct fd_seen *old, struct f
 	}
 	held.dev = st.st_dev;
 	held.ino = st.st_ino;
-	at = order_find(t, &held, &found);
-	if (found) {
-		desc = t->order[at];
-		close(held.fd);
-	} else if (old && may_adopt(t, old->desc, &held)) {
-		desc = old->desc;
-		t->held[desc].fd = held.fd;
-		order_insert(t, desc, at);
-	} else {
-		desc = add_desc(t, &held);
-		order_insert(t, desc, at);
-	}
-	if (old && old->desc == desc) {
-		*ret = *old;
-		old->info = -1;
-		old->text = NULL;
-		return 1;
-	}
-	*ret_changed = true;
-	*ret = (struct fd_seen){ .fd = fd, .info = -1, .desc = desc };
+	*ret = held;
 	return 1;
+}
+
+/*
+ * Decides which description `held` is. First for all numbers without searching (search false): what was known before and may be adopted; returns false for
+ * the others. Then, with the order checked, by searching; a duplicate that is not needed is closed then.
+ */
+static bool assign_number(struct fdtable *t, struct fd_held *held, struct fd_seen *old, bool search, uint32_t *ret_desc)
+{
+	bool found;
+	size_t at;
+
+	if (!search) {
+		if (!old)
+			return false;
+		*ret_desc = old->desc;
+		if (may_adopt(t, old->desc, held)) {
+			t->held[old->desc].fd = held->fd;
+			return true;
+		}
+		return !t->held[old->desc].closed && t->held[old->desc].fd >= 0 && compare_held(held, &t->held[old->desc]) == 0;
+	}
+	at = order_find(t, held, &found);
+	if (found) {
+		*ret_desc = t->order[at];
+		close(held->fd);
+	} else if (old && may_adopt(t, old->desc, held)) {
+		*ret_desc = old->desc;
+		t->held[old->desc].fd = held->fd;
+		order_insert(t, old->desc, at);
+	} else {
+		*ret_desc = add_desc(t, held);
+		order_insert(t, *ret_desc, at);
+	}
+	return true;
+}
+
+/*
+ * Reduces the order of the last capture to what has been adopted, and checks that it still is one: two descriptions of then may be one now, or the kernel may
+ * have put others in their place. n comparisons.
+ */
+static bool order_still_holds(struct fdtable *t)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < t->n_order; i++) {
+		uint32_t desc = t->order[i];
+
+		if (t->held[desc].fd < 0)
+			continue;
+		if (kept && compare_held(&t->held[t->order[kept - 1]], &t->held[desc]) >= 0)
+			return false;
+		t->order[kept++] = desc;
+	}
+	t->n_order = kept;
+	return true;
 }
 
 static void drop_seen(struct fdtable *t, struct fd_seen *s)
@@ -213,35 +246,101 @@ static void drop_seen(struct fdtable *t, struct fd_seen *s)
 	s->text = NULL;
 }
 
+/* A number of this capture. */
+struct fetched {
+	struct fd_held held;
+	struct fd_seen *old; /* what the number was, or NULL */
+	uint32_t desc;
+	int fd;
+	bool assigned;
+};
+
+/* Fetches all numbers. */
+static int fetch_all(struct fdtable *t, const int *numbers, size_t n, struct fetched *got, size_t *ret_n, struct err *e)
+{
+	size_t n_got = 0, j = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		struct fetched *f = &got[n_got];
+		int r;
+
+		while (j < t->n_seen && t->seen[j].fd < numbers[i])
+			j++;
+		*f = (struct fetched){ .fd = numbers[i], .old = j < t->n_seen && t->seen[j].fd == numbers[i] ? &t->seen[j] : NULL };
+		r = fetch_number(t, numbers[i], &f->held, e);
+		if (r < 0) {
+			while (n_got)
+				close(got[--n_got].held.fd);
+			return r;
+		}
+		n_got += (size_t)r;
+	}
+	*ret_n = n_got;
+	return 0;
+}
+
+static void assign_all(struct fdtable *t, struct fetched *got, size_t n)
+{
+	bool holds;
+
+	for (size_t i = 0; i < n; i++)
+		got[i].assigned = assign_number(t, &got[i].held, got[i].old, false, &got[i].desc);
+	holds = order_still_holds(t);
+	for (size_t i = 0; i < n; i++) {
+		struct fd_held *adopted = got[i].assigned ? &t->held[got[i].desc] : NULL;
+
+		if (!adopted)
+			continue;
+		if (!holds && adopted->fd == got[i].held.fd)
+			adopted->fd = -1; /* everything is decided anew */
+		else if (holds && adopted->fd != got[i].held.fd)
+			close_fdp(&got[i].held.fd);
+	}
+	if (!holds)
+		t->n_order = 0;
+	for (size_t i = 0; i < n; i++)
+		if (!holds || !got[i].assigned)
+			assign_number(t, &got[i].held, got[i].old, true, &got[i].desc);
+}
+
 /* Brings t->seen up to date with the process's numbers. */
 static int sync_numbers(struct fdtable *t, bool *ret_changed, struct err *e)
 {
+	cleanup_free struct fetched *got = NULL;
 	cleanup_free int *numbers = NULL;
 	struct fd_seen *next;
-	size_t n = 0, n_next = 0, j = 0;
+	size_t n = 0, n_got = 0;
 	int r = list_numbers(t, &numbers, &n, e);
 
 	if (r < 0)
 		return r;
 	fdtable_release(t);
-	next = fd_alloc(n * sizeof(*next));
-	for (size_t i = 0; i < n && r >= 0; i++) {
-		struct fd_seen *old;
+	self_pid = getpid();
+	got = fd_alloc(n * sizeof(*got));
+	r = fetch_all(t, numbers, n, got, &n_got, e);
+	if (r < 0)
+		return r;
+	assign_all(t, got, n_got);
+	next = fd_alloc(n_got * sizeof(*next));
+	*ret_changed = n_got != t->n_seen;
+	for (size_t i = 0; i < n_got; i++) {
+		struct fd_seen *old = got[i].old;
 
-		for (; j < t->n_seen && t->seen[j].fd < numbers[i]; j++)
-			*ret_changed = true;
-		old = j < t->n_seen && t->seen[j].fd == numbers[i] ? &t->seen[j++] : NULL;
-		r = fetch_number(t, numbers[i], old, &next[n_next], ret_changed, e);
-		n_next += r > 0;
+		if (old && old->desc == got[i].desc) {
+			next[i] = *old;
+			*old = (struct fd_seen){ .fd = -1, .info = -1 };
+			continue;
+		}
+		next[i] = (struct fd_seen){ .fd = got[i].fd, .info = -1, .desc = got[i].desc };
+		*ret_changed = true;
 	}
-	*ret_changed = *ret_changed || j < t->n_seen || n_next != t->n_seen;
 	/* What was taken over is empty by now. */
 	for (size_t i = 0; i < t->n_seen; i++)
 		drop_seen(t, &t->seen[i]);
 	free(t->seen);
 	t->seen = next;
-	t->n_seen = n_next;
-	return r < 0 ? r : 0;
+	t->n_seen = n_got;
+	return 0;
 }
 
 /* Reads the whole fdinfo of a number into t->text. */
@@ -413,7 +512,6 @@ void fdtable_release(struct fdtable *t)
 {
 	for (size_t i = 0; t->msg && i < t->msg->n_descs; i++)
 		close_fdp(&t->held[i].fd);
-	t->n_order = 0;
 }
 
 void fdtable_free(struct fdtable *t)
