@@ -125,7 +125,7 @@ const struct vma *vma_find(const struct vma_list *l, uint64_t address);
  */
 void vma_list_apply_answers(struct vma_list *l, const struct fsfile_answer *answers, uint32_t n);
 
-/* The ranges (file offsets) of a file that are mapped, for stand-ins. */
+/* The ranges (file offsets) of a file that are mapped, for stand-ins. The last may reach behind the file's end. */
 int vma_file_ranges(const struct vma_list *l, uint32_t file, struct range_list *ret, struct err *e);
 
 /*

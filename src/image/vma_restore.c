@@ -78,50 +78,43 @@ static bool same_object(const struct vma *a, const struct vma *b)
 	return !has_file(a) || a->offset - a->start == b->offset - b->start;
 }
 
-static int uint64_compare(const void *a, const void *b)
+/* Whether the piece is to stay as it is. */
+static bool unchanged(const struct piece *p)
 {
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return x < y ? -1 : x > y;
+	return p->old && p->new && p->old->prot == p->new->prot && p->old->bits == p->new->bits && same_object(p->old, p->new);
 }
 
-/* Cuts both lists into pieces. */
+/* Cuts both lists into pieces, and keeps those that need something. Walks both lists once. */
 static int cut(const struct vma_list *old, const struct vma_list *new, struct pieces *ret, struct err *e)
 {
-	size_t max = 2 * (old->n + new->n), n = 0, io = 0, in = 0;
-	cleanup_free uint64_t *at = calloc(max + 1, sizeof(*at));
-	struct piece *v = calloc(max + 1, sizeof(*v));
+	struct piece *v = calloc(2 * (old->n + new->n) + 1, sizeof(*v));
+	size_t io = 0, in = 0, n = 0;
+	uint64_t at = 0;
 
-	if (!at || !v) {
-		free(v);
+	if (!v)
 		return err_set(e, -ENOMEM, "no memory to compare layouts");
-	}
-	for (size_t i = 0; i < old->n; i++) {
-		at[n++] = old->v[i].start;
-		at[n++] = old->v[i].end;
-	}
-	for (size_t i = 0; i < new->n; i++) {
-		at[n++] = new->v[i].start;
-		at[n++] = new->v[i].end;
-	}
-	if (n)
-		qsort(at, n, sizeof(*at), uint64_compare);
-	ret->v = v;
-	ret->n = 0;
-	for (size_t i = 0; i + 1 < n; i++) {
-		struct piece p = { at[i], at[i + 1], NULL, NULL };
+	for (;;) {
+		const struct vma *o, *w;
+		struct piece p = { 0 };
 
-		while (io < old->n && old->v[io].end <= p.start)
+		while (io < old->n && old->v[io].end <= at)
 			io++;
-		while (in < new->n && new->v[in].end <= p.start)
+		while (in < new->n && new->v[in].end <= at)
 			in++;
-		if (io < old->n && old->v[io].start <= p.start)
-			p.old = &old->v[io];
-		if (in < new->n && new->v[in].start <= p.start)
-			p.new = &new->v[in];
-		if (p.start < p.end && (p.old || p.new))
-			v[ret->n++] = p;
+		o = io < old->n ? &old->v[io] : NULL;
+		w = in < new->n ? &new->v[in] : NULL;
+		if (!o && !w)
+			break;
+		p.start = MAX(at, MIN(o ? o->start : UINT64_MAX, w ? w->start : UINT64_MAX));
+		p.old = o && o->start <= p.start ? o : NULL;
+		p.new = w && w->start <= p.start ? w : NULL;
+		p.end = MIN(!o ? UINT64_MAX : p.old ? o->end : o->start, !w ? UINT64_MAX : p.new ? w->end : w->start);
+		at = p.end;
+		if (!unchanged(&p))
+			v[n++] = p;
 	}
+	ret->v = v;
+	ret->n = n;
 	return 0;
 }
 

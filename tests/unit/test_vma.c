@@ -162,6 +162,22 @@ static void compare_layouts(pid_t a, pid_t b)
 		fail_msg("layouts differ: left over at the source: %.200s; in the skeleton: %.200s", p, q);
 }
 
+/* The numbers that PR_SET_MM_MAP sets, but for brk, which /proc does not show. */
+static void compare_mm(pid_t pid, const struct moved *m)
+{
+	struct fsfile_table files = { 0 };
+	struct err e = ERR_INIT;
+	struct mm_fields there;
+	int64_t brk;
+
+	MUST_OK(mm_read(m->b->pid, &m->list, &files, &there, &e));
+	there.exe_file = m->mm.exe_file;
+	assert_memory_equal(&there, &m->mm, sizeof(there));
+	brk = remote_do(m->b, &e, "brk", SYS_brk, 0);
+	assert_int_equal(brk, m->mm.brk);
+	fsfile_table_free(&files);
+}
+
 static void read_source(pid_t pid, struct moved *m)
 {
 	struct err e = ERR_INIT;
@@ -372,6 +388,7 @@ static void test_odd_layout(void **state)
 	compare_ranges(pid, m.b->pid, true);
 	compare_ranges(pid, m.b->pid, false);
 	check_proc_link(pid, m.b->pid);
+	compare_mm(pid, &m);
 	end_moved(&m);
 	end_child(pid);
 }
@@ -767,6 +784,7 @@ static void move_program(char *const argv[])
 	MUST_OK(batch_run(m.b, &e));
 	compare_layouts(pid, m.b->pid);
 	check_proc_link(pid, m.b->pid);
+	compare_mm(pid, &m);
 	end_moved(&m);
 	end_child(pid);
 }
