@@ -30,9 +30,9 @@
 #include "kern/restart_block.h"
 
 #define MS 1000000ull
-#define WAIT_MS 400
-#define FIRST_STOP_MS 100
-#define SECOND_STOP_MS 250
+#define WAIT_MS 200
+#define FIRST_STOP_MS 50
+#define SECOND_STOP_MS 120
 #define TRIES 3
 
 static struct shared {
