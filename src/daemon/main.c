@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "daemon/daemon.h"
+#include "migrate/outcome.h"
 #include "migrate/registry.h"
 #include "version.h"
 #include "wire/conn.h"
@@ -82,7 +83,7 @@ static int open_unix(struct daemon *d, struct err *e)
 
 static int open_sockets(struct daemon *d, struct err *e)
 {
-	char directory[PATH_MAX], units[PATH_MAX + 8];
+	char directory[PATH_MAX], units[PATH_MAX + 8], outcomes[PATH_MAX + 16];
 	int r;
 
 	run_directory(d, directory);
@@ -90,6 +91,9 @@ static int open_sockets(struct daemon *d, struct err *e)
 		return err_sys(e, -errno, "%s: mkdir", directory);
 	snprintf(units, sizeof(units), "%s/units", directory);
 	registry_use_directory(units);
+	snprintf(outcomes, sizeof(outcomes), "%s/outcomes", directory);
+	outcome_use_directory(outcomes);
+	outcome_clean();
 	r = take_lock(d, e);
 	if (r < 0)
 		return r;

@@ -3,7 +3,7 @@
  * peer.c - connections from other nodes
  *
  * Each begins with a HELLO, whose role says what becomes of it: CONTROL starts a destination worker; NODE_INFO is answered
- * here; every other role belongs to a migration and is handed on to its worker, with the role as one byte. Bytes that follow the HELLO are
+ * here, and so is ASK, from the records of the destination workers; every other role belongs to a migration and is handed on to its worker, with the role as one byte. Bytes that follow the HELLO are
  * left in the socket for the worker.
  */
 #include <errno.h>
@@ -15,6 +15,7 @@
 #include "base/util.h"
 #include "daemon/daemon.h"
 #include "migrate/migrate.h"
+#include "migrate/outcome.h"
 #include "wire/conn.h"
 
 void peer_drop(struct peer *p)
@@ -126,6 +127,8 @@ static int dispatch(struct daemon *d, int fd, const struct frame *frame, const G
 
 	if (hello->role == ROLE_NODE_INFO)
 		return node_info_send(d, fd, e);
+	if (hello->role == ROLE_ASK)
+		return outcome_answer(fd, hello->mig_id.data, e);
 	if (hello->role == ROLE_CONTROL)
 		return start_dest(d, fd, frame, hello, e);
 	w = worker_find_dest(d, hello->mig_id.data);

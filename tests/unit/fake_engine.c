@@ -14,6 +14,7 @@
 
 #include "base/util.h"
 #include "migrate/migrate.h"
+#include "migrate/outcome.h"
 #include "migrate/registry.h"
 #include "wire/conn.h"
 #include "wire/frame.h"
@@ -38,6 +39,24 @@ static int say_hello(const struct migrate_request *q, uint8_t *id, unsigned role
 	return r < 0 ? r : take_fd(&fd);
 }
 
+/* The destination's daemon must know of the commit. */
+static int ask(const struct migrate_request *q, uint8_t *id, struct err *e)
+{
+	char boot_id[OUTCOME_BOOT_ID_MAX];
+	enum outcome outcome;
+	Gw__Hello hello;
+	int r;
+
+	hello_fill(&hello);
+	hello.node_name = (char *)q->self_name;
+	hello.mig_id.data = id;
+	hello.mig_id.len = HELLO_MIG_ID_BYTES;
+	r = outcome_ask(&q->dest, &hello, WAIT_MS, &outcome, boot_id, e);
+	if (r < 0)
+		return r;
+	return outcome == OUTCOME_COMMITTED && !strcmp(boot_id, hello.boot_id) ? 0 : err_set(e, -EPROTO, "outcome %s", outcome_name(outcome));
+}
+
 static int move(const struct migrate_request *q, struct migrate_report *report, struct err *e)
 {
 	cleanup_frame struct frame frame = { 0 };
@@ -59,6 +78,8 @@ static int move(const struct migrate_request *q, struct migrate_report *report, 
 	}
 	if (r >= 0)
 		r = frame_recv_expect(control, FRAME_RESUMED, &frame, sizeof(pid_t), WAIT_MS, e);
+	if (r >= 0)
+		r = ask(q, id, e);
 	if (r < 0)
 		return r;
 	memcpy(&report->new_pid, frame.payload, sizeof(pid_t));
@@ -114,8 +135,10 @@ int migrate_dest(int control, const void *hello_payload, size_t hello_len, int h
 {
 	cleanup_hello Gw__Hello *hello = NULL;
 	struct registry_entry entry = { .strategy = "freeze-free", .freeze_us = 150, .moves = 1 };
-	int i, r = hello_decode(hello_payload, hello_len, &hello, e);
+	int record = -1, i, r = hello_decode(hello_payload, hello_len, &hello, e);
 
+	if (r >= 0)
+		r = record = outcome_begin(hello->mig_id.data, e);
 	if (r >= 0)
 		r = frame_send(control, FRAME_ACCEPT, NULL, 0, e);
 	for (i = ROLE_GO; i <= ROLE_BULK && r >= 0; i++) {
@@ -143,6 +166,8 @@ int migrate_dest(int control, const void *hello_payload, size_t hello_len, int h
 	snprintf(entry.unit, sizeof(entry.unit), "%s:4711", hello->node_name);
 	snprintf(entry.from, sizeof(entry.from), "%s", hello->node_name);
 	r = registry_add(&entry, e);
+	if (r >= 0)
+		r = outcome_commit(record, e);
 	return r < 0 ? r : frame_send(control, FRAME_RESUMED, &entry.pid, sizeof(entry.pid), e);
 }
 

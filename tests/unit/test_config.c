@@ -14,6 +14,7 @@
 #include "cli/cli.h"
 #include "daemon/config.h"
 #include "daemon/request.h"
+#include "migrate/outcome.h"
 #include "migrate/registry.h"
 
 static void test_defaults(void **state)
@@ -177,12 +178,57 @@ static void test_registry(void **state)
 	assert_int_equal(rmdir(directory), 0);
 }
 
+/* The answers of outcome.h's table, from a worker that lives and one that has died. */
+static void test_outcome(void **state)
+{
+	char directory[] = "/tmp/godwit-outcome-XXXXXX", records[64];
+	static const uint8_t pending[HELLO_MIG_ID_BYTES] = { 1 }, committed[HELLO_MIG_ID_BYTES] = { 2 }, unknown[HELLO_MIG_ID_BYTES] = { 3 };
+	enum outcome outcome;
+	struct err e = ERR_INIT;
+	int ready[2];
+	pid_t child;
+	char byte;
+
+	assert_non_null(mkdtemp(directory));
+	snprintf(records, sizeof(records), "%s/outcomes", directory);
+	outcome_use_directory(records);
+	assert_int_equal(pipe(ready), 0);
+	child = fork();
+	if (!child) {
+		bool good = outcome_begin(pending, NULL) >= 0 && outcome_commit(outcome_begin(committed, NULL), NULL) >= 0;
+
+		if (write(ready[1], good ? "y" : "n", 1) == 1)
+			pause();
+		_exit(1);
+	}
+	assert_int_equal(read(ready[0], &byte, 1), 1);
+	assert_int_equal(byte, 'y');
+	assert_int_equal(outcome_query(pending, &outcome, &e), 0);
+	assert_int_equal(outcome, OUTCOME_PENDING);
+	assert_int_equal(outcome_begin(pending, &e), -EEXIST);
+	outcome_clean();
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+	assert_int_equal(outcome_query(pending, &outcome, &e), 0);
+	assert_int_equal(outcome, OUTCOME_ABORTED);
+	assert_int_equal(outcome_query(committed, &outcome, &e), 0);
+	assert_int_equal(outcome, OUTCOME_COMMITTED);
+	assert_int_equal(outcome_query(unknown, &outcome, &e), 0);
+	assert_int_equal(outcome, OUTCOME_UNKNOWN);
+	outcome_forget(pending, -1);
+	outcome_forget(committed, -1);
+	assert_int_equal(rmdir(records), 0);
+	assert_int_equal(rmdir(directory), 0);
+	close(ready[0]);
+	close(ready[1]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_defaults),       cmocka_unit_test(test_full_file), cmocka_unit_test(test_config_errors),
 		cmocka_unit_test(test_request),        cmocka_unit_test(test_request_errors), cmocka_unit_test(test_duration),
-		cmocka_unit_test(test_numbers),        cmocka_unit_test(test_registry),
+		cmocka_unit_test(test_numbers),        cmocka_unit_test(test_registry), cmocka_unit_test(test_outcome),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,8 +15,8 @@ import time
 import unittest
 
 GODWITD, GODWIT = sys.argv[1:3]
-HELLO, ERROR, NODE_INFO = 1, 14, 15
-ROLE_CONTROL, ROLE_GO, ROLE_NODE_INFO = 0, 1, 8
+HELLO, ANSWER, ERROR, NODE_INFO = 1, 12, 14, 15
+ROLE_CONTROL, ROLE_GO, ROLE_NODE_INFO, ROLE_ASK = 0, 1, 8, 9
 
 
 def free_port():
@@ -134,6 +134,12 @@ class Peers(unittest.TestCase):
         kind, payload = self.exchange(hello(ROLE_NODE_INFO))
         self.assertEqual(kind, NODE_INFO)
         self.assertIn(b"t1", payload)
+
+    def test_ask_about_unknown_migration(self):
+        kind, payload = self.exchange(hello(ROLE_ASK, mig=bytes(range(16))))
+        self.assertEqual((kind, payload[:1]), (ANSWER, b"\x12"))  # no field 1: outcome 0, unknown
+        with open("/proc/sys/kernel/random/boot_id") as f:
+            self.assertIn(f.read().strip().encode(), payload)
 
     def test_hello_in_pieces(self):
         with self.daemon.peer() as s:

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * outcome.h - who owns the process when the link has died: the destination's record of the commit, and how the source asks for it
+ *
+ * The destination's worker keeps one small file a migration, DIRECTORY/MIG_ID. It is locked (fcntl, so no child inherits the lock) as
+ * long as the worker lives, and its one byte says whether the commit has happened. So godwitd, also one that was started later, can answer for
+ * every worker, dead or alive:
+ *
+ *	byte  worker  answer     the source
+ *	'P'   lives   PENDING    asks again
+ *	'P'   dead    ABORTED    resumes the process: the skeleton died with its tracer
+ *	'C'   -       COMMITTED  lets go of its copy
+ *	no file       UNKNOWN    stays in doubt: the record is older than what this host remembers
+ *
+ * The order that makes this safe: outcome_begin before PREPARED is sent; outcome_commit before the first thread is let go;
+ * outcome_forget when the source is known to know (RELEASE).
+ */
+#ifndef GODWIT_MIGRATE_OUTCOME_H
+#define GODWIT_MIGRATE_OUTCOME_H
+
+#include <netinet/in.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "wire/hello.h"
+
+#define OUTCOME_DEFAULT_DIRECTORY "/run/godwit/outcomes"
+#define OUTCOME_BOOT_ID_MAX 128
+
+/* The numbers are part of the protocol. */
+enum outcome { OUTCOME_UNKNOWN, OUTCOME_PENDING, OUTCOME_ABORTED, OUTCOME_COMMITTED };
+
+/* For this process and its children; the default is OUTCOME_DEFAULT_DIRECTORY. */
+void outcome_use_directory(const char *directory);
+
+/* Destination's worker. Returns the locked descriptor, which must stay open (and the only one of that file) as long as the worker may commit. */
+int outcome_begin(const uint8_t mig_id[HELLO_MIG_ID_BYTES], struct err *e);
+/* From now on the destination owns the process. Does not block; a failure means that it is not committed. */
+int outcome_commit(int fd, struct err *e);
+/* The other side needs no answer any more. Closes fd. */
+void outcome_forget(const uint8_t mig_id[HELLO_MIG_ID_BYTES], int fd);
+
+/* godwitd of the destination: what the record says. */
+int outcome_query(const uint8_t mig_id[HELLO_MIG_ID_BYTES], enum outcome *ret, struct err *e);
+/* Sends the answer to a connection whose HELLO had ROLE_ASK. */
+int outcome_answer(int fd, const uint8_t mig_id[HELLO_MIG_ID_BYTES], struct err *e);
+/* Removes records without a living worker that are older than a day. */
+void outcome_clean(void);
+
+/*
+ * Source: asks the destination's godwitd once, within timeout_ms. ret_boot_id: of the host that answers (another one than in its HELLO:
+ * it was booted since, nothing that it had received runs any more). Errors: the host cannot be reached, or is no node.
+ */
+int outcome_ask(const struct sockaddr_in *to, const Gw__Hello *self, int timeout_ms, enum outcome *ret, char ret_boot_id[OUTCOME_BOOT_ID_MAX],
+		struct err *e);
+/* "pending", ... */
+const char *outcome_name(enum outcome outcome);
+
+#endif
