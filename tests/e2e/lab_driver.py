@@ -33,7 +33,14 @@ def environment(**more):
     return env
 
 
+cut_links = set()       # what a test has cut and not mended
+
+
 def lab(*arguments, check=True, timeout=60, env=None):
+    if arguments[0] == "cut":
+        cut_links.add(arguments[1:])
+    elif arguments[0] == "heal":
+        cut_links.discard(arguments[1:])
     done = subprocess.run([DEV, "lab", *arguments], env=environment(**(env or {})), stdin=subprocess.DEVNULL, capture_output=True, text=True,
                           timeout=timeout)
     if check and done.returncode:
@@ -214,10 +221,8 @@ class Lab:
 
     def mend(self):
         """Back to a working lab after a test that broke something, or that failed: links, hosts, daemons, strangers."""
-        for a in self.hosts:
-            for b in self.hosts:
-                if a < b:
-                    lab("heal", a, b, check=False)
+        for link in list(cut_links):
+            lab("heal", *link, check=False)
         for host in self.hosts:
             if init_of(host) is None:
                 lab("start", host)

@@ -14,7 +14,7 @@ from lab_driver import (BUILD, HIDDEN, MOVE, REFUSED, STRATEGIES, TIMED, Victim,
                         wait_until)
 
 BATCH = 8
-SLEEP_MS = 6000          # how long sleeping calls last: the batch has to be moved by then
+SLEEP_MS = 5000          # how long sleeping calls last: the batch has to be moved by then
 SLEEPS = ["nanosleep", "nanosleep_rem", "clock_rel", "clock_rel_boot", "clock_abs", "clock_abs_real", "poll", "poll_none", "ppoll", "ppoll_mask",
           "select", "pselect", "futex_rel", "futex_abs", "epoll", "epoll_pwait", "epoll_pwait2", "sem", "cond", "mutex", "sigtimedwait",
           "timerfd", "accept"]

@@ -115,6 +115,8 @@ static void add_everything(struct text *t)
 	text_file(t, "/proc/self/environ", NULL);
 	text_file(t, "/proc/self/auxv", NULL);
 	text_file(t, "/proc/self/comm", NULL);
+	text_file(t, "/proc/self/oom_score_adj", NULL);
+	text_file(t, "/proc/self/coredump_filter", NULL);
 }
 
 static void snapshot_now(void)
@@ -279,6 +281,23 @@ static void prctl_setup(void)
 }
 
 VICTIM(ident_prctl, 0, prctl_setup, NULL, compare_now);
+
+static void write_own(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	must(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+	close(fd);
+}
+
+static void oom_setup(void)
+{
+	write_own("/proc/self/oom_score_adj", "555");
+	write_own("/proc/self/coredump_filter", "0x17");
+	snapshot_now();
+}
+
+VICTIM(ident_oom, 0, oom_setup, NULL, compare_now);
 
 static void nnp_setup(void)
 {

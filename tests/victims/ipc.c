@@ -13,7 +13,9 @@
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/timerfd.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "victim.h"
@@ -455,3 +457,84 @@ static void listen_check(void)
 }
 
 VICTIM(ipc_listen, 0, listen_setup, listen_work, listen_check);
+
+/* ---- sockets without a peer ---- */
+
+static void udp_setup(void)
+{
+	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int on = 1;
+
+	fd[0] = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	must(!setsockopt(fd[0], SOL_SOCKET, SO_BROADCAST, &on, sizeof(on)));
+	must(!bind(fd[0], (struct sockaddr *)&sin, sizeof(sin)));
+	ports[0] = port_of(fd[0]);
+	fd[1] = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0); /* neither bound nor connected */
+	fd[2] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+}
+
+static void udp_check(void)
+{
+	struct sockaddr_in sin;
+	socklen_t len = sizeof(sin), int_len = sizeof(int);
+	int value = 0;
+	char buf[8] = "";
+
+	expect_u64("port of a datagram socket", ports[0], port_of(fd[0]));
+	expect(!getsockopt(fd[0], SOL_SOCKET, SO_BROADCAST, &value, &int_len) && value == 1);
+	expect(!getsockname(fd[0], (struct sockaddr *)&sin, &len));
+	expect(sendto(fd[1], "hello", 5, 0, (struct sockaddr *)&sin, len) == 5);
+	expect(recv(fd[0], buf, 8, 0) == 5 && !memcmp(buf, "hello", 5));
+	expect(fcntl(fd[2], F_GETFL) & O_NONBLOCK);
+	expect(connect(fd[2], (struct sockaddr *)&sin, len) < 0);
+}
+
+VICTIM(ipc_udp, 0, udp_setup, NULL, udp_check);
+
+static struct sockaddr_un un_address = { .sun_family = AF_UNIX };
+
+static void unix_listen_setup(void)
+{
+	must(strlen(beside("s")) < sizeof(un_address.sun_path));
+	strcpy(un_address.sun_path, beside("s"));
+	fd[0] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	must(!bind(fd[0], (struct sockaddr *)&un_address, sizeof(un_address)) && !listen(fd[0], 9));
+}
+
+static void unix_listen_check(void)
+{
+	int c = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), a;
+	char buf[4] = "";
+
+	if (connect(c, (struct sockaddr *)&un_address, sizeof(un_address))) {
+		fail("connect to a unix listener: errno %d", errno);
+		return;
+	}
+	a = accept(fd[0], NULL, NULL);
+	expect(a >= 0 && write(c, "abc", 3) == 3 && read(a, buf, 4) == 3 && !memcmp(buf, "abc", 3));
+	unlink(un_address.sun_path);
+}
+
+VICTIM(ipc_unix_listen, 0, unix_listen_setup, NULL, unix_listen_check);
+
+/* A named pipe whose both ends are in the unit. */
+static void fifo_setup(void)
+{
+	must(!mkfifo(beside("fifo"), 0600));
+	fd[0] = open(beside("fifo"), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	fd[1] = open(beside("fifo"), O_WRONLY | O_CLOEXEC);
+	must(fd[0] >= 0 && fd[1] >= 0 && write(fd[1], "in the pipe", 11) == 11);
+}
+
+static void fifo_check(void)
+{
+	char buf[20] = "";
+
+	expect(read(fd[0], buf, 20) == 11 && !memcmp(buf, "in the pipe", 11));
+	expect(write(fd[1], "more", 4) == 4 && read(fd[0], buf, 20) == 4);
+	close(fd[1]);
+	expect(read(fd[0], buf, 20) == 0);
+	unlink(beside("fifo"));
+}
+
+VICTIM(ipc_fifo, 0, fifo_setup, NULL, fifo_check);

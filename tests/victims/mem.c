@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -586,6 +587,32 @@ static void vmflags_check(void)
 }
 
 VICTIM(mem_vmflags, 0, vmflags_setup, NULL, vmflags_check);
+
+#ifndef PR_SET_VMA
+#define PR_SET_VMA 0x53564d41
+#define PR_SET_VMA_ANON_NAME 0
+#endif
+
+static void named_setup(void)
+{
+	area_len = 16 * PAGE;
+	fenced_area();
+	fill(area, area_len, 23);
+	if (prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, area, area_len, "a name") && errno != EINVAL)
+		must(false);
+	snapshot_maps(&maps_before, (uintptr_t)area, (uintptr_t)area + area_len);
+}
+
+static void named_check(void)
+{
+	struct text after = { 0 };
+
+	snapshot_maps(&after, (uintptr_t)area, (uintptr_t)area + area_len);
+	expect_text("named mapping", maps_before.s, after.s);
+	verify("named mapping", area, area_len, 23);
+}
+
+VICTIM(mem_named, 0, named_setup, NULL, named_check);
 
 static void mlockall_setup(void)
 {

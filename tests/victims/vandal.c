@@ -23,7 +23,7 @@
 
 static pid_t target;
 
-static void die(const char *what)
+static _Noreturn void die(const char *what)
 {
 	fprintf(stderr, "vandal: %s: %s\n", what, strerror(errno));
 	exit(1);
@@ -67,7 +67,6 @@ static uint64_t find_syscall(int mem)
 	}
 	errno = ENOENT;
 	die("no syscall instruction");
-	return 0;
 }
 
 static int do_call(int argc, char **argv)
@@ -167,7 +166,9 @@ static int flip_xstate(const char *which)
 		x[1088 + 3 * 8] ^= 1; /* standard offsets of processors with MPX's room left */
 	else
 		return -1;
-	return ptrace(PTRACE_SETREGSET, target, NT_X86_XSTATE, &iov) ? (die("set NT_X86_XSTATE"), 1) : 0;
+	if (ptrace(PTRACE_SETREGSET, target, NT_X86_XSTATE, &iov))
+		die("set NT_X86_XSTATE");
+	return 0;
 }
 
 static int do_reg(const char *which)
@@ -191,7 +192,9 @@ static int do_reg(const char *which)
 		r.eflags ^= 1;
 	if (!strcmp(which, "gs"))
 		r.gs_base += 8;
-	return ptrace(PTRACE_SETREGS, target, 0, &r) ? (die("set registers"), 1) : 0;
+	if (ptrace(PTRACE_SETREGS, target, 0, &r))
+		die("set registers");
+	return 0;
 }
 
 int main(int argc, char **argv)
