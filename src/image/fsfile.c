@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* fsfile.c - the files a process refers to, on the source; see fsfile.h. The destination's part is in fsfile_match.c, bytes in fsfile_wire.c */
+/*
+ * fsfile.c - the files a process refers to, on the source; see fsfile.h. The destination's part is in fsfile_match.c,
+ * bytes in fsfile_wire.c
+ */
 #include "image/fsfile.h"
 
 #include <errno.h>

@@ -2,8 +2,8 @@
 /*
  * fsfile.h - the files that a process refers to, by a mapping or by a descriptor
  *
- * The source collects them in one table (an index into it is what mappings and descriptors carry). The destination looks for each
- * at the same path (fsfile_match) and answers how it will have it:
+ * The source collects them in one table (an index into it is what mappings and descriptors carry). The destination looks
+ * for each at the same path (fsfile_match) and answers how it will have it:
  *
  *   HAVE      the same file, or one with the same content where it is only mapped privately; nothing is sent
  *   STAND_IN  only mapped or read: a sparse file of the same size under FSFILE_DIR, filled with what is mapped (or all of it)
@@ -11,12 +11,13 @@
  *   TEMP      unlinked at the source: a file without a name (memfd for a memfd and for shared anonymous memory)
  *   REFUSE    another file is at the path and the process could write to it
  *
- * What proves that two files are one: the same boot id, device and inode (one kernel); or the same network file system with the same
- * inode, size and mtime; or, for files that are only mapped privately, the same size and build-id, or the same SHA-256 where there is no build-id.
+ * What proves that two files are one: the same boot id, device and inode (one kernel); or the same network file system
+ * with the same inode, size and mtime; or, for files that are only mapped privately or read, the same size and build-id
+ * (mapped), or the same SHA-256 where there is no build-id.
  *
- * Contents of the last four travel before the freeze (fsfile_content_next, fsfile_put); fsfile_changed says inside the freeze which
- * must be sent again. Writes through shared mappings do not always move the mtime: pages of writable shared mappings travel as pages
- * (VMA_CONTENT_SHARED, see vma_list_apply_answers).
+ * Contents of STAND_IN, CREATE and TEMP travel before the freeze (fsfile_content_next, fsfile_put); fsfile_changed says
+ * inside the freeze which must be sent again. Writes through shared mappings do not always move the mtime: pages of
+ * writable shared mappings travel as pages (VMA_CONTENT_SHARED, see vma_list_apply_answers).
  */
 #ifndef GODWIT_IMAGE_FSFILE_H
 #define GODWIT_IMAGE_FSFILE_H
@@ -72,15 +73,17 @@ struct fsfile_table {
 };
 
 /*
- * Adds the file behind a magic link (/proc/PID/map_files/A-B, /proc/PID/fd/N, /proc/PID/exe) or finds it in the table, adds `uses` to it, and
- * sets *ret_index. -ENODEV with words when it is no regular file; other errors from opening it. Opens nothing but O_PATH, so devices are not touched.
+ * Adds the file behind a magic link (/proc/PID/map_files/A-B, /proc/PID/fd/N, /proc/PID/exe) or finds it in the table,
+ * adds `uses` to it, and sets *ret_index. -ENODEV with words when it is no regular file; other errors from opening it.
+ * Opens nothing but O_PATH, so devices are not touched.
  */
 int fsfile_add(struct fsfile_table *t, const char *link, uint32_t uses, uint32_t *ret_index, struct err *e);
 void fsfile_table_free(struct fsfile_table *t);
 
 /*
- * Source, before the offer: reads build-ids of mapped files, and hashes mapped-only files that have none where the destination may have to compare
- * contents (same_kernel false, or the file lies on a tmpfs). Reads whole files: blocks for as long as the disk takes.
+ * Source, before the offer: reads build-ids of mapped files, and hashes mapped-only files that have none where the
+ * destination may have to compare contents (same_kernel false, or the file lies on a tmpfs). Reads whole files: blocks
+ * for as long as the disk takes.
  */
 int fsfile_prepare_offer(struct fsfile_table *t, bool same_kernel, struct err *e);
 
@@ -88,14 +91,15 @@ int fsfile_prepare_offer(struct fsfile_table *t, bool same_kernel, struct err *e
 int fsfile_read_fd(struct fsfile *f, struct err *e);
 
 /*
- * The next extent with data at or after *offset, at most max_len bytes, of a file on the source: sets *ret_offset and *ret_len (0 at the end).
- * Holes are left out. Returns 0 or an error.
+ * The next extent with data at or after *offset, at most max_len bytes, of a file on the source: sets *ret_offset and
+ * *ret_len (0 at the end). Holes are left out. Returns 0 or an error.
  */
 int fsfile_content_next(struct fsfile *f, uint64_t offset, uint64_t max_len, uint64_t *ret_offset, uint64_t *ret_len, struct err *e);
 
 /*
- * Inside the freeze: whether size, mtime, ctime or seals differ from the table's; updates the table. One or two system calls. The content of a file that
- * changed, and its entry (encoded in a table of its own), have to be sent again: fsfile_update, fsfile_put, fsfile_finish.
+ * Inside the freeze: whether size, mtime, ctime or seals differ from the table's; updates the table. One or two system
+ * calls. The content of a file that changed, and its entry (encoded in a table of its own), have to be sent again:
+ * fsfile_update, fsfile_put, fsfile_finish.
  */
 int fsfile_changed(struct fsfile *f, bool *ret_changed, struct err *e);
 
@@ -117,19 +121,23 @@ static inline bool fsfile_answer_lacks(const struct fsfile_answer *a)
 }
 
 /*
- * Destination: looks for f. HAVE comes with the opened file (for writing where the process needs it). REFUSE comes with a refusal in `refusals`.
- * Nothing is created. Returns an error only when the search itself failed.
+ * Destination: looks for f. HAVE comes with the opened file (for writing where the process needs it). REFUSE comes with
+ * a refusal in `refusals`. Nothing is created. Returns an error only when the search itself failed.
  */
 int fsfile_match(const struct fsfile *f, struct fsfile_answer *ret, struct refusals *refusals, struct err *e);
 
-/* Destination, when the offer has been accepted: makes the file for STAND_IN, CREATE and TEMP; answer->fd is open for reading and writing. */
+/*
+ * Destination, when the offer has been accepted: makes the file for STAND_IN, CREATE and TEMP; answer->fd is open for
+ * reading and writing.
+ */
 int fsfile_open_lacking(const struct fsfile *f, struct fsfile_answer *answer, struct err *e);
-int fsfile_put(const struct fsfile *f, const struct fsfile_answer *answer, uint64_t offset, const void *data, size_t len_bytes, struct err *e);
+int fsfile_put(const struct fsfile *f, const struct fsfile_answer *answer, uint64_t offset, const void *data, size_t len_bytes,
+	       struct err *e);
 /* Destination: takes over what fsfile_changed saw; `now` comes from a decoded table. */
 int fsfile_update(struct fsfile *f, const struct fsfile *now, struct err *e);
 /*
- * All content is there: size, mode, owner, times, seals. `f` has the source's last values. Afterwards answer->fd is what the process needs: read-only for
- * a stand-in that is a program (so that it can be executed), unchanged otherwise.
+ * All content is there: size, mode, owner, times, seals. `f` has the source's last values. Afterwards answer->fd is what
+ * the process needs: read-only for a stand-in that is a program (so that it can be executed), unchanged otherwise.
  */
 int fsfile_finish(const struct fsfile *f, struct fsfile_answer *answer, struct err *e);
 /* Closes the answer's descriptor. */

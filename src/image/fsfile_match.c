@@ -23,8 +23,8 @@
 static bool on_network(uint64_t magic)
 {
 	static const uint32_t magics[] = {
-		NFS_SUPER_MAGIC, 0xff534d42 /* cifs */, 0xfe534d42 /* smb2 */, 0x00c36400 /* ceph */, 0x01161970 /* gfs2 */, 0x7461636f /* ocfs2 */,
-		0x0bd00bd0 /* lustre */, V9FS_MAGIC, AFS_SUPER_MAGIC,
+		NFS_SUPER_MAGIC, 0xff534d42 /* cifs */, 0xfe534d42 /* smb2 */, 0x00c36400 /* ceph */, 0x01161970 /* gfs2 */,
+		0x7461636f /* ocfs2 */, 0x0bd00bd0 /* lustre */, V9FS_MAGIC, AFS_SUPER_MAGIC,
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(magics); i++)
@@ -121,7 +121,8 @@ static int answer_present(const struct fsfile *f, int path_fd, struct fsfile_ans
 	if (fd < 0 && (f->uses & WRITES)) {
 		char cause[256];
 
-		snprintf(cause, sizeof(cause), "the program writes to it, and on the destination it cannot be opened for writing: %s", strerror(-fd));
+		snprintf(cause, sizeof(cause), "the program writes to it, and on the destination it cannot be opened for writing: %s",
+			 strerror(-fd));
 		refuse(refusals, f, cause, "make it writable there");
 		return 0;
 	}
@@ -253,7 +254,8 @@ int fsfile_open_lacking(const struct fsfile *f, struct fsfile_answer *answer, st
 	return 0;
 }
 
-int fsfile_put(const struct fsfile *f, const struct fsfile_answer *answer, uint64_t offset, const void *data, size_t len_bytes, struct err *e)
+int fsfile_put(const struct fsfile *f, const struct fsfile_answer *answer, uint64_t offset, const void *data, size_t len_bytes,
+	       struct err *e)
 {
 	const char *p = data;
 

@@ -185,7 +185,9 @@ int fsfile_answers_decode(const void *data, size_t len, uint32_t n, struct fsfil
 	for (uint32_t i = 0; rc == 0 && i < n; i++) {
 		if (m->answers[i]->verdict >= FSFILE_VERDICTS)
 			rc = err_set(e, -EBADMSG, "answers: unknown verdict %u", m->answers[i]->verdict);
-		answers[i] = (struct fsfile_answer){ .verdict = m->answers[i]->verdict, .mapped_only = m->answers[i]->mapped_only, .fd = -1 };
+		answers[i] = (struct fsfile_answer){
+			.verdict = m->answers[i]->verdict, .mapped_only = m->answers[i]->mapped_only, .fd = -1,
+		};
 	}
 	gw__fs_answers__free_unpacked(m, NULL);
 	if (rc < 0) {

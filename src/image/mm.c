@@ -125,7 +125,9 @@ void mm_plan_restore(struct batch *b, const struct mm_fields *m, int exe_fd)
 }
 
 /* The plain numbers of the message and of the struct, in the same order. */
-#define FIELDS(X) X(start_code) X(end_code) X(start_data) X(end_data) X(start_brk) X(brk) X(start_stack) X(arg_start) X(arg_end) X(env_start) X(env_end)
+#define FIELDS(X)                                                                           \
+	X(start_code) X(end_code) X(start_data) X(end_data) X(start_brk) X(brk)             \
+	X(start_stack) X(arg_start) X(arg_end) X(env_start) X(env_end)
 
 int mm_encode(const struct mm_fields *m, uint8_t **ret_data, size_t *ret_len, struct err *e)
 {

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * mm.h - the numbers of an address space: where code, data, heap, stack, arguments and environment are, the auxiliary vector, the executable
+ * mm.h - the numbers of an address space: where code, data, heap, stack, arguments and environment are, the auxiliary
+ * vector, the executable
  *
- * Restored with prctl(PR_SET_MM, PR_SET_MM_MAP), so that /proc/PID/cmdline, environ, auxv and exe show what they showed and brk(2) goes on. See prctl(2).
- * PR_SET_THP_DISABLE and the core dump filter belong to the task.
+ * Restored with prctl(PR_SET_MM, PR_SET_MM_MAP), so that /proc/PID/cmdline, environ, auxv and exe show what they showed
+ * and brk(2) goes on. See prctl(2). PR_SET_THP_DISABLE and the core dump filter belong to the task.
  */
 #ifndef GODWIT_IMAGE_MM_H
 #define GODWIT_IMAGE_MM_H
@@ -22,8 +23,8 @@ struct mm_fields {
 };
 
 /*
- * Reads everything but brk from /proc, and adds the executable to `files`. brk is set to the end of the heap mapping, which is close enough for an offer; the exact
- * value comes from mm_capture_plan and mm_capture_collect.
+ * Reads everything but brk from /proc, and adds the executable to `files`. brk is set to the end of the heap mapping,
+ * which is close enough for an offer; the exact value comes from mm_capture_plan and mm_capture_collect.
  */
 int mm_read(pid_t pid, const struct vma_list *l, struct fsfile_table *files, struct mm_fields *ret, struct err *e);
 
@@ -32,8 +33,9 @@ struct remote_call *mm_capture_plan(struct batch *b);
 void mm_capture_collect(struct mm_fields *m, const struct remote_call *call);
 
 /*
- * Adds the prctl. Its mappings must be there; no mapping of the skeleton's own program may be. exe_fd: a descriptor in the skeleton of the executable, opened
- * read-only; -1 leaves the link alone. Needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
+ * Adds the prctl. Its mappings must be there; no mapping of the skeleton's own program may be. exe_fd: a descriptor in
+ * the skeleton of the executable, opened read-only; -1 leaves the link alone. Needs CAP_CHECKPOINT_RESTORE or
+ * CAP_SYS_ADMIN.
  */
 void mm_plan_restore(struct batch *b, const struct mm_fields *m, int exe_fd);
 

@@ -19,8 +19,8 @@ static bool kernels(const struct vma *v)
 }
 
 /*
- * How much of the vdso's bytes counts: up to the end of its section headers. Behind them is padding, which a tracer may have used for
- * code of its own (so does Godwit's agent when it leaves).
+ * How much of the vdso's bytes counts: up to the end of its section headers. Behind them is padding, which a tracer may
+ * have used for code of its own (so does Godwit's agent when it leaves).
  */
 static size_t used_bytes(const uint8_t *bytes, size_t size)
 {
@@ -74,10 +74,11 @@ bool vdso_compatible(const struct vdso *source, const struct vdso *here, struct 
 {
 	if (!source->n)
 		return true;
-	if (source->n == here->n && !memcmp(source->size, here->size, sizeof(source->size)) && !memcmp(source->kind, here->kind, sizeof(source->kind)) &&
-	    !memcmp(source->sha256, here->sha256, sizeof(source->sha256)))
+	if (source->n == here->n && !memcmp(source->size, here->size, sizeof(source->size)) &&
+	    !memcmp(source->kind, here->kind, sizeof(source->kind)) && !memcmp(source->sha256, here->sha256, sizeof(source->sha256)))
 		return true;
-	refusals_add(refusals, "vdso.different", "the destination's kernel has another vdso, and the program's calls into it would go astray",
+	refusals_add(refusals, "vdso.different",
+		     "the destination's kernel has another vdso, and the program's calls into it would go astray",
 		     "move to a host with the same kernel build", "vdso");
 	return false;
 }

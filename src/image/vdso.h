@@ -2,8 +2,8 @@
 /*
  * vdso.h - the kernel's own mappings (vvar, vvar_vclock, vdso), which are moved to where the program knows them
  *
- * The program has called into the vdso, may be inside it, and has its addresses in its data. The destination's kernel must have the very same vdso
- * (sizes, order and content); otherwise the move is refused.
+ * The program has called into the vdso, may be inside it, and has its addresses in its data. The destination's kernel
+ * must have the very same vdso (sizes, order and content); otherwise the move is refused.
  */
 #ifndef GODWIT_IMAGE_VDSO_H
 #define GODWIT_IMAGE_VDSO_H
@@ -28,8 +28,8 @@ int vdso_read(pid_t pid, const struct vma_list *l, struct vdso *ret, struct err 
 bool vdso_compatible(const struct vdso *source, const struct vdso *here, struct refusals *refusals);
 
 /*
- * Adds the mremap calls that move the skeleton's (own) mappings to the source's addresses; also right when old and new places overlap. Run it
- * after vma_plan_empty and before anything is mapped. What the source does not have is unmapped.
+ * Adds the mremap calls that move the skeleton's (own) mappings to the source's addresses; also right when old and new
+ * places overlap. Run it after vma_plan_empty and before anything is mapped. What the source does not have is unmapped.
  */
 int vdso_plan_move(struct batch *b, const struct vma_list *source, const struct vma_list *own, struct err *e);
 

@@ -147,8 +147,8 @@ static const struct vma *below(const struct vma_list *l, uint64_t address)
 }
 
 /*
- * Goes down from `top`: whenever a mapping is in the way, on below it. Mappings that grow down keep 1 GiB below them free.
- * Never lower than `bottom`.
+ * Goes down from `top`: whenever a mapping is in the way, on below it. Mappings that grow down keep 1 GiB below them
+ * free. Never lower than `bottom`.
  */
 static uint64_t search_down(const struct vma_list *lists[2], uint64_t top, uint64_t bottom, uint64_t need)
 {
@@ -165,7 +165,8 @@ static uint64_t search_down(const struct vma_list *lists[2], uint64_t top, uint6
 			const struct vma *next = !lists[i] ? NULL : v ? v + 1 : lists[i]->v;
 			uint64_t limit = end;
 
-			if (next && lists[i]->n && next < lists[i]->v + lists[i]->n && (next->bits & VMA_GROWSDOWN) && next->start < end + GIB)
+			if (next && lists[i]->n && next < lists[i]->v + lists[i]->n && (next->bits & VMA_GROWSDOWN) &&
+			    next->start < end + GIB)
 				limit = next->start > GIB ? next->start - GIB : 0;
 			if (v && v->end > limit - MIN(limit, need))
 				limit = MIN(limit, v->bits & VMA_GROWSDOWN ? (v->start > GIB ? v->start - GIB : 0) : v->start);
@@ -185,8 +186,8 @@ uint64_t vma_find_free(const struct vma_list *a, const struct vma_list *b, uint6
 	uint64_t need = PAGE_ALIGN_UP(len_bytes) + 2 * FREE_MARGIN, found;
 
 	/*
-	 * New mappings go down from mmap_base (0x7fff.... less stack room and randomness), a heap goes up from the program (0x55... or
-	 * 0x0000...). The part between, from 0x7000.... down to 0x6000...., is in nobody's way.
+	 * New mappings go down from mmap_base (0x7fff.... less stack room and randomness), a heap goes up from the program
+	 * (0x55... or 0x0000...). The part between, from 0x7000.... down to 0x6000...., is in nobody's way.
 	 */
 	found = search_down(lists, 0x700000000000ull, 0x600000000000ull, need);
 	if (!found)

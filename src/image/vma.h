@@ -2,9 +2,9 @@
 /*
  * vma.h - the layout of an address space
  *
- * A list of mappings, ordered by address, without overlaps, page aligned. It is read from /proc/PID/smaps (once, with all
- * flags) and compared with /proc/PID/maps inside the freeze. [vsyscall] and Godwit's own scratch are left out; vdso and vvar are in
- * the list (kinds VMA_VDSO, VMA_VVAR) but are moved, not made. See proc(5), mmap(2), madvise(2).
+ * A list of mappings, ordered by address, without overlaps, page aligned. It is read from /proc/PID/smaps (once, with
+ * all flags) and compared with /proc/PID/maps inside the freeze. [vsyscall] and Godwit's own scratch are left out; vdso
+ * and vvar are in the list (kinds VMA_VDSO, VMA_VVAR) but are moved, not made. See proc(5), mmap(2), madvise(2).
  */
 #ifndef GODWIT_IMAGE_VMA_H
 #define GODWIT_IMAGE_VMA_H
@@ -99,20 +99,22 @@ int range_list_add(struct range_list *r, uint64_t start, uint64_t end);
 void range_list_free(struct range_list *r);
 
 /*
- * Reads the layout of pid with all flags. Files are added to `files`; what cannot move is added to `refusals` and left out of the list. Blocks for
- * about 0.4 ms for 100 mappings, plus a walk of the page tables (5 ms/GiB). Needs CAP_SYS_PTRACE and CAP_CHECKPOINT_RESTORE (or CAP_SYS_ADMIN).
+ * Reads the layout of pid with all flags. Files are added to `files`; what cannot move is added to `refusals` and left
+ * out of the list. Blocks for about 0.4 ms for 100 mappings, plus a walk of the page tables (5 ms/GiB). Needs
+ * CAP_SYS_PTRACE and CAP_CHECKPOINT_RESTORE (or CAP_SYS_ADMIN).
  */
 int vma_list_read(pid_t pid, struct fsfile_table *files, struct refusals *refusals, struct vma_list *ret, struct err *e);
 
 /*
- * Compares the present layout with `old` (from vma_list_read); about 20 us for 100 mappings when nothing changed. *ret_changed says whether
- * anything did; when it did, *ret holds the new list, else it stays empty. Flags of mappings that were there are taken over; new ones get the default
- * flags with VMA_GUESSED, unless `exact`, which reads smaps again. A change of flags alone (madvise of a whole mapping) is only seen with exact:
- * read it after the go message, while the source stands still, and send what differs (vma_plan_sync on the destination). New files may be
- * added to `files`; what cannot move to `refusals`.
+ * Compares the present layout with `old` (from vma_list_read); about 20 us for 100 mappings when nothing changed.
+ * *ret_changed says whether anything did; when it did, *ret holds the new list, else it stays empty. Flags of mappings
+ * that were there are taken over; new ones get the default flags with VMA_GUESSED, unless `exact`, which reads smaps
+ * again. A change of flags alone (madvise of a whole mapping) is only seen with exact: read it after the go message,
+ * while the source stands still, and send what differs (vma_plan_sync on the destination). New files may be added to
+ * `files`; what cannot move to `refusals`.
  */
-int vma_list_reread(pid_t pid, struct vma_list *old, bool exact, struct fsfile_table *files, struct refusals *refusals, struct vma_list *ret,
-		    bool *ret_changed, struct err *e);
+int vma_list_reread(pid_t pid, struct vma_list *old, bool exact, struct fsfile_table *files, struct refusals *refusals,
+		    struct vma_list *ret, bool *ret_changed, struct err *e);
 void vma_list_free(struct vma_list *l);
 int vma_list_append(struct vma_list *l, const struct vma *v);
 
@@ -120,8 +122,8 @@ int vma_list_append(struct vma_list *l, const struct vma *v);
 const struct vma *vma_find(const struct vma_list *l, uint64_t address);
 
 /*
- * Both sides, after the destination has answered: sets content classes. Shared mappings of a file that the destination had to make carry their own
- * pages when they are writable.
+ * Both sides, after the destination has answered: sets content classes. Shared mappings of a file that the destination
+ * had to make carry their own pages when they are writable.
  */
 void vma_list_apply_answers(struct vma_list *l, const struct fsfile_answer *answers, uint32_t n);
 
@@ -129,14 +131,16 @@ void vma_list_apply_answers(struct vma_list *l, const struct fsfile_answer *answ
 int vma_file_ranges(const struct vma_list *l, uint32_t file, struct range_list *ret, struct err *e);
 
 /*
- * Source: the address ranges of a VMA_CONTENT_SHARED mapping that hold data. The page tables do not tell: pages of a shared object may be there without being
- * mapped here. An object that is mapped twice yields its data for both mappings; putting a page that is there already is no error.
+ * Source: the address ranges of a VMA_CONTENT_SHARED mapping that hold data. The page tables do not tell: pages of a
+ * shared object may be there without being mapped here. An object that is mapped twice yields its data for both
+ * mappings; putting a page that is there already is no error.
  */
 int vma_shared_ranges(pid_t pid, const struct vma *v, struct range_list *ret, struct err *e);
 
 /*
- * An address where len_bytes (rounded up to pages) are free in both lists (b may be NULL), with a gap of 64 KiB on both sides, not in the growth of the
- * stack (1 GiB below it) or of the heap (64 GiB above brk, or what there is), nor where the kernel puts new mappings first. 0 when there is none.
+ * An address where len_bytes (rounded up to pages) are free in both lists (b may be NULL), with a gap of 64 KiB on both
+ * sides, not in the growth of the stack (1 GiB below it) or of the heap (64 GiB above brk, or what there is), nor where
+ * the kernel puts new mappings first. 0 when there is none.
  */
 uint64_t vma_find_free(const struct vma_list *a, const struct vma_list *b, uint64_t len_bytes);
 

@@ -2,8 +2,8 @@
 /*
  * vma_read.c - reads a layout from /proc; see vma.h
  *
- * Names in /proc/PID/maps can be forged (a memfd or a file may be called almost anything), so what has a device and an inode number is opened
- * through map_files and looked at. Names in brackets without an inode come from the kernel.
+ * Names in /proc/PID/maps can be forged (a memfd or a file may be called almost anything), so what has a device and an
+ * inode number is opened through map_files and looked at. Names in brackets without an inode come from the kernel.
  */
 #include "image/vma.h"
 
@@ -64,7 +64,8 @@ static const struct vm_flag vm_flags[] = {
 	{ "um", 0, "vma.userfaultfd", "the program handles page faults by itself (userfaultfd)", "let it close its userfaultfd first" },
 	{ "uw", 0, "vma.userfaultfd", "the program tracks writes by itself (userfaultfd)", "let it close its userfaultfd first" },
 	{ "ui", 0, "vma.userfaultfd", "the program handles page faults by itself (userfaultfd)", "let it close its userfaultfd first" },
-	{ "sl", 0, "vma.sealed", "a sealed mapping (mseal) cannot be taken down again and is not made anew yet", "start the program without sealing" },
+	{ "sl", 0, "vma.sealed", "a sealed mapping (mseal) cannot be taken down again and is not made anew yet",
+	  "start the program without sealing" },
 	{ "ss", 0, "vma.shadow-stack", "shadow stacks cannot move yet", "start it with GLIBC_TUNABLES=glibc.cpu.hwcaps=-SHSTK" },
 };
 
@@ -165,8 +166,8 @@ static ssize_t read_whole(const char *path, char **buffer, size_t *size, struct 
 static void refuse(struct reader *r, const struct line *l, const char *code, const char *cause, const char *way_out)
 {
 	r->list->complete = false;
-	refusals_add(r->refusals, code, cause, way_out, "mapping %llx-%llx%s%.*s%s", (unsigned long long)l->start, (unsigned long long)l->end,
-		     l->path_len ? " (" : "", (int)MIN(l->path_len, 200u), l->path, l->path_len ? ")" : "");
+	refusals_add(r->refusals, code, cause, way_out, "mapping %llx-%llx%s%.*s%s", (unsigned long long)l->start,
+		     (unsigned long long)l->end, l->path_len ? " (" : "", (int)MIN(l->path_len, 200u), l->path, l->path_len ? ")" : "");
 }
 
 /* An anonymous mapping's name, from "[anon:NAME]". */
@@ -201,7 +202,8 @@ static int classify_kernel(struct reader *r, const struct line *l, struct vma *v
 	if (starts_with(l, "[uprobes]"))
 		refuse(r, l, "vma.uprobes", "the program is being traced with uprobes", "end the tracing first");
 	else
-		refuse(r, l, "vma.special", "the kernel's own mapping of this kind is not known", "close what made it before moving the program");
+		refuse(r, l, "vma.special", "the kernel's own mapping of this kind is not known",
+		       "close what made it before moving the program");
 	return 0;
 }
 
@@ -215,17 +217,22 @@ static int classify_special(struct reader *r, const struct line *l, const struct
 		return 1;
 	}
 	if (starts_with(l, "anon_inode:[io_uring]"))
-		refuse(r, l, "vma.io-uring", "io_uring rings cannot move yet", "let the program use epoll (redis: io-threads; node: UV_USE_IO_URING=0)");
+		refuse(r, l, "vma.io-uring", "io_uring rings cannot move yet",
+		       "let the program use epoll (redis: io-threads; node: UV_USE_IO_URING=0)");
 	else if (starts_with(l, "anon_inode:[perf_event]"))
 		refuse(r, l, "vma.perf", "performance counters belong to this host", "end the profiling first");
 	else if (starts_with(l, "socket:"))
 		refuse(r, l, "vma.packet", "packet rings of a socket cannot move", "close the capture first");
 	else
-		refuse(r, l, "vma.device", "a mapped device or kernel object cannot move to another host", "close it before moving the program");
+		refuse(r, l, "vma.device", "a mapped device or kernel object cannot move to another host",
+		       "close it before moving the program");
 	return 0;
 }
 
-/* Memory of the kernel's own tmpfs: memfds, shared anonymous memory, System V segments. Returns 1 to go on as a file, 2 to keep, 0 when refused. */
+/*
+ * Memory of the kernel's own tmpfs: memfds, shared anonymous memory, System V segments. Returns 1 to go on as a file, 2
+ * to keep, 0 when refused.
+ */
 static int classify_shm(struct reader *r, const struct line *l, const struct stat *st, struct vma *v)
 {
 	if (starts_with(l, "/SYSV")) {
@@ -287,7 +294,8 @@ static int classify_file(struct reader *r, const struct line *l, struct vma *v)
 		return 0;
 	}
 	if (starts_with(l, "/[aio]")) {
-		refuse(r, l, "vma.aio", "contexts of asynchronous I/O (io_setup) cannot move yet", "configure the program not to use native AIO");
+		refuse(r, l, "vma.aio", "contexts of asynchronous I/O (io_setup) cannot move yet",
+		       "configure the program not to use native AIO");
 		return 0;
 	}
 	if (!S_ISREG(st.st_mode))
@@ -447,8 +455,8 @@ static void check_other(struct reader *r, pid_t other, char **buffer, size_t *si
 				continue;
 			r->list->complete = false;
 			refusals_add(r->refusals, "vma.shared-elsewhere", "it is shared with another process that does not move",
-				     "end the other process first", "mapping %llx-%llx (%.*s, also in pid %d)", (unsigned long long)v->start,
-				     (unsigned long long)v->end, (int)MIN(l.path_len, 200u), l.path, other);
+				     "end the other process first", "mapping %llx-%llx (%.*s, also in pid %d)",
+				     (unsigned long long)v->start, (unsigned long long)v->end, (int)MIN(l.path_len, 200u), l.path, other);
 			return;
 		}
 	}
@@ -566,20 +574,25 @@ static int take_changed(struct reader *r, const struct line *l, const struct vma
 		v.start = l->start;
 		v.end = l->end;
 		v.prot = l->prot;
-		return keep_guards(r, &old->guards, &v) < 0 || vma_list_append(r->list, &v) < 0 ? err_set(r->e, -ENOMEM, "no memory for the list of mappings") : 0;
+		if (keep_guards(r, &old->guards, &v) < 0 || vma_list_append(r->list, &v) < 0)
+			return err_set(r->e, -ENOMEM, "no memory for the list of mappings");
+		return 0;
 	}
 	for (size_t i = 0; l->ino && i < old->n; i++)
 		if (old->v[i].ino == l->ino && old->v[i].dev == l->dev && old->v[i].kind == VMA_SHARED_ANON)
-			return err_set(r->e, -ESTALE, "shared memory at %llx was remapped during the preparation; try again", (unsigned long long)l->start);
-	v.bits = VMA_GUESSED | (!l->shared && (l->prot & PROT_WRITE) ? VMA_ACCOUNT : 0) | (l->shared && (l->prot & PROT_WRITE) ? VMA_WRITE_SHARED : 0);
+			return err_set(r->e, -ESTALE, "shared memory at %llx was remapped during the preparation; try again",
+				       (unsigned long long)l->start);
+	v.bits = VMA_GUESSED;
+	if (l->prot & PROT_WRITE)
+		v.bits |= l->shared ? VMA_WRITE_SHARED : VMA_ACCOUNT;
 	kept = classify(r, l, &v);
 	if (kept <= 0)
 		return kept;
 	return vma_list_append(r->list, &v) < 0 ? err_set(r->e, -ENOMEM, "no memory for the list of mappings") : 0;
 }
 
-int vma_list_reread(pid_t pid, struct vma_list *old, bool exact, struct fsfile_table *files, struct refusals *refusals, struct vma_list *ret,
-		    bool *ret_changed, struct err *e)
+int vma_list_reread(pid_t pid, struct vma_list *old, bool exact, struct fsfile_table *files, struct refusals *refusals,
+		    struct vma_list *ret, bool *ret_changed, struct err *e)
 {
 	struct vma_list list = { .complete = true };
 	struct err local = ERR_INIT;

@@ -2,9 +2,10 @@
 /*
  * vma_restore.c - builds and changes a layout; see vma_restore.h
  *
- * Theory of operation: building is changing the empty layout. The boundaries of both lists cut the address space into pieces, each of which has at most
- * one old and one new mapping. Each piece needs nothing, or is unmapped, mapped, remapped (another object), or gets other attributes. Pieces
- * next to each other that need the same become one call. Order: all unmaps, then maps, protections, advice, locks.
+ * Theory of operation: building is changing the empty layout. The boundaries of both lists cut the address space into
+ * pieces, each of which has at most one old and one new mapping. Each piece needs nothing, or is unmapped, mapped,
+ * remapped (another object), or gets other attributes. Pieces next to each other that need the same become one call.
+ * Order: all unmaps, then maps, protections, advice, locks.
  */
 #include "image/vma_restore.h"
 
@@ -73,7 +74,9 @@ static bool has_file(const struct vma *v)
 /* Whether two mappings are pieces of the same object at the same place, so that one can become the other by changing attributes. */
 static bool same_object(const struct vma *a, const struct vma *b)
 {
-	if (a->kind != b->kind || a->file != b->file || ((a->bits ^ b->bits) & BORN_BITS & ~((a->bits | b->bits) & VMA_GUESSED ? BORN_BITS : 0)))
+	bool guessed = (a->bits | b->bits) & VMA_GUESSED;
+
+	if (a->kind != b->kind || a->file != b->file || (!guessed && (a->bits ^ b->bits) & BORN_BITS))
 		return false;
 	return !has_file(a) || a->offset - a->start == b->offset - b->start;
 }
@@ -160,7 +163,8 @@ static int plan_map(struct batch *b, const struct vma *v, uint64_t start, uint64
 
 	if (has_file(v)) {
 		if (v->file < 0 || (uint32_t)v->file >= n_fds || fds[v->file] < 0)
-			return err_set(e, -EINVAL, "mapping %llx-%llx has no file to map", (unsigned long long)start, (unsigned long long)end);
+			return err_set(e, -EINVAL, "mapping %llx-%llx has no file to map", (unsigned long long)start,
+				       (unsigned long long)end);
 		fd = fds[v->file];
 		offset = v->offset + (start - v->start);
 		flags |= v->kind == VMA_FILE_SHARED ? MAP_SHARED : MAP_PRIVATE;
@@ -304,7 +308,8 @@ static void plan_guards(struct batch *b, const struct pieces *p, const struct ra
 {
 	for (size_t i = 0; i < old->n; i++)
 		if (!covered(new, &old->v[i]))
-			batch_try(b, "madvise(MADV_GUARD_REMOVE)", SYS_madvise, old->v[i].start, old->v[i].end - old->v[i].start, MADV_GUARD_REMOVE);
+			batch_try(b, "madvise(MADV_GUARD_REMOVE)", SYS_madvise, old->v[i].start, old->v[i].end - old->v[i].start,
+				  MADV_GUARD_REMOVE);
 	for (size_t i = 0; i < new->n; i++)
 		if (!covered(old, &new->v[i]) || mapped_anew(p, &new->v[i]))
 			batch_call(b, "madvise(MADV_GUARD_INSTALL)", SYS_madvise, new->v[i].start, new->v[i].end - new->v[i].start,
@@ -325,7 +330,8 @@ int vma_plan_sync(struct batch *b, const struct vma_list *old, const struct vma_
 		bool is = q->new && kernels(q->new), was = q->old && kernels(q->old);
 
 		if (is != was || (is && q->new->kind != q->old->kind))
-			rc = err_set(e, -ENOTSUP, "the program moved its vdso (%llx) during the preparation; try again", (unsigned long long)q->start);
+			rc = err_set(e, -ENOTSUP, "the program moved its vdso (%llx) during the preparation; try again",
+				     (unsigned long long)q->start);
 		if (!is && !was)
 			p.v[kept++] = *q;
 	}

@@ -138,7 +138,8 @@ static int validate_one(const struct vma *v, uint32_t n_files, struct err *e)
 	if (v->start % PAGE_SIZE_BYTES || v->end % PAGE_SIZE_BYTES || v->offset % PAGE_SIZE_BYTES || v->offset > FSFILE_SIZE_MAX)
 		return err_set(e, -EBADMSG, "layout: %llx: not page aligned", (unsigned long long)v->start);
 	if (v->start >= v->end || v->start < 65536 || v->end > VMA_TASK_SIZE)
-		return err_set(e, -EBADMSG, "layout: %llx-%llx: not in user space", (unsigned long long)v->start, (unsigned long long)v->end);
+		return err_set(e, -EBADMSG, "layout: %llx-%llx: not in user space", (unsigned long long)v->start,
+			       (unsigned long long)v->end);
 	if (v->prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC) || v->bits & ~VMA_BITS_ALL)
 		return err_set(e, -EBADMSG, "layout: %llx: unknown protection or flags", (unsigned long long)v->start);
 	if ((v->bits & (VMA_GROWSDOWN | VMA_DROPPABLE)) && v->kind != VMA_ANON)
@@ -155,7 +156,8 @@ static int validate_ranges(const struct range_list *l, struct err *e)
 
 		if (r->start % PAGE_SIZE_BYTES || r->end % PAGE_SIZE_BYTES || r->start >= r->end || r->end > VMA_TASK_SIZE ||
 		    (i && r->start < l->v[i - 1].end))
-			return err_set(e, -EBADMSG, "layout: the range at %llx is out of order or out of user space", (unsigned long long)r->start);
+			return err_set(e, -EBADMSG, "layout: the range at %llx is out of order or out of user space",
+				       (unsigned long long)r->start);
 	}
 	return 0;
 }

@@ -29,14 +29,14 @@ struct control {
 extern const char fake_stub_start[], fake_stub_end[];
 
 /*
- * The loop of the child; rbx: control, r12: first call. Position independent, no stack.
- * FUTEX_WAIT = 0, FUTEX_WAKE = 1.
+ * The loop of the child; rbx: control, r12: first call. Position independent, no stack. FUTEX_WAIT = 0, FUTEX_WAKE = 1.
  */
 __asm__(".text\n.globl fake_stub_start\n.globl fake_stub_end\n"
 	"fake_stub_start:\n"
 	"1:	cmpl $1, (%rbx)\n"
 	"	je 2f\n"
-	"	mov $202, %eax\n	mov %rbx, %rdi\n	xor %esi, %esi\n	xor %edx, %edx\n	xor %r10d, %r10d\n	syscall\n"
+	"	mov $202, %eax\n	mov %rbx, %rdi\n	xor %esi, %esi\n"
+	"	xor %edx, %edx\n	xor %r10d, %r10d\n	syscall\n"
 	"	jmp 1b\n"
 	"2:	mov %r12, %r13\n	mov 4(%rbx), %r14d\n"
 	"3:	test %r14d, %r14d\n	jz 5f\n"
@@ -53,7 +53,8 @@ __asm__(".text\n.globl fake_stub_start\n.globl fake_stub_end\n"
 
 static void __attribute__((noreturn)) child(uint64_t address, int memfd, void *parents)
 {
-	char *base = mmap((void *)address, FAKE_SCRATCH_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED | MAP_FIXED_NOREPLACE, memfd, 0);
+	char *base = mmap((void *)address, FAKE_SCRATCH_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
+			  MAP_SHARED | MAP_FIXED_NOREPLACE, memfd, 0);
 
 	if (base != (void *)address)
 		_exit(99);

@@ -89,8 +89,8 @@ static void forget_hints(char *text)
 }
 
 /*
- * The next mapping of smaps with its flags. The device of shared memory is left out, and private /dev/zero is shown as what it is. The scratch and
- * vsyscall are skipped.
+ * The next mapping of smaps with its flags. The device of shared memory is left out, and private /dev/zero is shown as
+ * what it is. The scratch and vsyscall are skipped.
  */
 static bool next_entry(FILE *in, struct entry *entry, bool hints)
 {
@@ -396,8 +396,8 @@ static void test_odd_layout(void **state)
 /* Changes something at random in [arena, arena + 64 pages) of a process that runs batches. */
 static void change(struct batch *b, uint64_t arena)
 {
-	static const int advice[] = { MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_DONTFORK, MADV_DOFORK, MADV_DONTDUMP, MADV_DODUMP, MADV_WIPEONFORK,
-				      MADV_KEEPONFORK, MADV_RANDOM, MADV_SEQUENTIAL, MADV_NORMAL };
+	static const int advice[] = { MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_DONTFORK, MADV_DOFORK, MADV_DONTDUMP, MADV_DODUMP,
+				      MADV_WIPEONFORK, MADV_KEEPONFORK, MADV_RANDOM, MADV_SEQUENTIAL, MADV_NORMAL };
 	uint64_t at = arena + random() % 60 * 4096, len = (1 + random() % 8) * 4096, prot = random() % 8;
 	uint64_t flags = MAP_FIXED | MAP_ANONYMOUS | MAP_PRIVATE | (random() % 3 ? 0 : MAP_NORESERVE);
 
@@ -506,7 +506,8 @@ static void test_sync_keeps_pages(void **state)
 
 	remote_do(source, &e, "mprotect", SYS_mprotect, arena + 63 * 4096, 4096, PROT_READ);
 	remote_do(source, &e, "munmap", SYS_munmap, arena + 4 * 4096, 4096);
-	remote_do(source, &e, "mmap", SYS_mmap, arena + 64 * 4096, 8192, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_ANONYMOUS | MAP_PRIVATE, -1, 0);
+	remote_do(source, &e, "mmap", SYS_mmap, arena + 64 * 4096, 8192, PROT_READ | PROT_WRITE,
+		  MAP_FIXED | MAP_ANONYMOUS | MAP_PRIVATE, -1, 0);
 	MUST_OK(vma_list_reread(source->pid, &m.list, false, &m.files, &m.refusals, &now, &changed, &e));
 	assert_true(changed);
 	MUST_OK(vma_plan_sync(m.b, &m.list, &now, m.fds, m.files.n, &mapped, &e));
@@ -579,8 +580,8 @@ static void refused_layout_reported(void)
 
 static void test_refusals(void **state)
 {
-	static const char *const codes[] = { "vma.aio", "vma.io-uring", "vma.perf", "vma.secretmem", "vma.sealed", "vma.sysv", "vma.userfaultfd",
-					     "vma.hugetlb" };
+	static const char *const codes[] = { "vma.aio", "vma.io-uring", "vma.perf", "vma.secretmem", "vma.sealed", "vma.sysv",
+					     "vma.userfaultfd", "vma.hugetlb" };
 	struct fsfile_table files = { 0 };
 	struct refusals refusals = { 0 };
 	struct vma_list list = { 0 };
@@ -660,7 +661,8 @@ static void shared_layout(void)
 	MUST(madvise(p, 64 * 4096, MADV_DONTNEED) == 0); /* no page table entries left */
 	MUST(ftruncate(memfd, 10 * 4096) == 0);
 	p = mmap((void *)0x300000000000, 8 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE, memfd, 0);
-	MUST(p != MAP_FAILED && mmap((void *)0x300000100000, 4 * 4096, PROT_READ, MAP_SHARED | MAP_FIXED_NOREPLACE, memfd, 4096) != MAP_FAILED);
+	MUST(p != MAP_FAILED);
+	MUST(mmap((void *)0x300000100000, 4 * 4096, PROT_READ, MAP_SHARED | MAP_FIXED_NOREPLACE, memfd, 4096) != MAP_FAILED);
 	p[2 * 4096] = 1;
 }
 
