@@ -123,7 +123,7 @@ int outcome_answer(int fd, const uint8_t mig_id[HELLO_MIG_ID_BYTES], struct err 
 {
 	Gw__Answer answer = GW__ANSWER__INIT;
 	uint8_t payload[ANSWER_MAX_BYTES];
-	enum outcome outcome;
+	enum outcome outcome = OUTCOME_UNKNOWN;
 	Gw__Hello self;
 	int r = outcome_query(mig_id, &outcome, e);
 
@@ -144,7 +144,7 @@ void outcome_clean(void)
 
 	while (d && (item = readdir(d))) {
 		cleanup_close int fd = openat(dirfd(d), item->d_name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-		enum outcome outcome;
+		enum outcome outcome = OUTCOME_UNKNOWN;
 		struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 		struct stat st;
 
