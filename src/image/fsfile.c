@@ -101,7 +101,7 @@ static int take_path(int fd, const struct stat *st, struct fsfile *f, struct err
 static int fill(int fd, const struct stat *st, struct fsfile *f, struct err *e)
 {
 	struct statfs fs;
-	dev_t shm;
+	dev_t shm = 0;
 	int rc;
 
 	if (fstatfs(fd, &fs) < 0)
@@ -179,7 +179,7 @@ int fsfile_add(struct fsfile_table *t, const char *link, uint32_t uses, uint32_t
 		err_wrap(e, "%s", link);
 		return rc;
 	}
-	fd = -1;
+	take_fd(&fd);
 	return 0;
 }
 

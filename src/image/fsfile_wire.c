@@ -98,11 +98,9 @@ int fsfile_table_decode(const void *data, size_t len, struct fsfile_table *ret, 
 		return err_set(e, -EBADMSG, "files: not a message");
 	if (m->n_files > FSFILE_MAX)
 		rc = err_set(e, -EBADMSG, "files: more than %u", FSFILE_MAX);
-	else
-		t.v = calloc(m->n_files + 1, sizeof(*t.v));
-	if (rc == 0 && !t.v)
+	else if (!(t.v = calloc(m->n_files + 1, sizeof(*t.v))))
 		rc = err_set(e, -ENOMEM, "no memory for the table of files");
-	for (size_t i = 0; rc == 0 && i < m->n_files; i++) {
+	for (size_t i = 0; t.v && rc == 0 && i < m->n_files; i++) {
 		rc = take(m->files[i], &t.v[i], e);
 		if (rc == 0)
 			t.n++;
@@ -182,7 +180,7 @@ int fsfile_answers_decode(const void *data, size_t len, uint32_t n, struct fsfil
 		rc = err_set(e, -ENOMEM, "no memory for the answers");
 	else if (m->n_answers != n)
 		rc = err_set(e, -EBADMSG, "answers: %zu for %u files", m->n_answers, n);
-	for (uint32_t i = 0; rc == 0 && i < n; i++) {
+	for (uint32_t i = 0; answers && rc == 0 && i < n; i++) {
 		if (m->answers[i]->verdict >= FSFILE_VERDICTS)
 			rc = err_set(e, -EBADMSG, "answers: unknown verdict %u", m->answers[i]->verdict);
 		answers[i] = (struct fsfile_answer){

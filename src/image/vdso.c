@@ -106,7 +106,7 @@ static void plan_mremap(struct batch *b, uint64_t from, uint64_t to, uint64_t si
 int vdso_plan_move(struct batch *b, const struct vma_list *source, const struct vma_list *own, struct err *e)
 {
 	const struct vma *to[VDSO_PARTS_MAX], *from[VDSO_PARTS_MAX];
-	uint32_t n_to, n_from;
+	uint32_t n_to = 0, n_from = 0;
 	uint64_t total = 0, way = 0, done = 0;
 	bool overlap = false;
 	int rc = collect(source, to, &n_to, e);

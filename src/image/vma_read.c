@@ -308,7 +308,7 @@ static int classify_file(struct reader *r, const struct line *l, struct vma *v)
 	kept = fsfile_add_fd(r->files, fd, uses, &index, r->e);
 	if (kept < 0)
 		return err_wrap(r->e, "mapping %llx", (unsigned long long)l->start);
-	fd = -1;
+	take_fd(&fd);
 	v->file = index;
 	return 1;
 }
@@ -395,6 +395,13 @@ static int take_mapping(struct reader *r, const struct line *l, const char *flag
 	return 0;
 }
 
+/* The start of the next line, or the end of the text. */
+static const char *next_line(const char *p)
+{
+	p += strcspn(p, "\n");
+	return *p ? p + 1 : p;
+}
+
 static int read_smaps(struct reader *r)
 {
 	cleanup_free char *text = NULL;
@@ -404,7 +411,7 @@ static int read_smaps(struct reader *r)
 	int rc;
 
 	snprintf(path, sizeof(path), "/proc/%d/smaps", r->pid);
-	if (read_whole(path, &text, &size, r->e) < 0)
+	if (read_whole(path, &text, &size, r->e) < 0 || !text)
 		return r->e ? r->e->code : -EIO;
 	for (p = text; *p;) {
 		struct line l;
@@ -415,16 +422,12 @@ static int read_smaps(struct reader *r)
 		while (*p && strncmp(p, "VmFlags:", 8)) {
 			if (!strncmp(p, "AnonHugePages:", 14))
 				huge = strtoull(p + 14, NULL, 10) > 0;
-			p = strchr(p, '\n');
-			if (!p++)
-				return err_set(r->e, -EPROTO, "%s: no VmFlags", path);
+			p = next_line(p);
 		}
 		rc = *p ? take_mapping(r, &l, p + 8, huge) : err_set(r->e, -EPROTO, "%s: no VmFlags", path);
 		if (rc < 0)
 			return rc;
-		p = strchr(p, '\n');
-		if (!p++)
-			return err_set(r->e, -EPROTO, "%s: cut off", path);
+		p = next_line(p);
 	}
 	if (!r->list->n)
 		return err_set(r->e, -ESRCH, "pid %d has no address space", r->pid);
