@@ -62,22 +62,6 @@ static int tasks_of(pid_t pid)
 	return n;
 }
 
-static char state_of(pid_t pid)
-{
-	char path[64], line[512] = "";
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	f = fopen(path, "re");
-	if (!f)
-		return '-';
-	if (!fgets(line, sizeof(line), f))
-		line[0] = 0;
-	fclose(f);
-	char *p = strrchr(line, ')');
-	return p ? p[2] : '?';
-}
-
 /* Like inject for clone: with TRACECLONE/TRACEFORK an event stop comes in between. */
 static long inject_clone(pid_t pid, uintptr_t at, unsigned long flags, int *ret_event)
 {
@@ -145,14 +129,14 @@ static void what_it_notices(pid_t pid, uintptr_t at)
 	ptrace(PTRACE_SETREGS, agent, 0, &r);
 	ptrace(PTRACE_CONT, agent, 0, 0);
 	MUST(waitpid(agent, &status, __WALL) == agent && WIFEXITED(status));
-	SAW("after exit and the tracer's wait the agent is in state %c", state_of(agent));
-	FACT(state_of(agent) == 'Z', "a zombie child of the process remains");
+	SAW("after exit and the tracer's wait the agent is in state %c", task_state(agent));
+	FACT(task_state(agent) == 'Z', "a zombie child of the process remains");
 	ask(1);
 	FACT(shared->wait_errno == ECHILD, "waitpid(-1) in the process still does not see it: %d %s", shared->wait_result,
 	     strerror(shared->wait_errno));
 	ptrace(PTRACE_INTERRUPT, pid, 0, 0);
 	waitpid(pid, &status, __WALL);
-	FACT(inject(pid, at, SYS_wait4, agent, 0, __WALL, 0, 0, 0) == agent && state_of(agent) == '-', "injected wait4(agent, __WALL) reaps it");
+	FACT(inject(pid, at, SYS_wait4, agent, 0, __WALL, 0, 0, 0) == agent && task_state(agent) == '-', "injected wait4(agent, __WALL) reaps it");
 }
 
 /* CLONE_PARENT: the agent is a sibling of the process; whoever is the process's parent is its parent. */
@@ -165,7 +149,7 @@ static void as_sibling(pid_t pid, uintptr_t at)
 	kill(agent, SIGKILL);
 	MUST(waitpid(agent, &status, __WALL) == agent);
 	SAW("CLONE_PARENT agent killed: state %c after the wait (its parent is the tracer here); it takes its parent's exit signal: SIGCHLD",
-	    state_of(agent));
+	    task_state(agent));
 }
 
 static void memory_outlives(pid_t pid, uintptr_t at)
@@ -186,7 +170,7 @@ static void memory_outlives(pid_t pid, uintptr_t at)
 	kill(agent, SIGKILL);
 	MUST(waitpid(agent, &status, __WALL) == agent);
 	usleep(10000);
-	SAW("orphaned agent after its death: state %c (init or a subreaper reaps it)", state_of(agent));
+	SAW("orphaned agent after its death: state %c (init or a subreaper reaps it)", task_state(agent));
 }
 
 static void without_options(pid_t pid, uintptr_t at)

@@ -76,6 +76,13 @@ static int fact_failures __attribute__((unused));
 		exit(77);                  \
 	} while (0)
 
+/* Waits up to two seconds for a condition; what follows judges it. */
+#define WAIT_FOR(condition)                             \
+	do {                                            \
+		for (int i_ = 0; i_ < 20000 && !(condition); i_++) \
+			usleep(100);                    \
+	} while (0)
+
 static inline int fact_result(void)
 {
 	return fact_failures ? 1 : 0;
@@ -128,6 +135,23 @@ static inline void *map_shared(size_t len)
 
 	MUST(p != MAP_FAILED);
 	return p;
+}
+
+/* 'R', 'S', 'D', 't', 'Z', ... as /proc/PID/stat has it; '-' when there is no such task. */
+static inline char task_state(pid_t pid)
+{
+	char path[64], line[512];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	f = fopen(path, "re");
+	if (!f)
+		return '-';
+	if (!fgets(line, sizeof(line), f))
+		line[0] = 0;
+	fclose(f);
+	char *p = strrchr(line, ')');
+	return p ? p[2] : '-';
 }
 
 /* userfaultfd, UFFDIO_MOVE and write-protect tracking, newer than the distribution's headers. */

@@ -86,6 +86,38 @@ static void executable_link(const struct prctl_mm_map *m)
 	waitpid(pid, &status, __WALL);
 }
 
+static void limits(char *args)
+{
+	struct prctl_mm_map m;
+	int r;
+
+	current(&m);
+	m.start_data = 16;
+	r = set(&m);
+	SAW("start_data below mmap_min_addr: %s", r ? strerror(-r) : "ok");
+	current(&m);
+	m.start_stack = 0x700000000000;
+	r = set(&m);
+	SAW("start_stack where nothing is mapped: %s", r ? strerror(-r) : "ok");
+	current(&m);
+	m.arg_start = 0x10000, m.arg_end = 0x10010;
+	r = set(&m);
+	SAW("arguments where nothing is mapped: %s", r ? strerror(-r) : "ok");
+	current(&m);
+	m.start_brk = (uintptr_t)args, m.brk = m.start_brk;
+	r = set(&m);
+	SAW("brk in the middle of a mapping: %s", r ? strerror(-r) : "ok");
+	if (fork() == 0) {
+		MUST(setresuid(65534, 65534, 65534) == 0);
+		current(&m);
+		m.arg_start = m.arg_end = m.env_start = m.env_end = m.start_stack;
+		r = set(&m);
+		SAW("as another user without capabilities: %s", r ? strerror(-r) : "ok");
+		_exit(0);
+	}
+	wait(NULL);
+}
+
 int main(void)
 {
 	struct prctl_mm_map m;
@@ -125,29 +157,6 @@ int main(void)
 	r = set(&m);
 	FACT(r == -EBADF, "an O_PATH descriptor: %s", r ? strerror(-r) : "ok");
 	m.exe_fd = -1u;
-	m.start_data = 16;
-	r = set(&m);
-	SAW("start_data below mmap_min_addr: %s", r ? strerror(-r) : "ok");
-	current(&m);
-	m.start_stack = 0x700000000000;
-	r = set(&m);
-	SAW("start_stack where nothing is mapped: %s", r ? strerror(-r) : "ok");
-	current(&m);
-	m.arg_start = 0x10000, m.arg_end = 0x10010;
-	r = set(&m);
-	SAW("arguments where nothing is mapped: %s", r ? strerror(-r) : "ok");
-	current(&m);
-	m.start_brk = (uintptr_t)args, m.brk = m.start_brk;
-	r = set(&m);
-	SAW("brk in the middle of a mapping: %s", r ? strerror(-r) : "ok");
-	if (fork() == 0) {
-		MUST(setresuid(65534, 65534, 65534) == 0);
-		current(&m);
-		m.arg_start = m.arg_end = m.env_start = m.env_end = m.start_stack;
-		r = set(&m);
-		SAW("as another user without capabilities: %s", r ? strerror(-r) : "ok");
-		_exit(0);
-	}
-	wait(NULL);
+	limits(args);
 	return fact_result();
 }

@@ -95,16 +95,11 @@ static void registered(void)
 	SAW("a mapping made beside it later, written: %s", categories_text(cat(d)));
 }
 
-static void kinds(void)
+static void private_files(void)
 {
-	int f = open("/proc/self/exe", O_RDONLY | O_CLOEXEC), m = memfd_create("m", MFD_CLOEXEC), r;
+	int f = open("/proc/self/exe", O_RDONLY | O_CLOEXEC), r;
 	char *p;
 
-	MUST(ftruncate(m, LEN) == 0);
-	char name[] = "/tmp/fact-XXXXXX";
-	int t = mkstemp(name);
-	MUST(t >= 0 && ftruncate(t, LEN) == 0);
-	unlink(name);
 	p = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, f, 0);
 	volatile char c = p[0];
 	c = p[PAGE];
@@ -135,6 +130,18 @@ static void kinds(void)
 	p = mmap(NULL, LEN, PROT_READ, MAP_SHARED, f, 0);
 	r = uffd_register(fd, p, LEN, UFFDIO_REGISTER_MODE_WP);
 	SAW("read-only SHARED mapping of a file that is not open for writing: register %s", r ? strerror(-r) : "ok");
+}
+
+static void shared_and_read_only(void)
+{
+	int m = memfd_create("m", MFD_CLOEXEC), r;
+	char *p;
+
+	MUST(ftruncate(m, LEN) == 0);
+	char name[] = "/tmp/fact-XXXXXX";
+	int t = mkstemp(name);
+	MUST(t >= 0 && ftruncate(t, LEN) == 0);
+	unlink(name);
 	p = mmap(NULL, LEN, PROT_READ | PROT_WRITE, MAP_SHARED, t, 0);
 	p[0] = 1;
 	r = uffd_register(fd, p, LEN, UFFDIO_REGISTER_MODE_WP);
@@ -168,7 +175,8 @@ static void kinds(void)
 	FACT((cat(p) & PAGE_IS_WRITTEN) && !(cat(p + PAGE) & PAGE_IS_WRITTEN), "  a write after mprotect is tracked: %s, %s", categories_text(cat(p)),
 	     categories_text(cat(p + PAGE)));
 	p = mmap(NULL, LEN, PROT_READ | PROT_WRITE, MAP_PRIVATE, m, 0);
-	c = p[0];
+	volatile char c = p[0];
+	(void)c;
 	p[PAGE] = 1;
 	SAW("private memfd mapping, unregistered: read %s, written %s", categories_text(cat(p)), categories_text(cat(p + PAGE)));
 	SAW("  register: %s", uffd_register(fd, p, LEN, UFFDIO_REGISTER_MODE_WP) ? "error" : "ok");
@@ -185,6 +193,7 @@ int main(void)
 	fd = uffd_open(UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED);
 	unregistered();
 	registered();
-	kinds();
+	private_files();
+	shared_and_read_only();
 	return fact_result();
 }

@@ -272,9 +272,9 @@ static void one(unsigned i, bool rewrite)
 		s->returned = 1;
 		_exit(0);
 	}
-	while (!s->ready)
-		usleep(200);
-	usleep(4000);
+	WAIT_FOR(s->ready && task_state(pid) == 'S');
+	usleep(1000); /* some set things up before they block */
+	WAIT_FOR(task_state(pid) == 'S');
 	seize_stop(pid, 0);
 	MUST(ptrace(PTRACE_GETREGS, pid, 0, &r) == 0);
 	long rax = (long)r.rax;
@@ -284,7 +284,8 @@ static void one(unsigned i, bool rewrite)
 		MUST(ptrace(PTRACE_SETREGS, pid, 0, &r) == 0);
 	}
 	MUST(ptrace(PTRACE_DETACH, pid, 0, 0) == 0);
-	usleep(4000);
+	for (int quiet = 0; quiet < 3; usleep(500)) /* blocked again, or ended */
+		quiet = strchr("SZ", task_state(pid)) ? quiet + 1 : 0;
 	if (!rewrite)
 		FACT(rax == calls[i].rax && s->returned == (calls[i].seen == REACHED_PROGRAM), "%-30s rax %4ld at the stop; program: %s", calls[i].name, rax,
 		     s->returned ? strerror(s->error) : "still waits");

@@ -2,13 +2,16 @@
 /*
  * resume_latency.c - from the last steps of a restore (SETREGSET of general registers and XSAVE, signal mask, DETACH) to the first
  * user instruction: idle cores, busy cores, tracer at FIFO or nice -20, target pinned beside the tracer or on its core
+ * (argument "all": more rounds)
  */
 #include <elf.h>
 #include <limits.h>
 
 #include "fact.h"
 
-#define ROUNDS 60
+#define ROUNDS_MAX 60
+
+static int rounds = 8; /* with an argument: ROUNDS_MAX */
 
 static volatile uint64_t *first; /* [0] when the target saw itself running, [1] armed */
 
@@ -41,7 +44,7 @@ static pid_t burner(int cpu)
 
 static void measure(const char *name, int tracer_cpu, int target_cpu, int target_nice, bool sleep_before)
 {
-	static uint64_t calls[ROUNDS], total[ROUNDS];
+	static uint64_t calls[ROUNDS_MAX], total[ROUNDS_MAX];
 	static unsigned char xsave[32768];
 	struct user_regs_struct r;
 	size_t xlen = 0;
@@ -50,7 +53,7 @@ static void measure(const char *name, int tracer_cpu, int target_cpu, int target
 		pin(tracer_cpu);
 	pid_t pid = spawn_target(target_cpu, target_nice);
 	usleep(3000);
-	for (int i = 0; i < ROUNDS; i++) {
+	for (int i = 0; i < rounds; i++) {
 		uint64_t mask = 0;
 		struct iovec general = { &r, sizeof(r) }, x = { xsave, sizeof(xsave) };
 
@@ -77,13 +80,16 @@ static void measure(const char *name, int tracer_cpu, int target_cpu, int target
 	}
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
-	SAW("%-62s calls %5.1f us; first instruction median %6.1f, p90 %7.1f, max %8.1f us", name, (double)percentile(calls, ROUNDS, 50) / 1000,
-	    (double)percentile(total, ROUNDS, 50) / 1000, (double)percentile(total, ROUNDS, 90) / 1000, (double)percentile(total, ROUNDS, 100) / 1000);
+	SAW("%-62s calls %5.1f us; first instruction median %6.1f, p90 %7.1f, max %8.1f us", name, (double)percentile(calls, (size_t)rounds, 50) / 1000,
+	    (double)percentile(total, (size_t)rounds, 50) / 1000, (double)percentile(total, (size_t)rounds, 90) / 1000, (double)percentile(total, (size_t)rounds, 100) / 1000);
 	(void)xlen;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	(void)argv;
+	if (argc > 1)
+		rounds = ROUNDS_MAX;
 	first = map_shared(PAGE);
 	measure("idle, other core, tracer spins up to it", 0, 1, 0, false);
 	measure("idle, other core, tracer slept 2 ms before", 0, 1, 0, true);

@@ -68,23 +68,11 @@ static int inside_namespace(void)
 	return fact_result();
 }
 
-int main(void)
+static void new_namespaces(void)
 {
-	pid_t tids[3];
+	pid_t tids[3], pid;
 	int status;
-	pid_t pid;
 
-	tids[0] = 30011;
-	pid = process_with(tids, 1, 0);
-	FACT(pid == 30011, "process with a free pid: %d", pid);
-	FACT(waitpid(pid, &status, 0) == pid && status == 0, "it sees that pid, too");
-	tids[0] = getpid();
-	FACT(process_with(tids, 1, 0) == -EEXIST, "a pid in use: EEXIST");
-	tids[0] = 4194304 + 1;
-	FACT(process_with(tids, 1, 0) == -EINVAL, "above pid_max: EINVAL");
-	volatile pid_t clear;
-	long r = thread_with(30050, &clear);
-	FACT(r == 30050, "CLONE_THREAD with set_tid: %ld", r);
 	/* A new pid namespace: 1 inside, a chosen number outside. */
 	tids[0] = 1, tids[1] = 30060;
 	struct clone3_args a = { .flags = CLONE_NEWPID, .exit_signal = SIGCHLD, .set_tid = (uintptr_t)tids, .set_tid_size = 2 };
@@ -125,6 +113,26 @@ int main(void)
 	}
 	waitpid(pid, &status, 0);
 	FACT(status == 0, "unshare(CLONE_NEWPID) case");
+}
+
+int main(void)
+{
+	pid_t tids[3];
+	int status;
+	pid_t pid;
+
+	tids[0] = 30011;
+	pid = process_with(tids, 1, 0);
+	FACT(pid == 30011, "process with a free pid: %d", pid);
+	FACT(waitpid(pid, &status, 0) == pid && status == 0, "it sees that pid, too");
+	tids[0] = getpid();
+	FACT(process_with(tids, 1, 0) == -EEXIST, "a pid in use: EEXIST");
+	tids[0] = 4194304 + 1;
+	FACT(process_with(tids, 1, 0) == -EINVAL, "above pid_max: EINVAL");
+	volatile pid_t clear;
+	long r = thread_with(30050, &clear);
+	FACT(r == 30050, "CLONE_THREAD with set_tid: %ld", r);
+	new_namespaces();
 	pid = fork();
 	if (pid == 0) {
 		MUST(setresuid(65534, 65534, 65534) == 0);

@@ -61,11 +61,15 @@ static void worker(void)
 	}
 }
 
-static void start(int command)
+/* Starts a command and returns when its event is waiting to be read. */
+static void start(int command, int fd)
 {
+	struct pollfd pf = { .fd = fd, .events = POLLIN };
+
 	s->done = 0;
 	s->command = command;
-	usleep(3000);
+	MUST(poll(&pf, 1, 5000) == 1);
+	usleep(1000);
 }
 
 static struct uffd_msg read_event(int fd)
@@ -82,7 +86,7 @@ static void blocked_call(pid_t pid, int fd, int command, const char *name, int e
 	char page[PAGE];
 	int64_t done;
 
-	start(command);
+	start(command, fd);
 	FACT(!s->done, "%s waits while its event is unread", name);
 	int r = uffd_copy(fd, s->p + PAGE, page, PAGE, &done);
 	FACT(r == -EAGAIN, "  UFFDIO_COPY meanwhile: %s, field %lld", r ? strerror(-r) : "ok", (long long)done);
@@ -120,13 +124,13 @@ static void forked(int fd)
 	int64_t done;
 
 	memset(page, 'f', PAGE);
-	start(4);
+	start(4, fd);
 	FACT(s->done == 0, "fork waits while its event is unread");
 	struct uffd_msg m = read_event(fd);
 	int child = (int)m.arg.fork.ufd;
 	FACT(m.event == UFFD_EVENT_FORK && child >= 0, "EVENT_FORK brings the child's own userfaultfd (%d) into the reader's table", child);
 	struct pollfd pf = { .fd = child, .events = POLLIN };
-	MUST(poll(&pf, 1, 2000) == 1);
+	MUST(poll(&pf, 1, 5000) == 1);
 	m = read_event(child);
 	FACT(m.event == UFFD_EVENT_PAGEFAULT, "the child's fault comes on it");
 	FACT(uffd_copy(child, s->p + 48 * PAGE, page, PAGE, &done) == 0, "and is filled through it");
@@ -158,7 +162,7 @@ int main(void)
 	forked(fd);
 
 	/* A monitor that closes its last reference lets everything go. */
-	start(1);
+	start(1, fd);
 	FACT(!s->done, "madvise(DONTNEED) waits again");
 	int status;
 	uint64_t t = now_ns();

@@ -69,6 +69,7 @@ int main(void)
 		usleep(100);
 	pid_t agent = take(pid, s->uffd), keeper = take(pid, s->uffd);
 	s->uffd = 0;
+	WAIT_FOR(s->touched[0]);
 	usleep(20000);
 	FACT(s->touched[0] == 1, "a read of a missing page waits");
 	kill(agent, SIGKILL);
@@ -77,7 +78,7 @@ int main(void)
 	FACT(s->touched[0] == 1, "the filler was killed, another process holds the descriptor: it still waits");
 	kill(keeper, SIGKILL);
 	waitpid(keeper, NULL, 0);
-	usleep(20000);
+	WAIT_FOR(s->touched[1] == 2);
 	FACT(s->touched[0] == 2 && s->value[0] == 0, "the last holder was killed: the read returns %d, a zero page that was never there", s->value[0]);
 	FACT(s->touched[1] == 2 && s->value[1] == 0, "and so do all later ones: the range is no longer registered");
 	kill(pid, SIGKILL);

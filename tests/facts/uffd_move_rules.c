@@ -169,10 +169,15 @@ static void attributes(void)
 	MUST(mlock2(to, PAGES * PAGE, MLOCK_ONFAULT) == 0);
 	FACT(uffd_copy(fd, to, from, PAGE, &done) == 0, "COPY into VM_LOCKED (mlock2 ONFAULT): ok");
 
+}
+
+static void kinds_of_mapping(void)
+{
+	int64_t done;
 	int m = memfd_create("f", MFD_CLOEXEC);
 	MUST(ftruncate(m, PAGES * PAGE) == 0);
-	to = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, m, 0);
-	r = uffd_register(fd, to, PAGES * PAGE, UFFDIO_REGISTER_MODE_MISSING);
+	char *from = source(), *to = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, m, 0);
+	int r = uffd_register(fd, to, PAGES * PAGE, UFFDIO_REGISTER_MODE_MISSING);
 	SAW("register MISSING on a private memfd mapping: %s", r ? strerror(-r) : "ok");
 	if (r == 0) {
 		SAW("  MOVE into it: %s", strerror(-move_into(to)));
@@ -224,6 +229,7 @@ int main(void)
 	other_process();
 	errors_of_move();
 	attributes();
+	kinds_of_mapping();
 	unregistered();
 	return fact_result();
 }
