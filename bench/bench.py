@@ -164,6 +164,26 @@ class Bench:
         self.raw[name] = done
         return done
 
+    def machine(self):
+        """What the machine does to the program without any migration: the floor of every gap."""
+        t = self.table
+        t.heading("the machine by itself: the same program, not moved")
+        gap, idle, pushed, faults = v.Gap(64, 64), [], [], []
+        try:
+            for _ in range(self.runs):
+                since = time.time_ns()
+                time.sleep(0.3)
+                idle.append(max((p[1] for p in gap.pauses(since)), default=0) / MS)
+                since = time.time_ns()
+                v.bare("push", "n1", "n2", 1024)
+                pushed.append(max((p[1] for p in gap.pauses(since)), default=0) / MS)
+                faults.append(v.bare("ask", "n2", "n1", 2000)["median_us"])
+        finally:
+            gap.end()
+        t.add("largest gap in 0.3 s, nothing else runs", idle, "ms")
+        t.add("largest gap while the bare link pushes 1 GiB", pushed, "ms")
+        t.add("bare request and reply beside it", faults, "us")
+
     def freeze(self):
         t = self.table
         t.heading("freeze-free: one thread, working set 64 pages, as the process sees it")
@@ -300,8 +320,8 @@ class Bench:
         t.add("peak of any one (VmHWM)", list(peaks.values()), "MiB", "< 32 MiB", lambda x: x < 32, figure=max(peaks.values(), default=0))
 
     def run(self):
-        steps = {"freeze": self.freeze, "whole": self.whole, "faults": self.faults, "strategies": self.strategies, "redis": self.redis,
-                 "memory": self.daemon_memory}
+        steps = {"machine": self.machine, "freeze": self.freeze, "whole": self.whole, "faults": self.faults, "strategies": self.strategies,
+                 "redis": self.redis, "memory": self.daemon_memory}
         wanted = self.options.only.split(",") if self.options.only else list(steps)
         for name in wanted:
             if name not in steps:
@@ -327,7 +347,7 @@ def main():
     parser = argparse.ArgumentParser(prog="./dev bench", description="Measures migrations between two hosts made on this machine.")
     parser.add_argument("--quick", action="store_true", help="3 runs, 16 and 256 MiB")
     parser.add_argument("--runs", type=int, help="runs a figure (default 10, with --quick 3)")
-    parser.add_argument("--only", metavar="WORD,...", help="freeze, whole, faults, strategies, redis, memory")
+    parser.add_argument("--only", metavar="WORD,...", help="machine, freeze, whole, faults, strategies, redis, memory")
     parser.add_argument("--json", metavar="FILE", default=os.path.join(v.BUILD, "bench.json"), help="where the figures go (default: %(default)s)")
     options = parser.parse_args()
     if os.geteuid() != 0:
