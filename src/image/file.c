@@ -500,6 +500,7 @@ int fdtable_capture(pid_t pid, int pidfd, struct fdtable *ret, struct fsfile_tab
 		r = 0;
 	}
 	fdtable_release(&t);
+	t.offered = true;
 	if (r < 0) {
 		fdtable_free(&t);
 		return r;

@@ -43,6 +43,7 @@ struct fdtable {
 	uint32_t *order;         /* descriptions that are open, sorted by file and kcmp order */
 	size_t n_order;
 	struct fd_pipe_id *pipe_ids; /* one for each of msg->pipes */
+	bool offered;            /* the offer's capture is done: the next ones are inside the freeze */
 	int kept_info;           /* fdinfo files kept open */
 	char *text;              /* buffer for fdinfo */
 	size_t text_size;
@@ -86,6 +87,7 @@ struct fd_arrival;
 /* The destination's worker: its duplicates of the descriptions, and the state of the transfer. */
 struct fd_restore {
 	int *fds;                /* by description; -1: none */
+	int *others;             /* socketpairs whose other end the process has closed: that end, until the queue is filled */
 	size_t n;
 	int transfer_worker;     /* the worker's end of the transfer socket, borrowed */
 	int transfer_task;       /* the number of the other end in the skeleton; changes */

@@ -11,6 +11,7 @@
 #include "image/flock.h"
 #include "image/pipe.h"
 #include "image/socket_listen.h"
+#include "image/socket_pair.h"
 
 #define ENCODED_MAX (256u << 20)
 #define PIPES_MAX 65536u
@@ -70,6 +71,7 @@ static int validate_desc(const Gw__FdDesc *d, const Gw__FdTable *t, uint32_t n_f
 	case GW__FD_KIND__FD_TIMERFD:
 		return timerfd_validate(d, e);
 	case GW__FD_KIND__FD_SOCKET:
+	case GW__FD_KIND__FD_SOCKETPAIR:
 		return socket_listen_validate(d, e);
 	default:
 		return err_set(e, -EPROTO, "kind %d", (int)d->kind);
@@ -111,6 +113,11 @@ int fdtable_validate(const Gw__FdTable *t, uint32_t n_files, struct err *e)
 			return r;
 		}
 	}
+	for (size_t i = 0; i < t->n_descs; i++) {
+		r = t->descs[i]->kind == GW__FD_KIND__FD_SOCKETPAIR ? socket_pair_validate(t, i, e) : 0;
+		if (r < 0)
+			return r;
+	}
 	for (size_t i = 0; i < t->n_pipes; i++) {
 		r = pipe_validate(t->pipes[i], e);
 		if (r < 0)
@@ -142,6 +149,8 @@ int fdtable_validate_update(const Gw__FdTable *old, const Gw__FdTable *new, stru
 		if (now->kind != was->kind || now->index != was->index || strcmp(now->path, was->path) || now->device_minor != was->device_minor ||
 		    now->semaphore != was->semaphore || ((now->flags ^ was->flags) & (O_ACCMODE | O_PATH)))
 			return err_set(e, -EPROTO, "descriptor table: description %zu is not the offer's", i);
+		if (now->kind == GW__FD_KIND__FD_SOCKETPAIR && now->socket->peer && now->socket->peer != was->socket->peer)
+			return err_set(e, -EPROTO, "descriptor table: the peer of description %zu is not the offer's", i);
 	}
 	return 0;
 }

@@ -437,7 +437,10 @@ void fdtable_restore_free(struct fd_restore *r)
 {
 	for (size_t i = 0; i < r->n; i++)
 		close_fdp(&r->fds[i]);
+	for (size_t i = 0; i < r->n; i++)
+		close_fdp(&r->others[i]);
 	free(r->fds);
+	free(r->others);
 	free(r->arrivals);
 	*r = FD_RESTORE_INIT;
 }

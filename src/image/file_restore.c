@@ -18,6 +18,7 @@
 #include "image/pipe.h"
 #include "image/signalfd.h"
 #include "image/socket_listen.h"
+#include "image/socket_pair.h"
 
 /* What open(2) of an existing file takes from F_GETFL. O_ASYNC is set by the task, whose number the signal carries. */
 #define OPEN_FLAGS (O_ACCMODE | O_APPEND | O_NONBLOCK | O_SYNC | O_DSYNC | O_DIRECT | O_NOATIME)
@@ -108,6 +109,43 @@ static int set_position(const Gw__FdDesc *d, int fd, struct err *e)
 	return 0;
 }
 
+static int fill_flags(const Gw__FdDesc *was, const Gw__FdDesc *d, int fd, struct err *e)
+{
+	int now;
+
+	if (d->kind == GW__FD_KIND__FD_PATH || (was && !((was->flags ^ d->flags) & SETFL_FLAGS)))
+		return 0;
+	/* A new description: opening has taken most flags. */
+	now = fcntl(fd, F_GETFL);
+	if (now < 0 || (((uint32_t)now ^ d->flags) & SETFL_FLAGS) == 0)
+		return 0;
+	if (fcntl(fd, F_SETFL, (now & ~SETFL_FLAGS) | (int)(d->flags & SETFL_FLAGS)) < 0)
+		return err_sys(e, -errno, "F_SETFL %#o", d->flags);
+	return 0;
+}
+
+/* Both ends at once; the other description finds its end there. */
+static int open_pair(const Gw__FdTable *t, size_t i, struct fd_restore *r, struct err *e)
+{
+	const Gw__FdSocket *s = t->descs[i]->socket;
+	int ends[2], result;
+
+	if (r->fds[i] >= 0)
+		return 0;
+	result = socket_pair_open(t->descs[i], ends, e);
+	if (result < 0)
+		return result;
+	r->fds[i] = ends[0];
+	if (s->peer && r->fds[s->peer - 1] < 0)
+		r->fds[s->peer - 1] = ends[1];
+	else
+		r->others[i] = ends[1];
+	result = socket_pair_set_options(t->descs[i], r->fds[i], e);
+	if (result == 0 && s->peer)
+		result = socket_pair_set_options(t->descs[s->peer - 1], r->fds[s->peer - 1], e);
+	return result;
+}
+
 /* A pipe that an open description of the offer already refers to: a second look at it must find the same pipe. */
 static void find_made_pipes(const Gw__FdTable *t, size_t n_known, const int *fds, struct pipe_made *pipes)
 {
@@ -132,8 +170,12 @@ int fdtable_open_from(const Gw__FdTable *t, size_t from, const struct fd_env *en
 		if (!grown)
 			return err_set(e, -ENOMEM, "no memory for %zu descriptors", t->n_descs);
 		r->fds = grown;
-		while (r->n < t->n_descs)
-			r->fds[r->n++] = -1;
+		grown = realloc(r->others, t->n_descs * sizeof(*grown));
+		if (!grown)
+			return err_set(e, -ENOMEM, "no memory for %zu descriptors", t->n_descs);
+		r->others = grown;
+		for (; r->n < t->n_descs; r->n++)
+			r->fds[r->n] = r->others[r->n] = -1;
 	}
 	if (from == t->n_descs)
 		return 0;
@@ -144,7 +186,9 @@ int fdtable_open_from(const Gw__FdTable *t, size_t from, const struct fd_env *en
 
 		if (d->kind == GW__FD_KIND__FD_CLOSED)
 			continue;
-		result = open_desc(t, d, env, pipes, &r->fds[i], e);
+		result = d->kind == GW__FD_KIND__FD_SOCKETPAIR ? open_pair(t, i, r, e) : open_desc(t, d, env, pipes, &r->fds[i], e);
+		if (result == 0)
+			result = fill_flags(NULL, d, r->fds[i], e);
 		if (result == 0 && has_position(d) && d->position)
 			result = set_position(d, r->fds[i], e);
 	}
@@ -162,21 +206,6 @@ int fdtable_restore_open(const Gw__FdTable *t, const struct fd_env *env, struct 
 		setrlimit(RLIMIT_NOFILE, &limit);
 	}
 	return fdtable_open_from(t, 0, env, ret, e);
-}
-
-static int fill_flags(const Gw__FdDesc *was, const Gw__FdDesc *d, int fd, struct err *e)
-{
-	int now;
-
-	if (d->kind == GW__FD_KIND__FD_PATH || (was && !((was->flags ^ d->flags) & SETFL_FLAGS)))
-		return 0;
-	/* A new description: opening took the flags. epoll takes none, so it is looked at. */
-	now = fcntl(fd, F_GETFL);
-	if (now < 0 || (((uint32_t)now ^ d->flags) & SETFL_FLAGS) == 0)
-		return 0;
-	if (fcntl(fd, F_SETFL, (now & ~SETFL_FLAGS) | (int)(d->flags & SETFL_FLAGS)) < 0)
-		return err_sys(e, -errno, "F_SETFL %#o", d->flags);
-	return 0;
 }
 
 static int fill_desc(const Gw__FdDesc *was, const Gw__FdDesc *d, const struct fd_env *env, int fd, struct err *e)
@@ -224,6 +253,31 @@ static int fill_pipes(const Gw__FdTable *t, const struct fd_restore *r, struct e
 	return 0;
 }
 
+static int fill_pairs(const Gw__FdTable *old, const Gw__FdTable *t, const struct fd_restore *r, struct err *e)
+{
+	int result = 0;
+
+	for (size_t i = 0; i < t->n_descs && result == 0; i++) {
+		const Gw__FdDesc *d = t->descs[i];
+		uint32_t peer;
+		int through;
+
+		if (d->kind != GW__FD_KIND__FD_SOCKETPAIR)
+			continue;
+		result = socket_pair_set_options(d, r->fds[i], e);
+		/* A peer that the process closed after the offer is still open here. */
+		peer = d->socket->peer ? d->socket->peer : i < old->n_descs ? old->descs[i]->socket->peer : 0;
+		through = r->others[i] >= 0 ? r->others[i] : peer ? r->fds[peer - 1] : -1;
+		if (result == 0)
+			result = socket_pair_fill(d, through, e);
+		close_fdp(&r->others[i]);
+	}
+	for (size_t i = 0; i < t->n_descs && result == 0; i++)
+		if (t->descs[i]->kind == GW__FD_KIND__FD_SOCKETPAIR)
+			result = socket_pair_shut_down(t->descs[i], r->fds[i], e);
+	return result;
+}
+
 int fdtable_fill(const Gw__FdTable *old, const Gw__FdTable *new, const struct fd_env *env, const struct fd_restore *r, struct err *e)
 {
 	for (size_t i = 0; i < new->n_descs; i++) {
@@ -236,5 +290,13 @@ int fdtable_fill(const Gw__FdTable *old, const Gw__FdTable *new, const struct fd
 		if (result < 0)
 			return result;
 	}
+	for (size_t i = 0; i < new->n_descs; i++)
+		if (new->descs[i]->kind == GW__FD_KIND__FD_SOCKETPAIR) {
+			int result = fill_pairs(old, new, r, e);
+
+			if (result < 0)
+				return result;
+			break;
+		}
 	return new->n_pipes ? fill_pipes(new, r, e) : 0;
 }

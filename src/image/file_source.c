@@ -16,6 +16,7 @@
 #include "image/pipe.h"
 #include "image/signalfd.h"
 #include "image/socket_listen.h"
+#include "image/socket_pair.h"
 
 #define CLOEXEC_IN_FLAGS 02000000u
 
@@ -148,6 +149,8 @@ bool fdtable_same_kind(const Gw__FdDesc *d, int fd)
 static int capture_static(struct capture *c, struct fd_look *look, Gw__FdDesc *d, struct err *e)
 {
 	d->kind = fd_classify(look, d->flags, c->refusals);
+	if (d->kind == GW__FD_KIND__FD_SOCKET && socket_pair_is_one(look->held))
+		d->kind = GW__FD_KIND__FD_SOCKETPAIR;
 	switch (d->kind) {
 	case GW__FD_KIND__FD_CLOSED:
 		return FD_REFUSED;
@@ -183,8 +186,10 @@ static int check_mode(const struct fd_look *look, const Gw__FdDesc *d, struct er
 }
 
 /* What changes while a description lives, and is shown by fdinfo or by its kind's own call. */
-static int capture_dynamic(struct capture *c, const struct fd_look *look, Gw__FdDesc *d, bool text_changed, struct err *e)
+static int capture_dynamic(struct capture *c, const struct fd_look *look, Gw__FdDesc *d, struct fd_held *held, struct err *e)
 {
+	bool text_changed = held->changed;
+
 	switch (d->kind) {
 	case GW__FD_KIND__FD_EVENTFD:
 		return text_changed ? eventfd_capture(look, d, e) : 0;
@@ -194,6 +199,8 @@ static int capture_dynamic(struct capture *c, const struct fd_look *look, Gw__Fd
 		return timerfd_capture(look, d, e);
 	case GW__FD_KIND__FD_EPOLL:
 		return text_changed || c->table_changed ? capture_epoll(c, look, d, e) : 0;
+	case GW__FD_KIND__FD_SOCKETPAIR:
+		return socket_pair_capture(look, d, c->t->offered, &held->peer_ino, c->refusals, e);
 	case GW__FD_KIND__FD_SOCKET:
 		return d->socket ? socket_listen_recheck(look, d, c->refusals) : socket_listen_capture(look, d, c->refusals, e);
 	default:
@@ -247,7 +254,7 @@ static int capture_desc(struct capture *c, uint32_t i, struct err *e)
 	if (r == 0 && !fd_capture_owner(&look, d, c->refusals))
 		r = FD_REFUSED;
 	if (r == 0)
-		r = capture_dynamic(c, &look, d, held->changed, e);
+		r = capture_dynamic(c, &look, d, held, e);
 	return r;
 }
 
@@ -321,6 +328,59 @@ static int capture_pipes(struct capture *c, struct err *e)
 		t->pipe_ids[i].scanned = true;
 	}
 	return r;
+}
+
+static void refuse_pair(struct capture *c, uint32_t i, const struct pipe_holder *holder)
+{
+	struct fd_look look = { .fd = c->t->seen[c->t->held[i].slot].fd, .held = c->t->held[i].fd };
+
+	if (holder)
+		refusals_add(c->refusals, "fd.socket.unix.outside", "another process has an end of it open too, and would stay behind",
+			"let the other process end first", "fd %d (socketpair; pid %d, its fd %d)", look.fd, (int)holder->pid, holder->fd);
+	else
+		socket_refuse_connected(&look, c->t->msg->descs[i]->socket, c->refusals);
+	c->t->held[i].refused = true;
+	c->t->msg->descs[i]->kind = GW__FD_KIND__FD_CLOSED;
+}
+
+/* Which description is the other end of pair end i; -1: none of the process's. */
+static int find_peer(const struct fdtable *t, uint32_t i)
+{
+	for (uint32_t j = 0; j < t->msg->n_descs; j++)
+		if (j != i && t->msg->descs[j]->kind == GW__FD_KIND__FD_SOCKETPAIR && t->held[j].ino == t->held[i].peer_ino && t->held[j].dev == t->held[i].dev)
+			return (int)j;
+	return -1;
+}
+
+static void capture_pairs(struct capture *c)
+{
+	struct fdtable *t = c->t;
+	cleanup_free struct pipe_holder *holders = fd_alloc(t->msg->n_descs * sizeof(*holders));
+	size_t n_new = 0;
+
+	for (uint32_t i = 0; i < t->msg->n_descs; i++) {
+		int peer;
+
+		if (t->msg->descs[i]->kind != GW__FD_KIND__FD_SOCKETPAIR)
+			continue;
+		peer = t->held[i].peer_ino ? find_peer(t, i) : -1;
+		if (peer < 0 && t->held[i].peer_ino) {
+			refuse_pair(c, i, NULL);
+			continue;
+		}
+		t->msg->descs[i]->socket->peer = (uint32_t)(peer + 1);
+		if (!t->held[i].scanned) {
+			holders[i].ino = t->held[i].ino;
+			t->held[i].scanned = true;
+			n_new++;
+		}
+	}
+	if (!n_new)
+		return;
+	pipe_outside_scan(t->pid, holders, t->msg->n_descs);
+	for (uint32_t i = 0; i < t->msg->n_descs; i++)
+		if (holders[i].pid)
+			refuse_pair(c, i, &holders[i]);
 }
 
 /* Finds a description that l can be set through: fcntl wants write access for a write lock, read access for a read lock. */
@@ -414,6 +474,7 @@ int fdtable_capture_contents(struct fdtable *t, bool table_changed, struct fsfil
 			return r;
 		}
 	}
+	capture_pairs(&c);
 	capture_locks(&c);
 	return t->msg->n_pipes ? capture_pipes(&c, e) : 0;
 }

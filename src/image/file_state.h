@@ -15,6 +15,8 @@ struct fd_held {
 	bool known;        /* its kind has been found out */
 	bool refused;
 	bool closed;       /* the process has closed it; FD_CLOSED in the image */
+	bool scanned;      /* socketpairs: looked for holders outside */
+	uint64_t peer_ino; /* socketpairs: of the other end, 0 when closed */
 	bool changed;      /* the text of its fdinfo changed */
 };
 

@@ -5,9 +5,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/sock_diag.h>
-#include <linux/netlink.h>
-#include <linux/unix_diag.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -17,6 +14,8 @@
 #include <sys/un.h>
 
 #include "base/util.h"
+#include "image/socket_pair.h"
+#include "image/unix_diag.h"
 
 #ifndef SIOCGSKNS
 #define SIOCGSKNS 0x894C
@@ -106,7 +105,7 @@ static const char *tcp_state_name(int fd)
 	return names[info.tcpi_state];
 }
 
-static int refuse_connected(const struct fd_look *look, const Gw__FdSocket *s, struct refusals *refusals)
+int socket_refuse_connected(const struct fd_look *look, const Gw__FdSocket *s, struct refusals *refusals)
 {
 	struct sockaddr_storage local = { 0 }, peer = { 0 };
 	socklen_t local_len = sizeof(local), peer_len = sizeof(peer);
@@ -129,42 +128,7 @@ static int refuse_connected(const struct fd_look *look, const Gw__FdSocket *s, s
 	return FD_REFUSED;
 }
 
-/* Backlog of a unix listener, from UNIX_DIAG; there is no socket option for it. -1 when it cannot be told. */
-static int unix_backlog(uint64_t ino)
-{
-	cleanup_close int nl = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-	struct {
-		struct nlmsghdr head;
-		struct unix_diag_req request;
-	} message = {
-		.head = { .nlmsg_len = sizeof(message), .nlmsg_type = SOCK_DIAG_BY_FAMILY, .nlmsg_flags = NLM_F_REQUEST },
-		.request = { .sdiag_family = AF_UNIX, .udiag_states = ~0u, .udiag_ino = (uint32_t)ino, .udiag_show = UDIAG_SHOW_RQLEN,
-			.udiag_cookie = { ~0u, ~0u } },
-	};
-	union {
-		struct nlmsghdr head;
-		char bytes[1024];
-	} reply;
-	ssize_t n;
-
-	if (nl < 0 || send(nl, &message, sizeof(message), 0) < 0)
-		return -1;
-	n = recv(nl, &reply, sizeof(reply), 0);
-	if (n < (ssize_t)(NLMSG_HDRLEN + sizeof(struct unix_diag_msg)) || reply.head.nlmsg_type != SOCK_DIAG_BY_FAMILY)
-		return -1;
-	for (size_t at = NLMSG_HDRLEN + NLMSG_ALIGN(sizeof(struct unix_diag_msg)); at + sizeof(struct nlattr) <= (size_t)n;) {
-		const struct nlattr *attribute = (const void *)(reply.bytes + at);
-
-		if (attribute->nla_len < sizeof(*attribute))
-			break;
-		if (attribute->nla_type == UNIX_DIAG_RQLEN && attribute->nla_len >= sizeof(*attribute) + sizeof(struct unix_diag_rqlen))
-			return (int)((const struct unix_diag_rqlen *)(attribute + 1))->udiag_wqueue;
-		at += NLA_ALIGN(attribute->nla_len);
-	}
-	return -1;
-}
-
-static void capture_options(int fd, Gw__FdSocket *s)
+void socket_capture_options(int fd, Gw__FdSocket *s)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(carried); i++) {
 		uint8_t value[OPTION_VALUE_MAX];
@@ -232,12 +196,12 @@ static void capture_backlog(const struct fd_look *look, Gw__FdSocket *s)
 {
 	struct tcp_info info = { 0 };
 	socklen_t len = sizeof(info);
-	int backlog;
+	struct unix_diag_info diag;
 
 	if (s->family == AF_UNIX) {
-		backlog = unix_backlog(look->st->st_ino);
-		if (backlog >= 0)
-			s->backlog = (uint32_t)backlog;
+		/* There is no socket option for it. */
+		if (unix_diag_look(look->st->st_ino, &diag) && diag.backlog >= 0)
+			s->backlog = (uint32_t)diag.backlog;
 	} else if (getsockopt(look->held, IPPROTO_TCP, TCP_INFO, &info, &len) == 0) {
 		/* Of a listener: the greatest length of its accept queue. */
 		s->backlog = info.tcpi_sacked;
@@ -279,11 +243,11 @@ static int capture_state(const struct fd_look *look, Gw__FdSocket *s, struct err
 	}
 	if (s->listening)
 		capture_backlog(look, s);
-	capture_options(look->held, s);
+	socket_capture_options(look->held, s);
 	return 0;
 }
 
-static Gw__FdSocket *new_socket(int fd)
+Gw__FdSocket *socket_new(int fd)
 {
 	Gw__FdSocket *s = fd_alloc(sizeof(*s));
 
@@ -297,12 +261,12 @@ static Gw__FdSocket *new_socket(int fd)
 
 int socket_listen_capture(const struct fd_look *look, Gw__FdDesc *d, struct refusals *refusals, struct err *e)
 {
-	Gw__FdSocket *s = d->socket = new_socket(look->held);
+	Gw__FdSocket *s = d->socket = socket_new(look->held);
 	int r;
 
 	s->backlog = s->listening ? SOMAXCONN : 0;
 	if (!can_carry(look, s))
-		return refuse_connected(look, s, refusals);
+		return socket_refuse_connected(look, s, refusals);
 	if (!same_net_namespace(look->held)) {
 		refusals_add(refusals, "fd.socket.namespace", "sockets of another network namespace cannot move yet", "run it in the host's network namespace",
 			"fd %d (%s)", look->fd, protocol_name(s));
@@ -323,7 +287,7 @@ bool socket_listen_same(const Gw__FdDesc *d, int fd)
 
 	if (!d->socket || fstat(fd, &st) < 0)
 		return false;
-	now = new_socket(fd);
+	now = socket_new(fd);
 	/* Mode and owner of a unix socket's file are left as captured. */
 	now->backlog = d->socket->listening ? d->socket->backlog : 0;
 	now->mode = d->socket->mode;
@@ -375,6 +339,8 @@ int socket_listen_validate(const Gw__FdDesc *d, struct err *e)
 		return err_set(e, -EPROTO, "unix socket: type %u, protocol %u", s->type, s->protocol);
 	if (s->listening && s->type == SOCK_DGRAM)
 		return err_set(e, -EPROTO, "socket: a listening datagram socket");
+	if (d->kind == GW__FD_KIND__FD_SOCKETPAIR && (s->family != AF_UNIX || s->listening || s->local.len))
+		return err_set(e, -EPROTO, "socket: a pair with an address");
 	if (s->n_options > ARRAY_SIZE(carried) || s->mode > 07777)
 		return err_set(e, -EPROTO, "socket: options or mode out of range");
 	for (size_t i = 0; i < s->n_options; i++) {
@@ -389,7 +355,7 @@ int socket_listen_validate(const Gw__FdDesc *d, struct err *e)
 	return validate_local(s, e);
 }
 
-static int set_option(int fd, const Gw__FdSockOpt *o, struct err *e)
+int socket_set_option(int fd, const Gw__FdSockOpt *o, struct err *e)
 {
 	uint8_t now[OPTION_VALUE_MAX];
 	socklen_t len = sizeof(now);
@@ -474,7 +440,7 @@ int socket_listen_open(const Gw__FdDesc *d, int *ret_fd, struct err *e)
 	if (fd < 0)
 		return err_sys(e, -errno, "socket");
 	for (size_t i = 0; i < s->n_options && r == 0; i++)
-		r = set_option(fd, s->options[i], e);
+		r = socket_set_option(fd, s->options[i], e);
 	if (r == 0 && s->local.len)
 		r = is_unix_file(s) ? check_unix_place(s, e) : s->family == AF_UNIX ? 0 : bind_socket(s, fd, e);
 	if (r < 0)

@@ -232,6 +232,8 @@ static void compare_desc(const struct fdtable *ta, const struct fdtable *tb, uin
 			assert_memory_equal(a->socket->local.data, b->socket->local.data, a->socket->local.len);
 		assert_int_equal(a->socket->listening, b->socket->listening);
 		assert_int_equal(a->socket->backlog, b->socket->backlog);
+		assert_int_equal(a->socket->peer ? map[a->socket->peer - 1] + 1 : 0, b->socket->peer);
+		assert_int_equal(a->socket->shut_down, b->socket->shut_down);
 		assert_int_equal(a->socket->n_options, b->socket->n_options);
 		for (size_t i = 0; i < a->socket->n_options; i++)
 			assert_memory_equal(a->socket->options[i]->value.data, b->socket->options[i]->value.data, a->socket->options[i]->value.len);

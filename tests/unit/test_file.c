@@ -412,15 +412,80 @@ static void test_owner(void **state)
 	file_move_end(&m);
 }
 
+static void pairs_phase(int phase)
+{
+	char block[64];
+	int p[2];
+
+	if (phase == 0) {
+		MUST(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, p)); /* 0, 1 */
+		MUST(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, p)); /* 2, 3 */
+		MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, p)); /* 4, 5 */
+		MUST(write(5, "last words", 10));
+		MUST(close(5));
+		MUST(socketpair(AF_UNIX, SOCK_DGRAM, 0, p)); /* 5, 6 */
+		MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, p)); /* 7, 8 */
+		MUST(write(0, "before", 6));
+		MUST(epoll_create1(0)); /* 9 */
+		add(9, 1, EPOLLIN, 1);
+	} else if (phase == 1) {
+		MUST(write(0, "after", 5));
+		MUST(write(1, "back", 4));
+		MUST(read(1, block, 2));
+		MUST(write(2, "one", 3));
+		MUST(write(2, "three", 5));
+		MUST(write(6, "datagram", 8));
+		MUST(shutdown(1, SHUT_WR));
+		MUST(write(8, "x", 1));
+		MUST(close(8));
+		MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, p)); /* 8, 10 */
+		MUST(write(10, "new", 3));
+	}
+}
+
+static void test_pairs(void **state)
+{
+	struct file_move m;
+	char text[64];
+	int fd;
+
+	(void)state;
+	file_move_run(&m, pairs_phase, NULL);
+	file_move_compare(&m);
+	fd = file_move_get(&m, 4);
+	assert_int_equal(read(fd, text, sizeof(text)), 10);
+	assert_int_equal(read(fd, text, sizeof(text)), 0);
+	close(fd);
+	fd = file_move_get(&m, 1);
+	assert_int_equal(read(fd, text, sizeof(text)), 9);
+	assert_memory_equal(text, "foreafter", 9);
+	close(fd);
+	fd = file_move_get(&m, 3);
+	assert_int_equal(read(fd, text, sizeof(text)), 3);
+	assert_int_equal(read(fd, text, sizeof(text)), 5);
+	close(fd);
+	fd = file_move_get(&m, 7);
+	assert_int_equal(read(fd, text, sizeof(text)), 1);
+	assert_int_equal(read(fd, text, sizeof(text)), 0);
+	close(fd);
+	fd = file_move_get(&m, 8);
+	assert_int_equal(read(fd, text, sizeof(text)), 3);
+	close(fd);
+	file_move_end(&m);
+}
+
 static int outside[2];
 
 static void refused_phase(int phase)
 {
-	int pair[2];
+	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons(16381), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 
 	if (phase != 0)
 		return;
-	MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+	/* Connected to itself. */
+	MUST(socket(AF_INET, SOCK_DGRAM, 0));
+	MUST(bind(0, (void *)&in, sizeof(in)));
+	MUST(connect(0, (void *)&in, sizeof(in)));
 	MUST(syscall(SYS_inotify_init1, 0));
 	MUST(open("/proc/self/status", O_RDONLY));
 	MUST(syscall(SYS_pidfd_open, getpid(), 0));
@@ -459,7 +524,7 @@ static void expect_refusals(void (*phase)(int), const char *const *codes, size_t
 
 static void test_refused(void **state)
 {
-	static const char *const codes[] = { "fd.socket.unix.connected", "fd.socket.unix.connected", "fd.inotify", "fd.proc", "fd.pidfd", "fd.tty", "fd.sysfs",
+	static const char *const codes[] = { "fd.socket.udp.connected", "fd.inotify", "fd.proc", "fd.pidfd", "fd.tty", "fd.sysfs",
 		"fd.socket.other" };
 
 	(void)state;
@@ -534,7 +599,7 @@ static void test_few(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_few), cmocka_unit_test(test_files), cmocka_unit_test(test_pipes), cmocka_unit_test(test_events),
+		cmocka_unit_test(test_few), cmocka_unit_test(test_files), cmocka_unit_test(test_pipes), cmocka_unit_test(test_pairs), cmocka_unit_test(test_events),
 		cmocka_unit_test(test_epoll), cmocka_unit_test(test_locks), cmocka_unit_test(test_owner), cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_outside_pipe), cmocka_unit_test(test_many), cmocka_unit_test(test_listen),
 	};
