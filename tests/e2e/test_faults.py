@@ -233,7 +233,7 @@ def lab2_clean_on(host, victim):
 
 def test_memory_limit_of_the_destination(lab2, victim):
     """The destination has not enough memory: the process stays, or it has moved and lives."""
-    big = Victim(lab2, "mem_anon", 128, expect_move=False).wait_ready()
+    big = Victim(lab2, "ws_random", 128, expect_move=False).wait_ready()
     lab("limit", "n2", "64M")
     try:
         result = migrate("n1", big.pid, "n2", options=("--timeout", "20"), timeout=60)
