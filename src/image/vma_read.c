@@ -1,10 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/*
- * vma_read.c - reads a layout from /proc; see vma.h
- *
- * Names in /proc/PID/maps can be forged (a memfd or a file may be called almost anything), so what has a device and an
- * inode number is opened through map_files and looked at. Names in brackets without an inode come from the kernel.
- */
+/* vma_read.c - reads a layout from /proc; see vma.h. What each mapping is, vma_classify.c tells */
 #include "image/vma.h"
 
 #include <ctype.h>
@@ -13,38 +8,18 @@
 #include <linux/kcmp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
-#include <sys/vfs.h>
 
 #include "base/util.h"
 #include "image/fsfile_internal.h"
+#include "image/vma_internal.h"
 #include "kern/pagemap.h"
 
 /* PAGE_IS_GUARD: madvise(MADV_GUARD_INSTALL), Linux 6.13 and later. Such pages count as swapped, too. */
 #define CATEGORY_GUARD (1u << 8)
 
-/* A line of /proc/PID/maps. */
-struct line {
-	uint64_t start, end, offset, dev, ino;
-	uint32_t prot;
-	bool shared;
-	const char *path; /* not terminated */
-	size_t path_len;
-};
-
-struct reader {
-	pid_t pid;
-	bool ours;          /* a userfaultfd is Godwit's own tracking */
-	dev_t shm_dev;      /* of memfds and shared anonymous memory */
-	struct fsfile_table *files;
-	struct refusals *refusals;
-	struct vma_list *list;
-	struct err *e;
-};
+#define ATTEMPTS 20
 
 /* VmFlags of smaps: what it sets, or why it cannot move. */
 struct vm_flag {
@@ -86,7 +61,7 @@ static uint64_t parse_hex(const char **p)
 }
 
 /* Parses one line of maps at *p (text ends with 0) and moves *p behind its newline. */
-static bool parse_line(const char **p, struct line *l)
+static bool parse_line(const char **p, struct vma_line *l)
 {
 	const char *s = *p, *end = strchr(s, '\n');
 
@@ -117,17 +92,10 @@ static bool parse_line(const char **p, struct line *l)
 	return true;
 }
 
-static bool starts_with(const struct line *l, const char *prefix)
-{
-	size_t len = strlen(prefix);
-
-	return l->path_len >= len && !memcmp(l->path, prefix, len);
-}
-
 /* Neither [vsyscall] nor Godwit's scratch belongs to the layout. */
-static bool left_out(const struct line *l)
+static bool left_out(const struct vma_line *l)
 {
-	return l->start >= VMA_TASK_SIZE || starts_with(l, VMA_SCRATCH_NAME);
+	return l->start >= VMA_TASK_SIZE || vma_line_starts(l, VMA_SCRATCH_NAME);
 }
 
 /* Reads a whole file of /proc into *buffer, growing it; zero-terminated. Returns the length or an error. */
@@ -163,172 +131,8 @@ static ssize_t read_whole(const char *path, char **buffer, size_t *size, struct 
 	return len;
 }
 
-static void refuse(struct reader *r, const struct line *l, const char *code, const char *cause, const char *way_out)
-{
-	r->list->complete = false;
-	refusals_add(r->refusals, code, cause, way_out, "mapping %llx-%llx%s%.*s%s", (unsigned long long)l->start,
-		     (unsigned long long)l->end, l->path_len ? " (" : "", (int)MIN(l->path_len, 200u), l->path, l->path_len ? ")" : "");
-}
-
-/* An anonymous mapping's name, from "[anon:NAME]". */
-static void take_name(const struct line *l, struct vma *v)
-{
-	const char *colon = starts_with(l, "[anon") ? memchr(l->path, ':', l->path_len) : NULL;
-	size_t len;
-
-	if (!colon)
-		return;
-	len = l->path + l->path_len - 1 - (colon + 1);
-	len = MIN(len, VMA_NAME_MAX - 1);
-	memcpy(v->name, colon + 1, len);
-}
-
-/* Mappings without an inode: anonymous memory and what the kernel maps. Returns 1 to keep it, 0 when refused. */
-static int classify_kernel(struct reader *r, const struct line *l, struct vma *v)
-{
-	if (!l->path_len || starts_with(l, "[heap]") || starts_with(l, "[stack") || starts_with(l, "[anon:")) {
-		v->kind = VMA_ANON;
-		v->content = VMA_CONTENT_ANON;
-		v->offset = 0;
-		take_name(l, v);
-		return 1;
-	}
-	if (starts_with(l, "[vdso]") || starts_with(l, "[vvar")) {
-		v->kind = starts_with(l, "[vdso]") ? VMA_VDSO : VMA_VVAR;
-		v->content = VMA_CONTENT_NONE;
-		v->bits = 0;
-		return 1;
-	}
-	if (starts_with(l, "[uprobes]"))
-		refuse(r, l, "vma.uprobes", "the program is being traced with uprobes", "end the tracing first");
-	else
-		refuse(r, l, "vma.special", "the kernel's own mapping of this kind is not known",
-		       "close what made it before moving the program");
-	return 0;
-}
-
-/* Device nodes, anonymous inodes, sockets: only /dev/zero can be carried. */
-static int classify_special(struct reader *r, const struct line *l, const struct stat *st, struct vma *v)
-{
-	if (S_ISCHR(st->st_mode) && st->st_rdev == makedev(1, 5) && !l->shared) {
-		v->kind = VMA_ANON;
-		v->content = VMA_CONTENT_ANON;
-		v->offset = 0;
-		return 1;
-	}
-	if (starts_with(l, "anon_inode:[io_uring]"))
-		refuse(r, l, "vma.io-uring", "io_uring rings cannot move yet",
-		       "let the program use epoll (redis: io-threads; node: UV_USE_IO_URING=0)");
-	else if (starts_with(l, "anon_inode:[perf_event]"))
-		refuse(r, l, "vma.perf", "performance counters belong to this host", "end the profiling first");
-	else if (starts_with(l, "socket:"))
-		refuse(r, l, "vma.packet", "packet rings of a socket cannot move", "close the capture first");
-	else
-		refuse(r, l, "vma.device", "a mapped device or kernel object cannot move to another host",
-		       "close it before moving the program");
-	return 0;
-}
-
-/*
- * Memory of the kernel's own tmpfs: memfds, shared anonymous memory, System V segments. Returns 1 to go on as a file, 2
- * to keep, 0 when refused.
- */
-static int classify_shm(struct reader *r, const struct line *l, const struct stat *st, struct vma *v)
-{
-	if (starts_with(l, "/SYSV")) {
-		refuse(r, l, "vma.sysv", "System V shared memory cannot move yet", "detach the segment (shmdt) first");
-		return 0;
-	}
-	if (starts_with(l, "/dev/zero") && l->shared && !l->offset && (uint64_t)st->st_size == l->end - l->start) {
-		v->kind = VMA_SHARED_ANON;
-		v->content = VMA_CONTENT_SHARED;
-		return 2;
-	}
-	v->content = l->shared ? VMA_CONTENT_SHARED : VMA_CONTENT_PRIVATE;
-	return 1;
-}
-
-/* A file that an earlier mapping refers to as well: no need to open it again. */
-static int known_file(struct reader *r, const struct line *l)
-{
-	size_t n = r->list->n;
-
-	for (size_t i = n; i-- > 0 && n - i < 64;) {
-		const struct vma *v = &r->list->v[i];
-
-		if (v->file >= 0 && v->dev == l->dev && v->ino == l->ino && (v->kind == VMA_FILE_SHARED) == l->shared &&
-		    r->files->v[v->file].type == FSFILE_REGULAR)
-			return v->file;
-	}
-	return -1;
-}
-
-/* Mappings with an inode. Returns 1 to keep it, 0 when refused, or an error. */
-static int classify_file(struct reader *r, const struct line *l, struct vma *v)
-{
-	uint32_t uses = !l->shared ? FSFILE_MAPPED_PRIVATE : v->bits & VMA_WRITE_SHARED ? FSFILE_MAPPED_WRITE : FSFILE_MAPPED_SHARED;
-	cleanup_close int fd = -1;
-	int known = known_file(r, l), kept;
-	uint32_t index;
-	struct statfs fs;
-	struct stat st;
-	char link[80];
-
-	v->kind = l->shared ? VMA_FILE_SHARED : VMA_FILE_PRIVATE;
-	v->content = l->shared ? VMA_CONTENT_NONE : VMA_CONTENT_PRIVATE;
-	if (known >= 0) {
-		r->files->v[known].uses |= uses;
-		v->file = known;
-		return 1;
-	}
-	snprintf(link, sizeof(link), "/proc/%d/map_files/%llx-%llx", r->pid, (unsigned long long)l->start, (unsigned long long)l->end);
-	fd = open(link, O_PATH | O_CLOEXEC);
-	if (fd < 0 && errno == ENOENT)
-		return err_set(r->e, -EAGAIN, "mapping %llx went away while the layout was read", (unsigned long long)l->start);
-	if (fd < 0)
-		return err_sys(r->e, -errno, "%s (CAP_CHECKPOINT_RESTORE is needed)", link);
-	if (fstat(fd, &st) < 0 || fstatfs(fd, &fs) < 0)
-		return err_sys(r->e, -errno, "%s", link);
-	if (fs.f_type == 0x5345434d) {
-		refuse(r, l, "vma.secretmem", "secret memory (memfd_secret) cannot be read from outside", "start the program without it");
-		return 0;
-	}
-	if (starts_with(l, "/[aio]")) {
-		refuse(r, l, "vma.aio", "contexts of asynchronous I/O (io_setup) cannot move yet",
-		       "configure the program not to use native AIO");
-		return 0;
-	}
-	if (!S_ISREG(st.st_mode))
-		return classify_special(r, l, &st, v);
-	if (st.st_dev == r->shm_dev) {
-		kept = classify_shm(r, l, &st, v);
-		if (kept != 1)
-			return kept ? 1 : 0;
-	}
-	kept = fsfile_add_fd(r->files, fd, uses, &index, r->e);
-	if (kept < 0)
-		return err_wrap(r->e, "mapping %llx", (unsigned long long)l->start);
-	take_fd(&fd);
-	v->file = index;
-	return 1;
-}
-
-static int classify(struct reader *r, const struct line *l, struct vma *v)
-{
-	v->start = l->start;
-	v->end = l->end;
-	v->offset = l->offset;
-	v->dev = l->dev;
-	v->ino = l->ino;
-	v->prot = l->prot;
-	v->file = -1;
-	if (!l->ino && !l->dev)
-		return classify_kernel(r, l, v);
-	return classify_file(r, l, v);
-}
-
 /* Reads "VmFlags: rd wr ..." into bits; returns the first flag that cannot move, or NULL. */
-static const struct vm_flag *parse_flags(const struct reader *r, const char *s, uint32_t *ret_bits)
+static const struct vm_flag *parse_flags(const struct vma_reader *r, const char *s, uint32_t *ret_bits)
 {
 	const struct vm_flag *bad = NULL;
 
@@ -356,7 +160,7 @@ static int add_region(const struct pagemap_region *region, void *arg)
 }
 
 /* Appends the ranges whose pages have a category. */
-static int scan(struct reader *r, uint64_t start, uint64_t end, uint64_t category, struct range_list *ranges)
+static int scan(struct vma_reader *r, uint64_t start, uint64_t end, uint64_t category, struct range_list *ranges)
 {
 	struct pagemap_query query = { .all_of = category, .want = category };
 	cleanup_close int fd = -1;
@@ -370,7 +174,7 @@ static int scan(struct reader *r, uint64_t start, uint64_t end, uint64_t categor
 }
 
 /* Takes one mapping with its flags into the list. */
-static int take_mapping(struct reader *r, const struct line *l, const char *flags, bool huge)
+static int take_mapping(struct vma_reader *r, const struct vma_line *l, const char *flags, bool huge)
 {
 	struct vma v = { .file = -1 };
 	const struct vm_flag *bad = parse_flags(r, flags, &v.bits);
@@ -378,11 +182,13 @@ static int take_mapping(struct reader *r, const struct line *l, const char *flag
 
 	if (left_out(l))
 		return 0;
-	if (bad && !starts_with(l, "[v") && !starts_with(l, "anon_inode:")) {
-		refuse(r, l, bad->code, bad->cause, bad->way_out);
+	if (r->list->n && l->start < r->list->v[r->list->n - 1].end)
+		return err_set(r->e, -EAGAIN, "mapping %llx changed while the layout was read", (unsigned long long)l->start);
+	if (bad && !vma_line_starts(l, "[v") && !vma_line_starts(l, "anon_inode:")) {
+		vma_refuse(r, l, bad->code, bad->cause, bad->way_out);
 		return 0;
 	}
-	kept = classify(r, l, &v);
+	kept = vma_classify(r, l, &v);
 	if (kept <= 0)
 		return kept;
 	kept = huge ? scan(r, v.start, v.end, PAGE_CATEGORY_HUGE, &r->list->huge) : 0;
@@ -402,7 +208,7 @@ static const char *next_line(const char *p)
 	return *p ? p + 1 : p;
 }
 
-static int read_smaps(struct reader *r)
+static int read_smaps(struct vma_reader *r)
 {
 	cleanup_free char *text = NULL;
 	size_t size = 0;
@@ -414,7 +220,7 @@ static int read_smaps(struct reader *r)
 	if (read_whole(path, &text, &size, r->e) < 0 || !text)
 		return r->e ? r->e->code : -EIO;
 	for (p = text; *p;) {
-		struct line l;
+		struct vma_line l;
 		bool huge = false;
 
 		if (!parse_line(&p, &l))
@@ -437,11 +243,11 @@ static int read_smaps(struct reader *r)
 }
 
 /* Whether another process maps one of the shared objects; adds refusals. */
-static void check_other(struct reader *r, pid_t other, char **buffer, size_t *size)
+static void check_other(struct vma_reader *r, pid_t other, char **buffer, size_t *size)
 {
 	char path[64];
 	const char *p;
-	struct line l;
+	struct vma_line l;
 
 	if (syscall(SYS_kcmp, r->pid, other, KCMP_VM, 0, 0) == 0)
 		return;
@@ -465,7 +271,7 @@ static void check_other(struct reader *r, pid_t other, char **buffer, size_t *si
 	}
 }
 
-static void check_sharing(struct reader *r)
+static void check_sharing(struct vma_reader *r)
 {
 	cleanup_closedir DIR *proc = NULL;
 	cleanup_free char *buffer = NULL;
@@ -490,7 +296,7 @@ static int read_layout(pid_t pid, bool ours, struct fsfile_table *files, struct 
 {
 	struct vma_list list = { .complete = true };
 	struct err local = ERR_INIT;
-	struct reader r = { .pid = pid, .ours = ours, .files = files, .refusals = refusals, .list = &list, .e = e ? e : &local };
+	struct vma_reader r = { .pid = pid, .ours = ours, .files = files, .refusals = refusals, .list = &list, .e = e ? e : &local };
 	int rc = fsfile_shm_device(&r.shm_dev, r.e);
 
 	if (rc == 0)
@@ -519,21 +325,26 @@ static void forget_refusals(struct refusals *refusals, size_t keep)
 	refusals->n = keep;
 }
 
-int vma_list_read(pid_t pid, struct fsfile_table *files, struct refusals *refusals, struct vma_list *ret, struct err *e)
+/* A mapping may go away between smaps and map_files, or grow between two reads of smaps: the program runs. Then once more. */
+static int read_patiently(pid_t pid, bool ours, struct fsfile_table *files, struct refusals *refusals, struct vma_list *ret, struct err *e)
 {
-	/* A mapping may go away between smaps and map_files: the program runs */
 	for (int attempt = 0;; attempt++) {
 		size_t refused = refusals->n;
-		int rc = read_layout(pid, false, files, refusals, ret, e);
+		int rc = read_layout(pid, ours, files, refusals, ret, e);
 
-		if (rc != -EAGAIN || attempt == 20)
+		if (rc != -EAGAIN || attempt == ATTEMPTS)
 			return rc;
 		forget_refusals(refusals, refused);
 	}
 }
 
+int vma_list_read(pid_t pid, struct fsfile_table *files, struct refusals *refusals, struct vma_list *ret, struct err *e)
+{
+	return read_patiently(pid, false, files, refusals, ret, e);
+}
+
 /* Whether `l` is a piece of the same object at the same place as v. */
-static bool same_object(const struct line *l, const struct vma *v)
+static bool same_object(const struct vma_line *l, const struct vma *v)
 {
 	bool shared = v->kind == VMA_FILE_SHARED || v->kind == VMA_SHARED_ANON;
 
@@ -541,16 +352,16 @@ static bool same_object(const struct line *l, const struct vma *v)
 		return false;
 	if (l->ino)
 		return v->kind == VMA_ANON || l->offset - l->start == v->offset - v->start;
-	return (v->kind == VMA_VDSO) == starts_with(l, "[vdso]") && (v->kind == VMA_VVAR) == starts_with(l, "[vvar");
+	return (v->kind == VMA_VDSO) == vma_line_starts(l, "[vdso]") && (v->kind == VMA_VVAR) == vma_line_starts(l, "[vvar");
 }
 
-static bool same_line(const struct line *l, const struct vma *v)
+static bool same_line(const struct vma_line *l, const struct vma *v)
 {
 	return l->start == v->start && l->end == v->end && l->prot == v->prot && same_object(l, v);
 }
 
 /* Takes over the guards in a mapping that was there before. */
-static int keep_guards(struct reader *r, const struct range_list *old, const struct vma *v)
+static int keep_guards(struct vma_reader *r, const struct range_list *old, const struct vma *v)
 {
 	for (size_t i = 0; i < old->n; i++) {
 		uint64_t start = MAX(old->v[i].start, v->start), end = MIN(old->v[i].end, v->end);
@@ -562,11 +373,13 @@ static int keep_guards(struct reader *r, const struct range_list *old, const str
 }
 
 /* A line of the changed layout: flags from the mapping that was there, or guessed. */
-static int take_changed(struct reader *r, const struct line *l, const struct vma_list *old, size_t *at)
+static int take_changed(struct vma_reader *r, const struct vma_line *l, const struct vma_list *old, size_t *at)
 {
 	struct vma v = { .file = -1 };
 	int kept = 1;
 
+	if (r->list->n && l->start < r->list->v[r->list->n - 1].end)
+		return err_set(r->e, -EAGAIN, "mapping %llx changed while the layout was read", (unsigned long long)l->start);
 	while (*at < old->n && old->v[*at].end <= l->start)
 		(*at)++;
 	for (size_t i = *at; i < old->n && old->v[i].start < l->end; i++) {
@@ -588,52 +401,68 @@ static int take_changed(struct reader *r, const struct line *l, const struct vma
 	v.bits = VMA_GUESSED;
 	if (l->prot & PROT_WRITE)
 		v.bits |= l->shared ? VMA_WRITE_SHARED : VMA_ACCOUNT;
-	kept = classify(r, l, &v);
+	kept = vma_classify(r, l, &v);
 	if (kept <= 0)
 		return kept;
 	return vma_list_append(r->list, &v) < 0 ? err_set(r->e, -ENOMEM, "no memory for the list of mappings") : 0;
 }
 
-int vma_list_reread(pid_t pid, struct vma_list *old, bool exact, struct fsfile_table *files, struct refusals *refusals,
-		    struct vma_list *ret, bool *ret_changed, struct err *e)
+static int compare_once(struct vma_reader *r, struct vma_list *old, bool *ret_changed)
 {
-	struct vma_list list = { .complete = true };
-	struct err local = ERR_INIT;
-	struct reader r = { .pid = pid, .ours = true, .files = files, .refusals = refusals, .list = &list, .e = e ? e : &local };
+	struct vma_list *list = r->list;
 	size_t i = 0, at = 0;
 	bool same = true;
-	struct line l;
+	struct vma_line l;
 	char path[64];
 	const char *p;
 	int rc;
 
-	if (exact) {
-		*ret_changed = true;
-		return read_layout(pid, true, files, refusals, ret, e);
-	}
-	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
-	if (read_whole(path, &old->buffer, &old->buffer_size, r.e) < 0)
-		return r.e->code;
+	snprintf(path, sizeof(path), "/proc/%d/maps", r->pid);
+	if (read_whole(path, &old->buffer, &old->buffer_size, r->e) < 0)
+		return r->e->code;
 	for (p = old->buffer; same && *p && parse_line(&p, &l);)
 		if (!left_out(&l))
 			same = i < old->n && same_line(&l, &old->v[i++]);
-	if (same && i == old->n) {
-		*ret_changed = false;
+	*ret_changed = !same || i != old->n;
+	if (!*ret_changed)
 		return 0;
-	}
-	rc = fsfile_shm_device(&r.shm_dev, r.e);
+	rc = fsfile_shm_device(&r->shm_dev, r->e);
 	for (size_t k = 0; rc == 0 && k < old->huge.n; k++)
-		if (range_list_add(&list.huge, old->huge.v[k].start, old->huge.v[k].end) < 0)
-			rc = err_set(r.e, -ENOMEM, "no memory for the list of mappings");
+		if (range_list_add(&list->huge, old->huge.v[k].start, old->huge.v[k].end) < 0)
+			rc = err_set(r->e, -ENOMEM, "no memory for the list of mappings");
 	for (p = old->buffer; rc == 0 && *p && parse_line(&p, &l);)
-		rc = left_out(&l) ? 0 : take_changed(&r, &l, old, &at);
-	if (rc < 0) {
-		vma_list_free(&list);
-		return rc;
+		rc = left_out(&l) ? 0 : take_changed(r, &l, old, &at);
+	if (rc == 0 && !list->n)
+		rc = err_set(r->e, -ESRCH, "pid %d has no address space", r->pid);
+	return rc;
+}
+
+int vma_list_reread(pid_t pid, struct vma_list *old, bool exact, struct fsfile_table *files, struct refusals *refusals,
+		    struct vma_list *ret, bool *ret_changed, struct err *e)
+{
+	struct err local = ERR_INIT;
+
+	if (exact) {
+		*ret_changed = true;
+		return read_patiently(pid, true, files, refusals, ret, e);
 	}
-	*ret_changed = true;
-	*ret = list;
-	return 0;
+	for (int attempt = 0;; attempt++) {
+		struct vma_list list = { .complete = true };
+		struct vma_reader r = { .pid = pid, .ours = true, .files = files, .refusals = refusals, .list = &list, .e = e ? e : &local };
+		size_t refused = refusals->n;
+		bool changed = false;
+		int rc = compare_once(&r, old, &changed);
+
+		if (rc == 0 && changed)
+			*ret = list;
+		else
+			vma_list_free(&list);
+		if (rc == 0)
+			*ret_changed = changed;
+		if (rc != -EAGAIN || attempt == ATTEMPTS)
+			return rc;
+		forget_refusals(refusals, refused);
+	}
 }
 
 int vma_shared_ranges(pid_t pid, const struct vma *v, struct range_list *ret, struct err *e)

@@ -706,6 +706,48 @@ static void test_shared_ranges(void **state)
 	refusals_free(&refusals);
 }
 
+/* Maps, splits and unmaps without end. */
+static void restless(void)
+{
+	raise(SIGSTOP);
+	for (unsigned i = 0;; i++) {
+		char *p = mmap(NULL, 64 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		int fd = open("/proc/self/exe", O_RDONLY);
+		char *q = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, fd, 0);
+
+		mprotect(p + (i % 60) * 4096, 4096, PROT_READ);
+		mprotect(p + (i % 60) * 4096, 4096, PROT_READ | PROT_WRITE);
+		munmap(q, 4096);
+		munmap(p, 64 * 4096);
+		close(fd);
+	}
+}
+
+static void test_running(void **state)
+{
+	pid_t pid = start_child(restless);
+	struct fsfile_table files = { 0 };
+	struct refusals refusals = { 0 };
+	struct vma_list list = { 0 }, next;
+	struct err e = ERR_INIT;
+	bool changed;
+
+	kill(pid, SIGCONT);
+	MUST_OK(vma_list_read(pid, &files, &refusals, &list, &e));
+	for (int i = 0; i < 200; i++) {
+		MUST_OK(vma_list_reread(pid, &list, i % 2, &files, &refusals, &next, &changed, &e));
+		if (!changed)
+			continue;
+		MUST_OK(vma_list_validate(&next, files.n, &e));
+		vma_list_free(&list);
+		list = next;
+	}
+	assert_int_equal(refusals.n, 0);
+	end_child(pid);
+	vma_list_free(&list);
+	fsfile_table_free(&files);
+}
+
 /* The scratch's place leaves the stack and the heap their room. */
 static void test_find_free(void **state)
 {
@@ -828,6 +870,7 @@ int main(void)
 		cmocka_unit_test(test_vdso_overlap),
 		cmocka_unit_test(test_shared_ranges),
 		cmocka_unit_test(test_find_free),
+		cmocka_unit_test(test_running),
 		cmocka_unit_test(test_python),
 		cmocka_unit_test(test_node),
 		cmocka_unit_test(test_redis),
