@@ -469,6 +469,24 @@ int fdtable_recapture(struct fdtable *t, struct fsfile_table *files, struct refu
 	return fdtable_capture_contents(t, changed, files, refusals, e);
 }
 
+/* Threads that have left the process's descriptor table (unshare(CLONE_FILES)) have one of their own, which is not captured. */
+static void refuse_own_tables(pid_t pid, struct refusals *refusals)
+{
+	cleanup_closedir DIR *tasks = NULL;
+	struct dirent *entry;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	tasks = opendir(path);
+	while (tasks && (entry = readdir(tasks))) {
+		pid_t tid = atoi(entry->d_name);
+
+		if (tid > 0 && tid != pid && syscall(SYS_kcmp, pid, tid, KCMP_FILES, 0, 0) > 0)
+			refusals_add(refusals, "fd.unshared", "it has a descriptor table of its own (unshare), and such threads cannot move yet",
+				"let the thread end first", "thread %d", (int)tid);
+	}
+}
+
 int fdtable_capture(pid_t pid, int pidfd, struct fdtable *ret, struct fsfile_table *files, struct refusals *refusals, struct err *e)
 {
 	struct fdtable t = FDTABLE_INIT;
@@ -501,6 +519,8 @@ int fdtable_capture(pid_t pid, int pidfd, struct fdtable *ret, struct fsfile_tab
 	}
 	fdtable_release(&t);
 	t.offered = true;
+	if (r == 0)
+		refuse_own_tables(pid, refusals);
 	if (r < 0) {
 		fdtable_free(&t);
 		return r;

@@ -159,6 +159,17 @@ static void find_made_pipes(const Gw__FdTable *t, size_t n_known, const int *fds
 	}
 }
 
+/* Puts a number of the description before an error. */
+static int name_failure(const Gw__FdTable *t, size_t desc, int code, struct err *e)
+{
+	for (size_t i = 0; i < t->n_slot_fd; i++)
+		if (t->slot_desc[i] == desc) {
+			err_wrap(e, "fd %u", t->slot_fd[i]);
+			break;
+		}
+	return code;
+}
+
 int fdtable_open_from(const Gw__FdTable *t, size_t from, const struct fd_env *env, struct fd_restore *r, struct err *e)
 {
 	cleanup_free struct pipe_made *pipes = NULL;
@@ -191,6 +202,8 @@ int fdtable_open_from(const Gw__FdTable *t, size_t from, const struct fd_env *en
 			result = fill_flags(NULL, d, r->fds[i], e);
 		if (result == 0 && has_position(d) && d->position)
 			result = set_position(d, r->fds[i], e);
+		if (result < 0)
+			name_failure(t, i, result, e);
 	}
 	for (size_t i = 0; i < t->n_pipes; i++)
 		pipe_made_close(&pipes[i]);
@@ -288,7 +301,7 @@ int fdtable_fill(const Gw__FdTable *old, const Gw__FdTable *new, const struct fd
 			continue;
 		result = fill_desc(i < old->n_descs ? old->descs[i] : NULL, d, env, r->fds[i], e);
 		if (result < 0)
-			return result;
+			return name_failure(new, i, result, e);
 	}
 	for (size_t i = 0; i < new->n_descs; i++)
 		if (new->descs[i]->kind == GW__FD_KIND__FD_SOCKETPAIR) {

@@ -165,9 +165,11 @@ void file_move_run(struct file_move *m, void (*phase)(int), void (*before_restor
 	m->files.n = MAX(m->files.n, n_offered);
 	env.answers = answers(m);
 	env.n_files = m->files.n;
+	m->update_ns = clock_ns(CLOCK_MONOTONIC);
 	check(fdtable_restore_update(offer, final, &env, &m->restore, &m->skeleton, &e), &e);
 	check(batch_run(&m->skeleton, &e), &e);
 	check(fdtable_restore_check(&m->restore, &e), &e);
+	m->update_ns = clock_ns(CLOCK_MONOTONIC) - m->update_ns;
 	batch_reset(&m->skeleton);
 	fdtable_restore_free(&m->restore);
 	close(pair[0]);

@@ -26,7 +26,7 @@ struct file_move {
 	struct fsfile_table files;
 	struct batch skeleton;
 	struct fd_restore restore;
-	uint64_t recapture_ns;
+	uint64_t recapture_ns, update_ns;
 };
 
 /* Capture, phase 0; preparation; phase 1; capture again, phase 2 in the source (releases locks); update. Asserts that nothing fails. */

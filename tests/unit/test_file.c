@@ -309,6 +309,36 @@ static void locks_phase(int phase)
 	}
 }
 
+/* In the skeleton, as the source does with its own threads. */
+static void release_and_retake(struct file_move *m)
+{
+	struct fdtable t = FDTABLE_INIT;
+	struct fsfile_table files = { 0 };
+	struct refusals refusals = { 0 };
+	int pidfd = (int)syscall(SYS_pidfd_open, m->skeleton.pid, 0);
+
+	assert_int_equal(fdtable_capture(m->skeleton.pid, pidfd, &t, &files, &refusals, NULL), 0);
+	for (int round = 0; round < 2; round++) {
+		fdtable_plan_release_locks(&t, &m->skeleton);
+		if (round)
+			fdtable_plan_retake_locks(&t, &m->skeleton);
+		assert_int_equal(batch_run(&m->skeleton, NULL), 0);
+		batch_reset(&m->skeleton);
+		if (!round) {
+			struct fdtable now = FDTABLE_INIT;
+
+			assert_int_equal(fdtable_capture(m->skeleton.pid, pidfd, &now, &files, &refusals, NULL), 0);
+			assert_int_equal(now.msg->n_locks, 0);
+			fdtable_free(&now);
+		}
+	}
+	assert_int_equal(fdtable_recapture(&t, &files, &refusals, NULL), 0);
+	assert_int_equal(t.msg->n_locks, 4);
+	fdtable_free(&t);
+	fsfile_table_free(&files);
+	close(pidfd);
+}
+
 static void test_locks(void **state)
 {
 	struct file_move m;
@@ -317,6 +347,7 @@ static void test_locks(void **state)
 	file_move_run(&m, locks_phase, NULL);
 	assert_int_equal(m.table.msg->n_locks, 4);
 	file_move_compare(&m);
+	release_and_retake(&m);
 	file_move_end(&m);
 }
 
@@ -486,6 +517,12 @@ static void refused_phase(int phase)
 	MUST(socket(AF_INET, SOCK_DGRAM, 0));
 	MUST(bind(0, (void *)&in, sizeof(in)));
 	MUST(connect(0, (void *)&in, sizeof(in)));
+	in.sin_port = htons(16382);
+	MUST(socket(AF_INET, SOCK_STREAM, 0));
+	MUST(bind(1, (void *)&in, sizeof(in)));
+	MUST(listen(1, 5));
+	MUST(socket(AF_INET, SOCK_STREAM, 0));
+	MUST(connect(2, (void *)&in, sizeof(in)));
 	MUST(syscall(SYS_inotify_init1, 0));
 	MUST(open("/proc/self/status", O_RDONLY));
 	MUST(syscall(SYS_pidfd_open, getpid(), 0));
@@ -524,7 +561,7 @@ static void expect_refusals(void (*phase)(int), const char *const *codes, size_t
 
 static void test_refused(void **state)
 {
-	static const char *const codes[] = { "fd.socket.udp.connected", "fd.inotify", "fd.proc", "fd.pidfd", "fd.tty", "fd.sysfs",
+	static const char *const codes[] = { "fd.socket.udp.connected", "fd.socket.accept-queue", "fd.socket.tcp.established", "fd.inotify", "fd.proc", "fd.pidfd", "fd.tty", "fd.sysfs",
 		"fd.socket.other" };
 
 	(void)state;
@@ -568,7 +605,8 @@ static void test_many(void **state)
 
 	(void)state;
 	file_move_run(&m, many_phase, NULL);
-	print_message("recapture of 8,500 descriptors, 400 changed: %lu us\n", (unsigned long)m.recapture_ns / 1000);
+	print_message("8,500 descriptors, 400 changed: recapture %lu us, update %lu us\n", (unsigned long)m.recapture_ns / 1000,
+		(unsigned long)m.update_ns / 1000);
 	file_move_compare(&m);
 	file_move_end(&m);
 }
@@ -591,7 +629,7 @@ static void test_few(void **state)
 
 	(void)state;
 	file_move_run(&m, few_phase, NULL);
-	print_message("recapture of 5 descriptors: %lu us\n", (unsigned long)m.recapture_ns / 1000);
+	print_message("5 descriptors: recapture %lu us, update %lu us\n", (unsigned long)m.recapture_ns / 1000, (unsigned long)m.update_ns / 1000);
 	file_move_compare(&m);
 	file_move_end(&m);
 }
