@@ -437,15 +437,44 @@ static int compare_once(struct vma_reader *r, struct vma_list *old, bool *ret_ch
 	return rc;
 }
 
+/* Content classes are left out: they depend on the destination's answers. */
+static bool same_layout(const struct vma_list *a, const struct vma_list *b)
+{
+	if (a->n != b->n || a->guards.n != b->guards.n || a->complete != b->complete)
+		return false;
+	for (size_t i = 0; i < a->n; i++) {
+		const struct vma *v = &a->v[i], *w = &b->v[i];
+
+		if (v->start != w->start || v->end != w->end || v->offset != w->offset || v->prot != w->prot || v->bits != w->bits ||
+		    v->kind != w->kind || v->file != w->file || v->dev != w->dev || v->ino != w->ino || strcmp(v->name, w->name))
+			return false;
+	}
+	return !a->guards.n || !memcmp(a->guards.v, b->guards.v, a->guards.n * sizeof(*a->guards.v));
+}
+
+static int reread_exactly(pid_t pid, const struct vma_list *old, struct fsfile_table *files, struct refusals *refusals,
+			  struct vma_list *ret, bool *ret_changed, struct err *e)
+{
+	struct vma_list list = { 0 };
+	int rc = read_patiently(pid, true, files, refusals, &list, e);
+
+	if (rc < 0)
+		return rc;
+	*ret_changed = !same_layout(old, &list);
+	if (*ret_changed)
+		*ret = list;
+	else
+		vma_list_free(&list);
+	return 0;
+}
+
 int vma_list_reread(pid_t pid, struct vma_list *old, bool exact, struct fsfile_table *files, struct refusals *refusals,
 		    struct vma_list *ret, bool *ret_changed, struct err *e)
 {
 	struct err local = ERR_INIT;
 
-	if (exact) {
-		*ret_changed = true;
-		return read_patiently(pid, true, files, refusals, ret, e);
-	}
+	if (exact)
+		return reread_exactly(pid, old, files, refusals, ret, ret_changed, e);
 	for (int attempt = 0;; attempt++) {
 		struct vma_list list = { .complete = true };
 		struct vma_reader r = { .pid = pid, .ours = true, .files = files, .refusals = refusals, .list = &list, .e = e ? e : &local };

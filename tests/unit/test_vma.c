@@ -192,12 +192,14 @@ static void follow(struct batch *source, struct moved *m, uint64_t arena)
 		m->list = quick;
 	}
 	MUST_OK(vma_list_reread(source->pid, &m->list, true, &m->files, &m->refusals, &exact, &changed, &e));
-	MUST_OK(vma_plan_sync(m->b, &m->list, &exact, m->fds, m->files.n, &mapped, &e));
+	if (changed) {
+		MUST_OK(vma_plan_sync(m->b, &m->list, &exact, m->fds, m->files.n, &mapped, &e));
+		vma_list_free(&m->list);
+		m->list = exact;
+	}
 	MUST_OK(batch_run(m->b, &e));
 	batch_reset(m->b);
-	vma_list_free(&m->list);
 	range_list_free(&mapped);
-	m->list = exact;
 }
 
 static void test_sync(void **state)
@@ -248,6 +250,13 @@ static void test_sync_keeps_pages(void **state)
 	assert_int_equal(m.b->n_calls, 0);
 	MUST_OK(vma_list_reread(source->pid, &m.list, false, &m.files, &m.refusals, &now, &changed, &e));
 	assert_false(changed);
+	MUST_OK(vma_list_reread(source->pid, &m.list, true, &m.files, &m.refusals, &now, &changed, &e));
+	assert_false(changed);
+	remote_do(source, &e, "madvise", SYS_madvise, arena, 64 * 4096, MADV_DONTFORK);
+	MUST_OK(vma_list_reread(source->pid, &m.list, true, &m.files, &m.refusals, &now, &changed, &e));
+	assert_true(changed);
+	vma_list_free(&now);
+	remote_do(source, &e, "madvise", SYS_madvise, arena, 64 * 4096, MADV_DOFORK);
 	snprintf(path, sizeof(path), "/proc/%d/mem", m.b->pid);
 	mem = open(path, O_RDWR);
 	MUST(pwrite(mem, &byte, 1, arena) == 1 && pwrite(mem, &byte, 1, arena + 63 * 4096) == 1);
