@@ -23,10 +23,10 @@ static bool watches(const struct fd_look *look, int held, uint32_t tfd, uint32_t
 /* Finds the description that the nth entry with number tfd watches; -1 when none of the process's does. */
 static int find_target(const struct fd_look *look, const struct fd_resolver *r, uint32_t tfd, uint32_t nth, uint64_t ino)
 {
-	int guess = r->slot(r->arg, tfd), held;
+	int guess = r->slot(r->arg, tfd), held = guess >= 0 ? r->held(r->arg, (uint32_t)guess) : -1;
 	uint32_t n = r->count(r->arg);
 
-	if (guess >= 0 && (held = r->held(r->arg, (uint32_t)guess)) >= 0 && r->ino(r->arg, (uint32_t)guess) == ino && watches(look, held, tfd, nth))
+	if (held >= 0 && r->ino(r->arg, (uint32_t)guess) == ino && watches(look, held, tfd, nth))
 		return guess;
 	for (uint32_t i = 0; i < n; i++) {
 		held = r->held(r->arg, i);
@@ -79,7 +79,8 @@ int epoll_capture(const struct fd_look *look, Gw__FdDesc *d, const struct fd_res
 		desc = find_target(look, resolver, fd, count_number(&seen, &n_seen, fd), ino);
 		if (desc < 0) {
 			*ret_lost = fd;
-			return err_set(e, -ENOENT, "fd %d: its epoll set watches number %u, which no descriptor refers to any more", look->fd, fd);
+			return err_set(e, -ENOENT, "fd %d: its epoll set watches number %u, which no descriptor refers to any more",
+				look->fd, fd);
 		}
 		item = fd_alloc(sizeof(*item));
 		gw__fd_epoll_item__init(item);

@@ -2,9 +2,10 @@
 /*
  * epoll.h - epoll(7) sets
  *
- * An entry is known by the number it was added with and by the description behind that number at that time. The number may since have been closed,
- * or refer to something else; kcmp(KCMP_EPOLL_TFD) tells which description an entry really watches. Entries are added by the task
- * itself, because the kernel records the number; where the number is not (or no longer) the description's, it is for a moment made so.
+ * An entry is known by the number it was added with and by the description behind that number at that time. The number may since
+ * have been closed, or refer to something else; kcmp(KCMP_EPOLL_TFD) tells which description an entry really watches. Entries are
+ * added by the task itself, because the kernel records the number; where the number is not (or no longer) the description's, it
+ * is for a moment made so.
  */
 #ifndef GODWIT_IMAGE_EPOLL_H
 #define GODWIT_IMAGE_EPOLL_H

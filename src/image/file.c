@@ -2,14 +2,16 @@
 /*
  * file.c - the source's side of a descriptor table: which numbers there are, and which descriptions they refer to
  *
- * Theory of operation: the numbers are listed (getdents of /proc/PID/fd) and fetched (pidfd_getfd, 0.6 us). Which of them share a description is
- * found by keeping those seen sorted by (device, inode, kcmp order), so that 10,000 descriptors cost n log n comparisons.
+ * Theory of operation: the numbers are listed (getdents of /proc/PID/fd) and fetched (pidfd_getfd, 0.6 us). Which of them share a
+ * description is found by keeping those seen sorted by (device, inode, kcmp order), so that 10,000 descriptors cost n log n
+ * comparisons.
  *
- * The duplicates are dropped at the end of the offer's capture: while the process runs, a duplicate would keep a closed pipe from ending, a closed
- * connection from being shut and a closed file in its epoll sets. The freeze fetches them anew and they stay until fdtable_release. A number that is of the
- * same kind on the same file as before *adopts* the description of the offer: whether it is that very description does not
- * matter, since everything that can differ is sent again. The fdinfo of each number is read; where its text is the same as
- * before, nothing that it shows has changed (position, flags, FD_CLOEXEC, locks, counts, epoll entries).
+ * The duplicates are dropped at the end of the offer's capture: while the process runs, a duplicate would keep a closed pipe from
+ * ending, a closed connection from being shut and a closed file in its epoll sets. The freeze fetches them anew and they stay
+ * until fdtable_release. A number that is of the same kind on the same file as before *adopts* the description of the offer:
+ * whether it is that very description does not matter, since everything that can differ is sent again. The fdinfo of each number
+ * is read; where its text is the same as before, nothing that it shows has changed (position, flags, FD_CLOEXEC, locks, counts,
+ * epoll entries).
  */
 #include "image/file.h"
 
@@ -183,8 +185,9 @@ static int fetch_number(struct fdtable *t, int fd, struct fd_held *ret, struct e
 }
 
 /*
- * Decides which description `held` is. First for all numbers without searching (search false): what was known before and may be adopted; returns false for
- * the others. Then, with the order checked, by searching; a duplicate that is not needed is closed then.
+ * Decides which description `held` is. First for all numbers without searching (search false): what was known before and may be
+ * adopted; returns false for the others. Then, with the order checked, by searching; a duplicate that is not needed is closed
+ * then.
  */
 static bool assign_number(struct fdtable *t, struct fd_held *held, struct fd_seen *old, bool search, uint32_t *ret_desc)
 {
@@ -217,8 +220,8 @@ static bool assign_number(struct fdtable *t, struct fd_held *held, struct fd_see
 }
 
 /*
- * Reduces the order of the last capture to what has been adopted, and checks that it still is one: two descriptions of then may be one now, or the kernel may
- * have put others in their place. n comparisons.
+ * Reduces the order of the last capture to what has been adopted, and checks that it still is one: two descriptions of then may
+ * be one now, or the kernel may have put others in their place. n comparisons.
  */
 static bool order_still_holds(struct fdtable *t)
 {
@@ -482,7 +485,8 @@ static void refuse_own_tables(pid_t pid, struct refusals *refusals)
 		pid_t tid = atoi(entry->d_name);
 
 		if (tid > 0 && tid != pid && syscall(SYS_kcmp, pid, tid, KCMP_FILES, 0, 0) > 0)
-			refusals_add(refusals, "fd.unshared", "it has a descriptor table of its own (unshare), and such threads cannot move yet",
+			refusals_add(refusals, "fd.unshared",
+				"it has a descriptor table of its own (unshare), and such threads cannot move yet",
 				"let the thread end first", "thread %d", (int)tid);
 	}
 }

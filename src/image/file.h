@@ -2,11 +2,12 @@
 /*
  * file.h - the descriptor table of one process
  *
- * The image (wire/proto/file.proto) is a table of open file *descriptions* and a table number -> description, FD_CLOEXEC. A description keeps its
- * index from the offer to the freeze; one that is closed becomes FD_CLOSED.
+ * The image (wire/proto/file.proto) is a table of open file *descriptions* and a table number -> description, FD_CLOEXEC. A
+ * description keeps its index from the offer to the freeze; one that is closed becomes FD_CLOSED.
  *
- * Source: nothing is held while the process runs. From fdtable_recapture on, inside the freeze, the worker holds a duplicate of each description, until
- * fdtable_release: call it on abort, before the process goes on, or once the source's copy has died. Capturing again costs 4 to 5 us a number.
+ * Source: nothing is held while the process runs. From fdtable_recapture on, inside the freeze, the worker holds a duplicate of
+ * each description, until fdtable_release: call it on abort, before the process goes on, or once the source's copy has died.
+ * Capturing again costs 4 to 5 us a number.
  *
  *	fdtable_capture (offer)   ->  fdtable_encode   ->  fdtable_decode, fdtable_restore_open, _place, _late (preparation)
  *	fdtable_recapture (freeze) -> fdtable_encode   ->  fdtable_decode, fdtable_restore_update (plan; run; fdtable_restore_check)
@@ -52,8 +53,9 @@ struct fdtable {
 #define FDTABLE_INIT ((struct fdtable){ .pidfd = -1, .fd_dir = -1, .info_dir = -1 })
 
 /*
- * Captures the table of `pid` while it runs or is stopped. Files go to `files`. What cannot move is added to `refusals`; a table with refusals must
- * not be encoded. Raises this process's soft limit of descriptors to the hard one. Reads all of /proc when there are pipes.
+ * Captures the table of `pid` while it runs or is stopped. Files go to `files`. What cannot move is added to `refusals`; a table
+ * with refusals must not be encoded. Raises this process's soft limit of descriptors to the hard one. Reads all of /proc when
+ * there are pipes.
  */
 int fdtable_capture(pid_t pid, int pidfd, struct fdtable *ret, struct fsfile_table *files, struct refusals *refusals, struct err *e);
 /* The same again, for what changed; the process is stopped. */
@@ -100,15 +102,17 @@ struct fd_restore {
 /* Opens or creates every description, without contents and without listening. */
 int fdtable_restore_open(const Gw__FdTable *t, const struct fd_env *env, struct fd_restore *ret, struct err *e);
 /*
- * Moves the descriptions into the skeleton at their numbers. r->transfer_worker and r->transfer_task are a connected unix SOCK_SEQPACKET or SOCK_DGRAM pair.
- * Everything else that is open in the skeleton is closed first. Runs the batch several times. r->transfer_task may change.
+ * Moves the descriptions into the skeleton at their numbers. r->transfer_worker and r->transfer_task are a connected unix
+ * SOCK_SEQPACKET or SOCK_DGRAM pair. Everything else that is open in the skeleton is closed first. Runs the batch several times.
+ * r->transfer_task may change.
  */
 int fdtable_restore_place(const Gw__FdTable *t, struct fd_restore *r, struct batch *b, struct err *e);
 /* epoll entries and owners, by the task itself. Runs the batch. */
 int fdtable_restore_late(const Gw__FdTable *t, const struct fd_env *env, struct fd_restore *r, struct batch *b, struct err *e);
 /*
- * Inside the freeze: opens, closes and replaces what differs, sets positions, flags and all contents, starts listening, and takes the locks. Adds to the batch;
- * the caller runs it and then calls fdtable_restore_check. The last call closes the transfer socket in the skeleton.
+ * Inside the freeze: opens, closes and replaces what differs, sets positions, flags and all contents, starts listening, and takes
+ * the locks. Adds to the batch; the caller runs it and then calls fdtable_restore_check. The last call closes the transfer socket
+ * in the skeleton.
  */
 int fdtable_restore_update(const Gw__FdTable *old, const Gw__FdTable *new, const struct fd_env *env, struct fd_restore *r, struct batch *b,
 	struct err *e);

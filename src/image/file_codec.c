@@ -8,6 +8,7 @@
 #include "image/epoll.h"
 #include "image/eventfd.h"
 #include "image/file.h"
+#include "image/file_look.h"
 #include "image/flock.h"
 #include "image/pipe.h"
 #include "image/socket_listen.h"
@@ -81,10 +82,8 @@ static int validate_desc(const Gw__FdDesc *d, const Gw__FdTable *t, uint32_t n_f
 /* Numbers ascend and refer to open descriptions; every open description has a number, so that its contents can be reached. */
 static int validate_slots(const Gw__FdTable *t, struct err *e)
 {
-	cleanup_free uint8_t *used = calloc(1, t->n_descs + 1);
+	cleanup_free uint8_t *used = fd_alloc(t->n_descs + 1);
 
-	if (!used)
-		return err_set(e, -ENOMEM, "no memory");
 	if (t->n_slot_desc != t->n_slot_fd || t->n_slot_cloexec != t->n_slot_fd || t->n_slot_fd > FDTABLE_NUMBERS_MAX)
 		return err_set(e, -EPROTO, "tables of different lengths");
 	for (size_t i = 0; i < t->n_slot_fd; i++) {
@@ -146,7 +145,8 @@ int fdtable_validate_update(const Gw__FdTable *old, const Gw__FdTable *new, stru
 
 		if (now->kind == GW__FD_KIND__FD_CLOSED)
 			continue;
-		if (now->kind != was->kind || now->index != was->index || strcmp(now->path, was->path) || now->device_minor != was->device_minor ||
+		if (now->kind != was->kind || now->index != was->index || strcmp(now->path, was->path) ||
+		    now->device_minor != was->device_minor ||
 		    now->semaphore != was->semaphore || ((now->flags ^ was->flags) & (O_ACCMODE | O_PATH)))
 			return err_set(e, -EPROTO, "descriptor table: description %zu is not the offer's", i);
 		if (now->kind == GW__FD_KIND__FD_SOCKETPAIR && now->socket->peer && now->socket->peer != was->socket->peer)

@@ -2,11 +2,12 @@
 /*
  * file_place.c - the destination's side of a descriptor table: descriptions get their numbers in the skeleton
  *
- * Theory of operation: the worker sends up to 253 descriptors in one SCM_RIGHTS message, and the skeleton's recvmsg gives them the lowest free
- * numbers, in order. Since the plan knows every number in use, it knows which these are, and one batch can receive and dup3 without looking.
- * Descriptions are sent in ascending order of the number that they are for. Then the j-th number received is never above the j-th number wanted,
- * and moving them from the last to the first never overwrites one that still waits. A dense table (0, 1, 2, ...) needs no dup3 at all.
- * fdtable_restore_check compares the numbers received with those counted on.
+ * Theory of operation: the worker sends up to 253 descriptors in one SCM_RIGHTS message, and the skeleton's recvmsg gives them
+ * the lowest free numbers, in order. Since the plan knows every number in use, it knows which these are, and one batch can
+ * receive and dup3 without looking. Descriptions are sent in ascending order of the number that they are for. Then the j-th
+ * number received is never above the j-th number wanted, and moving them from the last to the first never overwrites one that
+ * still waits. A dense table (0, 1, 2, ...) needs no dup3 at all. fdtable_restore_check compares the numbers received with those
+ * counted on.
  */
 #include "image/file_place.h"
 
@@ -103,7 +104,8 @@ static int send_descriptors(int socket_fd, const int *fds, uint32_t n, struct er
 		char bytes[CMSG_SPACE(SCM_MAX * sizeof(int))];
 	} control = { 0 };
 	struct iovec iov = { .iov_base = (char[]){ 'F' }, .iov_len = 1 };
-	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = CMSG_SPACE(n * sizeof(int)) };
+	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+		.msg_controllen = CMSG_SPACE(n * sizeof(int)) };
 	struct cmsghdr *c = CMSG_FIRSTHDR(&message);
 
 	c->cmsg_level = SOL_SOCKET;
@@ -132,7 +134,8 @@ static void plan_receive(struct fd_restore *r, struct batch *b, uint32_t n, bool
 	message->msg_iovlen = 1;
 	message->msg_control = (void *)control_at;
 	message->msg_controllen = control_len;
-	batch_call(b, "receiving descriptors (recvmsg)", SYS_recvmsg, (uint64_t)r->transfer_task, message_at, cloexec ? MSG_CMSG_CLOEXEC : 0);
+	batch_call(b, "receiving descriptors (recvmsg)", SYS_recvmsg, (uint64_t)r->transfer_task, message_at,
+		cloexec ? MSG_CMSG_CLOEXEC : 0);
 }
 
 /* Sends up to SCM_MAX descriptions and plans their arrival at the numbers wanted (ascending). */
@@ -182,7 +185,8 @@ int fdtable_restore_check(struct fd_restore *r, struct err *e)
 		const struct cmsghdr *c = (const void *)a->control;
 
 		if (c->cmsg_len != CMSG_LEN(a->n * sizeof(int)) || memcmp(CMSG_DATA(c), a->expected, a->n * sizeof(int)))
-			result = err_set(e, -EIO, "the skeleton received its descriptors at unexpected numbers (a limit of open files that is too low?)");
+			result = err_set(e, -EIO,
+				"the skeleton received its descriptors at unexpected numbers (a limit of open files that is too low?)");
 	}
 	free(r->arrivals);
 	r->arrivals = NULL;
@@ -201,10 +205,12 @@ static int run_and_check(struct fd_restore *r, struct batch *b, struct err *e)
 }
 
 /*
- * Sends what the slots for which take(i) holds refer to, and plans dup3 for further numbers of the same description. Each description is sent once,
- * for the first of its numbers. When `run` is set, the batch runs after each message, so that its size stays bounded.
+ * Sends what the slots for which take(i) holds refer to, and plans dup3 for further numbers of the same description. Each
+ * description is sent once, for the first of its numbers. When `run` is set, the batch runs after each message, so that its size
+ * stays bounded.
  */
-static int place_slots(const Gw__FdTable *t, const uint8_t *take, struct fd_restore *r, struct batch *b, struct number_use *use, bool run, struct err *e)
+static int place_slots(const Gw__FdTable *t, const uint8_t *take, struct fd_restore *r, struct batch *b, struct number_use *use,
+	bool run, struct err *e)
 {
 	cleanup_free struct wanted *wanted = fd_alloc(t->n_slot_fd * sizeof(*wanted));
 	cleanup_free int *first = fd_alloc(t->n_descs * sizeof(*first));
@@ -304,10 +310,12 @@ static void plan_owner(struct batch *b, const Gw__FdDesc *was, const Gw__FdDesc 
 	if (d->owner_self != (was && was->owner_self))
 		batch_call(b, "F_SETOWN", SYS_fcntl, (uint64_t)fd, F_SETOWN, (uint64_t)(d->owner_self ? self_pid : 0));
 	if ((d->flags ^ (was ? was->flags : 0)) & O_ASYNC)
-		batch_call(b, "F_SETFL O_ASYNC", SYS_fcntl, (uint64_t)fd, F_SETFL, d->flags & (O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME | O_ASYNC));
+		batch_call(b, "F_SETFL O_ASYNC", SYS_fcntl, (uint64_t)fd, F_SETFL,
+			d->flags & (O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME | O_ASYNC));
 }
 
-static int plan_additions(const Gw__FdTable *old, const Gw__FdTable *new, const struct fd_env *env, const struct fd_numbers *numbers, struct batch *b,
+static int plan_additions(const Gw__FdTable *old, const Gw__FdTable *new, const struct fd_env *env,
+	const struct fd_numbers *numbers, struct batch *b,
 	struct err *e)
 {
 	for (size_t i = 0; i < new->n_descs; i++) {
@@ -403,7 +411,8 @@ static void plan_epoll_removals(const Gw__FdTable *old, const Gw__FdTable *new, 
 	free(l.first);
 }
 
-int fdtable_restore_update(const Gw__FdTable *old, const Gw__FdTable *new, const struct fd_env *env, struct fd_restore *r, struct batch *b, struct err *e)
+int fdtable_restore_update(const Gw__FdTable *old, const Gw__FdTable *new, const struct fd_env *env, struct fd_restore *r,
+	struct batch *b, struct err *e)
 {
 	struct lookup l;
 	struct fd_numbers numbers = { lookup_slot, lookup_number, -1, &l };

@@ -93,7 +93,8 @@ static Gw__FdKind classify_device(const struct fd_look *look, struct refusals *r
 	if (device_major == 1 && (device_minor == 3 || device_minor == 5 || (device_minor >= 7 && device_minor <= 9)))
 		return GW__FD_KIND__FD_DEVICE;
 	if ((device_major >= 136 && device_major <= 143) || device_major == 4 || device_major == 5 || device_major == 3) {
-		refusals_add(refusals, "fd.tty", "terminals cannot move yet", "start it with its input and output redirected (setsid, </dev/null >file)",
+		refusals_add(refusals, "fd.tty", "terminals cannot move yet",
+			"start it with its input and output redirected (setsid, </dev/null >file)",
 			"fd %d (terminal %s)", look->fd, look->link);
 		return GW__FD_KIND__FD_CLOSED;
 	}
@@ -113,7 +114,8 @@ static Gw__FdKind with_path(const struct fd_look *look, Gw__FdKind kind, struct 
 {
 	if (look->link[0] == '/' && !is_deleted(look))
 		return kind;
-	refusals_add(refusals, "fd.deleted", "it was deleted and has no path any more", "close it first", "fd %d (%s)", look->fd, look->link);
+	refusals_add(refusals, "fd.deleted", "it was deleted and has no path any more", "close it first", "fd %d (%s)", look->fd,
+		look->link);
 	return GW__FD_KIND__FD_CLOSED;
 }
 
@@ -157,11 +159,13 @@ bool fd_capture_owner(const struct fd_look *look, Gw__FdDesc *d, struct refusals
 	d->signal = (uint32_t)signal_number;
 	d->owner_self = owner.pid == look->pid && owner.type != F_OWNER_PGRP;
 	if (owner.pid && d->kind == GW__FD_KIND__FD_DIRECTORY) {
-		refusals_add(refusals, "fd.dnotify", "directory notification (F_NOTIFY) cannot move", "close it first", "fd %d (%s)", look->fd, look->link);
+		refusals_add(refusals, "fd.dnotify", "directory notification (F_NOTIFY) cannot move", "close it first",
+			"fd %d (%s)", look->fd, look->link);
 		return false;
 	}
 	if (owner.pid && !d->owner_self) {
-		refusals_add(refusals, "fd.owner", "its signals (F_SETOWN) go to another process or thread", "close it first", "fd %d (%s)", look->fd, look->link);
+		refusals_add(refusals, "fd.owner", "its signals (F_SETOWN) go to another process or thread", "close it first",
+			"fd %d (%s)", look->fd, look->link);
 		return false;
 	}
 	return true;

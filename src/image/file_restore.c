@@ -2,8 +2,9 @@
 /*
  * file_restore.c - the destination's side of a descriptor table: opening descriptions in the worker, and their contents
  *
- * Everything is made in the worker with ordinary calls, and the worker's duplicates stay until the commit: contents (positions, counts, pipe data, timers)
- * are set on them, as late as the freeze, without the skeleton. What needs the task itself is in file_place.c.
+ * Everything is made in the worker with ordinary calls, and the worker's duplicates stay until the commit: contents (positions,
+ * counts, pipe data, timers) are set on them, as late as the freeze, without the skeleton. What needs the task itself is in
+ * file_place.c.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -71,7 +72,8 @@ static int open_path(const Gw__FdDesc *d, int *ret_fd, struct err *e)
 	return 0;
 }
 
-static int open_desc(const Gw__FdTable *t, const Gw__FdDesc *d, const struct fd_env *env, struct pipe_made *pipes, int *ret_fd, struct err *e)
+static int open_desc(const Gw__FdTable *t, const Gw__FdDesc *d, const struct fd_env *env, struct pipe_made *pipes, int *ret_fd,
+	struct err *e)
 {
 	switch (d->kind) {
 	case GW__FD_KIND__FD_FILE:

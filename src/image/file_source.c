@@ -171,7 +171,10 @@ static int capture_static(struct capture *c, struct fd_look *look, Gw__FdDesc *d
 	}
 }
 
-/* An eventfd or timerfd that took the place of one of another mode. It could be sent as a new one; it is rare enough to ask for another attempt. */
+/*
+ * An eventfd or timerfd that took the place of one of another mode. It could be sent as a new one; it is rare enough to ask for
+ * another attempt.
+ */
 static int check_mode(const struct fd_look *look, const Gw__FdDesc *d, struct err *e)
 {
 	uint64_t value = 0;
@@ -274,7 +277,8 @@ static void refuse_pipe(struct capture *c, size_t i, const struct ends *ends, co
 	else
 		snprintf(cause, sizeof(cause), "a process that this host does not see has its other end");
 	refusals_add(c->refusals, "fd.pipe.outside", cause, "start it with files instead of pipes, or let the other process end first",
-		"fd %d (%s%s, %s end)", ends->fd, path[0] ? "FIFO " : "pipe", path, ends->reads && ends->writes ? "either" : ends->reads ? "read" : "write");
+		"fd %d (%s%s, %s end)", ends->fd, path[0] ? "FIFO " : "pipe", path, ends->reads && ends->writes ? "either" :
+			ends->reads ? "read" : "write");
 }
 
 static void find_ends(struct fdtable *t, struct ends *ends)
@@ -347,7 +351,8 @@ static void refuse_pair(struct capture *c, uint32_t i, const struct pipe_holder 
 static int find_peer(const struct fdtable *t, uint32_t i)
 {
 	for (uint32_t j = 0; j < t->msg->n_descs; j++)
-		if (j != i && t->msg->descs[j]->kind == GW__FD_KIND__FD_SOCKETPAIR && t->held[j].ino == t->held[i].peer_ino && t->held[j].dev == t->held[i].dev)
+		if (j != i && t->msg->descs[j]->kind == GW__FD_KIND__FD_SOCKETPAIR && t->held[j].ino == t->held[i].peer_ino &&
+		    t->held[j].dev == t->held[i].dev)
 			return (int)j;
 	return -1;
 }
@@ -419,13 +424,15 @@ static void capture_lock(struct capture *c, const struct fd_seen *s, const struc
 	wanted.end = line->end;
 	if (line->lease) {
 		if (!second_pass)
-			refusals_add(c->refusals, "fd.lease", "a lease (F_SETLEASE) or delegation cannot move", "release it first", "fd %d", s->fd);
+			refusals_add(c->refusals, "fd.lease", "a lease (F_SETLEASE) or delegation cannot move", "release it first",
+				"fd %d", s->fd);
 		return;
 	}
 	if (lock_known(t, &wanted))
 		return;
 	if (second_pass) {
-		refusals_add(c->refusals, "fd.lock.access", "no open descriptor has the access that taking its lock again needs", "release the lock first",
+		refusals_add(c->refusals, "fd.lock.access", "no open descriptor has the access that taking its lock again needs",
+			"release the lock first",
 			"fd %d (locked file)", s->fd);
 		return;
 	}

@@ -36,12 +36,15 @@ struct fd_pipe_id {
 	bool scanned;      /* looked for holders outside */
 };
 
-/* Captures or refreshes the descriptions that file.c found, the pipes and the locks. table_changed: some number or description is not what it was. */
+/*
+ * Captures or refreshes the descriptions that file.c found, the pipes and the locks. table_changed: some number or description is
+ * not what it was.
+ */
 int fdtable_capture_contents(struct fdtable *t, bool table_changed, struct fsfile_table *files, struct refusals *refusals, struct err *e);
 
 /*
- * Whether the description held at fd, on the same file as d's, is of d's kind with all that only its creation decides. Sockets: whether address, options and
- * backlog are those captured.
+ * Whether the description held at fd, on the same file as d's, is of d's kind with all that only its creation decides. Sockets:
+ * whether address, options and backlog are those captured.
  */
 bool fdtable_same_kind(const Gw__FdDesc *d, int fd);
 

@@ -52,7 +52,8 @@ static void plan_one(struct batch *b, const Gw__FdLock *l, bool take, int fd)
 	if (l->kind == GW__FD_LOCK_KIND__LOCK_FLOCK) {
 		int how = take ? (l->write ? LOCK_EX : LOCK_SH) | LOCK_NB : LOCK_UN;
 
-		batch_call(b, take ? "taking a lock (flock) that the process holds" : "releasing a lock (flock)", SYS_flock, (uint64_t)fd, (uint64_t)how);
+		batch_call(b, take ? "taking a lock (flock) that the process holds" : "releasing a lock (flock)", SYS_flock,
+			(uint64_t)fd, (uint64_t)how);
 		return;
 	}
 	lock = batch_space(b, sizeof(*lock), &at);
@@ -64,7 +65,8 @@ static void plan_one(struct batch *b, const Gw__FdLock *l, bool take, int fd)
 		(uint64_t)fd, l->kind == GW__FD_LOCK_KIND__LOCK_OFD ? F_OFD_SETLK : F_SETLK, at);
 }
 
-void flock_plan(struct batch *b, Gw__FdLock *const *locks, size_t n, bool take, int (*number)(const void *arg, uint32_t desc), const void *arg)
+void flock_plan(struct batch *b, Gw__FdLock *const *locks, size_t n, bool take, int (*number)(const void *arg, uint32_t desc),
+	const void *arg)
 {
 	for (size_t i = 0; i < n; i++) {
 		int fd = number(arg, locks[i]->desc);

@@ -3,8 +3,8 @@
  * flock.h - file locks: POSIX record locks (fcntl F_SETLK), open file description locks, flock(2)
  *
  * POSIX locks belong to the process's descriptor table, so the process itself must release and take them; the others follow the same way.
- * They are released at the source inside the freeze, taken at the destination before the process resumes; taken again at the source on abort.
- * Leases (F_SETLEASE) are refused.
+ * They are released at the source inside the freeze, taken at the destination before the process resumes; taken again at the
+ * source on abort. Leases (F_SETLEASE) are refused.
  */
 #ifndef GODWIT_IMAGE_FLOCK_H
 #define GODWIT_IMAGE_FLOCK_H
@@ -28,6 +28,7 @@ bool flock_parse(const char **line, struct flock_line *ret);
 int flock_validate(const Gw__FdLock *l, size_t n_descs, struct err *e);
 
 /* Adds to the batch the calls that release (F_UNLCK) or take the locks. number(arg, desc) gives a descriptor number or -1. */
-void flock_plan(struct batch *b, Gw__FdLock *const *locks, size_t n, bool take, int (*number)(const void *arg, uint32_t desc), const void *arg);
+void flock_plan(struct batch *b, Gw__FdLock *const *locks, size_t n, bool take, int (*number)(const void *arg, uint32_t desc),
+	const void *arg);
 
 #endif

@@ -116,7 +116,8 @@ static void scan_process(pid_t pid, struct pipe_holder *holders, size_t n)
 		link[len] = '\0';
 		if (sscanf(link, "pipe:[%lu]", &ino) != 1 && sscanf(link, "socket:[%lu]", &ino) != 1) {
 			/* A FIFO has a path. Devices and anonymous inodes need no stat. */
-			if (link[0] != '/' || !strncmp(link, "/dev/", 5) || fstatat(dirfd(dir), entry->d_name, &st, 0) < 0 || !S_ISFIFO(st.st_mode))
+			if (link[0] != '/' || !strncmp(link, "/dev/", 5) || fstatat(dirfd(dir), entry->d_name, &st, 0) < 0 ||
+			    !S_ISFIFO(st.st_mode))
 				continue;
 			ino = st.st_ino;
 		}

@@ -19,8 +19,9 @@ int pipe_capture(int held, Gw__FdPipe *p, struct err *e);
 bool pipe_is_broken(int held, bool write_end);
 
 /*
- * Looks for a process other than `pid` and this one that has a descriptor of one of the pipes (or sockets) with these inode numbers. Reads the
- * descriptor tables of all processes: milliseconds. Sets *ret_pid and *ret_fd for inode i, ret_pid 0 where nobody was found.
+ * Looks for a process other than `pid` and this one that has a descriptor of one of the pipes (or sockets) with these inode
+ * numbers. Reads the descriptor tables of all processes: milliseconds. Sets *ret_pid and *ret_fd for inode i, ret_pid 0 where
+ * nobody was found.
  */
 struct pipe_holder {
 	uint64_t ino; /* in */

@@ -23,24 +23,51 @@
 
 #define OPTION_VALUE_MAX 256u
 
-/* What is carried. Those of `family` 0 belong to all families, those of `type` 0 to all types. Order matters: address reuse comes before bind. */
+/*
+ * What is carried. Those of `family` 0 belong to all families, those of `type` 0 to all types. Order matters: address reuse comes
+ * before bind.
+ */
 static const struct carried {
 	int level, name, family, type;
 } carried[] = {
-	{ SOL_SOCKET, SO_REUSEADDR, 0, 0 }, { SOL_SOCKET, SO_REUSEPORT, AF_INET, 0 }, { SOL_SOCKET, SO_REUSEPORT, AF_INET6, 0 },
-	{ SOL_SOCKET, SO_KEEPALIVE, 0, 0 }, { SOL_SOCKET, SO_BROADCAST, 0, 0 }, { SOL_SOCKET, SO_OOBINLINE, 0, 0 },
-	{ SOL_SOCKET, SO_DONTROUTE, 0, 0 }, { SOL_SOCKET, SO_LINGER, 0, 0 }, { SOL_SOCKET, SO_RCVLOWAT, 0, 0 }, { SOL_SOCKET, SO_PRIORITY, 0, 0 },
-	{ SOL_SOCKET, SO_MARK, 0, 0 }, { SOL_SOCKET, SO_RCVTIMEO, 0, 0 }, { SOL_SOCKET, SO_SNDTIMEO, 0, 0 }, { SOL_SOCKET, SO_PASSCRED, AF_UNIX, 0 },
-	{ SOL_SOCKET, SO_TIMESTAMP, 0, 0 }, { SOL_SOCKET, SO_BINDTODEVICE, AF_INET, 0 }, { SOL_SOCKET, SO_BINDTODEVICE, AF_INET6, 0 },
-	{ IPPROTO_IPV6, IPV6_V6ONLY, AF_INET6, 0 }, { IPPROTO_IPV6, IPV6_TCLASS, AF_INET6, 0 }, { IPPROTO_IPV6, IPV6_UNICAST_HOPS, AF_INET6, 0 },
+	{ SOL_SOCKET, SO_REUSEADDR, 0, 0 },
+	{ SOL_SOCKET, SO_REUSEPORT, AF_INET, 0 },
+	{ SOL_SOCKET, SO_REUSEPORT, AF_INET6, 0 },
+	{ SOL_SOCKET, SO_KEEPALIVE, 0, 0 },
+	{ SOL_SOCKET, SO_BROADCAST, 0, 0 },
+	{ SOL_SOCKET, SO_OOBINLINE, 0, 0 },
+	{ SOL_SOCKET, SO_DONTROUTE, 0, 0 },
+	{ SOL_SOCKET, SO_LINGER, 0, 0 },
+	{ SOL_SOCKET, SO_RCVLOWAT, 0, 0 },
+	{ SOL_SOCKET, SO_PRIORITY, 0, 0 },
+	{ SOL_SOCKET, SO_MARK, 0, 0 },
+	{ SOL_SOCKET, SO_RCVTIMEO, 0, 0 },
+	{ SOL_SOCKET, SO_SNDTIMEO, 0, 0 },
+	{ SOL_SOCKET, SO_PASSCRED, AF_UNIX, 0 },
+	{ SOL_SOCKET, SO_TIMESTAMP, 0, 0 },
+	{ SOL_SOCKET, SO_BINDTODEVICE, AF_INET, 0 },
+	{ SOL_SOCKET, SO_BINDTODEVICE, AF_INET6, 0 },
+	{ IPPROTO_IPV6, IPV6_V6ONLY, AF_INET6, 0 },
+	{ IPPROTO_IPV6, IPV6_TCLASS, AF_INET6, 0 },
+	{ IPPROTO_IPV6, IPV6_UNICAST_HOPS, AF_INET6, 0 },
 	{ IPPROTO_IPV6, IPV6_RECVPKTINFO, AF_INET6, 0 },
-	{ IPPROTO_IP, IP_TOS, AF_INET, 0 }, { IPPROTO_IP, IP_TTL, AF_INET, 0 }, { IPPROTO_IP, IP_PKTINFO, AF_INET, 0 },
-	{ IPPROTO_IP, IP_FREEBIND, AF_INET, 0 }, { IPPROTO_IP, IP_TRANSPARENT, AF_INET, 0 },
-	{ IPPROTO_TCP, TCP_NODELAY, 0, SOCK_STREAM }, { IPPROTO_TCP, TCP_DEFER_ACCEPT, 0, SOCK_STREAM }, { IPPROTO_TCP, TCP_KEEPIDLE, 0, SOCK_STREAM },
-	{ IPPROTO_TCP, TCP_KEEPINTVL, 0, SOCK_STREAM }, { IPPROTO_TCP, TCP_KEEPCNT, 0, SOCK_STREAM }, { IPPROTO_TCP, TCP_USER_TIMEOUT, 0, SOCK_STREAM },
-	{ IPPROTO_TCP, TCP_SYNCNT, 0, SOCK_STREAM }, { IPPROTO_TCP, TCP_FASTOPEN, 0, SOCK_STREAM }, { IPPROTO_TCP, TCP_CONGESTION, 0, SOCK_STREAM },
+	{ IPPROTO_IP, IP_TOS, AF_INET, 0 },
+	{ IPPROTO_IP, IP_TTL, AF_INET, 0 },
+	{ IPPROTO_IP, IP_PKTINFO, AF_INET, 0 },
+	{ IPPROTO_IP, IP_FREEBIND, AF_INET, 0 },
+	{ IPPROTO_IP, IP_TRANSPARENT, AF_INET, 0 },
+	{ IPPROTO_TCP, TCP_NODELAY, 0, SOCK_STREAM },
+	{ IPPROTO_TCP, TCP_DEFER_ACCEPT, 0, SOCK_STREAM },
+	{ IPPROTO_TCP, TCP_KEEPIDLE, 0, SOCK_STREAM },
+	{ IPPROTO_TCP, TCP_KEEPINTVL, 0, SOCK_STREAM },
+	{ IPPROTO_TCP, TCP_KEEPCNT, 0, SOCK_STREAM },
+	{ IPPROTO_TCP, TCP_USER_TIMEOUT, 0, SOCK_STREAM },
+	{ IPPROTO_TCP, TCP_SYNCNT, 0, SOCK_STREAM },
+	{ IPPROTO_TCP, TCP_FASTOPEN, 0, SOCK_STREAM },
+	{ IPPROTO_TCP, TCP_CONGESTION, 0, SOCK_STREAM },
 	/* Doubled by the kernel when set: handled apart. */
-	{ SOL_SOCKET, SO_RCVBUF, 0, 0 }, { SOL_SOCKET, SO_SNDBUF, 0, 0 },
+	{ SOL_SOCKET, SO_RCVBUF, 0, 0 },
+	{ SOL_SOCKET, SO_SNDBUF, 0, 0 },
 };
 
 static bool applies(const struct carried *o, const Gw__FdSocket *s)
@@ -95,7 +122,8 @@ static const char *protocol_name(const Gw__FdSocket *s)
 
 static const char *tcp_state_name(int fd)
 {
-	static const char *const names[] = { "?", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE", "CLOSE_WAIT",
+	static const char *const names[] = { "?", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT",
+		"CLOSE", "CLOSE_WAIT",
 		"LAST_ACK", "LISTEN", "CLOSING" };
 	struct tcp_info info = { 0 };
 	socklen_t len = sizeof(info);
@@ -179,7 +207,8 @@ static int capture_unix_file(const struct fd_look *look, Gw__FdSocket *s, struct
 	if (s->local.len <= offsetof(struct sockaddr_un, sun_path) || !un->sun_path[0])
 		return 0;
 	if (un->sun_path[0] != '/') {
-		refusals_add(refusals, "fd.socket.unix.relative", "unix sockets bound to a relative path cannot move yet", "bind it to an absolute path",
+		refusals_add(refusals, "fd.socket.unix.relative", "unix sockets bound to a relative path cannot move yet",
+			"bind it to an absolute path",
 			"fd %d (unix socket %.100s)", look->fd, un->sun_path);
 		return FD_REFUSED;
 	}
@@ -268,7 +297,8 @@ int socket_listen_capture(const struct fd_look *look, Gw__FdDesc *d, struct refu
 	if (!can_carry(look, s))
 		return socket_refuse_connected(look, s, refusals);
 	if (!same_net_namespace(look->held)) {
-		refusals_add(refusals, "fd.socket.namespace", "sockets of another network namespace cannot move yet", "run it in the host's network namespace",
+		refusals_add(refusals, "fd.socket.namespace", "sockets of another network namespace cannot move yet",
+			"run it in the host's network namespace",
 			"fd %d (%s)", look->fd, protocol_name(s));
 		return FD_REFUSED;
 	}
@@ -393,11 +423,15 @@ static int bind_socket(const Gw__FdSocket *s, int fd, struct err *e)
 	    bind(fd, (void *)&a, (socklen_t)s->local.len) == 0)
 		return 0;
 	if (errno == EADDRINUSE)
-		return err_set(e, -EADDRINUSE, "%s %s: another process on this host has the address; stop it first", protocol_name(s), text);
+		return err_set(e, -EADDRINUSE, "%s %s: another process on this host has the address; stop it first",
+			protocol_name(s), text);
 	return err_sys(e, -errno, "%s: binding to %s", protocol_name(s), text);
 }
 
-/* Whether a socket of this network namespace is bound to the path. Connecting would disturb the source's own server behind a shared file. */
+/*
+ * Whether a socket of this network namespace is bound to the path. Connecting would disturb the source's own server behind a shared
+ * file.
+ */
 static bool unix_path_is_served(const char *path)
 {
 	cleanup_fclose FILE *f = fopen("/proc/net/unix", "re");

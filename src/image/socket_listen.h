@@ -3,8 +3,9 @@
  * socket_listen.h - sockets that nobody is connected to: TCP and unix listeners, unconnected UDP, fresh sockets
  *
  * They are made anew at the destination with the same local address, backlog and options. An address that the destination does not have
- * is bound all the same (IP_FREEBIND). Listening starts in socket_listen_fill, inside the freeze, so that no client is accepted by a host that may yet
- * give up. A unix socket's file is replaced there, too. Everything with a peer or with something queued is refused.
+ * is bound all the same (IP_FREEBIND). Listening starts in socket_listen_fill, inside the freeze, so that no client is accepted
+ * by a host that may yet give up. A unix socket's file is replaced there, too. Everything with a peer or with something queued is
+ * refused.
  */
 #ifndef GODWIT_IMAGE_SOCKET_LISTEN_H
 #define GODWIT_IMAGE_SOCKET_LISTEN_H

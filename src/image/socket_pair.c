@@ -13,7 +13,7 @@
 
 bool socket_pair_is_one(int fd)
 {
-	struct sockaddr_un a;
+	struct sockaddr_un a = { 0 };
 	socklen_t len = sizeof(a);
 	int listening = 0;
 	socklen_t listening_len = sizeof(listening);
@@ -78,7 +78,8 @@ static ssize_t capture_queue(const struct fd_look *look, Gw__FdSocket *s)
 		return 0;
 	}
 	/* A message is never larger than the sender's buffer; the process is frozen, so that nobody sees the peek offset. */
-	if (getsockopt(look->held, SOL_SOCKET, SO_SNDBUF, &room, &room_len) < 0 || setsockopt(look->held, SOL_SOCKET, SO_PEEK_OFF, &off, sizeof(off)) < 0)
+	if (getsockopt(look->held, SOL_SOCKET, SO_SNDBUF, &room, &room_len) < 0 || setsockopt(look->held, SOL_SOCKET, SO_PEEK_OFF,
+	    &off, sizeof(off)) < 0)
 		return -errno;
 	data = fd_alloc((size_t)room * 2);
 	while ((n = peek(look->held, data, (size_t)room * 2)) > 0)
@@ -89,7 +90,8 @@ static ssize_t capture_queue(const struct fd_look *look, Gw__FdSocket *s)
 	return n == -ENODATA || (n == 0 && s->type == SOCK_SEQPACKET) ? 0 : n == 0 ? -EMSGSIZE : n;
 }
 
-int socket_pair_capture(const struct fd_look *look, Gw__FdDesc *d, bool frozen, uint64_t *ret_peer_ino, struct refusals *refusals, struct err *e)
+int socket_pair_capture(const struct fd_look *look, Gw__FdDesc *d, bool frozen, uint64_t *ret_peer_ino, struct refusals *refusals,
+	struct err *e)
 {
 	struct unix_diag_info diag = { 0 };
 	Gw__FdSocket *s = d->socket;
@@ -109,7 +111,8 @@ int socket_pair_capture(const struct fd_look *look, Gw__FdDesc *d, bool frozen, 
 	forget_queue(s);
 	n = capture_queue(look, s);
 	if (n == -EMSGSIZE) {
-		refusals_add(refusals, "fd.socket.unix.inflight", "its queue holds descriptors or credentials in flight, or empty messages, which cannot move",
+		refusals_add(refusals, "fd.socket.unix.inflight",
+			"its queue holds descriptors or credentials in flight, or empty messages, which cannot move",
 			"try again when the program has read them", "fd %d (socketpair)", look->fd);
 		return FD_REFUSED;
 	}

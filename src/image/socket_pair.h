@@ -2,7 +2,8 @@
 /*
  * socket_pair.h - socketpair(2) of the unix family with both ends in the process (or one, when the other has been closed)
  *
- * An end's receive queue is read with MSG_PEEK and written again by its peer. Descriptors in flight are refused, and so are ends that another process has.
+ * An end's receive queue is read with MSG_PEEK and written again by its peer. Descriptors in flight are refused, and so are ends
+ * that another process has.
  */
 #ifndef GODWIT_IMAGE_SOCKET_PAIR_H
 #define GODWIT_IMAGE_SOCKET_PAIR_H
@@ -22,10 +23,11 @@ int socket_set_option(int fd, const Gw__FdSockOpt *o, struct err *e);
 bool socket_pair_is_one(int fd);
 
 /*
- * Fills d->socket except for peer; *ret_peer_ino is the inode of the other end, 0 when that has been closed. The queue is read only when `frozen`.
- * FD_REFUSED with a refusal when it holds what cannot move.
+ * Fills d->socket except for peer; *ret_peer_ino is the inode of the other end, 0 when that has been closed. The queue is read
+ * only when `frozen`. FD_REFUSED with a refusal when it holds what cannot move.
  */
-int socket_pair_capture(const struct fd_look *look, Gw__FdDesc *d, bool frozen, uint64_t *ret_peer_ino, struct refusals *refusals, struct err *e);
+int socket_pair_capture(const struct fd_look *look, Gw__FdDesc *d, bool frozen, uint64_t *ret_peer_ino, struct refusals *refusals,
+	struct err *e);
 /* Peers refer to each other, and are of one type. */
 int socket_pair_validate(const Gw__FdTable *t, size_t index, struct err *e);
 /* Makes both ends: ret_fds[0] is d's. */

@@ -109,7 +109,10 @@ int timerfd_fill(const Gw__FdDesc *d, int fd, const struct fd_clocks *clocks, st
 		/* A relative timer of CLOCK_REALTIME: only a relative time sets it. */
 		at -= (int64_t)clock_ns(CLOCK_MONOTONIC);
 	} else if (at) {
-		/* Absolute also when the program set it relatively: a periodic one keeps its phase, and expirations in the move are counted. */
+		/*
+		 * Absolute also when the program set it relatively: a periodic one keeps its phase, and expirations in the move are
+		 * counted.
+		 */
 		flags |= TFD_TIMER_ABSTIME;
 	}
 	if (t->deadline_ns && at <= 0)

@@ -238,7 +238,8 @@ static void compare_desc(const struct fdtable *ta, const struct fdtable *tb, uin
 		assert_int_equal(a->socket->shut_down, b->socket->shut_down);
 		assert_int_equal(a->socket->n_options, b->socket->n_options);
 		for (size_t i = 0; i < a->socket->n_options; i++)
-			assert_memory_equal(a->socket->options[i]->value.data, b->socket->options[i]->value.data, a->socket->options[i]->value.len);
+			assert_memory_equal(a->socket->options[i]->value.data, b->socket->options[i]->value.data,
+				a->socket->options[i]->value.len);
 	}
 }
 

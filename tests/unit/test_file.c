@@ -44,7 +44,8 @@ static const char *in_dir(const char *name);
 static void die(int line, const char *what)
 {
 	char text[200];
-	int n = snprintf(text, sizeof(text), "test_file.c:%d: %s: %s\n", line, what, strerror(errno)), fd = open(in_dir("died"), O_WRONLY | O_CREAT, 0600);
+	int n = snprintf(text, sizeof(text), "test_file.c:%d: %s: %s\n", line, what, strerror(errno)), fd = open(in_dir("died"),
+		O_WRONLY | O_CREAT, 0600);
 
 	if (write(fd, text, (size_t)n) < 0)
 		abort();
@@ -177,7 +178,8 @@ static void events_phase(int phase)
 {
 	sigset_t set;
 	uint64_t n;
-	struct itimerspec soon = { .it_value = { 0, 1000 } }, periodic = { { 50, 0 }, { 50, 0 } }, absolute = { .it_value = { 4000000000, 5 } };
+	struct itimerspec soon = { .it_value = { 0, 1000 } }, periodic = { { 50, 0 }, { 50, 0 } },
+		absolute = { .it_value = { 4000000000, 5 } };
 
 	if (phase == 0) {
 		MUST(eventfd(7, EFD_NONBLOCK));
@@ -561,7 +563,8 @@ static void expect_refusals(void (*phase)(int), const char *const *codes, size_t
 
 static void test_refused(void **state)
 {
-	static const char *const codes[] = { "fd.socket.udp.connected", "fd.socket.accept-queue", "fd.socket.tcp.established", "fd.inotify", "fd.proc", "fd.pidfd", "fd.tty", "fd.sysfs",
+	static const char *const codes[] = { "fd.socket.udp.connected", "fd.socket.accept-queue", "fd.socket.tcp.established",
+		"fd.inotify", "fd.proc", "fd.pidfd", "fd.tty", "fd.sysfs",
 		"fd.socket.other" };
 
 	(void)state;
@@ -629,7 +632,8 @@ static void test_few(void **state)
 
 	(void)state;
 	file_move_run(&m, few_phase, NULL);
-	print_message("5 descriptors: recapture %lu us, update %lu us\n", (unsigned long)m.recapture_ns / 1000, (unsigned long)m.update_ns / 1000);
+	print_message("5 descriptors: recapture %lu us, update %lu us\n", (unsigned long)m.recapture_ns / 1000,
+		(unsigned long)m.update_ns / 1000);
 	file_move_compare(&m);
 	file_move_end(&m);
 }
@@ -637,7 +641,8 @@ static void test_few(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_few), cmocka_unit_test(test_files), cmocka_unit_test(test_pipes), cmocka_unit_test(test_pairs), cmocka_unit_test(test_events),
+		cmocka_unit_test(test_few), cmocka_unit_test(test_files), cmocka_unit_test(test_pipes),
+			cmocka_unit_test(test_pairs), cmocka_unit_test(test_events),
 		cmocka_unit_test(test_epoll), cmocka_unit_test(test_locks), cmocka_unit_test(test_owner), cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_outside_pipe), cmocka_unit_test(test_many), cmocka_unit_test(test_listen),
 	};
