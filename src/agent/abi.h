@@ -4,16 +4,20 @@
  *
  * The scratch is one memfd mapped shared into the process that moves and into its worker. Offsets:
  *
- *   0                      code of the agent (read-only, executable in the process)
+ *   0                      code of the agent (position independent)
  *   SCRATCH_HEADER         struct scratch_header
+ *   SCRATCH_AGENT_STACK    stack of the agent
+ *   SCRATCH_BUFFERS        struct agent_buffers: the agent's working memory
  *   SCRATCH_SLOTS          one struct slot a task, SLOT_SIZE apart; slot 0 is the agent's, slot 1.. the threads'
- *   header->arena_offset   arena: lists of calls and their data, handed out by the worker
+ *   header->arena          arena: lists of calls and their data, handed out by the worker
  *
- * All words that both sides write are 32-bit futex words, accessed with __atomic builtins.
+ * Words that both sides write are 32-bit futex words, accessed with __atomic builtins. All pointers in the scratch are
+ * addresses in the process, not in the worker.
  */
 #ifndef GODWIT_AGENT_ABI_H
 #define GODWIT_AGENT_ABI_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 /* One system call. ret is the raw kernel result (negative errno). */
@@ -25,7 +29,159 @@ struct remote_call {
 	uint32_t reserved;
 };
 
-#define CALL_MAY_FAIL 1u /* a failure does not end the list */
+#define CALL_MAY_FAIL 1u     /* a failure does not end the list */
 #define CALL_SKIPPED (-4095) /* ret of calls behind the one that ended the list */
+
+#define SCRATCH_HEADER 0x8000u
+#define SCRATCH_AGENT_STACK 0x9000u
+#define SCRATCH_AGENT_STACK_TOP 0xd000u
+#define SCRATCH_BUFFERS 0xd000u
+#define SCRATCH_SLOTS 0x30000u
+#define SLOT_SIZE 4096u
+
+/* What a parked thread or an agent without its worker does; see ARCHITECTURE.md. */
+enum scratch_state {
+	STATE_FROZEN,     /* source: frozen or not yet; the program may go on here. destination: not committed */
+	STATE_IN_DOUBT,   /* source only: the go message may have been sent */
+	STATE_COMMITTING, /* destination only: between "about to" and "has been" */
+	STATE_COMMITTED,  /* the destination owns the process */
+	STATE_ABORTED,    /* the source goes on */
+};
+
+enum slot_command {
+	COMMAND_RUN = 1, /* run slot->list */
+	COMMAND_RESTORE, /* load slot->regs and slot->sigmask and go on there; never returns */
+	COMMAND_DIE,     /* clear the robust list and the tid address, then sleep until killed */
+	COMMAND_SPAWN,   /* run the one call in slot->list (clone or clone3); the child starts the stub with slot->spawn_slot */
+	COMMAND_SEND,    /* agent at the source: send the frames of header->frames with their pages */
+	COMMAND_SERVE,   /* agent at the source: serve page requests, push pages */
+	COMMAND_RECEIVE, /* agent at the destination: receive pushed pages until a BARRIER frame */
+	COMMAND_PAGER,   /* agent at the destination: faults and pushed pages until everything is here */
+	COMMAND_LEAVE,   /* unmap the scratch and exit */
+};
+
+/* Registers in the order of struct user_regs_struct. */
+struct slot_regs {
+	uint64_t r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, orig_rax, rip, cs, eflags, rsp, ss;
+};
+
+#define SLOT_TRAP 1u  /* rest in int3 (a ptrace stop) instead of a futex: destination threads */
+#define SLOT_AGENT 2u /* the agent: waits on header->worker_fd when there is one */
+
+struct slot {
+	uint32_t seq;     /* number of the newest command; futex word */
+	uint32_t done;    /* number of the last finished command; futex word for the worker */
+	uint32_t command; /* enum slot_command */
+	uint32_t flags;   /* SLOT_* */
+	uint64_t list;    /* struct remote_call[ncalls] */
+	uint32_t ncalls;
+	uint32_t ran;     /* calls that ran in the last COMMAND_RUN */
+	uint64_t spawn_slot;
+	uint64_t sigmask;
+	struct slot_regs regs;
+	int64_t result;
+	uint8_t thunk[32]; /* the last instructions of COMMAND_RESTORE, made by the stub */
+};
+
+#define SLOT_STACK_TOP(slot) ((slot) + SLOT_SIZE - 64)
+
+/* A range of the process whose pages the source serves. */
+struct page_range {
+	uint64_t start, end;
+	uint64_t first_bit; /* index of its first page in the bitmap of pages sent */
+};
+
+/*
+ * The page stream. A frame is this header, `nruns` runs, and the pages of the DATA runs in order. Little-endian. At most
+ * STREAM_PAGES_MAX pages and STREAM_RUNS_MAX runs a frame.
+ */
+#define STREAM_MAGIC 0x50474447u /* "GDGP" */
+#define STREAM_PAGES_MAX 64u
+#define STREAM_RUNS_MAX 64u
+/* The staging area: one frame for the bulk stream, one for the fault stream. */
+#define STAGING_PAGES (2 * STREAM_PAGES_MAX)
+
+enum stream_kind {
+	STREAM_PAGES = 1, /* runs */
+	STREAM_BARRIER,   /* everything before it has been sent; ends COMMAND_RECEIVE */
+	STREAM_END,       /* nothing more will come */
+};
+
+struct page_frame {
+	uint32_t magic;
+	uint32_t kind;
+	uint32_t nruns;
+	uint32_t npages; /* of DATA runs */
+};
+
+#define RUN_ZERO 1u     /* the pages hold zeros (or nothing); no data follows */
+#define RUN_IN_PLACE 2u /* the mapping is writable: may be received in place */
+
+struct page_run {
+	uint64_t address;
+	uint32_t npages;
+	uint32_t flags;
+};
+
+struct stream_frame {
+	struct page_frame frame;
+	struct page_run runs[STREAM_RUNS_MAX];
+};
+
+/* On the go connection, destination to source, when the process has been resumed: these eight bytes. */
+#define GO_RESUMED 0x31444d5352444747ull
+
+/* On the fault connection, destination to source. */
+enum fault_request_kind { FAULT_PAGE = 1, FAULT_PULL, FAULT_DONE };
+
+struct fault_request {
+	uint64_t address;
+	uint32_t kind;
+	uint32_t npages; /* wanted from address on, 1.. */
+};
+/* The answer is a struct page_frame with one run; no answer when the page is in the bulk stream already. */
+
+/* One address space that still lacks pages: the process, and children that it forked meanwhile. */
+struct pager_piece {
+	uint64_t original; /* address at the source */
+	uint64_t current;  /* where that piece is now */
+	uint64_t len;
+};
+
+struct agent_counters {
+	uint64_t pages_sent, pages_zero, pages_faulted, bytes_sent;
+	uint64_t faults_served, pages_received, pages_installed, pages_discarded;
+	uint64_t ranges_done;
+};
+
+struct scratch_header {
+	uint32_t state; /* enum scratch_state */
+	uint32_t nslots;
+	uint64_t base, size; /* of the scratch in the process */
+	uint64_t arena;      /* offset */
+	uint64_t trampoline; /* address of "syscall; xor edi,edi; mov $60,eax; syscall" outside the scratch */
+	int32_t tgid;        /* of the process, in its pid namespace; 0: do not kill it */
+	/* Descriptors in the agent's own table; -1 when unused. */
+	int32_t worker_fd, go_fd, fault_fd, bulk_fd, uffd, pagemap_fd, mem_fd, process_pidfd, worker_pidfd;
+	/* COMMAND_SEND */
+	uint64_t frames; /* struct stream_frame[nframes] */
+	uint64_t nframes;
+	/* COMMAND_SERVE */
+	uint64_t ranges; /* struct page_range[nranges], sorted */
+	uint64_t nranges;
+	uint64_t bitmap; /* one bit a page of all ranges: sent */
+	uint32_t push;   /* 1: push everything; 0: only what is asked for (copy-on-reference) */
+	uint32_t chunk_pages;
+	/* COMMAND_PAGER */
+	uint64_t staging; /* STAGING_PAGES pages of private anonymous memory */
+	uint64_t pieces;  /* initial struct pager_piece[npieces] */
+	uint64_t npieces;
+	uint64_t finish_list; /* struct remote_call[nfinish], run when all pages are here */
+	uint64_t nfinish;
+	uint32_t resumed_told; /* destination: the worker has sent GO_RESUMED */
+	int32_t agent_error; /* why SERVE or PAGER ended early; negative errno */
+	uint32_t finished;   /* futex word: 1 when SERVE or PAGER has ended */
+	struct agent_counters counters;
+};
 
 #endif

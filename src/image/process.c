@@ -31,6 +31,16 @@ Gw__Process *process_new(pid_t pid)
 	return msg;
 }
 
+/* Read once: sysconf opens files in /sys. */
+static uint32_t online_cpus(void)
+{
+	static uint32_t online;
+
+	if (!online)
+		online = (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);
+	return online;
+}
+
 static Gw__Clocks *clocks_of(Gw__Process *msg)
 {
 	if (!msg->clocks) {
@@ -178,7 +188,7 @@ int process_capture_outside(pid_t pid, Gw__Process *msg, struct refusals *r, str
 	msg->pid = pid;
 	msg->pgid = stat.pgid;
 	msg->sid = stat.sid;
-	msg->online_cpus = (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);
+	msg->online_cpus = online_cpus();
 	xstate_describe(msg);
 	rc = open_query(&q, pid, e);
 	if (rc == 0)
@@ -233,14 +243,14 @@ int process_capture_collect(struct process_query *q, Gw__Process *msg, struct er
 	msg->memory_merge = q->merge->ret > 0;
 	msg->child_subreaper = *q->subreaper;
 	msg->xcomp_permitted = q->xcomp_call->ret < 0 ? 0 : *q->xcomp;
-	msg->online_cpus = (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);
+	msg->online_cpus = online_cpus();
 	if (!msg->n_xcomponents)
 		xstate_describe(msg);
 	signal_capture_collect_actions(&q->signals, msg);
 	rc = read_proc(q, msg, e);
 	if (rc < 0)
 		return rc;
-	rc = signal_peek(q->pid, true, &msg->pending, e);
+	rc = q->pending_taken ? 0 : signal_peek(q->pid, true, &msg->pending, e);
 	return rc < 0 ? rc : timer_capture_collect(&q->timers, msg, e);
 }
 

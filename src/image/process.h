@@ -31,6 +31,7 @@
 
 struct process_query {
 	pid_t pid;
+	bool pending_taken; /* the caller has peeked the shared queue into the message itself, while the process was in a ptrace stop */
 	int status_fd, oom_fd, filter_fd;
 	struct timer_query timers;
 	struct signal_query signals;

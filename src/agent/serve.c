@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * serve.c - the source's agent after the commit: the frozen image is its own page server
+ *
+ * Theory of operation: two connections. On the fault connection requests for single pages come in and are answered at
+ * once; on the bulk connection everything else is pushed, in frames of at most STREAM_PAGES_MAX pages, straight from the pages
+ * where they lie. A bitmap with one bit a page says what has been sent; a page is never sent twice: a request for a page
+ * that is already in the bulk stream gets no answer, for the stream brings it. The pages that exist are found by PAGEMAP_SCAN
+ * as the cursor goes along. A fault moves the cursor behind the faulting page, so that what is used next comes next.
+ */
+#include "sys.h"
+
+struct pm_scan_arg {
+	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages, category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+
+#define PAGEMAP_SCAN_IOCTL 0xc0606610ul
+#define PM_PRESENT (1u << 3)
+#define PM_SWAPPED (1u << 4)
+#define PM_PFNZERO (1u << 5)
+
+struct server {
+	struct scratch_header *h;
+	struct agent_buffers *b;
+	struct page_range *ranges;
+	uint64_t *bitmap;
+	uint64_t range, cursor;   /* where the push is */
+	int moved;                /* a fault moved the cursor: another pass is needed */
+	int pushing, pushed;      /* pushed: END is on its way or sent */
+	struct msg_hdr message;   /* the frame being sent; iovlen 0 when none */
+	uint64_t next_expected;   /* for sequential faults */
+	uint32_t window;          /* pages to answer with */
+	uint32_t request_got;     /* bytes of a request that has not come whole */
+	struct fault_request request;
+	int done;
+};
+
+static long scan(struct server *s, uint64_t start, uint64_t end, uint64_t max_pages, uint64_t *ret_walk_end)
+{
+	struct pm_scan_arg arg = { .size = sizeof(arg), .start = start, .end = end, .vec = (uint64_t)s->b->regions, .vec_len = REGIONS_MAX,
+				   .max_pages = max_pages, .category_anyof_mask = PM_PRESENT | PM_SWAPPED,
+				   .return_mask = PM_PRESENT | PM_SWAPPED | PM_PFNZERO };
+	long n = sys(__NR_ioctl, s->h->pagemap_fd, (long)PAGEMAP_SCAN_IOCTL, (long)&arg);
+
+	*ret_walk_end = arg.walk_end;
+	return n;
+}
+
+static int is_zero(uint64_t address)
+{
+	const uint64_t *p = (const uint64_t *)address;
+
+	for (int i = 0; i < 512; i += 8)
+		if (p[i] | p[i + 1] | p[i + 2] | p[i + 3] | p[i + 4] | p[i + 5] | p[i + 6] | p[i + 7])
+			return 0;
+	return 1;
+}
+
+static struct page_range *find_range(struct server *s, uint64_t address)
+{
+	uint64_t lo = 0, hi = s->h->nranges;
+
+	while (lo < hi) {
+		uint64_t mid = (lo + hi) / 2;
+
+		if (address < s->ranges[mid].start)
+			hi = mid;
+		else if (address >= s->ranges[mid].end)
+			lo = mid + 1;
+		else
+			return &s->ranges[mid];
+	}
+	return 0;
+}
+
+static int take_page(struct server *s, const struct page_range *r, uint64_t address)
+{
+	uint64_t bit = r->first_bit + (address - r->start) / AGENT_PAGE;
+	uint64_t mask = 1ull << (bit & 63);
+
+	if (s->bitmap[bit >> 6] & mask)
+		return 0;
+	s->bitmap[bit >> 6] |= mask;
+	return 1;
+}
+
+/* Adds a page to a frame; returns 0 when the frame has no room for another run. */
+static int add_page(struct stream_frame *f, uint64_t address, uint32_t flags)
+{
+	struct page_run *last = f->frame.nruns ? &f->runs[f->frame.nruns - 1] : 0;
+
+	if (last && last->flags == flags && last->address + last->npages * AGENT_PAGE == address) {
+		last->npages++;
+	} else {
+		if (f->frame.nruns == STREAM_RUNS_MAX)
+			return 0;
+		f->runs[f->frame.nruns++] = (struct page_run){ address, 1, flags };
+	}
+	if (!(flags & RUN_ZERO))
+		f->frame.npages++;
+	return 1;
+}
+
+static void count_frame(struct server *s, const struct stream_frame *f)
+{
+	struct agent_counters *c = &s->h->counters;
+
+	for (uint32_t i = 0; i < f->frame.nruns; i++) {
+		if (f->runs[i].flags & RUN_ZERO)
+			c->pages_zero += f->runs[i].npages;
+		else
+			c->pages_sent += f->runs[i].npages;
+	}
+	c->bytes_sent += sizeof(f->frame) + f->frame.nruns * sizeof(f->runs[0]) + f->frame.npages * AGENT_PAGE;
+}
+
+/* Puts the pages of one region into the frame; returns the address where it stopped. */
+static uint64_t gather_region(struct server *s, struct stream_frame *f, const struct page_range *r, const struct pm_region *region)
+{
+	for (uint64_t at = region->start; at < region->end; at += AGENT_PAGE) {
+		uint64_t bit = r->first_bit + (at - r->start) / AGENT_PAGE;
+		uint32_t flags;
+
+		if (s->bitmap[bit >> 6] & (1ull << (bit & 63)))
+			continue;
+		flags = (region->categories & PM_PFNZERO) || is_zero(at) ? RUN_ZERO : 0;
+		if (f->frame.npages >= s->h->chunk_pages && !flags)
+			return at;
+		if (!add_page(f, at, flags))
+			return at;
+		take_page(s, r, at);
+	}
+	return region->end;
+}
+
+/* Fills the next frame from the cursor on. */
+static long gather(struct server *s)
+{
+	struct stream_frame *f = &s->b->out;
+
+	f->frame = (struct page_frame){ STREAM_MAGIC, STREAM_PAGES, 0, 0 };
+	while (f->frame.npages < s->h->chunk_pages && f->frame.nruns < STREAM_RUNS_MAX) {
+		const struct page_range *r = &s->ranges[s->range];
+		uint64_t walk_end;
+		long n;
+
+		if (s->range == s->h->nranges) {
+			if (!s->moved)
+				break;
+			s->moved = 0;
+			s->range = 0;
+			s->cursor = s->h->nranges ? s->ranges[0].start : 0;
+			continue;
+		}
+		n = scan(s, s->cursor, r->end, STREAM_PAGES_MAX, &walk_end);
+		if (n < 0)
+			return n;
+		for (long i = 0; i < n; i++) {
+			uint64_t stop = gather_region(s, f, r, &s->b->regions[i]);
+
+			s->cursor = stop;
+			if (stop < s->b->regions[i].end)
+				return 0;
+		}
+		s->cursor = walk_end;
+		if (s->cursor >= r->end && ++s->range < s->h->nranges)
+			s->cursor = s->ranges[s->range].start;
+	}
+	return 0;
+}
+
+/* Starts the next frame of the push, or END when nothing is left. */
+static long next_frame(struct server *s)
+{
+	struct stream_frame *f = &s->b->out;
+	long ret = gather(s);
+
+	if (ret < 0)
+		return ret;
+	if (!f->frame.nruns) {
+		f->frame.kind = STREAM_END;
+		s->pushed = 1;
+	}
+	count_frame(s, f);
+	frame_message(f, s->b->iov, &s->message);
+	return 0;
+}
+
+/* Sends what the socket takes now. Returns 1 when something was sent, 0 when it is full. */
+static long push_some(struct server *s)
+{
+	long n;
+
+	if (!s->message.iovlen) {
+		if (s->pushed || !s->pushing)
+			return 0;
+		n = next_frame(s);
+		if (n < 0)
+			return n;
+	}
+	n = sys(__NR_sendmsg, s->h->bulk_fd, (long)&s->message, MSG_DONTWAIT_FLAG | MSG_NOSIGNAL_FLAG);
+	if (n == E_AGAIN || n == E_INTR)
+		return 0;
+	if (n < 0)
+		return n;
+	message_advance(&s->message, (uint64_t)n);
+	return 1;
+}
+
+/* Answers a request with the page and, for a sequential reader, some pages behind it. */
+static long answer(struct server *s, const struct fault_request *q)
+{
+	struct stream_frame *f = &s->b->reply;
+	const struct page_range *r = find_range(s, q->address);
+	struct io_vec iov[STREAM_RUNS_MAX + 1];
+	struct msg_hdr m;
+	uint64_t walk_end, at = q->address & ~(AGENT_PAGE - 1);
+	long n;
+
+	s->h->counters.pages_faulted++;
+	if (!r || !take_page(s, r, at))
+		return 0;
+	s->window = at == s->next_expected ? (s->window < 16 ? s->window * 2 : 16) : 1;
+	f->frame = (struct page_frame){ STREAM_MAGIC, STREAM_PAGES, 0, 0 };
+	n = scan(s, at, at + AGENT_PAGE, 1, &walk_end);
+	if (n < 0)
+		return n;
+	add_page(f, at, n == 0 || (s->b->regions[0].categories & PM_PFNZERO) ? RUN_ZERO : 0);
+	for (uint32_t i = 1; n > 0 && i < s->window && at + i * AGENT_PAGE < r->end; i++) {
+		uint64_t next = at + i * AGENT_PAGE;
+
+		if (scan(s, next, next + AGENT_PAGE, 1, &walk_end) != 1 || (s->b->regions[0].categories & PM_PFNZERO) || !take_page(s, r, next))
+			break;
+		add_page(f, next, 0);
+	}
+	s->next_expected = at + f->runs[0].npages * AGENT_PAGE;
+	count_frame(s, f);
+	frame_message(f, iov, &m);
+	if (s->pushing && !s->pushed && s->next_expected < r->end) {
+		s->range = (uint64_t)(r - s->ranges);
+		s->cursor = s->next_expected;
+		s->moved = 1;
+	}
+	return send_all(s->h->fault_fd, &m);
+}
+
+/* Takes one request when there is one: 1 handled, 0 none. */
+static long serve_request(struct server *s)
+{
+	long n = sys(__NR_recvfrom, s->h->fault_fd, (long)&s->request + s->request_got, sizeof(s->request) - s->request_got, MSG_DONTWAIT_FLAG);
+
+	if (n == E_AGAIN || n == E_INTR)
+		return 0;
+	if (n <= 0)
+		return n ? n : E_PIPE;
+	s->request_got += (uint32_t)n;
+	if (s->request_got < sizeof(s->request))
+		return 0;
+	s->request_got = 0;
+	s->h->counters.faults_served++;
+	switch (s->request.kind) {
+	case FAULT_PAGE:
+		n = answer(s, &s->request);
+		return n < 0 ? n : 1;
+	case FAULT_PULL:
+		s->pushing = 1;
+		return 1;
+	case FAULT_DONE:
+		s->done = 1;
+		return 1;
+	}
+	return E_PROTO;
+}
+
+long agent_serve(struct scratch_header *h)
+{
+	struct server s = { .h = h, .b = agent_buffers(h), .ranges = (struct page_range *)h->ranges, .bitmap = (uint64_t *)h->bitmap,
+			    .pushing = (int)h->push, .window = 1 };
+	int told = 0;
+
+	s.cursor = h->nranges ? s.ranges[0].start : 0;
+	while (!s.done) {
+		struct poll_fd wait[2] = { { h->fault_fd, POLL_IN, 0 }, { h->bulk_fd, 0, 0 } };
+		long n = serve_request(&s);
+
+		if (n < 0)
+			return n;
+		if (n > 0)
+			continue;
+		n = push_some(&s);
+		if (n < 0)
+			return n;
+		if (n > 0)
+			continue;
+		if (!told) {
+			stub_kill_begin(h);
+			told = 1;
+		} else if (h->tgid > 0) {
+			stub_kill_finish(h);
+		}
+		wait[1].events = s.message.iovlen ? POLL_OUT : 0;
+		sys(__NR_poll, (long)wait, 2, -1);
+		if (wait[1].revents & (POLL_ERR | POLL_HUP))
+			return E_PIPE;
+	}
+	if (!told)
+		stub_kill_begin(h);
+	stub_kill_finish(h);
+	return 0;
+}

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * task.h - the scratch, its slots, and the tasks that run the stub
+ *
+ * A struct scratch is the worker's view of the memfd described in agent/abi.h. A struct task is one slot and the way to make its
+ * task take a command: a futex (parked threads), a byte on a socket as well (the agent once it has one), or PTRACE_CONT
+ * (skeleton threads, which rest in int3 and are traced by the caller).
+ */
+#ifndef GODWIT_KERN_TASK_H
+#define GODWIT_KERN_TASK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "agent/abi.h"
+#include "base/err.h"
+
+#define SCRATCH_NAME "godwit-scratch" /* shows as /memfd:godwit-scratch (deleted) */
+
+struct scratch {
+	int memfd;
+	uint8_t *map;
+	size_t size;
+	uint64_t base; /* address in the target; 0 until known */
+	size_t arena_start, arena_used;
+};
+
+/* Size of a scratch for `threads` threads with an arena of at least arena_bytes; page aligned. */
+size_t scratch_size(unsigned threads, size_t arena_bytes);
+
+/* Takes over `memfd` (of any length), sizes it, maps it, copies the agent's code into it and fills the header. */
+int scratch_init(struct scratch *s, int memfd, unsigned threads, size_t arena_bytes, struct err *e);
+void scratch_free(struct scratch *s);
+void scratch_set_base(struct scratch *s, uint64_t base);
+
+static inline struct scratch_header *scratch_header(const struct scratch *s)
+{
+	return (struct scratch_header *)(s->map + SCRATCH_HEADER);
+}
+
+static inline struct slot *scratch_slot(const struct scratch *s, unsigned i)
+{
+	return (struct slot *)(s->map + SCRATCH_SLOTS + (size_t)i * SLOT_SIZE);
+}
+
+static inline uint64_t scratch_slot_address(const struct scratch *s, unsigned i)
+{
+	return s->base + SCRATCH_SLOTS + (uint64_t)i * SLOT_SIZE;
+}
+
+/* Zeroed space (of a fresh memfd: untouched pages cost nothing) that stays until scratch_free; NULL when the scratch is full. 16-byte aligned. */
+void *scratch_alloc(struct scratch *s, size_t len_bytes, uint64_t *ret_address);
+
+enum task_wake { TASK_FUTEX, TASK_SOCKET, TASK_PTRACE };
+
+struct task {
+	struct scratch *scratch;
+	unsigned slot;
+	pid_t tid; /* as the worker sees it */
+	enum task_wake wake;
+	int bell_fd; /* TASK_SOCKET */
+};
+
+/* Puts a command into the slot without waking anybody (for a task that will enter the stub in a moment). */
+void task_command(struct task *t, enum slot_command command);
+/* Wakes the task that has been given a command. */
+int task_wake(struct task *t, struct err *e);
+/* Waits for the end of the newest command. TASK_PTRACE: returns with the task in its ptrace stop again. */
+int task_wait(struct task *t, int timeout_ms, struct err *e);
+/* The three together. */
+int task_run(struct task *t, enum slot_command command, int timeout_ms, struct err *e);
+
+struct batch;
+struct batch *batch_new(struct task *t);
+void batch_free(struct batch *b);
+/* batch_run in two halves, so that the lists of many tasks run at the same time. Only for lists that fit one chunk (BATCH_CHUNK calls);
+ * longer ones run whole in batch_finish. batch_prepare does not wake the task. */
+#define BATCH_CHUNK 192
+void batch_prepare(struct batch *b);
+int batch_start(struct batch *b, struct err *e);
+int batch_finish(struct batch *b, struct err *e);
+size_t batch_count(const struct batch *b);
+/* Address and length of a list of one chunk, for lists that the agent runs by itself later (0 when it is empty or longer). */
+uint64_t batch_list(const struct batch *b, uint64_t *ret_ncalls);
+
+#endif

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* trace.c - stopping threads, and the first system calls inside a foreign process; see trace.h and ptrace(2) */
+#include "kern/trace.h"
+
+#include <dirent.h>
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+#include "base/util.h"
+
+#define VDSO_MAX 65536
+#define TRAMPOLINE_BYTES 64
+
+int trace_seize(pid_t tid, unsigned long options, struct err *e)
+{
+	if (ptrace(PTRACE_SEIZE, tid, 0, options) < 0)
+		return err_sys(e, errno, "thread %d: cannot be stopped%s", tid, errno == EPERM ? " (is a debugger attached to it?)" : "");
+	return 0;
+}
+
+int trace_interrupt(pid_t tid, struct err *e)
+{
+	if (ptrace(PTRACE_INTERRUPT, tid, 0, 0) < 0)
+		return err_sys(e, errno, "thread %d: stopping", tid);
+	return 0;
+}
+
+int trace_wait_stop(pid_t tid, struct err *e)
+{
+	for (;;) {
+		int status;
+
+		if (waitpid(tid, &status, __WALL) < 0)
+			return err_sys(e, errno, "thread %d: waiting for its stop", tid);
+		if (!WIFSTOPPED(status))
+			return err_set(e, -ESRCH, "thread %d ended meanwhile", tid);
+		if (status >> 16 == PTRACE_EVENT_STOP)
+			return 0;
+		/* A signal on its way: its handler is entered, and the stop follows before the handler's first instruction. */
+		if (ptrace(PTRACE_CONT, tid, 0, status >> 16 ? 0 : WSTOPSIG(status)) < 0)
+			return err_sys(e, errno, "thread %d: passing signal %d", tid, WSTOPSIG(status));
+	}
+}
+
+int trace_detach(pid_t tid, struct err *e)
+{
+	if (ptrace(PTRACE_DETACH, tid, 0, 0) < 0)
+		return err_sys(e, errno, "thread %d: letting go", tid);
+	return 0;
+}
+
+int trace_get_regs(pid_t tid, struct user_regs_struct *ret_regs, struct err *e)
+{
+	struct iovec iov = { ret_regs, sizeof(*ret_regs) };
+
+	if (ptrace(PTRACE_GETREGSET, tid, NT_PRSTATUS, &iov) < 0)
+		return err_sys(e, errno, "thread %d: reading registers", tid);
+	if (iov.iov_len != sizeof(*ret_regs))
+		return err_set(e, -EOPNOTSUPP, "thread %d is a 32-bit one", tid);
+	return 0;
+}
+
+int trace_set_regs(pid_t tid, const struct user_regs_struct *regs, struct err *e)
+{
+	struct iovec iov = { (void *)(uintptr_t)regs, sizeof(*regs) };
+
+	if (ptrace(PTRACE_SETREGSET, tid, NT_PRSTATUS, &iov) < 0)
+		return err_sys(e, errno, "thread %d: setting registers", tid);
+	return 0;
+}
+
+int trace_get_mask(pid_t tid, uint64_t *ret_mask, struct err *e)
+{
+	if (ptrace(PTRACE_GETSIGMASK, tid, sizeof(*ret_mask), ret_mask) < 0)
+		return err_sys(e, errno, "thread %d: reading the signal mask", tid);
+	return 0;
+}
+
+int trace_set_mask(pid_t tid, uint64_t mask, struct err *e)
+{
+	if (ptrace(PTRACE_SETSIGMASK, tid, sizeof(mask), &mask) < 0)
+		return err_sys(e, errno, "thread %d: setting the signal mask", tid);
+	return 0;
+}
+
+static int compare_pids(const void *a, const void *b)
+{
+	return *(const pid_t *)a - *(const pid_t *)b;
+}
+
+int trace_list_threads(pid_t pid, pid_t **ret_tids, size_t *ret_n, struct err *e)
+{
+	cleanup_closedir DIR *dir = NULL;
+	cleanup_free pid_t *tids = NULL;
+	size_t n = 0, capacity = 0;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	dir = opendir(path);
+	if (!dir)
+		return err_sys(e, errno == ENOENT ? ESRCH : errno, "process %d", pid);
+	for (struct dirent *d; (d = readdir(dir));) {
+		if (d->d_name[0] == '.')
+			continue;
+		if (n == capacity) {
+			pid_t *grown = realloc(tids, (capacity = capacity ? capacity * 2 : 64) * sizeof(*tids));
+			if (!grown)
+				return err_sys(e, ENOMEM, "process %d: listing threads", pid);
+			tids = grown;
+		}
+		tids[n++] = atoi(d->d_name);
+	}
+	if (!n)
+		return err_sys(e, ESRCH, "process %d", pid);
+	qsort(tids, n, sizeof(*tids), compare_pids);
+	*ret_tids = take_ptr(tids);
+	*ret_n = n;
+	return 0;
+}
+
+static int find_vdso(pid_t pid, uint64_t *ret_start, uint64_t *ret_end, struct err *e)
+{
+	cleanup_fclose FILE *f = NULL;
+	char path[64], line[512];
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
+	f = fopen(path, "re");
+	if (!f)
+		return err_sys(e, errno, "%s", path);
+	while (fgets(line, sizeof(line), f))
+		if (strstr(line, "[vdso]") && sscanf(line, "%" SCNx64 "-%" SCNx64, ret_start, ret_end) == 2)
+			return 0;
+	return err_set(e, -EOPNOTSUPP, "process %d has no vdso mapping", pid);
+}
+
+int trace_find_gadget(pid_t pid, uint64_t *ret_syscall, uint64_t *ret_room, struct err *e)
+{
+	uint8_t text[VDSO_MAX];
+	uint64_t start, end;
+	cleanup_close int mem = -1;
+	char path[64];
+	size_t len, used;
+	int ret = find_vdso(pid, &start, &end, e);
+
+	if (ret < 0)
+		return ret;
+	snprintf(path, sizeof(path), "/proc/%d/mem", pid);
+	mem = open(path, O_RDONLY | O_CLOEXEC);
+	if (mem < 0)
+		return err_sys(e, errno, "%s", path);
+	len = MIN(end - start, sizeof(text));
+	ret = trace_peek(mem, start, text, len, e);
+	if (ret < 0)
+		return ret;
+	for (used = len; used && !text[used - 1]; used--)
+		;
+	if (ret_room)
+		*ret_room = len - used >= TRAMPOLINE_BYTES + 16 ? end - TRAMPOLINE_BYTES : 0;
+	for (size_t i = 0; i + 1 < used; i++)
+		if (text[i] == 0x0f && text[i + 1] == 0x05) {
+			*ret_syscall = start + i;
+			return 0;
+		}
+	return err_set(e, -EOPNOTSUPP, "the vdso of process %d has no syscall instruction", pid);
+}
+
+int trace_syscall(pid_t tid, uint64_t gadget, const struct user_regs_struct *base, const uint64_t call[7], int64_t *ret_result, struct err *e)
+{
+	struct user_regs_struct regs = *base;
+	int status, ret;
+
+	regs.rax = call[0];
+	regs.rdi = call[1];
+	regs.rsi = call[2];
+	regs.rdx = call[3];
+	regs.r10 = call[4];
+	regs.r8 = call[5];
+	regs.r9 = call[6];
+	regs.rip = gadget;
+	regs.orig_rax = (unsigned long long)-1;
+	ret = trace_set_regs(tid, &regs, e);
+	if (ret < 0)
+		return ret;
+	do {
+		if (ptrace(PTRACE_SINGLESTEP, tid, 0, 0) < 0 || waitpid(tid, &status, __WALL) < 0)
+			return err_sys(e, errno, "thread %d: running system call %" PRIu64, tid, call[0]);
+		if (!WIFSTOPPED(status))
+			return err_set(e, -ESRCH, "thread %d ended meanwhile", tid);
+		ret = trace_get_regs(tid, &regs, e);
+		if (ret < 0)
+			return ret;
+	} while (regs.rip == gadget || status >> 16);
+	*ret_result = (int64_t)regs.rax;
+	return 0;
+}
+
+int trace_enter_stub(pid_t tid, const struct scratch *s, unsigned slot, const struct user_regs_struct *base, struct err *e)
+{
+	struct user_regs_struct regs = *base;
+
+	regs.rip = s->base;
+	regs.rdi = scratch_slot_address(s, slot);
+	regs.rsi = s->base + SCRATCH_HEADER;
+	regs.rsp = slot ? SLOT_STACK_TOP(scratch_slot_address(s, slot)) : s->base + SCRATCH_AGENT_STACK_TOP - 64;
+	regs.orig_rax = (unsigned long long)-1;
+	regs.rax = 0;
+	regs.eflags = (regs.eflags & ~0x400ull) | 0x200; /* direction flag down, interrupts on */
+	return trace_set_regs(tid, &regs, e);
+}
+
+int trace_peek(int mem_fd, uint64_t address, void *to, size_t len, struct err *e)
+{
+	for (size_t done = 0; done < len;) {
+		ssize_t n = pread(mem_fd, (char *)to + done, len - done, (off_t)(address + done));
+
+		if (n <= 0)
+			return err_sys(e, n ? errno : EIO, "reading %zu bytes of memory at %#" PRIx64, len, address);
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+int trace_poke(int mem_fd, uint64_t address, const void *from, size_t len, struct err *e)
+{
+	for (size_t done = 0; done < len;) {
+		ssize_t n = pwrite(mem_fd, (const char *)from + done, len - done, (off_t)(address + done));
+
+		if (n <= 0)
+			return err_sys(e, n ? errno : EIO, "writing %zu bytes of memory at %#" PRIx64, len, address);
+		done += (size_t)n;
+	}
+	return 0;
+}

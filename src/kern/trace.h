@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * trace.h - stopping threads, and the first system calls inside a foreign process
+ *
+ * All functions are for the one thread of the worker that traces. The bootstrap of the agent needs calls before any code of ours is in
+ * the target: they are made at the `syscall` instruction of the vdso, by single steps.
+ */
+#ifndef GODWIT_KERN_TRACE_H
+#define GODWIT_KERN_TRACE_H
+
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/user.h>
+
+#include "base/err.h"
+#include "kern/task.h"
+
+/* Seizes a thread without stopping it. */
+int trace_seize(pid_t tid, unsigned long options, struct err *e);
+/* Asks it to stop; trace_wait_stop waits until it has. A signal that is just being delivered is let through first. */
+int trace_interrupt(pid_t tid, struct err *e);
+int trace_wait_stop(pid_t tid, struct err *e);
+int trace_detach(pid_t tid, struct err *e);
+
+int trace_get_regs(pid_t tid, struct user_regs_struct *ret_regs, struct err *e);
+int trace_set_regs(pid_t tid, const struct user_regs_struct *regs, struct err *e);
+int trace_get_mask(pid_t tid, uint64_t *ret_mask, struct err *e);
+int trace_set_mask(pid_t tid, uint64_t mask, struct err *e);
+
+/* Thread ids of a process, ascending; *ret_tids is malloc'ed. */
+int trace_list_threads(pid_t pid, pid_t **ret_tids, size_t *ret_n, struct err *e);
+
+/* Address of a `syscall` instruction in the process's vdso, and of room for the trampoline behind the vdso's last used byte (0 if none). */
+int trace_find_gadget(pid_t pid, uint64_t *ret_syscall, uint64_t *ret_room, struct err *e);
+
+/*
+ * One system call in a stopped thread, at `gadget`. Registers are left changed: the caller saves and restores them. Returns 0 and the
+ * kernel's result in *ret_result.
+ */
+int trace_syscall(pid_t tid, uint64_t gadget, const struct user_regs_struct *base, const uint64_t call[7], int64_t *ret_result, struct err *e);
+
+/* Points a stopped task at the stub with the given slot; it stays stopped. */
+int trace_enter_stub(pid_t tid, const struct scratch *s, unsigned slot, const struct user_regs_struct *base, struct err *e);
+
+/* Reads or writes the process's memory whatever its protections; mem_fd is /proc/PID/mem. */
+int trace_peek(int mem_fd, uint64_t address, void *to, size_t len, struct err *e);
+int trace_poke(int mem_fd, uint64_t address, const void *from, size_t len, struct err *e);
+
+#endif

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * agent.h - the worker's hold on an agent: making it in the process that is to move, and in the skeleton
+ *
+ * See ARCHITECTURE.md, "The scratch area". All functions must be called by the one thread of the worker that traces.
+ */
+#ifndef GODWIT_MIGRATE_AGENT_H
+#define GODWIT_MIGRATE_AGENT_H
+
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "kern/remote.h"
+#include "kern/restart_block.h"
+#include "kern/task.h"
+
+struct agent {
+	struct scratch scratch;
+	struct task task;    /* the agent itself, slot 0 */
+	struct batch *batch; /* for calls in the agent */
+	pid_t pid;           /* 0: none */
+	int pidfd;
+	int socket;          /* the worker's end of the bell; its closing is how the agent learns of the worker's death */
+	int uffd;            /* duplicate of the agent's userfaultfd; -1: none */
+	uint64_t gadget;     /* a syscall instruction in the process */
+};
+
+#define AGENT_INIT ((struct agent){ .scratch = { .memfd = -1 }, .pidfd = -1, .socket = -1, .uffd = -1 })
+
+/* Descriptors handed to an agent; -1 where there is none. */
+struct agent_fds {
+	int go, fault, bulk, pagemap, mem, process_pidfd, worker_pidfd;
+};
+
+/*
+ * Makes an agent in the running process `pid`: stops one thread for some 50 us, has it clone the agent, lets it go, and sets the agent up while the
+ * process runs. The scratch is mapped at `base`, with slots for `threads` threads. `watch` may be NULL. After a failure call agent_remove.
+ */
+int agent_inject(struct agent *a, pid_t pid, uint64_t base, unsigned threads, size_t arena_bytes, struct restart_watch *watch, struct err *e);
+
+/* Hands descriptors over and makes the agent watch the worker. After this it can be woken over its socket only. */
+int agent_equip(struct agent *a, int agent_socket_fd, const struct agent_fds *fds, struct err *e);
+
+/*
+ * The migration has failed before the commit: the parked threads have been restored. Ends the agent, unmaps the scratch and reaps the agent in the
+ * process. Safe at any stage of agent_inject.
+ */
+void agent_remove(struct agent *a, pid_t pid);
+
+/* Lets go of everything on the worker's side; the agent goes on by itself. */
+void agent_forget(struct agent *a);
+
+#endif

@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * dest.c - the destination's worker: the steps of a migration
+ *
+ * Theory of operation: see ARCHITECTURE.md, "One migration". Until the step "commit" everything that has been built dies with this worker (skeleton.h) or is
+ * taken back by undo functions (files that were created). The worker is driven by the source's frames; it asks nothing after PREPARED.
+ */
+#include "migrate/dest.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "migrate/outcome.h"
+#include "migrate/registry.h"
+
+#define OFFER_MS 60000
+#define STEP_MS 120000
+#define GO_BUFFER (4u << 20)
+#define CONTENT_MAX ((1u << 20) + 4096)
+
+static int step_hello(void *context, struct err *e)
+{
+	struct dest *d = context;
+	Gw__Hello hello;
+	int ret;
+
+	hello_fill(&hello);
+	hello.role = ROLE_CONTROL;
+	hello.node_name = (char *)(uintptr_t)d->self_name;
+	hello.mig_id = (ProtobufCBinaryData){ HELLO_MIG_ID_BYTES, d->mig_id };
+	ret = hello_send(d->link.fd[ROLE_CONTROL], &hello, e);
+	if (ret == 0)
+		ret = link_accept(&d->link, d->handoff, LINK_TIMEOUT_MS, e);
+	d->go_buffer = mmap(NULL, GO_BUFFER, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	if (d->go_buffer == MAP_FAILED)
+		return err_sys(e, ENOMEM, "the go buffer");
+	d->go_buffer_len = GO_BUFFER;
+	return ret;
+}
+
+/* --- offer --- */
+
+static int decode_offer(struct dest *d, const struct frame *f, struct err *e)
+{
+	Gw__Offer *o = d->offer = gw__offer__unpack(NULL, f->len, f->payload);
+	int ret;
+
+	if (!o || !o->n_threads || o->n_threads > 65536 || o->pid <= 1 || o->strategy > STRATEGY_COPY_ON_REFERENCE || o->scratch_base % PAGE_SIZE_BYTES ||
+	    !o->scratch_base || o->scratch_base >= VMA_TASK_SIZE || strlen(o->unit) >= sizeof(((struct registry_entry *)0)->unit) || strlen(o->from) > HELLO_NAME_MAX)
+		return err_set(e, -EPROTO, "an offer that cannot be read");
+	ret = process_decode(o->process.data, o->process.len, true, &d->process, e);
+	d->threads = calloc(o->n_threads, sizeof(*d->threads));
+	if (ret == 0 && !d->threads)
+		ret = err_sys(e, ENOMEM, "threads");
+	for (size_t i = 0; i < o->n_threads && ret >= 0; i++) {
+		ret = thread_decode(o->threads[i].data, o->threads[i].len, &d->threads[i], e);
+		d->nthreads += ret >= 0;
+	}
+	if (ret >= 0)
+		ret = fsfile_table_decode(o->files.data, o->files.len, &d->files, e);
+	if (ret >= 0)
+		ret = vma_list_decode(o->vmas.data, o->vmas.len, d->files.n, &d->vmas, e);
+	if (ret >= 0)
+		ret = vdso_decode(o->vdso.data, o->vdso.len, &d->vdso, e);
+	if (ret >= 0)
+		ret = mm_decode(o->mm.data, o->mm.len, d->files.n, &d->mm, e);
+	if (ret >= 0)
+		ret = fdtable_decode(o->fds.data, o->fds.len, d->files.n, &d->fds, e);
+	if (ret >= 0 && d->threads[0]->tid != o->pid)
+		ret = err_set(e, -EPROTO, "the first thread of an offer is not the main one");
+	return ret < 0 ? ret : 0;
+}
+
+/* Every reason why the unit cannot be taken. */
+static int judge(struct dest *d, struct refusals *refusals, struct err *e)
+{
+	struct vma_list self = { 0 };
+	struct fsfile_table none = { 0 };
+	struct refusals ignored = { 0 };
+	struct vdso here;
+	int ret;
+
+	process_validate_here(d->process, refusals);
+	for (size_t i = 0; i < d->nthreads; i++)
+		thread_validate_here(d->threads[i], refusals);
+	ret = vma_list_read(getpid(), &none, &ignored, &self, e);
+	if (ret == 0)
+		ret = vdso_read(getpid(), &self, &here, e);
+	if (ret == 0)
+		vdso_compatible(&d->vdso, &here, refusals);
+	vma_list_free(&self);
+	fsfile_table_free(&none);
+	refusals_free(&ignored);
+	d->answers = calloc(d->files.n + 1, sizeof(*d->answers));
+	if (!d->answers)
+		return err_sys(e, ENOMEM, "files");
+	for (uint32_t i = 0; i < d->files.n; i++)
+		d->answers[i] = FSFILE_ANSWER_INIT;
+	for (uint32_t i = 0; i < d->files.n && ret == 0; i++)
+		ret = fsfile_match(&d->files.v[i], &d->answers[i], refusals, e);
+	return ret;
+}
+
+static int send_refuse(struct dest *d, const struct refusals *r, struct err *e)
+{
+	Gw__Refuse refuse = GW__REFUSE__INIT;
+	Gw__RefusalReason *reasons = calloc(r->n, sizeof(*reasons)), **pointers = calloc(r->n, sizeof(*pointers));
+	cleanup_free uint8_t *packed = NULL;
+	int ret = -ENOMEM;
+
+	for (size_t i = 0; reasons && pointers && i < r->n; i++) {
+		gw__refusal_reason__init(&reasons[i]);
+		reasons[i].code = r->v[i].code;
+		reasons[i].thing = r->v[i].thing;
+		reasons[i].cause = r->v[i].cause;
+		reasons[i].way_out = r->v[i].way_out;
+		pointers[i] = &reasons[i];
+	}
+	refuse.n_reasons = r->n;
+	refuse.reasons = pointers;
+	packed = malloc(gw__refuse__get_packed_size(&refuse));
+	if (reasons && pointers && packed)
+		ret = frame_send(d->link.fd[ROLE_CONTROL], FRAME_REFUSE, packed, gw__refuse__pack(&refuse, packed), e);
+	free(reasons);
+	free(pointers);
+	return ret < 0 ? ret : err_set(e, -EPERM, "refused: %s", r->v[0].thing);
+}
+
+static int send_accept(struct dest *d, struct err *e)
+{
+	Gw__Accept accept = GW__ACCEPT__INIT;
+	cleanup_free uint8_t *packed = NULL, *answers = NULL;
+	size_t len;
+	int ret = fsfile_answers_encode(d->answers, d->files.n, &answers, &len, e);
+
+	if (ret < 0)
+		return ret;
+	accept.answers = (ProtobufCBinaryData){ len, answers };
+	packed = malloc(gw__accept__get_packed_size(&accept) + 1);
+	if (!packed)
+		return err_sys(e, ENOMEM, "the answer");
+	return frame_send(d->link.fd[ROLE_CONTROL], FRAME_ACCEPT, packed, gw__accept__pack(&accept, packed), e);
+}
+
+static int step_offer(void *context, struct err *e)
+{
+	struct dest *d = context;
+	struct refusals refusals = { 0 };
+	struct frame f;
+	int ret = frame_recv_expect(d->link.fd[ROLE_CONTROL], FRAME_OFFER, &f, FRAME_PAYLOAD_MAX, OFFER_MS, e);
+
+	if (ret < 0)
+		return ret;
+	ret = decode_offer(d, &f, e);
+	frame_free(&f);
+	if (ret == 0)
+		ret = judge(d, &refusals, e);
+	if (ret == 0) {
+		enum strategy strategy = d->offer->strategy;
+
+		d->post_copy = strategy == STRATEGY_FREEZE_FREE || strategy == STRATEGY_HYBRID || strategy == STRATEGY_COPY_ON_REFERENCE;
+		d->push = strategy != STRATEGY_COPY_ON_REFERENCE;
+		ret = refusals.n ? send_refuse(d, &refusals, e) : send_accept(d, e);
+		vma_list_apply_answers(&d->vmas, d->answers, d->files.n);
+	}
+	refusals_free(&refusals);
+	return ret;
+}
+
+/* --- content --- */
+
+static int step_content(void *context, struct err *e)
+{
+	struct dest *d = context;
+	bool last = false;
+	int ret = 0;
+
+	for (uint32_t i = 0; i < d->files.n && ret == 0; i++)
+		if (fsfile_answer_lacks(&d->answers[i]))
+			ret = fsfile_open_lacking(&d->files.v[i], &d->answers[i], e);
+	while (!last && ret == 0) {
+		Gw__Content *c;
+		struct frame f;
+
+		ret = frame_recv_expect(d->link.fd[ROLE_CONTROL], FRAME_CONTENT, &f, CONTENT_MAX, STEP_MS, e);
+		if (ret < 0)
+			return ret;
+		c = gw__content__unpack(NULL, f.len, f.payload);
+		frame_free(&f);
+		if (!c || (!c->last && (c->file >= d->files.n || !fsfile_answer_lacks(&d->answers[c->file]))))
+			ret = err_set(e, -EPROTO, "file content that was not asked for");
+		else if (!c->last)
+			ret = fsfile_put(&d->files.v[c->file], &d->answers[c->file], c->offset, c->data.data, c->data.len, e);
+		last = ret == 0 && c->last;
+		if (c)
+			gw__content__free_unpacked(c, NULL);
+	}
+	for (uint32_t i = 0; i < d->files.n && ret == 0; i++)
+		if (fsfile_answer_lacks(&d->answers[i]))
+			ret = fsfile_finish(&d->files.v[i], &d->answers[i], e);
+	return ret;
+}
+
+static void undo_content(void *context)
+{
+	struct dest *d = context;
+
+	for (uint32_t i = 0; d->answers && i < d->files.n; i++)
+		fsfile_answer_undo(&d->files.v[i], &d->answers[i]);
+}
+
+/* --- rounds --- */
+
+static int answer_round(struct dest *d, struct err *e)
+{
+	return frame_send(d->link.fd[ROLE_CONTROL], FRAME_ROUND, NULL, 0, e);
+}
+
+static int wait_received(struct dest *d, struct err *e)
+{
+	int ret = task_wait(&d->skeleton.agent.task, STEP_MS, e);
+	int64_t result = scratch_slot(&d->skeleton.agent.scratch, 0)->result;
+
+	if (ret == 0 && result < 0)
+		ret = err_sys(e, (int)result, "receiving pages");
+	return ret;
+}
+
+static int take_round(struct dest *d, const struct frame *f, bool *ret_over, struct err *e)
+{
+	Gw__Round *round = gw__round__unpack(NULL, f->len, f->payload);
+	struct vma_list vmas = { 0 };
+	int ret = 0;
+
+	if (!round)
+		return err_set(e, -EPROTO, "a round that cannot be read");
+	if (round->vmas.len) {
+		ret = vma_list_decode(round->vmas.data, round->vmas.len, d->files.n, &vmas, e);
+		if (ret == 0)
+			ret = dest_sync_layout(d, &vmas, e);
+		if (ret == 0)
+			ret = dest_set_pieces(d, e);
+	}
+	*ret_over = round->over;
+	gw__round__free_unpacked(round, NULL);
+	return ret;
+}
+
+static int step_rounds(void *context, struct err *e)
+{
+	struct dest *d = context;
+	bool over = false;
+	int ret;
+
+	task_command(&d->skeleton.agent.task, COMMAND_RECEIVE);
+	ret = task_wake(&d->skeleton.agent.task, e);
+	if (ret == 0)
+		ret = frame_send(d->link.fd[ROLE_CONTROL], FRAME_PREPARED, NULL, 0, e);
+	while (!over && ret == 0) {
+		struct frame f;
+
+		ret = frame_recv_expect(d->link.fd[ROLE_CONTROL], FRAME_ROUND, &f, FRAME_PAYLOAD_MAX, -1, e);
+		if (ret < 0)
+			return ret;
+		ret = take_round(d, &f, &over, e);
+		frame_free(&f);
+		if (ret == 0 && over && d->post_copy)
+			ret = wait_received(d, e);
+		if (ret == 0 && over && d->post_copy && d->offer->strategy != STRATEGY_HYBRID)
+			ret = dest_register(d, NULL, e);
+		if (ret == 0)
+			ret = answer_round(d, e);
+	}
+	return ret;
+}
+
+/* --- after the commit --- */
+
+static int step_pull(void *context, struct err *e)
+{
+	struct dest *d = context;
+	struct scratch_header *h = scratch_header(&d->skeleton.agent.scratch);
+	struct pollfd p = { d->skeleton.agent.pidfd, POLLIN, 0 };
+
+	while (d->post_copy && !__atomic_load_n(&h->finished, __ATOMIC_ACQUIRE)) {
+		poll(&p, 1, 5);
+		if (p.revents && !__atomic_load_n(&h->finished, __ATOMIC_ACQUIRE))
+			return err_set(e, -ESRCH, "the agent of process %d ended before all pages were there", d->skeleton.pid);
+	}
+	if (h->agent_error)
+		return err_sys(e, h->agent_error, "receiving the pages of process %d", d->skeleton.pid);
+	return 0;
+}
+
+static int step_release(void *context, struct err *e)
+{
+	struct dest *d = context;
+
+	/* Where nothing was pushed the list of late calls is still to be run. */
+	if (!d->post_copy && d->finish)
+		batch_run(d->finish, NULL);
+	task_command(&d->skeleton.agent.task, COMMAND_LEAVE);
+	task_wake(&d->skeleton.agent.task, NULL);
+	waitpid(d->skeleton.agent.pid, NULL, __WALL);
+	frame_send(d->link.fd[ROLE_CONTROL], FRAME_RELEASE, NULL, 0, NULL);
+	outcome_forget(d->mig_id, take_fd(&d->outcome_fd));
+	return 0;
+}
+
+static const struct step steps[] = {
+	{ "hello", step_hello, NULL, false },
+	{ "offer", step_offer, NULL, false },
+	{ "content", step_content, undo_content, false },
+	{ "prepare", dest_prepare, dest_prepare_undo, false },
+	{ "rounds", step_rounds, NULL, false },
+	{ "go", dest_go, NULL, false },
+	{ "restore", dest_restore, NULL, false },
+	{ "commit", dest_commit, NULL, false },
+	{ "pull", step_pull, NULL, true },
+	{ "release", step_release, NULL, true },
+};
+
+const struct step_table dest_steps = { "dest", steps, ARRAY_SIZE(steps) };
+
+static int watch_step(void *context, const struct step *step, struct err *e)
+{
+	struct dest *d = context;
+
+	return fault_point("dest", step->name, d->link.fd[ROLE_CONTROL], e);
+}
+
+int migrate_dest(int control, const void *hello_payload, size_t hello_len, int handoff, const char *self_name, struct err *e)
+{
+	static struct dest d;
+	bool committed;
+	int ret;
+
+	d = (struct dest){ .self_name = self_name, .handoff = handoff, .outcome_fd = -1, .link = LINK_INIT, .skeleton = SKELETON_INIT, .restore = FD_RESTORE_INIT };
+	d.link.fd[ROLE_CONTROL] = control;
+	ret = hello_decode(hello_payload, hello_len, &d.peer, e);
+	if (ret < 0)
+		return ret;
+	memcpy(d.mig_id, d.peer->mig_id.data, sizeof(d.mig_id));
+	fault_load();
+	setpriority(PRIO_PROCESS, 0, -20);
+	ret = steps_run(&dest_steps, &d, watch_step, &committed, e);
+	if (ret < 0 && !committed && !d.committed) {
+		frame_send_error(d.link.fd[ROLE_CONTROL], ret, e->message, NULL);
+		outcome_forget(d.mig_id, take_fd(&d.outcome_fd));
+	}
+	link_close(&d.link);
+	return ret;
+}

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* dest.h - one migration as the destination's worker sees it; shared by the dest_*.c files */
+#ifndef GODWIT_MIGRATE_DEST_H
+#define GODWIT_MIGRATE_DEST_H
+
+#include "control.pb-c.h"
+#include "image/clocks.h"
+#include "image/file.h"
+#include "image/mm.h"
+#include "image/process.h"
+#include "image/thread.h"
+#include "image/vdso.h"
+#include "image/vma_restore.h"
+#include "migrate/link.h"
+#include "migrate/migrate.h"
+#include "migrate/skeleton.h"
+#include "migrate/steps.h"
+#include "wire/frame.h"
+
+struct dest {
+	const char *self_name;
+	uint8_t mig_id[HELLO_MIG_ID_BYTES];
+	int handoff, outcome_fd;
+	struct link link;
+	Gw__Hello *peer;
+	/* the offer */
+	Gw__Offer *offer;
+	Gw__Process *process;     /* as offered */
+	Gw__Thread **threads;
+	size_t nthreads;
+	struct fsfile_table files;
+	struct fsfile_answer *answers;
+	struct vma_list vmas;     /* what the skeleton has now */
+	struct vdso vdso;
+	struct mm_fields mm;
+	Gw__FdTable *fds;
+	struct clock_offsets clocks;
+	bool post_copy, push;
+	/* the skeleton */
+	struct skeleton skeleton;
+	struct vma_list own;      /* layout of the skeleton's program */
+	int *file_fds;            /* number of each file in the skeleton, for mappings */
+	uint32_t nfile_fds;
+	struct fd_restore restore;
+	struct fd_env env;
+	struct batch *finish;     /* what the agent runs when all pages are here */
+	/* go */
+	uint8_t *go_buffer;
+	size_t go_buffer_len;
+	Gw__Go *go;
+	const uint8_t *go_pages;
+	Gw__Process *final_process;
+	Gw__Thread **final_threads;
+	size_t nfinal;
+	Gw__FdTable *final_fds;
+	struct mm_fields final_mm;
+	bool committed;
+};
+
+#define DEST_GO_MAX (256u << 20)
+
+/* dest_build.c */
+int dest_prepare(void *context, struct err *e);
+void dest_prepare_undo(void *context);
+/* Changes the skeleton's layout to `new`, which it takes over. */
+int dest_sync_layout(struct dest *d, struct vma_list *new, struct err *e);
+/* Registers the ranges that the agent will fill (post-copy); NULL: all lazy ones. */
+int dest_register(struct dest *d, const struct range_list *ranges, struct err *e);
+/* Puts the list of lazy pieces where the agent looks for it. */
+int dest_set_pieces(struct dest *d, struct err *e);
+
+/* dest_go.c */
+int dest_go(void *context, struct err *e);
+int dest_restore(void *context, struct err *e);
+int dest_commit(void *context, struct err *e);
+
+#endif

@@ -1,0 +1,437 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * dest_go.c - from the go message to the running process
+ *
+ * Theory of operation: the message is read into memory that has been touched before. Pages that come with it are put in place, then every thread of the skeleton
+ * runs its list of calls, all at the same time; registers follow, and skeleton_release lets go. Nothing is asked of the source.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "image/restart.h"
+#include "kern/pagemap.h"
+#include "kern/trace.h"
+#include "migrate/dest.h"
+#include "migrate/outcome.h"
+#include "migrate/registry.h"
+
+#define PRIME_TRIES 200
+
+/* --- receiving --- */
+
+static int receive_exactly(int fd, void *to, size_t len, struct err *e)
+{
+	for (size_t got = 0; got < len;) {
+		ssize_t n = recv(fd, (char *)to + got, len - got, 0);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n ? err_sys(e, errno, "the go message") : err_set(e, -ECONNRESET, "the source ended the migration");
+		got += (size_t)n;
+	}
+	return 0;
+}
+
+static int receive_go(struct dest *d, struct frame *ret, struct err *e)
+{
+	uint8_t header[FRAME_HEADER_BYTES];
+	int ret_code = receive_exactly(d->link.fd[ROLE_GO], header, sizeof(header), e);
+
+	if (ret_code == 0)
+		ret_code = frame_header_decode(header, DEST_GO_MAX, ret, e);
+	if (ret_code < 0)
+		return ret_code;
+	if (ret->type != FRAME_GO || ret->len < sizeof(uint32_t))
+		return err_set(e, -EPROTO, "%s instead of the go message", frame_type_name(ret->type));
+	if (ret->len > d->go_buffer_len) {
+		d->go_buffer = mmap(NULL, ret->len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (d->go_buffer == MAP_FAILED)
+			return err_sys(e, ENOMEM, "the go message of %u bytes", ret->len);
+		d->go_buffer_len = ret->len;
+	}
+	return receive_exactly(d->link.fd[ROLE_GO], d->go_buffer, ret->len, e);
+}
+
+static uint64_t count_pages(const ProtobufCBinaryData *runs)
+{
+	const struct page_run *r = (const struct page_run *)runs->data;
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < runs->len / sizeof(*r); i++)
+		n += r[i].npages;
+	return n;
+}
+
+static bool runs_inside(const struct vma_list *l, const ProtobufCBinaryData *runs)
+{
+	const struct page_run *r = (const struct page_run *)runs->data;
+
+	if (runs->len % sizeof(*r))
+		return false;
+	for (size_t i = 0; i < runs->len / sizeof(*r); i++) {
+		uint64_t at = r[i].address, end = at + (uint64_t)r[i].npages * PAGE_SIZE_BYTES;
+
+		if (at % PAGE_SIZE_BYTES || !r[i].npages)
+			return false;
+		while (at < end) {
+			const struct vma *v = vma_find(l, at);
+
+			if (!v || v->content == VMA_CONTENT_NONE)
+				return false;
+			at = v->end;
+		}
+	}
+	return true;
+}
+
+static int decode_go(struct dest *d, uint32_t payload_len, struct err *e)
+{
+	uint32_t len;
+	Gw__Go *go;
+	int ret;
+
+	memcpy(&len, d->go_buffer, sizeof(len));
+	if (len > payload_len - sizeof(len) || !(go = gw__go__unpack(NULL, len, d->go_buffer + sizeof(len))))
+		return err_set(e, -EPROTO, "a go message that cannot be read");
+	d->go = go;
+	d->go_pages = d->go_buffer + sizeof(len) + len;
+	ret = process_decode(go->process.data, go->process.len, false, &d->final_process, e);
+	if (ret >= 0 && (!go->n_threads || go->n_threads > scratch_header(&d->skeleton.agent.scratch)->nslots))
+		ret = err_set(e, -EPROTO, "a go message with %zu threads", go->n_threads);
+	d->final_threads = ret >= 0 ? calloc(go->n_threads, sizeof(*d->final_threads)) : NULL;
+	for (size_t i = 0; ret >= 0 && i < go->n_threads; i++) {
+		ret = thread_decode(go->threads[i].data, go->threads[i].len, &d->final_threads[i], e);
+		d->nfinal += ret >= 0;
+	}
+	if (ret >= 0 && d->final_threads[0]->tid != d->offer->pid)
+		ret = err_set(e, -EPROTO, "the go message is of another process");
+	if (ret >= 0)
+		ret = fdtable_decode(go->fds.data, go->fds.len, d->files.n, &d->final_fds, e);
+	if (ret >= 0)
+		ret = fdtable_validate_update(d->fds, d->final_fds, e);
+	if (ret >= 0)
+		ret = mm_decode(go->mm.data, go->mm.len, d->files.n, &d->final_mm, e);
+	return ret < 0 ? ret : 0;
+}
+
+int dest_go(void *context, struct err *e)
+{
+	struct dest *d = context;
+	struct frame f;
+	int ret = receive_go(d, &f, e);
+
+	if (ret == 0)
+		ret = decode_go(d, f.len, e);
+	if (ret == 0 && !d->post_copy) {
+		int64_t *result = &scratch_slot(&d->skeleton.agent.scratch, 0)->result;
+
+		ret = task_wait(&d->skeleton.agent.task, 60000, e);
+		if (ret == 0 && *result < 0)
+			ret = err_sys(e, (int)*result, "receiving pages");
+	}
+	return ret;
+}
+
+/* --- memory --- */
+
+static int drop_stale(struct dest *d, struct err *e)
+{
+	const struct page_run *r = (const struct page_run *)d->go->stale.data;
+	struct batch *b = d->skeleton.threads[0]->batch;
+	int ret;
+
+	for (size_t i = 0; i < d->go->stale.len / sizeof(*r); i++)
+		batch_call(b, "madvise", SYS_madvise, r[i].address, (uint64_t)r[i].npages * PAGE_SIZE_BYTES, MADV_DONTNEED);
+	ret = batch_run(b, e);
+	batch_reset(b);
+	return ret;
+}
+
+static int install_pages(struct dest *d, struct err *e)
+{
+	const struct page_run *r = (const struct page_run *)d->go->runs.data;
+	const uint8_t *from = d->go_pages;
+
+	for (size_t i = 0; i < d->go->runs.len / sizeof(*r); i++) {
+		for (uint32_t k = 0; k < r[i].npages; k++, from += PAGE_SIZE_BYTES) {
+			uint64_t to = r[i].address + k * PAGE_SIZE_BYTES;
+			const struct vma *v = vma_find(&d->vmas, to);
+			int ret = -EEXIST;
+
+			if (d->post_copy && v->content == VMA_CONTENT_ANON)
+				ret = uffd_copy(d->skeleton.agent.uffd, to, from, PAGE_SIZE_BYTES, e);
+			if (ret == -EEXIST)
+				ret = trace_poke(d->skeleton.mem_fd, to, from, PAGE_SIZE_BYTES, e);
+			if (ret < 0)
+				return ret;
+		}
+	}
+	return 0;
+}
+
+static int restore_memory(struct dest *d, uint32_t payload_pages, struct err *e)
+{
+	struct vma_list vmas = { 0 };
+	int ret = 0;
+
+	if (d->go->vmas.len) {
+		ret = vma_list_decode(d->go->vmas.data, d->go->vmas.len, d->files.n, &vmas, e);
+		if (ret == 0)
+			ret = dest_sync_layout(d, &vmas, e);
+	}
+	if (ret == 0 && (!runs_inside(&d->vmas, &d->go->runs) || !runs_inside(&d->vmas, &d->go->stale) || count_pages(&d->go->runs) > payload_pages))
+		ret = err_set(e, -EPROTO, "pages outside of the process");
+	if (ret == 0)
+		ret = drop_stale(d, e);
+	if (ret == 0 && d->offer->strategy == STRATEGY_HYBRID)
+		ret = dest_register(d, NULL, e);
+	if (ret == 0)
+		ret = install_pages(d, e);
+	if (ret == 0 && d->post_copy)
+		ret = dest_set_pieces(d, e);
+	if (ret == 0 && d->post_copy) {
+		task_command(&d->skeleton.agent.task, COMMAND_PAGER);
+		ret = task_wake(&d->skeleton.agent.task, e);
+	}
+	return ret;
+}
+
+/* --- threads --- */
+
+static const Gw__Thread *find_thread(Gw__Thread *const *threads, size_t n, pid_t tid)
+{
+	for (size_t i = 0; i < n; i++)
+		if (threads[i]->tid == tid)
+			return threads[i];
+	return NULL;
+}
+
+/* Threads that were made or ended at the source since the offer. */
+static int match_threads(struct dest *d, struct err *e)
+{
+	struct skeleton *s = &d->skeleton;
+	int ret = 0;
+
+	for (size_t i = s->nthreads; i-- > 1 && ret == 0;)
+		if (!find_thread(d->final_threads, d->nfinal, s->threads[i]->tid))
+			ret = skeleton_end_thread(s, s->threads[i]->tid, e);
+	for (size_t i = 0; i < d->nfinal && ret == 0; i++) {
+		struct skeleton_thread *t = skeleton_find_thread(s, d->final_threads[i]->tid);
+
+		if (t)
+			continue;
+		ret = skeleton_add_thread(s, d->final_threads[i]->tid, e);
+		t = ret == 0 ? skeleton_find_thread(s, d->final_threads[i]->tid) : NULL;
+		if (t)
+			ret = thread_plan_restore(t->batch, d->final_threads[i], THREAD_EARLY, e);
+	}
+	return ret;
+}
+
+static int plan_thread(struct dest *d, struct skeleton_thread *t, const Gw__Thread *msg, struct err *e)
+{
+	const Gw__Thread *offered = find_thread(d->threads, d->nthreads, msg->tid);
+	int ret = offered ? thread_plan_changes(t->batch, msg, offered, e) : 0;
+
+	if (ret == 0)
+		ret = thread_plan_restore(t->batch, msg, THREAD_CREDENTIALS, e);
+	if (ret == 0) {
+		signal_plan_queue(t->batch, d->offer->pid, msg->tid, false, &msg->pending);
+		thread_plan_memory(t->batch, msg);
+	}
+	return ret;
+}
+
+static int plan_main(struct dest *d, struct err *e)
+{
+	struct batch *b = d->skeleton.threads[0]->batch;
+	int ret = fdtable_restore_update(d->fds, d->final_fds, &d->env, &d->restore, b, e);
+
+	if (ret == 0 && memcmp(&d->mm, &d->final_mm, sizeof(d->mm)))
+		mm_plan_restore(b, &d->final_mm, -1);
+	if (ret == 0)
+		ret = process_plan_restore(b, d->final_process, PROCESS_THREADS, NULL, 0);
+	return ret;
+}
+
+static int run_lists(struct dest *d, struct err *e)
+{
+	struct skeleton *s = &d->skeleton;
+	struct batch *b = s->threads[0]->batch;
+	uint64_t now = clock_process_ns(d->clocks.monotonic_ns);
+	int ret = plan_main(d, e);
+
+	for (size_t i = 0; i < d->nfinal && ret == 0; i++)
+		ret = plan_thread(d, skeleton_find_thread(s, d->final_threads[i]->tid), d->final_threads[i], e);
+	if (ret == 0)
+		ret = process_plan_restore(b, d->final_process, PROCESS_LATE, NULL, now);
+	if (ret == 0)
+		ret = process_plan_restore(b, d->final_process, PROCESS_ARM, NULL, now);
+	if (ret < 0 && !e->code)
+		err_set(e, ret, "the lists of calls");
+	for (size_t i = 1; i < s->nthreads && ret == 0; i++)
+		ret = batch_start(s->threads[i]->batch, e);
+	if (ret == 0)
+		ret = batch_run(b, e);
+	for (size_t i = 1; i < s->nthreads && ret == 0; i++)
+		ret = batch_finish(s->threads[i]->batch, e);
+	if (ret == 0)
+		ret = fdtable_restore_check(&d->restore, e);
+	return ret < 0 ? ret : process_restore_outside(s->pid, d->final_process, NULL, e);
+}
+
+/* --- interrupted calls --- */
+
+/*
+ * Has a thread issue a call and stops it in there, so that the kernel's own restart block is set. Returns with the thread stopped; *ret_result is what the
+ * registers say.
+ */
+static int prime(struct skeleton_thread *t, const struct restart_prime *p, int64_t *ret_result, struct err *e)
+{
+	struct slot *slot = scratch_slot(t->task.scratch, t->task.slot);
+	struct remote_call *call;
+	uint64_t arg[6];
+
+	batch_reset(t->batch);
+	memcpy(arg, p->arg, sizeof(arg));
+	if (p->request_arg >= 0)
+		arg[p->request_arg] = batch_data(t->batch, p->request, sizeof(p->request));
+	call = batch_call_array(t->batch, "primed call", p->nr, CALL_MAY_FAIL, arg);
+	batch_prepare(t->batch);
+	if (ptrace(PTRACE_CONT, t->task.tid, 0, 0) < 0)
+		return err_sys(e, errno, "thread %d: priming", t->tid);
+	for (int i = 0; i < PRIME_TRIES; i++) {
+		struct user_regs_struct regs;
+		int status;
+
+		usleep(10);
+		if (trace_interrupt(t->task.tid, e) < 0 || waitpid(t->task.tid, &status, __WALL) < 0)
+			return err_sys(e, errno, "thread %d: priming", t->tid);
+		if (!WIFSTOPPED(status))
+			return err_set(e, -ESRCH, "thread %d ended while it was primed", t->tid);
+		if (__atomic_load_n(&slot->done, __ATOMIC_ACQUIRE) == slot->seq) {
+			*ret_result = call->ret;
+			return 0;
+		}
+		if (trace_get_regs(t->task.tid, &regs, e) < 0)
+			return e ? e->code : -EIO;
+		if (regs.orig_rax == p->nr && (int64_t)regs.rax < 0) {
+			*ret_result = (int64_t)regs.rax;
+			return 0;
+		}
+		if (ptrace(PTRACE_CONT, t->task.tid, 0, 0) < 0)
+			return err_sys(e, errno, "thread %d: priming", t->tid);
+	}
+	return err_set(e, -ETIMEDOUT, "thread %d did not enter its interrupted call", t->tid);
+}
+
+static int settle_restart(struct dest *d, struct skeleton_thread *t, Gw__Thread *msg, struct err *e)
+{
+	struct restart_now now = restart_now_read(d->clocks.monotonic_ns, d->clocks.boottime_ns);
+	struct user_regs_struct *regs = (struct user_regs_struct *)msg->regs.data;
+	struct restart_patch patch = { 0 };
+	struct restart_prime p;
+
+	if (!msg->restart || msg->restart->kind == GW__RESTART__KIND__NONE)
+		return 0;
+	if (restart_prime_call(msg, &now, &p)) {
+		int64_t result;
+		int ret = prime(t, &p, &result, e);
+
+		if (ret < 0)
+			return ret;
+		restart_prime_done(regs, result);
+		return 0;
+	}
+	restart_finish(regs, msg->restart, &now, &patch);
+	return patch.len ? trace_poke(d->skeleton.mem_fd, patch.address, patch.data, patch.len, e) : 0;
+}
+
+static int set_registers(struct dest *d, struct err *e)
+{
+	struct xstate_layout layout;
+	int ret = 0;
+
+	xstate_layout_of(d->final_process, &layout);
+	for (size_t i = 0; i < d->nfinal && ret == 0; i++) {
+		struct skeleton_thread *t = skeleton_find_thread(&d->skeleton, d->final_threads[i]->tid);
+
+		ret = settle_restart(d, t, d->final_threads[i], e);
+		if (ret == 0)
+			ret = thread_apply_registers(t->task.tid, d->final_threads[i], &layout, e);
+	}
+	return ret;
+}
+
+int dest_restore(void *context, struct err *e)
+{
+	struct dest *d = context;
+	uint64_t total = (uint64_t)(d->go_buffer + d->go_buffer_len - d->go_pages) / PAGE_SIZE_BYTES;
+	int ret = match_threads(d, e);
+
+	if (ret == 0)
+		ret = restore_memory(d, (uint32_t)MIN(total, (uint64_t)UINT32_MAX), e);
+	if (ret == 0)
+		ret = run_lists(d, e);
+	return ret < 0 ? ret : set_registers(d, e);
+}
+
+/* --- commit --- */
+
+static void register_unit(struct dest *d)
+{
+	struct registry_entry entry = { .pid = d->skeleton.pid, .moves = d->offer->moves + 1 };
+
+	snprintf(entry.unit, sizeof(entry.unit), "%s", d->offer->unit);
+	snprintf(entry.from, sizeof(entry.from), "%s", d->offer->from);
+	snprintf(entry.strategy, sizeof(entry.strategy), "%s", strategy_name((enum strategy)d->offer->strategy));
+	registry_add(&entry, NULL);
+}
+
+static void tell_resumed(struct dest *d, uint64_t when)
+{
+	Gw__Resumed resumed = GW__RESUMED__INIT;
+	uint8_t packed[64];
+
+	resumed.realtime_ns = when;
+	resumed.pid = d->skeleton.pid;
+	frame_send(d->link.fd[ROLE_CONTROL], FRAME_RESUMED, packed, gw__resumed__pack(&resumed, packed), NULL);
+}
+
+int dest_commit(void *context, struct err *e)
+{
+	struct dest *d = context;
+	struct scratch_header *h = scratch_header(&d->skeleton.agent.scratch);
+	uint64_t word = GO_RESUMED, when;
+	int ret = outcome_commit(d->outcome_fd, e);
+
+	if (ret == 0)
+		ret = skeleton_release(&d->skeleton, e);
+	when = clock_ns(CLOCK_REALTIME);
+	if (ret < 0 && h->state == STATE_FROZEN)
+		return ret;
+	d->committed = true;
+	if (send(d->link.fd[ROLE_GO], &word, sizeof(word), MSG_NOSIGNAL) < 0)
+		log_warning("event=resumed-untold text=\"%s\"", strerror(errno));
+	h->resumed_told = 1;
+	close_fdp(&d->skeleton.agent.uffd);
+	tell_resumed(d, when);
+	link_make_patient(&d->link);
+	if (signal_has_stop(&d->final_process->pending))
+		kill(d->skeleton.pid, SIGSTOP);
+	fdtable_restore_free(&d->restore);
+	for (uint32_t i = 0; i < d->files.n; i++)
+		fsfile_answer_close(&d->answers[i]);
+	register_unit(d);
+	return 0;
+}

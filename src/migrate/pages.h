@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * pages.h - which pages travel when: the source's account of its pages
+ *
+ * Two kinds of ranges: *lazy* ones (VMA_CONTENT_ANON), whose pages may arrive after the resume, and *eager* ones (modified private file pages, memory
+ * shared with itself), whose pages must all be there before it. One bit a page says: the destination has this page as it is now (or it
+ * travels in a frame that is already under way). Write tracking turns bits off again.
+ */
+#ifndef GODWIT_MIGRATE_PAGES_H
+#define GODWIT_MIGRATE_PAGES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "agent/abi.h"
+#include "base/err.h"
+#include "image/vma.h"
+#include "migrate/agent.h"
+
+struct run_list {
+	struct page_run *v;
+	size_t n, allocated;
+	uint64_t pages; /* of all runs without RUN_ZERO */
+};
+
+struct pages {
+	pid_t pid;
+	int pagemap_fd;
+	struct agent *agent;
+	struct vma_list *vmas;
+	struct page_range *ranges; /* in the scratch: every range with content, sorted */
+	uint64_t ranges_address, bitmap_address;
+	size_t nranges;
+	uint64_t *bitmap;          /* in the scratch */
+	uint64_t npages;
+	bool tracking;
+	struct agent_counters sent; /* what rounds have sent */
+	uint64_t skipped_file;
+};
+
+int run_list_add(struct run_list *l, uint64_t address, uint64_t npages, uint32_t flags);
+void run_list_free(struct run_list *l);
+
+/* Memory that the scratch needs for the account of these mappings. */
+size_t pages_arena_bytes(const struct vma_list *l);
+
+/* Starts the account, or starts it anew after the layout has changed (bits of pages in ranges that are still there are kept). */
+int pages_layout(struct pages *p, struct vma_list *l, struct err *e);
+void pages_free(struct pages *p);
+
+/* Registers all ranges for write tracking and write-protects them, in pieces so that the process is not held up. */
+int pages_track(struct pages *p, struct err *e);
+/* Registers what is new since (mappings made meanwhile). */
+int pages_track_new(struct pages *p, struct err *e);
+void pages_untrack(struct pages *p);
+
+/*
+ * One round: sends every page of the given kinds whose bit is off or that was written since the last call, over the bulk connection by the agent.
+ * ret_sent counts pages. The process may run.
+ */
+#define PAGES_LAZY 1
+#define PAGES_EAGER 2
+int pages_round(struct pages *p, int kinds, uint64_t *ret_sent, struct err *e);
+int pages_barrier(struct pages *p, struct err *e);
+
+/* Lazy pages written since the last call of this or pages_round, at most max; their bits stay off. For finding the working set. */
+int pages_written(struct pages *p, uint64_t max, struct run_list *ret, struct err *e);
+
+/*
+ * Inside the freeze: pages of which the destination has an older version (bit on, written since): bits are turned off and runs added (RUN_ZERO: the page
+ * is gone or zero). Eager pages that were never sent are added too.
+ */
+int pages_stale(struct pages *p, int kinds, struct run_list *ret, struct err *e);
+
+/* Turns the bits of a run on. */
+void pages_mark(struct pages *p, uint64_t address, uint64_t npages);
+bool pages_sent_bit(const struct pages *p, uint64_t address);
+bool pages_is_lazy(const struct pages *p, uint64_t address);
+/* Whether a page exists at the source; -errno on failure. */
+int pages_exists(const struct pages *p, uint64_t address);
+
+/* Puts the account into the header for COMMAND_SERVE; eager ranges are marked as sent. */
+void pages_hand_over(struct pages *p, bool push);
+
+/* Counts pages that need not travel because they are in files or zero, for the report. */
+int pages_count(struct pages *p, uint64_t *ret_total, uint64_t *ret_file, struct err *e);
+
+#endif

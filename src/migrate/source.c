@@ -1,0 +1,555 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * source.c - the source's worker: the steps of a migration up to the freeze, and after the commit
+ *
+ * Theory of operation: see ARCHITECTURE.md, "One migration". The process runs untouched until the step "agent", shortly stops there, and runs on until the
+ * step "freeze". Every step before "commit" can be undone; from "commit" on the process here never runs again. Techniques of Roush and Campbell
+ * (1996): nothing is asked or answered between the stop and the resume (source_go sends one message); the pages that the first instructions need
+ * are known from the registers (source_freeze.c); the destination has built everything before (the steps "offer" to "rounds").
+ */
+#include "migrate/source.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "image/clocks.h"
+#include "image/restart.h"
+#include "kern/fdpass.h"
+#include "kern/pagemap.h"
+#include "migrate/registry.h"
+#include "wire/frame.h"
+
+#define ROUNDS_MAX 12u
+#define ROUND_SMALL 128u              /* pages: a round this small is followed by the freeze */
+#define WORKING_SET_NS 2000000        /* how long write tracking watches before the freeze */
+#define CONTENT_CHUNK (1u << 20)
+#define OFFER_ANSWER_MS 60000
+#define RECORDS_MAX 4096u
+
+/* --- hello --- */
+
+static int step_hello(void *context, struct err *e)
+{
+	struct source *s = context;
+	struct frame f;
+	int ret;
+
+	if (getrandom(s->mig_id, sizeof(s->mig_id), 0) != (ssize_t)sizeof(s->mig_id))
+		return err_sys(e, errno, "random numbers");
+	ret = link_connect(&s->link, ROLE_CONTROL, &s->request->dest, s->mig_id, s->request->self_name, e);
+	if (ret < 0)
+		return ret;
+	ret = frame_recv_expect(s->link.fd[ROLE_CONTROL], FRAME_HELLO, &f, FRAME_HELLO_MAX, LINK_TIMEOUT_MS, e);
+	if (ret < 0)
+		return err_wrap(e, "%s", s->request->dest_name);
+	ret = hello_decode(f.payload, f.len, &s->peer, e);
+	frame_free(&f);
+	for (enum migrate_role role = ROLE_GO; role <= ROLE_BULK && ret == 0; role++)
+		ret = link_connect(&s->link, role, &s->request->dest, s->mig_id, s->request->self_name, e);
+	return ret;
+}
+
+/* --- offer --- */
+
+static int send_offer(struct source *s, struct err *e)
+{
+	Gw__Offer offer = GW__OFFER__INIT;
+	struct bytes_list threads = { 0 };
+	cleanup_free uint8_t *packed = NULL;
+	uint8_t *part[6] = { NULL };
+	size_t len[6] = { 0 };
+	int ret;
+
+	ret = process_encode(s->unit.process, &part[0], &len[0]);
+	if (ret >= 0)
+		ret = unit_encode_threads(s->unit.threads, s->unit.nthreads, &threads, e);
+	if (ret >= 0)
+		ret = fsfile_table_encode(&s->unit.files, &part[1], &len[1], e);
+	if (ret >= 0)
+		ret = vma_list_encode(&s->unit.vmas, &part[2], &len[2], e);
+	if (ret >= 0)
+		ret = vdso_encode(&s->unit.vdso, &part[3], &len[3], e);
+	if (ret >= 0)
+		ret = mm_encode(&s->unit.mm, &part[4], &len[4], e);
+	if (ret >= 0)
+		ret = fdtable_encode(&s->unit.fds, &part[5], &len[5], e);
+	if (ret >= 0) {
+		offer.unit = s->report->unit;
+		offer.from = (char *)(uintptr_t)s->request->self_name;
+		offer.pid = s->unit.pid;
+		offer.strategy = s->request->strategy;
+		offer.moves = s->moves;
+		offer.scratch_base = vma_find_free(&s->unit.vmas, NULL,
+						   scratch_size((unsigned)s->unit.nthreads + THREADS_SPARE, pages_arena_bytes(&s->unit.vmas)));
+		offer.process = (ProtobufCBinaryData){ len[0], part[0] };
+		offer.n_threads = threads.n;
+		offer.threads = threads.v;
+		offer.files = (ProtobufCBinaryData){ len[1], part[1] };
+		offer.vmas = (ProtobufCBinaryData){ len[2], part[2] };
+		offer.vdso = (ProtobufCBinaryData){ len[3], part[3] };
+		offer.mm = (ProtobufCBinaryData){ len[4], part[4] };
+		offer.fds = (ProtobufCBinaryData){ len[5], part[5] };
+		scratch_header(&s->agent.scratch); /* the base is chosen here and used by step_agent */
+		s->agent.scratch.base = offer.scratch_base;
+		packed = malloc(gw__offer__get_packed_size(&offer));
+		if (!offer.scratch_base)
+			ret = err_set(e, -ENOMEM, "process %d has no free addresses for the scratch", s->unit.pid);
+		else if (!packed)
+			ret = err_sys(e, ENOMEM, "the offer");
+		else
+			ret = frame_send(s->link.fd[ROLE_CONTROL], FRAME_OFFER, packed, gw__offer__pack(&offer, packed), e);
+	}
+	bytes_list_free(&threads);
+	for (size_t i = 0; i < ARRAY_SIZE(part); i++)
+		free(part[i]);
+	return ret;
+}
+
+static int take_refuse(struct source *s, const struct frame *f, struct err *e)
+{
+	Gw__Refuse *refuse = gw__refuse__unpack(NULL, f->len, f->payload);
+
+	if (!refuse)
+		return err_set(e, -EPROTO, "%s answered with a refusal that cannot be read", s->request->dest_name);
+	for (size_t i = 0; i < refuse->n_reasons; i++)
+		refusals_add(s->refusals, refuse->reasons[i]->code, refuse->reasons[i]->cause, refuse->reasons[i]->way_out, "%s", refuse->reasons[i]->thing);
+	gw__refuse__free_unpacked(refuse, NULL);
+	return err_set(e, -EPERM, "%s cannot take process %d", s->request->dest_name, s->unit.pid);
+}
+
+static int take_answer(struct source *s, struct err *e)
+{
+	struct frame f;
+	Gw__Accept *accept;
+	int ret = frame_recv(s->link.fd[ROLE_CONTROL], &f, FRAME_PAYLOAD_MAX, OFFER_ANSWER_MS, e);
+
+	if (ret < 0)
+		return err_wrap(e, "%s", s->request->dest_name);
+	if (f.type == FRAME_REFUSE) {
+		ret = take_refuse(s, &f, e);
+	} else if (f.type == FRAME_ERROR) {
+		ret = frame_error_decode(&f, e);
+	} else if (f.type != FRAME_ACCEPT || !(accept = gw__accept__unpack(NULL, f.len, f.payload))) {
+		ret = err_set(e, -EPROTO, "%s answered the offer with %s", s->request->dest_name, frame_type_name(f.type));
+	} else {
+		s->nanswers = s->unit.files.n;
+		ret = fsfile_answers_decode(accept->answers.data, accept->answers.len, s->nanswers, &s->answers, e);
+		gw__accept__free_unpacked(accept, NULL);
+	}
+	frame_free(&f);
+	return ret;
+}
+
+static int step_offer(void *context, struct err *e)
+{
+	struct source *s = context;
+	bool same_kernel;
+	Gw__Hello self;
+	int ret;
+
+	ret = unit_capture(s->request->pid, &s->unit, s->refusals, e);
+	if (ret < 0)
+		return ret;
+	if (s->refusals->n)
+		return err_set(e, -EPERM, "process %d cannot move", s->request->pid);
+	hello_fill(&self);
+	same_kernel = !strcmp(self.boot_id, s->peer->boot_id);
+	ret = fsfile_prepare_offer(&s->unit.files, same_kernel, e);
+	if (ret == 0)
+		ret = send_offer(s, e);
+	if (ret == 0)
+		ret = take_answer(s, e);
+	if (ret == 0)
+		vma_list_apply_answers(&s->unit.vmas, s->answers, s->nanswers);
+	return ret;
+}
+
+/* --- agent --- */
+
+static int step_agent(void *context, struct err *e)
+{
+	struct source *s = context;
+	uint64_t base = s->agent.scratch.base;
+	struct agent_fds fds = { s->link.fd[ROLE_GO], s->link.fd[ROLE_FAULT], s->link.fd[ROLE_BULK], -1, -1, -1, -1 };
+	struct err ignored = ERR_INIT;
+	char path[64];
+	int ret;
+
+	/* Without BPF timed sleeps that are interrupted start over: still right, only longer. */
+	if (restart_reader_load(&s->reader, &ignored) < 0 || restart_watch_open(s->reader, s->unit.pid, &s->watch, &ignored) < 0)
+		log_warning("event=no-bpf text=\"%s\"", ignored.message);
+	for (int i = 0; i < 2; i++)
+		s->records[i] = calloc(RECORDS_MAX, sizeof(**s->records));
+	ret = agent_inject(&s->agent, s->unit.pid, base, (unsigned)s->unit.nthreads + THREADS_SPARE, pages_arena_bytes(&s->unit.vmas), s->watch, e);
+	if (ret < 0)
+		return ret;
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", s->unit.pid);
+	s->pages = (struct pages){ .pid = s->unit.pid, .agent = &s->agent, .pagemap_fd = open(path, O_RDONLY | O_CLOEXEC) };
+	if (s->pages.pagemap_fd < 0)
+		return err_sys(e, errno, "%s", path);
+	fds.pagemap = s->pages.pagemap_fd;
+	scratch_header(&s->agent.scratch)->tgid = s->unit.pid;
+	ret = agent_equip(&s->agent, -1, &fds, e);
+	if (ret == 0)
+		ret = pages_layout(&s->pages, &s->unit.vmas, e);
+	return ret;
+}
+
+static void undo_agent(void *context)
+{
+	struct source *s = context;
+
+	if (s->agent.pid)
+		pages_untrack(&s->pages);
+	agent_remove(&s->agent, s->unit.pid);
+}
+
+/* --- content --- */
+
+static int send_content(struct source *s, uint32_t file, uint64_t offset, const void *data, size_t len, struct err *e)
+{
+	Gw__Content c = GW__CONTENT__INIT;
+	cleanup_free uint8_t *packed = NULL;
+
+	c.file = file;
+	c.offset = offset;
+	c.data = (ProtobufCBinaryData){ len, (uint8_t *)(uintptr_t)data };
+	c.last = data == NULL;
+	packed = malloc(gw__content__get_packed_size(&c));
+	if (!packed)
+		return err_sys(e, ENOMEM, "file content");
+	s->report->bytes_sent += len;
+	return frame_send(s->link.fd[ROLE_CONTROL], FRAME_CONTENT, packed, gw__content__pack(&c, packed), e);
+}
+
+/* Sends the data of [start, end) of a file, holes left out. */
+static int send_file_range(struct source *s, uint32_t file, uint64_t start, uint64_t end, uint8_t *buffer, struct err *e)
+{
+	struct fsfile *f = &s->unit.files.v[file];
+	int fd = fsfile_read_fd(f, e);
+
+	if (fd < 0)
+		return fd;
+	while (start < end) {
+		uint64_t offset, len;
+		ssize_t n;
+		int ret = fsfile_content_next(f, start, CONTENT_CHUNK, &offset, &len, e);
+
+		if (ret < 0)
+			return ret;
+		if (!len || offset >= end)
+			return 0;
+		n = pread(fd, buffer, MIN(len, end - offset), (off_t)offset);
+		if (n < 0)
+			return err_sys(e, errno, "%s", f->path);
+		if (n == 0)
+			return 0;
+		ret = send_content(s, file, offset, buffer, (size_t)n, e);
+		if (ret < 0)
+			return ret;
+		start = offset + (uint64_t)n;
+	}
+	return 0;
+}
+
+static int send_file(struct source *s, uint32_t file, uint8_t *buffer, struct err *e)
+{
+	struct range_list ranges = { 0 };
+	int ret;
+
+	if (!s->answers[file].mapped_only)
+		return send_file_range(s, file, 0, UINT64_MAX, buffer, e);
+	ret = vma_file_ranges(&s->unit.vmas, file, &ranges, e);
+	for (size_t i = 0; i < ranges.n && ret == 0; i++)
+		ret = send_file_range(s, file, ranges.v[i].start, ranges.v[i].end, buffer, e);
+	range_list_free(&ranges);
+	return ret;
+}
+
+static int step_content(void *context, struct err *e)
+{
+	struct source *s = context;
+	cleanup_free uint8_t *buffer = malloc(CONTENT_CHUNK);
+
+	if (!buffer)
+		return err_sys(e, ENOMEM, "file content");
+	for (uint32_t i = 0; i < s->nanswers; i++) {
+		int ret = fsfile_answer_lacks(&s->answers[i]) ? send_file(s, i, buffer, e) : 0;
+
+		if (ret < 0)
+			return ret;
+	}
+	return send_content(s, 0, 0, NULL, 0, e);
+}
+
+/* --- prepare: the destination builds; nothing to do here but wait --- */
+
+static int step_prepare(void *context, struct err *e)
+{
+	struct source *s = context;
+	struct frame f;
+	int ret = frame_recv_expect(s->link.fd[ROLE_CONTROL], FRAME_PREPARED, &f, FRAME_HELLO_MAX, OFFER_ANSWER_MS, e);
+
+	if (ret < 0)
+		return err_wrap(e, "%s", s->request->dest_name);
+	frame_free(&f);
+	return 0;
+}
+
+/* --- rounds --- */
+
+int source_send_round(struct source *s, bool over, struct err *e)
+{
+	struct vma_list vmas = { 0 };
+	Gw__Round round = GW__ROUND__INIT;
+	uint8_t packed_small[64];
+	cleanup_free uint8_t *packed = NULL, *vma_bytes = NULL, *file_bytes = NULL;
+	bool changed = false;
+	struct frame f;
+	size_t len = 0;
+	int ret = vma_list_reread(s->unit.pid, &s->unit.vmas, true, &s->unit.files, s->refusals, &vmas, &changed, e);
+
+	(void)packed_small;
+	if (ret == 0 && s->refusals->n)
+		ret = err_set(e, -EPERM, "process %d has begun something that cannot move", s->unit.pid);
+	if (ret == 0 && s->unit.files.n > s->nanswers)
+		ret = err_set(e, -EAGAIN, "process %d has mapped another file", s->unit.pid);
+	if (ret == 0 && changed) {
+		vma_list_apply_answers(&vmas, s->answers, s->nanswers);
+		ret = vma_list_encode(&vmas, &vma_bytes, &len, e);
+		round.vmas = (ProtobufCBinaryData){ len, vma_bytes };
+	}
+	if (ret < 0)
+		return ret;
+	round.over = over;
+	packed = malloc(gw__round__get_packed_size(&round) + 1);
+	if (!packed)
+		return err_sys(e, ENOMEM, "a round");
+	ret = frame_send(s->link.fd[ROLE_CONTROL], FRAME_ROUND, packed, gw__round__pack(&round, packed), e);
+	if (ret == 0)
+		ret = frame_recv_expect(s->link.fd[ROLE_CONTROL], FRAME_ROUND, &f, FRAME_HELLO_MAX, OFFER_ANSWER_MS, e);
+	if (ret < 0)
+		return ret;
+	frame_free(&f);
+	if (changed) {
+		vma_list_free(&s->unit.vmas);
+		s->unit.vmas = vmas;
+		ret = pages_layout(&s->pages, &s->unit.vmas, e);
+	}
+	return ret;
+}
+
+static void account(struct source *s)
+{
+	s->report->pages_sent = s->pages.sent.pages_sent;
+	s->report->pages_skipped_zero = s->pages.sent.pages_zero;
+	s->report->bytes_sent = MAX(s->report->bytes_sent, s->pages.sent.bytes_sent);
+}
+
+/* Repeats until little is left or it no longer becomes less. */
+static int precopy_rounds(struct source *s, struct err *e)
+{
+	uint64_t last = UINT64_MAX;
+
+	for (unsigned i = 0; i < ROUNDS_MAX; i++) {
+		uint64_t sent = 0;
+		int ret = source_send_round(s, false, e);
+
+		if (ret == 0)
+			ret = pages_round(&s->pages, PAGES_LAZY | PAGES_EAGER, &sent, e);
+		if (ret < 0)
+			return ret;
+		s->report->rounds++;
+		account(s);
+		if (s->request->progress && s->request->progress(s->report, s->request->progress_arg))
+			return err_set(e, -ECANCELED, "cancelled");
+		if (sent <= ROUND_SMALL || (i > 2 && sent >= last - last / 8))
+			return 0;
+		last = sent;
+	}
+	return 0;
+}
+
+/* What was written during a short while is what will be written next. */
+static int find_working_set(struct source *s, struct err *e)
+{
+	struct run_list ignored = { 0 };
+	struct timespec pause = { 0, WORKING_SET_NS };
+	int ret = pages_written(&s->pages, 0, &ignored, e);
+
+	run_list_free(&ignored);
+	if (ret < 0)
+		return ret;
+	nanosleep(&pause, NULL);
+	return pages_written(&s->pages, GO_PAGES_MAX, &s->hot, e);
+}
+
+static int step_rounds(void *context, struct err *e)
+{
+	struct source *s = context;
+	enum strategy strategy = s->request->strategy;
+	int ret = 0;
+
+	s->post_copy = strategy == STRATEGY_FREEZE_FREE || strategy == STRATEGY_HYBRID || strategy == STRATEGY_COPY_ON_REFERENCE;
+	s->push = strategy != STRATEGY_COPY_ON_REFERENCE;
+	if (strategy != STRATEGY_STOP_COPY)
+		ret = pages_track(&s->pages, e);
+	if (ret == 0 && (strategy == STRATEGY_PRE_COPY || strategy == STRATEGY_HYBRID))
+		ret = precopy_rounds(s, e);
+	else if (ret == 0 && strategy != STRATEGY_STOP_COPY)
+		ret = pages_round(&s->pages, PAGES_EAGER, NULL, e);
+	/* The barrier ends the destination's COMMAND_RECEIVE; where pages go on coming in the freeze, it comes behind them. */
+	if (ret == 0 && s->post_copy)
+		ret = pages_barrier(&s->pages, e);
+	if (ret == 0)
+		ret = source_send_round(s, true, e);
+	if (ret == 0 && s->post_copy && strategy != STRATEGY_HYBRID)
+		ret = find_working_set(s, e);
+	return ret;
+}
+
+/* --- push --- */
+
+static void add_serve_counters(struct source *s)
+{
+	const struct agent_counters *c = &scratch_header(&s->agent.scratch)->counters;
+
+	s->report->pages_sent = s->pages.sent.pages_sent + s->go_runs.pages + c->pages_sent;
+	s->report->pages_skipped_zero = s->pages.sent.pages_zero + c->pages_zero;
+	s->report->pages_faulted = c->pages_faulted;
+	s->report->bytes_sent = s->pages.sent.bytes_sent + s->go_pages_len + c->bytes_sent;
+}
+
+static int step_push(void *context, struct err *e)
+{
+	struct source *s = context;
+	struct scratch_header *h = scratch_header(&s->agent.scratch);
+
+	while (s->post_copy && !__atomic_load_n(&h->finished, __ATOMIC_ACQUIRE)) {
+		struct pollfd p[2] = { { s->agent.pidfd, POLLIN, 0 }, { s->link.fd[ROLE_CONTROL], POLLIN | POLLRDHUP, 0 } };
+
+		poll(p, 2, s->push ? 5 : 200);
+		add_serve_counters(s);
+		if (s->request->progress)
+			s->request->progress(s->report, s->request->progress_arg);
+		if (p[0].revents && !__atomic_load_n(&h->finished, __ATOMIC_ACQUIRE))
+			return err_set(e, -ESRCH, "the frozen image of process %d ended before all its pages had left", s->unit.pid);
+		if (p[1].revents && !s->push)
+			break; /* the destination's worker has nothing more to wait for */
+		if (p[1].revents)
+			usleep(1000);
+	}
+	add_serve_counters(s);
+	if (h->agent_error)
+		return err_sys(e, h->agent_error, "pushing the pages of process %d", s->unit.pid);
+	return 0;
+}
+
+/* --- release --- */
+
+static int step_release(void *context, struct err *e)
+{
+	struct source *s = context;
+	struct pollfd p = { s->agent.pidfd, POLLIN, 0 };
+	struct frame f;
+
+	task_command(&s->agent.task, COMMAND_LEAVE);
+	task_wake(&s->agent.task, NULL);
+	if (frame_recv_expect(s->link.fd[ROLE_CONTROL], FRAME_RELEASE, &f, FRAME_HELLO_MAX, LINK_TIMEOUT_MS, NULL) == 0)
+		frame_free(&f);
+	poll(&p, 1, 5000);
+	registry_remove(s->unit.pid, NULL);
+	return 0;
+}
+
+static const struct step steps[] = {
+	{ "hello", step_hello, NULL, false },
+	{ "offer", step_offer, NULL, false },
+	{ "agent", step_agent, undo_agent, false },
+	{ "content", step_content, NULL, false },
+	{ "prepare", step_prepare, NULL, false },
+	{ "rounds", step_rounds, NULL, false },
+	{ "freeze", source_freeze, source_thaw, false },
+	{ "go", source_go, NULL, false },
+	{ "commit", source_commit, NULL, true },
+	{ "push", step_push, NULL, true },
+	{ "release", step_release, NULL, true },
+};
+
+const struct step_table source_steps = { "source", steps, ARRAY_SIZE(steps) };
+
+static int watch_step(void *context, const struct step *step, struct err *e)
+{
+	struct source *s = context;
+	unsigned timeout_ms = s->request->timeout_ms;
+
+	s->report->phase = step->name;
+	if (step->committed || !strcmp(step->name, "go"))
+		return fault_point("source", step->name, s->link.fd[ROLE_CONTROL], e);
+	if (s->request->progress && s->request->progress(s->report, s->request->progress_arg))
+		return err_set(e, -ECANCELED, "cancelled before the commit; process %d goes on here", s->request->pid);
+	if (timeout_ms && clock_ns(CLOCK_MONOTONIC) - s->begin_ns > (uint64_t)timeout_ms * 1000000)
+		return err_set(e, -ETIMEDOUT, "not committed within %u ms; process %d goes on here", timeout_ms, s->request->pid);
+	return fault_point("source", step->name, s->link.fd[ROLE_CONTROL], e);
+}
+
+static void identify(struct source *s)
+{
+	struct registry_entry entry;
+
+	if (registry_lookup(s->request->pid, &entry, NULL) == 0) {
+		snprintf(s->report->unit, sizeof(s->report->unit), "%s", entry.unit);
+		s->moves = entry.moves;
+	} else {
+		snprintf(s->report->unit, sizeof(s->report->unit), "%s:%d", s->request->self_name, s->request->pid);
+	}
+}
+
+static void source_free(struct source *s)
+{
+	for (int i = 0; i < 2; i++)
+		free(s->records[i]);
+	restart_watch_close(s->watch);
+	restart_reader_free(s->reader);
+	if (s->peer)
+		hello_free(&s->peer);
+	free(s->answers);
+	run_list_free(&s->hot);
+	run_list_free(&s->go_runs);
+	run_list_free(&s->stale);
+	pages_free(&s->pages);
+	unit_free(&s->unit);
+	link_close(&s->link);
+}
+
+int migrate_source(const struct migrate_request *request, struct migrate_report *report, struct refusals *refusals, struct err *e)
+{
+	static struct source s;
+	bool committed;
+	int ret;
+
+	s = (struct source){ .request = request, .report = report, .refusals = refusals, .begin_ns = clock_ns(CLOCK_MONOTONIC), .link = LINK_INIT,
+			     .unit = UNIT_INIT, .agent = AGENT_INIT, .pages = { .pagemap_fd = -1 } };
+	report->strategy = request->strategy;
+	snprintf(report->from, sizeof(report->from), "%s", request->self_name);
+	snprintf(report->to, sizeof(report->to), "%s", request->dest_name);
+	identify(&s);
+	fault_load();
+	setpriority(PRIO_PROCESS, 0, -20);
+	ret = steps_run(&source_steps, &s, watch_step, &committed, e);
+	report->total_ms = (double)(clock_ns(CLOCK_MONOTONIC) - s.begin_ns) / 1e6;
+	if (ret == 0)
+		report->outcome = "moved";
+	else if (report->outcome == NULL)
+		report->outcome = committed ? "failed" : refusals->n ? "refused" : ret == -ECANCELED ? "cancelled" : "failed";
+	source_free(&s);
+	return ret;
+}

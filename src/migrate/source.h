@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* source.h - one migration as the source's worker sees it; shared by the source_*.c files */
+#ifndef GODWIT_MIGRATE_SOURCE_H
+#define GODWIT_MIGRATE_SOURCE_H
+
+#include "image/process.h"
+#include "image/thread.h"
+#include "kern/restart_block.h"
+#include "migrate/agent.h"
+#include "migrate/link.h"
+#include "migrate/migrate.h"
+#include "migrate/pages.h"
+#include "migrate/steps.h"
+#include "migrate/unit.h"
+
+#define THREADS_SPARE 64u   /* slots for threads that are made between the offer and the freeze */
+#define GO_PAGES_MAX 96u    /* lazy pages that travel with the registers */
+
+/* A thread that has been stopped and parked. */
+struct parked {
+	pid_t tid;
+	struct task task;
+	struct batch *batch;
+	struct thread_query query;
+	Gw__Thread *msg;
+	bool traced;  /* still a tracee */
+	bool stopped; /* has been seen in its stop */
+	bool parked;  /* runs the stub */
+};
+
+struct source {
+	const struct migrate_request *request;
+	struct migrate_report *report;
+	struct refusals *refusals;
+	uint8_t mig_id[HELLO_MIG_ID_BYTES];
+	uint64_t begin_ns;
+	struct link link;
+	Gw__Hello *peer;          /* the destination's HELLO */
+	struct unit unit;
+	struct fsfile_answer *answers;
+	uint32_t nanswers;
+	struct agent agent;
+	struct pages pages;
+	struct restart_reader *reader;
+	struct restart_watch *watch;
+	struct restart_record *records[2]; /* before and after the stop */
+	size_t nrecords[2];
+	unsigned moves;
+	bool post_copy, push;
+	/* the freeze */
+	struct parked *parked;
+	size_t nparked;
+	struct process_query process_query;
+	struct remote_call *brk;
+	Gw__Process *process;     /* as captured in the freeze */
+	struct vma_list frozen_vmas;
+	bool layout_changed;
+	bool locks_released;
+	uint64_t stopped_ns;      /* CLOCK_REALTIME */
+	struct run_list hot, go_runs, stale;
+	uint8_t *go_pages;
+	size_t go_pages_len;
+};
+
+/* source_freeze.c */
+int source_freeze(void *context, struct err *e);
+void source_thaw(void *context);
+
+/* source_go.c */
+int source_go(void *context, struct err *e);
+int source_commit(void *context, struct err *e);
+
+/* Sends a Round and waits for its answer. */
+int source_send_round(struct source *s, bool over, struct err *e);
+
+#endif
