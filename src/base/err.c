@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* err.c - errors that keep their cause; see err.h */
+#define ERR_IMPLEMENTATION
 #include "base/err.h"
 
 #include <stdarg.h>

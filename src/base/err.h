@@ -33,4 +33,11 @@ int err_sys(struct err *e, int code, const char *format, ...) __attribute__((for
 /* Puts context before the message that is there ("context: message"); returns the code it holds. */
 int err_wrap(struct err *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* The static analyser looks at one file at a time: it must be told that what these return is negative. */
+#if defined(__clang_analyzer__) && !defined(ERR_IMPLEMENTATION)
+#define err_set(e, code, ...) (err_set(e, code, __VA_ARGS__), -1)
+#define err_sys(e, code, ...) (err_sys(e, code, __VA_ARGS__), -1)
+#define err_wrap(e, ...) (err_wrap(e, __VA_ARGS__), -1)
+#endif
+
 #endif
