@@ -517,6 +517,39 @@ static void unix_listen_check(void)
 
 VICTIM(ipc_unix_listen, 0, unix_listen_setup, NULL, unix_listen_check);
 
+/* Both ends in the unit, with messages under way in both directions. */
+static void pair_setup(void)
+{
+	static const int types[] = { SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET };
+
+	for (int i = 0; i < 3; i++) {
+		must(!socketpair(AF_UNIX, types[i] | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pipes[i]));
+		must(write(pipes[i][0], "one", 3) == 3 && write(pipes[i][0], "three", 5) == 5 && write(pipes[i][1], "back", 4) == 4);
+	}
+	must(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pipes[3]));
+	must(write(pipes[3][0], "last words", 10) == 10 && !shutdown(pipes[3][0], SHUT_WR));
+}
+
+static void pair_check(void)
+{
+	char buf[20];
+
+	for (int i = 0; i < 3; i++) {
+		memset(buf, 0, sizeof(buf));
+		expect_u64("first message", i ? 3 : 8, (uint64_t)read(pipes[i][1], buf, 20));
+		expect(!memcmp(buf, "onethree", i ? 3 : 8));
+		if (i)
+			expect(read(pipes[i][1], buf, 20) == 5 && !memcmp(buf, "three", 5));
+		expect(read(pipes[i][0], buf, 20) == 4 && !memcmp(buf, "back", 4));
+		expect(read(pipes[i][0], buf, 20) < 0 && errno == EAGAIN);
+		expect(write(pipes[i][1], "again", 5) == 5 && read(pipes[i][0], buf, 20) == 5);
+	}
+	expect(read(pipes[3][1], buf, 20) == 10 && read(pipes[3][1], buf, 20) == 0);
+	expect(write(pipes[3][1], "reply", 5) == 5 && read(pipes[3][0], buf, 20) == 5);
+}
+
+VICTIM(ipc_socketpair, 0, pair_setup, NULL, pair_check);
+
 /* A named pipe whose both ends are in the unit. */
 static void fifo_setup(void)
 {

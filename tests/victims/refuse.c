@@ -159,15 +159,18 @@ static void udp_setup(void)
 
 REFUSED(udp, udp_setup, "(?i)fd N\\b.*udp|udp.*fd N\\b");
 
+/* The other end is held by a process outside. */
 static void unix_setup(void)
 {
 	int s[2];
 
 	must(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, s));
+	detached_helper(just_wait, NULL);
+	close(s[1]);
 	hold(s[0]);
 }
 
-REFUSED(unix, unix_setup, "(?i)fd N\\b.*unix");
+REFUSED(unix, unix_setup, "(?i)fd N\\b.*(unix|socketpair)");
 
 static void packet_setup(void)
 {
@@ -392,7 +395,7 @@ static void in_flight_setup(void)
 	hold(s[1]);
 }
 
-REFUSED(in_flight, in_flight_setup, "(?i)fd N\\b.*unix");
+REFUSED(in_flight, in_flight_setup, "(?i)fd (N|[0-9]+)\\b.*(unix|socketpair)");
 
 static void lease_setup(void)
 {
