@@ -506,6 +506,8 @@ int fdtable_capture(pid_t pid, int pidfd, struct fdtable *ret, struct fsfile_tab
 	t.pidfd = pidfd;
 	t.msg = fd_alloc(sizeof(*t.msg));
 	gw__fd_table__init(t.msg);
+	t.held = fd_alloc(sizeof(*t.held));
+	t.order = fd_alloc(sizeof(*t.order));
 	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
 	t.fd_dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	snprintf(path, sizeof(path), "/proc/%d/fdinfo", (int)pid);

@@ -95,6 +95,8 @@ struct fd_restore {
 	int transfer_task;       /* the number of the other end in the skeleton; changes */
 	struct fd_arrival *arrivals; /* messages whose numbers have not been checked */
 	size_t n_arrivals;
+	char **aside;            /* paths of unix sockets whose old file has been moved aside */
+	size_t n_aside;
 };
 
 #define FD_RESTORE_INIT ((struct fd_restore){ .transfer_worker = -1, .transfer_task = -1 })
@@ -118,7 +120,9 @@ int fdtable_restore_update(const Gw__FdTable *old, const Gw__FdTable *new, const
 	struct err *e);
 /* After the batch of an update has run: whether the skeleton received the descriptors at the numbers that the plan counted with. */
 int fdtable_restore_check(struct fd_restore *r, struct err *e);
-/* Closes the worker's duplicates. */
+/* Closes the worker's duplicates, and removes what the update moved aside: after the commit. */
 void fdtable_restore_free(struct fd_restore *r);
+/* The same before the commit: puts socket files that the update replaced back into their place. */
+void fdtable_restore_undo(struct fd_restore *r);
 
 #endif

@@ -20,6 +20,7 @@
 #include "image/epoll.h"
 #include "image/file_look.h"
 #include "image/flock.h"
+#include "image/socket_listen.h"
 
 #define SCM_MAX 253u
 
@@ -46,7 +47,7 @@ struct wanted {
 
 static void use_set(struct number_use *u, int fd, bool used)
 {
-	if ((size_t)fd >= u->n) {
+	if (!u->used || (size_t)fd >= u->n) {
 		size_t n = (size_t)fd * 2 + 512;
 
 		u->used = realloc(u->used, n);
@@ -64,7 +65,7 @@ static int use_take_lowest(struct number_use *u)
 {
 	size_t fd = u->lowest;
 
-	while (fd < u->n && u->used[fd])
+	while (u->used && fd < u->n && u->used[fd])
 		fd++;
 	use_set(u, (int)fd, true);
 	u->lowest = fd + 1;
@@ -442,14 +443,31 @@ int fdtable_restore_update(const Gw__FdTable *old, const Gw__FdTable *new, const
 	return result;
 }
 
-void fdtable_restore_free(struct fd_restore *r)
+static void close_all(struct fd_restore *r)
 {
-	for (size_t i = 0; i < r->n; i++)
+	for (size_t i = 0; i < r->n; i++) {
 		close_fdp(&r->fds[i]);
-	for (size_t i = 0; i < r->n; i++)
 		close_fdp(&r->others[i]);
+	}
+	for (size_t i = 0; i < r->n_aside; i++)
+		free(r->aside[i]);
+	free(r->aside);
 	free(r->fds);
 	free(r->others);
 	free(r->arrivals);
 	*r = FD_RESTORE_INIT;
+}
+
+void fdtable_restore_free(struct fd_restore *r)
+{
+	for (size_t i = 0; i < r->n_aside; i++)
+		socket_aside_remove(r->aside[i]);
+	close_all(r);
+}
+
+void fdtable_restore_undo(struct fd_restore *r)
+{
+	for (size_t i = 0; i < r->n_aside; i++)
+		socket_aside_restore(r->aside[i]);
+	close_all(r);
 }

@@ -9,6 +9,6 @@
 int fdtable_open_from(const Gw__FdTable *t, size_t from, const struct fd_env *env, struct fd_restore *r, struct err *e);
 
 /* Sets all contents of `new` on the worker's duplicates; `old` is what they were opened with. */
-int fdtable_fill(const Gw__FdTable *old, const Gw__FdTable *new, const struct fd_env *env, const struct fd_restore *r, struct err *e);
+int fdtable_fill(const Gw__FdTable *old, const Gw__FdTable *new, const struct fd_env *env, struct fd_restore *r, struct err *e);
 
 #endif

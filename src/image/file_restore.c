@@ -223,6 +223,16 @@ int fdtable_restore_open(const Gw__FdTable *t, const struct fd_env *env, struct 
 	return fdtable_open_from(t, 0, env, ret, e);
 }
 
+static int fill_socket(const Gw__FdDesc *d, int fd, struct fd_restore *r, struct err *e)
+{
+	char *aside;
+	int result = socket_listen_fill(d, fd, &aside, e);
+
+	if (aside)
+		fd_append(&r->aside, &r->n_aside, aside);
+	return result;
+}
+
 static int fill_desc(const Gw__FdDesc *was, const Gw__FdDesc *d, const struct fd_env *env, int fd, struct err *e)
 {
 	int r = fill_flags(was, d, fd, e);
@@ -239,8 +249,6 @@ static int fill_desc(const Gw__FdDesc *was, const Gw__FdDesc *d, const struct fd
 		return timerfd_fill(d, fd, &env->clocks, e);
 	case GW__FD_KIND__FD_SIGNALFD:
 		return was && was->sigmask != d->sigmask ? signalfd_fill(d, fd, e) : 0;
-	case GW__FD_KIND__FD_SOCKET:
-		return socket_listen_fill(d, fd, e);
 	default:
 		return 0;
 	}
@@ -293,7 +301,7 @@ static int fill_pairs(const Gw__FdTable *old, const Gw__FdTable *t, const struct
 	return result;
 }
 
-int fdtable_fill(const Gw__FdTable *old, const Gw__FdTable *new, const struct fd_env *env, const struct fd_restore *r, struct err *e)
+int fdtable_fill(const Gw__FdTable *old, const Gw__FdTable *new, const struct fd_env *env, struct fd_restore *r, struct err *e)
 {
 	for (size_t i = 0; i < new->n_descs; i++) {
 		const Gw__FdDesc *d = new->descs[i];
@@ -302,6 +310,8 @@ int fdtable_fill(const Gw__FdTable *old, const Gw__FdTable *new, const struct fd
 		if (d->kind == GW__FD_KIND__FD_CLOSED)
 			continue;
 		result = fill_desc(i < old->n_descs ? old->descs[i] : NULL, d, env, r->fds[i], e);
+		if (result == 0 && d->kind == GW__FD_KIND__FD_SOCKET)
+			result = fill_socket(d, r->fds[i], r, e);
 		if (result < 0)
 			return name_failure(new, i, result, e);
 	}

@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -259,9 +260,10 @@ static bool can_carry(const struct fd_look *look, const Gw__FdSocket *s)
 /* All that is carried, of a socket whose family, type and protocol are known. */
 static int capture_state(const struct fd_look *look, Gw__FdSocket *s, struct err *e)
 {
-	struct sockaddr_storage local = { 0 };
+	struct sockaddr_storage local;
 	socklen_t len = sizeof(local);
 
+	memset(&local, 0, sizeof(local));
 	if (getsockname(look->held, (void *)&local, &len) < 0)
 		return err_sys(e, -errno, "fd %d: getsockname", look->fd);
 	/* Not bound: port 0, or a unix address of the family alone. */
@@ -483,16 +485,42 @@ int socket_listen_open(const Gw__FdDesc *d, int *ret_fd, struct err *e)
 	return 0;
 }
 
-/* The file of the source's socket may be there, on a shared file system: it is replaced, since the new socket is the server from now on. */
-static int bind_unix(const Gw__FdSocket *s, int fd, struct err *e)
+static void aside_name(const char *path, char *out, size_t size)
+{
+	snprintf(out, size, "%s.godwit-%d", path, (int)getpid());
+}
+
+void socket_aside_remove(const char *path)
+{
+	char aside[PATH_MAX];
+
+	aside_name(path, aside, sizeof(aside));
+	unlink(aside);
+}
+
+void socket_aside_restore(const char *path)
+{
+	char aside[PATH_MAX];
+
+	aside_name(path, aside, sizeof(aside));
+	rename(aside, path);
+}
+
+/* The file of the source's socket may be there, on a shared file system: the new socket takes its place, for that is the server from now on. */
+static int bind_unix(const Gw__FdSocket *s, int fd, char **ret_aside, struct err *e)
 {
 	struct sockaddr_un a = { 0 };
+	char aside[PATH_MAX];
 	struct stat st;
 	int r;
 
 	memcpy(&a, s->local.data, MIN(s->local.len, sizeof(a) - 1));
-	if (is_unix_file(s) && lstat(a.sun_path, &st) == 0 && S_ISSOCK(st.st_mode))
-		unlink(a.sun_path);
+	if (is_unix_file(s) && lstat(a.sun_path, &st) == 0 && S_ISSOCK(st.st_mode)) {
+		aside_name(a.sun_path, aside, sizeof(aside));
+		if (rename(a.sun_path, aside) < 0)
+			return err_sys(e, -errno, "unix socket %s: moving the old one aside", a.sun_path);
+		*ret_aside = fd_strdup(a.sun_path);
+	}
 	r = bind_socket(s, fd, e);
 	if (r < 0 || !is_unix_file(s))
 		return r;
@@ -501,10 +529,13 @@ static int bind_unix(const Gw__FdSocket *s, int fd, struct err *e)
 	return 0;
 }
 
-int socket_listen_fill(const Gw__FdDesc *d, int fd, struct err *e)
+int socket_listen_fill(const Gw__FdDesc *d, int fd, char **ret_aside, struct err *e)
 {
 	const Gw__FdSocket *s = d->socket;
-	int r = s->family == AF_UNIX && s->local.len ? bind_unix(s, fd, e) : 0;
+	int r;
+
+	*ret_aside = NULL;
+	r = s->family == AF_UNIX && s->local.len ? bind_unix(s, fd, ret_aside, e) : 0;
 
 	if (r < 0)
 		return r;

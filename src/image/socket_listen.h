@@ -22,7 +22,14 @@ bool socket_listen_same(const Gw__FdDesc *d, int fd);
 int socket_listen_validate(const Gw__FdDesc *d, struct err *e);
 /* Socket, options, and bind for internet addresses. -EADDRINUSE with words when the address is taken on this host. */
 int socket_listen_open(const Gw__FdDesc *d, int *ret_fd, struct err *e);
-/* Binds unix sockets, listens. */
-int socket_listen_fill(const Gw__FdDesc *d, int fd, struct err *e);
+/*
+ * Binds unix sockets, listens. A socket file that lies at the place of a unix socket (the source's own, on a shared file system) is moved
+ * aside; *ret_aside is its old path then (malloc'ed), else NULL, also when the function fails.
+ */
+int socket_listen_fill(const Gw__FdDesc *d, int fd, char **ret_aside, struct err *e);
+/* After the commit: removes the file moved aside. */
+void socket_aside_remove(const char *path);
+/* On abort: puts it back in the place of the new one. */
+void socket_aside_restore(const char *path);
 
 #endif

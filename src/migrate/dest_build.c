@@ -258,12 +258,6 @@ static int build_threads(struct dest *d, struct err *e)
 	batch_reset(main_batch(d));
 	for (size_t i = 1; i < d->nthreads && ret == 0; i++)
 		ret = skeleton_add_thread(s, d->threads[i]->tid, e);
-	for (size_t i = 0; i < s->nthreads && ret == 0; i++) {
-		ret = thread_plan_restore(s->threads[i]->batch, d->threads[i], THREAD_EARLY, e);
-		if (ret == 0)
-			ret = batch_run(s->threads[i]->batch, e);
-		batch_reset(s->threads[i]->batch);
-	}
 	return ret;
 }
 
@@ -317,6 +311,6 @@ void dest_prepare_undo(void *context)
 	struct dest *d = context;
 
 	batch_free(d->finish);
-	fdtable_restore_free(&d->restore);
+	fdtable_restore_undo(&d->restore);
 	skeleton_destroy(&d->skeleton);
 }

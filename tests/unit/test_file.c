@@ -406,11 +406,15 @@ static void test_listen(void **state)
 	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons(16379), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	struct file_move m;
 	int fd, client, accepted;
+	char aside[200];
 
 	(void)state;
 	other_network();
 	file_move_run(&m, listen_phase, other_network);
 	file_move_compare(&m);
+	snprintf(aside, sizeof(aside), "%s.godwit-%d", in_dir("sock"), getpid());
+	assert_int_equal(access(in_dir("sock"), F_OK), 0);
+	assert_int_equal(access(aside, F_OK), -1);
 	fd = file_move_get(&m, 0);
 	client = socket(AF_INET, SOCK_STREAM, 0);
 	assert_int_equal(connect(client, (void *)&in, sizeof(in)), 0);
