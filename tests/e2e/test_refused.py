@@ -11,6 +11,10 @@ from lab_driver import EXIT_REFUSED, REFUSED, VICTIMS, Victim, copies, inside, l
 KINDS = [(name, text) for name, flags, text in victim_kinds() if flags & REFUSED]
 
 
+# What the kernel shows to the process alone: known when it stands still, so that `godwit check` cannot tell.
+ONLY_WHEN_STOPPED = ("refuse_in_flight",)
+
+
 def refusals_text(result):
     return "\n".join(" ".join(str(r.get(k, "")) for k in ("thing", "cause", "way_out")) for r in result.json.get("refusals") or [])
 
@@ -28,8 +32,9 @@ def test_refused(lab2, name, text):
             assert r.get("code") and r.get("thing") and r.get("cause") and r.get("way_out"), r
         assert not copies(["n2"], v.status), "something of it is on n2"
         assert not strangers("n2"), strangers("n2")
-        check = inside("n1", "godwit", "check", str(v.pid), check=False)
-        assert check.returncode != 0 and re.search(expected, check.stdout + check.stderr, re.S), f"godwit check: {check.stdout}{check.stderr}"
+        if name not in ONLY_WHEN_STOPPED:
+            check = inside("n1", "godwit", "check", str(v.pid), check=False)
+            assert check.returncode != 0 and re.search(expected, check.stdout + check.stderr, re.S), f"godwit check: {check.stdout}{check.stderr}"
         v.ask()
         assert v.verdict() == "ok", v.verdict_line()
     finally:
