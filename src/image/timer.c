@@ -68,21 +68,29 @@ static bool clock_is_supported(int clock)
 	return clock <= CLOCK_TAI && clock != CLOCK_MONOTONIC_RAW && clock != CLOCK_REALTIME_COARSE && clock != CLOCK_MONOTONIC_COARSE;
 }
 
-static int read_listing(int fd, char *text, size_t size, struct err *e)
+/* The whole listing in a malloc'ed string. Few programs have timers: the common case is one small read. */
+static int read_listing(int fd, char **ret_text, struct err *e)
 {
-	size_t len = 0;
+	size_t len = 0, size = 512;
+	cleanup_free char *text = must_alloc(size);
 	ssize_t n;
 
-	while (len < size - 1) {
-		n = pread(fd, text + len, size - 1 - len, (off_t)len);
-		if (n < 0)
-			return err_sys(e, -errno, "timers in /proc");
-		if (n == 0)
-			break;
+	while ((n = pread(fd, text + len, size - 1 - len, (off_t)len)) > 0) {
 		len += (size_t)n;
+		if (len < size - 1)
+			continue;
+		if (size > LISTING_MAX)
+			return err_set(e, -E2BIG, "more than %d POSIX timers", TIMERS_MAX);
+		size *= 4;
+		text = realloc(text, size);
+		if (!text)
+			abort();
 	}
+	if (n < 0)
+		return err_sys(e, -errno, "timers in /proc");
 	text[len] = 0;
-	return len == size - 1 ? err_set(e, -E2BIG, "more than %d POSIX timers", TIMERS_MAX) : 0;
+	*ret_text = take_ptr(text);
+	return 0;
 }
 
 static int open_listing(pid_t pid, struct err *e)
@@ -121,9 +129,9 @@ static bool parse_timer(const char **text, Gw__PosixTimer *t)
 
 int timer_check(pid_t pid, struct refusals *r, struct err *e)
 {
-	cleanup_free char *text = must_alloc(LISTING_MAX);
+	cleanup_free char *text = NULL;
 	cleanup_close int fd = open_listing(pid, e);
-	const char *p = text;
+	const char *p;
 	Gw__PosixTimer t;
 	size_t n = 0;
 
@@ -131,10 +139,10 @@ int timer_check(pid_t pid, struct refusals *r, struct err *e)
 		return 0;
 	if (fd < 0)
 		return fd;
-	if (read_listing(fd, text, LISTING_MAX, NULL) < 0)
+	if (read_listing(fd, &text, NULL) < 0)
 		n = TIMERS_MAX + 1;
 	gw__posix_timer__init(&t);
-	while (parse_timer(&p, &t)) {
+	for (p = text; text && parse_timer(&p, &t);) {
 		n++;
 		if (!clock_is_supported(t.clock))
 			refusals_add(r, "task.timer-clock", "timers on this clock cannot move", "delete the timer", "POSIX timer %u (clock %d)",
@@ -164,8 +172,7 @@ int timer_capture_plan(struct batch *b, struct timer_query *q, pid_t pid, struct
 	if (rc < 0)
 		return rc;
 	q->listing_fd = rc;
-	q->listing = must_alloc(LISTING_MAX);
-	rc = read_listing(q->listing_fd, q->listing, LISTING_MAX, e);
+	rc = read_listing(q->listing_fd, &q->listing, e);
 	if (rc < 0)
 		return rc;
 	gw__posix_timer__init(&t);
@@ -205,9 +212,9 @@ static int compare_ids(const void *a, const void *b)
 
 static int collect_posix_timers(struct timer_query *q, Gw__Process *msg, struct err *e)
 {
-	cleanup_free char *again = must_alloc(LISTING_MAX);
+	cleanup_free char *again = NULL;
 	const char *p = q->listing;
-	int rc = read_listing(q->listing_fd, again, LISTING_MAX, e);
+	int rc = read_listing(q->listing_fd, &again, e);
 
 	if (rc < 0)
 		return rc;

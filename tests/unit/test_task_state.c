@@ -379,6 +379,7 @@ static void test_refusals(void **state)
 	struct err e = ERR_INIT;
 	Gw__Process *p = process_new(0);
 	pid_t child;
+	char *text;
 
 	(void)state;
 	child = fork();
@@ -388,7 +389,9 @@ static void test_refusals(void **state)
 	must(process_capture_outside(getpid(), p, &r, &e), &e);
 	assert_true(refused(&r, "task.self"));
 	assert_true(refused(&r, "task.children"));
-	assert_non_null(strstr(refusals_text(&r), "dead, not waited for"));
+	text = refusals_text(&r);
+	assert_non_null(strstr(text, "dead, not waited for"));
+	free(text);
 	refusals_free(&r);
 	must(process_capture_outside(child, p, &r, &e), &e);
 	assert_true(refused(&r, "task.dead"));
