@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <linux/capability.h>
+#include <linux/rseq.h>
 #include <linux/securebits.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -442,6 +443,57 @@ static void test_clocks(void **state)
 	free(b.boot_id);
 }
 
+static void test_rseq(void **state)
+{
+	static uint32_t handler_with_signature[2] = { 0x53053053, 0 };
+	static struct rseq_cs cs;
+	static struct rseq area;
+	struct user_regs_struct regs = { .rip = 0x10010 };
+	struct err e = ERR_INIT;
+	Gw__Thread *t = thread_new(getpid());
+
+	(void)state;
+	assert_int_equal(rseq_abort_fix(getpid(), t, &regs, &e), 0); /* not registered */
+	t->rseq = (uint64_t)(uintptr_t)&area;
+	t->rseq_signature = 0x53053053;
+	assert_int_equal(rseq_abort_fix(getpid(), t, &regs, &e), 0); /* in no sequence */
+	cs = (struct rseq_cs){ .start_ip = 0x10000, .post_commit_offset = 0x20, .abort_ip = (uint64_t)(uintptr_t)&handler_with_signature[1] };
+	area.rseq_cs = (uint64_t)(uintptr_t)&cs;
+	assert_int_equal(rseq_abort_fix(getpid(), t, &regs, &e), 1);
+	assert_int_equal(regs.rip, cs.abort_ip);
+	assert_int_equal(area.rseq_cs, 0);
+	area.rseq_cs = (uint64_t)(uintptr_t)&cs;
+	regs.rip = 0x10020; /* committed */
+	assert_int_equal(rseq_abort_fix(getpid(), t, &regs, &e), 0);
+	assert_int_equal(regs.rip, 0x10020);
+	assert_int_equal(area.rseq_cs, 0);
+	area.rseq_cs = (uint64_t)(uintptr_t)&cs;
+	regs.rip = 0x10000;
+	t->rseq_signature = 1;
+	assert_int_equal(rseq_abort_fix(getpid(), t, &regs, &e), -EINVAL);
+	gw__thread__free_unpacked(t, NULL);
+}
+
+static void test_validation(void **state)
+{
+	Gw__Process *p = process_new(100), *ret_p;
+	Gw__Thread *t = thread_new(100), *ret_t;
+	struct err e = ERR_INIT;
+	uint8_t *data;
+	size_t len;
+
+	(void)state;
+	process_encode(p, &data, &len);
+	assert_int_equal(process_decode(data, len, false, &ret_p, &e), -EBADMSG);
+	assert_int_equal(process_decode("\xff\xff", 2, false, &ret_p, &e), -EBADMSG);
+	free(data);
+	thread_encode(t, &data, &len);
+	assert_int_equal(thread_decode(data, len, &ret_t, &e), -EBADMSG);
+	free(data);
+	gw__process__free_unpacked(p, NULL);
+	gw__thread__free_unpacked(t, NULL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -449,6 +501,8 @@ int main(void)
 		cmocka_unit_test(test_outside),
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_clocks),
+		cmocka_unit_test(test_rseq),
+		cmocka_unit_test(test_validation),
 	};
 
 	shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
