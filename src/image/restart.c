@@ -368,6 +368,19 @@ void restart_finish(struct user_regs_struct *regs, const Gw__Restart *restart, c
 	}
 }
 
+void restart_finish_in(pid_t pid, struct user_regs_struct *regs, const Gw__Restart *restart, const struct restart_now *now)
+{
+	struct user_regs_struct finished = *regs;
+	struct restart_patch patch;
+	struct iovec local, remote;
+
+	restart_finish(&finished, restart, now, &patch);
+	local = (struct iovec){ patch.data, patch.len };
+	remote = (struct iovec){ (void *)(uintptr_t)patch.address, patch.len };
+	if (!patch.len || process_vm_writev(pid, &local, 1, &remote, 1, 0) == (ssize_t)patch.len)
+		*regs = finished;
+}
+
 bool restart_prime_call(const Gw__Thread *msg, const struct restart_now *now, struct restart_prime *ret_prime)
 {
 	const Gw__Restart *restart = msg->restart;

@@ -73,6 +73,11 @@ int restart_validate(const Gw__Restart *restart, struct err *e);
 
 /* Puts the time that is left into regs (msg's, or a copy); ret_patch goes into memory first. */
 void restart_finish(struct user_regs_struct *regs, const Gw__Restart *restart, const struct restart_now *now, struct restart_patch *ret_patch);
+/*
+ * restart_finish, with the patch written into the memory of `pid`. Where that fails the time in memory is left as it was: the call starts
+ * over.
+ */
+void restart_finish_in(pid_t pid, struct user_regs_struct *regs, const Gw__Restart *restart, const struct restart_now *now);
 /* Whether the thread's call can be primed, and how. For POLL the files must be there, for FUTEX the page of the word. */
 bool restart_prime_call(const Gw__Thread *msg, const struct restart_now *now, struct restart_prime *ret_prime);
 /*

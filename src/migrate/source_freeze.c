@@ -122,11 +122,9 @@ static int stop_all(struct source *s, struct err *e)
 /* Registers with which a parked thread goes on here without a tracer. */
 static void regs_to_go_on(const Gw__Thread *msg, const struct restart_now *now, struct user_regs_struct *ret_regs)
 {
-	struct restart_patch patch = { 0 };
-
 	memcpy(ret_regs, msg->regs.data, sizeof(*ret_regs));
 	if (msg->restart && msg->restart->kind == GW__RESTART__KIND__TIMED_CALL)
-		restart_finish(ret_regs, msg->restart, now, &patch);
+		restart_finish_in(msg->tid, ret_regs, msg->restart, now);
 	if ((int64_t)ret_regs->orig_rax >= 0 && (int64_t)ret_regs->rax == RESTART_BLOCK) {
 		ret_regs->rax = SYS_restart_syscall;
 		ret_regs->rip -= 2;

@@ -18,7 +18,6 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
-#include <sys/uio.h>
 #include <sys/wait.h>
 
 #include <cmocka.h>
@@ -203,24 +202,13 @@ static Gw__Thread *stop(pid_t pid, struct restart_watch *watch)
 	return t;
 }
 
-static void write_patch(pid_t pid, const struct restart_patch *patch)
-{
-	struct iovec local = { (void *)(uintptr_t)patch->data, patch->len }, remote = { (void *)(uintptr_t)patch->address, patch->len };
-
-	if (patch->len)
-		assert_int_equal(process_vm_writev(pid, &local, 1, &remote, 1, 0), patch->len);
-}
-
 static void go_on(pid_t pid, Gw__Thread *t, bool finish)
 {
 	struct user_regs_struct *regs = (void *)t->regs.data;
 	struct restart_now now = restart_now_read(0, 0);
-	struct restart_patch patch = { 0 };
 
-	if (finish || t->restart->kind == GW__RESTART__KIND__TIMED_CALL) {
-		restart_finish(regs, t->restart, &now, &patch);
-		write_patch(pid, &patch);
-	}
+	if (finish || t->restart->kind == GW__RESTART__KIND__TIMED_CALL)
+		restart_finish_in(pid, regs, t->restart, &now);
 	assert_int_equal(ptrace(PTRACE_SETREGS, pid, 0, regs), 0);
 	assert_int_equal(ptrace(PTRACE_DETACH, pid, 0, 0), 0);
 	gw__thread__free_unpacked(t, NULL);
