@@ -21,6 +21,7 @@ NAME = os.environ.get("GODWIT_E2E_LAB") or "e2e"
 STATE = f"/var/tmp/godwit-lab-{NAME}"
 RUN = os.path.join(BUILD, "e2e-run")
 VICTIMS = os.path.join(BUILD, "tests/victims")
+PATIENCE = int(os.environ.get("GODWIT_E2E_SECONDS") or 60)     # for a move, and for a verdict
 STRATEGIES = ["freeze-free", "pre-copy", "hybrid", "stop-copy", "copy-on-reference"]
 
 CHECK_FILE, REFUSED, TIMED, MOVE, KEEP_OUT, HIDDEN, NO_STOP = 1, 2, 4, 8, 16, 32, 64
@@ -268,7 +269,7 @@ class Moved:
         return f"exit status {self.status}: {error.get('message', '')} {refusals} {self.stderr}".strip()
 
 
-def migrate(source, pid, dest, strategy="freeze-free", timeout=60, options=()):
+def migrate(source, pid, dest, strategy="freeze-free", timeout=PATIENCE, options=()):
     try:
         return Moved(inside(source, "godwit", "migrate", "--json", "--strategy", strategy, *options, str(pid), dest, check=False, timeout=timeout))
     except subprocess.TimeoutExpired:
@@ -352,7 +353,7 @@ class Victim:
         elif self.verdict_line() is None:
             os.kill(self.process().pid, signal.SIGTERM)
 
-    def verdict(self, seconds=60):
+    def verdict(self, seconds=PATIENCE):
         try:
             wait_until("", lambda: self.verdict_line() or not copies([self.host], self.status), seconds)
         except AssertionError:
@@ -368,7 +369,7 @@ class Victim:
         return "; ".join(f"{h} {p.host_pid}/{t}: {read(f'/proc/{p.pid}/task/{t}/wchan')} {read(f'/proc/{p.pid}/task/{t}/syscall').strip()}"
                          for h, p in found for t in os.listdir(f"/proc/{p.pid}/task")[:6])
 
-    def assert_ok(self, seconds=60):
+    def assert_ok(self, seconds=PATIENCE):
         self.ask()
         assert self.verdict(seconds) == "ok", f"{self.name}: {self.verdict_line()}"
 
