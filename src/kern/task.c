@@ -99,6 +99,8 @@ int task_wake(struct task *t, struct err *e)
 	case TASK_SOCKET:
 		if (send(t->bell_fd, "", 1, MSG_NOSIGNAL) < 0)
 			return err_sys(e, errno, "agent %d is gone", t->tid);
+		/* It may still be about to wait, or waiting, as it did before it had the socket. */
+		futex_wake_word(&slot->seq);
 		return 0;
 	case TASK_FUTEX:
 		futex_wake_word(&slot->seq);
