@@ -93,6 +93,12 @@ def pid_there(pid):
     return int(pids[1] if len(pids) > 1 else pids[0])
 
 
+def innermost_pid(pid):
+    """The pid that the process sees itself; it never changes."""
+    line = next((line for line in read_text(f"/proc/{pid}/status").splitlines() if line.startswith("NSpid:")), "NSpid: 0")
+    return int(line.split()[-1])
+
+
 def wait_until(what, condition, seconds=30.0, step=0.01):
     deadline = time.monotonic() + seconds
     while True:
@@ -108,13 +114,16 @@ class Process:
     """A process of any program that is moved to and fro."""
 
     def __init__(self, program, host):
-        self.program, self.host, self.pid = program, host, None
+        self.program, self.host, self.pid, self.innermost = program, host, None, None
+
+    def candidates(self):
+        return [pid for pid in processes(self.host, self.program) if self.innermost in (None, innermost_pid(pid))]
 
     def find(self):
-        found = wait_until(f"{self.program} in {self.host}", lambda: processes(self.host, self.program))
+        found = wait_until(f"{self.program} in {self.host}", self.candidates)
         if len(found) != 1:
             raise BenchError(f"{self.program} runs {len(found)} times in {self.host}")
-        self.pid = found[0]
+        self.pid, self.innermost = found[0], innermost_pid(found[0])
         return self.pid
 
     def other(self):
@@ -257,6 +266,37 @@ def migrate(process, strategy, timeout=120):
     process.find()
     report.update(began_ns=began, ended_ns=ended)
     return report
+
+
+def migrate_lazily(gap, observe_s):
+    """copy-on-reference ends only when everything has been asked for: looks at the program for a while after it resumed, and ends it."""
+    began = time.time_ns()
+    command = subprocess.Popen([os.path.join(ROOT, "dev"), "lab", "exec", gap.host, "--", "godwit", "migrate", "--json", "--strategy",
+                                "copy-on-reference", str(pid_there(gap.pid)), gap.other()], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    source, gap.host = gap.host, gap.other()
+
+    def runs_there():
+        if command.poll() not in (None, 0):
+            raise BenchError(f"godwit migrate --strategy copy-on-reference: status {command.returncode}: {command.stdout.read().strip()[:500]}")
+        for pid in gap.candidates():
+            if not any(line.startswith("SigBlk:") and int(line.split()[1], 16) for line in read_text(f"/proc/{pid}/status").splitlines()):
+                gap.pid = pid
+                return read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()[:1] == ["R"]
+        return False
+
+    try:
+        wait_until(f"the program runs in {gap.host}", runs_there)
+        time.sleep(observe_s)
+        pauses = gap.pauses(began)
+    finally:
+        lab.end_processes([pid for host in (source, gap.host) for pid in processes(host, GAP)], 9)
+        with command:
+            try:
+                command.communicate(timeout=20)
+            except subprocess.TimeoutExpired:
+                command.kill()
+    return pauses
 
 
 def bare(verb, source, destination, amount):
