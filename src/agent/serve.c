@@ -278,7 +278,12 @@ long agent_serve(struct scratch_header *h)
 			    .pushing = (int)h->push, .window = 1 };
 	int told = 0;
 
-	s.cursor = h->nranges ? s.ranges[0].start : 0;
+	if (!h->nranges) { /* everything went before the commit */
+		stub_kill_begin(h);
+		stub_kill_finish(h);
+		return 0;
+	}
+	s.cursor = s.ranges[0].start;
 	while (!s.done) {
 		struct poll_fd wait[2] = { { h->fault_fd, POLL_IN, 0 }, { h->bulk_fd, 0, 0 } };
 		long n = serve_request(&s);

@@ -24,6 +24,7 @@
 struct watcher {
 	int fd;
 	bool cancelled;
+	bool answered; /* the client has its result; the worker goes on without it */
 	const char *phase;
 	uint64_t last_ns;
 	char input[256];
@@ -64,6 +65,14 @@ static bool on_progress(const struct migrate_report *report, void *arg)
 	cleanup_free char *text = NULL;
 	json_t *line;
 
+	if (w->answered)
+		return false;
+	if (report->outcome && !strcmp(report->outcome, "moved")) {
+		reply_result(w->fd, reply_report(report));
+		shutdown(w->fd, SHUT_RDWR);
+		w->answered = true;
+		return false;
+	}
 	if (client_cancels(w))
 		return true;
 	if (w->phase == report->phase && now - w->last_ns < PROGRESS_INTERVAL_NS)
@@ -206,7 +215,8 @@ int do_migrate(const struct daemon *d, const struct request *request, int fd)
 	}
 	r = migrate_source(&order, &report, &refusals, &e);
 	worker_set_done(d);
-	finish(fd, r, &report, &refusals, &e);
+	if (!watcher.answered)
+		finish(fd, r, &report, &refusals, &e);
 	refusals_free(&refusals);
 	return r < 0;
 }

@@ -73,7 +73,6 @@ static int regs_to_go_on(pid_t pid, pid_t tid, const struct restart_record *befo
 {
 	struct restart_context context = { .pid = pid, .before = before };
 	struct restart_now now = restart_now_read(0, 0);
-	struct restart_patch patch = { 0 };
 	Gw__Thread *msg = thread_new(tid);
 	int ret = thread_capture_stopped(tid, msg, e);
 
@@ -86,7 +85,7 @@ static int regs_to_go_on(pid_t pid, pid_t tid, const struct restart_record *befo
 		ret = restart_capture(msg, &context, e);
 		memcpy(ret_regs, msg->regs.data, sizeof(*ret_regs));
 		if (ret == 0 && msg->restart && before)
-			restart_finish(ret_regs, msg->restart, &now, &patch);
+			restart_finish_in(pid, ret_regs, msg->restart, &now);
 	}
 	gw__thread__free_unpacked(msg, NULL);
 	return ret < 0 ? ret : 0;
@@ -298,11 +297,11 @@ int agent_equip(struct agent *a, int agent_socket_fd, const struct agent_fds *fd
 	n = 0;
 	for (size_t i = 0; i < ARRAY_SIZE(list); i++)
 		*into[i] = list[i] >= 0 ? got[n++] : -1;
-	/* From the next wait on the agent listens to the socket. */
+	/* From its next wait on, which may or may not have begun, the agent listens to the socket: this call rings both. */
 	h->worker_fd = agent_socket_fd;
-	ret = (int)remote_do(a->batch, e, "getpid", SYS_getpid);
 	a->task.wake = TASK_SOCKET;
 	a->task.bell_fd = a->socket;
+	ret = (int)remote_do(a->batch, e, "getpid", SYS_getpid);
 	return ret < 0 ? ret : 0;
 }
 
@@ -389,6 +388,6 @@ void agent_remove(struct agent *a, pid_t pid)
 	}
 	if (a->scratch.base)
 		call_in_thread(pid, a->gadget, NULL, (const uint64_t[7]){ SYS_munmap, a->scratch.base, a->scratch.size }, NULL, &ignored, NULL);
-	call_in_thread(pid, a->gadget, NULL, (const uint64_t[7]){ SYS_wait4, (uint64_t)a->pid, 0, 0, 0x40000000 }, NULL, &ignored, NULL);
+	call_in_thread(pid, a->gadget, NULL, (const uint64_t[7]){ SYS_wait4, (uint64_t)a->pid, 0, 0x40000000 /* __WALL */, 0 }, NULL, &ignored, NULL);
 	agent_forget(a);
 }

@@ -30,7 +30,7 @@ static struct batch *main_batch(struct dest *d)
 static int give_files(struct dest *d, struct err *e)
 {
 	struct skeleton *s = &d->skeleton;
-	int transfer = d->restore.n ? d->restore.transfer_task : s->transfer_end;
+	int transfer = d->restore.transfer_task >= 0 ? d->restore.transfer_task : s->transfer_end;
 	int fds[FDPASS_MAX], got[FDPASS_MAX];
 	uint32_t index[FDPASS_MAX];
 	size_t n = 0;

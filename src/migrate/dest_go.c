@@ -96,6 +96,7 @@ static bool runs_inside(const struct vma_list *l, const ProtobufCBinaryData *run
 
 static int decode_go(struct dest *d, uint32_t payload_len, struct err *e)
 {
+	struct refusals refusals = { 0 };
 	uint32_t len;
 	Gw__Go *go;
 	int ret;
@@ -121,6 +122,11 @@ static int decode_go(struct dest *d, uint32_t payload_len, struct err *e)
 		ret = fdtable_validate_update(d->fds, d->final_fds, e);
 	if (ret >= 0)
 		ret = mm_decode(go->mm.data, go->mm.len, d->files.n, &d->final_mm, e);
+	if (ret >= 0)
+		process_validate_here(d->final_process, &refusals);
+	if (refusals.n)
+		ret = err_set(e, -EPERM, "%s: %s", refusals.v[0].thing, refusals.v[0].cause);
+	refusals_free(&refusals);
 	return ret < 0 ? ret : 0;
 }
 
@@ -226,22 +232,15 @@ static int match_threads(struct dest *d, struct err *e)
 		if (!find_thread(d->final_threads, d->nfinal, s->threads[i]->tid))
 			ret = skeleton_end_thread(s, s->threads[i]->tid, e);
 	for (size_t i = 0; i < d->nfinal && ret == 0; i++) {
-		struct skeleton_thread *t = skeleton_find_thread(s, d->final_threads[i]->tid);
-
-		if (t)
-			continue;
-		ret = skeleton_add_thread(s, d->final_threads[i]->tid, e);
-		t = ret == 0 ? skeleton_find_thread(s, d->final_threads[i]->tid) : NULL;
-		if (t)
-			ret = thread_plan_restore(t->batch, d->final_threads[i], THREAD_EARLY, e);
+		if (!skeleton_find_thread(s, d->final_threads[i]->tid))
+			ret = skeleton_add_thread(s, d->final_threads[i]->tid, e);
 	}
 	return ret;
 }
 
-static int plan_thread(struct dest *d, struct skeleton_thread *t, const Gw__Thread *msg, struct err *e)
+static int plan_thread(const struct dest *d, struct skeleton_thread *t, const Gw__Thread *msg, struct err *e)
 {
-	const Gw__Thread *offered = find_thread(d->threads, d->nthreads, msg->tid);
-	int ret = offered ? thread_plan_changes(t->batch, msg, offered, e) : 0;
+	int ret = thread_plan_restore(t->batch, msg, THREAD_EARLY, e);
 
 	if (ret == 0)
 		ret = thread_plan_restore(t->batch, msg, THREAD_CREDENTIALS, e);
@@ -398,6 +397,17 @@ static void register_unit(struct dest *d)
 	registry_add(&entry, NULL);
 }
 
+/* SIGSTOP cannot be queued while it is blocked, as the others are: one that was on its way is sent now. */
+static void stop_if_pending(const struct dest *d)
+{
+	bool stop = signal_has_stop(&d->final_process->pending);
+
+	for (size_t i = 0; i < d->nfinal; i++)
+		stop |= signal_has_stop(&d->final_threads[i]->pending);
+	if (stop)
+		kill(d->skeleton.pid, SIGSTOP);
+}
+
 static void tell_resumed(struct dest *d, uint64_t when)
 {
 	Gw__Resumed resumed = GW__RESUMED__INIT;
@@ -427,8 +437,7 @@ int dest_commit(void *context, struct err *e)
 	close_fdp(&d->skeleton.agent.uffd);
 	tell_resumed(d, when);
 	link_make_patient(&d->link);
-	if (signal_has_stop(&d->final_process->pending))
-		kill(d->skeleton.pid, SIGSTOP);
+	stop_if_pending(d);
 	fdtable_restore_free(&d->restore);
 	for (uint32_t i = 0; i < d->files.n; i++)
 		fsfile_answer_close(&d->answers[i]);

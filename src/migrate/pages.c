@@ -189,11 +189,6 @@ void pages_free(struct pages *p)
 	close_fdp(&p->pagemap_fd);
 }
 
-static int ignore_region(const struct pagemap_region *region, void *arg)
-{
-	return 0;
-}
-
 static const struct pagemap_query query_written_rearm = { .all_of = PAGE_CATEGORY_WRITTEN, .want = PAGE_CATEGORY_WRITTEN, .rearm = 1 };
 static const struct pagemap_query query_written = { .all_of = PAGE_CATEGORY_WRITTEN, .want = PAGE_CATEGORY_WRITTEN };
 static const struct pagemap_query query_exists = { .any_of = PAGE_CATEGORY_PRESENT | PAGE_CATEGORY_SWAPPED,
@@ -229,9 +224,7 @@ int pages_track(struct pages *p, struct err *e)
 	for (size_t i = 0; i < p->nranges; i++) {
 		int ret = uffd_register(p->agent->uffd, p->ranges[i].start, p->ranges[i].end, UFFD_TRACK, e);
 
-		if (ret == 0)
-			ret = scan_range(p, &p->ranges[i], &query_written_rearm, ignore_region, NULL, e);
-		if (ret < 0 && ret != -EPERM)
+		if (ret < 0)
 			return ret;
 	}
 	p->tracking = true;
@@ -266,15 +259,12 @@ static int sender_start(struct sender *s, struct pages *p, struct err *e)
 {
 	*s = (struct sender){ .p = p, .e = e };
 	for (int i = 0; i < 2; i++) {
-		static struct stream_frame *kept[2];
-		static uint64_t kept_address[2];
-
-		if (!kept[i])
-			kept[i] = scratch_alloc(&p->agent->scratch, FRAMES * sizeof(struct stream_frame), &kept_address[i]);
-		if (!kept[i])
+		if (!p->frames[i])
+			p->frames[i] = scratch_alloc(&p->agent->scratch, FRAMES * sizeof(struct stream_frame), &p->frames_address[i]);
+		if (!p->frames[i])
 			return err_set(e, -ENOMEM, "no room for frames in the scratch");
-		s->half[i] = kept[i];
-		s->half_address[i] = kept_address[i];
+		s->half[i] = p->frames[i];
+		s->half_address[i] = p->frames_address[i];
 	}
 	return 0;
 }

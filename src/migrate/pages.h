@@ -36,6 +36,8 @@ struct pages {
 	bool tracking;
 	struct agent_counters sent; /* what rounds have sent */
 	uint64_t skipped_file;
+	struct stream_frame *frames[2]; /* in the scratch: what is being built and what is being sent */
+	uint64_t frames_address[2];
 };
 
 int run_list_add(struct run_list *l, uint64_t address, uint64_t npages, uint32_t flags);
@@ -48,10 +50,8 @@ size_t pages_arena_bytes(const struct vma_list *l);
 int pages_layout(struct pages *p, struct vma_list *l, struct err *e);
 void pages_free(struct pages *p);
 
-/* Registers all ranges for write tracking and write-protects them, in pieces so that the process is not held up. */
+/* Registers all ranges for write tracking. Until a page is first looked at by a round or by pages_written it counts as written. */
 int pages_track(struct pages *p, struct err *e);
-/* Registers what is new since (mappings made meanwhile). */
-int pages_track_new(struct pages *p, struct err *e);
 void pages_untrack(struct pages *p);
 
 /*

@@ -144,6 +144,7 @@ static int start_child(struct skeleton *s, pid_t pid, const int fds[5], struct e
 static int wait_for_exec(struct skeleton *s, int gate, struct err *e)
 {
 	int status, ret = trace_seize(s->pid, PTRACE_O_EXITKILL | PTRACE_O_TRACEEXEC, e);
+	bool executed = false;
 
 	if (ret < 0)
 		return ret;
@@ -155,7 +156,10 @@ static int wait_for_exec(struct skeleton *s, int gate, struct err *e)
 		if (!WIFSTOPPED(status))
 			return err_set(e, -ECHILD, "the skeleton ended early (%s %d)", WIFEXITED(status) ? "status" : "signal",
 				       WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
-		if (status >> 8 == (SIGTRAP | PTRACE_EVENT_EXEC << 8))
+		if (status >> 16 == PTRACE_EVENT_EXEC)
+			executed = true;
+		/* Registers may be set only when execve has returned: at the program's own int3. */
+		else if (executed && WSTOPSIG(status) == SIGTRAP)
 			return 0;
 		ptrace(PTRACE_CONT, s->pid, 0, 0);
 	}

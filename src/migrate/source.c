@@ -33,6 +33,7 @@
 #define CONTENT_CHUNK (1u << 20)
 #define OFFER_ANSWER_MS 60000
 #define RECORDS_MAX 4096u
+#define TRIES 5
 
 /* --- hello --- */
 
@@ -68,7 +69,10 @@ static int send_offer(struct source *s, struct err *e)
 	size_t len[6] = { 0 };
 	int ret;
 
-	ret = process_encode(s->unit.process, &part[0], &len[0]);
+	/* As late as possible: the destination reads its own clocks when the offer arrives. */
+	ret = clocks_read(s->unit.pid, s->unit.process->clocks, e);
+	if (ret >= 0)
+		ret = process_encode(s->unit.process, &part[0], &len[0]);
 	if (ret >= 0)
 		ret = unit_encode_threads(s->unit.threads, s->unit.nthreads, &threads, e);
 	if (ret >= 0)
@@ -200,6 +204,8 @@ static int step_agent(void *context, struct err *e)
 	ret = agent_equip(&s->agent, -1, &fds, e);
 	if (ret == 0)
 		ret = pages_layout(&s->pages, &s->unit.vmas, e);
+	if (ret == 0)
+		ret = pages_count(&s->pages, &s->report->pages_total, &s->report->pages_skipped_file, e);
 	return ret;
 }
 
@@ -226,7 +232,7 @@ static int send_content(struct source *s, uint32_t file, uint64_t offset, const 
 	packed = malloc(gw__content__get_packed_size(&c));
 	if (!packed)
 		return err_sys(e, ENOMEM, "file content");
-	s->report->bytes_sent += len;
+	s->content_bytes += len;
 	return frame_send(s->link.fd[ROLE_CONTROL], FRAME_CONTENT, packed, gw__content__pack(&c, packed), e);
 }
 
@@ -351,7 +357,7 @@ static void account(struct source *s)
 {
 	s->report->pages_sent = s->pages.sent.pages_sent;
 	s->report->pages_skipped_zero = s->pages.sent.pages_zero;
-	s->report->bytes_sent = MAX(s->report->bytes_sent, s->pages.sent.bytes_sent);
+	s->report->bytes_sent = s->content_bytes + s->pages.sent.bytes_sent;
 }
 
 /* Repeats until little is left or it no longer becomes less. */
@@ -425,7 +431,7 @@ static void add_serve_counters(struct source *s)
 	s->report->pages_sent = s->pages.sent.pages_sent + s->go_runs.pages + c->pages_sent;
 	s->report->pages_skipped_zero = s->pages.sent.pages_zero + c->pages_zero;
 	s->report->pages_faulted = c->pages_faulted;
-	s->report->bytes_sent = s->pages.sent.bytes_sent + s->go_pages_len + c->bytes_sent;
+	s->report->bytes_sent = s->content_bytes + s->pages.sent.bytes_sent + s->go_pages_len + c->bytes_sent;
 }
 
 static int step_push(void *context, struct err *e)
@@ -433,7 +439,9 @@ static int step_push(void *context, struct err *e)
 	struct source *s = context;
 	struct scratch_header *h = scratch_header(&s->agent.scratch);
 
-	while (s->post_copy && !__atomic_load_n(&h->finished, __ATOMIC_ACQUIRE)) {
+	if (!s->push)
+		s->report->outcome = "moved"; /* what is left stays until it is asked for; the user need not wait */
+	while (!__atomic_load_n(&h->finished, __ATOMIC_ACQUIRE)) {
 		struct pollfd p[2] = { { s->agent.pidfd, POLLIN, 0 }, { s->link.fd[ROLE_CONTROL], POLLIN | POLLRDHUP, 0 } };
 
 		poll(p, 2, s->push ? 5 : 200);
@@ -442,8 +450,6 @@ static int step_push(void *context, struct err *e)
 			s->request->progress(s->report, s->request->progress_arg);
 		if (p[0].revents && !__atomic_load_n(&h->finished, __ATOMIC_ACQUIRE))
 			return err_set(e, -ESRCH, "the frozen image of process %d ended before all its pages had left", s->unit.pid);
-		if (p[1].revents && !s->push)
-			break; /* the destination's worker has nothing more to wait for */
 		if (p[1].revents)
 			usleep(1000);
 	}
@@ -461,6 +467,7 @@ static int step_release(void *context, struct err *e)
 	struct pollfd p = { s->agent.pidfd, POLLIN, 0 };
 	struct frame f;
 
+	task_wait(&s->agent.task, 1000, NULL);
 	task_command(&s->agent.task, COMMAND_LEAVE);
 	task_wake(&s->agent.task, NULL);
 	if (frame_recv_expect(s->link.fd[ROLE_CONTROL], FRAME_RELEASE, &f, FRAME_HELLO_MAX, LINK_TIMEOUT_MS, NULL) == 0)
@@ -515,6 +522,11 @@ static void identify(struct source *s)
 
 static void source_free(struct source *s)
 {
+	for (size_t i = 0; i < s->nparked; i++)
+		batch_free(s->parked[i].batch);
+	free(s->parked);
+	free(s->go_pages);
+	agent_forget(&s->agent);
 	for (int i = 0; i < 2; i++)
 		free(s->records[i]);
 	restart_watch_close(s->watch);
@@ -530,10 +542,9 @@ static void source_free(struct source *s)
 	link_close(&s->link);
 }
 
-int migrate_source(const struct migrate_request *request, struct migrate_report *report, struct refusals *refusals, struct err *e)
+static int try_once(const struct migrate_request *request, struct migrate_report *report, struct refusals *refusals, bool *ret_committed, struct err *e)
 {
 	static struct source s;
-	bool committed;
 	int ret;
 
 	s = (struct source){ .request = request, .report = report, .refusals = refusals, .begin_ns = clock_ns(CLOCK_MONOTONIC), .link = LINK_INIT,
@@ -542,14 +553,31 @@ int migrate_source(const struct migrate_request *request, struct migrate_report 
 	snprintf(report->from, sizeof(report->from), "%s", request->self_name);
 	snprintf(report->to, sizeof(report->to), "%s", request->dest_name);
 	identify(&s);
-	fault_load();
-	setpriority(PRIO_PROCESS, 0, -20);
-	ret = steps_run(&source_steps, &s, watch_step, &committed, e);
+	ret = steps_run(&source_steps, &s, watch_step, ret_committed, e);
 	report->total_ms = (double)(clock_ns(CLOCK_MONOTONIC) - s.begin_ns) / 1e6;
 	if (ret == 0)
 		report->outcome = "moved";
 	else if (report->outcome == NULL)
-		report->outcome = committed ? "failed" : refusals->n ? "refused" : ret == -ECANCELED ? "cancelled" : "failed";
+		report->outcome = *ret_committed ? "failed" : refusals->n ? "refused" : ret == -ECANCELED ? "cancelled" : "failed";
 	source_free(&s);
 	return ret;
+}
+
+int migrate_source(const struct migrate_request *request, struct migrate_report *report, struct refusals *refusals, struct err *e)
+{
+	bool committed;
+	int ret;
+
+	fault_load();
+	setpriority(PRIO_PROCESS, 0, -20);
+	xstate_layout_here(); /* slow the first time */
+	for (int tries = 1;; tries++) {
+		ret = try_once(request, report, refusals, &committed, e);
+		if (ret != -EAGAIN || committed || tries == TRIES)
+			return ret;
+		/* Something changed between the offer and the freeze that the destination had not been told of. */
+		log_info("event=again pid=%d text=\"%s\"", request->pid, e->message);
+		report->outcome = NULL;
+		*e = ERR_INIT;
+	}
 }

@@ -46,6 +46,7 @@ struct source {
 	struct restart_record *records[2]; /* before and after the stop */
 	size_t nrecords[2];
 	unsigned moves;
+	uint64_t content_bytes;   /* of files */
 	bool post_copy, push;
 	/* the freeze */
 	struct parked *parked;

@@ -430,6 +430,7 @@ void source_thaw(void *context)
 		if (batch_run(s->parked[0].batch, NULL) < 0)
 			log_error("event=locks-lost pid=%d", s->unit.pid);
 	}
+	fdtable_release(&s->unit.fds);
 	for (size_t i = 0; i < s->nparked; i++) {
 		struct parked *t = &s->parked[i];
 

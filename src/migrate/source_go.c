@@ -96,6 +96,8 @@ int source_go(void *context, struct err *e)
 		if (frame_sendv(s->link.fd[ROLE_GO], FRAME_GO, 0, iov, 3, e) < 0)
 			log_warning("event=go-failed text=\"%s\"", e ? e->message : "");
 		pages_hand_over(&s->pages, s->push);
+		if (!s->post_copy)
+			scratch_header(&s->agent.scratch)->nranges = 0;
 	}
 	free(packed);
 	bytes_list_free(&threads);
@@ -208,20 +210,12 @@ int source_commit(void *context, struct err *e)
 			       s->unit.pid);
 	}
 	__atomic_store_n(&h->state, STATE_COMMITTED, __ATOMIC_SEQ_CST);
-	if (s->post_copy) {
-		task_command(&s->agent.task, COMMAND_SERVE);
-		task_wake(&s->agent.task, NULL);
-	}
+	task_command(&s->agent.task, COMMAND_SERVE);
+	task_wake(&s->agent.task, NULL);
 	if (recv(s->link.fd[ROLE_GO], &word, sizeof(word), MSG_DONTWAIT) < 0)
 		log_debug("event=resumed-known-by-asking");
 	link_make_patient(&s->link);
 	fdtable_free(&s->unit.fds);
 	take_resumed(s);
-	if (!s->post_copy) { /* nobody serves: the copy here dies at once */
-		h->nranges = 0;
-		h->push = 1;
-		task_command(&s->agent.task, COMMAND_SERVE);
-		task_wake(&s->agent.task, NULL);
-	}
 	return 0;
 }
