@@ -120,9 +120,13 @@ class Process:
         return [pid for pid in processes(self.host, self.program) if self.innermost in (None, innermost_pid(pid))]
 
     def find(self):
-        found = wait_until(f"{self.program} in {self.host}", self.candidates)
+        found, deadline = wait_until(f"{self.program} in {self.host}", self.candidates), time.monotonic() + 3
+        while len(found) > 1 and time.monotonic() < deadline:      # one may be about to end
+            time.sleep(0.05)
+            found = self.candidates()
         if len(found) != 1:
-            raise BenchError(f"{self.program} runs {len(found)} times in {self.host}")
+            states = [f"{pid}: {read_text(f'/proc/{pid}/comm').strip()} {read_text(f'/proc/{pid}/stat').rpartition(')')[2][:3].strip()}" for pid in found]
+            raise BenchError(f"{self.program} runs {len(found)} times in {self.host} ({', '.join(states)})")
         self.pid, self.innermost = found[0], innermost_pid(found[0])
         return self.pid
 
