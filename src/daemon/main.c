@@ -17,6 +17,7 @@
 #include "daemon/daemon.h"
 #include "migrate/outcome.h"
 #include "migrate/registry.h"
+#include "migrate/steps.h"
 #include "version.h"
 #include "wire/conn.h"
 
@@ -30,7 +31,14 @@ static const char usage[] =
 	"  --config FILE  default " CONFIG_DEFAULT_PATH ", which need not exist; see godwit.conf(5)\n"
 	"  --socket PATH  where `godwit` finds this daemon; default " DAEMON_DEFAULT_SOCKET "\n"
 	"  --foreground   accepted and ignored: godwitd always stays in the foreground\n"
+	"  --list-steps   prints the steps of a migration on both sides, for fault tests\n"
 	"  --version, --help\n";
+
+static void list_steps(const struct step_table *table)
+{
+	for (size_t i = 0; i < table->n; i++)
+		printf("%s %s%s\n", table->side, table->steps[i].name, table->steps[i].committed ? " committed" : "");
+}
 
 /* /run/godwit of /run/godwit/godwitd.sock. */
 static void run_directory(const struct daemon *d, char directory[PATH_MAX])
@@ -218,7 +226,8 @@ static int read_options(int argc, char **argv, struct daemon *d, struct err *e)
 {
 	static const struct option options[] = {
 		{ "config", required_argument, NULL, 'c' }, { "socket", required_argument, NULL, 's' }, { "foreground", no_argument, NULL, 'f' },
-		{ "version", no_argument, NULL, 'V' },      { "help", no_argument, NULL, 'h' },         { 0 },
+		{ "version", no_argument, NULL, 'V' },      { "help", no_argument, NULL, 'h' },
+		{ "list-steps", no_argument, NULL, 'l' },   { 0 },
 	};
 	const char *path = NULL;
 	int o;
@@ -238,6 +247,10 @@ static int read_options(int argc, char **argv, struct daemon *d, struct err *e)
 			return 0;
 		case 'h':
 			fputs(usage, stdout);
+			return 0;
+		case 'l':
+			list_steps(&source_steps);
+			list_steps(&dest_steps);
 			return 0;
 		default:
 			fputs(usage, stderr);
