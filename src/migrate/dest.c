@@ -17,6 +17,7 @@
 #include "base/util.h"
 #include "migrate/outcome.h"
 #include "migrate/registry.h"
+#include "migrate/timeline.h"
 
 #define OFFER_MS 60000
 #define STEP_MS 120000
@@ -353,6 +354,7 @@ int migrate_dest(int control, const void *hello_payload, size_t hello_len, int h
 		frame_send_error(d.link.fd[ROLE_CONTROL], ret, e->message, NULL);
 		outcome_forget(d.mig_id, take_fd(&d.outcome_fd));
 	}
+	timeline_log();
 	link_close(&d.link);
 	return ret;
 }

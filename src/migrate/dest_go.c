@@ -23,6 +23,7 @@
 #include "migrate/dest.h"
 #include "migrate/outcome.h"
 #include "migrate/registry.h"
+#include "migrate/timeline.h"
 
 #define PRIME_TRIES 200
 
@@ -136,8 +137,10 @@ int dest_go(void *context, struct err *e)
 	struct frame f;
 	int ret = receive_go(d, &f, e);
 
+	timeline_mark("go received");
 	if (ret == 0)
 		ret = decode_go(d, f.len, e);
+	timeline_mark("go decoded");
 	if (ret == 0 && !d->post_copy) {
 		int64_t *result = &scratch_slot(&d->skeleton.agent.scratch, 0)->result;
 
@@ -270,6 +273,7 @@ static int run_lists(struct dest *d, struct err *e)
 	uint64_t now = clock_process_ns(d->clocks.monotonic_ns);
 	int ret = plan_main(d, e);
 
+	timeline_mark("main planned");
 	for (size_t i = 0; i < d->nfinal && ret == 0; i++)
 		ret = plan_thread(d, skeleton_find_thread(s, d->final_threads[i]->tid), d->final_threads[i], e);
 	if (ret == 0)
@@ -278,12 +282,14 @@ static int run_lists(struct dest *d, struct err *e)
 		ret = process_plan_restore(b, d->final_process, PROCESS_ARM, NULL, now);
 	if (ret < 0 && !e->code)
 		err_set(e, ret, "the lists of calls");
+	timeline_mark("lists planned");
 	for (size_t i = 1; i < s->nthreads && ret == 0; i++)
 		ret = batch_start(s->threads[i]->batch, e);
 	if (ret == 0)
 		ret = batch_run(b, e);
 	for (size_t i = 1; i < s->nthreads && ret == 0; i++)
 		ret = batch_finish(s->threads[i]->batch, e);
+	timeline_mark("lists done");
 	if (ret == 0)
 		ret = fdtable_restore_check(&d->restore, e);
 	return ret < 0 ? ret : process_restore_outside(s->pid, d->final_process, NULL, e);
@@ -380,9 +386,13 @@ int dest_restore(void *context, struct err *e)
 
 	if (ret == 0)
 		ret = restore_memory(d, (uint32_t)MIN(total, (uint64_t)UINT32_MAX), e);
+	timeline_mark("memory restored");
 	if (ret == 0)
 		ret = run_lists(d, e);
-	return ret < 0 ? ret : set_registers(d, e);
+	timeline_mark("lists run");
+	ret = ret < 0 ? ret : set_registers(d, e);
+	timeline_mark("registers set");
+	return ret;
 }
 
 /* --- commit --- */
@@ -428,12 +438,14 @@ int dest_commit(void *context, struct err *e)
 	if (ret == 0)
 		ret = skeleton_release(&d->skeleton, e);
 	when = clock_ns(CLOCK_REALTIME);
+	timeline_mark("released");
 	if (ret < 0 && h->state == STATE_FROZEN)
 		return ret;
 	d->committed = true;
 	if (send(d->link.fd[ROLE_GO], &word, sizeof(word), MSG_NOSIGNAL) < 0)
 		log_warning("event=resumed-untold text=\"%s\"", strerror(errno));
 	h->resumed_told = 1;
+	timeline_mark("resumed told");
 	close_fdp(&d->skeleton.agent.uffd);
 	tell_resumed(d, when);
 	link_make_patient(&d->link);

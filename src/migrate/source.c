@@ -25,6 +25,7 @@
 #include "kern/fdpass.h"
 #include "kern/pagemap.h"
 #include "migrate/registry.h"
+#include "migrate/timeline.h"
 #include "wire/frame.h"
 
 #define ROUNDS_MAX 12u
@@ -559,6 +560,7 @@ static int try_once(const struct migrate_request *request, struct migrate_report
 		report->outcome = "moved";
 	else if (report->outcome == NULL)
 		report->outcome = *ret_committed ? "failed" : refusals->n ? "refused" : ret == -ECANCELED ? "cancelled" : "failed";
+	timeline_log();
 	source_free(&s);
 	return ret;
 }

@@ -19,6 +19,7 @@
 #include "image/restart.h"
 #include "kern/trace.h"
 #include "migrate/source.h"
+#include "migrate/timeline.h"
 
 #define RECORDS_MAX 4096u
 #define HOT_THREADS 8u /* with more threads than this only stack and TLS pages of each travel with the registers */
@@ -217,11 +218,13 @@ static int stop_and_park(struct source *s, struct err *e)
 	read_records(s, 0);
 	s->stopped_ns = clock_ns(CLOCK_REALTIME);
 	ret = stop_all(s, e);
+	timeline_mark("stopped");
 	if (ret < 0)
 		return ret;
 	drop_ended(s);
 	read_records(s, 1);
 	now = restart_now_read(clocks->monotonic_offset_ns, clocks->boottime_offset_ns);
+	timeline_mark("restart records read");
 	ret = signal_peek(s->unit.pid, true, &s->process->pending, e);
 	s->process_query.pending_taken = true;
 	for (size_t i = 0; i < s->nparked && ret == 0; i++)
@@ -403,20 +406,29 @@ static int read_pages(struct source *s, struct err *e)
 int source_freeze(void *context, struct err *e)
 {
 	struct source *s = context;
-	int ret = plan(s, e);
+	int ret;
 
+	timeline_mark("freeze begins");
+	ret = plan(s, e);
+	timeline_mark("planned");
 	if (ret == 0)
 		ret = stop_and_park(s, e);
+	timeline_mark("parked");
 	if (ret == 0)
 		ret = compare(s, e);
+	timeline_mark("layout and descriptors compared");
 	if (ret == 0)
 		ret = collect(s, e);
+	timeline_mark("collected");
 	/* A page of a mapping that is new since the last round has no bit: it is sent after the resume, or with the rest. */
 	if (ret == 0 && s->layout_changed)
 		ret = pages_layout(&s->pages, &s->frozen_vmas, e);
 	if (ret == 0)
 		ret = choose_pages(s, e);
-	return ret < 0 ? ret : read_pages(s, e);
+	timeline_mark("pages chosen");
+	ret = ret < 0 ? ret : read_pages(s, e);
+	timeline_mark("pages read");
+	return ret;
 }
 
 /* Lets everything go on here. */

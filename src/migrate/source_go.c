@@ -15,6 +15,7 @@
 #include "base/util.h"
 #include "migrate/outcome.h"
 #include "migrate/source.h"
+#include "migrate/timeline.h"
 #include "wire/frame.h"
 
 #define RESUMED_SPIN_NS 3000000ull
@@ -82,6 +83,7 @@ int source_go(void *context, struct err *e)
 	uint8_t *part[4] = { NULL }, *packed = NULL;
 	int ret = encode(s, &go, &threads, part, e);
 
+	timeline_mark("encoded");
 	if (ret >= 0) {
 		packed = malloc(gw__go__get_packed_size(&go));
 		ret = packed ? release_locks(s, e) : err_sys(e, ENOMEM, "the go message");
@@ -95,6 +97,7 @@ int source_go(void *context, struct err *e)
 		/* From here on the step "commit" finds out who owns the process, whatever frame_sendv says. */
 		if (frame_sendv(s->link.fd[ROLE_GO], FRAME_GO, 0, iov, 3, e) < 0)
 			log_warning("event=go-failed text=\"%s\"", e ? e->message : "");
+		timeline_mark("go sent");
 		pages_hand_over(&s->pages, s->push);
 		if (!s->post_copy)
 			scratch_header(&s->agent.scratch)->nranges = 0;
@@ -204,6 +207,7 @@ int source_commit(void *context, struct err *e)
 	uint64_t word;
 	int who = decide(s);
 
+	timeline_mark("resumed there");
 	if (who == 0) {
 		back_out(s);
 		return err_set(e, -ECONNABORTED, "%s ended the migration before the process ran there; process %d goes on here", s->request->dest_name,
