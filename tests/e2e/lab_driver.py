@@ -306,7 +306,6 @@ class Victim:
         if word.startswith("FAIL"):
             raise AssertionError(f"{self.name} in its setup: {word}")
         self.pid = int(word)
-        self.fds = descriptors(self.process().pid)
         return self
 
     def process(self, host=None):
@@ -318,6 +317,7 @@ class Victim:
     def migrate(self, dest="n2", strategy="freeze-free", **options):
         """Moves it and checks that it is in one place only."""
         source = self.host
+        self.fds = descriptors(self.process().pid)
         result = migrate(source, self.pid, dest, strategy, **options)
         if result.status != 0:
             raise AssertionError(f"{self.name}, {strategy}: {result.why()}\n{source}: {self.lab.log_tail(source)}\n{dest}: {self.lab.log_tail(dest)}")
