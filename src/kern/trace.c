@@ -16,6 +16,7 @@
 
 #define VDSO_MAX 65536
 #define TRAMPOLINE_BYTES 64
+#define STOP_SPIN_NS 200000ull
 
 int trace_seize(pid_t tid, unsigned long options, struct err *e)
 {
@@ -31,12 +32,24 @@ int trace_interrupt(pid_t tid, struct err *e)
 	return 0;
 }
 
+/* A stop takes a few microseconds, waking this CPU again many: look for it for a while before going to sleep. */
+static pid_t wait_spinning(pid_t tid, int *status)
+{
+	uint64_t end = clock_ns(CLOCK_MONOTONIC) + STOP_SPIN_NS;
+	pid_t got;
+
+	while ((got = waitpid(tid, status, __WALL | WNOHANG)) == 0)
+		if (clock_ns(CLOCK_MONOTONIC) > end)
+			return waitpid(tid, status, __WALL);
+	return got;
+}
+
 int trace_wait_stop(pid_t tid, struct err *e)
 {
 	for (;;) {
 		int status;
 
-		if (waitpid(tid, &status, __WALL) < 0)
+		if (wait_spinning(tid, &status) < 0)
 			return err_sys(e, errno, "thread %d: waiting for its stop", tid);
 		if (!WIFSTOPPED(status))
 			return err_set(e, -ESRCH, "thread %d ended meanwhile", tid);

@@ -10,12 +10,12 @@
 #include <errno.h>
 #include <poll.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "base/log.h"
 #include "base/util.h"
 #include "migrate/outcome.h"
+#include "migrate/pace.h"
 #include "migrate/registry.h"
 #include "migrate/timeline.h"
 
@@ -348,7 +348,7 @@ int migrate_dest(int control, const void *hello_payload, size_t hello_len, int h
 		return ret;
 	memcpy(d.mig_id, d.peer->mig_id.data, sizeof(d.mig_id));
 	fault_load();
-	setpriority(PRIO_PROCESS, 0, -20);
+	pace_prepare();
 	ret = steps_run(&dest_steps, &d, watch_step, &committed, e);
 	if (ret < 0 && !committed && !d.committed) {
 		frame_send_error(d.link.fd[ROLE_CONTROL], ret, e->message, NULL);

@@ -2,9 +2,7 @@
 /* dest_build.c - building the skeleton while the process still runs at the source: layout, threads, descriptors, agent */
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 
 #include "base/log.h"
@@ -14,11 +12,10 @@
 #include "kern/trace.h"
 #include "migrate/dest.h"
 #include "migrate/outcome.h"
+#include "migrate/pace.h"
 #include "migrate/pages.h"
 
 #define THREADS_SPARE 64u
-#define AGENT_NICE 10 /* the program goes first when the agent and it want the same CPU */
-#define SLICE_NS 100000
 
 static struct batch *main_batch(struct dest *d)
 {
@@ -183,23 +180,6 @@ int dest_set_pieces(struct dest *d, struct err *e)
 
 /* --- agent --- */
 
-struct slice_attr {
-	uint32_t size, policy;
-	uint64_t flags;
-	int32_t nice;
-	uint32_t priority;
-	uint64_t runtime, deadline, period;
-};
-
-/* Short slices: the agent's work comes in small pieces, and the program must not wait for a whole one (sched_setattr(2), EEVDF). */
-static void calm(pid_t pid)
-{
-	struct slice_attr a = { .size = sizeof(a), .policy = SCHED_OTHER, .nice = AGENT_NICE, .runtime = SLICE_NS };
-
-	if (syscall(SYS_sched_setattr, pid, &a, 0) < 0)
-		setpriority(PRIO_PROCESS, (id_t)pid, AGENT_NICE);
-}
-
 static int equip_agent(struct dest *d, struct err *e)
 {
 	struct agent *a = &d->skeleton.agent;
@@ -227,7 +207,7 @@ static int equip_agent(struct dest *d, struct err *e)
 		ret = uffd_enable(a->uffd, UFFD_FEATURES_PAGER, e);
 	if (ret == 0)
 		ret = agent_equip(a, d->skeleton.agent_end, &fds, e);
-	calm(a->pid);
+	pace_calm(a->pid); /* the program goes first when the agent and it want the same CPU */
 	return ret;
 }
 

@@ -15,7 +15,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/random.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include "base/log.h"
@@ -24,6 +23,7 @@
 #include "image/restart.h"
 #include "kern/fdpass.h"
 #include "kern/pagemap.h"
+#include "migrate/pace.h"
 #include "migrate/registry.h"
 #include "migrate/timeline.h"
 #include "wire/frame.h"
@@ -418,6 +418,9 @@ static int step_rounds(void *context, struct err *e)
 		ret = pages_barrier(&s->pages, e);
 	if (ret == 0)
 		ret = source_send_round(s, true, e);
+	/* A look at what will be looked at in the freeze, so that it is in the caches then. */
+	if (ret == 0)
+		ret = source_rehearse(s, e);
 	if (ret == 0 && s->post_copy && strategy != STRATEGY_HYBRID)
 		ret = find_working_set(s, e);
 	return ret;
@@ -571,7 +574,7 @@ int migrate_source(const struct migrate_request *request, struct migrate_report 
 	int ret;
 
 	fault_load();
-	setpriority(PRIO_PROCESS, 0, -20);
+	pace_prepare();
 	xstate_layout_here(); /* slow the first time */
 	for (int tries = 1;; tries++) {
 		ret = try_once(request, report, refusals, &committed, e);

@@ -65,6 +65,7 @@ struct source {
 
 /* source_freeze.c */
 int source_freeze(void *context, struct err *e);
+int source_rehearse(struct source *s, struct err *e);
 void source_thaw(void *context);
 
 /* source_go.c */

@@ -18,6 +18,7 @@
 #include "image/clocks.h"
 #include "image/restart.h"
 #include "kern/trace.h"
+#include "migrate/pace.h"
 #include "migrate/source.h"
 #include "migrate/timeline.h"
 
@@ -289,11 +290,12 @@ static bool is_new_layout_lazy(const struct source *s, uint64_t address)
 	return v && v->content == VMA_CONTENT_ANON;
 }
 
+/* A page that does not exist reads as zeros: sending those is right, too. */
 static int want_page(struct source *s, uint64_t address, struct run_list *list)
 {
 	uint64_t page = PAGE_ALIGN_DOWN(address);
 
-	if (!is_new_layout_lazy(s, page) || !pages_is_lazy(&s->pages, page) || pages_sent_bit(&s->pages, page) || pages_exists(&s->pages, page) != 1)
+	if (!is_new_layout_lazy(s, page) || !pages_is_lazy(&s->pages, page) || pages_sent_bit(&s->pages, page))
 		return 0;
 	pages_mark(&s->pages, page, 1);
 	return run_list_add(list, page, 1, 0);
@@ -403,6 +405,20 @@ static int read_pages(struct source *s, struct err *e)
 	return 0;
 }
 
+int source_rehearse(struct source *s, struct err *e)
+{
+	struct vma_list vmas = { 0 };
+	bool changed;
+	int ret = vma_list_reread(s->unit.pid, &s->unit.vmas, false, &s->unit.files, s->refusals, &vmas, &changed, e);
+
+	vma_list_free(&vmas);
+	if (ret == 0)
+		ret = fdtable_recapture(&s->unit.fds, &s->unit.files, s->refusals, e);
+	fdtable_release(&s->unit.fds);
+	read_records(s, 0);
+	return ret;
+}
+
 int source_freeze(void *context, struct err *e)
 {
 	struct source *s = context;
@@ -411,6 +427,7 @@ int source_freeze(void *context, struct err *e)
 	timeline_mark("freeze begins");
 	ret = plan(s, e);
 	timeline_mark("planned");
+	pace_hurry();
 	if (ret == 0)
 		ret = stop_and_park(s, e);
 	timeline_mark("parked");

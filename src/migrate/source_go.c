@@ -14,11 +14,11 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "migrate/outcome.h"
+#include "migrate/pace.h"
 #include "migrate/source.h"
 #include "migrate/timeline.h"
 #include "wire/frame.h"
 
-#define RESUMED_SPIN_NS 3000000ull
 #define ASK_TIMEOUT_MS 3000
 
 static int release_locks(struct source *s, struct err *e)
@@ -112,7 +112,7 @@ int source_go(void *context, struct err *e)
 /* 1: resumed there; 0: certainly not; negative: nobody knows. */
 static int wait_resumed(struct source *s, struct err *e)
 {
-	uint64_t word, begin = clock_ns(CLOCK_MONOTONIC);
+	uint64_t word;
 	int fd = s->link.fd[ROLE_GO];
 
 	for (;;) {
@@ -126,8 +126,7 @@ static int wait_resumed(struct source *s, struct err *e)
 			return 0;
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
 			return err_sys(e, errno, "waiting for the destination");
-		if (clock_ns(CLOCK_MONOTONIC) - begin > RESUMED_SPIN_NS)
-			poll(&p, 1, -1);
+		poll(&p, 1, -1); /* not spinning: the resumed program may want this CPU */
 	}
 }
 
@@ -216,6 +215,7 @@ int source_commit(void *context, struct err *e)
 	__atomic_store_n(&h->state, STATE_COMMITTED, __ATOMIC_SEQ_CST);
 	task_command(&s->agent.task, COMMAND_SERVE);
 	task_wake(&s->agent.task, NULL);
+	pace_calm(0);
 	if (recv(s->link.fd[ROLE_GO], &word, sizeof(word), MSG_DONTWAIT) < 0)
 		log_debug("event=resumed-known-by-asking");
 	link_make_patient(&s->link);
