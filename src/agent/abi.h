@@ -174,11 +174,15 @@ struct scratch_header {
 	uint32_t chunk_pages;
 	/* COMMAND_PAGER */
 	uint64_t staging; /* STAGING_PAGES pages of private anonymous memory */
+	uint64_t pool;    /* pool_pages pages of private anonymous memory that exist already: pages of the stream are received there and moved */
+	uint64_t pool_pages;
 	uint64_t pieces;  /* initial struct pager_piece[npieces] */
 	uint64_t npieces;
 	uint64_t finish_list; /* struct remote_call[nfinish], run when all pages are here */
 	uint64_t nfinish;
 	uint32_t resumed_told; /* destination: the worker has sent GO_RESUMED */
+	uint32_t drained;       /* COMMAND_PAGER: all pages are here; the worker closes its userfaultfd ... */
+	uint32_t uffd_released; /* ... and says so; futex word */
 	int32_t agent_error; /* why SERVE or PAGER ended early; negative errno */
 	uint32_t finished;   /* futex word: 1 when SERVE or PAGER has ended */
 	struct agent_counters counters;

@@ -4,9 +4,12 @@
  *
  * Theory of operation: all missing pages belong to mappings registered with a userfaultfd. Three things happen, in one thread, so that no
  * lock is needed: page faults become requests on the fault connection; answers and the pushed stream are received
- * into a small staging area, which stays in the cache, and copied into place with UFFDIO_COPY (which, unlike UFFDIO_MOVE, takes any kind of mapping
- * and needs no fresh staging pages: 96 % of the bare link against 55 %); and what the running process does to its address space (fork, mremap,
- * munmap, madvise) is learned from the userfaultfd's events.
+ * and put into place; and what the running process does to its address space (fork, mremap, munmap, madvise) is learned from the userfaultfd's events.
+ *
+ * Pushed pages are received into the pool, memory that was made to exist before the freeze, and moved from there (UFFDIO_MOVE): nothing is copied
+ * a second time or cleared, and the memory that the process needs is known to be there before it is committed. Answers to faults, what does not fit
+ * the pool, and pages of mappings that cannot be moved into (read-only or locked ones, UFFDIO_MOVE is strict) are copied (UFFDIO_COPY)
+ * from a small staging area.
  *
  * Pages travel under their address at the source. Every address space that lacks pages (a *context*: the process, and each child
  * forked meanwhile) has a sorted-by-nothing list of *pieces* that says where a range of source addresses is now.
@@ -20,6 +23,7 @@
 
 #define UFFDIO_COPY_IOCTL 0xc028aa03ul
 #define UFFDIO_ZEROPAGE_IOCTL 0xc020aa04ul
+#define UFFDIO_MOVE_IOCTL 0xc028aa05ul
 #define EVENT_PAGEFAULT 0x12
 #define EVENT_FORK 0x13
 #define EVENT_REMAP 0x14
@@ -54,7 +58,7 @@ struct stream {
 	enum { WANT_FRAME, WANT_RUNS, WANT_PAGES } want;
 	uint64_t got, need; /* bytes of the part under way */
 	struct stream_frame *f;
-	uint64_t staging;
+	uint64_t small, staging; /* staging: where the pages of this frame go: small, or in the pool */
 };
 
 struct pager {
@@ -63,6 +67,7 @@ struct pager {
 	struct pager_context *contexts; /* [0]: the process */
 	uint32_t ncontexts;
 	struct stream bulk, fault;
+	uint64_t pool_used; /* pages */
 	int ended;
 	int process_gone;
 };
@@ -138,6 +143,11 @@ static void context_drop(struct pager *p, uint32_t i)
 	p->contexts[i] = p->contexts[--p->ncontexts];
 }
 
+static int in_pool(const struct pager *p, uint64_t from)
+{
+	return from - p->h->pool < p->h->pool_pages * AGENT_PAGE;
+}
+
 static long fill_once(struct pager *p, uint32_t context, uint64_t at, uint64_t from, uint64_t len)
 {
 	struct pager_context *c = &p->contexts[context];
@@ -149,6 +159,15 @@ static long fill_once(struct pager *p, uint32_t context, uint64_t at, uint64_t f
 
 		ret = sys(__NR_ioctl, c->uffd, (long)UFFDIO_ZEROPAGE_IOCTL, (long)&z);
 		return z.done > 0 ? z.done : ret < 0 ? ret : z.done;
+	}
+	/* Other address spaces get copies, and before this one's pages are moved away. */
+	if (context == 0 && in_pool(p, from)) {
+		ret = sys(__NR_ioctl, c->uffd, (long)UFFDIO_MOVE_IOCTL, (long)&m);
+		if (m.done > 0)
+			return m.done;
+		if (ret == E_EXIST || ret == E_AGAIN || ret == E_SRCH)
+			return ret;
+		m.done = 0;
 	}
 	ret = sys(__NR_ioctl, c->uffd, (long)UFFDIO_COPY_IOCTL, (long)&m);
 	return m.done > 0 ? m.done : ret;
@@ -351,6 +370,16 @@ static long check_frame(struct stream *s)
 	return pages == s->f->frame.npages ? 0 : E_PROTO;
 }
 
+static uint64_t take_pool(struct pager *p, uint32_t npages)
+{
+	uint64_t at = p->h->pool + p->pool_used * AGENT_PAGE;
+
+	if (npages > p->h->pool_pages - p->pool_used)
+		return p->bulk.small;
+	p->pool_used += npages;
+	return at;
+}
+
 /* A part has come whole: on to the next one. */
 static long part_done(struct pager *p, struct stream *s)
 {
@@ -374,6 +403,7 @@ static long part_done(struct pager *p, struct stream *s)
 		if (ret < 0)
 			return ret;
 		if (f->npages) {
+			s->staging = s == &p->bulk ? take_pool(p, f->npages) : s->small;
 			next_part(s, WANT_PAGES, f->npages * AGENT_PAGE);
 			return 0;
 		}
@@ -448,8 +478,8 @@ static void pager_start(struct pager *p, struct scratch_header *h)
 	p->ncontexts = 1;
 	/* The arena holds npieces pieces and room for as many again. */
 	p->contexts[0] = (struct pager_context){ h->uffd, n, n * 2 + 64, (struct pager_piece *)h->pieces };
-	p->bulk = (struct stream){ .fd = h->bulk_fd, .f = &b->in, .staging = h->staging };
-	p->fault = (struct stream){ .fd = h->fault_fd, .f = &b->fault_in, .staging = h->staging + STREAM_PAGES_MAX * AGENT_PAGE };
+	p->bulk = (struct stream){ .fd = h->bulk_fd, .f = &b->in, .small = h->staging };
+	p->fault = (struct stream){ .fd = h->fault_fd, .f = &b->fault_in, .small = h->staging + STREAM_PAGES_MAX * AGENT_PAGE };
 	next_part(&p->bulk, WANT_FRAME, sizeof(struct page_frame));
 	next_part(&p->fault, WANT_FRAME, sizeof(struct page_frame));
 }
@@ -480,6 +510,21 @@ static long pager_loop(struct pager *p)
 	return 0;
 }
 
+/*
+ * The worker holds the userfaultfd too, so that the death of this task alone would leave threads waiting for their pages rather than let
+ * them read zeros. Now that all is here it lets go.
+ */
+static void wait_for_release(struct scratch_header *h)
+{
+	store_release(&h->drained, 1);
+	while (h->worker_fd >= 0 && !load_acquire(&h->uffd_released)) {
+		struct poll_fd worker = { h->worker_fd, 0, 0 };
+
+		if (sys(__NR_poll, (long)&worker, 1, 1) > 0)
+			h->worker_fd = -1;
+	}
+}
+
 long agent_pager(struct scratch_header *h)
 {
 	struct pager p;
@@ -492,6 +537,9 @@ long agent_pager(struct scratch_header *h)
 		return ret; /* the descriptors stay open: waiting threads wait on rather than read zeros */
 	while (p.ncontexts > 1)
 		context_drop(&p, p.ncontexts - 1);
+	if (h->pool_pages)
+		sys(__NR_munmap, (long)h->pool, (long)(h->pool_pages * AGENT_PAGE));
+	wait_for_release(h);
 	/* Closing ends the registration and wakes whoever waits; only then may the list touch memory that nobody ever wrote. */
 	sys(__NR_close, h->uffd);
 	h->uffd = -1;

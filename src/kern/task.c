@@ -16,10 +16,14 @@
 
 extern const uint8_t agent_blob[], agent_blob_end[];
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
 #define CHUNKS_MAX 4096
 #define BATCH_FIRST_BLOCK 20480ul
 #define BATCH_BLOCK 65536ul
-#define SPIN_NS 2000000ull
+#define SPIN_NS 300000ull
 
 size_t scratch_size(unsigned threads, size_t arena_bytes)
 {
@@ -72,6 +76,20 @@ void *scratch_alloc(struct scratch *s, size_t len_bytes, uint64_t *ret_address)
 	if (ret_address)
 		*ret_address = s->base + at;
 	return s->map + at;
+}
+
+int scratch_warm(struct scratch *s, unsigned threads, struct batch *b, struct err *e)
+{
+	size_t len = MIN(PAGE_ALIGN_UP(s->arena_start + SCRATCH_WARM_BYTES), s->size), low = SCRATCH_SLOTS + (size_t)(threads + 1) * SLOT_SIZE;
+	int64_t ret;
+
+	madvise(s->map, MIN(low, len), MADV_POPULATE_WRITE);
+	madvise(s->map + PAGE_ALIGN_DOWN(s->arena_start), len - PAGE_ALIGN_DOWN(s->arena_start), MADV_POPULATE_WRITE);
+	ret = remote_do(b, e, "madvise", SYS_madvise, s->base, MIN(low, len), MADV_POPULATE_WRITE);
+	if (ret == 0)
+		ret = remote_do(b, e, "madvise", SYS_madvise, s->base + PAGE_ALIGN_DOWN(s->arena_start), len - PAGE_ALIGN_DOWN(s->arena_start),
+				MADV_POPULATE_WRITE);
+	return (int)ret;
 }
 
 static void futex_wake_word(uint32_t *word)

@@ -53,6 +53,14 @@ static inline uint64_t scratch_slot_address(const struct scratch *s, unsigned i)
 /* Zeroed space (of a fresh memfd: untouched pages cost nothing) that stays until scratch_free; NULL when the scratch is full. 16-byte aligned. */
 void *scratch_alloc(struct scratch *s, size_t len_bytes, uint64_t *ret_address);
 
+/*
+ * Touches the part of the scratch that a freeze uses (header, slots of `threads` threads, the beginning of the arena), here and in the task's address space, so
+ * that no page fault happens there later.
+ */
+#define SCRATCH_WARM_BYTES (512ul << 10)
+struct batch;
+int scratch_warm(struct scratch *s, unsigned threads, struct batch *b, struct err *e);
+
 enum task_wake { TASK_FUTEX, TASK_SOCKET, TASK_PTRACE };
 
 struct task {

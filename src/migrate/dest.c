@@ -198,6 +198,7 @@ static int step_content(void *context, struct err *e)
 		else if (!c->last)
 			ret = fsfile_put(&d->files.v[c->file], &d->answers[c->file], c->offset, c->data.data, c->data.len, e);
 		last = ret == 0 && c->last;
+		d->lazy_pages = last ? c->lazy_pages : 0;
 		if (c)
 			gw__content__free_unpacked(c, NULL);
 	}
@@ -289,7 +290,11 @@ static int step_pull(void *context, struct err *e)
 	struct pollfd p = { d->skeleton.agent.pidfd, POLLIN, 0 };
 
 	while (d->post_copy && !__atomic_load_n(&h->finished, __ATOMIC_ACQUIRE)) {
-		poll(&p, 1, 5);
+		poll(&p, 1, 2);
+		if (__atomic_load_n(&h->drained, __ATOMIC_ACQUIRE) && d->skeleton.agent.uffd >= 0) {
+			close_fdp(&d->skeleton.agent.uffd);
+			__atomic_store_n(&h->uffd_released, 1, __ATOMIC_RELEASE);
+		}
 		if (p.revents && !__atomic_load_n(&h->finished, __ATOMIC_ACQUIRE))
 			return err_set(e, -ESRCH, "the agent of process %d ended before all pages were there", d->skeleton.pid);
 	}
@@ -332,6 +337,7 @@ static int watch_step(void *context, const struct step *step, struct err *e)
 {
 	struct dest *d = context;
 
+	timeline_mark(step->name);
 	return fault_point("dest", step->name, d->link.fd[ROLE_CONTROL], e);
 }
 
@@ -354,6 +360,7 @@ int migrate_dest(int control, const void *hello_payload, size_t hello_len, int h
 		frame_send_error(d.link.fd[ROLE_CONTROL], ret, e->message, NULL);
 		outcome_forget(d.mig_id, take_fd(&d.outcome_fd));
 	}
+	timeline_mark("end");
 	timeline_log();
 	link_close(&d.link);
 	return ret;

@@ -16,6 +16,12 @@
 #include "migrate/pages.h"
 
 #define THREADS_SPARE 64u
+#define POOL_PAGES_MAX (1ull << 34)
+#define POOL_STEP (64ull << 20)
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
 
 static struct batch *main_batch(struct dest *d)
 {
@@ -180,6 +186,34 @@ int dest_set_pieces(struct dest *d, struct err *e)
 
 /* --- agent --- */
 
+/*
+ * Makes the memory exist that the process will need, before anything is committed to. Only where pages are pushed after the resume in bulk: in pre-copy
+ * they come in place. Not getting it is no failure yet: the pages are copied then, and the kernel finds memory when each comes.
+ */
+static int make_pool(struct dest *d, struct err *e)
+{
+	struct scratch_header *h = scratch_header(&d->skeleton.agent.scratch);
+	struct batch *b = main_batch(d);
+	uint64_t len = MIN(d->lazy_pages, POOL_PAGES_MAX) * PAGE_SIZE_BYTES;
+	int64_t at;
+
+	if (d->offer->strategy != STRATEGY_FREEZE_FREE || !len)
+		return 0;
+	at = remote_do(b, e, "mmap", SYS_mmap, 0, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, ~0ull, 0);
+	if (at < 0)
+		return 0;
+	h->pool = (uint64_t)at;
+	batch_call(b, "madvise", SYS_madvise, h->pool, len, MADV_DONTFORK);
+	batch_try(b, "madvise", SYS_madvise, h->pool, len, MADV_NOHUGEPAGE);
+	for (uint64_t done = 0; done < len; done += POOL_STEP)
+		batch_call(b, "memory for the process", SYS_madvise, h->pool + done, MIN(POOL_STEP, len - done), MADV_POPULATE_WRITE);
+	if (batch_run(b, e) < 0)
+		return e ? e->code : -ENOMEM;
+	batch_reset(b);
+	h->pool_pages = len / PAGE_SIZE_BYTES;
+	return 0;
+}
+
 static int equip_agent(struct dest *d, struct err *e)
 {
 	struct agent *a = &d->skeleton.agent;
@@ -283,6 +317,12 @@ int dest_prepare(void *context, struct err *e)
 		ret = equip_agent(d, e);
 	if (ret == 0)
 		ret = plan_finish(d, e);
+	if (ret == 0)
+		ret = scratch_warm(&d->skeleton.agent.scratch, (unsigned)d->nthreads, d->skeleton.threads[0]->batch, e);
+	if (ret == 0)
+		ret = make_pool(d, e);
+	if (ret == 0)
+		ret = process_restore_outside(d->skeleton.pid, d->process, NULL, e);
 	return ret < 0 ? ret : dest_set_pieces(d, e);
 }
 

@@ -159,6 +159,7 @@ int dest_go(void *context, struct err *e)
 	ret = receive_go(d, &f, e);
 
 	timeline_mark("go received");
+	pace_rule();
 	if (ret == 0)
 		ret = decode_go(d, f.len, e);
 	timeline_mark("go decoded");
@@ -187,23 +188,43 @@ static int drop_stale(struct dest *d, struct err *e)
 	return ret;
 }
 
+/* Puts pages into one mapping: by the userfaultfd where it watches, over what is there otherwise. */
+static int install_run(struct dest *d, const struct vma *v, uint64_t to, const uint8_t *from, uint64_t len, struct err *e)
+{
+	if (d->post_copy && v->content == VMA_CONTENT_ANON) {
+		int ret = uffd_copy(d->skeleton.agent.uffd, to, from, len, e);
+
+		if (ret != -EEXIST && ret != -EAGAIN)
+			return ret;
+		for (uint64_t at = 0; at < len; at += PAGE_SIZE_BYTES) {
+			ret = uffd_copy(d->skeleton.agent.uffd, to + at, from + at, PAGE_SIZE_BYTES, e);
+			if (ret == -EEXIST)
+				ret = trace_poke(d->skeleton.mem_fd, to + at, from + at, PAGE_SIZE_BYTES, e);
+			if (ret < 0)
+				return ret;
+		}
+		return 0;
+	}
+	return trace_poke(d->skeleton.mem_fd, to, from, len, e);
+}
+
 static int install_pages(struct dest *d, struct err *e)
 {
 	const struct page_run *r = (const struct page_run *)d->go->runs.data;
 	const uint8_t *from = d->go_pages;
 
 	for (size_t i = 0; i < d->go->runs.len / sizeof(*r); i++) {
-		for (uint32_t k = 0; k < r[i].npages; k++, from += PAGE_SIZE_BYTES) {
-			uint64_t to = r[i].address + k * PAGE_SIZE_BYTES;
-			const struct vma *v = vma_find(&d->vmas, to);
-			int ret = -EEXIST;
+		uint64_t at = r[i].address, end = at + (uint64_t)r[i].npages * PAGE_SIZE_BYTES;
 
-			if (d->post_copy && v->content == VMA_CONTENT_ANON)
-				ret = uffd_copy(d->skeleton.agent.uffd, to, from, PAGE_SIZE_BYTES, e);
-			if (ret == -EEXIST)
-				ret = trace_poke(d->skeleton.mem_fd, to, from, PAGE_SIZE_BYTES, e);
+		while (at < end) {
+			const struct vma *v = vma_find(&d->vmas, at);
+			uint64_t len = MIN(v->end, end) - at;
+			int ret = install_run(d, v, at, from, len, e);
+
 			if (ret < 0)
 				return ret;
+			at += len;
+			from += len;
 		}
 	}
 	return 0;
@@ -304,16 +325,15 @@ static int run_lists(struct dest *d, struct err *e)
 	if (ret < 0 && !e->code)
 		err_set(e, ret, "the lists of calls");
 	timeline_mark("lists planned");
-	for (size_t i = 1; i < s->nthreads && ret == 0; i++)
+	for (size_t i = 0; i < s->nthreads && ret == 0; i++)
 		ret = batch_start(s->threads[i]->batch, e);
+	/* Beside them, what the worker has to do for the process from outside. */
 	if (ret == 0)
-		ret = batch_run(b, e);
-	for (size_t i = 1; i < s->nthreads && ret == 0; i++)
+		ret = process_restore_outside(s->pid, d->final_process, d->process, e);
+	for (size_t i = 0; i < s->nthreads && ret == 0; i++)
 		ret = batch_finish(s->threads[i]->batch, e);
 	timeline_mark("lists done");
-	if (ret == 0)
-		ret = fdtable_restore_check(&d->restore, e);
-	return ret < 0 ? ret : process_restore_outside(s->pid, d->final_process, NULL, e);
+	return ret < 0 ? ret : fdtable_restore_check(&d->restore, e);
 }
 
 /* --- interrupted calls --- */
@@ -468,7 +488,6 @@ int dest_commit(void *context, struct err *e)
 	h->resumed_told = 1;
 	timeline_mark("resumed told");
 	pace_calm(0);
-	close_fdp(&d->skeleton.agent.uffd);
 	tell_resumed(d, when);
 	link_make_patient(&d->link);
 	stop_if_pending(d);

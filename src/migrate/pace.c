@@ -40,6 +40,14 @@ void pace_hurry(void)
 	setpriority(PRIO_PROCESS, 0, -20);
 }
 
+void pace_rule(void)
+{
+	struct sched_param p = { .sched_priority = 1 };
+
+	if (sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &p) < 0)
+		pace_hurry();
+}
+
 void pace_calm(pid_t tid)
 {
 	struct attr a = { .size = sizeof(a), .policy = SCHED_OTHER, .nice = CALM_NICE, .runtime = CALM_SLICE_NS };

@@ -14,6 +14,8 @@
 void pace_prepare(void);
 /* First at the CPU. */
 void pace_hurry(void);
+/* Not to be pushed aside, not even by the program when it wakes: for a few hundred microseconds without waiting for anybody in a loop. */
+void pace_rule(void);
 /* An ordinary process that gives way: nice 10 and slices of 0.1 ms (EEVDF). Also for another task, such as an agent. */
 void pace_calm(pid_t tid);
 

@@ -617,10 +617,10 @@ void pages_hand_over(struct pages *p, bool push)
 	h->push = push;
 }
 
-int pages_count(struct pages *p, uint64_t *ret_total, uint64_t *ret_file, struct err *e)
+int pages_count(struct pages *p, uint64_t *ret_total, uint64_t *ret_file, uint64_t *ret_lazy, struct err *e)
 {
 	static const struct pagemap_query file = { .all_of = PAGE_CATEGORY_FILE, .any_of = PAGE_CATEGORY_PRESENT | PAGE_CATEGORY_SWAPPED, .want = PAGE_CATEGORY_FILE };
-	uint64_t total = 0, in_file = 0;
+	uint64_t total = 0, in_file = 0, lazy = 0;
 
 	for (size_t i = 0; i < p->vmas->n; i++) {
 		const struct vma *v = &p->vmas->v[i];
@@ -628,13 +628,20 @@ int pages_count(struct pages *p, uint64_t *ret_total, uint64_t *ret_file, struct
 
 		if (v->kind == VMA_VDSO || v->kind == VMA_VVAR)
 			continue;
+		if (v->content == VMA_CONTENT_ANON) {
+			ret = pagemap_scan(p->pagemap_fd, v->start, v->end, &query_exists, count_region, &lazy, e);
+			if (ret < 0)
+				return ret;
+			continue;
+		}
 		ret = pagemap_scan(p->pagemap_fd, v->start, v->end, &query_exists, count_region, &total, e);
 		if (ret == 0 && v->content != VMA_CONTENT_SHARED)
 			ret = pagemap_scan(p->pagemap_fd, v->start, v->end, &file, count_region, &in_file, e);
 		if (ret < 0)
 			return ret;
 	}
-	*ret_total = total;
+	*ret_total = total + lazy;
+	*ret_lazy = lazy;
 	*ret_file = in_file;
 	return 0;
 }

@@ -82,7 +82,7 @@ int pages_exists(const struct pages *p, uint64_t address);
 /* Puts the account into the header for COMMAND_SERVE; eager ranges are marked as sent. */
 void pages_hand_over(struct pages *p, bool push);
 
-/* Counts pages that need not travel because they are in files or zero, for the report. */
-int pages_count(struct pages *p, uint64_t *ret_total, uint64_t *ret_file, struct err *e);
+/* Counts the pages that exist: all, those that need not travel because they are in files, and lazy ones. */
+int pages_count(struct pages *p, uint64_t *ret_total, uint64_t *ret_file, uint64_t *ret_lazy, struct err *e);
 
 #endif

@@ -204,9 +204,11 @@ static int step_agent(void *context, struct err *e)
 	scratch_header(&s->agent.scratch)->tgid = s->unit.pid;
 	ret = agent_equip(&s->agent, -1, &fds, e);
 	if (ret == 0)
+		ret = scratch_warm(&s->agent.scratch, (unsigned)s->unit.nthreads, s->agent.batch, e);
+	if (ret == 0)
 		ret = pages_layout(&s->pages, &s->unit.vmas, e);
 	if (ret == 0)
-		ret = pages_count(&s->pages, &s->report->pages_total, &s->report->pages_skipped_file, e);
+		ret = pages_count(&s->pages, &s->report->pages_total, &s->report->pages_skipped_file, &s->lazy_pages, e);
 	return ret;
 }
 
@@ -230,6 +232,7 @@ static int send_content(struct source *s, uint32_t file, uint64_t offset, const 
 	c.offset = offset;
 	c.data = (ProtobufCBinaryData){ len, (uint8_t *)(uintptr_t)data };
 	c.last = data == NULL;
+	c.lazy_pages = c.last ? s->lazy_pages : 0;
 	packed = malloc(gw__content__get_packed_size(&c));
 	if (!packed)
 		return err_sys(e, ENOMEM, "file content");
@@ -419,8 +422,10 @@ static int step_rounds(void *context, struct err *e)
 	if (ret == 0)
 		ret = source_send_round(s, true, e);
 	/* A look at what will be looked at in the freeze, so that it is in the caches then. */
+	timeline_mark("rounds over");
 	if (ret == 0)
 		ret = source_rehearse(s, e);
+	timeline_mark("rehearsed");
 	if (ret == 0 && s->post_copy && strategy != STRATEGY_HYBRID)
 		ret = find_working_set(s, e);
 	return ret;
@@ -503,6 +508,7 @@ static int watch_step(void *context, const struct step *step, struct err *e)
 	unsigned timeout_ms = s->request->timeout_ms;
 
 	s->report->phase = step->name;
+	timeline_mark(step->name);
 	if (step->committed || !strcmp(step->name, "go"))
 		return fault_point("source", step->name, s->link.fd[ROLE_CONTROL], e);
 	if (s->request->progress && s->request->progress(s->report, s->request->progress_arg))
@@ -563,6 +569,7 @@ static int try_once(const struct migrate_request *request, struct migrate_report
 		report->outcome = "moved";
 	else if (report->outcome == NULL)
 		report->outcome = *ret_committed ? "failed" : refusals->n ? "refused" : ret == -ECANCELED ? "cancelled" : "failed";
+	timeline_mark("end");
 	timeline_log();
 	source_free(&s);
 	return ret;

@@ -24,6 +24,7 @@ struct parked {
 	struct thread_query query;
 	Gw__Thread *msg;
 	bool traced;  /* still a tracee */
+	bool interrupted;
 	bool stopped; /* has been seen in its stop */
 	bool parked;  /* runs the stub */
 };
@@ -47,6 +48,7 @@ struct source {
 	size_t nrecords[2];
 	unsigned moves;
 	uint64_t content_bytes;   /* of files */
+	uint64_t lazy_pages;      /* that exist, about */
 	bool post_copy, push;
 	/* the freeze */
 	struct parked *parked;

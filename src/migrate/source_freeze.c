@@ -74,6 +74,8 @@ static int plan(struct source *s, struct err *e)
 			s->brk = mm_capture_plan(t->batch);
 		}
 		plan_thread(s, t);
+		/* Seizing does not stop it; a thread that has ended meanwhile is found out later. */
+		t->traced = trace_seize(t->tid, 0, NULL) == 0;
 	}
 	s->process = process_new(s->unit.pid);
 	return 0;
@@ -99,20 +101,20 @@ static int stop_all(struct source *s, struct err *e)
 				plan_thread(s, t);
 			if (!t)
 				return e ? e->code : -EAGAIN;
-			if (t->traced)
+			if (t->interrupted)
 				continue;
-			if (trace_seize(t->tid, 0, e) < 0 || trace_interrupt(t->tid, e) < 0) {
+			if ((!t->traced && trace_seize(t->tid, 0, e) < 0) || trace_interrupt(t->tid, e) < 0) {
 				if (kill(s->unit.pid, 0) == 0 && syscall(SYS_tgkill, s->unit.pid, t->tid, 0) < 0)
 					continue; /* it has ended */
 				return e ? e->code : -EIO;
 			}
-			t->traced = true;
+			t->traced = t->interrupted = true;
 			fresh++;
 		}
 		if (!fresh)
 			return 0;
 		for (size_t k = 0; k < s->nparked; k++)
-			if (s->parked[k].traced && !s->parked[k].stopped) {
+			if (s->parked[k].interrupted && !s->parked[k].stopped) {
 				ret = trace_wait_stop(s->parked[k].tid, e);
 				if (ret < 0)
 					return ret;
@@ -191,7 +193,7 @@ static void drop_ended(struct source *s)
 	size_t kept = 0;
 
 	for (size_t i = 0; i < s->nparked; i++) {
-		if (s->parked[i].traced) {
+		if (s->parked[i].interrupted) {
 			/* Batches point at the task inside: entries do not move, only their order of use does. */
 			if (kept != i) {
 				struct parked *from = &s->parked[i], *to = &s->parked[kept];
