@@ -146,8 +146,8 @@ def find_process(host, host_pid):
 
 
 def copies(hosts, mark):
-    """Every live process whose command line has mark, as (host, Process)."""
-    return [(host, p) for host in hosts for p in processes(host) if mark in p.cmdline and p.state not in "ZX" and "setsid" not in p.cmdline
+    """Every live process whose command line has mark, as (host, Process). An agent has the command line of the memory that it shares."""
+    return [(host, p) for host in hosts for p in processes(host) if mark in p.cmdline and p.state not in "ZX" and p.name != AGENT and "setsid" not in p.cmdline
             and "godwit" not in p.cmdline.split(" ")[0].rpartition("/")[2]]
 
 
@@ -160,6 +160,9 @@ def runs(pid):
     time.sleep(0.05)
     after = progress()
     return before != after or not all(parked for *_, parked in after)
+
+
+AGENT = "godwit-agent"
 
 
 def daemons(host):
@@ -179,7 +182,7 @@ def workers(host):
 def strangers(host, mark=""):
     """Processes that should not be there: neither the host's own daemon nor, with a mark, that program."""
     main = main_daemon(host)
-    return [p for p in processes(host) if not (main and p.pid == main.pid) and not (mark and mark in p.cmdline)]
+    return [p for p in processes(host) if not (main and p.pid == main.pid) and not (mark and mark in p.cmdline and p.name != AGENT)]
 
 
 def descriptors(pid):
