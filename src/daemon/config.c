@@ -10,6 +10,9 @@
 #include "base/util.h"
 #include "wire/conn.h"
 
+#define PEER_TIMEOUT_MIN_MS 500u
+#define PEER_TIMEOUT_MAX_MS 3600000u
+
 struct reading {
 	struct config *config;
 	struct err error; /* of the first line that is wrong */
@@ -19,7 +22,7 @@ void config_init(struct config *config)
 {
 	char host[HELLO_NAME_MAX + 1] = "";
 
-	*config = (struct config){ .listen = { .sin_family = AF_INET, .sin_port = htons(CONN_DEFAULT_PORT) } };
+	*config = (struct config){ .peer_timeout_ms = CONN_DEAD_PEER_MS, .listen = { .sin_family = AF_INET, .sin_port = htons(CONN_DEFAULT_PORT) } };
 	gethostname(host, sizeof(host) - 1);
 	host[strcspn(host, ".")] = 0;
 	snprintf(config->name, sizeof(config->name), "%s", hello_name_valid(host) ? host : "localhost");
@@ -64,7 +67,17 @@ static int read_node_key(struct config *config, const char *key, const char *val
 		config->listen.sin_port = address.sin_port;
 		return 0;
 	}
-	return err_set(e, -EINVAL, "unknown key '%.80s' in [node]; known are name, listen, port", key);
+	if (!strcmp(key, "peer_timeout_ms")) {
+		char *end;
+		unsigned long ms = strtoul(value, &end, 10);
+
+		if (value[0] < '0' || value[0] > '9' || *end || ms < PEER_TIMEOUT_MIN_MS || ms > PEER_TIMEOUT_MAX_MS)
+			return err_set(e, -EINVAL, "peer_timeout_ms '%.80s': use a number of milliseconds from %u to %u", value, PEER_TIMEOUT_MIN_MS,
+				       PEER_TIMEOUT_MAX_MS);
+		config->peer_timeout_ms = (unsigned)ms;
+		return 0;
+	}
+	return err_set(e, -EINVAL, "unknown key '%.80s' in [node]; known are name, listen, port, peer_timeout_ms", key);
 }
 
 static int add_node(struct config *config, const char *name, const char *value, struct err *e)

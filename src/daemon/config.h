@@ -24,6 +24,7 @@ struct config_node {
 struct config {
 	char name[HELLO_NAME_MAX + 1];
 	struct sockaddr_in listen;
+	unsigned peer_timeout_ms; /* a node that answers nothing for so long counts as dead */
 	struct config_node *nodes; /* in the order of the file; may include this node */
 	size_t n_nodes;
 };

@@ -105,6 +105,7 @@ static int open_sockets(struct daemon *d, struct err *e)
 	r = take_lock(d, e);
 	if (r < 0)
 		return r;
+	conn_set_dead_peer((int)d->config.peer_timeout_ms);
 	d->tcp_fd = conn_listen(&d->config.listen, 128, e);
 	if (d->tcp_fd == -EADDRINUSE)
 		err_wrap(e, "another program has the port; end it or set `port` in [node] of the configuration");

@@ -11,25 +11,30 @@
 
 #include "base/util.h"
 
-/* A peer that answers nothing is given up after idle + interval * probes seconds. */
-#define KEEPALIVE_IDLE_S 4
-#define KEEPALIVE_INTERVAL_S 2
-#define KEEPALIVE_PROBES 3
+static int dead_peer_ms = CONN_DEAD_PEER_MS;
+
+void conn_set_dead_peer(int timeout_ms)
+{
+	dead_peer_ms = timeout_ms;
+}
 
 static void set_number(int fd, int level, int option, int value)
 {
 	(void)!setsockopt(fd, level, option, &value, sizeof(value));
 }
 
+/* With TCP_USER_TIMEOUT it is that time, and not the number of probes, that ends a connection; probes only have to be frequent enough. */
 void conn_tune(int fd)
 {
+	int interval_s = MAX(dead_peer_ms / 4000, 1);
+
 	set_number(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	(void)!setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "cubic", 5);
 	set_number(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-	set_number(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S);
-	set_number(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S);
-	set_number(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
-	set_number(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, CONN_DEAD_PEER_MS);
+	set_number(fd, IPPROTO_TCP, TCP_KEEPIDLE, interval_s);
+	set_number(fd, IPPROTO_TCP, TCP_KEEPINTVL, interval_s);
+	set_number(fd, IPPROTO_TCP, TCP_KEEPCNT, 4);
+	set_number(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, dead_peer_ms);
 }
 
 void conn_address_text(const struct sockaddr_in *address, char text[CONN_ADDRESS_TEXT])

@@ -31,6 +31,8 @@ int conn_listen(const struct sockaddr_in *at, int backlog, struct err *e);
  * For accepted connections; conn_connect does it itself. Never fails: each is an improvement only.
  */
 void conn_tune(int fd);
+/* For conn_tune in this process and its children; the default is CONN_DEAD_PEER_MS. */
+void conn_set_dead_peer(int timeout_ms);
 /* "10.66.0.1:4470" into text. */
 void conn_address_text(const struct sockaddr_in *address, char text[CONN_ADDRESS_TEXT]);
 /* Reads "10.66.0.1" or "10.66.0.1:4470"; -EINVAL with the reason. */

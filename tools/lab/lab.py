@@ -14,7 +14,7 @@ directory. So `down` needs no record of what `up` did, and works after any crash
 
 Environment: GODWIT_LAB=NAME makes a lab of its own beside the default one ("gw"): namespaces NAME-n1, state in
 /var/tmp/godwit-lab-NAME, the same addresses. GODWIT_LAB_DIR sets the state directory, GODWIT_BUILD the build directory
-whose programs the hosts run.
+whose programs the hosts run. GODWIT_LAB_PEER_TIMEOUT_MS goes into the hosts' godwit.conf as peer_timeout_ms.
 """
 
 import argparse
@@ -276,8 +276,10 @@ def write_host_files(lab, name):
                + "".join(f"{address(other)} {other}\n" for other in names))
     if is_node(name):
         nodes = "".join(f"{other} = {address(other)}\n" for other in names if is_node(other))
+        patience = os.environ.get("GODWIT_LAB_PEER_TIMEOUT_MS")
+        patience = f"peer_timeout_ms = {patience}\n" if patience else ""
         write_file(os.path.join(directory, "etc/godwit.conf"),
-                   f"# written by ./dev lab\n[node]\nname = {name}\nlisten = {address(name)}\n\n[nodes]\n{nodes}")
+                   f"# written by ./dev lab\n[node]\nname = {name}\nlisten = {address(name)}\n{patience}\n[nodes]\n{nodes}")
 
 
 def shared_directories():
