@@ -10,10 +10,12 @@
 #include <errno.h>
 #include <poll.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
 #include "base/log.h"
 #include "base/util.h"
+#include "migrate/arrival.h"
 #include "migrate/outcome.h"
 #include "migrate/pace.h"
 #include "migrate/registry.h"
@@ -283,6 +285,15 @@ static int step_rounds(void *context, struct err *e)
 
 /* --- after the commit --- */
 
+/* Somebody wants to move the process on: the source sends what it has kept. The agent's requests on this socket are as short, so they do not mix. */
+static void pull_rest(struct dest *d)
+{
+	struct fault_request q = { .kind = FAULT_PULL };
+
+	if (send(d->link.fd[ROLE_FAULT], &q, sizeof(q), MSG_NOSIGNAL) == (ssize_t)sizeof(q))
+		d->push = true;
+}
+
 static int step_pull(void *context, struct err *e)
 {
 	struct dest *d = context;
@@ -290,7 +301,9 @@ static int step_pull(void *context, struct err *e)
 	struct pollfd p = { d->skeleton.agent.pidfd, POLLIN, 0 };
 
 	while (d->post_copy && !__atomic_load_n(&h->finished, __ATOMIC_ACQUIRE)) {
-		poll(&p, 1, 2);
+		poll(&p, 1, d->push ? 2 : 50);
+		if (arrival_wanted() && !d->push)
+			pull_rest(d);
 		if (__atomic_load_n(&h->drained, __ATOMIC_ACQUIRE) && d->skeleton.agent.uffd >= 0) {
 			close_fdp(&d->skeleton.agent.uffd);
 			__atomic_store_n(&h->uffd_released, 1, __ATOMIC_RELEASE);
@@ -313,6 +326,7 @@ static int step_release(void *context, struct err *e)
 	task_command(&d->skeleton.agent.task, COMMAND_LEAVE);
 	task_wake(&d->skeleton.agent.task, NULL);
 	waitpid(d->skeleton.agent.pid, NULL, __WALL);
+	arrival_end(d->skeleton.pid, take_fd(&d->arrival_fd));
 	frame_send(d->link.fd[ROLE_CONTROL], FRAME_RELEASE, NULL, 0, NULL);
 	outcome_forget(d->mig_id, take_fd(&d->outcome_fd));
 	return 0;
@@ -347,7 +361,7 @@ int migrate_dest(int control, const void *hello_payload, size_t hello_len, int h
 	bool committed;
 	int ret;
 
-	d = (struct dest){ .self_name = self_name, .handoff = handoff, .outcome_fd = -1, .link = LINK_INIT, .skeleton = SKELETON_INIT, .restore = FD_RESTORE_INIT };
+	d = (struct dest){ .self_name = self_name, .handoff = handoff, .outcome_fd = -1, .arrival_fd = -1, .link = LINK_INIT, .skeleton = SKELETON_INIT, .restore = FD_RESTORE_INIT };
 	d.link.fd[ROLE_CONTROL] = control;
 	ret = hello_decode(hello_payload, hello_len, &d.peer, e);
 	if (ret < 0)

@@ -20,7 +20,7 @@
 struct dest {
 	const char *self_name;
 	uint8_t mig_id[HELLO_MIG_ID_BYTES];
-	int handoff, outcome_fd;
+	int handoff, outcome_fd, arrival_fd;
 	struct link link;
 	Gw__Hello *peer;
 	/* the offer */

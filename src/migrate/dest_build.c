@@ -11,6 +11,7 @@
 #include "kern/pagemap.h"
 #include "kern/trace.h"
 #include "migrate/dest.h"
+#include "migrate/arrival.h"
 #include "migrate/outcome.h"
 #include "migrate/pace.h"
 #include "migrate/pages.h"
@@ -254,7 +255,8 @@ static int plan_finish(struct dest *d, struct err *e)
 	vma_plan_finish(d->finish, &d->vmas);
 	h->finish_list = batch_list(d->finish, &h->nfinish);
 	if (h->nfinish && d->post_copy) {
-		batch_free(d->finish);
+		arrival_end(d->skeleton.pid, take_fd(&d->arrival_fd));
+	batch_free(d->finish);
 		d->finish = NULL;
 	}
 	return 0;
@@ -320,6 +322,8 @@ int dest_prepare(void *context, struct err *e)
 	if (ret == 0)
 		ret = scratch_warm(&d->skeleton.agent.scratch, (unsigned)d->nthreads, d->skeleton.threads[0]->batch, e);
 	if (ret == 0)
+		d->arrival_fd = ret = arrival_begin(d->skeleton.pid, e);
+	if (ret >= 0)
 		ret = make_pool(d, e);
 	if (ret == 0)
 		ret = process_restore_outside(d->skeleton.pid, d->process, NULL, e);

@@ -22,6 +22,7 @@
 #include "kern/pagemap.h"
 #include "kern/trace.h"
 #include "migrate/dest.h"
+#include "migrate/arrival.h"
 #include "migrate/outcome.h"
 #include "migrate/pace.h"
 #include "migrate/registry.h"
@@ -474,8 +475,10 @@ int dest_commit(void *context, struct err *e)
 	struct dest *d = context;
 	struct scratch_header *h = scratch_header(&d->skeleton.agent.scratch);
 	uint64_t word = GO_RESUMED, when;
-	int ret = outcome_commit(d->outcome_fd, e);
+	int ret;
 
+	timeline_mark("committing");
+	ret = outcome_commit(d->outcome_fd, e);
 	if (ret == 0)
 		ret = skeleton_release(&d->skeleton, e);
 	when = clock_ns(CLOCK_REALTIME);

@@ -23,6 +23,7 @@
 #include "image/restart.h"
 #include "kern/fdpass.h"
 #include "kern/pagemap.h"
+#include "migrate/arrival.h"
 #include "migrate/pace.h"
 #include "migrate/registry.h"
 #include "migrate/timeline.h"
@@ -153,13 +154,22 @@ static int take_answer(struct source *s, struct err *e)
 	return ret;
 }
 
+static bool asks_to_cancel(void *context)
+{
+	struct source *s = context;
+
+	return s->request->progress && s->request->progress(s->report, s->request->progress_arg);
+}
+
 static int step_offer(void *context, struct err *e)
 {
 	struct source *s = context;
 	bool same_kernel;
 	Gw__Hello self;
-	int ret;
+	int ret = arrival_wait(s->request->pid, asks_to_cancel, s, e);
 
+	if (ret < 0)
+		return ret;
 	ret = unit_capture(s->request->pid, &s->unit, s->refusals, e);
 	if (ret < 0)
 		return ret;
