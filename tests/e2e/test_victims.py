@@ -103,7 +103,7 @@ class Batches:
         def move(case):
             v = victims[str(case)]
             v.migrate("n2", case.strategy)
-            if v.verdict_line() is None and not case.flags & MOVE:
+            if v.verdict_line() is None and not case.flags & MOVE and case.strategy != "copy-on-reference":
                 v.assert_untouched_by_godwit()
                 fds = descriptors(v.process().pid)
                 if v.verdict_line() is None and not case.name.startswith(("ipc_listen", "sleep")):
@@ -182,7 +182,8 @@ def test_there_and_back_and_on(lab2):
     v = Victim(lab2, "ws_random", 16, expect_move=False).wait_ready()
     for strategy, dest in zip(STRATEGIES, ["n2", "n1", "n3", "n2", "n1"]):
         v.migrate(dest, strategy)
-        v.assert_untouched_by_godwit()
+        if strategy != "copy-on-reference":
+            v.assert_untouched_by_godwit()
     v.assert_ok()
     lab2.assert_clean()
 
