@@ -9,7 +9,10 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "daemon/daemon.h"
+#include "migrate/migrate.h"
 #include "migrate/registry.h"
+
+#define KEEP_MAX 8
 
 #define DRAIN_READS_MAX 64
 
@@ -34,13 +37,17 @@ static void close_others(const int *keep, size_t n_keep)
 	close_range(from, UINT_MAX, 0);
 }
 
+static int migrate_keep_fd = -1;
+
 /*
  * A session of its own, so that Ctrl-C on a terminal where godwitd runs does not reach the worker. No PR_SET_PDEATHSIG: it outlives
  * the main process. SIGPIPE stays ignored: a log reader that goes away must not end a migration.
  */
 static void become_worker(const int *keep, size_t n_keep)
 {
+	int all[KEEP_MAX];
 	sigset_t none;
+	size_t i;
 	int s;
 
 	for (s = 1; s < NSIG; s++)
@@ -49,11 +56,16 @@ static void become_worker(const int *keep, size_t n_keep)
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	setsid();
-	close_others(keep, n_keep);
+	/* What the engine has loaded for all workers is behind a descriptor. */
+	for (i = 0; i < n_keep && i < KEEP_MAX - 1; i++)
+		all[i] = keep[i];
+	all[i++] = migrate_keep_fd;
+	close_others(all, i);
 }
 
 int worker_init(struct daemon *d, struct err *e)
 {
+	migrate_keep_fd = migrate_init();
 	d->done = mmap(NULL, WORKERS_MAX * sizeof(*d->done), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	return d->done == MAP_FAILED ? err_sys(e, -errno, "mmap") : 0;
 }

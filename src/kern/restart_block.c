@@ -46,6 +46,11 @@ int restart_reader_load(struct restart_reader **ret_reader, struct err *e)
 	return 0;
 }
 
+int restart_reader_fd(const struct restart_reader *reader)
+{
+	return bpf_program__fd(reader->bpf->progs.read_restart);
+}
+
 void restart_reader_free(struct restart_reader *reader)
 {
 	if (!reader)

@@ -18,6 +18,8 @@ struct restart_reader;
 struct restart_watch;
 
 int restart_reader_load(struct restart_reader **ret_reader, struct err *e);
+/* The one descriptor that a forked child must not close. */
+int restart_reader_fd(const struct restart_reader *reader);
 void restart_reader_free(struct restart_reader *reader);
 
 /* The reader may be freed before the watch. */

@@ -58,6 +58,12 @@ struct migrate_request {
 };
 
 /*
+ * Once, in the daemon before it forks workers: loads what takes long to load and survives fork (the BPF program that reads restart blocks). Failing is no
+ * error: interrupted sleeps then start over. Returns a descriptor that workers must keep, -1 when there is none.
+ */
+int migrate_init(void);
+
+/*
  * Moves request->pid. Returns 0 when the process runs on the destination and nothing is left here; -ECANCELED, -EPERM with
  * refusals filled in (refused), or another error: then the process runs here, unharmed, unless report->outcome is "in-doubt".
  */

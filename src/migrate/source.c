@@ -37,6 +37,19 @@
 #define RECORDS_MAX 4096u
 #define TRIES 5
 
+static struct restart_reader *reader; /* of this process and its children */
+
+int migrate_init(void)
+{
+	struct err e = ERR_INIT;
+
+	if (!reader && restart_reader_load(&reader, &e) < 0) {
+		log_warning("event=no-bpf text=\"%s\"", e.message);
+		return -1;
+	}
+	return restart_reader_fd(reader);
+}
+
 /* --- hello --- */
 
 static int step_hello(void *context, struct err *e)
@@ -199,7 +212,9 @@ static int step_agent(void *context, struct err *e)
 	int ret;
 
 	/* Without BPF timed sleeps that are interrupted start over: still right, only longer. */
-	if (restart_reader_load(&s->reader, &ignored) < 0 || restart_watch_open(s->reader, s->unit.pid, &s->watch, &ignored) < 0)
+	if (!reader)
+		migrate_init();
+	if (!reader || restart_watch_open(reader, s->unit.pid, &s->watch, &ignored) < 0)
 		log_warning("event=no-bpf text=\"%s\"", ignored.message);
 	for (int i = 0; i < 2; i++)
 		s->records[i] = calloc(RECORDS_MAX, sizeof(**s->records));
@@ -550,7 +565,6 @@ static void source_free(struct source *s)
 	for (int i = 0; i < 2; i++)
 		free(s->records[i]);
 	restart_watch_close(s->watch);
-	restart_reader_free(s->reader);
 	if (s->peer)
 		hello_free(&s->peer);
 	free(s->answers);

@@ -42,7 +42,6 @@ struct source {
 	uint32_t nanswers;
 	struct agent agent;
 	struct pages pages;
-	struct restart_reader *reader;
 	struct restart_watch *watch;
 	struct restart_record *records[2]; /* before and after the stop */
 	size_t nrecords[2];
