@@ -67,7 +67,7 @@ class Batches:
         self.batch_of = {}
         groups = {}
         for case in chosen:
-            groups.setdefault((case.strategy, case.kind(), case.name if case.name in ("sleep", "block") else ""), []).append(case)
+            groups.setdefault((case.strategy, case.kind(), "-".join([case.name, *case.arguments[:1]]) if case.arguments[:1] == ("all",) else case.name if case.name in ("sleep", "block") else ""), []).append(case)
         for (_, kind, _), members in groups.items():
             size = {"timed": 12, "light": BATCH, "heavy": 3}[kind]
             for i in range(0, len(members), size):
