@@ -65,7 +65,11 @@ struct slot_regs {
 	uint64_t r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, orig_rax, rip, cs, eflags, rsp, ss;
 };
 
-#define SLOT_TRAP 1u  /* rest in int3 (a ptrace stop) instead of a futex: destination threads */
+/*
+ * Destination threads rest in a ptrace stop instead of a futex: each sends itself SIGSTOP, which the tracer swallows. (A breakpoint would do but for the
+ * kernel's setting SIGTRAP's action to the default when it is blocked or ignored.)
+ */
+#define SLOT_TRAP 1u
 #define SLOT_AGENT 2u /* the agent: waits on header->worker_fd when there is one */
 
 struct slot {

@@ -140,7 +140,7 @@ static int wait_traced(struct task *t, struct err *e)
 		if (WIFEXITED(status) || WIFSIGNALED(status))
 			return err_set(e, -ESRCH, "task %d ended (%s %d) while it was being built", t->tid,
 				       WIFSIGNALED(status) ? "signal" : "status", WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
-		if (WSTOPSIG(status) == SIGTRAP && __atomic_load_n(&slot->done, __ATOMIC_ACQUIRE) == slot->seq)
+		if (WSTOPSIG(status) == SIGSTOP && status >> 16 == 0 && __atomic_load_n(&slot->done, __ATOMIC_ACQUIRE) == slot->seq)
 			return 0;
 		if (WSTOPSIG(status) == SIGSEGV || WSTOPSIG(status) == SIGBUS || WSTOPSIG(status) == SIGILL)
 			return err_set(e, -EFAULT, "task %d got signal %d while it was being built", t->tid, WSTOPSIG(status));

@@ -4,7 +4,7 @@
  *
  * A struct scratch is the worker's view of the memfd described in agent/abi.h. A struct task is one slot and the way to make its
  * task take a command: a futex (parked threads), a byte on a socket as well (the agent once it has one), or PTRACE_CONT
- * (skeleton threads, which rest in int3 and are traced by the caller).
+ * (skeleton threads, which rest in a ptrace stop and are traced by the caller).
  */
 #ifndef GODWIT_KERN_TASK_H
 #define GODWIT_KERN_TASK_H
