@@ -2,15 +2,15 @@
 /*
  * agent.c - making an agent in a running process, and taking it away again; see agent.h
  *
- * Theory of operation: a thread is stopped and made to run one clone(CLONE_VM) at the vdso's syscall instruction; it goes on at once. The new
- * task, which is born traced and stopped, is then driven by single steps until the scratch is mapped, and enters the stub. CLONE_FILES with
- * close_range(CLOSE_RANGE_UNSHARE) right after gives it an empty descriptor table without copying the process's. Its exit signal is 0, so that the
- * process's wait(2) calls do not see it.
+ * Theory of operation: a thread is stopped and made to run clone(CLONE_VM) at the vdso's syscall instruction, and the new task the same; the one in between ends,
+ * so that the agent is nobody's child in the process. The agent, which is born traced and stopped, is then driven by single steps until the scratch is mapped, and
+ * enters the stub. CLONE_FILES with close_range(CLOSE_RANGE_UNSHARE) right after gives it an empty descriptor table without copying the process's.
  */
 #include "migrate/agent.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/close_range.h>
 #include <poll.h>
 #include <sched.h>
@@ -91,41 +91,64 @@ static int regs_to_go_on(pid_t pid, pid_t tid, const struct restart_record *befo
 	return ret < 0 ? ret : 0;
 }
 
-/* Stops one thread, has it run `call`, and lets it go as it was. */
-static int call_in_thread(pid_t pid, uint64_t gadget, struct restart_watch *watch, const uint64_t call[7], struct user_regs_struct *ret_regs,
-			  int64_t *ret_result, struct err *e)
+/* A thread of the process, stopped to run system calls for us. */
+struct borrowed {
+	pid_t tid;
+	uint64_t gadget, mask;
+	struct user_regs_struct regs; /* what it goes on with */
+};
+
+static int thread_borrow(pid_t pid, uint64_t gadget, struct restart_watch *watch, struct borrowed *ret, struct err *e)
 {
-	pid_t tid = pick_thread(pid);
+	struct borrowed b = { .tid = pick_thread(pid), .gadget = gadget };
 	struct restart_record *records = watch ? calloc(RECORDS_MAX, sizeof(*records)) : NULL;
 	int n = records ? restart_watch_read(watch, records, RECORDS_MAX, NULL) : 0;
-	struct user_regs_struct regs;
-	uint64_t mask = 0;
-	int ret, back;
+	int code = trace_seize(b.tid, 0, e);
+	bool stopped = false;
 
-	ret = trace_seize(tid, 0, e);
-	if (ret == 0 && ((ret = trace_interrupt(tid, e)) < 0 || (ret = trace_wait_stop(tid, e)) < 0)) {
-		free(records);
-		return ret;
-	}
-	if (ret == 0)
-		ret = regs_to_go_on(pid, tid, n > 0 ? restart_record_find(records, (size_t)n, tid) : NULL, &regs, e);
+	if (code == 0)
+		code = trace_interrupt(b.tid, e);
+	if (code == 0)
+		code = trace_wait_stop(b.tid, e);
+	stopped = code == 0;
+	if (code == 0)
+		code = regs_to_go_on(pid, b.tid, n > 0 ? restart_record_find(records, (size_t)n, b.tid) : NULL, &b.regs, e);
 	free(records);
+	if (code == 0)
+		code = trace_get_mask(b.tid, &b.mask, e);
+	if (code == 0)
+		code = trace_set_mask(b.tid, UINT64_MAX, e);
+	if (code == 0)
+		*ret = b;
+	else if (stopped)
+		trace_detach(b.tid, NULL);
+	return code;
+}
+
+static int thread_call(const struct borrowed *b, const uint64_t call[7], int64_t *ret_result, struct err *e)
+{
+	return trace_syscall(b->tid, b->gadget, &b->regs, call, ret_result, e);
+}
+
+static int thread_return(const struct borrowed *b, struct err *e)
+{
+	int ret = trace_set_regs(b->tid, &b->regs, e);
+
 	if (ret == 0)
-		ret = trace_get_mask(tid, &mask, e);
-	if (ret < 0) {
-		trace_detach(tid, NULL);
+		ret = trace_set_mask(b->tid, b->mask, e);
+	return trace_detach(b->tid, ret ? NULL : e) < 0 && ret == 0 ? -ESRCH : ret;
+}
+
+/* Stops one thread, has it run `call`, and lets it go as it was. */
+static int call_in_thread(pid_t pid, uint64_t gadget, const uint64_t call[7], int64_t *ret_result, struct err *e)
+{
+	struct borrowed b;
+	int back, ret = thread_borrow(pid, gadget, NULL, &b, e);
+
+	if (ret < 0)
 		return ret;
-	}
-	if (ret_regs)
-		*ret_regs = regs;
-	ret = trace_set_mask(tid, UINT64_MAX, e);
-	if (ret == 0)
-		ret = trace_syscall(tid, gadget, &regs, call, ret_result, e);
-	back = trace_set_regs(tid, &regs, ret ? NULL : e);
-	if (back == 0)
-		back = trace_set_mask(tid, mask, ret ? NULL : e);
-	if (trace_detach(tid, ret || back ? NULL : e) < 0 && ret == 0)
-		ret = -ESRCH;
+	ret = thread_call(&b, call, ret_result, e);
+	back = thread_return(&b, ret ? NULL : e);
 	return ret ? ret : back;
 }
 
@@ -217,33 +240,163 @@ static int track(struct agent *a, struct err *e)
 	return uffd_enable(a->uffd, UFFD_FEATURES_TRACK, e);
 }
 
+/* How many threads of the process are in a range of addresses just now. */
+static size_t threads_inside(pid_t pid, uint64_t start, uint64_t end)
+{
+	cleanup_free pid_t *tids = NULL;
+	size_t n = 0, inside = 0;
+
+	if (trace_list_threads(pid, &tids, &n, NULL) < 0)
+		return 0;
+	for (size_t i = 0; i < n; i++) {
+		char path[64], text[256] = "";
+		cleanup_fclose FILE *f = NULL;
+		uint64_t rip = 0;
+		char *last;
+
+		snprintf(path, sizeof(path), "/proc/%d/task/%d/syscall", pid, tids[i]);
+		f = fopen(path, "re");
+		if (!f || !fgets(text, sizeof(text), f))
+			continue;
+		last = strrchr(text, ' ');
+		if (!strncmp(text, "running", 7)) { /* it cannot be read: stop it shortly */
+			struct user_regs_struct regs;
+
+			if (trace_seize(tids[i], 0, NULL) == 0) {
+				if (trace_interrupt(tids[i], NULL) == 0 && trace_wait_stop(tids[i], NULL) == 0 && trace_get_regs(tids[i], &regs, NULL) == 0)
+					rip = regs.rip;
+				trace_detach(tids[i], NULL);
+			}
+		} else if (last) {
+			rip = strtoull(last, NULL, 16);
+		}
+		inside += rip >= start && rip < end;
+	}
+	return inside;
+}
+
+/*
+ * A worker that died before the commit cannot unmap its scratch. With `b` NULL only looks whether the process is still held by a migration whose outcome is
+ * not known; otherwise unmaps what is left.
+ */
+static int leftovers(pid_t pid, const struct borrowed *b, struct err *e)
+{
+	cleanup_fclose FILE *f = NULL;
+	char path[64], line[512];
+	uint64_t start, end;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f)) {
+		int64_t ignored;
+
+		if (!strstr(line, "/memfd:" SCRATCH_NAME) || sscanf(line, "%" SCNx64 "-%" SCNx64, &start, &end) != 2)
+			continue;
+		if (!b && threads_inside(pid, start, end))
+			return err_set(e, -EBUSY, "process %d is still held by an earlier migration whose outcome is not known yet", pid);
+		if (b && thread_call(b, (const uint64_t[7]){ SYS_munmap, start, end - start }, &ignored, e) < 0)
+			return e ? e->code : -EIO;
+	}
+	return 0;
+}
+
+/*
+ * Has the borrowed thread clone a helper, and that one the agent; then the helper ends and is reaped. So the agent is no child of the process: when it ends, be
+ * it long after its worker, no zombie stays there, and wait(2) calls never meet it. Both are traced, and die with the worker.
+ */
+static int make_orphan(struct agent *a, const struct borrowed *b, struct err *e)
+{
+	static const uint64_t clone_call[7] = { SYS_clone, AGENT_CLONE };
+	struct user_regs_struct regs = b->regs;
+	int64_t helper, child = 0, ignored;
+	int status, ret = thread_call(b, clone_call, &helper, e);
+
+	if (ret == 0 && helper < 0)
+		ret = err_sys(e, (int)helper, "making the agent");
+	if (ret < 0)
+		return ret;
+	ret = trace_wait_stop((pid_t)helper, e);
+	if (ret == 0 && ptrace(PTRACE_SETOPTIONS, (pid_t)helper, 0, PTRACE_O_EXITKILL) < 0)
+		ret = err_sys(e, errno, "the agent's helper: options");
+	if (ret == 0)
+		ret = trace_syscall((pid_t)helper, b->gadget, &b->regs, clone_call, &child, e);
+	if (ret == 0 && child < 0)
+		ret = err_sys(e, (int)child, "making the agent");
+	regs.rax = SYS_exit;
+	regs.rdi = 0;
+	regs.rip = b->gadget;
+	regs.orig_rax = (unsigned long long)-1;
+	if (trace_set_regs((pid_t)helper, &regs, NULL) < 0 || ptrace(PTRACE_CONT, (pid_t)helper, 0, 0) < 0)
+		kill((pid_t)helper, SIGKILL);
+	while (waitpid((pid_t)helper, &status, __WALL) == (pid_t)helper && WIFSTOPPED(status))
+		ptrace(PTRACE_CONT, (pid_t)helper, 0, 0);
+	if (thread_call(b, (const uint64_t[7]){ SYS_wait4, (uint64_t)helper, 0, __WALL, 0 }, &ignored, ret ? NULL : e) < 0 && ret == 0)
+		ret = -EIO;
+	a->pid = child > 0 ? (pid_t)child : 0; /* its options, EXITKILL, are the helper's */
+	return ret < 0 ? ret : trace_wait_stop(a->pid, e);
+}
+
+static pid_t parent_of(pid_t pid)
+{
+	cleanup_fclose FILE *f = NULL;
+	char path[64], line[1024], *end;
+	int parent = -1;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	f = fopen(path, "re");
+	if (f && fgets(line, sizeof(line), f) && (end = strrchr(line, ')')))
+		sscanf(end, ") %*c %d", &parent);
+	return parent;
+}
+
+/* A process that is a child subreaper gets orphans of its descendants: it must not be one for that moment. */
+static int make_agent(struct agent *a, const struct borrowed *b, pid_t pid, struct err *e)
+{
+	int64_t ignored;
+	int ret = make_orphan(a, b, e);
+
+	if (ret < 0 || parent_of(a->pid) != pid)
+		return ret;
+	kill(a->pid, SIGKILL);
+	waitpid(a->pid, NULL, __WALL);
+	thread_call(b, (const uint64_t[7]){ SYS_wait4, (uint64_t)a->pid, 0, __WALL, 0 }, &ignored, NULL);
+	a->pid = 0;
+	ret = thread_call(b, (const uint64_t[7]){ SYS_prctl, PR_SET_CHILD_SUBREAPER, 0 }, &ignored, e);
+	if (ret == 0)
+		ret = make_orphan(a, b, e);
+	thread_call(b, (const uint64_t[7]){ SYS_prctl, PR_SET_CHILD_SUBREAPER, 1 }, &ignored, NULL);
+	return ret;
+}
+
 int agent_inject(struct agent *a, pid_t pid, uint64_t base, unsigned threads, size_t arena_bytes, struct restart_watch *watch, struct err *e)
 {
-	struct user_regs_struct regs;
-	int64_t child;
-	int ret;
+	struct borrowed thread;
+	int back, ret;
 
 	*a = AGENT_INIT;
-	ret = trace_find_gadget(pid, &a->gadget, NULL, e);
-	if (ret < 0)
-		return ret;
-	ret = call_in_thread(pid, a->gadget, watch, (const uint64_t[7]){ SYS_clone, AGENT_CLONE }, &regs, &child, e);
-	if (ret < 0)
-		return ret;
-	if (child < 0)
-		return err_sys(e, (int)child, "process %d: making the agent", pid);
-	a->pid = (pid_t)child;
-	ret = trace_wait_stop(a->pid, e);
+	ret = leftovers(pid, NULL, e);
 	if (ret == 0)
-		a->pidfd = ret = pidfd_open_process(a->pid, e);
+		ret = trace_find_gadget(pid, &a->gadget, NULL, e);
+	if (ret == 0)
+		ret = thread_borrow(pid, a->gadget, watch, &thread, e);
+	if (ret < 0)
+		return ret;
+	ret = leftovers(pid, &thread, e);
+	if (ret == 0)
+		ret = make_agent(a, &thread, pid, e);
+	back = thread_return(&thread, ret ? NULL : e);
+	if (ret < 0 || back < 0)
+		return err_wrap(e, "process %d: agent", pid), ret ? ret : back;
+	a->pidfd = ret = pidfd_open_process(a->pid, e);
 	if (ret >= 0)
-		ret = map_scratch(a, &regs, base, threads, arena_bytes, e);
+		ret = map_scratch(a, &thread.regs, base, threads, arena_bytes, e);
 	if (ret == 0) {
 		scratch_slot(&a->scratch, 0)->flags = SLOT_AGENT;
-		ret = trace_enter_stub(a->pid, &a->scratch, 0, &regs, e);
+		ret = trace_enter_stub(a->pid, &a->scratch, 0, &thread.regs, e);
 	}
-	if (ret == 0)
-		ret = trace_detach(a->pid, e);
+	/* It stays traced until it has been equipped to notice this worker's death by itself. */
+	if (ret == 0 && ptrace(PTRACE_CONT, a->pid, 0, 0) < 0)
+		ret = err_sys(e, errno, "agent: starting");
 	if (ret < 0)
 		return ret;
 	a->task = (struct task){ &a->scratch, 0, a->pid, TASK_FUTEX, -1 };
@@ -302,7 +455,11 @@ int agent_equip(struct agent *a, int agent_socket_fd, const struct agent_fds *fd
 	a->task.wake = TASK_SOCKET;
 	a->task.bell_fd = a->socket;
 	ret = (int)remote_do(a->batch, e, "getpid", SYS_getpid);
-	return ret < 0 ? ret : 0;
+	if (ret >= 0)
+		ret = trace_interrupt(a->pid, e);
+	if (ret == 0)
+		ret = trace_wait_stop(a->pid, e);
+	return ret < 0 ? ret : trace_detach(a->pid, e);
 }
 
 void agent_forget(struct agent *a)
@@ -315,49 +472,11 @@ void agent_forget(struct agent *a)
 	*a = AGENT_INIT;
 }
 
-static bool in_scratch(const struct agent *a, uint64_t rip)
-{
-	return rip >= a->scratch.base && rip < a->scratch.base + a->scratch.size;
-}
-
 /* Waits until no thread of the process runs the stub: after COMMAND_RESTORE it is a few instructions away from its program. */
 static void wait_out_of_stub(struct agent *a, pid_t pid)
 {
-	for (int tries = 0; tries < 1000; tries++) {
-		cleanup_free pid_t *tids = NULL;
-		size_t n = 0, inside = 0;
-
-		if (trace_list_threads(pid, &tids, &n, NULL) < 0)
-			return;
-		for (size_t i = 0; i < n; i++) {
-			char path[64], text[256] = "";
-			cleanup_fclose FILE *f = NULL;
-			uint64_t rip = 0;
-			char *last;
-
-			snprintf(path, sizeof(path), "/proc/%d/task/%d/syscall", pid, tids[i]);
-			f = fopen(path, "re");
-			if (!f || !fgets(text, sizeof(text), f))
-				continue;
-			last = strrchr(text, ' ');
-			if (!strncmp(text, "running", 7)) { /* it cannot be read: stop it shortly */
-				struct user_regs_struct regs;
-
-				if (trace_seize(tids[i], 0, NULL) == 0) {
-					if (trace_interrupt(tids[i], NULL) == 0 && trace_wait_stop(tids[i], NULL) == 0 &&
-					    trace_get_regs(tids[i], &regs, NULL) == 0)
-						rip = regs.rip;
-					trace_detach(tids[i], NULL);
-				}
-			} else if (last) {
-				rip = strtoull(last, NULL, 16);
-			}
-			inside += in_scratch(a, rip);
-		}
-		if (!inside)
-			return;
+	for (int tries = 0; tries < 1000 && threads_inside(pid, a->scratch.base, a->scratch.base + a->scratch.size); tries++)
 		usleep(1000);
-	}
 }
 
 static void wait_exit(struct agent *a)
@@ -382,12 +501,12 @@ void agent_remove(struct agent *a, pid_t pid)
 		task_command(&a->task, COMMAND_LEAVE);
 		task_wake(&a->task, NULL);
 		wait_exit(a);
-	} else if (a->pidfd >= 0) {
-		pidfd_signal(a->pidfd, SIGKILL);
-		waitpid(a->pid, NULL, __WALL);
+	} else {
+		kill(a->pid, SIGKILL);
 	}
+	while (waitpid(a->pid, NULL, __WALL) < 0 && errno == EINTR) /* ECHILD when it was not traced any more */
+		;
 	if (a->scratch.base)
-		call_in_thread(pid, a->gadget, NULL, (const uint64_t[7]){ SYS_munmap, a->scratch.base, a->scratch.size }, NULL, &ignored, NULL);
-	call_in_thread(pid, a->gadget, NULL, (const uint64_t[7]){ SYS_wait4, (uint64_t)a->pid, 0, 0x40000000 /* __WALL */, 0 }, NULL, &ignored, NULL);
+		call_in_thread(pid, a->gadget, (const uint64_t[7]){ SYS_munmap, a->scratch.base, a->scratch.size }, &ignored, NULL);
 	agent_forget(a);
 }

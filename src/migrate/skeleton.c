@@ -4,7 +4,7 @@
  *
  * Theory of operation: clone3(set_tid) gives the child its number; it execs a program of two instructions, so that nothing of the worker is left in
  * its address space; the worker maps the scratch into it by one single-stepped mmap and points it at the stub. From then on the main thread runs lists of
- * calls and rests in int3. Threads are cloned by the main thread with CLONE_PTRACE, the agent with CLONE_PARENT, so that the worker (and after it
+ * calls and rests in a ptrace stop. Threads are cloned by the main thread with CLONE_PTRACE, the agent with CLONE_PARENT, so that the worker (and after it
  * godwitd) is its parent and no stranger appears among the process's children.
  */
 #include "migrate/skeleton.h"
@@ -55,11 +55,12 @@ static int make_memfd(const char *name, struct err *e)
 }
 
 /* The child between clone and exec. Only system calls. */
-static void __attribute__((noreturn)) child_main(const int fds[5], bool own_namespace)
+static void __attribute__((noreturn)) child_main(const int fds[5], int gate, bool own_namespace)
 {
 	sigset_t all;
 	char byte;
 
+	close(gate); /* or the worker's death would not end the wait for it */
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, NULL);
 	for (int i = 0; i < 5; i++)
@@ -120,7 +121,7 @@ static int enter_own_namespace(struct skeleton *s, struct err *e)
 	return 0;
 }
 
-static int start_child(struct skeleton *s, pid_t pid, const int fds[5], struct err *e)
+static int start_child(struct skeleton *s, pid_t pid, const int fds[5], int gate, struct err *e)
 {
 	pid_t child = clone_numbered(pid, e);
 
@@ -135,7 +136,7 @@ static int start_child(struct skeleton *s, pid_t pid, const int fds[5], struct e
 	if (child < 0)
 		return child;
 	if (child == 0)
-		child_main(fds, s->own_pid_namespace);
+		child_main(fds, gate, s->own_pid_namespace);
 	s->pid = child;
 	return 0;
 }
@@ -175,7 +176,7 @@ static int first_rest(pid_t tid, struct err *e)
 			return err_sys(e, errno, "task %d: starting", tid);
 		if (!WIFSTOPPED(status))
 			return err_set(e, -ECHILD, "task %d ended early", tid);
-		if (status >> 16 == 0 && WSTOPSIG(status) == SIGTRAP)
+		if (status >> 16 == 0 && WSTOPSIG(status) == SIGSTOP)
 			return 0;
 		if (WSTOPSIG(status) == SIGSEGV || WSTOPSIG(status) == SIGILL)
 			return err_set(e, -EFAULT, "task %d: signal %d in the stub", tid, WSTOPSIG(status));
@@ -260,7 +261,7 @@ static pid_t newest_child(const struct skeleton *s)
 static int make_agent(struct skeleton *s, struct err *e)
 {
 	struct agent *a = &s->agent;
-	const uint64_t arg[6] = { CLONE_VM | CLONE_FILES | CLONE_PARENT | CLONE_UNTRACED, a->scratch.base + SCRATCH_AGENT_STACK_TOP - 64 };
+	const uint64_t arg[6] = { CLONE_VM | CLONE_FILES | CLONE_PARENT | CLONE_PTRACE, a->scratch.base + SCRATCH_AGENT_STACK_TOP - 64 };
 	int64_t pid;
 	int ret;
 
@@ -271,6 +272,14 @@ static int make_agent(struct skeleton *s, struct err *e)
 	a->pid = s->own_pid_namespace ? newest_child(s) : (pid_t)pid;
 	if (a->pid <= 0)
 		return err_set(e, -ESRCH, "the agent was made but is not there");
+	/* Traced, and so killed with this worker, until it has been equipped to notice this worker's death by itself. */
+	ret = trace_wait_stop(a->pid, e);
+	if (ret == 0 && ptrace(PTRACE_SETOPTIONS, a->pid, 0, PTRACE_O_EXITKILL) < 0)
+		ret = err_sys(e, errno, "agent: options");
+	if (ret == 0 && ptrace(PTRACE_CONT, a->pid, 0, 0) < 0)
+		ret = err_sys(e, errno, "agent: starting");
+	if (ret < 0)
+		return ret;
 	a->task = (struct task){ &a->scratch, 0, a->pid, TASK_FUTEX, -1 };
 	a->batch = batch_new(&a->task);
 	a->pidfd = ret = pidfd_open_process(a->pid, e);
@@ -324,7 +333,7 @@ int skeleton_create(struct skeleton *s, pid_t pid, uint64_t base, unsigned threa
 	*s = SKELETON_INIT;
 	ret = open_child_files(s, threads, arena_bytes, fds, gate, e);
 	if (ret == 0)
-		ret = start_child(s, pid, fds, e);
+		ret = start_child(s, pid, fds, gate[1], e);
 	for (int i = 1; i < 5; i++)
 		close_fdp(&fds[i]);
 	if (ret == 0)
