@@ -177,6 +177,24 @@ static int step_offer(void *context, struct err *e)
 
 /* --- content --- */
 
+/* How much memory the process will need, and where. */
+static int take_expectations(struct dest *d, const Gw__Content *c, struct err *e)
+{
+	struct range r;
+
+	d->lazy_pages = c->lazy_pages;
+	if (c->lazy_ranges.len % sizeof(r))
+		return err_set(e, -EPROTO, "ranges that cannot be read");
+	for (size_t i = 0; i < c->lazy_ranges.len; i += sizeof(r)) {
+		memcpy(&r, c->lazy_ranges.data + i, sizeof(r));
+		if (r.start >= r.end || r.end > VMA_TASK_SIZE || (r.start | r.end) % PAGE_SIZE_BYTES)
+			return err_set(e, -EPROTO, "a range that cannot be");
+		if (range_list_add(&d->lazy_ranges, r.start, r.end) < 0)
+			return err_sys(e, ENOMEM, "ranges");
+	}
+	return 0;
+}
+
 static int step_content(void *context, struct err *e)
 {
 	struct dest *d = context;
@@ -200,7 +218,8 @@ static int step_content(void *context, struct err *e)
 		else if (!c->last)
 			ret = fsfile_put(&d->files.v[c->file], &d->answers[c->file], c->offset, c->data.data, c->data.len, e);
 		last = ret == 0 && c->last;
-		d->lazy_pages = last ? c->lazy_pages : 0;
+		if (last)
+			ret = take_expectations(d, c, e);
 		if (c)
 			gw__content__free_unpacked(c, NULL);
 	}
@@ -320,6 +339,8 @@ static int step_release(void *context, struct err *e)
 {
 	struct dest *d = context;
 
+	if (!d->post_copy && !d->go->bulk)
+		wait_received(d, NULL); /* only the barrier was still to come */
 	/* Where nothing was pushed the list of late calls is still to be run. */
 	if (!d->post_copy && d->finish)
 		batch_run(d->finish, NULL);

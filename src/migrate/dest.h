@@ -36,7 +36,8 @@ struct dest {
 	Gw__FdTable *fds;
 	struct clock_offsets clocks;
 	bool post_copy, push;
-	uint64_t lazy_pages;      /* that will be pushed, about */
+	uint64_t lazy_pages;      /* that exist, about */
+	struct range_list lazy_ranges;
 	/* the skeleton */
 	struct skeleton skeleton;
 	struct vma_list own;      /* layout of the skeleton's program */

@@ -215,6 +215,24 @@ static int make_pool(struct dest *d, struct err *e)
 	return 0;
 }
 
+/* Where pages are received in place: the same, in place. Mappings that cannot be written are left out. */
+static int populate_ranges(struct dest *d, struct err *e)
+{
+	struct batch *b = main_batch(d);
+	int ret;
+
+	for (size_t i = 0; i < d->lazy_ranges.n; i++)
+		for (uint64_t at = d->lazy_ranges.v[i].start; at < d->lazy_ranges.v[i].end; at += POOL_STEP) {
+			const struct vma *v = vma_find(&d->vmas, at);
+
+			if (v && v->content == VMA_CONTENT_ANON && v->prot & PROT_WRITE)
+				batch_try(b, "madvise", SYS_madvise, at, MIN(POOL_STEP, MIN(v->end, d->lazy_ranges.v[i].end) - at), MADV_POPULATE_WRITE);
+		}
+	ret = batch_run(b, e);
+	batch_reset(b);
+	return ret;
+}
+
 static int equip_agent(struct dest *d, struct err *e)
 {
 	struct agent *a = &d->skeleton.agent;
@@ -325,6 +343,8 @@ int dest_prepare(void *context, struct err *e)
 		d->arrival_fd = ret = arrival_begin(d->skeleton.pid, e);
 	if (ret >= 0)
 		ret = make_pool(d, e);
+	if (ret == 0)
+		ret = populate_ranges(d, e);
 	if (ret == 0)
 		ret = process_restore_outside(d->skeleton.pid, d->process, NULL, e);
 	return ret < 0 ? ret : dest_set_pieces(d, e);

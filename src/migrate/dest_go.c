@@ -164,7 +164,7 @@ int dest_go(void *context, struct err *e)
 	if (ret == 0)
 		ret = decode_go(d, f.len, e);
 	timeline_mark("go decoded");
-	if (ret == 0 && !d->post_copy) {
+	if (ret == 0 && d->go->bulk) {
 		int64_t *result = &scratch_slot(&d->skeleton.agent.scratch, 0)->result;
 
 		ret = task_wait(&d->skeleton.agent.task, 60000, e);

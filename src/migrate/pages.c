@@ -485,6 +485,7 @@ struct written_scan {
 	struct run_list *list;
 	uint64_t max;
 	uint64_t at;
+	bool unsent; /* lazy pages that were never sent, too */
 	struct err *e;
 };
 
@@ -529,8 +530,11 @@ static int stale_existing(const struct pagemap_region *region, void *arg)
 	w->at = region->end;
 	if (!travels(w->info, region->categories))
 		return ret;
-	if (!w->info->lazy)
+	if (!w->info->lazy || w->unsent) {
+		for (uint64_t at = region->start; w->unsent && at < region->end; at += PAGE_SIZE_BYTES)
+			bit_set(w->p, bit_of(w->range, at), false);
 		return ret < 0 ? ret : run_list_add(w->list, region->start, (region->end - region->start) / PAGE_SIZE_BYTES, 0);
+	}
 	for (uint64_t at = next_sent(w->p, w->range, region->start, region->end); at < region->end && ret == 0;
 	     at = next_sent(w->p, w->range, at + PAGE_SIZE_BYTES, region->end)) {
 		ret = run_list_add(w->list, at, 1, 0);
@@ -545,7 +549,7 @@ static int stale_written(const struct pagemap_region *region, void *arg)
 	int ret;
 
 	/* Nothing of it was sent: nothing to do. */
-	if (w->info->lazy && next_sent(w->p, w->range, region->start, region->end) == region->end)
+	if (w->info->lazy && !w->unsent && next_sent(w->p, w->range, region->start, region->end) == region->end)
 		return 0;
 	w->at = region->start;
 	ret = pagemap_scan(w->p->pagemap_fd, region->start, region->end, &query_exists, stale_existing, w, w->e);
@@ -554,7 +558,7 @@ static int stale_written(const struct pagemap_region *region, void *arg)
 
 int pages_stale(struct pages *p, int kinds, struct run_list *ret_list, struct err *e)
 {
-	struct written_scan w = { .p = p, .list = ret_list, .e = e };
+	struct written_scan w = { .p = p, .list = ret_list, .unsent = kinds & PAGES_UNSENT, .e = e };
 	int ret = 0;
 
 	for (size_t i = 0; i < p->nranges && ret == 0; i++) {
@@ -617,31 +621,48 @@ void pages_hand_over(struct pages *p, bool push)
 	h->push = push;
 }
 
-int pages_count(struct pages *p, uint64_t *ret_total, uint64_t *ret_file, uint64_t *ret_lazy, struct err *e)
+struct lazy_count {
+	struct page_count *count;
+	uint64_t gap_bytes;
+};
+
+static int count_lazy(const struct pagemap_region *region, void *arg)
+{
+	struct lazy_count *l = arg;
+	struct range_list *r = &l->count->lazy_ranges;
+
+	l->count->lazy += (region->end - region->start) / PAGE_SIZE_BYTES;
+	if (r->n && region->start - r->v[r->n - 1].end <= l->gap_bytes) {
+		r->v[r->n - 1].end = region->end;
+		return 0;
+	}
+	return range_list_add(r, region->start, region->end);
+}
+
+int pages_count(struct pages *p, struct page_count *ret, struct err *e)
 {
 	static const struct pagemap_query file = { .all_of = PAGE_CATEGORY_FILE, .any_of = PAGE_CATEGORY_PRESENT | PAGE_CATEGORY_SWAPPED, .want = PAGE_CATEGORY_FILE };
-	uint64_t total = 0, in_file = 0, lazy = 0;
+	struct lazy_count lazy = { ret, 16 * PAGE_SIZE_BYTES };
 
+	*ret = (struct page_count){ 0 };
 	for (size_t i = 0; i < p->vmas->n; i++) {
 		const struct vma *v = &p->vmas->v[i];
-		int ret;
+		int code;
 
 		if (v->kind == VMA_VDSO || v->kind == VMA_VVAR)
 			continue;
 		if (v->content == VMA_CONTENT_ANON) {
-			ret = pagemap_scan(p->pagemap_fd, v->start, v->end, &query_exists, count_region, &lazy, e);
-			if (ret < 0)
-				return ret;
+			code = pagemap_scan(p->pagemap_fd, v->start, v->end, &query_exists, count_lazy, &lazy, e);
+			if (code < 0)
+				return code;
 			continue;
 		}
-		ret = pagemap_scan(p->pagemap_fd, v->start, v->end, &query_exists, count_region, &total, e);
-		if (ret == 0 && v->content != VMA_CONTENT_SHARED)
-			ret = pagemap_scan(p->pagemap_fd, v->start, v->end, &file, count_region, &in_file, e);
-		if (ret < 0)
-			return ret;
+		code = pagemap_scan(p->pagemap_fd, v->start, v->end, &query_exists, count_region, &ret->total, e);
+		if (code == 0 && v->content != VMA_CONTENT_SHARED)
+			code = pagemap_scan(p->pagemap_fd, v->start, v->end, &file, count_region, &ret->in_file, e);
+		if (code < 0)
+			return code;
 	}
-	*ret_total = total + lazy;
-	*ret_lazy = lazy;
-	*ret_file = in_file;
+	ret->total += ret->lazy;
 	return 0;
 }

@@ -68,8 +68,9 @@ int pages_written(struct pages *p, uint64_t max, struct run_list *ret, struct er
 
 /*
  * Inside the freeze: pages of which the destination has an older version (bit on, written since): bits are turned off and runs added (RUN_ZERO: the page
- * is gone or zero). Eager pages that were never sent are added too.
+ * is gone or zero). Eager pages that were never sent are added too, with PAGES_UNSENT lazy ones as well.
  */
+#define PAGES_UNSENT 4
 int pages_stale(struct pages *p, int kinds, struct run_list *ret, struct err *e);
 
 /* Turns the bits of a run on. */
@@ -82,7 +83,11 @@ int pages_exists(const struct pages *p, uint64_t address);
 /* Puts the account into the header for COMMAND_SERVE; eager ranges are marked as sent. */
 void pages_hand_over(struct pages *p, bool push);
 
-/* Counts the pages that exist: all, those that need not travel because they are in files, and lazy ones. */
-int pages_count(struct pages *p, uint64_t *ret_total, uint64_t *ret_file, uint64_t *ret_lazy, struct err *e);
+/* Counts the pages that exist: all, those that need not travel because they are in files, and lazy ones; these by place too, small gaps closed. */
+struct page_count {
+	uint64_t total, in_file, lazy;
+	struct range_list lazy_ranges;
+};
+int pages_count(struct pages *p, struct page_count *ret, struct err *e);
 
 #endif

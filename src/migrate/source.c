@@ -233,7 +233,9 @@ static int step_agent(void *context, struct err *e)
 	if (ret == 0)
 		ret = pages_layout(&s->pages, &s->unit.vmas, e);
 	if (ret == 0)
-		ret = pages_count(&s->pages, &s->report->pages_total, &s->report->pages_skipped_file, &s->lazy_pages, e);
+		ret = pages_count(&s->pages, &s->count, e);
+	s->report->pages_total = s->count.total;
+	s->report->pages_skipped_file = s->count.in_file;
 	return ret;
 }
 
@@ -257,7 +259,11 @@ static int send_content(struct source *s, uint32_t file, uint64_t offset, const 
 	c.offset = offset;
 	c.data = (ProtobufCBinaryData){ len, (uint8_t *)(uintptr_t)data };
 	c.last = data == NULL;
-	c.lazy_pages = c.last ? s->lazy_pages : 0;
+	if (c.last) {
+		c.lazy_pages = s->count.lazy;
+		if (s->request->strategy == STRATEGY_STOP_COPY || s->request->strategy == STRATEGY_PRE_COPY)
+			c.lazy_ranges = (ProtobufCBinaryData){ s->count.lazy_ranges.n * sizeof(struct range), (uint8_t *)s->count.lazy_ranges.v };
+	}
 	packed = malloc(gw__content__get_packed_size(&c));
 	if (!packed)
 		return err_sys(e, ENOMEM, "file content");
@@ -568,6 +574,7 @@ static void source_free(struct source *s)
 	if (s->peer)
 		hello_free(&s->peer);
 	free(s->answers);
+	range_list_free(&s->count.lazy_ranges);
 	run_list_free(&s->hot);
 	run_list_free(&s->go_runs);
 	run_list_free(&s->stale);

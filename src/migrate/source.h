@@ -47,7 +47,8 @@ struct source {
 	size_t nrecords[2];
 	unsigned moves;
 	uint64_t content_bytes;   /* of files */
-	uint64_t lazy_pages;      /* that exist, about */
+	struct page_count count;
+	bool bulk_in_freeze;      /* pages went over the bulk connection in the freeze */
 	bool post_copy, push;
 	/* the freeze */
 	struct parked *parked;

@@ -23,6 +23,7 @@
 #include "migrate/timeline.h"
 
 #define RECORDS_MAX 4096u
+#define PRECOPY_GO_PAGES_MAX 512u
 #define HOT_THREADS 8u /* with more threads than this only stack and TLS pages of each travel with the registers */
 
 static const Gw__Thread *offered_thread(const struct source *s, pid_t tid)
@@ -355,15 +356,44 @@ static int compare_runs(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+/* Everything that the destination lacks, over the bulk connection; the threads stand still meanwhile. */
+static int send_all_now(struct source *s, struct err *e)
+{
+	int ret = pages_round(&s->pages, PAGES_LAZY | PAGES_EAGER, NULL, e);
+
+	s->bulk_in_freeze = true;
+	return ret < 0 ? ret : pages_barrier(&s->pages, e);
+}
+
+/* What was written since the last round travels with the registers when it is little. */
+static int choose_precopy_rest(struct source *s, struct err *e)
+{
+	struct run_list rest = { 0 };
+	int ret = pages_stale(&s->pages, PAGES_LAZY | PAGES_EAGER | PAGES_UNSENT, &rest, e);
+
+	if (ret == 0 && rest.pages > PRECOPY_GO_PAGES_MAX) {
+		run_list_free(&rest);
+		return send_all_now(s, e);
+	}
+	for (size_t i = 0; i < rest.n && ret == 0; i++) {
+		ret = run_list_add(rest.v[i].flags & RUN_ZERO ? &s->stale : &s->go_runs, rest.v[i].address, rest.v[i].npages, 0);
+		pages_mark(&s->pages, rest.v[i].address, rest.v[i].npages);
+	}
+	run_list_free(&rest);
+	if (s->go_runs.n)
+		qsort(s->go_runs.v, s->go_runs.n, sizeof(*s->go_runs.v), compare_runs);
+	return ret < 0 && e && !e->code ? err_sys(e, ret, "choosing pages") : ret;
+}
+
 static int choose_pages(struct source *s, struct err *e)
 {
 	struct run_list stale = { 0 };
 	int ret = 0;
 
-	if (s->request->strategy == STRATEGY_PRE_COPY || s->request->strategy == STRATEGY_STOP_COPY) {
-		ret = pages_round(&s->pages, PAGES_LAZY | PAGES_EAGER, NULL, e);
-		return ret < 0 ? ret : pages_barrier(&s->pages, e);
-	}
+	if (s->request->strategy == STRATEGY_STOP_COPY)
+		return send_all_now(s, e);
+	if (s->request->strategy == STRATEGY_PRE_COPY)
+		return choose_precopy_rest(s, e);
 	if (s->request->strategy == STRATEGY_HYBRID)
 		ret = pages_stale(&s->pages, PAGES_LAZY, &stale, e);
 	if (ret == 0)

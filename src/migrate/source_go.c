@@ -54,6 +54,7 @@ static int encode(struct source *s, Gw__Go *go, struct bytes_list *threads, uint
 		ret = fdtable_encode(&s->unit.fds, &part[2], &len[2], e);
 	if (ret >= 0 && s->layout_changed)
 		ret = vma_list_encode(&s->frozen_vmas, &part[3], &len[3], e);
+	go->bulk = s->bulk_in_freeze;
 	go->process = (ProtobufCBinaryData){ len[0], part[0] };
 	go->mm = (ProtobufCBinaryData){ len[1], part[1] };
 	go->fds = (ProtobufCBinaryData){ len[2], part[2] };
@@ -98,6 +99,8 @@ int source_go(void *context, struct err *e)
 		if (frame_sendv(s->link.fd[ROLE_GO], FRAME_GO, 0, iov, 3, e) < 0)
 			log_warning("event=go-failed text=\"%s\"", e ? e->message : "");
 		timeline_mark("go sent");
+		if (!s->post_copy && !s->bulk_in_freeze && pages_barrier(&s->pages, NULL) < 0)
+			log_warning("event=no-barrier pid=%d", s->unit.pid);
 		pages_hand_over(&s->pages, s->push);
 		if (!s->post_copy)
 			scratch_header(&s->agent.scratch)->nranges = 0;
