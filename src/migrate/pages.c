@@ -2,8 +2,8 @@
 /*
  * pages.c - which pages travel when; see pages.h
  *
- * A round is two scans: a fast one for what was written, which re-arms the write protection in the same pass, and for every region that it finds a precise
- * one for what exists there. Frames are built in one half of a buffer in the scratch while the agent sends the other half.
+ * A round is two scans: a fast one for what was written, and for every region that it finds a precise one for what exists there, which re-arms the write
+ * protection in the same pass, before the pages are read. Frames are built in one half of a buffer in the scratch while the agent sends the other half.
  */
 #include "migrate/pages.h"
 
@@ -12,6 +12,7 @@
 #include <sys/uio.h>
 
 #include "base/util.h"
+#include "image/vma_restore.h"
 #include "kern/pagemap.h"
 
 #define FRAMES 32u             /* in one half of the buffer */
@@ -101,6 +102,16 @@ static void bit_set(struct pages *p, uint64_t bit, bool on)
 		p->bitmap[bit / 64] &= ~(1ull << (bit % 64));
 }
 
+/* Many at once; the ends bit by bit. */
+static void bits_set(struct pages *p, uint64_t bit, uint64_t n)
+{
+	for (; n && bit % 64; n--)
+		bit_set(p, bit++, true);
+	memset(&p->bitmap[bit / 64], 0xff, n / 64 * 8);
+	for (bit += n / 64 * 64, n %= 64; n; n--)
+		bit_set(p, bit++, true);
+}
+
 static uint64_t bit_of(const struct page_range *r, uint64_t address)
 {
 	return r->first_bit + (address - r->start) / PAGE_SIZE_BYTES;
@@ -182,15 +193,47 @@ int pages_layout(struct pages *p, struct vma_list *l, struct err *e)
 	return 0;
 }
 
+int pages_forget_remapped(struct pages *p, const struct vma_list *old, const struct vma_list *new, uint32_t n_files, struct err *e)
+{
+	cleanup_free int *fds = calloc(n_files + 1, sizeof(*fds));
+	struct range_list mapped = { 0 };
+	int ret;
+
+	if (!fds)
+		return err_sys(e, ENOMEM, "comparing layouts");
+	/* The very plan that the destination will make, for what it says of new mappings; it is not run. */
+	ret = vma_plan_sync(p->agent->batch, old, new, fds, n_files, &mapped, e);
+	batch_reset(p->agent->batch);
+	for (size_t i = 0; i < mapped.n && ret == 0; i++) {
+		for (size_t k = 0; k < p->nranges; k++) {
+			const struct page_range *r = &p->ranges[k];
+			uint64_t start = MAX(r->start, mapped.v[i].start), end = MIN(r->end, mapped.v[i].end);
+
+			for (uint64_t at = next_sent(p, r, start, end); at < end; at = next_sent(p, r, at + PAGE_SIZE_BYTES, end))
+				bit_set(p, bit_of(r, at), false);
+		}
+		if (range_list_add(&p->forgotten, mapped.v[i].start, mapped.v[i].end) < 0)
+			ret = err_sys(e, ENOMEM, "comparing layouts");
+	}
+	range_list_free(&mapped);
+	return ret;
+}
+
 void pages_free(struct pages *p)
 {
+	range_list_free(&p->forgotten);
 	free(infos);
 	infos = NULL;
 	close_fdp(&p->pagemap_fd);
 }
 
-static const struct pagemap_query query_written_rearm = { .all_of = PAGE_CATEGORY_WRITTEN, .want = PAGE_CATEGORY_WRITTEN, .rearm = 1 };
 static const struct pagemap_query query_written = { .all_of = PAGE_CATEGORY_WRITTEN, .want = PAGE_CATEGORY_WRITTEN };
+/*
+ * Write-protects again only pages that exist. (Protecting what is not there leaves markers in the page tables, which look like swapped pages.)
+ */
+static const struct pagemap_query query_exists_rearm = { .all_of = PAGE_CATEGORY_WRITTEN, .any_of = PAGE_CATEGORY_PRESENT | PAGE_CATEGORY_SWAPPED,
+							 .want = PAGE_CATEGORY_PRESENT | PAGE_CATEGORY_SWAPPED | PAGE_CATEGORY_FILE | PAGE_CATEGORY_PFNZERO,
+							 .rearm = 1 };
 static const struct pagemap_query query_exists = { .any_of = PAGE_CATEGORY_PRESENT | PAGE_CATEGORY_SWAPPED,
 						   .want = PAGE_CATEGORY_PRESENT | PAGE_CATEGORY_SWAPPED | PAGE_CATEGORY_FILE | PAGE_CATEGORY_PFNZERO };
 
@@ -434,9 +477,27 @@ static int on_existing(const struct pagemap_region *region, void *arg)
 static int on_written(const struct pagemap_region *region, void *arg)
 {
 	struct exists_scan x = { arg, region->start };
-	int ret = pagemap_scan(x.s->p->pagemap_fd, region->start, region->end, &query_exists, on_existing, &x, x.s->e);
+	const struct pagemap_query *query = x.s->p->tracking ? &query_exists_rearm : &query_exists;
+	int ret = pagemap_scan(x.s->p->pagemap_fd, region->start, region->end, query, on_existing, &x, x.s->e);
 
 	return ret < 0 ? ret : send_gone(x.s, x.at, region->end);
+}
+
+/* What the destination has lost is sent whether it was written or not. */
+static int send_forgotten(struct sender *s)
+{
+	for (size_t i = 0; i < s->p->forgotten.n; i++) {
+		struct pagemap_region part = { MAX(s->range->start, s->p->forgotten.v[i].start), MIN(s->range->end, s->p->forgotten.v[i].end), 0 };
+		struct exists_scan x = { s, part.start };
+		int ret;
+
+		if (part.start >= part.end)
+			continue;
+		ret = pagemap_scan(s->p->pagemap_fd, part.start, part.end, &query_exists, on_existing, &x, s->e);
+		if (ret < 0)
+			return ret;
+	}
+	return 0;
 }
 
 int pages_round(struct pages *p, int kinds, uint64_t *ret_sent, struct err *e)
@@ -449,8 +510,11 @@ int pages_round(struct pages *p, int kinds, uint64_t *ret_sent, struct err *e)
 			continue;
 		s.range = &p->ranges[i];
 		s.info = &infos[i];
+		ret = send_forgotten(&s);
+		if (ret < 0)
+			break;
 		if (p->tracking)
-			ret = scan_range(p, s.range, &query_written_rearm, on_written, &s, e);
+			ret = scan_range(p, s.range, &query_written, on_written, &s, e);
 		else
 			ret = on_written(&(struct pagemap_region){ s.range->start, s.range->end, 0 }, &s);
 	}
@@ -458,6 +522,8 @@ int pages_round(struct pages *p, int kinds, uint64_t *ret_sent, struct err *e)
 		ret = sender_flush(&s);
 	if (sender_wait(&s) < 0 && ret == 0)
 		ret = e ? e->code : -EIO;
+	if (ret == 0 && kinds == (PAGES_LAZY | PAGES_EAGER))
+		range_list_free(&p->forgotten);
 	if (ret == 0 && ret_sent)
 		*ret_sent = s.sent;
 	return ret;
@@ -505,7 +571,7 @@ int pages_written(struct pages *p, uint64_t max, struct run_list *ret_list, stru
 
 	for (size_t i = 0; i < p->nranges && ret == 0; i++)
 		if (infos[i].lazy)
-			ret = scan_range(p, &p->ranges[i], &query_written_rearm, add_written, &w, e);
+			ret = scan_range(p, &p->ranges[i], &query_exists_rearm, add_written, &w, e);
 	return ret;
 }
 
@@ -556,6 +622,21 @@ static int stale_written(const struct pagemap_region *region, void *arg)
 	return ret < 0 ? ret : stale_gone(w, w->at, region->end);
 }
 
+/* Eager pages that the destination has lost; lazy ones are off the account already, and come later unless all must come now. */
+static int stale_forgotten(struct written_scan *w)
+{
+	for (size_t i = 0; i < w->p->forgotten.n && (!w->info->lazy || w->unsent); i++) {
+		uint64_t start = MAX(w->range->start, w->p->forgotten.v[i].start), end = MIN(w->range->end, w->p->forgotten.v[i].end);
+		int ret;
+
+		w->at = start;
+		ret = start < end ? pagemap_scan(w->p->pagemap_fd, start, end, &query_exists, stale_existing, w, w->e) : 0;
+		if (ret < 0)
+			return ret;
+	}
+	return 0;
+}
+
 int pages_stale(struct pages *p, int kinds, struct run_list *ret_list, struct err *e)
 {
 	struct written_scan w = { .p = p, .list = ret_list, .unsent = kinds & PAGES_UNSENT, .e = e };
@@ -564,7 +645,10 @@ int pages_stale(struct pages *p, int kinds, struct run_list *ret_list, struct er
 	for (size_t i = 0; i < p->nranges && ret == 0; i++) {
 		w.range = &p->ranges[i];
 		w.info = &infos[i];
-		if (kinds & (w.info->lazy ? PAGES_LAZY : PAGES_EAGER))
+		if (!(kinds & (w.info->lazy ? PAGES_LAZY : PAGES_EAGER)))
+			continue;
+		ret = stale_forgotten(&w);
+		if (ret == 0)
 			ret = pagemap_scan(p->pagemap_fd, w.range->start, w.range->end, &query_written, stale_written, &w, e);
 	}
 	return ret;
@@ -614,7 +698,7 @@ void pages_hand_over(struct pages *p, bool push)
 
 	for (size_t i = 0; i < p->nranges; i++)
 		if (!infos[i].lazy)
-			pages_mark(p, p->ranges[i].start, (p->ranges[i].end - p->ranges[i].start) / PAGE_SIZE_BYTES);
+			bits_set(p, p->ranges[i].first_bit, (p->ranges[i].end - p->ranges[i].start) / PAGE_SIZE_BYTES);
 	h->ranges = p->ranges_address;
 	h->nranges = p->nranges;
 	h->bitmap = p->bitmap_address;

@@ -34,6 +34,7 @@ struct pages {
 	uint64_t *bitmap;          /* in the scratch */
 	uint64_t npages;
 	bool tracking;
+	struct range_list forgotten; /* the destination has lost what it had of these: to be sent again whether written or not */
 	struct agent_counters sent; /* what rounds have sent */
 	uint64_t skipped_file;
 	struct stream_frame *frames[2]; /* in the scratch: what is being built and what is being sent */
@@ -49,6 +50,12 @@ size_t pages_arena_bytes(const struct vma_list *l);
 /* Starts the account, or starts it anew after the layout has changed (bits of pages in ranges that are still there are kept). */
 int pages_layout(struct pages *p, struct vma_list *l, struct err *e);
 void pages_free(struct pages *p);
+
+/*
+ * The layout changes from `old` to `new`: pages of mappings that the destination will make anew (vma_plan_sync) are taken off the account. Call it
+ * after pages_layout for `new`; the lists must still exist.
+ */
+int pages_forget_remapped(struct pages *p, const struct vma_list *old, const struct vma_list *new, uint32_t n_files, struct err *e);
 
 /* Registers all ranges for write tracking. Until a page is first looked at by a round or by pages_written it counts as written. */
 int pages_track(struct pages *p, struct err *e);

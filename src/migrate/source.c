@@ -227,6 +227,9 @@ static int step_agent(void *context, struct err *e)
 		return err_sys(e, errno, "%s", path);
 	fds.pagemap = s->pages.pagemap_fd;
 	scratch_header(&s->agent.scratch)->tgid = s->unit.pid;
+	ret = source_prepare_ask(s, e);
+	if (ret < 0)
+		return ret;
 	ret = agent_equip(&s->agent, -1, &fds, e);
 	if (ret == 0)
 		ret = scratch_warm(&s->agent.scratch, (unsigned)s->unit.nthreads, s->agent.batch, e);
@@ -381,9 +384,13 @@ int source_send_round(struct source *s, bool over, struct err *e)
 		return ret;
 	frame_free(&f);
 	if (changed) {
-		vma_list_free(&s->unit.vmas);
+		struct vma_list old = s->unit.vmas;
+
 		s->unit.vmas = vmas;
 		ret = pages_layout(&s->pages, &s->unit.vmas, e);
+		if (ret == 0)
+			ret = pages_forget_remapped(&s->pages, &old, &s->unit.vmas, s->unit.files.n, e);
+		vma_list_free(&old);
 	}
 	return ret;
 }

@@ -73,6 +73,8 @@ void source_thaw(void *context);
 /* source_go.c */
 int source_go(void *context, struct err *e);
 int source_commit(void *context, struct err *e);
+/* Leaves in the scratch what the agent needs to ask the destination's daemon when this worker is dead. */
+int source_prepare_ask(struct source *s, struct err *e);
 
 /* Sends a Round and waits for its answer. */
 int source_send_round(struct source *s, bool over, struct err *e);

@@ -472,6 +472,8 @@ int source_freeze(void *context, struct err *e)
 	/* A page of a mapping that is new since the last round has no bit: it is sent after the resume, or with the rest. */
 	if (ret == 0 && s->layout_changed)
 		ret = pages_layout(&s->pages, &s->frozen_vmas, e);
+	if (ret == 0 && s->layout_changed)
+		ret = pages_forget_remapped(&s->pages, &s->unit.vmas, &s->frozen_vmas, s->unit.files.n, e);
 	if (ret == 0)
 		ret = choose_pages(s, e);
 	timeline_mark("pages chosen");
