@@ -93,7 +93,11 @@ struct slot {
 struct page_range {
 	uint64_t start, end;
 	uint64_t first_bit; /* index of its first page in the bitmap of pages sent */
+	uint32_t flags;     /* RANGE_* */
+	uint32_t reserved;
 };
+
+#define RANGE_UNREADABLE 1u /* the mapping's protection must be changed before its pages can be sent */
 
 /*
  * The page stream. A frame is this header, `nruns` runs, and the pages of the DATA runs in order. Little-endian. At most
@@ -134,6 +138,8 @@ struct stream_frame {
 
 /* On the go connection, destination to source, when the process has been resumed: these eight bytes. */
 #define GO_RESUMED 0x31444d5352444747ull
+/* Or these, when it will never run there: then the source goes on. */
+#define GO_ABORTED 0x3154524241444747ull
 
 /* On the fault connection, destination to source. */
 enum fault_request_kind { FAULT_PAGE = 1, FAULT_PULL, FAULT_DONE };
@@ -176,6 +182,7 @@ struct scratch_header {
 	uint64_t bitmap; /* one bit a page of all ranges: sent */
 	uint32_t push;   /* 1: push everything; 0: only what is asked for (copy-on-reference) */
 	uint32_t chunk_pages;
+	uint32_t marker_type; /* swap type of page table markers, which are no pages; 0: not known */
 	/* COMMAND_PAGER */
 	uint64_t staging; /* STAGING_PAGES pages of private anonymous memory */
 	uint64_t pool;    /* pool_pages pages of private anonymous memory that exist already: pages of the stream are received there and moved */
@@ -187,6 +194,11 @@ struct scratch_header {
 	uint32_t resumed_told; /* destination: the worker has sent GO_RESUMED */
 	uint32_t drained;       /* COMMAND_PAGER: all pages are here; the worker closes its userfaultfd ... */
 	uint32_t uffd_released; /* ... and says so; futex word */
+	/* Source: who to ask when the go connection says nothing any more (doubt.c). */
+	uint64_t ask;          /* a HELLO frame */
+	uint32_t ask_len;
+	uint8_t ask_address[16]; /* struct sockaddr_in */
+	uint32_t go_broken;    /* the worker has seen an error on the go connection: its end proves nothing */
 	int32_t agent_error; /* why SERVE or PAGER ended early; negative errno */
 	uint32_t finished;   /* futex word: 1 when SERVE or PAGER has ended */
 	struct agent_counters counters;

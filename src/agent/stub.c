@@ -122,14 +122,17 @@ void stub_kill_finish(struct scratch_header *h)
 	h->tgid = 0;
 }
 
-static int go_says_resumed(struct scratch_header *h)
-{
-	uint64_t word = 0;
-
-	return h->go_fd >= 0 && read_all(h->go_fd, &word, sizeof(word)) == 0 && word == GO_RESUMED;
-}
-
 static void leave(struct scratch_header *h) __attribute__((noreturn));
+
+/* Tells the source. What it sent and nobody read is taken out first: closing with unread bytes would be a reset, which proves nothing. */
+static void say_go(struct scratch_header *h, uint64_t word)
+{
+	uint8_t *sink = agent_buffers(h)->message;
+
+	while (word == GO_ABORTED && sys(__NR_recvfrom, h->go_fd, (long)sink, sizeof(agent_buffers(h)->message), MSG_DONTWAIT_FLAG) > 0)
+		;
+	sys(__NR_sendto, h->go_fd, (long)&word, sizeof(word), MSG_NOSIGNAL_FLAG);
+}
 
 /*
  * Destination, the worker is dead: whether the process runs here. The kernel kills an uncommitted skeleton (PTRACE_O_EXITKILL) before the worker's
@@ -138,23 +141,23 @@ static void leave(struct scratch_header *h) __attribute__((noreturn));
 int stub_runs_here(struct scratch_header *h)
 {
 	struct poll_fd worker = { h->worker_pidfd, POLL_IN, 0 }, process = { h->process_pidfd, POLL_IN, 0 };
-	uint64_t word = GO_RESUMED;
+	uint32_t state;
+	int lives, committed;
 
 	while (sys(__NR_poll, (long)&worker, 1, -1) <= 0)
 		;
-	if (load_acquire(&h->state) == STATE_FROZEN || sys(__NR_poll, (long)&process, 1, 0) > 0)
-		return 0;
-	store_release(&h->state, STATE_COMMITTED);
+	state = load_acquire(&h->state);
+	lives = sys(__NR_poll, (long)&process, 1, 0) == 0;
+	committed = state == STATE_COMMITTED || (state == STATE_COMMITTING && lives);
+	if (committed)
+		store_release(&h->state, STATE_COMMITTED);
 	if (!h->resumed_told)
-		sys(__NR_sendto, h->go_fd, (long)&word, sizeof(word), MSG_NOSIGNAL_FLAG);
+		say_go(h, committed ? GO_RESUMED : GO_ABORTED);
 	h->resumed_told = 1;
-	return 1;
+	return committed && lives;
 }
 
-/*
- * The worker is dead. Source: before the go message the threads go on; after it the go connection tells, whose other end
- * is held by the destination's worker and agent: it closes when the destination has not committed. Destination: see above.
- */
+/* The worker is dead. Source: before the go message the threads go on; after it see doubt.c. Destination: see above. */
 static void __attribute__((noreturn)) agent_orphaned(struct scratch_header *h)
 {
 	uint32_t expected = STATE_FROZEN;
@@ -166,8 +169,11 @@ static void __attribute__((noreturn)) agent_orphaned(struct scratch_header *h)
 		leave(h);
 	}
 	__atomic_compare_exchange_n(&h->state, &expected, STATE_ABORTED, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+	/* A destination that waits for pages which nobody will send any more shall give up at once. */
+	if (expected == STATE_IN_DOUBT && !h->nranges)
+		sys(__NR_shutdown, h->bulk_fd, SHUT_WRITE);
 	if (expected == STATE_IN_DOUBT)
-		store_release(&h->state, go_says_resumed(h) ? STATE_COMMITTED : STATE_ABORTED);
+		store_release(&h->state, doubt_resolve(h) ? STATE_COMMITTED : STATE_ABORTED);
 	if (load_acquire(&h->state) == STATE_COMMITTED) {
 		agent_serve(h);
 		leave_by_exit();

@@ -47,6 +47,8 @@ void *memset(void *to, int c, size_t n);
 #define FUTEX_WAKE_OP 1
 #define MSG_DONTWAIT_FLAG 0x40
 #define MSG_NOSIGNAL_FLAG 0x4000
+#define SHUT_WRITE 1
+#define PROT_READ_ONLY 1
 #define POLL_IN 1
 #define POLL_OUT 4
 #define POLL_ERR 8
@@ -91,7 +93,7 @@ struct pager_context {
 
 struct agent_buffers {
 	struct stream_frame out, in, reply, fault_in;
-	uint8_t zeros[AGENT_PAGE];
+	uint8_t hole[AGENT_PAGE];
 	struct io_vec iov[STREAM_RUNS_MAX + 2];
 	struct pm_region regions[REGIONS_MAX];
 	uint8_t message[512];
@@ -111,6 +113,8 @@ long agent_send(struct scratch_header *h);
 long agent_serve(struct scratch_header *h);
 long agent_receive(struct scratch_header *h);
 long agent_pager(struct scratch_header *h);
+/* doubt.c: 1 when the process runs at the destination, 0 when it certainly does not; blocks until it is known. */
+int doubt_resolve(struct scratch_header *h);
 int stub_runs_here(struct scratch_header *h);
 void stub_kill_begin(struct scratch_header *h);
 void stub_kill_finish(struct scratch_header *h);

@@ -33,6 +33,15 @@ struct pagemap_query {
 int pagemap_scan(int pagemap_fd, uint64_t start, uint64_t end, const struct pagemap_query *query,
 		 int (*found)(const struct pagemap_region *region, void *arg), void *arg, struct err *e);
 
+/*
+ * The same for a query whose any_of is PRESENT or SWAPPED, and whose want has SWAPPED. The page tables keep markers ("was write-protected while nothing was there", guards), which PAGEMAP_SCAN
+ * calls swapped: those are left out, where the kernel lets them be told from pages in swap.
+ */
+int pagemap_scan_existing(int pagemap_fd, uint64_t start, uint64_t end, const struct pagemap_query *query,
+			  int (*found)(const struct pagemap_region *region, void *arg), void *arg, struct err *e);
+/* The swap type that pagemap entries of markers have; 0: it is not known. */
+unsigned pagemap_marker_type(void);
+
 /* A userfaultfd in this process's own address space is of no use here: it is made by the agent. These work on a duplicate of it. */
 int uffd_enable(int uffd, uint64_t features, struct err *e);
 #define UFFD_TRACK 1  /* asynchronous write protection */

@@ -23,7 +23,7 @@ extern const uint8_t agent_blob[], agent_blob_end[];
 #define CHUNKS_MAX 4096
 #define BATCH_FIRST_BLOCK 20480ul
 #define BATCH_BLOCK 65536ul
-#define SPIN_NS 300000ull
+#define SPIN_NS 15000ull /* no longer: the task may be waiting for this very CPU */
 
 size_t scratch_size(unsigned threads, size_t arena_bytes)
 {

@@ -24,6 +24,7 @@
 #define OFFER_MS 60000
 #define STEP_MS 120000
 #define GO_BUFFER (4u << 20)
+#define WARM_MS 20
 #define CONTENT_MAX ((1u << 20) + 4096)
 
 static int step_hello(void *context, struct err *e)
@@ -296,6 +297,12 @@ static int step_rounds(void *context, struct err *e)
 			ret = wait_received(d, e);
 		if (ret == 0 && over && d->post_copy && d->offer->strategy != STRATEGY_HYBRID)
 			ret = dest_register(d, NULL, e);
+		if (ret == 0 && over) {
+			pace_keep_warm(WARM_MS);
+			for (size_t i = 0; i < d->skeleton.nthreads; i++)
+				pace_boost(d->skeleton.threads[i]->task.tid);
+			pace_rule();
+		}
 		if (ret == 0)
 			ret = answer_round(d, e);
 	}
@@ -392,6 +399,7 @@ int migrate_dest(int control, const void *hello_payload, size_t hello_len, int h
 	pace_prepare();
 	ret = steps_run(&dest_steps, &d, watch_step, &committed, e);
 	if (ret < 0 && !committed && !d.committed) {
+		dest_tell_aborted(&d);
 		frame_send_error(d.link.fd[ROLE_CONTROL], ret, e->message, NULL);
 		outcome_forget(d.mig_id, take_fd(&d.outcome_fd));
 	}

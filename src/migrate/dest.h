@@ -75,5 +75,7 @@ int dest_set_pieces(struct dest *d, struct err *e);
 int dest_go(void *context, struct err *e);
 int dest_restore(void *context, struct err *e);
 int dest_commit(void *context, struct err *e);
+/* After the undo of a failed migration: the process will never run here. */
+void dest_tell_aborted(struct dest *d);
 
 #endif

@@ -11,7 +11,6 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -29,7 +28,6 @@
 #include "migrate/timeline.h"
 
 #define PRIME_TRIES 200
-#define GO_SPIN_NS 20000000ull
 
 /* --- receiving --- */
 
@@ -135,32 +133,13 @@ static int decode_go(struct dest *d, uint32_t payload_len, struct err *e)
 	return ret < 0 ? ret : 0;
 }
 
-/*
- * Waking a halted CPU costs more than reading the message: for a while the worker looks for it again and again, at the lowest priority, so
- * that it takes the CPU from nobody.
- */
-static void spin_for_go(struct dest *d)
-{
-	uint64_t end = clock_ns(CLOCK_MONOTONIC) + GO_SPIN_NS;
-	char byte;
-
-	setpriority(PRIO_PROCESS, 0, 19);
-	while (clock_ns(CLOCK_MONOTONIC) < end && recv(d->link.fd[ROLE_GO], &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN)
-		__builtin_ia32_pause();
-	pace_hurry();
-}
-
 int dest_go(void *context, struct err *e)
 {
 	struct dest *d = context;
 	struct frame f;
-	int ret;
-
-	spin_for_go(d);
-	ret = receive_go(d, &f, e);
+	int ret = receive_go(d, &f, e);
 
 	timeline_mark("go received");
-	pace_rule();
 	if (ret == 0)
 		ret = decode_go(d, f.len, e);
 	timeline_mark("go decoded");
@@ -470,6 +449,20 @@ static void tell_resumed(struct dest *d, uint64_t when)
 	frame_send(d->link.fd[ROLE_CONTROL], FRAME_RESUMED, packed, gw__resumed__pack(&resumed, packed), NULL);
 }
 
+/* What was sent and nobody read is taken out first: closing with unread bytes would be a reset, which proves nothing to the source. */
+void dest_tell_aborted(struct dest *d)
+{
+	const uint64_t word = GO_ABORTED;
+	int fd = d->link.fd[ROLE_GO];
+
+	if (fd < 0)
+		return;
+	while (recv(fd, d->go_buffer, d->go_buffer_len, MSG_DONTWAIT) > 0)
+		;
+	if (send(fd, &word, sizeof(word), MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		log_warning("event=abort-untold text=\"%s\"", strerror(errno));
+}
+
 int dest_commit(void *context, struct err *e)
 {
 	struct dest *d = context;
@@ -491,6 +484,7 @@ int dest_commit(void *context, struct err *e)
 	h->resumed_told = 1;
 	timeline_mark("resumed told");
 	pace_calm(0);
+	pace_cool();
 	tell_resumed(d, when);
 	link_make_patient(&d->link);
 	stop_if_pending(d);

@@ -3,7 +3,9 @@
 #include "migrate/pace.h"
 
 #include <malloc.h>
+#include <pthread.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,8 +13,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/util.h"
+
 #define HEAP_BYTES (4u << 20)
 #define CALM_NICE 10
+#define WARM_MAX 8 /* CPUs */
 #define CALM_SLICE_NS 100000
 
 struct attr {
@@ -35,9 +40,51 @@ void pace_prepare(void)
 	free(p);
 }
 
-void pace_hurry(void)
+static pthread_t warmers[WARM_MAX];
+static unsigned nwarmers;
+static volatile bool warm;
+static uint64_t warm_until;
+
+static void *keep_warm(void *arg)
 {
-	setpriority(PRIO_PROCESS, 0, -20);
+	struct sched_param none = { 0 };
+	cpu_set_t one;
+
+	CPU_ZERO(&one);
+	CPU_SET((unsigned)(uintptr_t)arg, &one);
+	sched_setscheduler(0, SCHED_IDLE, &none);
+	sched_setaffinity(0, sizeof(one), &one);
+	while (warm && clock_ns(CLOCK_MONOTONIC) < warm_until)
+		for (int i = 0; i < 64; i++)
+			__builtin_ia32_pause();
+	return NULL;
+}
+
+void pace_keep_warm(unsigned ms)
+{
+	cpu_set_t mine;
+
+	if (nwarmers || sched_getaffinity(0, sizeof(mine), &mine) < 0)
+		return;
+	warm = true;
+	warm_until = clock_ns(CLOCK_MONOTONIC) + ms * 1000000ull;
+	for (unsigned cpu = 0; cpu < CPU_SETSIZE && nwarmers < WARM_MAX; cpu++)
+		if (CPU_ISSET(cpu, &mine) && pthread_create(&warmers[nwarmers], NULL, keep_warm, (void *)(uintptr_t)cpu) == 0)
+			nwarmers++;
+}
+
+void pace_cool(void)
+{
+	warm = false;
+	while (nwarmers)
+		pthread_join(warmers[--nwarmers], NULL);
+}
+
+void pace_boost(pid_t tid)
+{
+	struct sched_param p = { .sched_priority = 1 };
+
+	sched_setscheduler(tid, SCHED_FIFO, &p);
 }
 
 void pace_rule(void)
@@ -45,7 +92,7 @@ void pace_rule(void)
 	struct sched_param p = { .sched_priority = 1 };
 
 	if (sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &p) < 0)
-		pace_hurry();
+		setpriority(PRIO_PROCESS, 0, -20);
 }
 
 void pace_calm(pid_t tid)

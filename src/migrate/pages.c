@@ -19,6 +19,8 @@
 #define CHUNK_BYTES (32ull << 20) /* scanned under one hold of the address space's lock */
 #define PROBE 256              /* pages looked at for zeros in one call */
 #define PROBE_BYTES 64
+#define REGISTER_TRIES 16    /* for a region in which the program maps something new again and again */
+#define GROUP_BITS 4096u      /* pages for which one bit of the summary stands */
 
 /* What the worker knows of a range, beside struct page_range. */
 struct range_info {
@@ -96,10 +98,12 @@ static bool bit_get(const struct pages *p, uint64_t bit)
 
 static void bit_set(struct pages *p, uint64_t bit, bool on)
 {
-	if (on)
+	if (on) {
 		p->bitmap[bit / 64] |= 1ull << (bit % 64);
-	else
+		p->summary[bit / GROUP_BITS / 64] |= 1ull << (bit / GROUP_BITS % 64);
+	} else {
 		p->bitmap[bit / 64] &= ~(1ull << (bit % 64));
+	}
 }
 
 /* Many at once; the ends bit by bit. */
@@ -117,12 +121,20 @@ static uint64_t bit_of(const struct page_range *r, uint64_t address)
 	return r->first_bit + (address - r->start) / PAGE_SIZE_BYTES;
 }
 
-/* The next page of [address, end) in r whose bit is on; end when there is none. */
+/*
+ * The next page of [address, end) in r whose bit is on; end when there is none. The summary keeps huge reservations, of which next to nothing
+ * exists, from costing time and memory.
+ */
 static uint64_t next_sent(const struct pages *p, const struct page_range *r, uint64_t address, uint64_t end)
 {
 	while (address < end) {
-		uint64_t bit = bit_of(r, address);
-		uint64_t word = p->bitmap[bit / 64] >> (bit % 64);
+		uint64_t bit = bit_of(r, address), word;
+
+		if (!(p->summary[bit / GROUP_BITS / 64] >> (bit / GROUP_BITS % 64) & 1)) {
+			address += (GROUP_BITS - bit % GROUP_BITS) * PAGE_SIZE_BYTES;
+			continue;
+		}
+		word = p->bitmap[bit / 64] >> (bit % 64);
 
 		if (word)
 			return MIN(end, address + (uint64_t)__builtin_ctzll(word) * PAGE_SIZE_BYTES);
@@ -164,17 +176,20 @@ int pages_layout(struct pages *p, struct vma_list *l, struct err *e)
 	struct pages old = *p;
 	struct range_info *info = calloc(l->n + 1, sizeof(*info));
 	uint64_t pages = content_pages(l), bit = 0;
+	uint64_t *summary = calloc(pages / GROUP_BITS / 64 + 2, sizeof(*summary));
 
-	if (!info)
+	if (!info || !summary)
 		return err_sys(e, ENOMEM, "account of pages");
 	p->vmas = l;
 	p->ranges = scratch_alloc(&p->agent->scratch, (l->n + 1) * sizeof(*p->ranges), &p->ranges_address);
 	p->bitmap = scratch_alloc(&p->agent->scratch, pages / 8 + 16, &p->bitmap_address);
 	if (!p->ranges || !p->bitmap) {
 		free(info);
+		free(summary);
 		*p = old;
 		return err_set(e, -ENOMEM, "the account of %" PRIu64 " pages does not fit the scratch (the layout changes too often)", pages);
 	}
+	p->summary = summary;
 	p->nranges = 0;
 	for (size_t i = 0; i < l->n; i++) {
 		const struct vma *v = &l->v[i];
@@ -182,7 +197,7 @@ int pages_layout(struct pages *p, struct vma_list *l, struct err *e)
 		if (v->content == VMA_CONTENT_NONE)
 			continue;
 		info[p->nranges] = (struct range_info){ v->content == VMA_CONTENT_ANON, v->prot & 2, v->content == VMA_CONTENT_SHARED };
-		p->ranges[p->nranges++] = (struct page_range){ v->start, v->end, bit };
+		p->ranges[p->nranges++] = (struct page_range){ v->start, v->end, bit, v->prot & 1 ? 0 : RANGE_UNREADABLE, 0 };
 		bit += (v->end - v->start) / PAGE_SIZE_BYTES;
 	}
 	p->npages = pages;
@@ -190,6 +205,7 @@ int pages_layout(struct pages *p, struct vma_list *l, struct err *e)
 	infos = info;
 	if (old.nranges)
 		keep_bits(p, &old);
+	free(old.summary);
 	return 0;
 }
 
@@ -222,6 +238,8 @@ int pages_forget_remapped(struct pages *p, const struct vma_list *old, const str
 void pages_free(struct pages *p)
 {
 	range_list_free(&p->forgotten);
+	free(p->summary);
+	p->summary = NULL;
 	free(infos);
 	infos = NULL;
 	close_fdp(&p->pagemap_fd);
@@ -244,6 +262,14 @@ static uint64_t chunk_end(const struct page_range *r, uint64_t at)
 	return MIN(r->end, at + chunk);
 }
 
+/* The program may have unmapped all of it meanwhile: then there is nothing to track. */
+static int track_range(struct pages *p, uint64_t start, uint64_t end, struct err *e)
+{
+	int ret = uffd_register(p->agent->uffd, start, end, UFFD_TRACK, NULL);
+
+	return ret == 0 || ret == -EINVAL ? 0 : err_sys(e, ret, "tracking writes to %#" PRIx64 "-%#" PRIx64, start, end);
+}
+
 /* A scan over a range in chunks; a range (or a part of one) that is not registered for tracking is registered first. */
 static int scan_range(struct pages *p, const struct page_range *r, const struct pagemap_query *query,
 		      int (*found)(const struct pagemap_region *, void *), void *arg, struct err *e)
@@ -252,7 +278,7 @@ static int scan_range(struct pages *p, const struct page_range *r, const struct 
 		int ret = pagemap_scan(p->pagemap_fd, at, chunk_end(r, at), query, found, arg, e);
 
 		if (ret == -EPERM && query->rearm) {
-			ret = uffd_register(p->agent->uffd, at, chunk_end(r, at), UFFD_TRACK, e);
+			ret = track_range(p, at, chunk_end(r, at), e);
 			if (ret == 0)
 				ret = pagemap_scan(p->pagemap_fd, at, chunk_end(r, at), query, found, arg, e);
 		}
@@ -265,7 +291,7 @@ static int scan_range(struct pages *p, const struct page_range *r, const struct 
 int pages_track(struct pages *p, struct err *e)
 {
 	for (size_t i = 0; i < p->nranges; i++) {
-		int ret = uffd_register(p->agent->uffd, p->ranges[i].start, p->ranges[i].end, UFFD_TRACK, e);
+		int ret = track_range(p, p->ranges[i].start, p->ranges[i].end, e);
 
 		if (ret < 0)
 			return ret;
@@ -477,9 +503,16 @@ static int on_existing(const struct pagemap_region *region, void *arg)
 static int on_written(const struct pagemap_region *region, void *arg)
 {
 	struct exists_scan x = { arg, region->start };
-	const struct pagemap_query *query = x.s->p->tracking ? &query_exists_rearm : &query_exists;
-	int ret = pagemap_scan(x.s->p->pagemap_fd, region->start, region->end, query, on_existing, &x, x.s->e);
+	struct pages *p = x.s->p;
+	const struct pagemap_query *query = p->tracking ? &query_exists_rearm : &query_exists;
+	int ret = pagemap_scan_existing(p->pagemap_fd, x.at, region->end, query, on_existing, &x, x.s->e);
 
+	/* A part is mapped anew and not registered yet; what was before it has been treated and re-armed. */
+	for (int tries = 0; ret == -EPERM && tries < REGISTER_TRIES; tries++) {
+		ret = track_range(p, x.at, region->end, x.s->e);
+		if (ret == 0)
+			ret = pagemap_scan_existing(p->pagemap_fd, x.at, region->end, query, on_existing, &x, x.s->e);
+	}
 	return ret < 0 ? ret : send_gone(x.s, x.at, region->end);
 }
 
@@ -493,7 +526,7 @@ static int send_forgotten(struct sender *s)
 
 		if (part.start >= part.end)
 			continue;
-		ret = pagemap_scan(s->p->pagemap_fd, part.start, part.end, &query_exists, on_existing, &x, s->e);
+		ret = pagemap_scan_existing(s->p->pagemap_fd, part.start, part.end, &query_exists, on_existing, &x, s->e);
 		if (ret < 0)
 			return ret;
 	}
@@ -618,7 +651,7 @@ static int stale_written(const struct pagemap_region *region, void *arg)
 	if (w->info->lazy && !w->unsent && next_sent(w->p, w->range, region->start, region->end) == region->end)
 		return 0;
 	w->at = region->start;
-	ret = pagemap_scan(w->p->pagemap_fd, region->start, region->end, &query_exists, stale_existing, w, w->e);
+	ret = pagemap_scan_existing(w->p->pagemap_fd, region->start, region->end, &query_exists, stale_existing, w, w->e);
 	return ret < 0 ? ret : stale_gone(w, w->at, region->end);
 }
 
@@ -630,7 +663,7 @@ static int stale_forgotten(struct written_scan *w)
 		int ret;
 
 		w->at = start;
-		ret = start < end ? pagemap_scan(w->p->pagemap_fd, start, end, &query_exists, stale_existing, w, w->e) : 0;
+		ret = start < end ? pagemap_scan_existing(w->p->pagemap_fd, start, end, &query_exists, stale_existing, w, w->e) : 0;
 		if (ret < 0)
 			return ret;
 	}
@@ -687,7 +720,7 @@ static int count_region(const struct pagemap_region *region, void *arg)
 int pages_exists(const struct pages *p, uint64_t address)
 {
 	uint64_t n = 0;
-	int ret = pagemap_scan(p->pagemap_fd, address, address + PAGE_SIZE_BYTES, &query_exists, count_region, &n, NULL);
+	int ret = pagemap_scan_existing(p->pagemap_fd, address, address + PAGE_SIZE_BYTES, &query_exists, count_region, &n, NULL);
 
 	return ret < 0 ? ret : n > 0;
 }
@@ -703,6 +736,7 @@ void pages_hand_over(struct pages *p, bool push)
 	h->nranges = p->nranges;
 	h->bitmap = p->bitmap_address;
 	h->push = push;
+	h->marker_type = pagemap_marker_type();
 }
 
 struct lazy_count {
@@ -736,12 +770,12 @@ int pages_count(struct pages *p, struct page_count *ret, struct err *e)
 		if (v->kind == VMA_VDSO || v->kind == VMA_VVAR)
 			continue;
 		if (v->content == VMA_CONTENT_ANON) {
-			code = pagemap_scan(p->pagemap_fd, v->start, v->end, &query_exists, count_lazy, &lazy, e);
+			code = pagemap_scan_existing(p->pagemap_fd, v->start, v->end, &query_exists, count_lazy, &lazy, e);
 			if (code < 0)
 				return code;
 			continue;
 		}
-		code = pagemap_scan(p->pagemap_fd, v->start, v->end, &query_exists, count_region, &ret->total, e);
+		code = pagemap_scan_existing(p->pagemap_fd, v->start, v->end, &query_exists, count_region, &ret->total, e);
 		if (code == 0 && v->content != VMA_CONTENT_SHARED)
 			code = pagemap_scan(p->pagemap_fd, v->start, v->end, &file, count_region, &ret->in_file, e);
 		if (code < 0)

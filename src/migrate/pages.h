@@ -32,6 +32,7 @@ struct pages {
 	uint64_t ranges_address, bitmap_address;
 	size_t nranges;
 	uint64_t *bitmap;          /* in the scratch */
+	uint64_t *summary;         /* one bit for GROUP_BITS of the bitmap: some may be on */
 	uint64_t npages;
 	bool tracking;
 	struct range_list forgotten; /* the destination has lost what it had of these: to be sent again whether written or not */

@@ -32,6 +32,7 @@
 #define ROUNDS_MAX 12u
 #define ROUND_SMALL 128u              /* pages: a round this small is followed by the freeze */
 #define WORKING_SET_NS 2000000        /* how long write tracking watches before the freeze */
+#define WARM_MS 40
 #define CONTENT_CHUNK (1u << 20)
 #define OFFER_ANSWER_MS 60000
 #define RECORDS_MAX 4096u
@@ -226,6 +227,10 @@ static int step_agent(void *context, struct err *e)
 	if (s->pages.pagemap_fd < 0)
 		return err_sys(e, errno, "%s", path);
 	fds.pagemap = s->pages.pagemap_fd;
+	snprintf(path, sizeof(path), "/proc/%d/mem", s->unit.pid);
+	s->mem_fd = fds.mem = open(path, O_RDONLY | O_CLOEXEC);
+	if (fds.mem < 0)
+		return err_sys(e, errno, "%s", path);
 	scratch_header(&s->agent.scratch)->tgid = s->unit.pid;
 	ret = source_prepare_ask(s, e);
 	if (ret < 0)
@@ -461,6 +466,7 @@ static int step_rounds(void *context, struct err *e)
 		ret = source_send_round(s, true, e);
 	/* A look at what will be looked at in the freeze, so that it is in the caches then. */
 	timeline_mark("rounds over");
+	pace_keep_warm(WARM_MS);
 	if (ret == 0)
 		ret = source_rehearse(s, e);
 	timeline_mark("rehearsed");
@@ -575,6 +581,7 @@ static void source_free(struct source *s)
 	free(s->parked);
 	free(s->go_pages);
 	agent_forget(&s->agent);
+	close_fdp(&s->mem_fd);
 	for (int i = 0; i < 2; i++)
 		free(s->records[i]);
 	restart_watch_close(s->watch);
@@ -596,7 +603,7 @@ static int try_once(const struct migrate_request *request, struct migrate_report
 	int ret;
 
 	s = (struct source){ .request = request, .report = report, .refusals = refusals, .begin_ns = clock_ns(CLOCK_MONOTONIC), .link = LINK_INIT,
-			     .unit = UNIT_INIT, .agent = AGENT_INIT, .pages = { .pagemap_fd = -1 } };
+			     .unit = UNIT_INIT, .agent = AGENT_INIT, .pages = { .pagemap_fd = -1 }, .mem_fd = -1 };
 	report->strategy = request->strategy;
 	snprintf(report->from, sizeof(report->from), "%s", request->self_name);
 	snprintf(report->to, sizeof(report->to), "%s", request->dest_name);

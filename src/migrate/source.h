@@ -46,6 +46,7 @@ struct source {
 	struct restart_record *records[2]; /* before and after the stop */
 	size_t nrecords[2];
 	unsigned moves;
+	int mem_fd;               /* /proc/PID/mem */
 	uint64_t content_bytes;   /* of files */
 	struct page_count count;
 	bool bulk_in_freeze;      /* pages went over the bulk connection in the freeze */

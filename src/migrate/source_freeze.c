@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -286,11 +287,24 @@ static int compare(struct source *s, struct err *e)
 
 /* --- the pages that go with the registers --- */
 
-static bool is_new_layout_lazy(const struct source *s, uint64_t address)
+/* Whether a page may travel with the registers: one that the program cannot read is of no use to its first instructions. */
+static bool may_go(const struct source *s, uint64_t address)
 {
-	const struct vma *v = vma_find(s->layout_changed ? &s->frozen_vmas : &s->unit.vmas, address);
+	const struct vma_list *l = s->layout_changed ? &s->frozen_vmas : &s->unit.vmas;
+	const struct vma *v = vma_find(l, address);
+	size_t lo = 0, hi = l->guards.n;
 
-	return v && v->content == VMA_CONTENT_ANON;
+	if (!v || v->content != VMA_CONTENT_ANON || !(v->prot & PROT_READ))
+		return false;
+	while (lo < hi) {
+		size_t mid = (lo + hi) / 2;
+
+		if (address >= l->guards.v[mid].end)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo == l->guards.n || address < l->guards.v[lo].start;
 }
 
 /* A page that does not exist reads as zeros: sending those is right, too. */
@@ -298,7 +312,7 @@ static int want_page(struct source *s, uint64_t address, struct run_list *list)
 {
 	uint64_t page = PAGE_ALIGN_DOWN(address);
 
-	if (!is_new_layout_lazy(s, page) || !pages_is_lazy(&s->pages, page) || pages_sent_bit(&s->pages, page))
+	if (!may_go(s, page) || !pages_is_lazy(&s->pages, page) || pages_sent_bit(&s->pages, page))
 		return 0;
 	pages_mark(&s->pages, page, 1);
 	return run_list_add(list, page, 1, 0);
@@ -410,6 +424,20 @@ static int choose_pages(struct source *s, struct err *e)
 	return ret < 0 && e && !e->code ? err_sys(e, ret, "choosing pages") : ret;
 }
 
+/* Runs of which some pages may be protected from the program itself: the other way into its memory does not mind that. */
+static int read_one_by_one(struct source *s, const struct page_run *runs, size_t n, uint8_t *to, struct err *e)
+{
+	for (size_t i = 0; i < n; i++) {
+		for (uint64_t k = 0; k < runs[i].npages; k++, to += PAGE_SIZE_BYTES) {
+			uint64_t at = runs[i].address + k * PAGE_SIZE_BYTES;
+
+			if (pread(s->mem_fd, to, PAGE_SIZE_BYTES, (off_t)at) != PAGE_SIZE_BYTES)
+				return err_sys(e, errno, "reading page %#" PRIx64, at);
+		}
+	}
+	return 0;
+}
+
 static int read_pages(struct source *s, struct err *e)
 {
 	uint8_t *to;
@@ -430,8 +458,12 @@ static int read_pages(struct source *s, struct err *e)
 			remote[k] = (struct iovec){ (void *)s->go_runs.v[i + k].address, s->go_runs.v[i + k].npages * PAGE_SIZE_BYTES };
 			local.iov_len += remote[k].iov_len;
 		}
-		if (process_vm_readv(s->unit.pid, &local, 1, remote, n, 0) != (ssize_t)local.iov_len)
-			return err_sys(e, errno ? errno : EFAULT, "reading pages that go with the registers");
+		if (process_vm_readv(s->unit.pid, &local, 1, remote, n, 0) != (ssize_t)local.iov_len) {
+			int ret = read_one_by_one(s, &s->go_runs.v[i], n, to, e);
+
+			if (ret < 0)
+				return ret;
+		}
 		to += local.iov_len;
 	}
 	return 0;
@@ -459,7 +491,7 @@ int source_freeze(void *context, struct err *e)
 	timeline_mark("freeze begins");
 	ret = plan(s, e);
 	timeline_mark("planned");
-	pace_hurry();
+	pace_rule();
 	if (ret == 0)
 		ret = stop_and_park(s, e);
 	timeline_mark("parked");
@@ -487,6 +519,7 @@ void source_thaw(void *context)
 {
 	struct source *s = context;
 
+	pace_cool();
 	if (s->locks_released && s->nparked) {
 		batch_reset(s->parked[0].batch);
 		fdtable_plan_retake_locks(&s->unit.fds, s->parked[0].batch);

@@ -4,8 +4,9 @@
  *
  * Theory of operation: before the message leaves, the state word in the scratch goes from FROZEN to IN_DOUBT; if the agent has already given the process
  * back to its program (because it took this worker for dead), the exchange fails and nothing is sent. The destination answers eight bytes on the same
- * connection when the process runs there. The connection's end without them means that it does not, because the destination's end is held by all who could
- * still let it run. Any other error means that nobody knows: then the destination's daemon is asked until it answers, and the process stands still.
+ * connection when the process runs there, or eight others when it never will. The connection's orderly end without them means the latter, because the destination's
+ * end is held by all who could still let it run. Any error, a reset too, means that nobody knows: then the destination's daemon is asked until it answers, and
+ * the process stands still. When this worker dies meanwhile, the agent does the same (agent/doubt.c).
  */
 #include <errno.h>
 #include <poll.h>
@@ -89,8 +90,13 @@ int source_go(void *context, struct err *e)
 		packed = malloc(gw__go__get_packed_size(&go));
 		ret = packed ? release_locks(s, e) : err_sys(e, ENOMEM, "the go message");
 	}
-	if (ret >= 0)
+	/* All that the agent needs to go on alone comes before the message. */
+	if (ret >= 0) {
+		pages_hand_over(&s->pages, s->push);
+		if (!s->post_copy)
+			scratch_header(&s->agent.scratch)->nranges = 0;
 		ret = become_in_doubt(s, e);
+	}
 	if (ret >= 0) {
 		uint32_t len = (uint32_t)gw__go__pack(&go, packed);
 		const struct iovec iov[3] = { { &len, sizeof(len) }, { packed, len }, { s->go_pages, s->go_pages_len } };
@@ -101,9 +107,6 @@ int source_go(void *context, struct err *e)
 		timeline_mark("go sent");
 		if (!s->post_copy && !s->bulk_in_freeze && pages_barrier(&s->pages, NULL) < 0)
 			log_warning("event=no-barrier pid=%d", s->unit.pid);
-		pages_hand_over(&s->pages, s->push);
-		if (!s->post_copy)
-			scratch_header(&s->agent.scratch)->nranges = 0;
 	}
 	free(packed);
 	bytes_list_free(&threads);
@@ -124,13 +127,47 @@ static int wait_resumed(struct source *s, struct err *e)
 		ssize_t n = recv(fd, &word, sizeof(word), MSG_PEEK | MSG_DONTWAIT);
 
 		if (n == (ssize_t)sizeof(word))
-			return word == GO_RESUMED;
-		if (n == 0 || (n < 0 && (errno == ECONNRESET || errno == EPIPE)))
+			return word == GO_RESUMED ? 1 : word == GO_ABORTED ? 0 : err_set(e, -EPROTO, "nonsense from the destination");
+		if (n == 0)
 			return 0;
-		if (n < 0 && errno != EAGAIN && errno != EINTR)
+		if (n < 0 && errno != EAGAIN && errno != EINTR) {
+			scratch_header(&s->agent.scratch)->go_broken = 1;
 			return err_sys(e, errno, "waiting for the destination");
+		}
 		poll(&p, 1, -1); /* not spinning: the resumed program may want this CPU */
 	}
+}
+
+static void fill_ask(struct source *s, Gw__Hello *ret)
+{
+	hello_fill(ret);
+	ret->role = ROLE_ASK;
+	ret->node_name = (char *)(uintptr_t)s->request->self_name;
+	ret->mig_id = (ProtobufCBinaryData){ HELLO_MIG_ID_BYTES, s->mig_id };
+}
+
+int source_prepare_ask(struct source *s, struct err *e)
+{
+	struct scratch_header *h = scratch_header(&s->agent.scratch);
+	uint8_t frame_header[FRAME_HEADER_BYTES], *to;
+	cleanup_free void *payload = NULL;
+	uint64_t address;
+	Gw__Hello self;
+	size_t len;
+
+	fill_ask(s, &self);
+	payload = hello_encode(&self, &len);
+	to = payload ? scratch_alloc(&s->agent.scratch, sizeof(frame_header) + len, &address) : NULL;
+	if (!to)
+		return err_sys(e, ENOMEM, "the question after the outcome");
+	frame_header_encode(frame_header, FRAME_HELLO, 0, (uint32_t)len);
+	memcpy(to, frame_header, sizeof(frame_header));
+	memcpy(to + sizeof(frame_header), payload, len);
+	_Static_assert(sizeof(h->ask_address) == sizeof(s->request->dest), "struct sockaddr_in");
+	memcpy(h->ask_address, &s->request->dest, sizeof(h->ask_address));
+	h->ask = address;
+	h->ask_len = (uint32_t)(sizeof(frame_header) + len);
+	return 0;
 }
 
 static void back_out(struct source *s)
@@ -149,11 +186,9 @@ static int ask_until_known(struct source *s)
 {
 	Gw__Hello self;
 
-	hello_fill(&self);
-	self.role = ROLE_ASK;
-	self.node_name = (char *)(uintptr_t)s->request->self_name;
-	self.mig_id = (ProtobufCBinaryData){ HELLO_MIG_ID_BYTES, s->mig_id };
+	fill_ask(s, &self);
 	for (;;) {
+		struct pollfd process = { s->unit.pidfd, POLLIN, 0 };
 		char boot_id[OUTCOME_BOOT_ID_MAX];
 		enum outcome outcome = OUTCOME_PENDING;
 
@@ -163,7 +198,8 @@ static int ask_until_known(struct source *s)
 		}
 		if (s->request->progress)
 			s->request->progress(s->report, s->request->progress_arg);
-		usleep(300000);
+		if (poll(&process, 1, 300) > 0)
+			return 0; /* somebody has killed it meanwhile */
 	}
 }
 
@@ -219,6 +255,7 @@ int source_commit(void *context, struct err *e)
 	task_command(&s->agent.task, COMMAND_SERVE);
 	task_wake(&s->agent.task, NULL);
 	pace_calm(0);
+	pace_cool();
 	if (recv(s->link.fd[ROLE_GO], &word, sizeof(word), MSG_DONTWAIT) < 0)
 		log_debug("event=resumed-known-by-asking");
 	link_make_patient(&s->link);
