@@ -55,7 +55,7 @@ struct source {
 	struct parked *parked;
 	size_t nparked;
 	struct process_query process_query;
-	struct remote_call *brk;
+	struct remote_call *brk, *children;
 	Gw__Process *process;     /* as captured in the freeze */
 	struct vma_list frozen_vmas;
 	bool layout_changed;

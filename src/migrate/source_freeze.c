@@ -13,6 +13,7 @@
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 
 #include "base/log.h"
 #include "base/util.h"
@@ -74,6 +75,7 @@ static int plan(struct source *s, struct err *e)
 			if (ret < 0)
 				return ret;
 			s->brk = mm_capture_plan(t->batch);
+			s->children = batch_try(t->batch, "waitid", SYS_waitid, P_ALL, 0, 0, WNOHANG | WNOWAIT | WEXITED | __WALL);
 		}
 		plan_thread(s, t);
 		/* Seizing does not stop it; a thread that has ended meanwhile is found out later. */
@@ -261,6 +263,11 @@ static int collect(struct source *s, struct err *e)
 			return ret;
 		if (i == 0) {
 			mm_capture_collect(&s->unit.mm, s->brk);
+			if (s->children->ret != -ECHILD) {
+				refusals_add(s->refusals, "task.children", "it has started a child since the offer, and processes with children cannot move yet",
+					     "move it when its children have ended", "process %d", s->unit.pid);
+				return err_set(e, -EPERM, "process %d has started a child", s->unit.pid);
+			}
 			ret = process_capture_collect(&s->process_query, s->process, e);
 		}
 		if (ret < 0)
