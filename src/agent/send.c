@@ -3,7 +3,8 @@
  * send.c - the source's agent while the process runs: sends pages straight from where they lie
  *
  * The worker chooses the pages; write tracking tells it which of them changed while they were on their way. A page that was unmapped meanwhile is sent as
- * zeros, so that the stream keeps its shape: the layout has changed then, and the worker tells the destination.
+ * zeros, so that the stream keeps its shape: the layout has changed then, and the worker tells the destination. Memory that the program itself may not
+ * read (PROT_NONE) is read through /proc/self/mem.
  */
 #include "sys.h"
 
@@ -21,14 +22,18 @@ void frame_message(struct stream_frame *f, struct io_vec *iov, struct msg_hdr *m
 	m->iovlen = n;
 }
 
-/* Sends zeros for the rest of the page that could not be read. */
+/* Sends the rest of a page that could not be read where it lies: by the other way, or zeros. */
 static long send_hole(struct scratch_header *h, struct msg_hdr *m)
 {
 	uint64_t left = AGENT_PAGE - (m->iov->base & (AGENT_PAGE - 1));
 	uint64_t n = left < m->iov->len ? left : m->iov->len;
-	struct io_vec iov = { (uint64_t)agent_buffers(h)->zeros, n };
+	uint8_t *copy = agent_buffers(h)->hole;
+	struct io_vec iov = { (uint64_t)copy, n };
 	struct msg_hdr zeros;
-	long ret;
+	long ret = h->mem_fd < 0 ? -1 : sys(__NR_pread64, h->mem_fd, (long)copy, (long)n, (long)m->iov->base);
+
+	if (ret != (long)n)
+		memset(copy, 0, n);
 
 	memset(&zeros, 0, sizeof(zeros));
 	zeros.iov = &iov;

@@ -46,6 +46,27 @@ static long scan(struct server *s, uint64_t start, uint64_t end, uint64_t max_pa
 	return n;
 }
 
+/* Whether a page that the scan calls swapped is one, and not a marker in the page table. */
+static int is_marker(const struct server *s, uint64_t address)
+{
+	uint64_t entry = 0;
+
+	if (!s->h->marker_type)
+		return 0;
+	sys(__NR_pread64, s->h->pagemap_fd, (long)&entry, sizeof(entry), (long)(address / AGENT_PAGE * sizeof(entry)));
+	return (entry >> 62 & 1) && (entry & 0x1f) == s->h->marker_type;
+}
+
+/* The program never runs here again: its protections no longer matter. */
+static long make_readable(struct page_range *r)
+{
+	long ret = r->flags & RANGE_UNREADABLE ? sys(__NR_mprotect, (long)r->start, (long)(r->end - r->start), PROT_READ_ONLY) : 0;
+
+	if (ret == 0)
+		r->flags &= ~RANGE_UNREADABLE;
+	return ret;
+}
+
 static int is_zero(uint64_t address)
 {
 	const uint64_t *p = (const uint64_t *)address;
@@ -123,6 +144,8 @@ static uint64_t gather_region(struct server *s, struct stream_frame *f, const st
 
 		if (s->bitmap[bit >> 6] & (1ull << (bit & 63)))
 			continue;
+		if ((region->categories & PM_SWAPPED) && is_marker(s, at))
+			continue;
 		flags = (region->categories & PM_PFNZERO) || is_zero(at) ? RUN_ZERO : 0;
 		if (f->frame.npages >= s->h->chunk_pages && !flags)
 			return at;
@@ -140,7 +163,7 @@ static long gather(struct server *s)
 
 	f->frame = (struct page_frame){ STREAM_MAGIC, STREAM_PAGES, 0, 0 };
 	while (f->frame.npages < s->h->chunk_pages && f->frame.nruns < STREAM_RUNS_MAX) {
-		const struct page_range *r = &s->ranges[s->range];
+		struct page_range *r = &s->ranges[s->range];
 		uint64_t walk_end;
 		long n;
 
@@ -153,6 +176,8 @@ static long gather(struct server *s)
 			continue;
 		}
 		n = scan(s, s->cursor, r->end, STREAM_PAGES_MAX, &walk_end);
+		if (n > 0 && make_readable(r) < 0)
+			return E_FAULT;
 		if (n < 0)
 			return n;
 		for (long i = 0; i < n; i++) {
@@ -211,7 +236,7 @@ static long push_some(struct server *s)
 static long answer(struct server *s, const struct fault_request *q)
 {
 	struct stream_frame *f = &s->b->reply;
-	const struct page_range *r = find_range(s, q->address);
+	struct page_range *r = find_range(s, q->address);
 	struct io_vec iov[STREAM_RUNS_MAX + 1];
 	struct msg_hdr m;
 	uint64_t walk_end, at = q->address & ~(AGENT_PAGE - 1);
@@ -225,11 +250,15 @@ static long answer(struct server *s, const struct fault_request *q)
 	n = scan(s, at, at + AGENT_PAGE, 1, &walk_end);
 	if (n < 0)
 		return n;
+	if (n > 0 && make_readable(r) < 0)
+		return E_FAULT;
+	if (n > 0 && (s->b->regions[0].categories & PM_SWAPPED) && is_marker(s, at))
+		n = 0;
 	add_page(f, at, n == 0 || (s->b->regions[0].categories & PM_PFNZERO) ? RUN_ZERO : 0);
 	for (uint32_t i = 1; n > 0 && i < s->window && at + i * AGENT_PAGE < r->end; i++) {
 		uint64_t next = at + i * AGENT_PAGE;
 
-		if (scan(s, next, next + AGENT_PAGE, 1, &walk_end) != 1 || (s->b->regions[0].categories & PM_PFNZERO) || !take_page(s, r, next))
+		if (scan(s, next, next + AGENT_PAGE, 1, &walk_end) != 1 || (s->b->regions[0].categories & (PM_PFNZERO | PM_SWAPPED)) || !take_page(s, r, next))
 			break;
 		add_page(f, next, 0);
 	}
