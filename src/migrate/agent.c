@@ -28,6 +28,7 @@
 #include "kern/fdpass.h"
 #include "kern/pagemap.h"
 #include "kern/trace.h"
+#include "migrate/pace.h"
 
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x10u
@@ -219,6 +220,7 @@ static int settle(struct agent *a, struct err *e)
 	memset(&all, 0xff, sizeof(all));
 	sched_setaffinity(a->pid, sizeof(all), &all);
 	sched_setscheduler(a->pid, SCHED_OTHER, &none);
+	pace_calm(a->pid);
 	batch_try(a->batch, "setsid", SYS_setsid);
 	batch_call(a->batch, "prctl", SYS_prctl, PR_SET_NAME, batch_string(a->batch, "godwit-agent"));
 	if (batch_run(a->batch, e) < 0)

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "migrate/arrival.h"
+#include "migrate/decode.h"
 #include "migrate/outcome.h"
 #include "migrate/pace.h"
 #include "migrate/registry.h"
@@ -25,6 +26,7 @@
 #define STEP_MS 120000
 #define GO_BUFFER (4u << 20)
 #define WARM_MS 20
+#define KNOWN_MS 2000
 #define CONTENT_MAX ((1u << 20) + 4096)
 
 static int step_hello(void *context, struct err *e)
@@ -49,35 +51,22 @@ static int step_hello(void *context, struct err *e)
 
 /* --- offer --- */
 
-static int decode_offer(struct dest *d, const struct frame *f, struct err *e)
+static int take_offer(struct dest *d, const struct frame *f, struct err *e)
 {
-	Gw__Offer *o = d->offer = gw__offer__unpack(NULL, f->len, f->payload);
-	int ret;
+	struct offer o;
+	int ret = offer_decode(f->payload, f->len, &o, e);
 
-	if (!o || !o->n_threads || o->n_threads > 65536 || o->pid <= 1 || o->strategy > STRATEGY_COPY_ON_REFERENCE || o->scratch_base % PAGE_SIZE_BYTES ||
-	    !o->scratch_base || o->scratch_base >= VMA_TASK_SIZE || strlen(o->unit) >= sizeof(((struct registry_entry *)0)->unit) || strlen(o->from) > HELLO_NAME_MAX)
-		return err_set(e, -EPROTO, "an offer that cannot be read");
-	ret = process_decode(o->process.data, o->process.len, true, &d->process, e);
-	d->threads = calloc(o->n_threads, sizeof(*d->threads));
-	if (ret == 0 && !d->threads)
-		ret = err_sys(e, ENOMEM, "threads");
-	for (size_t i = 0; i < o->n_threads && ret >= 0; i++) {
-		ret = thread_decode(o->threads[i].data, o->threads[i].len, &d->threads[i], e);
-		d->nthreads += ret >= 0;
-	}
-	if (ret >= 0)
-		ret = fsfile_table_decode(o->files.data, o->files.len, &d->files, e);
-	if (ret >= 0)
-		ret = vma_list_decode(o->vmas.data, o->vmas.len, d->files.n, &d->vmas, e);
-	if (ret >= 0)
-		ret = vdso_decode(o->vdso.data, o->vdso.len, &d->vdso, e);
-	if (ret >= 0)
-		ret = mm_decode(o->mm.data, o->mm.len, d->files.n, &d->mm, e);
-	if (ret >= 0)
-		ret = fdtable_decode(o->fds.data, o->fds.len, d->files.n, &d->fds, e);
-	if (ret >= 0 && d->threads[0]->tid != o->pid)
-		ret = err_set(e, -EPROTO, "the first thread of an offer is not the main one");
-	return ret < 0 ? ret : 0;
+	/* This worker ends with the migration: what has been decoded is kept until then, whole or not. */
+	d->offer = o.msg;
+	d->process = o.process;
+	d->threads = o.threads;
+	d->nthreads = o.nthreads;
+	d->files = o.files;
+	d->vmas = o.vmas;
+	d->vdso = o.vdso;
+	d->mm = o.mm;
+	d->fds = o.fds;
+	return ret;
 }
 
 /* Every reason why the unit cannot be taken. */
@@ -160,7 +149,7 @@ static int step_offer(void *context, struct err *e)
 
 	if (ret < 0)
 		return ret;
-	ret = decode_offer(d, &f, e);
+	ret = take_offer(d, &f, e);
 	frame_free(&f);
 	if (ret == 0)
 		ret = judge(d, &refusals, e);
@@ -181,19 +170,8 @@ static int step_offer(void *context, struct err *e)
 /* How much memory the process will need, and where. */
 static int take_expectations(struct dest *d, const Gw__Content *c, struct err *e)
 {
-	struct range r;
-
 	d->lazy_pages = c->lazy_pages;
-	if (c->lazy_ranges.len % sizeof(r))
-		return err_set(e, -EPROTO, "ranges that cannot be read");
-	for (size_t i = 0; i < c->lazy_ranges.len; i += sizeof(r)) {
-		memcpy(&r, c->lazy_ranges.data + i, sizeof(r));
-		if (r.start >= r.end || r.end > VMA_TASK_SIZE || (r.start | r.end) % PAGE_SIZE_BYTES)
-			return err_set(e, -EPROTO, "a range that cannot be");
-		if (range_list_add(&d->lazy_ranges, r.start, r.end) < 0)
-			return err_sys(e, ENOMEM, "ranges");
-	}
-	return 0;
+	return content_ranges(c, &d->lazy_ranges, e);
 }
 
 static int step_content(void *context, struct err *e)
@@ -212,17 +190,16 @@ static int step_content(void *context, struct err *e)
 		ret = frame_recv_expect(d->link.fd[ROLE_CONTROL], FRAME_CONTENT, &f, CONTENT_MAX, STEP_MS, e);
 		if (ret < 0)
 			return ret;
-		c = gw__content__unpack(NULL, f.len, f.payload);
+		ret = content_decode(f.payload, f.len, d->answers, d->files.n, &c, e);
 		frame_free(&f);
-		if (!c || (!c->last && (c->file >= d->files.n || !fsfile_answer_lacks(&d->answers[c->file]))))
-			ret = err_set(e, -EPROTO, "file content that was not asked for");
-		else if (!c->last)
-			ret = fsfile_put(&d->files.v[c->file], &d->answers[c->file], c->offset, c->data.data, c->data.len, e);
-		last = ret == 0 && c->last;
+		if (ret < 0)
+			return ret;
+		last = c->last;
 		if (last)
 			ret = take_expectations(d, c, e);
-		if (c)
-			gw__content__free_unpacked(c, NULL);
+		else
+			ret = fsfile_put(&d->files.v[c->file], &d->answers[c->file], c->offset, c->data.data, c->data.len, e);
+		gw__content__free_unpacked(c, NULL);
 	}
 	for (uint32_t i = 0; i < d->files.n && ret == 0; i++)
 		if (fsfile_answer_lacks(&d->answers[i]))
@@ -257,21 +234,14 @@ static int wait_received(struct dest *d, struct err *e)
 
 static int take_round(struct dest *d, const struct frame *f, bool *ret_over, struct err *e)
 {
-	Gw__Round *round = gw__round__unpack(NULL, f->len, f->payload);
 	struct vma_list vmas = { 0 };
-	int ret = 0;
+	bool changed;
+	int ret = round_decode(f->payload, f->len, d->files.n, &vmas, &changed, ret_over, e);
 
-	if (!round)
-		return err_set(e, -EPROTO, "a round that cannot be read");
-	if (round->vmas.len) {
-		ret = vma_list_decode(round->vmas.data, round->vmas.len, d->files.n, &vmas, e);
-		if (ret == 0)
-			ret = dest_sync_layout(d, &vmas, e);
-		if (ret == 0)
-			ret = dest_set_pieces(d, e);
-	}
-	*ret_over = round->over;
-	gw__round__free_unpacked(round, NULL);
+	if (ret == 0 && changed)
+		ret = dest_sync_layout(d, &vmas, e);
+	if (ret == 0 && changed)
+		ret = dest_set_pieces(d, e);
 	return ret;
 }
 
@@ -342,6 +312,19 @@ static int step_pull(void *context, struct err *e)
 	return 0;
 }
 
+/* The record of the commit goes when the source has said that it knows; otherwise it stays for its question. */
+static void forget_when_known(struct dest *d)
+{
+	struct frame f;
+
+	if (frame_recv_expect(d->link.fd[ROLE_CONTROL], FRAME_RELEASE, &f, FRAME_HELLO_MAX, KNOWN_MS, NULL) < 0) {
+		close_fdp(&d->outcome_fd);
+		return;
+	}
+	frame_free(&f);
+	outcome_forget(d->mig_id, take_fd(&d->outcome_fd));
+}
+
 static int step_release(void *context, struct err *e)
 {
 	struct dest *d = context;
@@ -356,7 +339,7 @@ static int step_release(void *context, struct err *e)
 	waitpid(d->skeleton.agent.pid, NULL, __WALL);
 	arrival_end(d->skeleton.pid, take_fd(&d->arrival_fd));
 	frame_send(d->link.fd[ROLE_CONTROL], FRAME_RELEASE, NULL, 0, NULL);
-	outcome_forget(d->mig_id, take_fd(&d->outcome_fd));
+	forget_when_known(d);
 	return 0;
 }
 
@@ -396,6 +379,7 @@ int migrate_dest(int control, const void *hello_payload, size_t hello_len, int h
 		return ret;
 	memcpy(d.mig_id, d.peer->mig_id.data, sizeof(d.mig_id));
 	fault_load();
+	pace_calm(0);
 	pace_prepare();
 	ret = steps_run(&dest_steps, &d, watch_step, &committed, e);
 	if (ret < 0 && !committed && !d.committed) {

@@ -65,38 +65,6 @@ static int receive_go(struct dest *d, struct frame *ret, struct err *e)
 	return receive_exactly(d->link.fd[ROLE_GO], d->go_buffer, ret->len, e);
 }
 
-static uint64_t count_pages(const ProtobufCBinaryData *runs)
-{
-	const struct page_run *r = (const struct page_run *)runs->data;
-	uint64_t n = 0;
-
-	for (size_t i = 0; i < runs->len / sizeof(*r); i++)
-		n += r[i].npages;
-	return n;
-}
-
-static bool runs_inside(const struct vma_list *l, const ProtobufCBinaryData *runs)
-{
-	const struct page_run *r = (const struct page_run *)runs->data;
-
-	if (runs->len % sizeof(*r))
-		return false;
-	for (size_t i = 0; i < runs->len / sizeof(*r); i++) {
-		uint64_t at = r[i].address, end = at + (uint64_t)r[i].npages * PAGE_SIZE_BYTES;
-
-		if (at % PAGE_SIZE_BYTES || !r[i].npages)
-			return false;
-		while (at < end) {
-			const struct vma *v = vma_find(l, at);
-
-			if (!v || v->content == VMA_CONTENT_NONE)
-				return false;
-			at = v->end;
-		}
-	}
-	return true;
-}
-
 static int decode_go(struct dest *d, uint32_t payload_len, struct err *e)
 {
 	struct refusals refusals = { 0 };
@@ -486,7 +454,6 @@ int dest_commit(void *context, struct err *e)
 	pace_calm(0);
 	pace_cool();
 	tell_resumed(d, when);
-	link_make_patient(&d->link);
 	stop_if_pending(d);
 	fdtable_restore_free(&d->restore);
 	for (uint32_t i = 0; i < d->files.n; i++)

@@ -13,6 +13,8 @@
 #include "wire/frame.h"
 
 #define BULK_BUFFER (1 << 20)
+#define PATIENCE_MS 600000
+#define TCP_RTO_MAX_MS_OPTION 44 /* TCP_RTO_MAX_MS of Linux 6.15; older kernels refuse it, and try less often */
 
 static void tune(int fd, enum migrate_role role)
 {
@@ -71,12 +73,12 @@ int link_accept(struct link *l, int handoff, int timeout_ms, struct err *e)
 void link_make_patient(struct link *l)
 {
 	static const enum migrate_role roles[] = { ROLE_FAULT, ROLE_BULK };
-	int off = 0;
+	/* Probes find out soon when the other host has been booted anew; and after silence the next try comes soon. */
+	static const int options[][2] = { { TCP_USER_TIMEOUT, PATIENCE_MS }, { TCP_KEEPIDLE, 3 }, { TCP_KEEPINTVL, 3 }, { TCP_RTO_MAX_MS_OPTION, 2000 } };
 
-	for (size_t i = 0; i < ARRAY_SIZE(roles); i++) {
-		setsockopt(l->fd[roles[i]], SOL_SOCKET, SO_KEEPALIVE, &off, sizeof(off));
-		setsockopt(l->fd[roles[i]], IPPROTO_TCP, TCP_USER_TIMEOUT, &off, sizeof(off));
-	}
+	for (size_t i = 0; i < ARRAY_SIZE(roles); i++)
+		for (size_t k = 0; k < ARRAY_SIZE(options); k++)
+			setsockopt(l->fd[roles[i]], IPPROTO_TCP, options[k][0], &options[k][1], sizeof(int));
 }
 
 void link_close(struct link *l)

@@ -22,7 +22,10 @@ int link_connect(struct link *l, enum migrate_role role, const struct sockaddr_i
 		 struct err *e);
 /* Destination: waits until the daemon has handed over the other three. */
 int link_accept(struct link *l, int handoff, int timeout_ms, struct err *e);
-/* For the two connections that carry pages after the commit: they wait out a broken link instead of giving up. */
+/*
+ * For the two connections that carry pages after the commit, called before the go message: they wait out ten minutes of a broken link. After that the process at
+ * the destination has lost its memory and is killed.
+ */
 void link_make_patient(struct link *l);
 void link_close(struct link *l);
 

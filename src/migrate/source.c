@@ -626,6 +626,7 @@ int migrate_source(const struct migrate_request *request, struct migrate_report 
 	int ret;
 
 	fault_load();
+	pace_calm(0);
 	pace_prepare();
 	xstate_layout_here(); /* slow the first time */
 	for (int tries = 1;; tries++) {

@@ -92,6 +92,7 @@ int source_go(void *context, struct err *e)
 	}
 	/* All that the agent needs to go on alone comes before the message. */
 	if (ret >= 0) {
+		link_make_patient(&s->link);
 		pages_hand_over(&s->pages, s->push);
 		if (!s->post_copy)
 			scratch_header(&s->agent.scratch)->nranges = 0;
@@ -258,8 +259,9 @@ int source_commit(void *context, struct err *e)
 	pace_cool();
 	if (recv(s->link.fd[ROLE_GO], &word, sizeof(word), MSG_DONTWAIT) < 0)
 		log_debug("event=resumed-known-by-asking");
-	link_make_patient(&s->link);
 	fdtable_free(&s->unit.fds);
+	/* The destination need not remember the outcome any longer. */
+	frame_send(s->link.fd[ROLE_CONTROL], FRAME_RELEASE, NULL, 0, NULL);
 	take_resumed(s);
 	return 0;
 }
