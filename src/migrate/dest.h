@@ -11,6 +11,7 @@
 #include "image/thread.h"
 #include "image/vdso.h"
 #include "image/vma_restore.h"
+#include "migrate/decode.h"
 #include "migrate/link.h"
 #include "migrate/migrate.h"
 #include "migrate/skeleton.h"
@@ -49,8 +50,8 @@ struct dest {
 	/* go */
 	uint8_t *go_buffer;
 	size_t go_buffer_len;
+	struct go decoded;        /* of which the next five are parts */
 	Gw__Go *go;
-	const uint8_t *go_pages;
 	Gw__Process *final_process;
 	Gw__Thread **final_threads;
 	size_t nfinal;

@@ -67,46 +67,32 @@ static int receive_go(struct dest *d, struct frame *ret, struct err *e)
 
 static int decode_go(struct dest *d, uint32_t payload_len, struct err *e)
 {
+	const struct go_terms terms = { d->offer->pid, scratch_header(&d->skeleton.agent.scratch)->nslots, d->files.n, d->fds };
 	struct refusals refusals = { 0 };
-	uint32_t len;
-	Gw__Go *go;
-	int ret;
+	int ret = go_decode(d->go_buffer, payload_len, &terms, &d->decoded, e);
 
-	memcpy(&len, d->go_buffer, sizeof(len));
-	if (len > payload_len - sizeof(len) || !(go = gw__go__unpack(NULL, len, d->go_buffer + sizeof(len))))
-		return err_set(e, -EPROTO, "a go message that cannot be read");
-	d->go = go;
-	d->go_pages = d->go_buffer + sizeof(len) + len;
-	ret = process_decode(go->process.data, go->process.len, false, &d->final_process, e);
-	if (ret >= 0 && (!go->n_threads || go->n_threads > scratch_header(&d->skeleton.agent.scratch)->nslots))
-		ret = err_set(e, -EPROTO, "a go message with %zu threads", go->n_threads);
-	d->final_threads = ret >= 0 ? calloc(go->n_threads, sizeof(*d->final_threads)) : NULL;
-	for (size_t i = 0; ret >= 0 && i < go->n_threads; i++) {
-		ret = thread_decode(go->threads[i].data, go->threads[i].len, &d->final_threads[i], e);
-		d->nfinal += ret >= 0;
-	}
-	if (ret >= 0 && d->final_threads[0]->tid != d->offer->pid)
-		ret = err_set(e, -EPROTO, "the go message is of another process");
-	if (ret >= 0)
-		ret = fdtable_decode(go->fds.data, go->fds.len, d->files.n, &d->final_fds, e);
-	if (ret >= 0)
-		ret = fdtable_validate_update(d->fds, d->final_fds, e);
-	if (ret >= 0)
-		ret = mm_decode(go->mm.data, go->mm.len, d->files.n, &d->final_mm, e);
-	if (ret >= 0)
+	d->go = d->decoded.msg;
+	d->final_process = d->decoded.process;
+	d->final_threads = d->decoded.threads;
+	d->nfinal = d->decoded.nthreads;
+	d->final_fds = d->decoded.fds;
+	d->final_mm = d->decoded.mm;
+	if (ret == 0)
 		process_validate_here(d->final_process, &refusals);
 	if (refusals.n)
 		ret = err_set(e, -EPERM, "%s: %s", refusals.v[0].thing, refusals.v[0].cause);
 	refusals_free(&refusals);
-	return ret < 0 ? ret : 0;
+	return ret;
 }
 
 int dest_go(void *context, struct err *e)
 {
 	struct dest *d = context;
 	struct frame f;
-	int ret = receive_go(d, &f, e);
+	int ret;
 
+	link_make_patient(&d->link);
+	ret = receive_go(d, &f, e);
 	timeline_mark("go received");
 	if (ret == 0)
 		ret = decode_go(d, f.len, e);
@@ -159,7 +145,7 @@ static int install_run(struct dest *d, const struct vma *v, uint64_t to, const u
 static int install_pages(struct dest *d, struct err *e)
 {
 	const struct page_run *r = (const struct page_run *)d->go->runs.data;
-	const uint8_t *from = d->go_pages;
+	const uint8_t *from = d->decoded.pages;
 
 	for (size_t i = 0; i < d->go->runs.len / sizeof(*r); i++) {
 		uint64_t at = r[i].address, end = at + (uint64_t)r[i].npages * PAGE_SIZE_BYTES;
@@ -178,7 +164,7 @@ static int install_pages(struct dest *d, struct err *e)
 	return 0;
 }
 
-static int restore_memory(struct dest *d, uint32_t payload_pages, struct err *e)
+static int restore_memory(struct dest *d, struct err *e)
 {
 	struct vma_list vmas = { 0 };
 	int ret = 0;
@@ -188,8 +174,8 @@ static int restore_memory(struct dest *d, uint32_t payload_pages, struct err *e)
 		if (ret == 0)
 			ret = dest_sync_layout(d, &vmas, e);
 	}
-	if (ret == 0 && (!runs_inside(&d->vmas, &d->go->runs) || !runs_inside(&d->vmas, &d->go->stale) || count_pages(&d->go->runs) > payload_pages))
-		ret = err_set(e, -EPROTO, "pages outside of the process");
+	if (ret == 0)
+		ret = go_check_pages(&d->decoded, &d->vmas, e);
 	if (ret == 0)
 		ret = drop_stale(d, e);
 	if (ret == 0 && d->offer->strategy == STRATEGY_HYBRID)
@@ -370,11 +356,10 @@ static int set_registers(struct dest *d, struct err *e)
 int dest_restore(void *context, struct err *e)
 {
 	struct dest *d = context;
-	uint64_t total = (uint64_t)(d->go_buffer + d->go_buffer_len - d->go_pages) / PAGE_SIZE_BYTES;
 	int ret = match_threads(d, e);
 
 	if (ret == 0)
-		ret = restore_memory(d, (uint32_t)MIN(total, (uint64_t)UINT32_MAX), e);
+		ret = restore_memory(d, e);
 	timeline_mark("memory restored");
 	if (ret == 0)
 		ret = run_lists(d, e);

@@ -24,6 +24,7 @@
 #include "kern/fdpass.h"
 #include "kern/pagemap.h"
 #include "migrate/arrival.h"
+#include "migrate/decode.h"
 #include "migrate/pace.h"
 #include "migrate/registry.h"
 #include "migrate/timeline.h"
@@ -135,20 +136,14 @@ static int send_offer(struct source *s, struct err *e)
 
 static int take_refuse(struct source *s, const struct frame *f, struct err *e)
 {
-	Gw__Refuse *refuse = gw__refuse__unpack(NULL, f->len, f->payload);
+	int ret = refuse_decode(f->payload, f->len, s->refusals, e);
 
-	if (!refuse)
-		return err_set(e, -EPROTO, "%s answered with a refusal that cannot be read", s->request->dest_name);
-	for (size_t i = 0; i < refuse->n_reasons; i++)
-		refusals_add(s->refusals, refuse->reasons[i]->code, refuse->reasons[i]->cause, refuse->reasons[i]->way_out, "%s", refuse->reasons[i]->thing);
-	gw__refuse__free_unpacked(refuse, NULL);
-	return err_set(e, -EPERM, "%s cannot take process %d", s->request->dest_name, s->unit.pid);
+	return ret < 0 ? ret : err_set(e, -EPERM, "%s cannot take process %d", s->request->dest_name, s->unit.pid);
 }
 
 static int take_answer(struct source *s, struct err *e)
 {
 	struct frame f;
-	Gw__Accept *accept;
 	int ret = frame_recv(s->link.fd[ROLE_CONTROL], &f, FRAME_PAYLOAD_MAX, OFFER_ANSWER_MS, e);
 
 	if (ret < 0)
@@ -157,12 +152,11 @@ static int take_answer(struct source *s, struct err *e)
 		ret = take_refuse(s, &f, e);
 	} else if (f.type == FRAME_ERROR) {
 		ret = frame_error_decode(&f, e);
-	} else if (f.type != FRAME_ACCEPT || !(accept = gw__accept__unpack(NULL, f.len, f.payload))) {
+	} else if (f.type != FRAME_ACCEPT) {
 		ret = err_set(e, -EPROTO, "%s answered the offer with %s", s->request->dest_name, frame_type_name(f.type));
 	} else {
 		s->nanswers = s->unit.files.n;
-		ret = fsfile_answers_decode(accept->answers.data, accept->answers.len, s->nanswers, &s->answers, e);
-		gw__accept__free_unpacked(accept, NULL);
+		ret = accept_decode(f.payload, f.len, s->nanswers, &s->answers, e);
 	}
 	frame_free(&f);
 	return ret;
@@ -609,11 +603,14 @@ static int try_once(const struct migrate_request *request, struct migrate_report
 	snprintf(report->to, sizeof(report->to), "%s", request->dest_name);
 	identify(&s);
 	ret = steps_run(&source_steps, &s, watch_step, ret_committed, e);
+	*ret_committed &= !s.backed_out;
+	if (ret < 0 && *ret_committed)
+		err_wrap(e, "process %d has been handed over (`godwit ps` on %s says whether it runs there)", request->pid, request->dest_name);
 	report->total_ms = (double)(clock_ns(CLOCK_MONOTONIC) - s.begin_ns) / 1e6;
 	if (ret == 0)
 		report->outcome = "moved";
 	else if (report->outcome == NULL)
-		report->outcome = *ret_committed ? "failed" : refusals->n ? "refused" : ret == -ECANCELED ? "cancelled" : "failed";
+		report->outcome = *ret_committed ? "in-doubt" : refusals->n ? "refused" : ret == -ECANCELED ? "cancelled" : "failed";
 	timeline_mark("end");
 	timeline_log();
 	source_free(&s);

@@ -51,6 +51,7 @@ struct source {
 	struct page_count count;
 	bool bulk_in_freeze;      /* pages went over the bulk connection in the freeze */
 	bool post_copy, push;
+	bool backed_out;          /* after the go message: the destination has given up, and the process goes on here */
 	/* the freeze */
 	struct parked *parked;
 	size_t nparked;
