@@ -23,6 +23,7 @@
 
 #define UFFDIO_COPY_IOCTL 0xc028aa03ul
 #define UFFDIO_ZEROPAGE_IOCTL 0xc020aa04ul
+#define UFFDIO_POISON_IOCTL 0xc020aa08ul
 #define UFFDIO_MOVE_IOCTL 0xc028aa05ul
 #define EVENT_PAGEFAULT 0x12
 #define EVENT_FORK 0x13
@@ -525,6 +526,23 @@ static void wait_for_release(struct scratch_header *h)
 	}
 }
 
+/*
+ * The pages that are not here will never come. The process is killed rather than left to read zeros; children that it has forked get SIGBUS where they touch
+ * a missing page.
+ */
+static void lose(struct pager *p)
+{
+	if (p->h->process_pidfd >= 0)
+		sys(__NR_pidfd_send_signal, p->h->process_pidfd, 9, 0, 0);
+	for (uint32_t i = 1; i < p->ncontexts; i++)
+		for (uint32_t k = 0; k < p->contexts[i].npieces; k++)
+			for (uint64_t at = 0; at < p->contexts[i].pieces[k].len; at += AGENT_PAGE) {
+				struct zero_fill z = { p->contexts[i].pieces[k].current + at, AGENT_PAGE, 0, 0 };
+
+				sys(__NR_ioctl, p->contexts[i].uffd, (long)UFFDIO_POISON_IOCTL, (long)&z);
+			}
+}
+
 long agent_pager(struct scratch_header *h)
 {
 	struct pager p;
@@ -533,8 +551,10 @@ long agent_pager(struct scratch_header *h)
 
 	pager_start(&p, h);
 	ret = pager_loop(&p);
-	if (ret < 0)
-		return ret; /* the descriptors stay open: waiting threads wait on rather than read zeros */
+	if (ret < 0) {
+		lose(&p);
+		return ret;
+	}
 	while (p.ncontexts > 1)
 		context_drop(&p, p.ncontexts - 1);
 	if (h->pool_pages)

@@ -301,17 +301,14 @@ static long serve_request(struct server *s)
 	return E_PROTO;
 }
 
-long agent_serve(struct scratch_header *h)
+static long serve(struct scratch_header *h)
 {
 	struct server s = { .h = h, .b = agent_buffers(h), .ranges = (struct page_range *)h->ranges, .bitmap = (uint64_t *)h->bitmap,
 			    .pushing = (int)h->push, .window = 1 };
 	int told = 0;
 
-	if (!h->nranges) { /* everything went before the commit */
-		stub_kill_begin(h);
-		stub_kill_finish(h);
+	if (!h->nranges) /* everything went before the commit */
 		return 0;
-	}
 	s.cursor = s.ranges[0].start;
 	while (!s.done) {
 		struct poll_fd wait[2] = { { h->fault_fd, POLL_IN, 0 }, { h->bulk_fd, 0, 0 } };
@@ -337,8 +334,15 @@ long agent_serve(struct scratch_header *h)
 		if (wait[1].revents & (POLL_ERR | POLL_HUP))
 			return E_PIPE;
 	}
-	if (!told)
-		stub_kill_begin(h);
-	stub_kill_finish(h);
 	return 0;
+}
+
+/* Whether or not the pages could be sent: the process here must never run again. */
+long agent_serve(struct scratch_header *h)
+{
+	long ret = serve(h);
+
+	stub_kill_begin(h);
+	stub_kill_finish(h);
+	return ret;
 }

@@ -174,6 +174,7 @@ int source_prepare_ask(struct source *s, struct err *e)
 static void back_out(struct source *s)
 {
 	__atomic_store_n(&scratch_header(&s->agent.scratch)->state, STATE_ABORTED, __ATOMIC_SEQ_CST);
+	s->backed_out = true;
 	source_thaw(s);
 	pages_untrack(&s->pages);
 	agent_remove(&s->agent, s->unit.pid);
