@@ -272,6 +272,16 @@ static int run_lists(struct dest *d, struct err *e)
 
 /* --- interrupted calls --- */
 
+/* The call has ended; the thread must come to its rest, or the SIGSTOP by which it rests would still be on its way when it is let go. */
+static int rest_again(struct skeleton_thread *t, int status, struct err *e)
+{
+	if (WSTOPSIG(status) == SIGSTOP && status >> 16 == 0)
+		return 0;
+	if (ptrace(PTRACE_CONT, t->task.tid, 0, 0) < 0)
+		return err_sys(e, errno, "thread %d: priming", t->tid);
+	return task_wait(&t->task, -1, e);
+}
+
 /*
  * Has a thread issue a call and stops it in there, so that the kernel's own restart block is set. Returns with the thread stopped; *ret_result is what the
  * registers say.
@@ -301,7 +311,7 @@ static int prime(struct skeleton_thread *t, const struct restart_prime *p, int64
 			return err_set(e, -ESRCH, "thread %d ended while it was primed", t->tid);
 		if (__atomic_load_n(&slot->done, __ATOMIC_ACQUIRE) == slot->seq) {
 			*ret_result = call->ret;
-			return 0;
+			return rest_again(t, status, e);
 		}
 		if (trace_get_regs(t->task.tid, &regs, e) < 0)
 			return e ? e->code : -EIO;
