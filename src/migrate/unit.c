@@ -32,7 +32,7 @@ static int capture_threads(struct unit *u, struct refusals *refusals, struct err
 		Gw__Thread *t = thread_new(tids[i]);
 
 		ret = thread_capture_outside(u->pid, tids[i], t, refusals, e);
-		if (ret == -ESRCH && i > 0) { /* it ended meanwhile */
+		if ((ret == -ESRCH || ret == -ENOENT) && i > 0) { /* it ended meanwhile */
 			gw__thread__free_unpacked(t, NULL);
 			continue;
 		}
