@@ -106,6 +106,12 @@ static int build_layout(struct dest *d, struct err *e)
 	if (ret < 0)
 		return ret;
 	exe = d->mm.exe_file >= 0 ? d->file_fds[d->mm.exe_file] : -1;
+	/*
+	 * Arguments and environment come in the freeze. If ps(1) read them here, the kernel would map a page of zeros where nothing is registered with the
+	 * userfaultfd yet, and the agent would take that for the page's content.
+	 */
+	d->mm.arg_end = d->mm.arg_start;
+	d->mm.env_end = d->mm.env_start;
 	mm_plan_restore(b, &d->mm, exe);
 	ret = batch_run(b, e);
 	batch_reset(b);
