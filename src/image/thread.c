@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/rseq.h>
 #include <sched.h>
+#include <sys/resource.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -53,6 +54,13 @@ static void check_status(pid_t tid, FILE *f, struct refusals *r)
 	}
 }
 
+/* Of other classes than the ordinary ones the kernel tells the niceness elsewhere; it counts again when the thread leaves its class. */
+static void fill_nice(struct thread_sched_attr *attr, long nice)
+{
+	if (attr->policy != SCHED_OTHER && attr->policy != SCHED_BATCH)
+		attr->nice = (int32_t)nice;
+}
+
 int thread_capture_outside(pid_t pid, pid_t tid, Gw__Thread *msg, struct refusals *r, struct err *e)
 {
 	cleanup_fclose FILE *f = NULL;
@@ -69,6 +77,7 @@ int thread_capture_outside(pid_t pid, pid_t tid, Gw__Thread *msg, struct refusal
 	if (attr.policy == POLICY_DEADLINE)
 		refusals_add(r, "task.sched-deadline", "a deadline reservation cannot be promised on another host",
 			     "chrt --other -p 0 TID, or move it later", "thread %d (SCHED_DEADLINE)", tid);
+	fill_nice(&attr, getpriority(PRIO_PROCESS, (id_t)tid));
 	bytes_set(&msg->sched_attr, &attr, sizeof(attr));
 	msg->tid = tid;
 	return cred_capture_outside(pid, tid, cred_of(msg), e);
@@ -175,6 +184,7 @@ void thread_capture_plan(struct batch *b, struct thread_query *q, const Gw__Thre
 	batch_call(b, "prctl(PR_GET_TID_ADDRESS)", SYS_prctl, PR_GET_TID_ADDRESS, at);
 	q->sched_attr = batch_space(b, sizeof(struct thread_sched_attr), &at);
 	batch_call(b, "sched_getattr", SYS_sched_getattr, 0, at, sizeof(struct thread_sched_attr), 0);
+	q->nice = batch_call(b, "getpriority", SYS_getpriority, PRIO_PROCESS, 0);
 	q->affinity = batch_space(b, THREAD_AFFINITY_MAX, &at);
 	q->affinity_call = batch_call(b, "sched_getaffinity", SYS_sched_getaffinity, 0, THREAD_AFFINITY_MAX, at);
 	q->ioprio = batch_call(b, "ioprio_get", SYS_ioprio_get, THREAD_IOPRIO_WHO_PROCESS, 0);
@@ -199,12 +209,15 @@ static uint32_t optional(const struct remote_call *call)
 
 static void collect_sched(const struct thread_query *q, Gw__Thread *msg)
 {
+	struct thread_sched_attr attr;
 	size_t len = (size_t)q->affinity_call->ret;
 	static unsigned online;
 
 	if (!online)
 		online = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
-	bytes_set(&msg->sched_attr, q->sched_attr, sizeof(struct thread_sched_attr));
+	memcpy(&attr, q->sched_attr, sizeof(attr));
+	fill_nice(&attr, 20 - q->nice->ret);
+	bytes_set(&msg->sched_attr, &attr, sizeof(attr));
 	bytes_set(&msg->affinity, NULL, 0);
 	if (bits_in(q->affinity, len) < online)
 		bytes_set(&msg->affinity, q->affinity, len);

@@ -30,7 +30,7 @@ struct thread_query {
 	const int *pdeath_signal, *tsc_mode;
 	const char *name;
 	const uint8_t *sched_attr, *affinity;
-	struct remote_call *affinity_call, *ioprio, *slack, *no_new_privs, *mce_kill, *cpuid, *seccomp;
+	struct remote_call *nice, *affinity_call, *ioprio, *slack, *no_new_privs, *mce_kill, *cpuid, *seccomp;
 	struct remote_call *spec_store_bypass, *spec_indirect_branch;
 	const Gw__Thread *offered;
 };

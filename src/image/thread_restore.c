@@ -3,6 +3,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <sched.h>
+#include <sys/resource.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -51,6 +52,7 @@ static void plan_sched(struct batch *b, const Gw__Thread *msg)
 	attr.flags &= SCHED_FLAG_RESET_ON_FORK_ONLY;
 	attr.runtime = attr.deadline = attr.period = 0; /* of other classes than ours: a slice hint, relative to the host */
 	plan_affinity(b, msg);
+	batch_call(b, "setpriority", SYS_setpriority, PRIO_PROCESS, 0, attr.nice); /* the class may not take it */
 	batch_call(b, "sched_setattr", SYS_sched_setattr, 0, batch_data(b, &attr, sizeof(attr)), 0);
 	if (msg->ioprio >> 13) /* with no class of its own the thread follows its niceness */
 		batch_call(b, "ioprio_set", SYS_ioprio_set, THREAD_IOPRIO_WHO_PROCESS, 0, msg->ioprio);
