@@ -25,6 +25,7 @@
 #define UFFDIO_ZEROPAGE_IOCTL 0xc020aa04ul
 #define UFFDIO_POISON_IOCTL 0xc020aa08ul
 #define UFFDIO_MOVE_IOCTL 0xc028aa05ul
+#define ADDRESS_END 0x7ffffffff000ul
 #define EVENT_PAGEFAULT 0x12
 #define EVENT_FORK 0x13
 #define EVENT_REMAP 0x14
@@ -136,6 +137,15 @@ static struct pager_piece *piece_by_current(struct pager_context *c, uint64_t cu
 	return 0;
 }
 
+/* How much of [original, original + len), which begins outside of every piece, is outside of them. */
+static uint64_t gap_before_piece(const struct pager_context *c, uint64_t original, uint64_t len)
+{
+	for (uint32_t i = 0; i < c->npieces; i++)
+		if (c->pieces[i].original - original < len)
+			len = c->pieces[i].original - original;
+	return len;
+}
+
 /* --- filling --- */
 
 static void context_drop(struct pager *p, uint32_t i)
@@ -188,7 +198,7 @@ static void fill_context(struct pager *p, uint32_t context, uint64_t original, u
 			return;
 		piece = piece_by_original(&p->contexts[context], original);
 		if (!piece) {
-			step = AGENT_PAGE;
+			step = gap_before_piece(&p->contexts[context], original, len);
 			n = (long)step;
 		} else {
 			uint64_t left = piece->original + piece->len - original;
@@ -363,10 +373,13 @@ static long check_frame(struct stream *s)
 	uint64_t pages = 0;
 
 	for (uint32_t i = 0; i < s->f->frame.nruns; i++) {
-		if (s->f->runs[i].address & (AGENT_PAGE - 1))
+		const struct page_run *run = &s->f->runs[i];
+
+		if (!run->npages || (run->address & (AGENT_PAGE - 1)) || run->address >= ADDRESS_END ||
+		    run->npages > (ADDRESS_END - run->address) / AGENT_PAGE)
 			return E_PROTO;
-		if (!(s->f->runs[i].flags & RUN_ZERO))
-			pages += s->f->runs[i].npages;
+		if (!(run->flags & RUN_ZERO))
+			pages += run->npages;
 	}
 	return pages == s->f->frame.npages ? 0 : E_PROTO;
 }

@@ -9,6 +9,9 @@
 
 #include "abi.h"
 
+#ifdef AGENT_HOSTED
+long sys6(long nr, long a, long b, long c, long d, long e, long f); /* a test's kernel */
+#else
 static inline long sys6(long nr, long a, long b, long c, long d, long e, long f)
 {
 	register long r10 asm("r10") = d;
@@ -19,6 +22,7 @@ static inline long sys6(long nr, long a, long b, long c, long d, long e, long f)
 	asm volatile("syscall" : "=a"(ret) : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9) : "rcx", "r11", "memory");
 	return ret;
 }
+#endif
 
 #define sys(nr, ...) sys_array(nr, (const long[6]){ __VA_ARGS__ })
 

@@ -163,7 +163,8 @@ int mm_decode(const void *data, size_t len, uint32_t n_files, struct mm_fields *
 	if (in->n_auxv > MM_AUXV_MAX || in->exe_file_plus_one > n_files)
 		rc = err_set(e, -EBADMSG, "mm: auxv or executable out of range");
 	if (rc == 0) {
-		memcpy(m.auxv, in->auxv, in->n_auxv * sizeof(*m.auxv));
+		if (in->n_auxv)
+			memcpy(m.auxv, in->auxv, in->n_auxv * sizeof(*m.auxv));
 		m.n_auxv = in->n_auxv;
 		m.exe_file = (int32_t)in->exe_file_plus_one - 1;
 		rc = mm_validate(&m, n_files, e);
