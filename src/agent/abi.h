@@ -112,7 +112,7 @@ struct page_range {
 enum stream_kind {
 	STREAM_PAGES = 1, /* runs */
 	STREAM_BARRIER,   /* everything before it has been sent; ends COMMAND_RECEIVE */
-	STREAM_END,       /* nothing more will come */
+	STREAM_END,       /* nothing more will come on this connection */
 };
 
 struct page_frame {

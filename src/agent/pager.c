@@ -70,7 +70,7 @@ struct pager {
 	uint32_t ncontexts;
 	struct stream bulk, fault;
 	uint64_t pool_used; /* pages */
-	int ended;
+	int bulk_ended, fault_ended;
 	int process_gone;
 };
 
@@ -404,7 +404,11 @@ static long part_done(struct pager *p, struct stream *s)
 		if (f->magic != STREAM_MAGIC || f->nruns > STREAM_RUNS_MAX || f->npages > STREAM_PAGES_MAX)
 			return E_PROTO;
 		if (f->kind == STREAM_END) {
-			p->ended = 1;
+			if (s == &p->bulk)
+				p->bulk_ended = 1;
+			else
+				p->fault_ended = 1;
+			next_part(s, WANT_FRAME, sizeof(*f));
 			return 0;
 		}
 		if (f->kind != STREAM_PAGES || !f->nruns)
@@ -502,7 +506,7 @@ static long pager_loop(struct pager *p)
 {
 	int pulled = 0;
 
-	while (!p->ended) {
+	while (!p->bulk_ended || !p->fault_ended) {
 		long a, b, c;
 
 		a = drain_events(p);

@@ -211,6 +211,18 @@ static long next_frame(struct server *s)
 	return 0;
 }
 
+static long end_faults(struct server *s)
+{
+	struct page_frame end = { STREAM_MAGIC, STREAM_END, 0, 0 };
+	struct io_vec iov = { (uint64_t)&end, sizeof(end) };
+	struct msg_hdr m;
+
+	memset(&m, 0, sizeof(m));
+	m.iov = &iov;
+	m.iovlen = 1;
+	return send_all(s->h->fault_fd, &m);
+}
+
 /* Sends what the socket takes now. Returns 1 when something was sent, 0 when it is full. */
 static long push_some(struct server *s)
 {
@@ -229,6 +241,12 @@ static long push_some(struct server *s)
 	if (n < 0)
 		return n;
 	message_advance(&s->message, (uint64_t)n);
+	/* What was asked for may still be on its way on the other connection: the end is told there, too, behind it. */
+	if (s->pushed && !s->message.iovlen) {
+		n = end_faults(s);
+		if (n < 0)
+			return n;
+	}
 	return 1;
 }
 
