@@ -150,7 +150,7 @@ void outcome_clean(void)
 
 		if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_mtime > time(NULL) - KEEP_S)
 			continue;
-		if (read_record(fd, &outcome, NULL) < 0 || outcome == OUTCOME_PENDING || fcntl(fd, F_GETLK, &lock) < 0 || lock.l_type != F_UNLCK)
+		if (read_record(fd, &outcome, NULL) < 0 || outcome != OUTCOME_ABORTED || fcntl(fd, F_GETLK, &lock) < 0 || lock.l_type != F_UNLCK)
 			continue;
 		unlinkat(dirfd(d), item->d_name, 0);
 	}

@@ -10,7 +10,7 @@
  *	'P'   lives   PENDING    asks again
  *	'P'   dead    ABORTED    resumes the process: the skeleton died with its tracer
  *	'C'   -       COMMITTED  lets go of its copy
- *	no file       UNKNOWN    stays in doubt: the record is older than what this host remembers
+ *	no file       UNKNOWN    resumes the process: nothing was committed, or this host has lost its /run with all that ran on it
  *
  * The order that makes this safe: outcome_begin before PREPARED is sent; outcome_commit before the first thread is let go;
  * outcome_forget when the source is known to know (RELEASE).
@@ -44,7 +44,10 @@ void outcome_forget(const uint8_t mig_id[HELLO_MIG_ID_BYTES], int fd);
 int outcome_query(const uint8_t mig_id[HELLO_MIG_ID_BYTES], enum outcome *ret, struct err *e);
 /* Sends the answer to a connection whose HELLO had ROLE_ASK. */
 int outcome_answer(int fd, const uint8_t mig_id[HELLO_MIG_ID_BYTES], struct err *e);
-/* Removes records without a living worker that are older than a day. */
+/*
+ * Removes records of migrations that came to nothing and whose worker is dead, when they are older than a day: without a record the answer is UNKNOWN, which
+ * means the same. A record of a commit stays for a source that is cut off longer than that.
+ */
 void outcome_clean(void);
 
 /*

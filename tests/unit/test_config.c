@@ -178,6 +178,15 @@ static void test_registry(void **state)
 	assert_int_equal(rmdir(directory), 0);
 }
 
+/* Two days ago. */
+static void make_old(const char *directory)
+{
+	char command[300];
+
+	snprintf(command, sizeof(command), "touch -d '2 days ago' %s/*", directory);
+	assert_int_equal(system(command), 0);
+}
+
 /* The answers of outcome.h's table, from a worker that lives and one that has died. */
 static void test_outcome(void **state)
 {
@@ -215,7 +224,12 @@ static void test_outcome(void **state)
 	assert_int_equal(outcome, OUTCOME_COMMITTED);
 	assert_int_equal(outcome_query(unknown, &outcome, &e), 0);
 	assert_int_equal(outcome, OUTCOME_UNKNOWN);
-	outcome_forget(pending, -1);
+	make_old(records);
+	outcome_clean();
+	assert_int_equal(outcome_query(pending, &outcome, &e), 0);
+	assert_int_equal(outcome, OUTCOME_UNKNOWN);
+	assert_int_equal(outcome_query(committed, &outcome, &e), 0);
+	assert_int_equal(outcome, OUTCOME_COMMITTED);
 	outcome_forget(committed, -1);
 	assert_int_equal(rmdir(records), 0);
 	assert_int_equal(rmdir(directory), 0);
