@@ -329,7 +329,7 @@ static int capture_pipes(struct capture *c, struct err *e)
 			refuse_pipe(c, i, &ends[i], &holders[i]);
 		else
 			r = pipe_capture(ends[i].held, t->msg->pipes[i], e);
-		t->pipe_ids[i].scanned = true;
+		t->pipe_ids[i].scanned = !holders[i].pid;
 	}
 	return r;
 }
@@ -344,6 +344,7 @@ static void refuse_pair(struct capture *c, uint32_t i, const struct pipe_holder 
 	else
 		socket_refuse_connected(&look, c->t->msg->descs[i]->socket, c->refusals);
 	c->t->held[i].refused = true;
+	c->t->held[i].scanned = false;
 	c->t->msg->descs[i]->kind = GW__FD_KIND__FD_CLOSED;
 }
 
@@ -470,11 +471,14 @@ int fdtable_capture_contents(struct fdtable *t, bool table_changed, struct fsfil
 	int r;
 
 	for (uint32_t i = 0; i < t->msg->n_descs; i++) {
-		if (t->held[i].fd < 0 || t->held[i].refused)
+		if (t->held[i].fd < 0)
 			continue;
+		/* Looked at anew: an earlier look may have been one whose refusals were not kept. */
+		if (t->held[i].refused)
+			t->held[i].refused = t->held[i].known = false;
 		r = capture_desc(&c, i, e);
 		if (r == FD_REFUSED) {
-			/* Said once; a table with refusals is not encoded. */
+			/* A table with refusals is not encoded. */
 			t->held[i].refused = true;
 			t->msg->descs[i]->kind = GW__FD_KIND__FD_CLOSED;
 		} else if (r < 0) {

@@ -227,7 +227,7 @@ int fsfile_prepare_offer(struct fsfile_table *t, bool same_kernel, struct err *e
 		struct fsfile *f = &t->v[i];
 		int fd, rc;
 
-		if (f->type == FSFILE_MEMFD || f->unlinked || f->fs_magic == PROC_SUPER_MAGIC || f->fs_magic == SYSFS_MAGIC)
+		if (!f->uses || f->type == FSFILE_MEMFD || f->unlinked || f->fs_magic == PROC_SUPER_MAGIC || f->fs_magic == SYSFS_MAGIC)
 			continue;
 		if (!(f->uses & (FSFILE_MAPPED_PRIVATE | FSFILE_PROGRAM)) && !wants_hash(f, same_kernel))
 			continue;
@@ -297,19 +297,7 @@ int fsfile_changed(struct fsfile *f, bool *ret_changed, struct err *e)
 	f->mode = st.st_mode & 07777;
 	f->uid = st.st_uid;
 	f->gid = st.st_gid;
-	return 0;
-}
-
-int fsfile_update(struct fsfile *f, const struct fsfile *now, struct err *e)
-{
-	if (f->type != now->type || f->dev != now->dev || f->ino != now->ino || strcmp(f->path, now->path))
-		return err_set(e, -EBADMSG, "%s: the update is about another file (%s)", f->path, now->path);
-	f->size = now->size;
-	f->mode = now->mode;
-	f->uid = now->uid;
-	f->gid = now->gid;
-	f->mtime_ns = now->mtime_ns;
-	f->ctime_ns = now->ctime_ns;
-	f->seals = now->seals;
+	f->nlink = st.st_nlink;
+	f->unlinked |= !st.st_nlink;
 	return 0;
 }

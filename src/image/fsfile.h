@@ -97,7 +97,7 @@ int fsfile_read_fd(struct fsfile *f, struct err *e);
 int fsfile_content_next(struct fsfile *f, uint64_t offset, uint64_t max_len, uint64_t *ret_offset, uint64_t *ret_len, struct err *e);
 
 /*
- * Inside the freeze: whether size, mtime, ctime or seals differ from the table's; updates the table. One or two system
+ * Whether size, mtime, ctime or seals differ from the table's; updates the table. One or two system
  * calls. The content of a file that changed, and its entry (encoded in a table of its own), have to be sent again:
  * fsfile_update, fsfile_put, fsfile_finish.
  */
@@ -108,6 +108,7 @@ enum fsfile_verdict { FSFILE_HAVE, FSFILE_STAND_IN, FSFILE_CREATE, FSFILE_TEMP, 
 struct fsfile_answer {
 	enum fsfile_verdict verdict;
 	bool mapped_only;   /* STAND_IN: only the ranges that are mapped are needed (vma_file_ranges) */
+	bool same;          /* destination, HAVE: the very file, so that the process may write to it. Not encoded */
 	int fd;             /* destination: the file, owned by the answer; -1 until there is one. Not encoded */
 	bool created;       /* destination: made by fsfile_open_lacking at its path; undone by fsfile_answer_undo. Not encoded */
 };
@@ -121,7 +122,7 @@ static inline bool fsfile_answer_lacks(const struct fsfile_answer *a)
 }
 
 /*
- * Destination: looks for f. HAVE comes with the opened file (for writing where the process needs it). REFUSE comes with
+ * Destination: looks for f. HAVE comes (except for a file without uses) with the opened file (for writing where the process needs it). REFUSE comes with
  * a refusal in `refusals`. Nothing is created. Returns an error only when the search itself failed.
  */
 int fsfile_match(const struct fsfile *f, struct fsfile_answer *ret, struct refusals *refusals, struct err *e);
@@ -133,8 +134,11 @@ int fsfile_match(const struct fsfile *f, struct fsfile_answer *ret, struct refus
 int fsfile_open_lacking(const struct fsfile *f, struct fsfile_answer *answer, struct err *e);
 int fsfile_put(const struct fsfile *f, const struct fsfile_answer *answer, uint64_t offset, const void *data, size_t len_bytes,
 	       struct err *e);
-/* Destination: takes over what fsfile_changed saw; `now` comes from a decoded table. */
-int fsfile_update(struct fsfile *f, const struct fsfile *now, struct err *e);
+/*
+ * Destination: takes over what fsfile_changed saw, and further uses; `now` comes from a decoded table. -EAGAIN when the answer given does not
+ * hold for the new uses. A file that was made for the process gets its new size, and loses its name when the source's has.
+ */
+int fsfile_update(struct fsfile *f, const struct fsfile *now, struct fsfile_answer *answer, struct err *e);
 /*
  * All content is there: size, mode, owner, times, seals. `f` has the source's last values. Afterwards answer->fd is what
  * the process needs: read-only for a stand-in that is a program (so that it can be executed), unchanged otherwise.

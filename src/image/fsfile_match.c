@@ -128,8 +128,8 @@ static int answer_present(const struct fsfile *f, int path_fd, struct fsfile_ans
 	}
 	if (fd < 0)
 		return err_sys(e, fd, "%s", f->path);
-	if (same_file(f, &st, &fs, boot_id) || (by_kernel(f->fs_magic) && f->fs_magic == (uint64_t)fs.f_type) ||
-	    (!(f->uses & WRITES) && same_content(f, fd, &st))) {
+	a->same = same_file(f, &st, &fs, boot_id) || (by_kernel(f->fs_magic) && f->fs_magic == (uint64_t)fs.f_type);
+	if (a->same || (!(f->uses & WRITES) && same_content(f, fd, &st))) {
 		a->verdict = FSFILE_HAVE;
 		a->fd = take_fd(&fd);
 		return 0;
@@ -144,7 +144,9 @@ int fsfile_match(const struct fsfile *f, struct fsfile_answer *ret, struct refus
 	cleanup_close int fd = -1;
 	int rc = 0;
 
-	if (f->fs_magic == PROC_SUPER_MAGIC && strlen(f->path) > 6 && f->path[6] >= '0' && f->path[6] <= '9') {
+	if (!f->uses) {
+		a.verdict = FSFILE_HAVE;
+	} else if (f->fs_magic == PROC_SUPER_MAGIC && strlen(f->path) > 6 && f->path[6] >= '0' && f->path[6] <= '9') {
 		refuse(refusals, f, "it is a file of /proc about a process of the source", "close it first");
 	} else if (f->type == FSFILE_MEMFD) {
 		a.verdict = FSFILE_TEMP;
@@ -307,6 +309,48 @@ int fsfile_finish(const struct fsfile *f, struct fsfile_answer *answer, struct e
 	return 0;
 }
 
+static bool is_at_path(const struct fsfile *f, int fd)
+{
+	struct stat a, b;
+
+	return fstat(fd, &a) == 0 && lstat(f->path, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/* Whether the answer that was given is right for more uses, too. */
+static bool answer_fits(const struct fsfile_answer *a, uint32_t uses)
+{
+	if (a->verdict == FSFILE_HAVE && a->fd >= 0)
+		return a->same || !(uses & WRITES);
+	if (a->fd < 0)
+		return !uses;
+	return a->verdict != FSFILE_STAND_IN || !(uses & WRITES);
+}
+
+int fsfile_update(struct fsfile *f, const struct fsfile *now, struct fsfile_answer *answer, struct err *e)
+{
+	bool resized;
+
+	if (f->type != now->type || f->dev != now->dev || f->ino != now->ino || strcmp(f->path, now->path))
+		return err_set(e, -EBADMSG, "%s: the update is about another file (%s)", f->path, now->path);
+	if (!answer_fits(answer, now->uses) || (now->uses & ~f->uses & FSFILE_PROGRAM))
+		return err_set(e, -EAGAIN, "%s: the process uses it in another way since the offer", f->path);
+	resized = f->size != now->size;
+	f->size = now->size;
+	f->mode = now->mode;
+	f->uid = now->uid;
+	f->gid = now->gid;
+	f->mtime_ns = now->mtime_ns;
+	f->ctime_ns = now->ctime_ns;
+	f->seals = now->seals;
+	f->uses = now->uses;
+	if (!fsfile_answer_lacks(answer) || answer->fd < 0)
+		return 0;
+	if (now->unlinked && !f->unlinked && answer->created && is_at_path(f, answer->fd))
+		unlink(f->path);
+	f->unlinked = now->unlinked;
+	return resized && ftruncate(answer->fd, (off_t)f->size) < 0 ? err_sys(e, -errno, "%s: size", f->path) : 0;
+}
+
 void fsfile_answer_close(struct fsfile_answer *answer)
 {
 	close_fdp(&answer->fd);
@@ -314,13 +358,12 @@ void fsfile_answer_close(struct fsfile_answer *answer)
 
 void fsfile_answer_undo(const struct fsfile *f, struct fsfile_answer *answer)
 {
-	struct stat a, b;
 	char link[32], path[PATH_MAX];
 	ssize_t len;
 
 	if (answer->fd < 0)
 		return;
-	if (answer->created && fstat(answer->fd, &a) == 0 && stat(f->path, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+	if (answer->created && is_at_path(f, answer->fd))
 		unlink(f->path);
 	if (answer->verdict == FSFILE_STAND_IN && (f->uses & FSFILE_PROGRAM)) {
 		snprintf(link, sizeof(link), "/proc/self/fd/%d", answer->fd);

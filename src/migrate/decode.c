@@ -222,6 +222,40 @@ int content_ranges(const Gw__Content *c, struct range_list *ret, struct err *e)
 	return 0;
 }
 
+int files_decode(const void *data, size_t len, uint32_t n_files, struct file_news *ret, struct err *e)
+{
+	Gw__FileSync *m = gw__file_sync__unpack(NULL, len, data);
+	int code;
+
+	*ret = (struct file_news){ .msg = m };
+	if (!m)
+		return err_set(e, -EPROTO, "news of files that cannot be read");
+	code = fsfile_table_decode(m->added.data, m->added.len, &ret->added, e);
+	if (code == 0)
+		code = fsfile_table_decode(m->values.data, m->values.len, &ret->values, e);
+	if (code == 0 && (ret->values.n != m->n_changed || ret->added.n > FSFILE_MAX - MIN(n_files, FSFILE_MAX)))
+		code = err_set(e, -EPROTO, "news of %u files and %zu changes", ret->added.n, m->n_changed);
+	for (size_t i = 0; i < m->n_changed && code == 0; i++)
+		if (m->changed[i] >= n_files)
+			code = err_set(e, -EPROTO, "a change of file %u, which there is not", m->changed[i]);
+	for (size_t i = 0; i < m->n_content && code == 0; i++)
+		if (m->content[i]->last || m->content[i]->file >= n_files + ret->added.n)
+			code = err_set(e, -EPROTO, "content of file %u, which there is not", m->content[i]->file);
+	for (size_t i = 0; i < m->n_filled && code == 0; i++)
+		if (m->filled[i] < n_files || m->filled[i] >= n_files + ret->added.n)
+			code = err_set(e, -EPROTO, "file %u is not new", m->filled[i]);
+	return code;
+}
+
+void file_news_free(struct file_news *n)
+{
+	if (n->msg)
+		gw__file_sync__free_unpacked(n->msg, NULL);
+	fsfile_table_free(&n->added);
+	fsfile_table_free(&n->values);
+	*n = (struct file_news){ 0 };
+}
+
 int round_decode(const void *data, size_t len, uint32_t n_files, struct vma_list *ret_vmas, bool *ret_changed, bool *ret_over, struct err *e)
 {
 	Gw__Round *round = gw__round__unpack(NULL, len, data);

@@ -68,6 +68,14 @@ int content_decode(const void *data, size_t len, const struct fsfile_answer *ans
 /* The ranges of a content message with `last`. */
 int content_ranges(const Gw__Content *c, struct range_list *ret, struct err *e);
 
+/* What a FILES frame says; `n_files` is their number before. On failure, too, *ret is to be freed. */
+struct file_news {
+	Gw__FileSync *msg;
+	struct fsfile_table added, values; /* values: those of msg->changed */
+};
+int files_decode(const void *data, size_t len, uint32_t n_files, struct file_news *ret, struct err *e);
+void file_news_free(struct file_news *n);
+
 /* ret_vmas stays empty, and *ret_changed false, when the layout is as before. */
 int round_decode(const void *data, size_t len, uint32_t n_files, struct vma_list *ret_vmas, bool *ret_changed, bool *ret_over, struct err *e);
 

@@ -27,7 +27,6 @@
 #define GO_BUFFER (4u << 20)
 #define WARM_MS 20
 #define KNOWN_MS 2000
-#define CONTENT_MAX ((1u << 20) + 4096)
 
 static int step_hello(void *context, struct err *e)
 {
@@ -99,7 +98,7 @@ static int judge(struct dest *d, struct refusals *refusals, struct err *e)
 	return ret;
 }
 
-static int send_refuse(struct dest *d, const struct refusals *r, struct err *e)
+int dest_send_refuse(struct dest *d, const struct refusals *r, struct err *e)
 {
 	Gw__Refuse refuse = GW__REFUSE__INIT;
 	Gw__RefusalReason *reasons = calloc(r->n, sizeof(*reasons)), **pointers = calloc(r->n, sizeof(*pointers));
@@ -124,12 +123,12 @@ static int send_refuse(struct dest *d, const struct refusals *r, struct err *e)
 	return ret < 0 ? ret : err_set(e, -EPERM, "refused: %s", r->v[0].thing);
 }
 
-static int send_accept(struct dest *d, struct err *e)
+int dest_send_accept(struct dest *d, uint32_t first, struct err *e)
 {
 	Gw__Accept accept = GW__ACCEPT__INIT;
 	cleanup_free uint8_t *packed = NULL, *answers = NULL;
 	size_t len;
-	int ret = fsfile_answers_encode(d->answers, d->files.n, &answers, &len, e);
+	int ret = fsfile_answers_encode(d->answers + first, d->files.n - first, &answers, &len, e);
 
 	if (ret < 0)
 		return ret;
@@ -158,7 +157,7 @@ static int step_offer(void *context, struct err *e)
 
 		d->post_copy = strategy == STRATEGY_FREEZE_FREE || strategy == STRATEGY_HYBRID || strategy == STRATEGY_COPY_ON_REFERENCE;
 		d->push = strategy != STRATEGY_COPY_ON_REFERENCE;
-		ret = refusals.n ? send_refuse(d, &refusals, e) : send_accept(d, e);
+		ret = refusals.n ? dest_send_refuse(d, &refusals, e) : dest_send_accept(d, 0, e);
 		vma_list_apply_answers(&d->vmas, d->answers, d->files.n);
 	}
 	refusals_free(&refusals);
@@ -177,30 +176,13 @@ static int take_expectations(struct dest *d, const Gw__Content *c, struct err *e
 static int step_content(void *context, struct err *e)
 {
 	struct dest *d = context;
-	bool last = false;
 	int ret = 0;
 
 	for (uint32_t i = 0; i < d->files.n && ret == 0; i++)
 		if (fsfile_answer_lacks(&d->answers[i]))
 			ret = fsfile_open_lacking(&d->files.v[i], &d->answers[i], e);
-	while (!last && ret == 0) {
-		Gw__Content *c;
-		struct frame f;
-
-		ret = frame_recv_expect(d->link.fd[ROLE_CONTROL], FRAME_CONTENT, &f, CONTENT_MAX, STEP_MS, e);
-		if (ret < 0)
-			return ret;
-		ret = content_decode(f.payload, f.len, d->answers, d->files.n, &c, e);
-		frame_free(&f);
-		if (ret < 0)
-			return ret;
-		last = c->last;
-		if (last)
-			ret = take_expectations(d, c, e);
-		else
-			ret = fsfile_put(&d->files.v[c->file], &d->answers[c->file], c->offset, c->data.data, c->data.len, e);
-		gw__content__free_unpacked(c, NULL);
-	}
+	if (ret == 0)
+		ret = dest_take_content(d, take_expectations, e);
 	for (uint32_t i = 0; i < d->files.n && ret == 0; i++)
 		if (fsfile_answer_lacks(&d->answers[i]))
 			ret = fsfile_finish(&d->files.v[i], &d->answers[i], e);
@@ -245,6 +227,28 @@ static int take_round(struct dest *d, const struct frame *f, bool *ret_over, str
 	return ret;
 }
 
+/* News of files comes before. */
+static int receive_round(struct dest *d, struct frame *ret, struct err *e)
+{
+	for (;;) {
+		int code = frame_recv(d->link.fd[ROLE_CONTROL], ret, FRAME_PAYLOAD_MAX, -1, e);
+
+		if (code < 0)
+			return err_wrap(e, "waiting for a round"), code;
+		if (ret->type == FRAME_ROUND)
+			return 0;
+		if (ret->type == FRAME_FILES)
+			code = dest_files_running(d, ret, e);
+		else if (ret->type == FRAME_ERROR)
+			code = frame_error_decode(ret, e);
+		else
+			code = err_set(e, -EPROTO, "%s instead of a round", frame_type_name(ret->type));
+		frame_free(ret);
+		if (code < 0)
+			return code;
+	}
+}
+
 static int step_rounds(void *context, struct err *e)
 {
 	struct dest *d = context;
@@ -258,7 +262,7 @@ static int step_rounds(void *context, struct err *e)
 	while (!over && ret == 0) {
 		struct frame f;
 
-		ret = frame_recv_expect(d->link.fd[ROLE_CONTROL], FRAME_ROUND, &f, FRAME_PAYLOAD_MAX, -1, e);
+		ret = receive_round(d, &f, e);
 		if (ret < 0)
 			return ret;
 		ret = take_round(d, &f, &over, e);

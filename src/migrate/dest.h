@@ -62,6 +62,16 @@ struct dest {
 
 #define DEST_GO_MAX (256u << 20)
 
+/* dest.c: answers about the files from `first` on; every reason of a refusal. */
+int dest_send_accept(struct dest *d, uint32_t first, struct err *e);
+int dest_send_refuse(struct dest *d, const struct refusals *r, struct err *e);
+
+/* dest_files.c: receives contents until the last message, of which `expectations` (or NULL) is told. */
+int dest_take_content(struct dest *d, int (*expectations)(struct dest *d, const Gw__Content *last, struct err *e), struct err *e);
+/* News of files (a FILES frame), while the process runs and inside the freeze. */
+int dest_files_running(struct dest *d, const struct frame *f, struct err *e);
+int dest_files_frozen(struct dest *d, const void *data, size_t len, struct err *e);
+
 /* dest_build.c */
 int dest_prepare(void *context, struct err *e);
 void dest_prepare_undo(void *context);

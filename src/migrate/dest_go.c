@@ -45,7 +45,7 @@ static int receive_exactly(int fd, void *to, size_t len, struct err *e)
 	return 0;
 }
 
-static int receive_go(struct dest *d, struct frame *ret, struct err *e)
+static int receive_go(struct dest *d, bool news_taken, struct frame *ret, struct err *e)
 {
 	uint8_t header[FRAME_HEADER_BYTES];
 	int ret_code = receive_exactly(d->link.fd[ROLE_GO], header, sizeof(header), e);
@@ -54,6 +54,14 @@ static int receive_go(struct dest *d, struct frame *ret, struct err *e)
 		ret_code = frame_header_decode(header, DEST_GO_MAX, ret, e);
 	if (ret_code < 0)
 		return ret_code;
+	if (ret->type == FRAME_FILES && !news_taken) {
+		cleanup_free void *news = malloc(ret->len + 1ul);
+
+		ret_code = news ? receive_exactly(d->link.fd[ROLE_GO], news, ret->len, e) : err_sys(e, ENOMEM, "news of files");
+		if (ret_code == 0)
+			ret_code = dest_files_frozen(d, news, ret->len, e);
+		return ret_code < 0 ? ret_code : receive_go(d, true, ret, e);
+	}
 	if (ret->type != FRAME_GO || ret->len < sizeof(uint32_t))
 		return err_set(e, -EPROTO, "%s instead of the go message", frame_type_name(ret->type));
 	if (ret->len > d->go_buffer_len) {
@@ -92,7 +100,7 @@ int dest_go(void *context, struct err *e)
 	int ret;
 
 	link_make_patient(&d->link);
-	ret = receive_go(d, &f, e);
+	ret = receive_go(d, false, &f, e);
 	timeline_mark("go received");
 	if (ret == 0)
 		ret = decode_go(d, f.len, e);

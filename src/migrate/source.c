@@ -34,7 +34,6 @@
 #define ROUND_SMALL 128u              /* pages: a round this small is followed by the freeze */
 #define WORKING_SET_NS 2000000        /* how long write tracking watches before the freeze */
 #define WARM_MS 40
-#define CONTENT_CHUNK (1u << 20)
 #define OFFER_ANSWER_MS 60000
 #define RECORDS_MAX 4096u
 #define TRIES 5
@@ -141,7 +140,7 @@ static int take_refuse(struct source *s, const struct frame *f, struct err *e)
 	return ret < 0 ? ret : err_set(e, -EPERM, "%s cannot take process %d", s->request->dest_name, s->unit.pid);
 }
 
-static int take_answer(struct source *s, struct err *e)
+int source_take_accept(struct source *s, uint32_t n, struct fsfile_answer **ret_answers, struct err *e)
 {
 	struct frame f;
 	int ret = frame_recv(s->link.fd[ROLE_CONTROL], &f, FRAME_PAYLOAD_MAX, OFFER_ANSWER_MS, e);
@@ -155,8 +154,7 @@ static int take_answer(struct source *s, struct err *e)
 	} else if (f.type != FRAME_ACCEPT) {
 		ret = err_set(e, -EPROTO, "%s answered the offer with %s", s->request->dest_name, frame_type_name(f.type));
 	} else {
-		s->nanswers = s->unit.files.n;
-		ret = accept_decode(f.payload, f.len, s->nanswers, &s->answers, e);
+		ret = accept_decode(f.payload, f.len, n, ret_answers, e);
 	}
 	frame_free(&f);
 	return ret;
@@ -189,7 +187,9 @@ static int step_offer(void *context, struct err *e)
 	if (ret == 0)
 		ret = send_offer(s, e);
 	if (ret == 0)
-		ret = take_answer(s, e);
+		ret = source_take_accept(s, s->unit.files.n, &s->answers, e);
+	if (ret == 0)
+		s->nanswers = s->unit.files.n;
 	if (ret == 0)
 		vma_list_apply_answers(&s->unit.vmas, s->answers, s->nanswers);
 	return ret;
@@ -252,85 +252,9 @@ static void undo_agent(void *context)
 
 /* --- content --- */
 
-static int send_content(struct source *s, uint32_t file, uint64_t offset, const void *data, size_t len, struct err *e)
-{
-	Gw__Content c = GW__CONTENT__INIT;
-	cleanup_free uint8_t *packed = NULL;
-
-	c.file = file;
-	c.offset = offset;
-	c.data = (ProtobufCBinaryData){ len, (uint8_t *)(uintptr_t)data };
-	c.last = data == NULL;
-	if (c.last) {
-		c.lazy_pages = s->count.lazy;
-		if (s->request->strategy == STRATEGY_STOP_COPY || s->request->strategy == STRATEGY_PRE_COPY)
-			c.lazy_ranges = (ProtobufCBinaryData){ s->count.lazy_ranges.n * sizeof(struct range), (uint8_t *)s->count.lazy_ranges.v };
-	}
-	packed = malloc(gw__content__get_packed_size(&c));
-	if (!packed)
-		return err_sys(e, ENOMEM, "file content");
-	s->content_bytes += len;
-	return frame_send(s->link.fd[ROLE_CONTROL], FRAME_CONTENT, packed, gw__content__pack(&c, packed), e);
-}
-
-/* Sends the data of [start, end) of a file, holes left out. */
-static int send_file_range(struct source *s, uint32_t file, uint64_t start, uint64_t end, uint8_t *buffer, struct err *e)
-{
-	struct fsfile *f = &s->unit.files.v[file];
-	int fd = fsfile_read_fd(f, e);
-
-	if (fd < 0)
-		return fd;
-	while (start < end) {
-		uint64_t offset, len;
-		ssize_t n;
-		int ret = fsfile_content_next(f, start, CONTENT_CHUNK, &offset, &len, e);
-
-		if (ret < 0)
-			return ret;
-		if (!len || offset >= end)
-			return 0;
-		n = pread(fd, buffer, MIN(len, end - offset), (off_t)offset);
-		if (n < 0)
-			return err_sys(e, errno, "%s", f->path);
-		if (n == 0)
-			return 0;
-		ret = send_content(s, file, offset, buffer, (size_t)n, e);
-		if (ret < 0)
-			return ret;
-		start = offset + (uint64_t)n;
-	}
-	return 0;
-}
-
-static int send_file(struct source *s, uint32_t file, uint8_t *buffer, struct err *e)
-{
-	struct range_list ranges = { 0 };
-	int ret;
-
-	if (!s->answers[file].mapped_only)
-		return send_file_range(s, file, 0, UINT64_MAX, buffer, e);
-	ret = vma_file_ranges(&s->unit.vmas, file, &ranges, e);
-	for (size_t i = 0; i < ranges.n && ret == 0; i++)
-		ret = send_file_range(s, file, ranges.v[i].start, ranges.v[i].end, buffer, e);
-	range_list_free(&ranges);
-	return ret;
-}
-
 static int step_content(void *context, struct err *e)
 {
-	struct source *s = context;
-	cleanup_free uint8_t *buffer = malloc(CONTENT_CHUNK);
-
-	if (!buffer)
-		return err_sys(e, ENOMEM, "file content");
-	for (uint32_t i = 0; i < s->nanswers; i++) {
-		int ret = fsfile_answer_lacks(&s->answers[i]) ? send_file(s, i, buffer, e) : 0;
-
-		if (ret < 0)
-			return ret;
-	}
-	return send_content(s, 0, 0, NULL, 0, e);
+	return source_send_contents(context, e);
 }
 
 /* --- prepare: the destination builds; nothing to do here but wait --- */
@@ -349,22 +273,33 @@ static int step_prepare(void *context, struct err *e)
 
 /* --- rounds --- */
 
+/* Files that the running process has opened. What fails or cannot move now may be over at the freeze, where it is looked at again. */
+static void look_at_descriptors(struct source *s)
+{
+	struct refusals ignored = { 0 };
+	struct err unheard = ERR_INIT;
+
+	fdtable_recapture(&s->unit.fds, &s->unit.files, &ignored, &unheard);
+	fdtable_release(&s->unit.fds);
+	refusals_free(&ignored);
+}
+
 int source_send_round(struct source *s, bool over, struct err *e)
 {
 	struct vma_list vmas = { 0 };
 	Gw__Round round = GW__ROUND__INIT;
-	uint8_t packed_small[64];
-	cleanup_free uint8_t *packed = NULL, *vma_bytes = NULL, *file_bytes = NULL;
+	cleanup_free uint8_t *packed = NULL, *vma_bytes = NULL;
 	bool changed = false;
 	struct frame f;
 	size_t len = 0;
 	int ret = vma_list_reread(s->unit.pid, &s->unit.vmas, true, &s->unit.files, s->refusals, &vmas, &changed, e);
 
-	(void)packed_small;
 	if (ret == 0 && s->refusals->n)
 		ret = err_set(e, -EPERM, "process %d has begun something that cannot move", s->unit.pid);
-	if (ret == 0 && s->unit.files.n > s->nanswers)
-		ret = err_set(e, -EAGAIN, "process %d has mapped another file", s->unit.pid);
+	if (ret == 0)
+		look_at_descriptors(s);
+	if (ret == 0)
+		ret = source_tell_files(s, changed ? &vmas : &s->unit.vmas, e);
 	if (ret == 0 && changed) {
 		vma_list_apply_answers(&vmas, s->answers, s->nanswers);
 		ret = vma_list_encode(&vmas, &vma_bytes, &len, e);
@@ -511,7 +446,7 @@ static int step_push(void *context, struct err *e)
 static int step_release(void *context, struct err *e)
 {
 	struct source *s = context;
-	struct pollfd p = { s->agent.pidfd, POLLIN, 0 };
+	struct pollfd p = { s->agent.pidfd, POLLIN, 0 }, process = { s->unit.pidfd, POLLIN, 0 };
 	struct frame f;
 
 	task_wait(&s->agent.task, 1000, NULL);
@@ -520,6 +455,7 @@ static int step_release(void *context, struct err *e)
 	if (frame_recv_expect(s->link.fd[ROLE_CONTROL], FRAME_RELEASE, &f, FRAME_HELLO_MAX, LINK_TIMEOUT_MS, NULL) == 0)
 		frame_free(&f);
 	poll(&p, 1, 5000);
+	poll(&process, 1, 5000);
 	registry_remove(s->unit.pid, NULL);
 	return 0;
 }
@@ -581,6 +517,8 @@ static void source_free(struct source *s)
 	restart_watch_close(s->watch);
 	if (s->peer)
 		hello_free(&s->peer);
+	source_files_free(s);
+	free(s->news_frame);
 	free(s->answers);
 	range_list_free(&s->count.lazy_ranges);
 	run_list_free(&s->hot);
@@ -628,7 +566,7 @@ int migrate_source(const struct migrate_request *request, struct migrate_report 
 	xstate_layout_here(); /* slow the first time */
 	for (int tries = 1;; tries++) {
 		ret = try_once(request, report, refusals, &committed, e);
-		if (ret != -EAGAIN || committed || tries == TRIES)
+		if ((ret != -EAGAIN && ret != -ESTALE) || committed || tries == TRIES)
 			return ret;
 		/* Something changed between the offer and the freeze that the destination had not been told of. */
 		log_info("event=again pid=%d text=\"%s\"", request->pid, e->message);

@@ -29,6 +29,14 @@ struct parked {
 	bool parked;  /* runs the stub */
 };
 
+/* News of files that the destination has not been told yet; see source_files.c. */
+struct file_news_out {
+	uint32_t *changed, *filled; /* of as many files as there are */
+	bool *todo;                 /* contents to be looked at */
+	size_t nchanged, nfilled, ncontent, content_bytes;
+	Gw__Content **content;      /* in the freeze */
+};
+
 struct source {
 	const struct migrate_request *request;
 	struct migrate_report *report;
@@ -48,6 +56,11 @@ struct source {
 	unsigned moves;
 	int mem_fd;               /* /proc/PID/mem */
 	uint64_t content_bytes;   /* of files */
+	struct file_told *told;   /* of each file, what the destination knows; source_files.c */
+	uint32_t ntold;
+	struct file_news_out news;
+	uint8_t *news_frame;      /* goes before the go message, or NULL */
+	size_t news_frame_len;
 	struct page_count count;
 	bool bulk_in_freeze;      /* pages went over the bulk connection in the freeze */
 	bool post_copy, push;
@@ -66,6 +79,17 @@ struct source {
 	uint8_t *go_pages;
 	size_t go_pages_len;
 };
+
+/* source_files.c */
+int source_send_contents(struct source *s, struct err *e);
+/* While the process runs: tells the destination of files that are new or have changed, and brings its copies up to date. */
+int source_tell_files(struct source *s, const struct vma_list *vmas, struct err *e);
+/* In the freeze: puts the same into s->news_frame, where there is anything. */
+int source_files_frozen(struct source *s, const struct vma_list *vmas, struct err *e);
+void source_news_free(struct file_news_out *out);
+void source_files_free(struct source *s);
+/* source.c: waits for ACCEPT with n answers, malloc'ed; a REFUSE becomes an error and refusals. */
+int source_take_accept(struct source *s, uint32_t n, struct fsfile_answer **ret, struct err *e);
 
 /* source_freeze.c */
 int source_freeze(void *context, struct err *e);

@@ -25,6 +25,7 @@
 #include "migrate/timeline.h"
 
 #define RECORDS_MAX 4096u
+#define FREEZE_STALL_MS 3000 /* the process may not stand still because the destination takes no more pages */
 #define PRECOPY_GO_PAGES_MAX 512u
 #define HOT_THREADS 8u /* with more threads than this only stack and TLS pages of each travel with the registers */
 
@@ -177,11 +178,10 @@ static int park(struct source *s, struct parked *t, const struct restart_now *no
 	regs_to_go_on(t->msg, now, &regs);
 	fill_slot(scratch_slot(&s->agent.scratch, t->task.slot), &regs, t->msg->sigmask);
 	batch_prepare(t->batch);
-	ret = trace_set_mask(t->tid, UINT64_MAX, e);
-	if (ret == 0)
-		ret = trace_enter_stub(t->tid, &s->agent.scratch, t->task.slot, &regs, e);
+	/* In this order: if this worker died in between, a mask without the stub would stay for good. */
+	ret = trace_enter_stub(t->tid, &s->agent.scratch, t->task.slot, &regs, e);
 	t->parked = ret == 0;
-	return ret;
+	return ret < 0 ? ret : trace_set_mask(t->tid, UINT64_MAX, e);
 }
 
 static void read_records(struct source *s, int which)
@@ -278,18 +278,15 @@ static int collect(struct source *s, struct err *e)
 
 static int compare(struct source *s, struct err *e)
 {
-	uint32_t files = s->unit.files.n;
 	int ret = vma_list_reread(s->unit.pid, &s->unit.vmas, false, &s->unit.files, s->refusals, &s->frozen_vmas, &s->layout_changed, e);
 
 	if (ret == 0)
 		ret = fdtable_recapture(&s->unit.fds, &s->unit.files, s->refusals, e);
 	if (ret == 0 && s->refusals->n)
 		ret = err_set(e, -EPERM, "process %d has begun something that cannot move", s->unit.pid);
-	if (ret == 0 && s->unit.files.n != files)
-		ret = err_set(e, -EAGAIN, "process %d has opened another file since the offer", s->unit.pid);
 	if (ret == 0 && s->layout_changed)
 		vma_list_apply_answers(&s->frozen_vmas, s->answers, s->nanswers);
-	return ret;
+	return ret < 0 ? ret : source_files_frozen(s, s->layout_changed ? &s->frozen_vmas : &s->unit.vmas, e);
 }
 
 /* --- the pages that go with the registers --- */
@@ -383,6 +380,7 @@ static int send_all_now(struct source *s, struct err *e)
 	int ret = pages_round(&s->pages, PAGES_LAZY | PAGES_EAGER, NULL, e);
 
 	s->bulk_in_freeze = true;
+	link_limit_stall(s->link.fd[ROLE_BULK], FREEZE_STALL_MS);
 	return ret < 0 ? ret : pages_barrier(&s->pages, e);
 }
 
@@ -478,16 +476,19 @@ static int read_pages(struct source *s, struct err *e)
 
 int source_rehearse(struct source *s, struct err *e)
 {
+	struct refusals ignored = { 0 };
 	struct vma_list vmas = { 0 };
+	struct err unheard = ERR_INIT;
 	bool changed;
-	int ret = vma_list_reread(s->unit.pid, &s->unit.vmas, false, &s->unit.files, s->refusals, &vmas, &changed, e);
 
+	(void)e; /* the process runs: what fails now is looked at again when it stands still */
+	if (vma_list_reread(s->unit.pid, &s->unit.vmas, false, &s->unit.files, &ignored, &vmas, &changed, &unheard) == 0)
+		fdtable_recapture(&s->unit.fds, &s->unit.files, &ignored, &unheard);
 	vma_list_free(&vmas);
-	if (ret == 0)
-		ret = fdtable_recapture(&s->unit.fds, &s->unit.files, s->refusals, e);
 	fdtable_release(&s->unit.fds);
+	refusals_free(&ignored);
 	read_records(s, 0);
-	return ret;
+	return 0;
 }
 
 int source_freeze(void *context, struct err *e)

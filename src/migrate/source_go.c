@@ -96,8 +96,10 @@ int source_go(void *context, struct err *e)
 		pages_hand_over(&s->pages, s->push);
 		if (!s->post_copy)
 			scratch_header(&s->agent.scratch)->nranges = 0;
-		ret = become_in_doubt(s, e);
+		ret = s->news_frame ? frame_send(s->link.fd[ROLE_GO], FRAME_FILES, s->news_frame, s->news_frame_len, e) : 0;
 	}
+	if (ret >= 0)
+		ret = become_in_doubt(s, e);
 	if (ret >= 0) {
 		uint32_t len = (uint32_t)gw__go__pack(&go, packed);
 		const struct iovec iov[3] = { { &len, sizeof(len) }, { packed, len }, { s->go_pages, s->go_pages_len } };

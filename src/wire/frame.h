@@ -43,6 +43,7 @@ enum frame_type {
 	FRAME_RELEASE,     /* the source holds nothing any more */
 	FRAME_ERROR,       /* error number and sentence (frame_send_error) */
 	FRAME_NODE_INFO,   /* NodeInfo: answer to a HELLO with ROLE_NODE_INFO */
+	FRAME_FILES,       /* FileSync: files that are new or have changed since the offer */
 	FRAME_TYPE_FREE,   /* the first number not used in this header */
 };
 

@@ -1,0 +1,475 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * source_files.c - files that travel: their contents, and what has become of them since the destination was told
+ *
+ * Theory of operation: the process runs on after the offer. It opens and maps other files, uses known ones in other ways, and writes to those that
+ * the destination keeps a copy of. Before each round the source looks, and sends the news (FILES; the destination answers, and contents follow). What is new
+ * in the freeze goes before the go message, without an answer: entries, and contents inline where the destination may lack them. If it
+ * then cannot have a file, it gives the migration up, the process goes on here, and the next attempt begins with a new offer.
+ *
+ * A copy is kept up to date by chunks: for each chunk a number stands for the content that was sent (0: zeros, as in a new file). A look at a
+ * file whose times or size have changed reads it, and sends the chunks whose number has changed. So a log that grows costs its end only.
+ */
+#include <errno.h>
+
+#include "base/util.h"
+#include "kern/task.h"
+#include "migrate/source.h"
+#include "wire/frame.h"
+
+#define CHUNK (64ull << 10)
+#define RACY_NS 20000000ll             /* times of files may be this coarse */
+#define NEW_CONTENT_MAX (1ull << 20)   /* of one new file in the freeze */
+#define FROZEN_CONTENT_MAX (64ull << 20)
+#define ANSWER_MS 60000
+
+/* What the destination knows of one file. */
+struct file_told {
+	uint32_t uses;
+	bool racy;          /* it could have changed again without another time */
+	size_t nranges;     /* mapped_only: ranges sent so far */
+	uint64_t nchunks;
+	uint64_t *sum;      /* of each chunk as sent */
+};
+
+/* Where contents go. */
+struct sink {
+	int (*put)(struct source *s, uint32_t file, uint64_t offset, const uint8_t *data, size_t len, struct err *e);
+};
+
+static bool same_kernel(const struct source *s)
+{
+	Gw__Hello self;
+
+	hello_fill(&self);
+	return !strcmp(self.boot_id, s->peer->boot_id);
+}
+
+/* --- contents --- */
+
+/* Not against attacks: whoever makes two contents with one sum spoils his own file. */
+static uint64_t sum_chunk(const uint8_t *p)
+{
+	uint64_t lane[4] = { 0x9e3779b97f4a7c15, 0xbf58476d1ce4e5b9, 0x94d049bb133111eb, 0xd6e8feb86659fd93 }, word[4], any = 0, sum = 0;
+
+	for (size_t i = 0; i < CHUNK; i += sizeof(word)) {
+		memcpy(word, p + i, sizeof(word));
+		for (int k = 0; k < 4; k++) {
+			any |= word[k];
+			lane[k] = ((lane[k] ^ word[k]) << 29 | (lane[k] ^ word[k]) >> 35) * 0xff51afd7ed558ccd;
+		}
+	}
+	for (int k = 0; k < 4; k++)
+		sum = (sum ^ lane[k] ^ lane[k] >> 32) * 0xc4ceb9fe1a85ec53;
+	return !any ? 0 : sum ? sum : 1;
+}
+
+static int resize_sums(struct file_told *t, uint64_t size, struct err *e)
+{
+	uint64_t n = (size + CHUNK - 1) / CHUNK;
+	uint64_t *grown;
+
+	if (n > t->nchunks) {
+		grown = realloc(t->sum, n * sizeof(*grown));
+		if (!grown)
+			return err_sys(e, ENOMEM, "account of a file");
+		memset(grown + t->nchunks, 0, (n - t->nchunks) * sizeof(*grown));
+		t->sum = grown;
+	}
+	t->nchunks = n;
+	return 0;
+}
+
+/* Reads chunk i, zeros behind the end. */
+static int read_chunk(const struct fsfile *f, int fd, uint64_t i, uint8_t *buffer, size_t *ret_len, struct err *e)
+{
+	size_t len = MIN(CHUNK, f->size - i * CHUNK), got = 0;
+
+	while (got < len) {
+		ssize_t n = pread(fd, buffer + got, len - got, (off_t)(i * CHUNK + got));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_sys(e, errno, "%s", f->path);
+		if (n == 0)
+			break;
+		got += (size_t)n;
+	}
+	memset(buffer + got, 0, CHUNK - got);
+	*ret_len = len;
+	return 0;
+}
+
+/* Brings chunks [from, to) up to date at the destination. */
+static int sync_chunks(struct source *s, uint32_t file, uint64_t from, uint64_t to, const struct sink *sink, struct err *e)
+{
+	static uint8_t buffer[CHUNK];
+	struct fsfile *f = &s->unit.files.v[file];
+	struct file_told *t = &s->told[file];
+	uint64_t data_start = from * CHUNK, data_end = data_start;
+	int fd = fsfile_read_fd(f, e);
+
+	for (uint64_t i = from; i < MIN(to, t->nchunks) && fd >= 0; i++) {
+		uint64_t at, n, sum = 0;
+		size_t len = 0;
+		int ret;
+
+		if (i * CHUNK >= data_end) {
+			ret = fsfile_content_next(f, i * CHUNK, FSFILE_SIZE_MAX, &at, &n, e);
+			if (ret < 0)
+				return ret;
+			data_start = n ? at : UINT64_MAX;
+			data_end = n ? at + n : UINT64_MAX;
+		}
+		if ((i + 1) * CHUNK <= data_start && !t->sum[i])
+			continue;
+		ret = read_chunk(f, fd, i, buffer, &len, e);
+		if (ret < 0)
+			return ret;
+		sum = sum_chunk(buffer);
+		if (sum == t->sum[i])
+			continue;
+		ret = sink->put(s, file, i * CHUNK, buffer, len, e);
+		if (ret < 0)
+			return ret;
+		t->sum[i] = sum;
+	}
+	return fd < 0 ? fd : 0;
+}
+
+/* All of a file that the destination needs; `vmas`: the layout of now. */
+static int sync_file(struct source *s, uint32_t file, const struct vma_list *vmas, const struct sink *sink, struct err *e)
+{
+	struct file_told *t = &s->told[file];
+	struct range_list ranges = { 0 };
+	int ret = resize_sums(t, s->unit.files.v[file].size, e);
+
+	if (ret < 0)
+		return ret;
+	if (!s->answers[file].mapped_only)
+		return sync_chunks(s, file, 0, t->nchunks, sink, e);
+	ret = vma_file_ranges(vmas, file, &ranges, e);
+	for (size_t i = 0; i < ranges.n && ret == 0; i++)
+		ret = sync_chunks(s, file, ranges.v[i].start / CHUNK, (ranges.v[i].end + CHUNK - 1) / CHUNK, sink, e);
+	t->nranges = ranges.n;
+	range_list_free(&ranges);
+	return ret;
+}
+
+static int put_frame(struct source *s, uint32_t file, uint64_t offset, const uint8_t *data, size_t len, struct err *e)
+{
+	Gw__Content c = GW__CONTENT__INIT;
+	cleanup_free uint8_t *packed = NULL;
+
+	c.file = file;
+	c.offset = offset;
+	c.data = (ProtobufCBinaryData){ len, (uint8_t *)(uintptr_t)data };
+	packed = malloc(gw__content__get_packed_size(&c));
+	if (!packed)
+		return err_sys(e, ENOMEM, "file content");
+	s->content_bytes += len;
+	return frame_send(s->link.fd[ROLE_CONTROL], FRAME_CONTENT, packed, gw__content__pack(&c, packed), e);
+}
+
+static int end_content(struct source *s, bool first, struct err *e)
+{
+	Gw__Content c = GW__CONTENT__INIT;
+	cleanup_free uint8_t *packed = NULL;
+
+	c.last = true;
+	if (first) {
+		c.lazy_pages = s->count.lazy;
+		if (s->request->strategy == STRATEGY_STOP_COPY || s->request->strategy == STRATEGY_PRE_COPY)
+			c.lazy_ranges = (ProtobufCBinaryData){ s->count.lazy_ranges.n * sizeof(struct range), (uint8_t *)s->count.lazy_ranges.v };
+	}
+	packed = malloc(gw__content__get_packed_size(&c));
+	if (!packed)
+		return err_sys(e, ENOMEM, "file content");
+	return frame_send(s->link.fd[ROLE_CONTROL], FRAME_CONTENT, packed, gw__content__pack(&c, packed), e);
+}
+
+/* In the freeze: kept until it is sent with the news. */
+static int keep(struct source *s, uint32_t file, uint64_t offset, const uint8_t *data, size_t len, struct err *e)
+{
+	struct file_news_out *out = &s->news;
+	Gw__Content *c = calloc(1, sizeof(*c)), **grown = realloc(out->content, (out->ncontent + 1) * sizeof(*grown));
+	uint8_t *copy = malloc(len + 1);
+
+	if (grown)
+		out->content = grown;
+	if (!c || !grown || !copy) {
+		free(c);
+		free(copy);
+		return err_sys(e, ENOMEM, "file content");
+	}
+	memcpy(copy, data, len);
+	gw__content__init(c);
+	c->file = file;
+	c->offset = offset;
+	c->data = (ProtobufCBinaryData){ len, copy };
+	out->content[out->ncontent++] = c;
+	out->content_bytes += len;
+	s->content_bytes += len;
+	if (out->content_bytes > FROZEN_CONTENT_MAX)
+		return err_set(e, -E2BIG, "%s changes faster than it can be sent", s->unit.files.v[file].path);
+	return 0;
+}
+
+/* --- news --- */
+
+static bool is_racy(const struct fsfile *f)
+{
+	return f->mtime_ns > (int64_t)clock_ns(CLOCK_REALTIME) - RACY_NS;
+}
+
+static int grow_told(struct source *s, struct err *e)
+{
+	uint32_t n = s->unit.files.n;
+	struct file_told *grown = realloc(s->told, (n + 1) * sizeof(*grown));
+
+	if (!grown)
+		return err_sys(e, ENOMEM, "account of files");
+	s->told = grown;
+	for (uint32_t i = s->ntold; i < n; i++)
+		grown[i] = (struct file_told){ .uses = s->unit.files.v[i].uses, .racy = true };
+	s->ntold = n;
+	return 0;
+}
+
+static bool more_is_mapped(const struct source *s, uint32_t file, const struct vma_list *vmas)
+{
+	struct range_list ranges = { 0 };
+	bool more = s->answers[file].mapped_only && vma_file_ranges(vmas, file, &ranges, NULL) == 0 && ranges.n != s->told[file].nranges;
+
+	range_list_free(&ranges);
+	return more;
+}
+
+/* Finds the old files of which there is news; todo[i]: the content has to be looked at. */
+static int find_changed(struct source *s, const struct vma_list *vmas, struct file_news_out *out, struct err *e)
+{
+	for (uint32_t i = 0; i < s->nanswers; i++) {
+		struct fsfile *f = &s->unit.files.v[i];
+		struct file_told *t = &s->told[i];
+		bool lacks = fsfile_answer_lacks(&s->answers[i]), changed = false;
+		uint32_t more = f->uses & ~t->uses;
+
+		if (more & ~(uint32_t)(FSFILE_MAPPED_PRIVATE | FSFILE_PROGRAM) && s->answers[i].mapped_only)
+			s->answers[i].mapped_only = false;
+		if (lacks) {
+			int ret = fsfile_changed(f, &changed, e);
+
+			if (ret < 0)
+				return ret;
+			out->todo[i] = changed || t->racy || more || more_is_mapped(s, i, vmas);
+			t->racy = is_racy(f);
+		}
+		if (out->todo[i] || more)
+			out->changed[out->nchanged++] = i;
+		t->uses = f->uses;
+	}
+	return 0;
+}
+
+/* Files that were seen for a moment only are no matter any more: nothing is asked about them. */
+static void forget_unused(struct source *s, const struct vma_list *vmas)
+{
+	const Gw__FdTable *fds = s->unit.fds.msg;
+
+	for (uint32_t i = s->nanswers; i < s->unit.files.n; i++) {
+		bool used = s->unit.mm.exe_file == (int32_t)i;
+
+		for (size_t k = 0; k < vmas->n && !used; k++)
+			used = vmas->v[k].file == (int32_t)i;
+		for (size_t k = 0; k < fds->n_descs && !used; k++)
+			used = fds->descs[k]->kind == GW__FD_KIND__FD_FILE && fds->descs[k]->index == i;
+		if (!used)
+			s->unit.files.v[i].uses = s->told[i].uses = 0;
+	}
+}
+
+static int encode_news(struct source *s, struct file_news_out *out, uint8_t **ret, size_t *ret_len, struct err *e)
+{
+	struct fsfile_table added = { s->unit.files.v + s->nanswers, s->unit.files.n - s->nanswers }, values = { 0 };
+	cleanup_free uint8_t *added_bytes = NULL, *value_bytes = NULL;
+	cleanup_free struct fsfile *copies = calloc(out->nchanged + 1, sizeof(*copies));
+	Gw__FileSync m = GW__FILE_SYNC__INIT;
+	int code;
+
+	if (!copies)
+		return err_sys(e, ENOMEM, "news of files");
+	for (size_t i = 0; i < out->nchanged; i++)
+		copies[i] = s->unit.files.v[out->changed[i]];
+	values = (struct fsfile_table){ copies, (uint32_t)out->nchanged };
+	code = fsfile_table_encode(&added, &added_bytes, &m.added.len, e);
+	if (code == 0)
+		code = fsfile_table_encode(&values, &value_bytes, &m.values.len, e);
+	if (code < 0)
+		return code;
+	m.added.data = added_bytes;
+	m.values.data = value_bytes;
+	m.changed = out->changed;
+	m.n_changed = out->nchanged;
+	m.content = out->content;
+	m.n_content = out->ncontent;
+	m.filled = out->filled;
+	m.n_filled = out->nfilled;
+	*ret_len = gw__file_sync__get_packed_size(&m);
+	*ret = malloc(*ret_len + 1);
+	if (!*ret)
+		return err_sys(e, ENOMEM, "news of files");
+	gw__file_sync__pack(&m, *ret);
+	return 0;
+}
+
+static int begin_news(struct source *s, struct file_news_out *out, struct err *e)
+{
+	uint32_t n = s->unit.files.n;
+
+	source_news_free(out);
+	out->changed = calloc(n + 1, sizeof(*out->changed));
+	out->filled = calloc(n + 1, sizeof(*out->filled));
+	out->todo = calloc(n + 1, sizeof(*out->todo));
+	if (!out->changed || !out->filled || !out->todo)
+		return err_sys(e, ENOMEM, "news of files");
+	return grow_told(s, e);
+}
+
+void source_news_free(struct file_news_out *out)
+{
+	for (size_t i = 0; i < out->ncontent; i++) {
+		free(out->content[i]->data.data);
+		free(out->content[i]);
+	}
+	free(out->content);
+	free(out->changed);
+	free(out->filled);
+	free(out->todo);
+	*out = (struct file_news_out){ 0 };
+}
+
+void source_files_free(struct source *s)
+{
+	source_news_free(&s->news);
+	for (uint32_t i = 0; i < s->ntold; i++)
+		free(s->told[i].sum);
+	free(s->told);
+	s->told = NULL;
+	s->ntold = 0;
+}
+
+static int sync_todo(struct source *s, struct file_news_out *out, const struct vma_list *vmas, const struct sink *sink, struct err *e)
+{
+	int ret = 0;
+
+	for (uint32_t i = 0; i < s->nanswers && ret == 0; i++)
+		if (out->todo[i])
+			ret = sync_file(s, i, vmas, sink, e);
+	return ret;
+}
+
+int source_send_contents(struct source *s, struct err *e)
+{
+	static const struct sink frames = { put_frame };
+	int ret = begin_news(s, &s->news, e);
+
+	for (uint32_t i = 0; i < s->nanswers && ret == 0; i++)
+		s->news.todo[i] = fsfile_answer_lacks(&s->answers[i]);
+	if (ret == 0)
+		ret = sync_todo(s, &s->news, &s->unit.vmas, &frames, e);
+	return ret < 0 ? ret : end_content(s, true, e);
+}
+
+static int take_more_answers(struct source *s, struct err *e)
+{
+	uint32_t n = s->unit.files.n - s->nanswers;
+	struct fsfile_answer *more = NULL, *grown;
+	int ret = source_take_accept(s, n, &more, e);
+
+	if (ret < 0)
+		return ret;
+	grown = realloc(s->answers, (s->unit.files.n + 1) * sizeof(*grown));
+	if (grown) {
+		memcpy(grown + s->nanswers, more, n * sizeof(*more));
+		s->answers = grown;
+		s->nanswers += n;
+	}
+	free(more);
+	return grown ? 0 : err_sys(e, ENOMEM, "answers");
+}
+
+int source_tell_files(struct source *s, const struct vma_list *vmas, struct err *e)
+{
+	static const struct sink frames = { put_frame };
+	struct fsfile_table added = { s->unit.files.v + s->nanswers, s->unit.files.n - s->nanswers };
+	cleanup_free uint8_t *packed = NULL;
+	uint32_t before = s->nanswers;
+	bool any = added.n > 0;
+	size_t len;
+	int ret = begin_news(s, &s->news, e);
+
+	if (ret == 0)
+		forget_unused(s, vmas);
+	if (ret == 0)
+		ret = find_changed(s, vmas, &s->news, e);
+	for (uint32_t i = 0; i < before && ret == 0; i++)
+		any |= s->news.todo[i];
+	if (ret < 0 || (!any && !s->news.nchanged))
+		return ret;
+	if (added.n)
+		ret = fsfile_prepare_offer(&added, same_kernel(s), e);
+	if (ret == 0)
+		ret = encode_news(s, &s->news, &packed, &len, e);
+	if (ret == 0)
+		ret = frame_send(s->link.fd[ROLE_CONTROL], FRAME_FILES, packed, len, e);
+	if (ret == 0)
+		ret = take_more_answers(s, e);
+	for (uint32_t i = before; i < s->nanswers && ret == 0; i++)
+		s->news.todo[i] = fsfile_answer_lacks(&s->answers[i]);
+	if (ret == 0)
+		ret = sync_todo(s, &s->news, vmas, &frames, e);
+	return ret < 0 ? ret : end_content(s, false, e);
+}
+
+/* Whether a new file is probably not at the destination. */
+static bool may_lack(const struct fsfile *f, bool same)
+{
+	return !same || f->type == FSFILE_MEMFD || f->unlinked || f->fs_magic == 0x01021994 /* tmpfs */;
+}
+
+static int keep_new(struct source *s, uint32_t i, const struct sink *sink, struct err *e)
+{
+	const struct fsfile *f = &s->unit.files.v[i];
+	int ret;
+
+	if (!f->uses || !may_lack(f, same_kernel(s)) || f->size > NEW_CONTENT_MAX)
+		return 0;
+	ret = resize_sums(&s->told[i], f->size, e);
+	if (ret == 0)
+		ret = sync_chunks(s, i, 0, s->told[i].nchunks, sink, e);
+	if (ret == 0)
+		s->news.filled[s->news.nfilled++] = i;
+	return ret;
+}
+
+int source_files_frozen(struct source *s, const struct vma_list *vmas, struct err *e)
+{
+	static const struct sink kept = { keep };
+	struct fsfile_table added = { s->unit.files.v + s->nanswers, s->unit.files.n - s->nanswers };
+	int ret = begin_news(s, &s->news, e);
+
+	if (ret == 0)
+		forget_unused(s, vmas);
+	if (ret == 0)
+		ret = find_changed(s, vmas, &s->news, e);
+	if (ret == 0 && added.n)
+		ret = fsfile_prepare_offer(&added, same_kernel(s), e);
+	if (ret == 0)
+		ret = sync_todo(s, &s->news, vmas, &kept, e);
+	for (uint32_t i = s->nanswers; i < s->unit.files.n && ret == 0; i++)
+		ret = keep_new(s, i, &kept, e);
+	if (ret < 0 || (!added.n && !s->news.nchanged && !s->news.ncontent))
+		return ret;
+	return encode_news(s, &s->news, &s->news_frame, &s->news_frame_len, e);
+}
