@@ -45,11 +45,8 @@ long send_all(int fd, struct msg_hdr *m)
 
 		if (n == E_INTR)
 			continue;
-		if (n == E_AGAIN) {
-			struct poll_fd wait = { fd, POLL_OUT, 0 };
-			sys(__NR_poll, (long)&wait, 1, -1);
-			continue;
-		}
+		if (n == E_AGAIN) /* a blocking socket with SO_SNDTIMEO: the other side has taken nothing for so long */
+			return E_TIMEDOUT;
 		if (n < 0)
 			return n;
 		message_advance(m, (uint64_t)n);

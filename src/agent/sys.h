@@ -46,6 +46,7 @@ void *memset(void *to, int c, size_t n);
 #define E_NOMEM (-12)
 #define E_PIPE (-32)
 #define E_PROTO (-71)
+#define E_TIMEDOUT (-110)
 #define SIGNAL_STOP 19
 #define FUTEX_WAIT_OP 0
 #define FUTEX_WAKE_OP 1

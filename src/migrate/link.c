@@ -6,6 +6,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 
 #include "base/util.h"
 #include "kern/fdpass.h"
@@ -16,13 +17,22 @@
 #define PATIENCE_MS 600000
 #define TCP_RTO_MAX_MS_OPTION 44 /* TCP_RTO_MAX_MS of Linux 6.15; older kernels refuse it, and try less often */
 
+void link_limit_stall(int bulk, int timeout_ms)
+{
+	struct timeval limit = { timeout_ms / 1000, timeout_ms % 1000 * 1000 };
+
+	setsockopt(bulk, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+}
+
 static void tune(int fd, enum migrate_role role)
 {
 	int buffer = BULK_BUFFER;
 
 	conn_tune(fd);
-	if (role == ROLE_BULK)
-		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof(buffer));
+	if (role != ROLE_BULK)
+		return;
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof(buffer));
+	link_limit_stall(fd, LINK_TIMEOUT_MS);
 }
 
 int link_connect(struct link *l, enum migrate_role role, const struct sockaddr_in *to, const uint8_t mig_id[HELLO_MIG_ID_BYTES], const char *self_name,

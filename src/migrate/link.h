@@ -27,6 +27,8 @@ int link_accept(struct link *l, int handoff, int timeout_ms, struct err *e);
  * the destination has lost its memory and is killed.
  */
 void link_make_patient(struct link *l);
+/* How long the destination may take no pages before the commit; later the agent sends without blocking, and this does not count. */
+void link_limit_stall(int bulk, int timeout_ms);
 void link_close(struct link *l);
 
 #endif

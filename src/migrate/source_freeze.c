@@ -377,10 +377,11 @@ static int compare_runs(const void *a, const void *b)
 /* Everything that the destination lacks, over the bulk connection; the threads stand still meanwhile. */
 static int send_all_now(struct source *s, struct err *e)
 {
-	int ret = pages_round(&s->pages, PAGES_LAZY | PAGES_EAGER, NULL, e);
+	int ret;
 
 	s->bulk_in_freeze = true;
 	link_limit_stall(s->link.fd[ROLE_BULK], FREEZE_STALL_MS);
+	ret = pages_round(&s->pages, PAGES_LAZY | PAGES_EAGER, NULL, e);
 	return ret < 0 ? ret : pages_barrier(&s->pages, e);
 }
 
