@@ -12,6 +12,7 @@ The hosts' peer_timeout_ms is short, so that silence is noticed within a second 
 """
 
 import os
+import random
 import re
 import signal
 import subprocess
@@ -101,9 +102,8 @@ class Disturbed:
     """A migration in the background, so that the test can act in the middle of it."""
 
     def __init__(self, victim, strategy, *options):
-        self.began = time.monotonic()
-        self.process = popen(victim.host, "godwit", "migrate", "--json", "--strategy", strategy, *options, str(victim.pid),
-                             "n2" if victim.host == "n1" else "n1", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.destination = "n2" if victim.host == "n1" else "n1"
+        self.process = popen(victim.host, "godwit", "migrate", "--json", "--strategy", strategy, *options, str(victim.pid), self.destination, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def running(self):
         return self.process.poll() is None
@@ -295,3 +295,103 @@ def test_steps_are_listed():
 @pytest.mark.parametrize("side,step,strategy", CASES, ids=["-".join(c) for c in CASES])
 def test_fault(lab2, side, step, strategy):
     run_step(lab2, side, step, strategy)
+
+
+def test_no_memory_at_the_destination(lab2):
+    """Four times the memory that the destination may use: the process stays, or it has moved and lives."""
+    lab("limit", "n2", "64M")
+    try:
+        v = start(lab2, "ws_random", 256)
+        moving = Disturbed(v, "freeze-free")
+        result = moving.end(60)
+        if result.status in (MOVED, IN_DOUBT) and not copies(("n1", "n2"), v.status):
+            # Post-copy fills the memory of a process that runs there already. The kernel may end it, as it would any program.
+            assert not left_behind("n1", v, ()), f"left behind: {left_behind('n1', v, ())}"
+        else:
+            judge(lab2, v, result)
+            v.assert_ok(20)
+    finally:
+        lab("limit", "n2", "none", check=False)
+        lab("kill", "n2", check=False)
+
+
+def test_interrupted_at_random(lab2):
+    """godwit migrate is interrupted again and again, with threads in all kinds of calls: none of them notices."""
+    v = start(lab2, "block", "all")
+    random.seed(4470)
+    asked = 0
+    while asked < 30 and v.verdict_line() is None:
+        moving = Disturbed(v, random.choice(("freeze-free", "pre-copy", "stop-copy")))
+        delay = random.random() * 0.15
+        try:
+            moving.process.wait(delay)
+        except subprocess.TimeoutExpired:
+            moving.process.send_signal(signal.SIGINT)
+        result = moving.end()
+        asked += 1
+        host, p = one_live_copy(lab2, v)
+        assert result.status in (MOVED, CANCELLED), result.why()
+        assert (host == moving.destination) == (result.status == MOVED), f"{result.why()}: it is on {host}"
+        wait_until("nothing of Godwit in it", lambda p=p: not residue(p.pid) and not tasks_sharing_memory(p.pid, host), 5, 0.01)
+        v.host, v.pid = host, p.host_pid
+    v.assert_ok(20)
+
+
+def test_back_and_forth(lab2):
+    """Forty moves of a program with threads, each with another strategy."""
+    v = start(lab2, "ws_threads", 8)
+    random.seed(10661)
+    for i in range(40):
+        strategy = random.choice(lab_driver.STRATEGIES[:4])
+        try:
+            v.migrate("n2" if v.host == "n1" else "n1", strategy)
+        except AssertionError as e:
+            raise AssertionError(f"move {i}: {e}") from None
+    v.assert_ok(20)
+
+
+def test_killed_at_random(lab2):
+    """A worker, or a daemon with its workers, is killed at a moment that no step table knows."""
+    random.seed(2)
+    v = start(lab2, "ws_threads", 8)
+    for i in range(20):
+        side, what, delay = random.choice(("n1", "n2")), random.choice(("worker", "daemon")), random.random() * 0.3
+        known = {p.pid for h in ("n1", "n2") for p in lab_driver.processes(h)}
+        moving = Disturbed(v, random.choice(lab_driver.STRATEGIES[:4]))
+        try:
+            moving.process.wait(delay)
+        except subprocess.TimeoutExpired:
+            pass
+        victims = workers(side) + ([main_daemon(side)] if what == "daemon" else [])
+        for p in victims:
+            kill(p.pid, signal.SIGKILL)
+        result = moving.end()
+        restart_daemons(lab2)
+        try:
+            host, p = judge(lab2, v, None, known)
+            if result.status == MOVED:
+                assert host == moving.destination, result.why()
+            elif result.status != IN_DOUBT:
+                assert host != moving.destination, result.why()
+        except AssertionError as e:
+            raise AssertionError(f"round {i}, {what} of {side} after {delay:.3f} s: {e}; {result.why()}\nn1: {lab2.log_tail('n1')}\n"
+                                 f"n2: {lab2.log_tail('n2')}") from None
+    v.assert_ok(20)
+
+
+def test_link_cut_while_pages_are_on_their_way(lab2):
+    """Post-copy waits out silence that is much longer than the patience of all other connections."""
+    v = start(lab2, "ws_random", 24)
+    set_fault("source", "push", "stop")
+    moving = Disturbed(v, "copy-on-reference")
+
+    def cut():
+        lab("cut", "n1", "n2")
+        time.sleep(5 * PEER_TIMEOUT_MS / 1000)
+        lab("heal", "n1", "n2")
+    act_when_stopped("source", moving, cut)
+    result = moving.end()
+    assert result.status == MOVED, result.why()
+    host, _ = one_live_copy(lab2, v, ("n2",))
+    v.host = host
+    v.assert_ok(20)
