@@ -200,15 +200,17 @@ int trace_syscall(pid_t tid, uint64_t gadget, const struct user_regs_struct *bas
 	ret = trace_set_regs(tid, &regs, e);
 	if (ret < 0)
 		return ret;
-	do {
-		if (ptrace(PTRACE_SINGLESTEP, tid, 0, 0) < 0 || waitpid(tid, &status, __WALL) < 0)
+	/* Not by single steps: their SIGTRAP, where it is blocked or ignored, makes the kernel forget the program's action for it. */
+	for (int stops = 0; stops < 2;) {
+		if (ptrace(PTRACE_SYSCALL, tid, 0, 0) < 0 || waitpid(tid, &status, __WALL) < 0)
 			return err_sys(e, errno, "thread %d: running system call %" PRIu64, tid, call[0]);
 		if (!WIFSTOPPED(status))
 			return err_set(e, -ESRCH, "thread %d ended meanwhile", tid);
-		ret = trace_get_regs(tid, &regs, e);
-		if (ret < 0)
-			return ret;
-	} while (regs.rip == gadget || status >> 16);
+		stops += status >> 16 == 0 && WSTOPSIG(status) == SIGTRAP; /* the entry, the exit */
+	}
+	ret = trace_get_regs(tid, &regs, e);
+	if (ret < 0)
+		return ret;
 	*ret_result = (int64_t)regs.rax;
 	return 0;
 }

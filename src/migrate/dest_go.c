@@ -52,7 +52,7 @@ static int receive_go(struct dest *d, bool news_taken, struct frame *ret, struct
 
 	if (ret_code == 0)
 		ret_code = frame_header_decode(header, DEST_GO_MAX, ret, e);
-	if (ret_code < 0)
+	if (ret_code)
 		return ret_code;
 	if (ret->type == FRAME_FILES && !news_taken) {
 		cleanup_free void *news = malloc(ret->len + 1ul);
@@ -310,9 +310,9 @@ static int prime(struct skeleton_thread *t, const struct restart_prime *p, int64
 		return err_sys(e, errno, "thread %d: priming", t->tid);
 	for (int i = 0; i < PRIME_TRIES; i++) {
 		struct user_regs_struct regs;
-		int status;
+		int status, ret;
 
-		usleep(10);
+		usleep(10u << MIN(i / 16, 9)); /* on a busy host the thread needs time to get a CPU */
 		if (trace_interrupt(t->task.tid, e) < 0 || waitpid(t->task.tid, &status, __WALL) < 0)
 			return err_sys(e, errno, "thread %d: priming", t->tid);
 		if (!WIFSTOPPED(status))
@@ -321,8 +321,9 @@ static int prime(struct skeleton_thread *t, const struct restart_prime *p, int64
 			*ret_result = call->ret;
 			return rest_again(t, status, e);
 		}
-		if (trace_get_regs(t->task.tid, &regs, e) < 0)
-			return e ? e->code : -EIO;
+		ret = trace_get_regs(t->task.tid, &regs, e);
+		if (ret)
+			return ret;
 		if (regs.orig_rax == p->nr && (int64_t)regs.rax < 0) {
 			*ret_result = (int64_t)regs.rax;
 			return 0;
@@ -343,7 +344,7 @@ static int settle_restart(struct dest *d, struct skeleton_thread *t, Gw__Thread 
 	if (!msg->restart || msg->restart->kind == GW__RESTART__KIND__NONE)
 		return 0;
 	if (restart_prime_call(msg, &now, &p)) {
-		int64_t result;
+		int64_t result = -EINTR;
 		int ret = prime(t, &p, &result, e);
 
 		if (ret < 0)
