@@ -281,9 +281,8 @@ static long on_fault(struct pager *p, uint32_t context, uint64_t address)
 	piece = piece_by_current(&p->contexts[context], address);
 	if (!piece) {
 		struct zero_fill z = { address, AGENT_PAGE, 0, 0 };
-		long ret;
 
-		while ((ret = sys(__NR_ioctl, p->contexts[context].uffd, (long)UFFDIO_ZEROPAGE_IOCTL, (long)&z)) == E_AGAIN)
+		while (sys(__NR_ioctl, p->contexts[context].uffd, (long)UFFDIO_ZEROPAGE_IOCTL, (long)&z) == E_AGAIN)
 			if (drain_events(p) == 0)
 				sys(__NR_sched_yield);
 		return 0;

@@ -272,7 +272,7 @@ static struct chunk *chunk_with_room(struct batch *b)
 
 	if (c && c->n < BATCH_CHUNK)
 		return c;
-	if (b->nchunks % 16 == 0) {
+	if (!b->chunks || b->nchunks % 16 == 0) {
 		struct chunk *grown = realloc(b->chunks, (b->nchunks + 16) * sizeof(*grown));
 
 		if (!grown)

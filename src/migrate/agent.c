@@ -146,7 +146,7 @@ static int call_in_thread(pid_t pid, uint64_t gadget, const uint64_t call[7], in
 	struct borrowed b;
 	int back, ret = thread_borrow(pid, gadget, NULL, &b, e);
 
-	if (ret < 0)
+	if (ret)
 		return ret;
 	ret = thread_call(&b, call, ret_result, e);
 	back = thread_return(&b, ret ? NULL : e);
@@ -175,7 +175,7 @@ static int make_memfd(struct agent *a, const struct user_regs_struct *regs, stru
 	if (ret == 0)
 		ret = agent_step(a, regs, "mmap", (const uint64_t[7]){ SYS_mmap, 0, PAGE_SIZE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
 				 ~0ull, 0 }, &page, e);
-	if (ret < 0)
+	if (ret)
 		return ret;
 	snprintf(path, sizeof(path), "/proc/%d/mem", a->pid);
 	mem = open(path, O_RDWR | O_CLOEXEC);
@@ -187,7 +187,7 @@ static int make_memfd(struct agent *a, const struct user_regs_struct *regs, stru
 		ret = agent_step(a, regs, "memfd_create", (const uint64_t[7]){ SYS_memfd_create, (uint64_t)page, MFD_CLOEXEC }, &fd, e);
 	if (agent_step(a, regs, "munmap", (const uint64_t[7]){ SYS_munmap, (uint64_t)page, PAGE_SIZE_BYTES }, &ignored, ret ? NULL : e) < 0 && ret == 0)
 		ret = -EIO;
-	return ret < 0 ? ret : (int)fd;
+	return ret ? ret : (int)fd;
 }
 
 static int map_scratch(struct agent *a, const struct user_regs_struct *regs, uint64_t base, unsigned threads, size_t arena_bytes, struct err *e)
@@ -381,7 +381,7 @@ int agent_inject(struct agent *a, pid_t pid, uint64_t base, unsigned threads, si
 		ret = trace_find_gadget(pid, &a->gadget, NULL, e);
 	if (ret == 0)
 		ret = thread_borrow(pid, a->gadget, watch, &thread, e);
-	if (ret < 0)
+	if (ret)
 		return ret;
 	ret = leftovers(pid, &thread, e);
 	if (ret == 0)

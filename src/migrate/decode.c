@@ -290,7 +290,7 @@ static char *tame(char *text)
 {
 	size_t i;
 
-	for (i = 0; text[i] && i < TEXT_MAX; i++)
+	for (i = 0; i < TEXT_MAX && text[i]; i++)
 		if ((unsigned char)text[i] < ' ' || text[i] == 0x7f)
 			text[i] = '?';
 	if (text[i])

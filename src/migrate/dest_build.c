@@ -51,7 +51,7 @@ static int give_files(struct dest *d, struct err *e)
 
 			if (ret == 0)
 				ret = batch_receive_fds(main_batch(d), transfer, got, n, e);
-			if (ret < 0)
+			if (ret)
 				return ret;
 			for (size_t k = 0; k < n; k++)
 				d->file_fds[index[k]] = got[k];

@@ -39,7 +39,7 @@ int run_list_add(struct run_list *l, uint64_t address, uint64_t npages, uint32_t
 		last->npages += (uint32_t)npages;
 		return 0;
 	}
-	if (l->n == l->allocated) {
+	if (!l->v || l->n == l->allocated) {
 		size_t allocated = l->allocated ? l->allocated * 2 : 256;
 		struct page_run *grown = realloc(l->v, allocated * sizeof(*grown));
 
@@ -420,12 +420,13 @@ static bool all_zero(const uint64_t *p, size_t words)
 static void probe_zero(pid_t pid, uint64_t address, unsigned n, bool *ret_zero)
 {
 	static uint64_t head[PROBE][PROBE_BYTES / 8], page[512];
-	struct iovec local = { head, n * PROBE_BYTES }, remote[PROBE];
+	static struct iovec remote[PROBE];
+	struct iovec local = { head, n * PROBE_BYTES };
 
 	for (unsigned i = 0; i < n; i++)
 		remote[i] = (struct iovec){ (void *)(address + i * PAGE_SIZE_BYTES), PROBE_BYTES };
 	memset(ret_zero, 0, n * sizeof(*ret_zero));
-	if (process_vm_readv(pid, &local, 1, remote, n, 0) != (ssize_t)(n * PROBE_BYTES))
+	if (process_vm_readv(pid, &local, 1, remote, n, 0) != (ssize_t)n * PROBE_BYTES)
 		return;
 	for (unsigned i = 0; i < n; i++) {
 		struct iovec whole = { page, sizeof(page) }, at = { (void *)(address + i * PAGE_SIZE_BYTES), sizeof(page) };

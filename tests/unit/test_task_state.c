@@ -160,8 +160,10 @@ static pid_t start(bool odd)
 		if (odd)
 			unusual();
 		shared->ready = 1;
-		for (;;)
+		for (;;) {
 			x *= 1.0000001;
+			asm volatile("" : "+x"(x));
+		}
 	}
 	assert_true(pid > 0);
 	while (!shared->ready)
