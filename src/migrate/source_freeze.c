@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
@@ -27,6 +28,7 @@
 #define RECORDS_MAX 4096u
 #define FREEZE_STALL_MS 3000 /* the process may not stand still because the destination takes no more pages */
 #define PRECOPY_GO_PAGES_MAX 512u
+#define FDS_MAX 65536u /* of one poll call */
 #define HOT_THREADS 8u /* with more threads than this only stack and TLS pages of each travel with the registers */
 
 static const Gw__Thread *offered_thread(const struct source *s, pid_t tid)
@@ -322,6 +324,29 @@ static int want_page(struct source *s, uint64_t address, struct run_list *list)
 	return run_list_add(list, page, 1, 0);
 }
 
+/*
+ * What an interrupted call points at: the destination issues such calls anew, or writes the time that remains, before the commit, when no page can be
+ * asked for. A structure may lie across two pages.
+ */
+static int want_call_pages(struct source *s, const Gw__Thread *t, const struct user_regs_struct *r, struct run_list *list)
+{
+	const uint64_t args[] = { r->rdi, r->rsi, r->rdx, r->r10, r->r8, r->r9 };
+	uint64_t fds_end = r->rdi + MIN(r->rsi, FDS_MAX) * sizeof(struct pollfd);
+	bool polls = r->orig_rax == SYS_poll || r->orig_rax == SYS_ppoll || r->orig_rax == SYS_restart_syscall;
+	int ret = 0;
+
+	if (!t->restart || t->restart->kind == GW__RESTART__KIND__NONE)
+		return 0;
+	for (size_t i = 0; i < ARRAY_SIZE(args) && ret == 0; i++) {
+		ret = want_page(s, args[i], list);
+		if (ret == 0)
+			ret = want_page(s, args[i] + sizeof(struct timespec) - 1, list);
+	}
+	for (uint64_t at = PAGE_ALIGN_DOWN(r->rdi); polls && at < fds_end && ret == 0; at += PAGE_SIZE_BYTES)
+		ret = want_page(s, at, list);
+	return ret;
+}
+
 static int want_thread_pages(struct source *s, const Gw__Thread *t, bool few, struct run_list *list)
 {
 	struct user_regs_struct r;
@@ -335,6 +360,8 @@ static int want_thread_pages(struct source *s, const Gw__Thread *t, bool few, st
 		ret = want_page(s, first[i], list);
 	for (size_t i = 0; i < ARRAY_SIZE(pointed) && few && ret == 0; i++)
 		ret = want_page(s, pointed[i], list);
+	if (ret == 0)
+		ret = want_call_pages(s, t, &r, list);
 	return ret;
 }
 
