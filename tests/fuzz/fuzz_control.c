@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* fuzz_control.c - what the two sides of a migration say on the control connection. The first byte says which message: o c r a f */
+/* fuzz_control.c - what the two sides of a migration say on the control connection. The first byte says which message: o c n r a f */
 #include <stdlib.h>
 
 #include "base/util.h"
@@ -46,6 +46,31 @@ static int try_content(const uint8_t *data, size_t len, struct err *e)
 			abort();
 	range_list_free(&ranges);
 	gw__content__free_unpacked(c, NULL);
+	return ret;
+}
+
+/* What dest_files.c relies on. */
+static int try_files(const uint8_t *data, size_t len, struct err *e)
+{
+	struct file_news news;
+	int ret = files_decode(data, len, FILES, &news, e);
+
+	if (ret == 0) {
+		uint32_t all = FILES + news.added.n;
+
+		if (news.values.n != news.msg->n_changed || all > FSFILE_MAX)
+			abort();
+		for (size_t i = 0; i < news.msg->n_changed; i++)
+			if (news.msg->changed[i] >= FILES)
+				abort();
+		for (size_t i = 0; i < news.msg->n_content; i++)
+			if (news.msg->content[i]->file >= all || news.msg->content[i]->last)
+				abort();
+		for (size_t i = 0; i < news.msg->n_filled; i++)
+			if (news.msg->filled[i] < FILES || news.msg->filled[i] >= all)
+				abort();
+	}
+	file_news_free(&news);
 	return ret;
 }
 
@@ -112,6 +137,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 		break;
 	case 'c':
 		ret = try_content(data + 1, len - 1, &e);
+		break;
+	case 'n':
+		ret = try_files(data + 1, len - 1, &e);
 		break;
 	case 'r':
 		ret = try_round(data + 1, len - 1, &e);
