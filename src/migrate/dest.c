@@ -91,8 +91,10 @@ static int judge(struct dest *d, struct refusals *refusals, struct err *e)
 	d->answers = calloc(d->files.n + 1, sizeof(*d->answers));
 	if (!d->answers)
 		return err_sys(e, ENOMEM, "files");
-	for (uint32_t i = 0; i < d->files.n; i++)
+	for (uint32_t i = 0; i < d->files.n; i++) {
 		d->answers[i] = FSFILE_ANSWER_INIT;
+		d->files.v[i].unit = d->offer->unit;
+	}
 	for (uint32_t i = 0; i < d->files.n && ret == 0; i++)
 		ret = fsfile_match(&d->files.v[i], &d->answers[i], refusals, e);
 	return ret;
@@ -214,16 +216,26 @@ static int wait_received(struct dest *d, struct err *e)
 	return ret;
 }
 
-static int take_round(struct dest *d, const struct frame *f, bool *ret_over, struct err *e)
+int dest_take_round(struct dest *d, const struct frame *f, bool *ret_over, struct err *e)
 {
 	struct vma_list vmas = { 0 };
-	bool changed;
+	bool changed, last;
 	int ret = round_decode(f->payload, f->len, d->files.n, &vmas, &changed, ret_over, e);
 
+	if (ret < 0)
+		return ret;
+	last = *ret_over && d->post_copy;
+	/* The pages of the old layout end with a barrier. */
+	if (changed || last)
+		ret = wait_received(d, e);
 	if (ret == 0 && changed)
 		ret = dest_sync_layout(d, &vmas, e);
 	if (ret == 0 && changed)
 		ret = dest_set_pieces(d, e);
+	if (ret == 0 && changed && !last) {
+		task_command(&d->skeleton.agent.task, COMMAND_RECEIVE);
+		ret = task_wake(&d->skeleton.agent.task, e);
+	}
 	return ret;
 }
 
@@ -265,10 +277,8 @@ static int step_rounds(void *context, struct err *e)
 		ret = receive_round(d, &f, e);
 		if (ret < 0)
 			return ret;
-		ret = take_round(d, &f, &over, e);
+		ret = dest_take_round(d, &f, &over, e);
 		frame_free(&f);
-		if (ret == 0 && over && d->post_copy)
-			ret = wait_received(d, e);
 		if (ret == 0 && over && d->post_copy && d->offer->strategy != STRATEGY_HYBRID)
 			ret = dest_register(d, NULL, e);
 		if (ret == 0 && over) {

@@ -72,6 +72,9 @@ int dest_take_content(struct dest *d, int (*expectations)(struct dest *d, const 
 int dest_files_running(struct dest *d, const struct frame *f, struct err *e);
 int dest_files_frozen(struct dest *d, const void *data, size_t len, struct err *e);
 
+/* dest.c: a Round: a new layout, perhaps. */
+int dest_take_round(struct dest *d, const struct frame *f, bool *ret_over, struct err *e);
+
 /* dest_build.c */
 int dest_prepare(void *context, struct err *e);
 void dest_prepare_undo(void *context);

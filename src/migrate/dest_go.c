@@ -93,6 +93,31 @@ static int decode_go(struct dest *d, uint32_t payload_len, struct err *e)
 	return ret;
 }
 
+/*
+ * A program that is stopped while it changes its mappings: where all pages come in the freeze, the layout comes before them, and both before the go
+ * message.
+ */
+static int take_late_layout(struct dest *d, struct err *e)
+{
+	struct pollfd p[2] = { { d->link.fd[ROLE_GO], POLLIN, 0 }, { d->link.fd[ROLE_CONTROL], POLLIN, 0 } };
+	struct frame f;
+	bool over;
+	char byte;
+	int ret;
+
+	while (poll(p, 2, -1) < 0 && errno == EINTR)
+		;
+	/* The end of the control connection says nothing: the go connection tells the rest. */
+	if (!p[1].revents || recv(p[1].fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0)
+		return 0;
+	ret = frame_recv_expect(d->link.fd[ROLE_CONTROL], FRAME_ROUND, &f, FRAME_PAYLOAD_MAX, LINK_TIMEOUT_MS, e);
+	if (ret < 0)
+		return ret;
+	ret = dest_take_round(d, &f, &over, e);
+	frame_free(&f);
+	return ret;
+}
+
 int dest_go(void *context, struct err *e)
 {
 	struct dest *d = context;
@@ -100,7 +125,9 @@ int dest_go(void *context, struct err *e)
 	int ret;
 
 	link_make_patient(&d->link);
-	ret = receive_go(d, false, &f, e);
+	ret = d->post_copy ? 0 : take_late_layout(d, e);
+	if (ret == 0)
+		ret = receive_go(d, false, &f, e);
 	timeline_mark("go received");
 	if (ret == 0)
 		ret = decode_go(d, f.len, e);

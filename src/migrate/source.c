@@ -284,14 +284,36 @@ static void look_at_descriptors(struct source *s)
 	refusals_free(&ignored);
 }
 
+/*
+ * A new layout, where `vmas` is not NULL. A barrier goes before it in the stream of pages: the destination changes the layout when it has received the pages
+ * of the old one, and before it takes those of the new one.
+ */
+int source_tell_layout(struct source *s, const struct vma_list *vmas, bool over, struct err *e)
+{
+	Gw__Round round = GW__ROUND__INIT;
+	cleanup_free uint8_t *packed = NULL, *vma_bytes = NULL;
+	size_t len = 0;
+	int ret = 0;
+
+	if (vmas || (over && s->post_copy))
+		ret = pages_barrier(&s->pages, e);
+	if (ret == 0 && vmas)
+		ret = vma_list_encode(vmas, &vma_bytes, &len, e);
+	if (ret < 0)
+		return ret;
+	round.vmas = (ProtobufCBinaryData){ len, vma_bytes };
+	round.over = over;
+	packed = malloc(gw__round__get_packed_size(&round) + 1);
+	if (!packed)
+		return err_sys(e, ENOMEM, "a round");
+	return frame_send(s->link.fd[ROLE_CONTROL], FRAME_ROUND, packed, gw__round__pack(&round, packed), e);
+}
+
 int source_send_round(struct source *s, bool over, struct err *e)
 {
 	struct vma_list vmas = { 0 };
-	Gw__Round round = GW__ROUND__INIT;
-	cleanup_free uint8_t *packed = NULL, *vma_bytes = NULL;
 	bool changed = false;
 	struct frame f;
-	size_t len = 0;
 	int ret = vma_list_reread(s->unit.pid, &s->unit.vmas, true, &s->unit.files, s->refusals, &vmas, &changed, e);
 
 	if (ret == 0 && s->refusals->n)
@@ -300,18 +322,10 @@ int source_send_round(struct source *s, bool over, struct err *e)
 		look_at_descriptors(s);
 	if (ret == 0)
 		ret = source_tell_files(s, changed ? &vmas : &s->unit.vmas, e);
-	if (ret == 0 && changed) {
+	if (ret == 0 && changed)
 		vma_list_apply_answers(&vmas, s->answers, s->nanswers);
-		ret = vma_list_encode(&vmas, &vma_bytes, &len, e);
-		round.vmas = (ProtobufCBinaryData){ len, vma_bytes };
-	}
-	if (ret < 0)
-		return ret;
-	round.over = over;
-	packed = malloc(gw__round__get_packed_size(&round) + 1);
-	if (!packed)
-		return err_sys(e, ENOMEM, "a round");
-	ret = frame_send(s->link.fd[ROLE_CONTROL], FRAME_ROUND, packed, gw__round__pack(&round, packed), e);
+	if (ret == 0)
+		ret = source_tell_layout(s, changed ? &vmas : NULL, over, e);
 	if (ret == 0)
 		ret = frame_recv_expect(s->link.fd[ROLE_CONTROL], FRAME_ROUND, &f, FRAME_HELLO_MAX, OFFER_ANSWER_MS, e);
 	if (ret < 0)
@@ -388,9 +402,6 @@ static int step_rounds(void *context, struct err *e)
 		ret = precopy_rounds(s, e);
 	else if (ret == 0 && strategy != STRATEGY_STOP_COPY)
 		ret = pages_round(&s->pages, PAGES_EAGER, NULL, e);
-	/* The barrier ends the destination's COMMAND_RECEIVE; where pages go on coming in the freeze, it comes behind them. */
-	if (ret == 0 && s->post_copy)
-		ret = pages_barrier(&s->pages, e);
 	if (ret == 0)
 		ret = source_send_round(s, true, e);
 	/* A look at what will be looked at in the freeze, so that it is in the caches then. */

@@ -86,6 +86,8 @@ int source_send_contents(struct source *s, struct err *e);
 int source_tell_files(struct source *s, const struct vma_list *vmas, struct err *e);
 /* In the freeze: puts the same into s->news_frame, where there is anything. */
 int source_files_frozen(struct source *s, const struct vma_list *vmas, struct err *e);
+/* After the commit: marks the files here of which the destination has its own copy now. */
+void source_mark_left(struct source *s);
 void source_news_free(struct file_news_out *out);
 void source_files_free(struct source *s);
 /* source.c: waits for ACCEPT with n answers, malloc'ed; a REFUSE becomes an error and refusals. */
@@ -102,6 +104,8 @@ int source_commit(void *context, struct err *e);
 /* Leaves in the scratch what the agent needs to ask the destination's daemon when this worker is dead. */
 int source_prepare_ask(struct source *s, struct err *e);
 
+/* Sends a Round without waiting: a new layout (or NULL), and whether the rounds are over. */
+int source_tell_layout(struct source *s, const struct vma_list *vmas, bool over, struct err *e);
 /* Sends a Round and waits for its answer. */
 int source_send_round(struct source *s, bool over, struct err *e);
 

@@ -408,7 +408,9 @@ static int send_all_now(struct source *s, struct err *e)
 
 	s->bulk_in_freeze = true;
 	link_limit_stall(s->link.fd[ROLE_BULK], FREEZE_STALL_MS);
-	ret = pages_round(&s->pages, PAGES_LAZY | PAGES_EAGER, NULL, e);
+	ret = s->layout_changed ? source_tell_layout(s, &s->frozen_vmas, true, e) : 0;
+	if (ret == 0)
+		ret = pages_round(&s->pages, PAGES_LAZY | PAGES_EAGER, NULL, e);
 	return ret < 0 ? ret : pages_barrier(&s->pages, e);
 }
 
