@@ -221,6 +221,23 @@ static bool wants_hash(const struct fsfile *f, bool same_kernel)
 	return !same_kernel || f->fs_magic == TMPFS_MAGIC;
 }
 
+/* Those that can be seen; the root is everywhere. */
+static void take_directories(struct fsfile *f)
+{
+	char path[PATH_MAX];
+	struct stat st;
+	char *slash;
+
+	snprintf(path, sizeof(path), "%s", f->path);
+	f->ndirectories = 0;
+	while ((slash = strrchr(path, '/')) && slash != path && f->ndirectories < FSFILE_DIRECTORIES_MAX) {
+		*slash = 0;
+		if (stat(path, &st) < 0)
+			return;
+		f->directories[f->ndirectories++] = (struct fsfile_directory){ st.st_mode & 07777, st.st_uid, st.st_gid };
+	}
+}
+
 int fsfile_prepare_offer(struct fsfile_table *t, bool same_kernel, struct err *e)
 {
 	for (uint32_t i = 0; i < t->n; i++) {
@@ -229,6 +246,8 @@ int fsfile_prepare_offer(struct fsfile_table *t, bool same_kernel, struct err *e
 
 		if (!f->uses || f->type == FSFILE_MEMFD || f->unlinked || f->fs_magic == PROC_SUPER_MAGIC || f->fs_magic == SYSFS_MAGIC)
 			continue;
+		if (f->uses & ~(uint32_t)(FSFILE_MAPPED_PRIVATE | FSFILE_PROGRAM))
+			take_directories(f);
 		if (!(f->uses & (FSFILE_MAPPED_PRIVATE | FSFILE_PROGRAM)) && !wants_hash(f, same_kernel))
 			continue;
 		fd = fsfile_read_fd(f, e);

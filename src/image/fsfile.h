@@ -11,6 +11,10 @@
  *   TEMP      unlinked at the source: a file without a name (memfd for a memfd and for shared anonymous memory)
  *   REFUSE    another file is at the path and the process could write to it
  *
+ * A file that was made for a unit (CREATE), and one that a unit has left behind because the destination made it, carries a mark
+ * (extended attribute trusted.godwit.unit, where the file system has them). When the unit comes back, such a file is replaced,
+ * unless somebody else has changed it meanwhile.
+ *
  * What proves that two files are one: the same boot id, device and inode (one kernel); or the same network file system
  * with the same inode, size and mtime; or, for files that are only mapped privately or read, the same size and build-id
  * (mapped), or the same SHA-256 where there is no build-id.
@@ -46,6 +50,13 @@ enum {
 	FSFILE_USES_ALL = 63,
 };
 
+#define FSFILE_DIRECTORIES_MAX 16u
+
+/* A directory that a file lies in. */
+struct fsfile_directory {
+	uint32_t mode, uid, gid;
+};
+
 enum fsfile_type { FSFILE_REGULAR, FSFILE_MEMFD };
 
 struct fsfile {
@@ -63,6 +74,9 @@ struct fsfile {
 	bool has_sha256;
 	uint8_t sha256[32];
 	uint32_t seals;                 /* F_SEAL_*, memfd only */
+	struct fsfile_directory directories[FSFILE_DIRECTORIES_MAX]; /* the nearest first */
+	uint32_t ndirectories;
+	const char *unit;               /* name for marks, borrowed; NULL: none. Not encoded */
 	int fd;                         /* source: O_PATH to the very file, owned; -1 elsewhere */
 	int read_fd;                    /* source: opened for reading when first needed, owned */
 };
@@ -110,6 +124,9 @@ struct fsfile_answer {
 	bool mapped_only;   /* STAND_IN: only the ranges that are mapped are needed (vma_file_ranges) */
 	bool same;          /* destination, HAVE: the very file, so that the process may write to it. Not encoded */
 	int fd;             /* destination: the file, owned by the answer; -1 until there is one. Not encoded */
+	bool replaces;      /* destination, CREATE: the unit's own old file is at the path. Not encoded */
+	char *aside;        /* where that file is until the commit, owned. Not encoded */
+	uint32_t made;      /* directories that were made for it. Not encoded */
 	bool created;       /* destination: made by fsfile_open_lacking at its path; undone by fsfile_answer_undo. Not encoded */
 };
 
@@ -144,7 +161,9 @@ int fsfile_update(struct fsfile *f, const struct fsfile *now, struct fsfile_answ
  * the process needs: read-only for a stand-in that is a program (so that it can be executed), unchanged otherwise.
  */
 int fsfile_finish(const struct fsfile *f, struct fsfile_answer *answer, struct err *e);
-/* Closes the answer's descriptor. */
+/* Source, after the commit, for a file that the destination has made: marks it as left behind by f->unit. Where that cannot be, nothing is done. */
+void fsfile_mark_left(const struct fsfile *f);
+/* After the commit: closes the answer's descriptor, and removes what it replaces. */
 void fsfile_answer_close(struct fsfile_answer *answer);
 /* The migration failed before the commit: also removes what fsfile_open_lacking made. */
 void fsfile_answer_undo(const struct fsfile *f, struct fsfile_answer *answer);

@@ -11,12 +11,16 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <sys/xattr.h>
+#include <stddef.h>
+#include <stdio.h>
 
 #include "base/util.h"
 #include "image/buildid.h"
 #include "image/fsfile_internal.h"
 #include "image/sha256.h"
 
+#define MARK "trusted.godwit.unit"
 #define WRITES (FSFILE_OPEN_WRITE | FSFILE_MAPPED_WRITE)
 
 /* File systems whose f_fsid, inode numbers and times are the same on every client. */
@@ -69,19 +73,31 @@ static void refuse(struct refusals *refusals, const struct fsfile *f, const char
 	refusals_add(refusals, "file.other", cause, way_out, "file %s", f->path);
 }
 
+/* How many of the directories that a path goes through are missing; -1: more than f says anything of, or something else is in the way. */
+static int missing_directories(const struct fsfile *f)
+{
+	char path[PATH_MAX];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "%s", f->path);
+	for (int n = 0;; n++) {
+		*strrchr(path, '/') = 0;
+		if (stat(path[0] ? path : "/", &st) == 0)
+			return S_ISDIR(st.st_mode) ? n : -1;
+		if (errno != ENOENT || !path[0] || n == (int)f->ndirectories)
+			return -1;
+	}
+}
+
 /* What to do with a file that is not here. */
 static void answer_absent(const struct fsfile *f, struct fsfile_answer *a, struct refusals *refusals)
 {
 	bool mapped_only = !(f->uses & (FSFILE_OPEN_READ | WRITES | FSFILE_MAPPED_SHARED));
-	char parent[PATH_MAX];
-	struct stat st;
 
-	snprintf(parent, sizeof(parent), "%s", f->path);
-	*strrchr(parent, '/') = 0;
-	if (!mapped_only && stat(parent[0] ? parent : "/", &st) == 0 && S_ISDIR(st.st_mode)) {
+	if (!mapped_only && missing_directories(f) >= 0) {
 		a->verdict = FSFILE_CREATE;
 	} else if (f->uses & WRITES) {
-		refuse(refusals, f, "the program writes to it, and its directory does not exist on the destination",
+		refuse(refusals, f, "the program writes to it, and its directory does not exist and cannot be made on the destination",
 		       "create the directory there, or mount the file system that holds it");
 	} else {
 		a->verdict = FSFILE_STAND_IN;
@@ -89,9 +105,55 @@ static void answer_absent(const struct fsfile *f, struct fsfile_answer *a, struc
 	}
 }
 
-/* What to do when another file is at the path. */
-static void answer_other(const struct fsfile *f, struct fsfile_answer *a, struct refusals *refusals)
+/* A file whose mark says this has not been left: it was made for the unit. */
+#define MARK_MADE INT64_MIN
+
+struct mark {
+	int64_t mtime_ns; /* when the unit left, or MARK_MADE */
+	uint64_t size;
+	char unit[256];
+};
+
+static void set_mark(const char *path, const struct fsfile *f, int64_t mtime_ns, uint64_t size)
 {
+	struct mark m = { .mtime_ns = mtime_ns, .size = size };
+
+	if (!f->unit || strlen(f->unit) >= sizeof(m.unit))
+		return;
+	snprintf(m.unit, sizeof(m.unit), "%s", f->unit);
+	(void)!setxattr(path, MARK, &m, offsetof(struct mark, unit) + strlen(m.unit), 0);
+}
+
+/* Whether the file at f's path is what the unit that f belongs to left there. */
+static bool mark_is_ours(const struct fsfile *f, const struct stat *st)
+{
+	struct mark m = { 0 };
+	ssize_t len = f->unit ? getxattr(f->path, MARK, &m, sizeof(m) - 1) : -1;
+
+	if (len <= (ssize_t)offsetof(struct mark, unit) || strcmp(m.unit, f->unit))
+		return false;
+	return m.mtime_ns == MARK_MADE ||
+	       (m.mtime_ns == st->st_mtim.tv_sec * 1000000000ll + st->st_mtim.tv_nsec && m.size == (uint64_t)st->st_size);
+}
+
+void fsfile_mark_left(const struct fsfile *f)
+{
+	char link[32];
+	struct stat st;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", f->fd);
+	if (f->fd >= 0 && fstat(f->fd, &st) == 0)
+		set_mark(link, f, st.st_mtim.tv_sec * 1000000000ll + st.st_mtim.tv_nsec, (uint64_t)st.st_size);
+}
+
+/* What to do when another file is at the path. */
+static void answer_other(const struct fsfile *f, const struct stat *st, struct fsfile_answer *a, struct refusals *refusals)
+{
+	if (S_ISREG(st->st_mode) && mark_is_ours(f, st)) {
+		a->verdict = FSFILE_CREATE;
+		a->replaces = true;
+		return;
+	}
 	if (f->uses & WRITES) {
 		refuse(refusals, f, "the program writes to it, and another file of that name is on the destination",
 		       "share the file system between the hosts, or remove the file there");
@@ -114,7 +176,7 @@ static int answer_present(const struct fsfile *f, int path_fd, struct fsfile_ans
 	if (fstat(path_fd, &st) < 0 || fstatfs(path_fd, &fs) < 0)
 		return err_sys(e, -errno, "%s", f->path);
 	if (!S_ISREG(st.st_mode)) {
-		answer_other(f, a, refusals);
+		answer_other(f, &st, a, refusals);
 		return 0;
 	}
 	fd = fsfile_reopen(path_fd, f->uses & WRITES ? O_RDWR : O_RDONLY);
@@ -134,7 +196,7 @@ static int answer_present(const struct fsfile *f, int path_fd, struct fsfile_ans
 		a->fd = take_fd(&fd);
 		return 0;
 	}
-	answer_other(f, a, refusals);
+	answer_other(f, &st, a, refusals);
 	return 0;
 }
 
@@ -228,6 +290,81 @@ static int open_temp(const struct fsfile *f, struct err *e)
 	return fd < 0 ? err_sys(e, -errno, FSFILE_DIR ": O_TMPFILE") : fd;
 }
 
+/* Makes the directories that are missing, from the outermost one on. */
+static int make_parents(const struct fsfile *f, struct fsfile_answer *answer, struct err *e)
+{
+	for (int n = missing_directories(f); n > 0; n--) {
+		const struct fsfile_directory *d = &f->directories[n - 1];
+		char path[PATH_MAX];
+
+		snprintf(path, sizeof(path), "%s", f->path);
+		for (int i = 0; i < n; i++)
+			*strrchr(path, '/') = 0;
+		if (mkdir(path, 0700) < 0)
+			return err_sys(e, -errno, "making %s", path);
+		answer->made++;
+		if (chown(path, d->uid, d->gid) < 0 || chmod(path, d->mode) < 0)
+			return err_sys(e, -errno, "%s: owner and mode", path);
+	}
+	return 0;
+}
+
+static void remove_parents(const struct fsfile *f, struct fsfile_answer *answer)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s", f->path);
+	for (; answer->made; answer->made--) {
+		*strrchr(path, '/') = 0;
+		if (rmdir(path) < 0)
+			return;
+	}
+}
+
+/* A new file in the place of the unit's old one, which is kept beside it until the commit. */
+static int open_replacing(const struct fsfile *f, struct fsfile_answer *answer, struct err *e)
+{
+	cleanup_free char *name = NULL;
+	const char *slash = strrchr(f->path, '/');
+	uint64_t random;
+	int fd;
+
+	if (getrandom(&random, sizeof(random), 0) != sizeof(random) ||
+	    asprintf(&name, "%.*s/.godwit-%016llx", (int)(slash - f->path), f->path, (unsigned long long)random) < 0)
+		return err_sys(e, -ENOMEM, "replacing %s", f->path);
+	fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return err_sys(e, -errno, "creating %s", name);
+	if (renameat2(AT_FDCWD, name, AT_FDCWD, f->path, RENAME_EXCHANGE) < 0) {
+		int code = -errno;
+
+		unlink(name);
+		close(fd);
+		return err_sys(e, code, "replacing %s", f->path);
+	}
+	answer->aside = take_ptr(name);
+	return fd;
+}
+
+static int open_created(const struct fsfile *f, struct fsfile_answer *answer, struct err *e)
+{
+	int fd, rc;
+
+	if (answer->replaces)
+		return open_replacing(f, answer, e);
+	rc = make_parents(f, answer, e);
+	if (rc < 0) {
+		remove_parents(f, answer);
+		return rc;
+	}
+	fd = open(f->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd >= 0)
+		return fd;
+	fd = -errno;
+	remove_parents(f, answer);
+	return err_sys(e, fd, "creating %s", f->path);
+}
+
 int fsfile_open_lacking(const struct fsfile *f, struct fsfile_answer *answer, struct err *e)
 {
 	int fd;
@@ -239,14 +376,14 @@ int fsfile_open_lacking(const struct fsfile *f, struct fsfile_answer *answer, st
 	} else if (answer->verdict == FSFILE_TEMP) {
 		fd = open_temp(f, e);
 	} else {
-		fd = open(f->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-		if (fd < 0)
-			fd = err_sys(e, -errno, "creating %s", f->path);
+		fd = open_created(f, answer, e);
 	}
 	if (fd < 0)
 		return fd;
 	answer->fd = fd;
 	answer->created = answer->verdict == FSFILE_CREATE;
+	if (answer->created)
+		set_mark(f->path, f, MARK_MADE, 0);
 	if (ftruncate(fd, f->size) < 0) {
 		int code = -errno;
 
@@ -353,6 +490,9 @@ int fsfile_update(struct fsfile *f, const struct fsfile *now, struct fsfile_answ
 
 void fsfile_answer_close(struct fsfile_answer *answer)
 {
+	if (answer->aside)
+		unlink(answer->aside);
+	freep(&answer->aside);
 	close_fdp(&answer->fd);
 }
 
@@ -363,8 +503,13 @@ void fsfile_answer_undo(const struct fsfile *f, struct fsfile_answer *answer)
 
 	if (answer->fd < 0)
 		return;
-	if (answer->created && is_at_path(f, answer->fd))
-		unlink(f->path);
+	if (answer->created && is_at_path(f, answer->fd)) {
+		if (answer->aside && rename(answer->aside, f->path) == 0)
+			freep(&answer->aside);
+		else
+			unlink(f->path);
+		remove_parents(f, answer);
+	}
 	if (answer->verdict == FSFILE_STAND_IN && (f->uses & FSFILE_PROGRAM)) {
 		snprintf(link, sizeof(link), "/proc/self/fd/%d", answer->fd);
 		len = readlink(link, path, sizeof(path) - 1);

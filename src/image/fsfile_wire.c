@@ -9,7 +9,7 @@
 #include "base/util.h"
 #include "mm.pb-c.h"
 
-static void put(struct fsfile *f, Gw__FsFile *m)
+static void put(struct fsfile *f, Gw__FsFile *m, Gw__FsDirectory *directories, Gw__FsDirectory **pointers)
 {
 	gw__fs_file__init(m);
 	m->type = f->type;
@@ -31,6 +31,15 @@ static void put(struct fsfile *f, Gw__FsFile *m)
 	m->build_id = (ProtobufCBinaryData){ f->build_id_len, f->build_id };
 	m->sha256 = (ProtobufCBinaryData){ f->has_sha256 ? sizeof(f->sha256) : 0, f->sha256 };
 	m->seals = f->seals;
+	m->directories = pointers;
+	m->n_directories = f->ndirectories;
+	for (uint32_t i = 0; i < f->ndirectories; i++) {
+		gw__fs_directory__init(&directories[i]);
+		directories[i].mode = f->directories[i].mode;
+		directories[i].uid = f->directories[i].uid;
+		directories[i].gid = f->directories[i].gid;
+		pointers[i] = &directories[i];
+	}
 }
 
 int fsfile_table_encode(const struct fsfile_table *t, uint8_t **ret_data, size_t *ret_len, struct err *e)
@@ -38,11 +47,20 @@ int fsfile_table_encode(const struct fsfile_table *t, uint8_t **ret_data, size_t
 	Gw__FsFiles m = GW__FS_FILES__INIT;
 	cleanup_free Gw__FsFile *files = calloc(t->n + 1, sizeof(*files));
 	cleanup_free Gw__FsFile **pointers = calloc(t->n + 1, sizeof(*pointers));
+	cleanup_free Gw__FsDirectory *directories = NULL;
+	cleanup_free Gw__FsDirectory **directory_pointers = NULL;
+	size_t n = 0;
 
-	if (!files || !pointers)
+	for (uint32_t i = 0; i < t->n; i++)
+		n += t->v[i].ndirectories;
+	directories = calloc(n + 1, sizeof(*directories));
+	directory_pointers = calloc(n + 1, sizeof(*directory_pointers));
+	if (!files || !pointers || !directories || !directory_pointers)
 		return err_set(e, -ENOMEM, "no memory for the files message");
+	n = 0;
 	for (uint32_t i = 0; i < t->n; i++) {
-		put(&t->v[i], &files[i]);
+		put(&t->v[i], &files[i], &directories[n], &directory_pointers[n]);
+		n += t->v[i].ndirectories;
 		pointers[i] = &files[i];
 	}
 	m.files = pointers;
@@ -60,7 +78,7 @@ static int take(const Gw__FsFile *m, struct fsfile *f, struct err *e)
 	*f = (struct fsfile){ .fd = -1, .read_fd = -1 };
 	if (m->type > FSFILE_MEMFD || !m->path.len || m->path.len >= PATH_MAX || memchr(m->path.data, 0, m->path.len) ||
 	    m->boot_id.len != sizeof(f->boot_id) || m->build_id.len > FSFILE_BUILD_ID_MAX ||
-	    (m->sha256.len && m->sha256.len != sizeof(f->sha256)))
+	    (m->sha256.len && m->sha256.len != sizeof(f->sha256)) || m->n_directories > FSFILE_DIRECTORIES_MAX)
 		return err_set(e, -EBADMSG, "files: a field is out of range");
 	f->type = m->type;
 	f->dev = m->dev;
@@ -77,6 +95,9 @@ static int take(const Gw__FsFile *m, struct fsfile *f, struct err *e)
 	f->fs_magic = m->fs_magic;
 	f->fsid = m->fsid;
 	f->seals = m->seals;
+	for (size_t i = 0; i < m->n_directories; i++)
+		f->directories[f->ndirectories++] =
+			(struct fsfile_directory){ m->directories[i]->mode & 07777, m->directories[i]->uid, m->directories[i]->gid };
 	memcpy(f->boot_id, m->boot_id.data, sizeof(f->boot_id));
 	f->build_id_len = m->build_id.len;
 	if (m->build_id.len)

@@ -51,6 +51,7 @@ static int add_files(struct dest *d, struct fsfile_table *added, struct refusals
 		return err_sys(e, ENOMEM, "files");
 	for (uint32_t i = 0; i < added->n; i++) {
 		files[d->files.n] = added->v[i];
+		files[d->files.n].unit = d->offer->unit;
 		answers[d->files.n++] = FSFILE_ANSWER_INIT;
 	}
 	free(added->v); /* the entries have moved */

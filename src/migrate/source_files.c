@@ -432,6 +432,18 @@ int source_tell_files(struct source *s, const struct vma_list *vmas, struct err 
 	return ret < 0 ? ret : end_content(s, false, e);
 }
 
+void source_mark_left(struct source *s)
+{
+	for (uint32_t i = 0; i < s->nanswers; i++) {
+		struct fsfile *f = &s->unit.files.v[i];
+
+		if (s->answers[i].verdict != FSFILE_CREATE || f->unlinked)
+			continue;
+		f->unit = s->report->unit;
+		fsfile_mark_left(f);
+	}
+}
+
 /* Whether a new file is probably not at the destination. */
 static bool may_lack(const struct fsfile *f, bool same)
 {

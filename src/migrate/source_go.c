@@ -21,6 +21,7 @@
 #include "wire/frame.h"
 
 #define ASK_TIMEOUT_MS 3000
+#define WHY_MS 1000
 
 static int release_locks(struct source *s, struct err *e)
 {
@@ -242,6 +243,19 @@ static void take_resumed(struct source *s)
 	s->report->freeze_us = (there > s->stopped_ns && there <= now ? there - s->stopped_ns : now - s->stopped_ns) / 1000;
 }
 
+/* -EAGAIN when the destination says that another attempt may do better (dest_files.c), otherwise -ECONNABORTED. */
+static int say_why(struct source *s, struct err *e)
+{
+	struct err why = ERR_INIT;
+	struct frame f;
+	int code = frame_recv_expect(s->link.fd[ROLE_CONTROL], FRAME_RESUMED, &f, FRAME_HELLO_MAX, WHY_MS, &why);
+
+	if (code == 0)
+		frame_free(&f);
+	return err_set(e, code == -EAGAIN ? -EAGAIN : -ECONNABORTED, "%s ended the migration before the process ran there (%s); process %d goes on here",
+		       s->request->dest_name, code ? why.message : "it does not say why", s->unit.pid);
+}
+
 int source_commit(void *context, struct err *e)
 {
 	struct source *s = context;
@@ -252,8 +266,7 @@ int source_commit(void *context, struct err *e)
 	timeline_mark("resumed there");
 	if (who == 0) {
 		back_out(s);
-		return err_set(e, -ECONNABORTED, "%s ended the migration before the process ran there; process %d goes on here", s->request->dest_name,
-			       s->unit.pid);
+		return say_why(s, e);
 	}
 	__atomic_store_n(&h->state, STATE_COMMITTED, __ATOMIC_SEQ_CST);
 	task_command(&s->agent.task, COMMAND_SERVE);
@@ -266,5 +279,6 @@ int source_commit(void *context, struct err *e)
 	/* The destination need not remember the outcome any longer. */
 	frame_send(s->link.fd[ROLE_CONTROL], FRAME_RELEASE, NULL, 0, NULL);
 	take_resumed(s);
+	source_mark_left(s);
 	return 0;
 }
