@@ -337,7 +337,8 @@ uint64_t batch_data(struct batch *b, const void *data, size_t len_bytes)
 	uint64_t address;
 	void *p = batch_space(b, len_bytes, &address);
 
-	memcpy(p, data, len_bytes);
+	if (len_bytes)
+		memcpy(p, data, len_bytes);
 	return address;
 }
 
