@@ -118,12 +118,29 @@ static int build_layout(struct dest *d, struct err *e)
 	return ret < 0 ? ret : take_files_back(d, e);
 }
 
+/* munmap of what a userfaultfd watches waits until its events have been read, by an agent that does not read them yet. */
+static void unregister_lazy(struct dest *d)
+{
+	for (size_t i = 0; i < d->vmas.n; i++) {
+		uint64_t start = d->vmas.v[i].start, end = d->vmas.v[i].end;
+
+		if (d->vmas.v[i].content != VMA_CONTENT_ANON)
+			continue;
+		while (i + 1 < d->vmas.n && d->vmas.v[i + 1].content == VMA_CONTENT_ANON && d->vmas.v[i + 1].start == end)
+			end = d->vmas.v[++i].end;
+		uffd_unregister(d->skeleton.agent.uffd, start, end, NULL);
+	}
+}
+
 int dest_sync_layout(struct dest *d, struct vma_list *new, struct err *e)
 {
+	bool registered = d->go && d->post_copy && d->offer->strategy != STRATEGY_HYBRID;
 	struct batch *b = main_batch(d);
 	struct range_list mapped = { 0 };
 	int ret;
 
+	if (registered)
+		unregister_lazy(d);
 	vma_list_apply_answers(new, d->answers, d->files.n);
 	ret = give_files(d, e);
 	if (ret == 0)
@@ -136,8 +153,8 @@ int dest_sync_layout(struct dest *d, struct vma_list *new, struct err *e)
 	vma_list_free(&d->vmas);
 	d->vmas = *new;
 	*new = (struct vma_list){ 0 };
-	if (ret == 0 && d->go && d->post_copy && d->offer->strategy != STRATEGY_HYBRID)
-		ret = dest_register(d, &mapped, e);
+	if (ret == 0 && registered)
+		ret = dest_register(d, NULL, e);
 	range_list_free(&mapped);
 	return ret;
 }
@@ -266,7 +283,7 @@ static int equip_agent(struct dest *d, struct err *e)
 		ret = uffd_enable(a->uffd, UFFD_FEATURES_PAGER, e);
 	if (ret == 0)
 		ret = agent_equip(a, d->skeleton.agent_end, &fds, e);
-	pace_calm(a->pid); /* the program goes first when the agent and it want the same CPU */
+	pace_calm_beside(a->pid, d->nthreads); /* the program goes first when the agent and it want the same CPU */
 	return ret;
 }
 

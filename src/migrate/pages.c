@@ -20,6 +20,7 @@
 #define PROBE 256              /* pages looked at for zeros in one call */
 #define PROBE_BYTES 64
 #define REGISTER_TRIES 16    /* for a region in which the program maps something new again and again */
+#define SPANS_START 0x10000ull  /* the lowest address at which programs may map */
 #define GROUP_BITS 4096u      /* pages for which one bit of the summary stands */
 
 /* What the worker knows of a range, beside struct page_range. */
@@ -262,12 +263,62 @@ static uint64_t chunk_end(const struct page_range *r, uint64_t at)
 	return MIN(r->end, at + chunk);
 }
 
+/* --- write tracking --- */
+
 /* The program may have unmapped all of it meanwhile: then there is nothing to track. */
 static int track_range(struct pages *p, uint64_t start, uint64_t end, struct err *e)
 {
 	int ret = uffd_register(p->agent->uffd, start, end, UFFD_TRACK, NULL);
 
 	return ret == 0 || ret == -EINVAL ? 0 : err_sys(e, ret, "tracking writes to %#" PRIx64 "-%#" PRIx64, start, end);
+}
+
+/*
+ * The kernel splits a mapping of which only a part is registered, and then the program can no longer mremap(2) it as a whole. As the program goes on mapping
+ * while this worker looks, ranges are registered together with the free addresses between them: a span ends only where something lies that is not tracked.
+ */
+static int each_span(struct pages *p, int (*f)(struct pages *p, uint64_t start, uint64_t end, struct err *e), struct err *e)
+{
+	const struct scratch *scratch = &p->agent->scratch;
+	uint64_t start = SPANS_START;
+	bool below = true; /* the scratch is still to come */
+
+	for (size_t i = 0; i <= p->vmas->n; i++) {
+		const struct vma *v = i < p->vmas->n ? &p->vmas->v[i] : NULL;
+		int ret;
+
+		if (below && (!v || v->start > scratch->base)) {
+			below = false;
+			ret = start < scratch->base ? f(p, start, scratch->base, e) : 0;
+			if (ret < 0)
+				return ret;
+			start = scratch->base + scratch->size;
+		}
+		if (v && v->content != VMA_CONTENT_NONE)
+			continue;
+		ret = start < (v ? v->start : VMA_TASK_SIZE) ? f(p, start, v ? v->start : VMA_TASK_SIZE, e) : 0;
+		if (ret < 0)
+			return ret;
+		start = v ? v->end : start;
+	}
+	return 0;
+}
+
+static int track_span(struct pages *p, uint64_t start, uint64_t end, struct err *e)
+{
+	int ret = uffd_register(p->agent->uffd, start, end, UFFD_TRACK, NULL);
+
+	if (ret == 0 || ret == -EINVAL)
+		ret = 0;
+	/* Something that cannot be tracked has been mapped there since: what is known, one by one. */
+	for (size_t i = 0; i < p->nranges && ret < 0; i++) {
+		const struct page_range *r = &p->ranges[i];
+		int code = r->start < end && r->end > start ? track_range(p, r->start, r->end, e) : 0;
+
+		if (code < 0)
+			return code;
+	}
+	return 0;
 }
 
 /* A scan over a range in chunks; a range (or a part of one) that is not registered for tracking is registered first. */
@@ -278,7 +329,7 @@ static int scan_range(struct pages *p, const struct page_range *r, const struct 
 		int ret = pagemap_scan(p->pagemap_fd, at, chunk_end(r, at), query, found, arg, e);
 
 		if (ret == -EPERM && query->rearm) {
-			ret = track_range(p, at, chunk_end(r, at), e);
+			ret = pages_track(p, e);
 			if (ret == 0)
 				ret = pagemap_scan(p->pagemap_fd, at, chunk_end(r, at), query, found, arg, e);
 		}
@@ -290,23 +341,23 @@ static int scan_range(struct pages *p, const struct page_range *r, const struct 
 
 int pages_track(struct pages *p, struct err *e)
 {
-	for (size_t i = 0; i < p->nranges; i++) {
-		int ret = track_range(p, p->ranges[i].start, p->ranges[i].end, e);
+	int ret = each_span(p, track_span, e);
 
-		if (ret < 0)
-			return ret;
-	}
-	p->tracking = true;
+	p->tracking = ret == 0;
+	return ret;
+}
+
+static int untrack_span(struct pages *p, uint64_t start, uint64_t end, struct err *e)
+{
+	(void)e;
+	uffd_unregister(p->agent->uffd, start, end, NULL);
 	return 0;
 }
 
 void pages_untrack(struct pages *p)
 {
-	if (!p->tracking)
-		return;
-	for (size_t i = 0; i < p->nranges; i++)
-		for (uint64_t at = p->ranges[i].start; at < p->ranges[i].end; at = chunk_end(&p->ranges[i], at))
-			uffd_unregister(p->agent->uffd, at, chunk_end(&p->ranges[i], at), NULL);
+	if (p->tracking)
+		each_span(p, untrack_span, NULL);
 	p->tracking = false;
 }
 
@@ -510,7 +561,7 @@ static int on_written(const struct pagemap_region *region, void *arg)
 
 	/* A part is mapped anew and not registered yet; what was before it has been treated and re-armed. */
 	for (int tries = 0; ret == -EPERM && tries < REGISTER_TRIES; tries++) {
-		ret = track_range(p, x.at, region->end, x.s->e);
+		ret = pages_track(p, x.s->e);
 		if (ret == 0)
 			ret = pagemap_scan_existing(p->pagemap_fd, x.at, region->end, query, on_existing, &x, x.s->e);
 	}
