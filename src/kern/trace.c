@@ -15,7 +15,7 @@
 #include "base/util.h"
 
 #define VDSO_MAX 65536
-#define TRAMPOLINE_BYTES 64
+#define TRAMPOLINE_BYTES 64 /* kept for it at the end of the vdso */
 #define STOP_SPIN_NS 15000ull /* no longer: the thread may be waiting for this very CPU */
 
 int trace_seize(pid_t tid, unsigned long options, struct err *e)
@@ -152,13 +152,15 @@ static int find_vdso(pid_t pid, uint64_t *ret_start, uint64_t *ret_end, struct e
 	return err_set(e, -EOPNOTSUPP, "process %d has no vdso mapping", pid);
 }
 
-int trace_find_gadget(pid_t pid, uint64_t *ret_syscall, uint64_t *ret_room, struct err *e)
+const uint8_t trace_errand_head[TRACE_ERRAND_HEAD] = { 0x0f, 0x05, 0x48, 0x89, 0xc1, 0xe3, 0x02, 0xeb, 0x0f, 0xb8, 60, 0, 0, 0, 0x0f, 0x05 };
+
+int trace_find_gadget(pid_t pid, uint64_t *ret_syscall, size_t room_bytes, uint64_t *ret_room, struct err *e)
 {
 	uint8_t text[VDSO_MAX];
 	uint64_t start, end;
 	cleanup_close int mem = -1;
 	char path[64];
-	size_t len, used;
+	size_t len, used, free_end;
 	int ret = find_vdso(pid, &start, &end, e);
 
 	if (ret < 0)
@@ -171,10 +173,17 @@ int trace_find_gadget(pid_t pid, uint64_t *ret_syscall, uint64_t *ret_room, stru
 	ret = trace_peek(mem, start, text, len, e);
 	if (ret < 0)
 		return ret;
-	for (used = len; used && !text[used - 1]; used--)
-		;
+	used = len;
+	if (room_bytes > TRAMPOLINE_BYTES && len > TRAMPOLINE_BYTES)
+		used -= TRAMPOLINE_BYTES;
+	free_end = used;
+	/* What a worker that died in between has left there may be written over. */
+	if (room_bytes && used > room_bytes && !memcmp(text + used - room_bytes, trace_errand_head, sizeof(trace_errand_head)))
+		used -= room_bytes;
+	while (used && !text[used - 1])
+		used--;
 	if (ret_room)
-		*ret_room = len - used >= TRAMPOLINE_BYTES + 16 ? end - TRAMPOLINE_BYTES : 0;
+		*ret_room = free_end - used >= room_bytes + 16 ? start + free_end - room_bytes : 0;
 	for (size_t i = 0; i + 1 < used; i++)
 		if (text[i] == 0x0f && text[i + 1] == 0x05) {
 			*ret_syscall = start + i;

@@ -92,21 +92,70 @@ static int regs_to_go_on(pid_t pid, pid_t tid, const struct restart_record *befo
 	return ret < 0 ? ret : 0;
 }
 
-/* A thread of the process, stopped to run system calls for us. */
+/*
+ * A thread of the process, stopped to run system calls for us. When this worker dies meanwhile, the kernel lets the thread go on with whatever registers it
+ * has; so it is pointed at code (the "errand", in the unused end of the vdso) that runs the one call and then by itself restores the signal mask and all
+ * registers that a system call changes, and goes on where the program was. A child made by the call ends there.
+ */
 struct borrowed {
 	pid_t tid;
-	uint64_t gadget, mask;
+	int mem;
+	bool masked;
+	uint64_t errand, mask;
 	struct user_regs_struct regs; /* what it goes on with */
 };
 
-static int thread_borrow(pid_t pid, uint64_t gadget, struct restart_watch *watch, struct borrowed *ret, struct err *e)
-{
-	struct borrowed b = { .tid = pick_thread(pid), .gadget = gadget };
-	struct restart_record *records = watch ? calloc(RECORDS_MAX, sizeof(*records)) : NULL;
-	int n = records ? restart_watch_read(watch, records, RECORDS_MAX, NULL) : 0;
-	int code = trace_seize(b.tid, 0, e);
-	bool stopped = false;
+#define ERRAND_BYTES 176
 
+static uint8_t *put_mov(uint8_t *p, unsigned reg, uint64_t value)
+{
+	*p++ = reg < 8 ? 0x48 : 0x49; /* movabs $value, %reg; leaves the flags alone, as everything here does */
+	*p++ = (uint8_t)(0xb8 + reg % 8);
+	memcpy(p, &value, sizeof(value));
+	return p + sizeof(value);
+}
+
+static void make_errand(uint8_t code[ERRAND_BYTES], const struct user_regs_struct *regs, uint64_t mask)
+{
+	/* The head: syscall; mov %rax,%rcx; jrcxz 1f; jmp 2f; 1: mov $60,%eax; syscall; mask: .quad; 2: rt_sigprocmask(SIG_SETMASK, &mask, NULL, 8) */
+	static const uint8_t unmask[] = { 0xb8, 14, 0, 0, 0, 0xbf, 2, 0, 0, 0, 0x48, 0x8d, 0x35, 0xe7, 0xff, 0xff, 0xff, 0xba, 0, 0, 0, 0, 0x41, 0xba, 8, 0,
+					  0, 0, 0x0f, 0x05 };
+	struct user_regs_struct r = *regs;
+	uint8_t *p = code;
+
+	if ((int64_t)r.orig_rax >= 0 && (int64_t)r.rax == -516) { /* ERESTART_RESTARTBLOCK */
+		r.rax = SYS_restart_syscall;
+		r.rip -= 2;
+	} else {
+		restart_to_call(&r);
+	}
+	memset(code, 0, ERRAND_BYTES);
+	memcpy(p, trace_errand_head, sizeof(trace_errand_head));
+	memcpy(p + sizeof(trace_errand_head), &mask, sizeof(mask));
+	p += sizeof(trace_errand_head) + sizeof(mask);
+	memcpy(p, unmask, sizeof(unmask));
+	p += sizeof(unmask);
+	const uint64_t values[] = { r.rax, r.rcx, r.rdx, r.rsi, r.rdi, r.r8, r.r9, r.r10, r.r11 };
+	static const uint8_t numbers[] = { 0, 1, 2, 6, 7, 8, 9, 10, 11 };
+
+	for (size_t i = 0; i < ARRAY_SIZE(values); i++)
+		p = put_mov(p, numbers[i], values[i]);
+	memcpy(p, (uint8_t[]){ 0xff, 0x25, 0, 0, 0, 0 }, 6); /* jmp *0(%rip) */
+	memcpy(p + 6, &r.rip, 8);
+}
+
+static int thread_borrow(pid_t pid, uint64_t errand, struct restart_watch *watch, struct borrowed *ret, struct err *e)
+{
+	struct borrowed b = { .tid = pick_thread(pid), .errand = errand, .mem = -1 };
+	struct restart_record *records = watch ? calloc(RECORDS_MAX, sizeof(*records)) : NULL;
+	int n = records ? restart_watch_read(watch, records, RECORDS_MAX, NULL) : 0, code;
+	uint8_t errand_code[ERRAND_BYTES];
+	bool stopped = false;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/mem", pid);
+	b.mem = open(path, O_RDWR | O_CLOEXEC);
+	code = b.mem < 0 ? err_sys(e, errno, "%s", path) : trace_seize(b.tid, PTRACE_O_TRACESYSGOOD, e);
 	if (code == 0)
 		code = trace_interrupt(b.tid, e);
 	if (code == 0)
@@ -117,34 +166,83 @@ static int thread_borrow(pid_t pid, uint64_t gadget, struct restart_watch *watch
 	free(records);
 	if (code == 0)
 		code = trace_get_mask(b.tid, &b.mask, e);
-	if (code == 0)
-		code = trace_set_mask(b.tid, UINT64_MAX, e);
-	if (code == 0)
+	if (code == 0) {
+		make_errand(errand_code, &b.regs, b.mask);
+		code = trace_poke(b.mem, errand, errand_code, sizeof(errand_code), e);
+	}
+	if (code == 0) {
 		*ret = b;
-	else if (stopped)
+		return 0;
+	}
+	if (stopped)
 		trace_detach(b.tid, NULL);
+	close_fdp(&b.mem);
 	return code;
 }
 
-static int thread_call(const struct borrowed *b, const uint64_t call[7], int64_t *ret_result, struct err *e)
+static int thread_call(struct borrowed *b, const uint64_t call[7], int64_t *ret_result, struct err *e)
 {
-	return trace_syscall(b->tid, b->gadget, &b->regs, call, ret_result, e);
+	struct user_regs_struct regs = b->regs;
+	int status, ret;
+
+	regs.rax = call[0];
+	regs.rdi = call[1];
+	regs.rsi = call[2];
+	regs.rdx = call[3];
+	regs.r10 = call[4];
+	regs.r8 = call[5];
+	regs.r9 = call[6];
+	regs.rip = b->errand;
+	regs.orig_rax = (unsigned long long)-1;
+	ret = trace_set_regs(b->tid, &regs, e);
+	if (ret == 0 && !b->masked) { /* in this order: from now on the errand would put it back */
+		ret = trace_set_mask(b->tid, UINT64_MAX, e);
+		b->masked = true;
+	}
+	for (int stops = 0; ret == 0 && stops < 2;) { /* the call's begin and its end */
+		if (ptrace(PTRACE_SYSCALL, b->tid, 0, 0) < 0 || waitpid(b->tid, &status, __WALL) < 0)
+			return err_sys(e, errno, "thread %d: running system call %" PRIu64, b->tid, call[0]);
+		if (!WIFSTOPPED(status))
+			return err_set(e, -ESRCH, "thread %d ended meanwhile", b->tid);
+		stops += WSTOPSIG(status) == (SIGTRAP | 0x80);
+	}
+	if (ret == 0)
+		ret = trace_get_regs(b->tid, &regs, e);
+	if (ret == 0)
+		*ret_result = (int64_t)regs.rax;
+	return ret;
 }
 
-static int thread_return(const struct borrowed *b, struct err *e)
+/* Interrupted calls are gone on with by the kernel only from a stop of the kind that PTRACE_INTERRUPT makes. */
+static int thread_return(struct borrowed *b, struct err *e)
 {
-	int ret = trace_set_regs(b->tid, &b->regs, e);
+	static const uint8_t nothing[ERRAND_BYTES];
+	int ret = 0;
 
+	if (b->masked) {
+		ret = trace_interrupt(b->tid, e);
+		if (ret == 0 && ptrace(PTRACE_CONT, b->tid, 0, 0) < 0)
+			ret = err_sys(e, errno, "thread %d: going on", b->tid);
+		if (ret == 0)
+			ret = trace_wait_stop(b->tid, e);
+		if (ret == 0)
+			ret = trace_set_mask(b->tid, b->mask, e);
+	}
 	if (ret == 0)
-		ret = trace_set_mask(b->tid, b->mask, e);
-	return trace_detach(b->tid, ret ? NULL : e) < 0 && ret == 0 ? -ESRCH : ret;
+		ret = trace_set_regs(b->tid, &b->regs, e);
+	if (trace_detach(b->tid, ret ? NULL : e) < 0 && ret == 0)
+		ret = -ESRCH;
+	if (ret == 0)
+		trace_poke(b->mem, b->errand, nothing, sizeof(nothing), NULL);
+	close_fdp(&b->mem);
+	return ret;
 }
 
 /* Stops one thread, has it run `call`, and lets it go as it was. */
-static int call_in_thread(pid_t pid, uint64_t gadget, const uint64_t call[7], int64_t *ret_result, struct err *e)
+static int call_in_thread(pid_t pid, uint64_t errand, const uint64_t call[7], int64_t *ret_result, struct err *e)
 {
 	struct borrowed b;
-	int back, ret = thread_borrow(pid, gadget, NULL, &b, e);
+	int back, ret = thread_borrow(pid, errand, NULL, &b, e);
 
 	if (ret)
 		return ret;
@@ -281,7 +379,7 @@ static size_t threads_inside(pid_t pid, uint64_t start, uint64_t end)
  * A worker that died before the commit cannot unmap its scratch. With `b` NULL only looks whether the process is still held by a migration whose outcome is
  * not known; otherwise unmaps what is left.
  */
-static int leftovers(pid_t pid, const struct borrowed *b, struct err *e)
+static int leftovers(pid_t pid, struct borrowed *b, struct err *e)
 {
 	cleanup_fclose FILE *f = NULL;
 	char path[64], line[512];
@@ -306,7 +404,7 @@ static int leftovers(pid_t pid, const struct borrowed *b, struct err *e)
  * Has the borrowed thread clone a helper, and that one the agent; then the helper ends and is reaped. So the agent is no child of the process: when it ends, be
  * it long after its worker, no zombie stays there, and wait(2) calls never meet it. Both are traced, and die with the worker.
  */
-static int make_orphan(struct agent *a, const struct borrowed *b, struct err *e)
+static int make_orphan(struct agent *a, struct borrowed *b, struct err *e)
 {
 	static const uint64_t clone_call[7] = { SYS_clone, AGENT_CLONE };
 	struct user_regs_struct regs = b->regs;
@@ -321,12 +419,12 @@ static int make_orphan(struct agent *a, const struct borrowed *b, struct err *e)
 	if (ret == 0 && ptrace(PTRACE_SETOPTIONS, (pid_t)helper, 0, PTRACE_O_EXITKILL) < 0)
 		ret = err_sys(e, errno, "the agent's helper: options");
 	if (ret == 0)
-		ret = trace_syscall((pid_t)helper, b->gadget, &b->regs, clone_call, &child, e);
+		ret = trace_syscall((pid_t)helper, a->gadget, &b->regs, clone_call, &child, e);
 	if (ret == 0 && child < 0)
 		ret = err_sys(e, (int)child, "making the agent");
 	regs.rax = SYS_exit;
 	regs.rdi = 0;
-	regs.rip = b->gadget;
+	regs.rip = a->gadget;
 	regs.orig_rax = (unsigned long long)-1;
 	if (trace_set_regs((pid_t)helper, &regs, NULL) < 0 || ptrace(PTRACE_CONT, (pid_t)helper, 0, 0) < 0)
 		kill((pid_t)helper, SIGKILL);
@@ -352,7 +450,7 @@ static pid_t parent_of(pid_t pid)
 }
 
 /* A process that is a child subreaper gets orphans of its descendants: it must not be one for that moment. */
-static int make_agent(struct agent *a, const struct borrowed *b, pid_t pid, struct err *e)
+static int make_agent(struct agent *a, struct borrowed *b, pid_t pid, struct err *e)
 {
 	int64_t ignored;
 	int ret = make_orphan(a, b, e);
@@ -378,9 +476,11 @@ int agent_inject(struct agent *a, pid_t pid, uint64_t base, unsigned threads, si
 	*a = AGENT_INIT;
 	ret = leftovers(pid, NULL, e);
 	if (ret == 0)
-		ret = trace_find_gadget(pid, &a->gadget, NULL, e);
+		ret = trace_find_gadget(pid, &a->gadget, ERRAND_BYTES, &a->errand, e);
+	if (ret == 0 && !a->errand)
+		ret = err_set(e, -EOPNOTSUPP, "the vdso of process %d has no %u unused bytes at its end", pid, ERRAND_BYTES);
 	if (ret == 0)
-		ret = thread_borrow(pid, a->gadget, watch, &thread, e);
+		ret = thread_borrow(pid, a->errand, watch, &thread, e);
 	if (ret)
 		return ret;
 	ret = leftovers(pid, &thread, e);
@@ -509,6 +609,6 @@ void agent_remove(struct agent *a, pid_t pid)
 	while (waitpid(a->pid, NULL, __WALL) < 0 && errno == EINTR) /* ECHILD when it was not traced any more */
 		;
 	if (a->scratch.base)
-		call_in_thread(pid, a->gadget, (const uint64_t[7]){ SYS_munmap, a->scratch.base, a->scratch.size }, &ignored, NULL);
+		call_in_thread(pid, a->errand, (const uint64_t[7]){ SYS_munmap, a->scratch.base, a->scratch.size }, &ignored, NULL);
 	agent_forget(a);
 }

@@ -23,6 +23,7 @@ struct agent {
 	int socket;          /* the worker's end of the bell; its closing is how the agent learns of the worker's death */
 	int uffd;            /* duplicate of the agent's userfaultfd; -1: none */
 	uint64_t gadget;     /* a syscall instruction in the process */
+	uint64_t errand;     /* room for code that a borrowed thread runs */
 };
 
 #define AGENT_INIT ((struct agent){ .scratch = { .memfd = -1 }, .pidfd = -1, .socket = -1, .uffd = -1 })

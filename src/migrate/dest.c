@@ -225,14 +225,14 @@ int dest_take_round(struct dest *d, const struct frame *f, bool *ret_over, struc
 	if (ret < 0)
 		return ret;
 	last = *ret_over && d->post_copy;
-	/* The pages of the old layout end with a barrier. */
-	if (changed || last)
+	/* The pages of the old layout end with a barrier, and so do all that were sent before the freeze. */
+	if (changed || *ret_over)
 		ret = wait_received(d, e);
 	if (ret == 0 && changed)
 		ret = dest_sync_layout(d, &vmas, e);
 	if (ret == 0 && changed)
 		ret = dest_set_pieces(d, e);
-	if (ret == 0 && changed && !last) {
+	if (ret == 0 && (changed || *ret_over) && !last) {
 		task_command(&d->skeleton.agent.task, COMMAND_RECEIVE);
 		ret = task_wake(&d->skeleton.agent.task, e);
 	}

@@ -40,6 +40,7 @@ extern const uint8_t skeleton_blob[], skeleton_blob_end[];
 #define CHILD_AGENT_END 5
 #define CHILD_PROGRAM 6
 #define CHILD_GATE 7
+#define NUMBER_WAIT_MS 2000
 
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x10u
@@ -106,6 +107,23 @@ static pid_t clone_numbered(pid_t pid, struct err *e)
 	return child;
 }
 
+/* Whether the holder of a number is a skeleton whose worker is giving it up (one of an attempt that failed a moment ago), or a process that has just ended. */
+static bool about_to_go(pid_t pid)
+{
+	cleanup_fclose FILE *f = NULL;
+	char path[64], line[256], state = 0;
+	int tracer = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	f = fopen(path, "re");
+	if (!f)
+		return true;
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "State: %c", &state) != 1 && sscanf(line, "TracerPid: %d", &tracer) == 1)
+			break;
+	return state == 'Z' || state == 'X' || tracer;
+}
+
 static int enter_own_namespace(struct skeleton *s, struct err *e)
 {
 	pid_t init;
@@ -125,6 +143,10 @@ static int start_child(struct skeleton *s, pid_t pid, const int fds[5], int gate
 {
 	pid_t child = clone_numbered(pid, e);
 
+	for (int tries = 0; child == -EEXIST && tries < NUMBER_WAIT_MS && about_to_go(pid); tries++) {
+		usleep(1000);
+		child = clone_numbered(pid, e);
+	}
 	if (child == -EEXIST) {
 		int ret = enter_own_namespace(s, e);
 
@@ -204,7 +226,7 @@ static int map_scratch(struct skeleton *s, pid_t pid, uint64_t base, struct err 
 	int64_t at;
 	int ret;
 
-	ret = trace_find_gadget(s->pid, &s->agent.gadget, NULL, e);
+	ret = trace_find_gadget(s->pid, &s->agent.gadget, 0, NULL, e);
 	if (ret == 0)
 		ret = trace_get_regs(s->pid, &regs, e);
 	if (ret == 0)
@@ -441,7 +463,7 @@ int skeleton_place_trampoline(struct skeleton *s, struct err *e)
 	/* syscall; xor %edi,%edi; mov $60,%eax; syscall: the second call is exit(0). */
 	static const uint8_t code[] = { 0x0f, 0x05, 0x31, 0xff, 0xb8, 0x3c, 0x00, 0x00, 0x00, 0x0f, 0x05 };
 	uint64_t gadget, room;
-	int ret = trace_find_gadget(s->pid, &gadget, &room, e);
+	int ret = trace_find_gadget(s->pid, &gadget, 64, &room, e);
 
 	if (ret < 0 || !room)
 		return ret; /* without room the scratch stays mapped: harmless */
@@ -471,10 +493,27 @@ int skeleton_release(struct skeleton *s, struct err *e)
 	return ret;
 }
 
+static void reap_thread(pid_t tid)
+{
+	int status;
+
+	for (;;) {
+		pid_t got = waitpid(tid, &status, __WALL);
+
+		if (got == tid && (WIFEXITED(status) || WIFSIGNALED(status)))
+			return;
+		if (got < 0 && errno != EINTR)
+			return;
+	}
+}
+
 void skeleton_destroy(struct skeleton *s)
 {
 	if (s->pid > 0) {
 		kill(s->pid, SIGKILL);
+		/* The main thread's end is not reported before the others, being tracees, have been waited for. */
+		for (size_t i = s->nthreads; i-- > 1;)
+			reap_thread(s->threads[i]->task.tid);
 		while (waitpid(s->pid, NULL, __WALL) < 0 && errno == EINTR)
 			;
 	}

@@ -286,7 +286,8 @@ static void look_at_descriptors(struct source *s)
 
 /*
  * A new layout, where `vmas` is not NULL. A barrier goes before it in the stream of pages: the destination changes the layout when it has received the pages
- * of the old one, and before it takes those of the new one.
+ * of the old one, and before it takes those of the new one. The last round ends with a barrier too: what goes with the registers is newer than what may
+ * still be on its way.
  */
 int source_tell_layout(struct source *s, const struct vma_list *vmas, bool over, struct err *e)
 {
@@ -295,7 +296,7 @@ int source_tell_layout(struct source *s, const struct vma_list *vmas, bool over,
 	size_t len = 0;
 	int ret = 0;
 
-	if (vmas || (over && s->post_copy))
+	if (vmas || over)
 		ret = pages_barrier(&s->pages, e);
 	if (ret == 0 && vmas)
 		ret = vma_list_encode(vmas, &vma_bytes, &len, e);
