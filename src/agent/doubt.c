@@ -18,16 +18,21 @@
 #define FRAME_HEADER 16u
 #define FRAME_ANSWER_TYPE 12u
 #define ANSWER_MAX 496u
+#define TAG_OUTCOME 0x08
+#define TAG_BOOT_ID 0x12
 #define OUTCOME_PENDING_NUMBER 1
 #define OUTCOME_COMMITTED_NUMBER 3
 
-/* The first field of the message Answer: a tag and a number below 128; left out when 0. */
+/* The first field of the message Answer: a tag and a number below 128; left out when 0, so that the boot id comes first. Anything else is no answer. */
 static int parse_answer(const uint8_t *frame)
 {
+	const uint8_t *payload = frame + FRAME_HEADER;
 	uint32_t len;
 
 	__builtin_memcpy(&len, frame + 8, sizeof(len));
-	return len >= 2 && frame[FRAME_HEADER] == 0x08 ? frame[FRAME_HEADER + 1] : 0;
+	if (len >= 2 && payload[0] == TAG_OUTCOME && payload[1] <= OUTCOME_COMMITTED_NUMBER)
+		return payload[1];
+	return len >= 2 && payload[0] == TAG_BOOT_ID ? 0 : E_PROTO;
 }
 
 static long receive_answer(int fd, uint8_t *frame)
