@@ -29,6 +29,7 @@
 #define FREEZE_STALL_MS 3000 /* the process may not stand still because the destination takes no more pages */
 #define PRECOPY_GO_PAGES_MAX 512u
 #define FDS_MAX 65536u /* of one poll call */
+#define ARGUMENT_PAGES 2u
 #define HOT_THREADS 8u /* with more threads than this only stack and TLS pages of each travel with the registers */
 
 static const Gw__Thread *offered_thread(const struct source *s, pid_t tid)
@@ -365,6 +366,18 @@ static int want_thread_pages(struct source *s, const Gw__Thread *t, bool few, st
 	return ret;
 }
 
+/* /proc/PID/cmdline reads empty, and ps shows no command, while these pages are missing: the kernel does not wait for them there. */
+static int want_argument_pages(struct source *s, struct run_list *list)
+{
+	const struct mm_fields *m = &s->unit.mm;
+	uint64_t at = PAGE_ALIGN_DOWN(m->arg_start);
+	int ret = 0;
+
+	for (unsigned n = 0; n < ARGUMENT_PAGES && at < m->arg_end && ret == 0; n++, at += PAGE_SIZE_BYTES)
+		ret = want_page(s, at, list);
+	return ret;
+}
+
 /* A working set found before the freeze, as long as there is room. */
 static int want_hot_pages(struct source *s, struct run_list *list)
 {
@@ -451,6 +464,8 @@ static int choose_pages(struct source *s, struct err *e)
 		ret = treat_stale(s, &stale, &s->go_runs);
 	for (size_t i = 0; i < s->nparked && ret == 0; i++)
 		ret = want_thread_pages(s, s->parked[i].msg, s->nparked <= HOT_THREADS, &s->go_runs);
+	if (ret == 0)
+		ret = want_argument_pages(s, &s->go_runs);
 	if (ret == 0)
 		ret = want_hot_pages(s, &s->go_runs);
 	run_list_free(&stale);
