@@ -95,10 +95,27 @@ void pace_rule(void)
 		setpriority(PRIO_PROCESS, 0, -20);
 }
 
-void pace_calm(pid_t tid)
+static void set_nice(pid_t tid, int nice)
 {
-	struct attr a = { .size = sizeof(a), .policy = SCHED_OTHER, .nice = CALM_NICE, .runtime = CALM_SLICE_NS };
+	struct attr a = { .size = sizeof(a), .policy = SCHED_OTHER, .nice = nice, .runtime = CALM_SLICE_NS };
 
 	if (syscall(SYS_sched_setattr, tid, &a, 0) < 0)
-		setpriority(PRIO_PROCESS, (id_t)tid, CALM_NICE);
+		setpriority(PRIO_PROCESS, (id_t)tid, nice);
+}
+
+void pace_calm(pid_t tid)
+{
+	set_nice(tid, CALM_NICE);
+}
+
+void pace_calm_beside(pid_t tid, size_t nthreads)
+{
+	cpu_set_t mine;
+	size_t cpus = sched_getaffinity(0, sizeof(mine), &mine) == 0 ? (size_t)CPU_COUNT(&mine) : 1;
+	int nice = CALM_NICE;
+
+	/* A step of niceness is a factor of 1.25. */
+	for (size_t share = cpus * 100; nice > 0 && share < nthreads * 100; share += share / 4)
+		nice--;
+	set_nice(tid, nice);
 }
