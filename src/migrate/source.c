@@ -216,6 +216,7 @@ static int step_agent(void *context, struct err *e)
 	ret = agent_inject(&s->agent, s->unit.pid, base, (unsigned)s->unit.nthreads + THREADS_SPARE, pages_arena_bytes(&s->unit.vmas), s->watch, e);
 	if (ret < 0)
 		return ret;
+	pace_calm_beside(s->agent.pid, s->unit.nthreads);
 	snprintf(path, sizeof(path), "/proc/%d/pagemap", s->unit.pid);
 	s->pages = (struct pages){ .pid = s->unit.pid, .agent = &s->agent, .pagemap_fd = open(path, O_RDONLY | O_CLOEXEC) };
 	if (s->pages.pagemap_fd < 0)
