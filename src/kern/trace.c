@@ -178,7 +178,7 @@ int trace_find_gadget(pid_t pid, uint64_t *ret_syscall, size_t room_bytes, uint6
 		used -= TRAMPOLINE_BYTES;
 	free_end = used;
 	/* What a worker that died in between has left there may be written over. */
-	if (room_bytes && used > room_bytes && !memcmp(text + used - room_bytes, trace_errand_head, sizeof(trace_errand_head)))
+	if (room_bytes && used > room_bytes && !memcmp(text + used - room_bytes, trace_errand_head, 5))
 		used -= room_bytes;
 	while (used && !text[used - 1])
 		used--;

@@ -34,7 +34,7 @@ int trace_list_threads(pid_t pid, pid_t **ret_tids, size_t *ret_n, struct err *e
  * Address of a `syscall` instruction in the process's vdso, and of room_bytes unused ones (zeros, behind the image's own bytes; 0 if there are none; ret_room
  * may be NULL). The trampoline of an earlier move may lie behind them.
  */
-#define TRACE_ERRAND_HEAD 16
+#define TRACE_ERRAND_HEAD 16 /* of which 5 are always the same */
 extern const uint8_t trace_errand_head[TRACE_ERRAND_HEAD]; /* what the code of migrate/agent.c that is put there begins with */
 int trace_find_gadget(pid_t pid, uint64_t *ret_syscall, size_t room_bytes, uint64_t *ret_room, struct err *e);
 

@@ -95,7 +95,7 @@ static int regs_to_go_on(pid_t pid, pid_t tid, const struct restart_record *befo
 /*
  * A thread of the process, stopped to run system calls for us. When this worker dies meanwhile, the kernel lets the thread go on with whatever registers it
  * has; so it is pointed at code (the "errand", in the unused end of the vdso) that runs the one call and then by itself restores the signal mask and all
- * registers that a system call changes, and goes on where the program was. A child made by the call ends there.
+ * registers that a system call changes, and goes on where the program was. A child made by a clone ends there, and is reaped.
  */
 struct borrowed {
 	pid_t tid;
@@ -105,7 +105,7 @@ struct borrowed {
 	struct user_regs_struct regs; /* what it goes on with */
 };
 
-#define ERRAND_BYTES 176
+#define ERRAND_BYTES 192
 
 static uint8_t *put_mov(uint8_t *p, unsigned reg, uint64_t value)
 {
@@ -115,11 +115,13 @@ static uint8_t *put_mov(uint8_t *p, unsigned reg, uint64_t value)
 	return p + sizeof(value);
 }
 
-static void make_errand(uint8_t code[ERRAND_BYTES], const struct user_regs_struct *regs, uint64_t mask)
+static void make_errand(uint8_t code[ERRAND_BYTES], const struct user_regs_struct *regs, uint64_t mask, bool clones)
 {
 	/* The head: syscall; mov %rax,%rcx; jrcxz 1f; jmp 2f; 1: mov $60,%eax; syscall; mask: .quad; 2: rt_sigprocmask(SIG_SETMASK, &mask, NULL, 8) */
-	static const uint8_t unmask[] = { 0xb8, 14, 0, 0, 0, 0xbf, 2, 0, 0, 0, 0x48, 0x8d, 0x35, 0xe7, 0xff, 0xff, 0xff, 0xba, 0, 0, 0, 0, 0x41, 0xba, 8, 0,
+	static const uint8_t unmask[] = { 0xb8, 14, 0, 0, 0, 0xbf, 2, 0, 0, 0, 0x48, 0x8d, 0x35, 0xce, 0xff, 0xff, 0xff, 0xba, 0, 0, 0, 0, 0x41, 0xba, 8, 0,
 					  0, 0, 0x0f, 0x05 };
+	/* wait4(%eax, NULL, __WALL, NULL) */
+	static const uint8_t reap[] = { 0x89, 0xc7, 0xbe, 0, 0, 0, 0, 0xba, 0, 0, 0, 0x40, 0x41, 0xba, 0, 0, 0, 0, 0xb8, 61, 0, 0, 0, 0x0f, 0x05 };
 	struct user_regs_struct r = *regs;
 	uint8_t *p = code;
 
@@ -132,7 +134,13 @@ static void make_errand(uint8_t code[ERRAND_BYTES], const struct user_regs_struc
 	memset(code, 0, ERRAND_BYTES);
 	memcpy(p, trace_errand_head, sizeof(trace_errand_head));
 	memcpy(p + sizeof(trace_errand_head), &mask, sizeof(mask));
+	if (!clones)
+		memset(p + 5, 0x90, 2); /* no jrcxz: a result of 0 is no child */
 	p += sizeof(trace_errand_head) + sizeof(mask);
+	memset(p, 0x90, sizeof(reap));
+	if (clones)
+		memcpy(p, reap, sizeof(reap));
+	p += sizeof(reap);
 	memcpy(p, unmask, sizeof(unmask));
 	p += sizeof(unmask);
 	const uint64_t values[] = { r.rax, r.rcx, r.rdx, r.rsi, r.rdi, r.r8, r.r9, r.r10, r.r11 };
@@ -149,7 +157,6 @@ static int thread_borrow(pid_t pid, uint64_t errand, struct restart_watch *watch
 	struct borrowed b = { .tid = pick_thread(pid), .errand = errand, .mem = -1 };
 	struct restart_record *records = watch ? calloc(RECORDS_MAX, sizeof(*records)) : NULL;
 	int n = records ? restart_watch_read(watch, records, RECORDS_MAX, NULL) : 0, code;
-	uint8_t errand_code[ERRAND_BYTES];
 	bool stopped = false;
 	char path[64];
 
@@ -167,10 +174,6 @@ static int thread_borrow(pid_t pid, uint64_t errand, struct restart_watch *watch
 	if (code == 0)
 		code = trace_get_mask(b.tid, &b.mask, e);
 	if (code == 0) {
-		make_errand(errand_code, &b.regs, b.mask);
-		code = trace_poke(b.mem, errand, errand_code, sizeof(errand_code), e);
-	}
-	if (code == 0) {
 		*ret = b;
 		return 0;
 	}
@@ -183,8 +186,13 @@ static int thread_borrow(pid_t pid, uint64_t errand, struct restart_watch *watch
 static int thread_call(struct borrowed *b, const uint64_t call[7], int64_t *ret_result, struct err *e)
 {
 	struct user_regs_struct regs = b->regs;
+	uint8_t code[ERRAND_BYTES];
 	int status, ret;
 
+	make_errand(code, &b->regs, b->mask, call[0] == SYS_clone);
+	ret = trace_poke(b->mem, b->errand, code, sizeof(code), e);
+	if (ret < 0)
+		return ret;
 	regs.rax = call[0];
 	regs.rdi = call[1];
 	regs.rsi = call[2];

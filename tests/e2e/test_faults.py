@@ -224,7 +224,8 @@ def run_power(lab_, v, side, step, strategy, known):
     else:
         moving.process.communicate(timeout=LIMIT_SECONDS)   # its host is dead
     try:
-        judge(lab_, v, result, known, (mine,), worker_lived=True)
+        # A source that was stopped early enough finds the host up again, and moves to it.
+        judge(lab_, v, result, known, ("n1", "n2") if mine == "n1" else (mine,), worker_lived=True)
         return True
     except AssertionError:
         wait_until("the rest of it ends", lambda: not left_behind(mine, v, known), LIMIT_SECONDS, 0.05)
@@ -332,8 +333,12 @@ def test_interrupted_at_random(lab2):
         result = moving.end()
         asked += 1
         host, p = one_live_copy(lab2, v)
-        assert result.status in (MOVED, CANCELLED), result.why()
-        assert (host == moving.destination) == (result.status == MOVED), f"{result.why()}: it is on {host}"
+        # The command may have been interrupted before it could catch the signal: then it has said nothing, and nothing is known until the worker has noticed.
+        if result.status != -signal.SIGINT:
+            assert result.status in (MOVED, CANCELLED), result.why()
+            assert (host == moving.destination) == (result.status == MOVED), f"{result.why()}: it is on {host}"
+        wait_until("workers end", lambda: not workers("n1") and not workers("n2"), 10, 0.01)
+        host, p = one_live_copy(lab2, v)
         wait_until("nothing of Godwit in it", lambda p=p: not residue(p.pid) and not tasks_sharing_memory(p.pid, host), 5, 0.01)
         v.host, v.pid = host, p.host_pid
     v.assert_ok(20)
