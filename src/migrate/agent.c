@@ -589,13 +589,13 @@ static void wait_out_of_stub(struct agent *a, pid_t pid)
 		usleep(1000);
 }
 
-static void wait_exit(struct agent *a)
+void agent_wait_exit(const struct agent *a, int timeout_ms)
 {
 	struct pollfd p = { a->pidfd, POLLIN, 0 };
 
-	if (poll(&p, 1, 2000) == 0) {
+	if (a->pidfd >= 0 && poll(&p, 1, timeout_ms) == 0) {
 		pidfd_signal(a->pidfd, SIGKILL);
-		poll(&p, 1, 2000);
+		poll(&p, 1, timeout_ms);
 	}
 }
 
@@ -610,7 +610,7 @@ void agent_remove(struct agent *a, pid_t pid)
 	if (a->batch) {
 		task_command(&a->task, COMMAND_LEAVE);
 		task_wake(&a->task, NULL);
-		wait_exit(a);
+		agent_wait_exit(a, 2000);
 	} else {
 		kill(a->pid, SIGKILL);
 	}

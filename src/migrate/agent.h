@@ -48,6 +48,9 @@ int agent_equip(struct agent *a, int agent_socket_fd, const struct agent_fds *fd
  */
 void agent_remove(struct agent *a, pid_t pid);
 
+/* Waits until the agent has ended; kills it when it does not within the time. */
+void agent_wait_exit(const struct agent *a, int timeout_ms);
+
 /* Lets go of everything on the worker's side; the agent goes on by itself. */
 void agent_forget(struct agent *a);
 

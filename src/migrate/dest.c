@@ -350,7 +350,7 @@ static int step_release(void *context, struct err *e)
 		batch_run(d->finish, NULL);
 	task_command(&d->skeleton.agent.task, COMMAND_LEAVE);
 	task_wake(&d->skeleton.agent.task, NULL);
-	waitpid(d->skeleton.agent.pid, NULL, __WALL);
+	agent_wait_exit(&d->skeleton.agent, 5000);
 	arrival_end(d->skeleton.pid, take_fd(&d->arrival_fd));
 	frame_send(d->link.fd[ROLE_CONTROL], FRAME_RELEASE, NULL, 0, NULL);
 	forget_when_known(d);

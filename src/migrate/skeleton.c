@@ -4,8 +4,8 @@
  *
  * Theory of operation: clone3(set_tid) gives the child its number; it execs a program of two instructions, so that nothing of the worker is left in
  * its address space; the worker maps the scratch into it by one single-stepped mmap and points it at the stub. From then on the main thread runs lists of
- * calls and rests in a ptrace stop. Threads are cloned by the main thread with CLONE_PTRACE, the agent with CLONE_PARENT, so that the worker (and after it
- * godwitd) is its parent and no stranger appears among the process's children.
+ * calls and rests in a ptrace stop. Threads are cloned by the main thread with CLONE_PTRACE. The process and the agent are cloned with CLONE_PARENT: godwitd is
+ * the parent of both, and no stranger appears among the process's children.
  */
 #include "migrate/skeleton.h"
 
@@ -97,9 +97,10 @@ static void __attribute__((noreturn)) namespace_init(void)
 	_exit(0);
 }
 
+/* The child's parent is the worker's, godwitd: a worker's end must not look like a parent's death to the program (PR_SET_PDEATHSIG). */
 static pid_t clone_numbered(pid_t pid, struct err *e)
 {
-	struct clone_args args = { .exit_signal = SIGCHLD, .set_tid = (uintptr_t)&pid, .set_tid_size = 1 };
+	struct clone_args args = { .flags = CLONE_PARENT, .set_tid = (uintptr_t)&pid, .set_tid_size = 1 };
 	pid_t child = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
 
 	if (child < 0)
@@ -268,14 +269,27 @@ static int64_t spawn(struct skeleton *s, uint64_t nr, const uint64_t arg[6], uns
 	return ret < 0 ? ret : main_slot->result;
 }
 
-/* The worker's child that is neither the process nor its namespace's first one: how the agent's number is found across pid namespaces. */
-static pid_t newest_child(const struct skeleton *s)
+static ino_t pid_namespace_of(pid_t pid)
 {
-	cleanup_fclose FILE *f = fopen("/proc/thread-self/children", "re");
+	struct stat st;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/pid", pid);
+	return stat(path, &st) < 0 ? 0 : st.st_ino;
+}
+
+/* The agent's number, which in another pid namespace is not the one that clone returned: godwitd's other child in the process's namespace. */
+static pid_t sibling_in_namespace(const struct skeleton *s)
+{
+	ino_t namespace = pid_namespace_of(s->pid);
+	cleanup_fclose FILE *f = NULL;
+	char path[64];
 	int child;
 
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", getppid(), getppid());
+	f = fopen(path, "re");
 	while (f && fscanf(f, "%d", &child) == 1)
-		if (child != s->pid && child != s->namespace_init)
+		if (child != s->pid && child != s->namespace_init && pid_namespace_of(child) == namespace)
 			return child;
 	return -1;
 }
@@ -291,7 +305,7 @@ static int make_agent(struct skeleton *s, struct err *e)
 	pid = spawn(s, SYS_clone, arg, 0, e);
 	if (pid < 0)
 		return err_sys(e, (int)pid, "making the agent");
-	a->pid = s->own_pid_namespace ? newest_child(s) : (pid_t)pid;
+	a->pid = s->own_pid_namespace ? sibling_in_namespace(s) : (pid_t)pid;
 	if (a->pid <= 0)
 		return err_set(e, -ESRCH, "the agent was made but is not there");
 	/* Traced, and so killed with this worker, until it has been equipped to notice this worker's death by itself. */
@@ -522,6 +536,7 @@ void skeleton_destroy(struct skeleton *s)
 			pidfd_signal(s->agent.pidfd, SIGKILL);
 		while (waitpid(s->agent.pid, NULL, __WALL) < 0 && errno == EINTR)
 			;
+		agent_wait_exit(&s->agent, 2000);
 	}
 	for (size_t i = 0; i < s->nthreads; i++) {
 		batch_free(s->threads[i]->batch);
