@@ -80,6 +80,9 @@ void show_json(const json_t *o);
 /* Rows of cells under a heading; columns as wide as needed. n_cells = rows * columns, row after row, the heading first. */
 void show_table(char *const *cells, size_t n_cells, size_t columns);
 
+/* list.c: the whole of a verb that asks godwitd for a list and takes no argument but --json; returns the exit status. */
+int show_list(int argc, char **argv, void (*show)(const json_t *result));
+
 /* Reads "500ms", "10s", "2m", "1h", or seconds ("1.5"). -EINVAL with the reason. */
 int duration_parse(const char *text, unsigned *ret_ms, struct err *e);
 /* Reads a process number; -EINVAL with the reason. */

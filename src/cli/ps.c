@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* ps.c - godwit ps: the processes that came to this host */
-#include <getopt.h>
 #include <string.h>
 #include <time.h>
 
@@ -50,26 +49,5 @@ static void show(const json_t *result)
 
 int verb_ps(int argc, char **argv)
 {
-	static const struct option options[] = { { "json", no_argument, NULL, 'j' }, { 0 } };
-	bool as_json = false;
-	json_t *result = NULL;
-	int o, status;
-
-	optind = 1;
-	while ((o = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (o != 'j')
-			return usage_error("ps", "%s", "");
-		as_json = true;
-	}
-	if (optind < argc)
-		return usage_error("ps", "'%s': no argument is expected", argv[optind]);
-	status = ask_result(json_pack("{s:s}", "verb", "ps"), as_json, &result);
-	if (status)
-		return status;
-	if (as_json)
-		show_json(result);
-	else
-		show(result);
-	json_decref(result);
-	return EXIT_OK;
+	return show_list(argc, argv, show);
 }

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "base/util.h"
+#include "migrate/registry.h"
 #include "node.pb-c.h"
 #include "wire/conn.h"
 #include "wire/frame.h"
@@ -39,27 +40,12 @@ static void record_path(char path[PATH_MAX], const uint8_t id[HELLO_MIG_ID_BYTES
 		n += snprintf(path + n, (size_t)(PATH_MAX - n), "%02x", id[i]);
 }
 
-static int make_directory(struct err *e)
-{
-	char parent[PATH_MAX];
-	char *slash;
-
-	snprintf(parent, sizeof(parent), "%s", directory);
-	slash = strrchr(parent, '/');
-	if (slash && slash != parent) {
-		*slash = 0;
-		if (mkdir(parent, 0755) < 0 && errno != EEXIST)
-			return err_sys(e, -errno, "%s: mkdir", parent);
-	}
-	return mkdir(directory, 0700) < 0 && errno != EEXIST ? err_sys(e, -errno, "%s: mkdir", directory) : 0;
-}
-
 int outcome_begin(const uint8_t mig_id[HELLO_MIG_ID_BYTES], struct err *e)
 {
 	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	cleanup_close int fd = -1;
 	char path[PATH_MAX];
-	int r = make_directory(e);
+	int r = registry_make_directory(directory, 0700, e);
 
 	if (r < 0)
 		return r;

@@ -47,21 +47,19 @@ uint64_t registry_start_ticks(pid_t pid)
 	return ticks ? ticks : 1;
 }
 
-static int make_directory(struct err *e)
+int registry_make_directory(const char *path, mode_t mode, struct err *e)
 {
 	char parent[PATH_MAX];
 	char *slash;
 
-	snprintf(parent, sizeof(parent), "%s", directory);
+	snprintf(parent, sizeof(parent), "%s", path);
 	slash = strrchr(parent, '/');
 	if (slash && slash != parent) {
 		*slash = 0;
 		if (mkdir(parent, 0755) < 0 && errno != EEXIST)
 			return err_sys(e, -errno, "%s: mkdir", parent);
 	}
-	if (mkdir(directory, 0755) < 0 && errno != EEXIST)
-		return err_sys(e, -errno, "%s: mkdir", directory);
-	return 0;
+	return mkdir(path, mode) < 0 && errno != EEXIST ? err_sys(e, -errno, "%s: mkdir", path) : 0;
 }
 
 static int write_file(const char *path, const char *text, struct err *e)
@@ -86,7 +84,7 @@ int registry_add(const struct registry_entry *entry, struct err *e)
 
 	if (!ticks)
 		return err_set(e, -ESRCH, "unit %s: no process %d", entry->unit, (int)entry->pid);
-	r = make_directory(e);
+	r = registry_make_directory(directory, 0755, e);
 	if (r < 0)
 		return r;
 	o = json_pack("{s:s, s:i, s:I, s:s, s:s, s:I, s:I, s:i}", "unit", entry->unit, "pid", (int)entry->pid, "start_ticks",

@@ -31,6 +31,9 @@ struct registry_entry {
 /* Where the files are, for this process and its children; the default is REGISTRY_DEFAULT_DIRECTORY. */
 void registry_use_directory(const char *directory);
 
+/* Makes a directory that may be there already, and the one above it. */
+int registry_make_directory(const char *path, mode_t mode, struct err *e);
+
 /* Writes or replaces the entry of entry->pid atomically. -ESRCH when there is no such process. */
 int registry_add(const struct registry_entry *entry, struct err *e);
 /* Removes the entry; none is no error. */

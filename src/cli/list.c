@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* list.c - what the verbs that show a list have in common (ps, nodes) */
+#include <getopt.h>
+
+#include "cli/cli.h"
+
+int show_list(int argc, char **argv, void (*show)(const json_t *result))
+{
+	static const struct option options[] = { { "json", no_argument, NULL, 'j' }, { 0 } };
+	bool as_json = false;
+	json_t *result = NULL;
+	int o, status;
+
+	optind = 1;
+	while ((o = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		if (o != 'j')
+			return usage_error(argv[0], "%s", "");
+		as_json = true;
+	}
+	if (optind < argc)
+		return usage_error(argv[0], "'%s': no argument is expected", argv[optind]);
+	status = ask_result(json_pack("{s:s}", "verb", argv[0]), as_json, &result);
+	if (status)
+		return status;
+	if (as_json)
+		show_json(result);
+	else
+		show(result);
+	json_decref(result);
+	return EXIT_OK;
+}
