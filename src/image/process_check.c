@@ -59,6 +59,36 @@ static void check_children(pid_t pid, struct refusals *r)
 			     "process %d (%u child%s: %s%s)", pid, n, n == 1 ? "" : "ren", names, n > CHILDREN_NAMED ? ", ..." : "");
 }
 
+/* Whether it is the task that Godwit itself has in a process whose memory is on its way. */
+static bool is_agent(pid_t pid)
+{
+	cleanup_close int fd = -1;
+	char path[64], name[32] = "";
+
+	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd >= 0 && read(fd, name, sizeof(name) - 1) > 0 && strcmp(name, "godwit-agent\n") == 0;
+}
+
+/* A task that shares the address space and is neither a thread nor parent or child (CLONE_VM with CLONE_PARENT, or an orphan). */
+static void check_sharers(pid_t pid, pid_t parent, struct refusals *r)
+{
+	cleanup_closedir DIR *proc = opendir("/proc");
+
+	for (struct dirent *d; proc && (d = readdir(proc));) {
+		pid_t other = atoi(d->d_name);
+		struct process_stat stat;
+
+		if (other <= 0 || other == pid || other == parent || syscall(SYS_kcmp, pid, other, KCMP_VM, 0, 0) != 0)
+			continue;
+		/* those without memory are all alike */
+		if (process_stat_read(other, &stat, NULL) < 0 || stat.state == 'Z' || stat.flags & FLAG_KTHREAD || stat.ppid == pid || is_agent(other))
+			continue;
+		refusals_add(r, "task.shared-memory", "another process shares its address space", "end the other process first",
+			     "process %d (shared with process %d)", pid, other);
+	}
+}
+
 static bool namespace_of(const char *pid, const char *name, char *text, size_t size)
 {
 	char path[64];
@@ -175,6 +205,7 @@ int process_check(pid_t pid, const struct process_stat *stat, struct refusals *r
 	check_status(pid, r);
 	check_relations(pid, stat, r);
 	check_children(pid, r);
+	check_sharers(pid, stat->ppid, r);
 	check_namespaces(pid, r);
 	check_program(pid, r);
 	return timer_check(pid, r, e);

@@ -82,6 +82,29 @@ static int classify_special(struct vma_reader *r, const struct vma_line *l, cons
 	return 0;
 }
 
+/* Whether an earlier mapping is of the same object. */
+static bool seen_before(const struct vma_reader *r, const struct vma_line *l)
+{
+	for (size_t i = 0; i < r->list->n; i++)
+		if (r->list->v[i].dev == l->dev && r->list->v[i].ino == l->ino)
+			return true;
+	return false;
+}
+
+/* Shared anonymous memory that turns out to be mapped more than once is a file, so that it stays one object. */
+static void join_mappings(struct vma_reader *r, const struct vma *v)
+{
+	for (size_t i = 0; i < r->list->n; i++) {
+		struct vma *other = &r->list->v[i];
+
+		if (other->kind != VMA_SHARED_ANON || other->dev != v->dev || other->ino != v->ino)
+			continue;
+		other->kind = VMA_FILE_SHARED;
+		other->file = v->file;
+		r->files->v[v->file].uses |= other->bits & VMA_WRITE_SHARED ? FSFILE_MAPPED_WRITE : FSFILE_MAPPED_SHARED;
+	}
+}
+
 /*
  * Memory of the kernel's own tmpfs: memfds, shared anonymous memory, System V segments. Returns 1 to go on as a file, 2
  * to keep, 0 when refused.
@@ -92,7 +115,7 @@ static int classify_shm(struct vma_reader *r, const struct vma_line *l, const st
 		vma_refuse(r, l, "vma.sysv", "System V shared memory cannot move yet", "detach the segment (shmdt) first");
 		return 0;
 	}
-	if (vma_line_starts(l, "/dev/zero") && l->shared && !l->offset && (uint64_t)st->st_size == l->end - l->start) {
+	if (vma_line_starts(l, "/dev/zero") && l->shared && !l->offset && (uint64_t)st->st_size == l->end - l->start && !seen_before(r, l)) {
 		v->kind = VMA_SHARED_ANON;
 		v->content = VMA_CONTENT_SHARED;
 		return 2;
@@ -163,6 +186,8 @@ static int classify_file(struct vma_reader *r, const struct vma_line *l, struct 
 		return err_wrap(r->e, "mapping %llx", (unsigned long long)l->start);
 	take_fd(&fd);
 	v->file = index;
+	if (r->files->v[index].type == FSFILE_MEMFD)
+		join_mappings(r, v);
 	return 1;
 }
 
