@@ -101,6 +101,7 @@ static int take_path(int fd, const struct stat *st, struct fsfile *f, struct err
 static int fill(int fd, const struct stat *st, struct fsfile *f, struct err *e)
 {
 	struct statfs fs;
+	struct stat now;
 	dev_t shm = 0;
 	int rc;
 
@@ -120,7 +121,8 @@ static int fill(int fd, const struct stat *st, struct fsfile *f, struct err *e)
 	f->mode = st->st_mode & 07777;
 	f->uid = st->st_uid;
 	f->gid = st->st_gid;
-	f->nlink = st->st_nlink;
+	/* The name may have been removed since st was taken. */
+	f->nlink = f->unlinked && fstat(fd, &now) == 0 ? now.st_nlink : st->st_nlink;
 	f->mtime_ns = st->st_mtim.tv_sec * 1000000000ll + st->st_mtim.tv_nsec;
 	f->ctime_ns = st->st_ctim.tv_sec * 1000000000ll + st->st_ctim.tv_nsec;
 	f->fs_magic = (uint64_t)fs.f_type;

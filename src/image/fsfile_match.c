@@ -89,12 +89,35 @@ static int missing_directories(const struct fsfile *f)
 	}
 }
 
+/*
+ * Whether the place of a file that is not here is on the very file system where the source had it: then the file is gone there, too, and making
+ * one would put it under the eyes of the process that still runs (an empty journal may mean something to it).
+ */
+static bool place_is_shared(const struct fsfile *f)
+{
+	uint8_t boot_id[16];
+	char path[PATH_MAX];
+	struct statfs fs;
+	uint64_t fsid;
+
+	snprintf(path, sizeof(path), "%s", f->path);
+	do {
+		*strrchr(path, '/') = 0;
+	} while (statfs(path[0] ? path : "/", &fs) < 0 && path[0]);
+	memcpy(&fsid, &fs.f_fsid, sizeof(fsid));
+	if (!fsid || fsid != f->fsid || (uint64_t)fs.f_type != f->fs_magic)
+		return false;
+	return on_network(f->fs_magic) || (fsfile_boot_id(boot_id, NULL) == 0 && !memcmp(f->boot_id, boot_id, sizeof(boot_id)));
+}
+
 /* What to do with a file that is not here. */
 static void answer_absent(const struct fsfile *f, struct fsfile_answer *a, struct refusals *refusals)
 {
 	bool mapped_only = !(f->uses & (FSFILE_OPEN_READ | WRITES | FSFILE_MAPPED_SHARED));
 
-	if (!mapped_only && missing_directories(f) >= 0) {
+	if (!mapped_only && missing_directories(f) >= 0 && place_is_shared(f)) {
+		refuse(refusals, f, "it has been removed since the source looked", "try again");
+	} else if (!mapped_only && missing_directories(f) >= 0) {
 		a->verdict = FSFILE_CREATE;
 	} else if (f->uses & WRITES) {
 		refuse(refusals, f, "the program writes to it, and its directory does not exist and cannot be made on the destination",
@@ -362,7 +385,7 @@ static int open_created(const struct fsfile *f, struct fsfile_answer *answer, st
 		return fd;
 	fd = -errno;
 	remove_parents(f, answer);
-	return err_sys(e, fd, "creating %s", f->path);
+	return err_sys(e, fd == -EEXIST ? -EAGAIN : fd, "creating %s", f->path);
 }
 
 int fsfile_open_lacking(const struct fsfile *f, struct fsfile_answer *answer, struct err *e)

@@ -36,7 +36,8 @@
 #define WARM_MS 40
 #define OFFER_ANSWER_MS 60000
 #define RECORDS_MAX 4096u
-#define TRIES 5
+#define TRIES 40
+#define AGAIN_NS 10000000000ull       /* attempts are begun for so long */
 
 static struct restart_reader *reader; /* of this process and its children */
 
@@ -137,6 +138,12 @@ static int take_refuse(struct source *s, const struct frame *f, struct err *e)
 {
 	int ret = refuse_decode(f->payload, f->len, s->refusals, e);
 
+	/* What is said of files may be about what the process has removed or replaced meanwhile. */
+	if (ret == 0 && source_files_replaced(s)) {
+		refusals_free(s->refusals);
+		*s->refusals = (struct refusals){ 0 };
+		return err_set(e, -EAGAIN, "process %d has removed or replaced a file since the offer", s->unit.pid);
+	}
 	return ret < 0 ? ret : err_set(e, -EPERM, "%s cannot take process %d", s->request->dest_name, s->unit.pid);
 }
 
@@ -184,6 +191,8 @@ static int step_offer(void *context, struct err *e)
 	hello_fill(&self);
 	same_kernel = !strcmp(self.boot_id, s->peer->boot_id);
 	ret = fsfile_prepare_offer(&s->unit.files, same_kernel, e);
+	if (ret == 0)
+		ret = source_look_at_files(s, e);
 	if (ret == 0)
 		ret = send_offer(s, e);
 	if (ret == 0)
@@ -570,6 +579,7 @@ static int try_once(const struct migrate_request *request, struct migrate_report
 
 int migrate_source(const struct migrate_request *request, struct migrate_report *report, struct refusals *refusals, struct err *e)
 {
+	uint64_t begin = clock_ns(CLOCK_MONOTONIC);
 	bool committed;
 	int ret;
 
@@ -579,7 +589,7 @@ int migrate_source(const struct migrate_request *request, struct migrate_report 
 	xstate_layout_here(); /* slow the first time */
 	for (int tries = 1;; tries++) {
 		ret = try_once(request, report, refusals, &committed, e);
-		if ((ret != -EAGAIN && ret != -ESTALE) || committed || tries == TRIES)
+		if ((ret != -EAGAIN && ret != -ESTALE) || committed || tries == TRIES || clock_ns(CLOCK_MONOTONIC) - begin > AGAIN_NS)
 			return ret;
 		/* Something changed between the offer and the freeze that the destination had not been told of. */
 		log_info("event=again pid=%d text=\"%s\"", request->pid, e->message);

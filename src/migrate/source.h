@@ -81,6 +81,10 @@ struct source {
 };
 
 /* source_files.c */
+/* Right before the offer: sizes and times of now, and names that are gone. */
+int source_look_at_files(struct source *s, struct err *e);
+/* Whether a file no longer has the name that the destination was told. */
+bool source_files_replaced(struct source *s);
 int source_send_contents(struct source *s, struct err *e);
 /* While the process runs: tells the destination of files that are new or have changed, and brings its copies up to date. */
 int source_tell_files(struct source *s, const struct vma_list *vmas, struct err *e);

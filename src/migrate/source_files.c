@@ -11,6 +11,7 @@
  * file whose times or size have changed reads it, and sends the chunks whose number has changed. So a log that grows costs its end only.
  */
 #include <errno.h>
+#include <sys/stat.h>
 
 #include "base/util.h"
 #include "kern/task.h"
@@ -157,6 +158,21 @@ static int sync_file(struct source *s, uint32_t file, const struct vma_list *vma
 	return ret;
 }
 
+/* A destination that has given up says why before it hangs up. */
+static int send_content(struct source *s, const Gw__Content *c, uint8_t *packed, struct err *e)
+{
+	int fd = s->link.fd[ROLE_CONTROL], ret = frame_send(fd, FRAME_CONTENT, packed, gw__content__pack(c, packed), e), code;
+	struct err why = ERR_INIT;
+	struct frame f;
+
+	if (ret != -EPIPE && ret != -ECONNRESET)
+		return ret;
+	code = frame_recv_expect(fd, FRAME_ACCEPT, &f, FRAME_HELLO_MAX, 100, &why);
+	if (code == 0)
+		frame_free(&f);
+	return code == 0 || code == -ECONNRESET || code == -ETIMEDOUT ? ret : err_set(e, code, "%s: %s", s->request->dest_name, why.message);
+}
+
 static int put_frame(struct source *s, uint32_t file, uint64_t offset, const uint8_t *data, size_t len, struct err *e)
 {
 	Gw__Content c = GW__CONTENT__INIT;
@@ -169,7 +185,7 @@ static int put_frame(struct source *s, uint32_t file, uint64_t offset, const uin
 	if (!packed)
 		return err_sys(e, ENOMEM, "file content");
 	s->content_bytes += len;
-	return frame_send(s->link.fd[ROLE_CONTROL], FRAME_CONTENT, packed, gw__content__pack(&c, packed), e);
+	return send_content(s, &c, packed, e);
 }
 
 static int end_content(struct source *s, bool first, struct err *e)
@@ -186,7 +202,7 @@ static int end_content(struct source *s, bool first, struct err *e)
 	packed = malloc(gw__content__get_packed_size(&c));
 	if (!packed)
 		return err_sys(e, ENOMEM, "file content");
-	return frame_send(s->link.fd[ROLE_CONTROL], FRAME_CONTENT, packed, gw__content__pack(&c, packed), e);
+	return send_content(s, &c, packed, e);
 }
 
 /* In the freeze: kept until it is sent with the news. */
@@ -214,6 +230,32 @@ static int keep(struct source *s, uint32_t file, uint64_t offset, const uint8_t 
 	if (out->content_bytes > FROZEN_CONTENT_MAX)
 		return err_set(e, -E2BIG, "%s changes faster than it can be sent", s->unit.files.v[file].path);
 	return 0;
+}
+
+/* --- names --- */
+
+int source_look_at_files(struct source *s, struct err *e)
+{
+	for (uint32_t i = 0; i < s->unit.files.n; i++) {
+		bool ignored;
+		int ret = fsfile_changed(&s->unit.files.v[i], &ignored, e);
+
+		if (ret < 0)
+			return ret;
+	}
+	return 0;
+}
+
+bool source_files_replaced(struct source *s)
+{
+	for (uint32_t i = 0; i < s->unit.files.n; i++) {
+		const struct fsfile *f = &s->unit.files.v[i];
+		struct stat st;
+
+		if (f->type == FSFILE_REGULAR && !f->unlinked && f->uses && (stat(f->path, &st) < 0 || st.st_dev != f->dev || st.st_ino != f->ino))
+			return true;
+	}
+	return false;
 }
 
 /* --- news --- */

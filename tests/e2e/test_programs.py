@@ -378,3 +378,82 @@ def test_registers_read_by_gdb(lab2):
     assert got[3] == [0x1f80 | (seed & 3) << 13 | (seed & 1) << 15 | (seed >> 2 & 1) << 6 | (seed & 0x3f)], got
     assert got[4] == [mix(seed * 10000 + 7 * 8 + j) for j in range(2)] and got[5] == [mix(seed * 10000 + 12 * 8 + j) for j in range(2)], got
     v.assert_ok()
+
+
+# --- files that change and come and go while the program moves -------------------------------------------------------------
+
+LOGGER = textwrap.dedent(r"""
+    import os, time, tempfile, hashlib, sys, mmap
+    log = open('/tmp/log-%d' % os.getpid(), 'ab', buffering=0)
+    os.makedirs('/tmp/deep/er', exist_ok=True)
+    rw = open('/tmp/deep/er/rw-%d' % os.getpid(), 'w+b', buffering=0)
+    tmp = tempfile.TemporaryFile(buffering=0)
+    h = hashlib.sha256(); n = 0
+    end = int(sys.argv[1])
+    m = bytearray(300000)
+    while n < end:
+        line = b'%d line\n' % n
+        log.write(line); tmp.write(line); h.update(line)
+        at = (n * 7919) % 299000
+        rw.seek(at); rw.write(line); m[at:at+len(line)] = line
+        if n % 50 == 0:   # opens and closes files all the time
+            p = '/tmp/short-%d' % (n % 7)
+            with open(p, 'w') as f: f.write('x' * (n % 5000))
+            with open(p) as f: assert len(f.read()) == n % 5000, (n, p)
+            with open('/usr/lib/python3.11/%s' % ('os.py', 'abc.py', 'ast.py')[n % 3]) as f: f.read(100)
+            q = tempfile.TemporaryFile(); q.write(line); q.seek(0); assert q.read() == line; q.close()
+        n += 1
+        if n % 10 == 0: time.sleep(0.001)
+    tmp.seek(0); ht = hashlib.sha256(tmp.read()).hexdigest()
+    hl = hashlib.sha256(open(log.name, 'rb').read()).hexdigest()
+    rw.seek(0); r = rw.read()
+    print(ht == h.hexdigest(), hl == h.hexdigest(), r == bytes(m[:len(r)]) and not any(m[len(r):]), tmp.tell(), log.tell())
+""")
+
+JOURNALS = textwrap.dedent(r"""
+    import asyncio, sqlite3, sys, hashlib, os
+    db = sqlite3.connect('aio.db'); db.execute('create table t(k integer primary key, v text)')
+    async def ticker(n, out):
+        for i in range(n): await asyncio.sleep(0.003); out.append(i)
+    async def writer(n):
+        for i in range(n):
+            with db: db.execute('insert into t values(?,?)', (i, hashlib.sha1(b'%d' % i).hexdigest()))
+            await asyncio.sleep(0)
+    async def main():
+        o1, o2 = [], []
+        await asyncio.gather(ticker(800, o1), ticker(700, o2), writer(1500))
+        print(o1 == list(range(800)), o2 == list(range(700)), db.execute('select count(*), max(v), sum(k) from t').fetchall(), db.execute('pragma integrity_check').fetchone())
+        db.close()
+    asyncio.run(main())
+""")
+
+
+def round_trip(p, strategy, hops=("n2", "n3", "n1")):
+    """Moves on and back home, for as long as the program runs."""
+    for dest in hops:
+        if p.process():
+            p.migrate(dest, strategy)
+    return p.wait_end()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_files_of_each_host(run, lab2, strategy):
+    """A log, a file written at random and an unlinked one, all in the /tmp that each host has for itself, written all the time: nothing is lost."""
+    script = os.path.join(lab2.directory("logger"), "logger.py")
+    with open(script, "w") as f:
+        f.write(LOGGER)
+    p = run("logger", ["/usr/bin/python3", script, "12000"])
+    wait_until("log", lambda: p.process() and len(os.listdir(f"/proc/{p.process().pid}/fd")) >= 6, 20)
+    assert round_trip(p, strategy).split()[:3] == ["True"] * 3, p.output() + p.output("err")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_journals_come_and_go(run, lab2, strategy):
+    """sqlite makes and removes its journal on a shared file system some hundred times a second."""
+    script = os.path.join(lab2.directory("journals"), "journals.py")
+    with open(script, "w") as f:
+        f.write(JOURNALS)
+    p = run("journals", ["/usr/bin/python3", script])
+    wait_until("database", lambda: os.path.exists(os.path.join(p.directory, "aio.db")), 20)
+    out = round_trip(p, strategy)
+    assert out.startswith("True True [(1500, ") and out.rstrip().endswith("('ok',)"), out + p.output("err")

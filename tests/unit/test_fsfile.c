@@ -168,6 +168,8 @@ static void test_create(void **state)
 	MUST(pwrite(fd, "end", 3, 1 << 20) == 3);
 	t = table_of(fd, FSFILE_OPEN_READ | FSFILE_OPEN_WRITE);
 	MUST(rename(path, in_directory("elsewhere")) == 0);
+	assert_int_equal(verdict_of(&t.v[0]), FSFILE_REFUSE); /* on the very file system: gone, not to be made */
+	t.v[0].fsid ^= 1;
 	MUST_OK(fsfile_match(&t.v[0], &a, &refusals, &e));
 	assert_int_equal(a.verdict, FSFILE_CREATE);
 	MUST_OK(fsfile_open_lacking(&t.v[0], &a, &e));
