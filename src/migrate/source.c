@@ -443,8 +443,10 @@ static int step_push(void *context, struct err *e)
 	struct source *s = context;
 	struct scratch_header *h = scratch_header(&s->agent.scratch);
 
-	if (!s->push)
+	if (!s->push) {
+		s->report->total_ms = (double)(clock_ns(CLOCK_MONOTONIC) - s->begin_ns) / 1e6;
 		s->report->outcome = "moved"; /* what is left stays until it is asked for; the user need not wait */
+	}
 	while (!__atomic_load_n(&h->finished, __ATOMIC_ACQUIRE)) {
 		struct pollfd p[2] = { { s->agent.pidfd, POLLIN, 0 }, { s->link.fd[ROLE_CONTROL], POLLIN | POLLRDHUP, 0 } };
 
