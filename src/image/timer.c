@@ -238,7 +238,12 @@ static int collect_posix_timers(struct timer_query *q, Gw__Process *msg, struct 
 
 int timer_capture_collect(struct timer_query *q, Gw__Process *msg, struct err *e)
 {
-	uint64_t real = val_ns(&q->itimers[ITIMER_REAL].it_value);
+	const struct itimerval *timer = &q->itimers[ITIMER_REAL];
+	/*
+	 * An interval without a next expiry: SIGALRM is pending, and the kernel starts the timer again when that is taken. What is queued at the
+	 * destination is a SIGALRM that has no timer to start, so the timer goes on by itself; an expiry while the signal is pending changes nothing.
+	 */
+	uint64_t real = val_ns(val_ns(&timer->it_value) ? &timer->it_value : &timer->it_interval);
 
 	bytes_set(&msg->itimers, q->itimers, ITIMERS * sizeof(*q->itimers));
 	msg->itimer_real_expires_ns = real ? spec_ns(q->monotonic) + real : 0;
