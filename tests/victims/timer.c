@@ -75,6 +75,38 @@ static void itimer_tick_check(void)
 
 VICTIM(timer_itimer_tick, 0, itimer_tick_setup, burn, itimer_tick_check);
 
+/* The timer's signal is blocked and pending: the kernel has stopped the timer and starts it again when the signal is taken. */
+static void itimer_pending_setup(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGALRM);
+	must(!sigprocmask(SIG_BLOCK, &set, NULL));
+	set_itimer(ITIMER_REAL, SIGALRM, 10, 10);
+	do {
+		burn();
+		must(!sigpending(&set));
+	} while (!sigismember(&set, SIGALRM));
+}
+
+static void itimer_pending_check(void)
+{
+	uint64_t end = now_ns(CLOCK_MONOTONIC) + 5000 * MS;
+	sigset_t set;
+
+	expect_u64("ticks while SIGALRM was blocked", 0, alarms);
+	sigemptyset(&set);
+	sigaddset(&set, SIGALRM);
+	must(!sigprocmask(SIG_UNBLOCK, &set, NULL));
+	while (alarms < 5 && now_ns(CLOCK_MONOTONIC) < end)
+		burn();
+	if (alarms < 5)
+		fail("ticks after SIGALRM was unblocked, expected 5, got %llu", (unsigned long long)alarms);
+}
+
+VICTIM(timer_itimer_pending, 0, itimer_pending_setup, NULL, itimer_pending_check);
+
 static void itimer_left_setup(void)
 {
 	t0 = now_ns(CLOCK_MONOTONIC);
