@@ -34,7 +34,7 @@ static long receive_run(struct scratch_header *h, const struct page_run *run)
 	long n;
 
 	if (run->flags & RUN_ZERO)
-		return sys(__NR_madvise, (long)run->address, (long)len, MADV_DONTNEED_ADVICE);
+		return sys(__NR_madvise, (long)run->address, (long)len, MADV_DONTNEED_LOCKED_ADVICE);
 	if (run->flags & RUN_IN_PLACE) {
 		sys(__NR_madvise, (long)run->address, (long)len, MADV_POPULATE_WRITE_ADVICE);
 		return read_all(h->bulk_fd, (void *)run->address, len);

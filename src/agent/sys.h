@@ -58,7 +58,7 @@ void *memset(void *to, int c, size_t n);
 #define POLL_OUT 4
 #define POLL_ERR 8
 #define POLL_HUP 16
-#define MADV_DONTNEED_ADVICE 4
+#define MADV_DONTNEED_LOCKED_ADVICE 24
 #define MADV_DONTFORK_ADVICE 10
 #define MADV_POPULATE_WRITE_ADVICE 23
 #define AGENT_PAGE 4096ul

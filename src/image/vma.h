@@ -137,6 +137,9 @@ int vma_file_ranges(const struct vma_list *l, uint32_t file, struct range_list *
  */
 int vma_shared_ranges(pid_t pid, const struct vma *v, struct range_list *ret, struct err *e);
 
+/* Source: the bits of the mapping that begins at `start`, whatever it is. -ENOENT: there is none. */
+int vma_bits_at(pid_t pid, uint64_t start, uint32_t *ret_bits, struct err *e);
+
 /*
  * An address where len_bytes (rounded up to pages) are free in both lists (b may be NULL), with a gap of 64 KiB on both
  * sides, not in the growth of the stack (1 GiB below it) or of the heap (64 GiB above brk, or what there is), nor where

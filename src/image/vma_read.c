@@ -242,6 +242,28 @@ static int read_smaps(struct vma_reader *r)
 	return rc == -EINVAL ? 0 : rc;
 }
 
+int vma_bits_at(pid_t pid, uint64_t start, uint32_t *ret_bits, struct err *e)
+{
+	const struct vma_reader r = { .pid = pid, .ours = true };
+	cleanup_free char *text = NULL;
+	struct vma_line l;
+	size_t size = 0;
+	char path[64];
+	ssize_t len;
+
+	snprintf(path, sizeof(path), "/proc/%d/smaps", pid);
+	len = read_whole(path, &text, &size, e);
+	if (len < 0)
+		return (int)len;
+	for (const char *p = text; *p && parse_line(&p, &l); p = next_line(p)) {
+		while (*p && strncmp(p, "VmFlags:", 8))
+			p = next_line(p);
+		if (l.start == start && *p)
+			return parse_flags(&r, p + 8, ret_bits), 0;
+	}
+	return err_set(e, -ENOENT, "process %d has no mapping at %llx", pid, (unsigned long long)start);
+}
+
 /* Whether another process maps one of the shared objects; adds refusals. */
 static void check_other(struct vma_reader *r, pid_t other, char **buffer, size_t *size)
 {

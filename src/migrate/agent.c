@@ -25,6 +25,7 @@
 #include "base/util.h"
 #include "image/restart.h"
 #include "image/thread.h"
+#include "image/vma.h"
 #include "kern/fdpass.h"
 #include "kern/pagemap.h"
 #include "kern/trace.h"
@@ -296,6 +297,36 @@ static int make_memfd(struct agent *a, const struct user_regs_struct *regs, stru
 	return ret ? ret : (int)fd;
 }
 
+/*
+ * Whether mlockall(MCL_FUTURE) is in force: the only sign of it is what becomes of a new mapping, the scratch. That one is unlocked. Most programs
+ * have nothing locked at all, which is quicker to see.
+ */
+static int see_mlockall(struct agent *a, const struct user_regs_struct *regs, uint64_t base, struct err *e)
+{
+	cleanup_fclose FILE *f = NULL;
+	cleanup_free char *line = NULL;
+	size_t size = 0;
+	uint32_t bits = 0;
+	long locked = 0;
+	int64_t ignored;
+	char path[64];
+	int ret;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", a->pid);
+	f = fopen(path, "re");
+	while (f && getline(&line, &size, f) > 0)
+		if (strncmp(line, "VmLck:", 6) == 0)
+			locked = atol(line + 6);
+	if (!locked)
+		return f ? 0 : err_sys(e, errno, "%s", path);
+	ret = vma_bits_at(a->pid, base, &bits, e);
+	if (ret < 0 || !(bits & (VMA_LOCKED | VMA_LOCKONFAULT)))
+		return ret;
+	a->mlock_future = MCL_FUTURE | (bits & VMA_LOCKONFAULT ? MCL_ONFAULT : 0);
+	return agent_step(a, regs, "munlock", (const uint64_t[7]){ SYS_munlock, base, a->scratch.size }, &ignored, e);
+}
+
+/* Without access at first: mlockall(MCL_FUTURE) would fill it all with pages. */
 static int map_scratch(struct agent *a, const struct user_regs_struct *regs, uint64_t base, unsigned threads, size_t arena_bytes, struct err *e)
 {
 	int fd = make_memfd(a, regs, e), own, ret;
@@ -308,8 +339,12 @@ static int map_scratch(struct agent *a, const struct user_regs_struct *regs, uin
 		return own;
 	ret = scratch_init(&a->scratch, own, threads, arena_bytes, e);
 	if (ret == 0)
-		ret = agent_step(a, regs, "mapping the scratch", (const uint64_t[7]){ SYS_mmap, base, a->scratch.size, PROT_READ | PROT_WRITE | PROT_EXEC,
+		ret = agent_step(a, regs, "mapping the scratch", (const uint64_t[7]){ SYS_mmap, base, a->scratch.size, PROT_NONE,
 				 MAP_SHARED | MAP_FIXED_NOREPLACE, (uint64_t)fd, 0 }, &at, e);
+	if (ret == 0)
+		ret = see_mlockall(a, regs, base, e);
+	if (ret == 0)
+		ret = agent_step(a, regs, "mprotect", (const uint64_t[7]){ SYS_mprotect, base, a->scratch.size, PROT_READ | PROT_WRITE | PROT_EXEC }, &at, e);
 	if (ret == 0)
 		scratch_set_base(&a->scratch, base);
 	if (ret == 0)

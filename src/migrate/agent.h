@@ -24,6 +24,7 @@ struct agent {
 	int uffd;            /* duplicate of the agent's userfaultfd; -1: none */
 	uint64_t gadget;     /* a syscall instruction in the process */
 	uint64_t errand;     /* room for code that a borrowed thread runs */
+	uint32_t mlock_future; /* flags of the mlockall() that is in force for the process's new mappings */
 };
 
 #define AGENT_INIT ((struct agent){ .scratch = { .memfd = -1 }, .pidfd = -1, .socket = -1, .uffd = -1 })

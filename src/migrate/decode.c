@@ -3,6 +3,7 @@
 #include "migrate/decode.h"
 
 #include <errno.h>
+#include <sys/mman.h>
 
 #include "agent/abi.h"
 #include "base/util.h"
@@ -199,6 +200,10 @@ int content_decode(const void *data, size_t len, const struct fsfile_answer *ans
 	if (!c->last && (c->file >= n_files || !fsfile_answer_lacks(&answers[c->file]))) {
 		gw__content__free_unpacked(c, NULL);
 		return err_set(e, -EPROTO, "file content that was not asked for");
+	}
+	if (c->mlock_future && c->mlock_future != MCL_FUTURE && c->mlock_future != (MCL_FUTURE | MCL_ONFAULT)) {
+		gw__content__free_unpacked(c, NULL);
+		return err_set(e, -EPROTO, "flags of mlockall that cannot be");
 	}
 	*ret = c;
 	return 0;

@@ -172,6 +172,7 @@ static int step_offer(void *context, struct err *e)
 static int take_expectations(struct dest *d, const Gw__Content *c, struct err *e)
 {
 	d->lazy_pages = c->lazy_pages;
+	d->mlock_future = c->mlock_future;
 	return content_ranges(c, &d->lazy_ranges, e);
 }
 

@@ -38,6 +38,7 @@ struct dest {
 	struct clock_offsets clocks;
 	bool post_copy, push;
 	uint64_t lazy_pages;      /* that exist, about */
+	uint32_t mlock_future;    /* flags for mlockall() */
 	struct range_list lazy_ranges;
 	/* the skeleton */
 	struct skeleton skeleton;

@@ -294,10 +294,11 @@ static int plan_finish(struct dest *d, struct err *e)
 
 	d->finish = batch_new(&d->skeleton.agent.task);
 	vma_plan_finish(d->finish, &d->vmas);
+	if (d->mlock_future)
+		batch_try(d->finish, "mlockall", SYS_mlockall, d->mlock_future);
 	h->finish_list = batch_list(d->finish, &h->nfinish);
 	if (h->nfinish && d->post_copy) {
-		arrival_end(d->skeleton.pid, take_fd(&d->arrival_fd));
-	batch_free(d->finish);
+		batch_free(d->finish);
 		d->finish = NULL;
 	}
 	return 0;

@@ -196,6 +196,7 @@ static int end_content(struct source *s, bool first, struct err *e)
 	c.last = true;
 	if (first) {
 		c.lazy_pages = s->count.lazy;
+		c.mlock_future = s->agent.mlock_future;
 		if (s->request->strategy == STRATEGY_STOP_COPY || s->request->strategy == STRATEGY_PRE_COPY)
 			c.lazy_ranges = (ProtobufCBinaryData){ s->count.lazy_ranges.n * sizeof(struct range), (uint8_t *)s->count.lazy_ranges.v };
 	}
