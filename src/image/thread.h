@@ -36,7 +36,8 @@ struct thread_query {
 };
 
 enum thread_stage {
-	THREAD_EARLY,       /* name, scheduling, CPU modes */
+	THREAD_EARLY,       /* scheduling and what THREAD_MODES does */
+	THREAD_MODES,       /* name, timer slack, CPU modes; scheduling is set by thread_restore_sched */
 	THREAD_CREDENTIALS, /* ids, capabilities, no_new_privs, death signal */
 };
 
@@ -69,6 +70,8 @@ int thread_validate(const Gw__Thread *msg, struct err *e);
 void thread_validate_here(const Gw__Thread *msg, struct refusals *r);
 
 int thread_plan_restore(struct batch *b, const Gw__Thread *msg, enum thread_stage stage, struct err *e);
+/* Scheduling, affinity, I/O priority of a task (its number as the worker sees it), by the worker; so the task can have another priority while it runs its lists. */
+int thread_restore_sched(pid_t tid, const Gw__Thread *msg, struct err *e);
 /* What changed since the preparation was given `done`. Privileged changes then fail, as the task has its own credentials by now. */
 int thread_plan_changes(struct batch *b, const Gw__Thread *msg, const Gw__Thread *done, struct err *e);
 /* Alternate stack, robust list, tid address, rseq; the page with the rseq area must be there. */

@@ -26,24 +26,24 @@ void thread_validate_here(const Gw__Thread *msg, struct refusals *r)
 }
 
 /* The CPUs of the saved mask that exist here; all of this host's when none does, or when it was every CPU of the source. */
-static void plan_affinity(struct batch *b, const Gw__Thread *msg)
+static void choose_affinity(const Gw__Thread *msg, uint8_t mask[THREAD_AFFINITY_MAX])
 {
 	long cpus = sysconf(_SC_NPROCESSORS_CONF);
-	uint8_t mask[THREAD_AFFINITY_MAX] = { 0 };
 	bool some = false;
 
-	for (long cpu = 0; cpu < cpus && cpu < (long)sizeof(mask) * 8; cpu++) {
+	memset(mask, 0, THREAD_AFFINITY_MAX);
+
+	for (long cpu = 0; cpu < cpus && cpu < (long)THREAD_AFFINITY_MAX * 8; cpu++) {
 		if ((size_t)cpu / 8 < msg->affinity.len && (msg->affinity.data[cpu / 8] >> cpu % 8 & 1)) {
 			mask[cpu / 8] |= (uint8_t)(1 << cpu % 8);
 			some = true;
 		}
 	}
 	if (!some)
-		memset(mask, 0xff, sizeof(mask));
-	batch_call(b, "sched_setaffinity", SYS_sched_setaffinity, 0, sizeof(mask), batch_data(b, mask, sizeof(mask)));
+		memset(mask, 0xff, THREAD_AFFINITY_MAX);
 }
 
-static void plan_sched(struct batch *b, const Gw__Thread *msg)
+static struct thread_sched_attr choose_sched(const Gw__Thread *msg)
 {
 	struct thread_sched_attr attr;
 
@@ -51,13 +51,35 @@ static void plan_sched(struct batch *b, const Gw__Thread *msg)
 	attr.size = sizeof(attr);
 	attr.flags &= SCHED_FLAG_RESET_ON_FORK_ONLY;
 	attr.runtime = attr.deadline = attr.period = 0; /* of other classes than ours: a slice hint, relative to the host */
-	plan_affinity(b, msg);
+	return attr;
+}
+
+static void plan_sched(struct batch *b, const Gw__Thread *msg)
+{
+	struct thread_sched_attr attr = choose_sched(msg);
+	uint8_t mask[THREAD_AFFINITY_MAX];
+
+	choose_affinity(msg, mask);
+	batch_call(b, "sched_setaffinity", SYS_sched_setaffinity, 0, sizeof(mask), batch_data(b, mask, sizeof(mask)));
 	batch_call(b, "setpriority", SYS_setpriority, PRIO_PROCESS, 0, attr.nice); /* the class may not take it */
 	batch_call(b, "sched_setattr", SYS_sched_setattr, 0, batch_data(b, &attr, sizeof(attr)), 0);
 	if (msg->ioprio >> 13) /* with no class of its own the thread follows its niceness */
 		batch_call(b, "ioprio_set", SYS_ioprio_set, THREAD_IOPRIO_WHO_PROCESS, 0, msg->ioprio);
-	if (msg->timer_slack_ns)
-		batch_call(b, "prctl(PR_SET_TIMERSLACK)", SYS_prctl, PR_SET_TIMERSLACK, msg->timer_slack_ns);
+}
+
+int thread_restore_sched(pid_t tid, const Gw__Thread *msg, struct err *e)
+{
+	struct thread_sched_attr attr = choose_sched(msg);
+	uint8_t mask[THREAD_AFFINITY_MAX];
+
+	choose_affinity(msg, mask);
+	if (msg->affinity.len && syscall(SYS_sched_setaffinity, tid, sizeof(mask), mask) < 0)
+		return err_sys(e, -errno, "thread %d: sched_setaffinity", msg->tid);
+	if (msg->ioprio >> 13 && syscall(SYS_ioprio_set, THREAD_IOPRIO_WHO_PROCESS, tid, msg->ioprio) < 0)
+		return err_sys(e, -errno, "thread %d: ioprio_set", msg->tid);
+	if (setpriority(PRIO_PROCESS, (id_t)tid, attr.nice) < 0 || syscall(SYS_sched_setattr, tid, &attr, 0) < 0)
+		return err_sys(e, -errno, "thread %d: sched_setattr", msg->tid);
+	return 0;
 }
 
 static void plan_name(struct batch *b, const Gw__Thread *msg)
@@ -71,10 +93,11 @@ static void plan_speculation(struct batch *b, uint64_t which, uint32_t mode)
 		batch_call(b, "prctl(PR_SET_SPECULATION_CTRL)", SYS_prctl, PR_SET_SPECULATION_CTRL, which, mode & SPEC_SETTABLE);
 }
 
-static void plan_early(struct batch *b, const Gw__Thread *msg)
+static void plan_modes(struct batch *b, const Gw__Thread *msg)
 {
 	plan_name(b, msg);
-	plan_sched(b, msg);
+	if (msg->timer_slack_ns)
+		batch_call(b, "prctl(PR_SET_TIMERSLACK)", SYS_prctl, PR_SET_TIMERSLACK, msg->timer_slack_ns);
 	if (msg->mce_kill != PR_MCE_KILL_DEFAULT)
 		batch_call(b, "prctl(PR_MCE_KILL)", SYS_prctl, PR_MCE_KILL, PR_MCE_KILL_SET, msg->mce_kill);
 	if (msg->tsc_mode == PR_TSC_SIGSEGV)
@@ -97,8 +120,10 @@ int thread_plan_restore(struct batch *b, const Gw__Thread *msg, enum thread_stag
 {
 	int rc;
 
-	if (stage == THREAD_EARLY) {
-		plan_early(b, msg);
+	if (stage == THREAD_EARLY || stage == THREAD_MODES) {
+		if (stage == THREAD_EARLY)
+			plan_sched(b, msg);
+		plan_modes(b, msg);
 		return 0;
 	}
 	rc = cred_plan_restore(b, msg->credentials, e);

@@ -255,7 +255,7 @@ static int match_threads(struct dest *d, struct err *e)
 
 static int plan_thread(const struct dest *d, struct skeleton_thread *t, const Gw__Thread *msg, struct err *e)
 {
-	int ret = thread_plan_restore(t->batch, msg, THREAD_EARLY, e);
+	int ret = thread_plan_restore(t->batch, msg, THREAD_MODES, e);
 
 	if (ret == 0)
 		ret = thread_plan_restore(t->batch, msg, THREAD_CREDENTIALS, e);
@@ -297,11 +297,15 @@ static int run_lists(struct dest *d, struct err *e)
 	timeline_mark("lists planned");
 	for (size_t i = 0; i < s->nthreads && ret == 0; i++)
 		ret = batch_start(s->threads[i]->batch, e);
+	timeline_mark("lists started");
 	/* Beside them, what the worker has to do for the process from outside. */
 	if (ret == 0)
 		ret = process_restore_outside(s->pid, d->final_process, d->process, e);
-	for (size_t i = 0; i < s->nthreads && ret == 0; i++)
+	for (size_t i = 0; i < s->nthreads && ret == 0; i++) {
 		ret = batch_finish(s->threads[i]->batch, e);
+		if (i == 0)
+			timeline_mark("main list done");
+	}
 	timeline_mark("lists done");
 	return ret < 0 ? ret : fdtable_restore_check(&d->restore, e);
 }
@@ -394,6 +398,8 @@ static int set_registers(struct dest *d, struct err *e)
 		struct skeleton_thread *t = skeleton_find_thread(&d->skeleton, d->final_threads[i]->tid);
 
 		ret = settle_restart(d, t, d->final_threads[i], e);
+		if (ret == 0)
+			ret = thread_restore_sched(t->task.tid, d->final_threads[i], e);
 		if (ret == 0)
 			ret = thread_apply_registers(t->task.tid, d->final_threads[i], &layout, e);
 	}

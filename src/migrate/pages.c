@@ -722,6 +722,35 @@ static int stale_forgotten(struct written_scan *w)
 	return 0;
 }
 
+/* A region of several adjoining eager ranges: what was modified there travels. */
+static int eager_written(const struct pagemap_region *region, void *arg)
+{
+	struct written_scan *w = arg;
+
+	for (uint64_t at = region->start; at < region->end;) {
+		const struct page_range *r = range_find(w->p, at);
+		uint64_t end = MIN(r->end, region->end);
+		int ret = travels(&infos[r - w->p->ranges], region->categories) ? run_list_add(w->list, at, (end - at) / PAGE_SIZE_BYTES, 0) : 0;
+
+		if (ret < 0)
+			return ret;
+		at = end;
+	}
+	return 0;
+}
+
+/* One scan for all that adjoin (a library has five mappings or so): in the freeze each scan counts. Sets *i to the last one. */
+static int stale_eager(struct written_scan *w, size_t *i)
+{
+	static const struct pagemap_query query = { .all_of = PAGE_CATEGORY_WRITTEN, .any_of = PAGE_CATEGORY_PRESENT | PAGE_CATEGORY_SWAPPED,
+						    .want = PAGE_CATEGORY_PRESENT | PAGE_CATEGORY_SWAPPED | PAGE_CATEGORY_FILE };
+	const struct page_range *first = &w->p->ranges[*i];
+
+	while (*i + 1 < w->p->nranges && !infos[*i + 1].lazy && w->p->ranges[*i + 1].start == w->p->ranges[*i].end)
+		++*i;
+	return pagemap_scan_existing(w->p->pagemap_fd, first->start, w->p->ranges[*i].end, &query, eager_written, w, w->e);
+}
+
 int pages_stale(struct pages *p, int kinds, struct run_list *ret_list, struct err *e)
 {
 	struct written_scan w = { .p = p, .list = ret_list, .unsent = kinds & PAGES_UNSENT, .e = e };
@@ -733,7 +762,9 @@ int pages_stale(struct pages *p, int kinds, struct run_list *ret_list, struct er
 		if (!(kinds & (w.info->lazy ? PAGES_LAZY : PAGES_EAGER)))
 			continue;
 		ret = stale_forgotten(&w);
-		if (ret == 0)
+		if (ret == 0 && !w.info->lazy && !p->forgotten.n)
+			ret = stale_eager(&w, &i);
+		else if (ret == 0)
 			ret = pagemap_scan(p->pagemap_fd, w.range->start, w.range->end, &query_written, stale_written, &w, e);
 	}
 	return ret;
