@@ -15,6 +15,7 @@ struct pm_scan_arg {
 };
 
 #define PAGEMAP_SCAN_IOCTL 0xc0606610ul
+#define HOLE_STEP 32 /* pages that do not exist for one of the window of those that do: they cost nothing on the way */
 #define PM_PRESENT (1u << 3)
 #define PM_SWAPPED (1u << 4)
 #define PM_PFNZERO (1u << 5)
@@ -250,6 +251,20 @@ static long push_some(struct server *s)
 	return 1;
 }
 
+/* The page asked for does not exist; a sequential reader is told at once how far there is nothing. Adds the pages behind it. */
+static void add_hole(struct server *s, struct stream_frame *f, const struct page_range *r, uint64_t at)
+{
+	uint64_t limit = (uint64_t)(s->window - 1) * HOLE_STEP * AGENT_PAGE, end = r->end - at > limit ? at + limit : r->end, walk_end;
+	long n = end > at + AGENT_PAGE ? scan(s, at, end, 1, &walk_end) : -1;
+
+	if (n < 0)
+		return;
+	if (n > 0)
+		end = s->b->regions[0].start;
+	while ((at += AGENT_PAGE) < end && take_page(s, r, at))
+		add_page(f, at, RUN_ZERO);
+}
+
 /* Answers a request with the page and, for a sequential reader, some pages behind it. */
 static long answer(struct server *s, const struct fault_request *q)
 {
@@ -273,6 +288,8 @@ static long answer(struct server *s, const struct fault_request *q)
 	if (n > 0 && (s->b->regions[0].categories & PM_SWAPPED) && is_marker(s, at))
 		n = 0;
 	add_page(f, at, n == 0 || (s->b->regions[0].categories & PM_PFNZERO) ? RUN_ZERO : 0);
+	if (n == 0)
+		add_hole(s, f, r, at);
 	for (uint32_t i = 1; n > 0 && i < s->window && at + i * AGENT_PAGE < r->end; i++) {
 		uint64_t next = at + i * AGENT_PAGE;
 
