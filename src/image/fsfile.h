@@ -149,7 +149,7 @@ int fsfile_match(const struct fsfile *f, struct fsfile_answer *ret, struct refus
  * reading and writing.
  */
 int fsfile_open_lacking(const struct fsfile *f, struct fsfile_answer *answer, struct err *e);
-int fsfile_put(const struct fsfile *f, const struct fsfile_answer *answer, uint64_t offset, const void *data, size_t len_bytes,
+int fsfile_put(const struct fsfile *f, struct fsfile_answer *answer, uint64_t offset, const void *data, size_t len_bytes,
 	       struct err *e);
 /*
  * Destination: takes over what fsfile_changed saw, and further uses; `now` comes from a decoded table. -EAGAIN when the answer given does not

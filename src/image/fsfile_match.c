@@ -416,15 +416,47 @@ int fsfile_open_lacking(const struct fsfile *f, struct fsfile_answer *answer, st
 	return 0;
 }
 
-int fsfile_put(const struct fsfile *f, const struct fsfile_answer *answer, uint64_t offset, const void *data, size_t len_bytes,
-	       struct err *e)
+/* A program that was finished is only open for reading. It is opened for writing once more when more of it arrives, before it runs. */
+static int make_writable(const struct fsfile *f, struct fsfile_answer *answer, struct err *e)
+{
+	int flags = fcntl(answer->fd, F_GETFL), fd;
+
+	if (flags < 0 || (flags & O_ACCMODE) != O_RDONLY)
+		return 0;
+	fd = fsfile_reopen(answer->fd, O_RDWR);
+	if (fd < 0)
+		return err_sys(e, fd == -ETXTBSY ? -EAGAIN : fd, "%s: opening it for writing again", f->path);
+	close(answer->fd);
+	answer->fd = fd;
+	return 0;
+}
+
+static int set_size(const struct fsfile *f, struct fsfile_answer *answer, struct err *e)
+{
+	struct stat st;
+	int ret = 0;
+
+	if (fstat(answer->fd, &st) < 0 || st.st_size != (off_t)f->size)
+		ret = make_writable(f, answer, e);
+	else
+		return 0;
+	if (ret == 0 && ftruncate(answer->fd, (off_t)f->size) < 0)
+		return err_sys(e, -errno, "%s: size", f->path);
+	return ret;
+}
+
+int fsfile_put(const struct fsfile *f, struct fsfile_answer *answer, uint64_t offset, const void *data, size_t len_bytes, struct err *e)
 {
 	const char *p = data;
+	int ret;
 
 	if (answer->fd < 0 || !fsfile_answer_lacks(answer))
 		return err_set(e, -EBADMSG, "%s: content that was not asked for", f->path);
 	if (offset > f->size || len_bytes > f->size - offset)
 		return err_set(e, -EBADMSG, "%s: content behind its end", f->path);
+	ret = make_writable(f, answer, e);
+	if (ret < 0)
+		return ret;
 	while (len_bytes) {
 		ssize_t done = pwrite(answer->fd, p, len_bytes, offset);
 
@@ -442,14 +474,16 @@ int fsfile_put(const struct fsfile *f, const struct fsfile_answer *answer, uint6
 int fsfile_finish(const struct fsfile *f, struct fsfile_answer *answer, struct err *e)
 {
 	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_nsec = UTIME_OMIT } };
-	int fd = answer->fd, readable;
+	int fd = answer->fd, readable, ret;
 
 	if (!fsfile_answer_lacks(answer) || fd < 0)
 		return 0;
 	if (f->mtime_ns >= 0)
 		times[1] = (struct timespec){ f->mtime_ns / 1000000000, f->mtime_ns % 1000000000 };
-	if (ftruncate(fd, f->size) < 0)
-		return err_sys(e, -errno, "%s: size", f->path);
+	ret = set_size(f, answer, e);
+	if (ret < 0)
+		return ret;
+	fd = answer->fd;
 	if (answer->verdict != FSFILE_STAND_IN && fchown(fd, f->uid, f->gid) < 0)
 		return err_sys(e, -errno, "%s: owner %u:%u", f->path, f->uid, f->gid);
 	if (fchmod(fd, f->mode) < 0)
@@ -508,7 +542,7 @@ int fsfile_update(struct fsfile *f, const struct fsfile *now, struct fsfile_answ
 	if (now->unlinked && !f->unlinked && answer->created && is_at_path(f, answer->fd))
 		unlink(f->path);
 	f->unlinked = now->unlinked;
-	return resized && ftruncate(answer->fd, (off_t)f->size) < 0 ? err_sys(e, -errno, "%s: size", f->path) : 0;
+	return resized ? set_size(f, answer, e) : 0;
 }
 
 void fsfile_answer_close(struct fsfile_answer *answer)
