@@ -16,7 +16,8 @@
 #include "base/util.h"
 
 #define HEAP_BYTES (4u << 20)
-#define CALM_NICE 10
+#define CALM_NICE 19
+#define BESIDE_NICE 10
 #define WARM_MAX 8 /* CPUs */
 #define CALM_SLICE_NS 100000
 
@@ -112,9 +113,9 @@ void pace_calm_beside(pid_t tid, size_t nthreads)
 {
 	cpu_set_t mine;
 	size_t cpus = sched_getaffinity(0, sizeof(mine), &mine) == 0 ? (size_t)CPU_COUNT(&mine) : 1;
-	int nice = CALM_NICE;
+	int nice = nthreads < cpus ? CALM_NICE : BESIDE_NICE;
 
-	/* A step of niceness is a factor of 1.25. */
+	/* While there is a CPU to spare it may be the last everywhere. A step of niceness is a factor of 1.25. */
 	for (size_t share = cpus * 100; nice > 0 && share < nthreads * 100; share += share / 4)
 		nice--;
 	set_nice(tid, nice);

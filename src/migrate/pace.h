@@ -22,7 +22,7 @@ void pace_cool(void);
 void pace_rule(void);
 /* The same for a task of the skeleton: until its list of calls gives it the program's own scheduling. */
 void pace_boost(pid_t tid);
-/* An ordinary process that gives way: nice 10 and slices of 0.1 ms (EEVDF). Also for another task, such as an agent. */
+/* An ordinary process that gives way: nice 19 and slices of 0.1 ms (EEVDF). Also for another task, such as an agent. */
 void pace_calm(pid_t tid);
 /* The same for a task that competes with that many threads, so that what it gets does not shrink with their number; at most a thread's own share. */
 void pace_calm_beside(pid_t tid, size_t nthreads);
