@@ -16,7 +16,7 @@
 
 #define VDSO_MAX 65536
 #define TRAMPOLINE_BYTES 64 /* kept for it at the end of the vdso */
-#define STOP_SPIN_NS 15000ull /* no longer: the thread may be waiting for this very CPU */
+#define STOP_SPIN_NS 60000ull /* no longer: the thread may be waiting for this very CPU */
 
 int trace_seize(pid_t tid, unsigned long options, struct err *e)
 {

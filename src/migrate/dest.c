@@ -25,7 +25,6 @@
 #define OFFER_MS 60000
 #define STEP_MS 120000
 #define GO_BUFFER (4u << 20)
-#define WARM_MS 20
 #define KNOWN_MS 2000
 
 static int step_hello(void *context, struct err *e)
@@ -283,7 +282,6 @@ static int step_rounds(void *context, struct err *e)
 		if (ret == 0 && over && d->post_copy && d->offer->strategy != STRATEGY_HYBRID)
 			ret = dest_register(d, NULL, e);
 		if (ret == 0 && over) {
-			pace_keep_warm(WARM_MS);
 			for (size_t i = 0; i < d->skeleton.nthreads; i++)
 				pace_boost(d->skeleton.threads[i]->task.tid);
 			pace_rule();

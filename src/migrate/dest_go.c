@@ -490,7 +490,6 @@ int dest_commit(void *context, struct err *e)
 	h->resumed_told = 1;
 	timeline_mark("resumed told");
 	pace_calm(0);
-	pace_cool();
 	tell_resumed(d, when);
 	stop_if_pending(d);
 	fdtable_restore_free(&d->restore);

@@ -5,6 +5,7 @@
 #include <malloc.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@
 #define CALM_NICE 19
 #define BESIDE_NICE 10
 #define WARM_MAX 8 /* CPUs */
+#define WARM_NS 20000000ull
 #define CALM_SLICE_NS 100000
 
 struct attr {
@@ -44,41 +46,58 @@ void pace_prepare(void)
 static pthread_t warmers[WARM_MAX];
 static unsigned nwarmers;
 static volatile bool warm;
-static uint64_t warm_until;
+static sem_t warm_gate;
 
 static void *keep_warm(void *arg)
 {
 	struct sched_param none = { 0 };
+	uint64_t until;
 	cpu_set_t one;
 
 	CPU_ZERO(&one);
 	CPU_SET((unsigned)(uintptr_t)arg, &one);
 	sched_setscheduler(0, SCHED_IDLE, &none);
 	sched_setaffinity(0, sizeof(one), &one);
-	/* Yielding, not just spinning: a kernel with lazy preemption looks for others that wait at a system call, or at the next tick, 4 ms later. */
-	while (warm && clock_ns(CLOCK_MONOTONIC) < warm_until)
+	while (sem_wait(&warm_gate) < 0)
+		;
+	/* Yielding, not just spinning: with lazy preemption the kernel looks for others that wait at a system call, or at the next tick. */
+	for (until = clock_ns(CLOCK_MONOTONIC) + WARM_NS; warm && clock_ns(CLOCK_MONOTONIC) < until;)
 		sched_yield();
 	return NULL;
 }
 
-void pace_keep_warm(unsigned ms)
+void pace_warm_prepare(void)
 {
 	cpu_set_t mine;
 
-	if (nwarmers || sched_getaffinity(0, sizeof(mine), &mine) < 0)
+	if (nwarmers || sched_getaffinity(0, sizeof(mine), &mine) < 0 || sem_init(&warm_gate, 0, 0) < 0)
 		return;
-	warm = true;
-	warm_until = clock_ns(CLOCK_MONOTONIC) + ms * 1000000ull;
 	for (unsigned cpu = 0; cpu < CPU_SETSIZE && nwarmers < WARM_MAX; cpu++)
 		if (CPU_ISSET(cpu, &mine) && pthread_create(&warmers[nwarmers], NULL, keep_warm, (void *)(uintptr_t)cpu) == 0)
 			nwarmers++;
 }
 
+static void open_gate(void)
+{
+	for (unsigned i = 0; i < nwarmers; i++)
+		sem_post(&warm_gate);
+}
+
+void pace_warm(void)
+{
+	warm = true;
+	open_gate();
+}
+
 void pace_cool(void)
 {
+	if (!nwarmers)
+		return;
 	warm = false;
+	open_gate(); /* for those that have never been let through */
 	while (nwarmers)
 		pthread_join(warmers[--nwarmers], NULL);
+	sem_destroy(&warm_gate);
 }
 
 void pace_boost(pid_t tid)

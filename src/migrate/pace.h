@@ -13,10 +13,12 @@
 /* Touches the heap that the freeze will need, so that no page fault happens there. */
 void pace_prepare(void);
 /*
- * Keeps every CPU from halting, for at most `ms` or until pace_cool: a task that is woken on a halted CPU starts 15 to 40 us later than on one that runs.
- * Done by threads of SCHED_IDLE, which take no time from anybody.
+ * Keeps every CPU from halting between pace_warm and pace_cool (at most 20 ms): a task that is woken on a halted CPU starts 15 to 40 us later than on one that
+ * runs. Done by threads of SCHED_IDLE, made by pace_warm_prepare. Only for the time in which the program stands still: even the least of competitors
+ * makes it wait for a tick of the clock (4 ms) where the kernel preempts lazily.
  */
-void pace_keep_warm(unsigned ms);
+void pace_warm_prepare(void);
+void pace_warm(void);
 void pace_cool(void);
 /* Not to be pushed aside, not even by the program when it wakes: for a few hundred microseconds without waiting for anybody in a loop. */
 void pace_rule(void);

@@ -33,7 +33,6 @@
 #define ROUNDS_MAX 12u
 #define ROUND_SMALL 128u              /* pages: a round this small is followed by the freeze */
 #define WORKING_SET_NS 2000000        /* how long write tracking watches before the freeze */
-#define WARM_MS 40
 #define OFFER_ANSWER_MS 60000
 #define RECORDS_MAX 4096u
 #define TRIES 40
@@ -417,7 +416,6 @@ static int step_rounds(void *context, struct err *e)
 		ret = source_send_round(s, true, e);
 	/* A look at what will be looked at in the freeze, so that it is in the caches then. */
 	timeline_mark("rounds over");
-	pace_keep_warm(WARM_MS);
 	if (ret == 0)
 		ret = source_rehearse(s, e);
 	timeline_mark("rehearsed");

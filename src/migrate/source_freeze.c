@@ -90,13 +90,36 @@ static int plan(struct source *s, struct err *e)
 }
 
 /* Seizes and stops threads until there is none that is not stopped. Threads that have ended are left out (batch and all). */
+static int wait_stops(struct source *s, struct err *e)
+{
+	for (size_t k = 0; k < s->nparked; k++) {
+		int ret;
+
+		if (!s->parked[k].interrupted || s->parked[k].stopped)
+			continue;
+		ret = trace_wait_stop(s->parked[k].tid, e);
+		if (ret < 0)
+			return ret;
+		s->parked[k].stopped = true;
+	}
+	return 0;
+}
+
 static int stop_all(struct source *s, struct err *e)
 {
+	int ret;
+
+	/* Those that have been seized are stopped before anybody looks who else there is. */
+	for (size_t k = 0; k < s->nparked; k++)
+		s->parked[k].interrupted = s->parked[k].traced && trace_interrupt(s->parked[k].tid, NULL) == 0;
+	ret = wait_stops(s, e);
+	if (ret < 0)
+		return ret;
 	for (;;) {
 		cleanup_free pid_t *tids = NULL;
 		size_t n, fresh = 0;
-		int ret = trace_list_threads(s->unit.pid, &tids, &n, e);
 
+		ret = trace_list_threads(s->unit.pid, &tids, &n, e);
 		if (ret < 0)
 			return ret;
 		for (size_t i = 0; i < n; i++) {
@@ -121,13 +144,9 @@ static int stop_all(struct source *s, struct err *e)
 		}
 		if (!fresh)
 			return 0;
-		for (size_t k = 0; k < s->nparked; k++)
-			if (s->parked[k].interrupted && !s->parked[k].stopped) {
-				ret = trace_wait_stop(s->parked[k].tid, e);
-				if (ret < 0)
-					return ret;
-				s->parked[k].stopped = true;
-			}
+		ret = wait_stops(s, e);
+		if (ret < 0)
+			return ret;
 	}
 }
 
@@ -187,6 +206,28 @@ static int park(struct source *s, struct parked *t, const struct restart_now *no
 	return ret < 0 ? ret : trace_set_mask(t->tid, UINT64_MAX, e);
 }
 
+static int compare(struct source *s, struct err *e)
+{
+	int ret = vma_list_reread(s->unit.pid, &s->unit.vmas, false, &s->unit.files, s->refusals, &s->frozen_vmas, &s->layout_changed, e);
+
+	if (ret == 0)
+		ret = fdtable_recapture(&s->unit.fds, &s->unit.files, s->refusals, e);
+	if (ret == 0 && s->refusals->n)
+		ret = err_set(e, -EPERM, "process %d has begun something that cannot move", s->unit.pid);
+	if (ret == 0 && s->layout_changed)
+		vma_list_apply_answers(&s->frozen_vmas, s->answers, s->nanswers);
+	return ret < 0 ? ret : source_files_frozen(s, s->layout_changed ? &s->frozen_vmas : &s->unit.vmas, e);
+}
+
+static int check_children(struct source *s, struct err *e)
+{
+	if (s->children->ret == -ECHILD)
+		return 0;
+	refusals_add(s->refusals, "task.children", "it has started a child since the offer, and processes with children cannot move yet",
+		     "move it when its children have ended", "process %d", s->unit.pid);
+	return err_set(e, -EPERM, "process %d has started a child", s->unit.pid);
+}
+
 static void read_records(struct source *s, int which)
 {
 	int n = s->watch ? restart_watch_read(s->watch, s->records[which], RECORDS_MAX, NULL) : 0;
@@ -226,6 +267,7 @@ static int stop_and_park(struct source *s, struct err *e)
 	int ret;
 
 	read_records(s, 0);
+	pace_warm();
 	s->stopped_ns = clock_ns(CLOCK_REALTIME);
 	ret = stop_all(s, e);
 	timeline_mark("stopped");
@@ -237,12 +279,13 @@ static int stop_and_park(struct source *s, struct err *e)
 	timeline_mark("restart records read");
 	ret = signal_peek(s->unit.pid, true, &s->process->pending, e);
 	s->process_query.pending_taken = true;
-	for (size_t i = 0; i < s->nparked && ret == 0; i++)
-		ret = park(s, &s->parked[i], &now, e);
-	/* Whatever happened: those that are parked run the stub, the others are let go as they are (source_thaw). */
+	/* Whatever happens: those that are parked run the stub, the others are let go as they are (source_thaw). */
 	for (size_t i = 0; i < s->nparked && ret == 0; i++) {
-		ret = trace_detach(s->parked[i].tid, e);
-		s->parked[i].traced = false;
+		ret = park(s, &s->parked[i], &now, e);
+		if (ret == 0)
+			ret = trace_detach(s->parked[i].tid, e);
+		if (ret == 0)
+			s->parked[i].traced = false;
 	}
 	return ret;
 }
@@ -266,30 +309,12 @@ static int collect(struct source *s, struct err *e)
 			return ret;
 		if (i == 0) {
 			mm_capture_collect(&s->unit.mm, s->brk);
-			if (s->children->ret != -ECHILD) {
-				refusals_add(s->refusals, "task.children", "it has started a child since the offer, and processes with children cannot move yet",
-					     "move it when its children have ended", "process %d", s->unit.pid);
-				return err_set(e, -EPERM, "process %d has started a child", s->unit.pid);
-			}
 			ret = process_capture_collect(&s->process_query, s->process, e);
 		}
 		if (ret < 0)
 			return ret;
 	}
 	return 0;
-}
-
-static int compare(struct source *s, struct err *e)
-{
-	int ret = vma_list_reread(s->unit.pid, &s->unit.vmas, false, &s->unit.files, s->refusals, &s->frozen_vmas, &s->layout_changed, e);
-
-	if (ret == 0)
-		ret = fdtable_recapture(&s->unit.fds, &s->unit.files, s->refusals, e);
-	if (ret == 0 && s->refusals->n)
-		ret = err_set(e, -EPERM, "process %d has begun something that cannot move", s->unit.pid);
-	if (ret == 0 && s->layout_changed)
-		vma_list_apply_answers(&s->frozen_vmas, s->answers, s->nanswers);
-	return ret < 0 ? ret : source_files_frozen(s, s->layout_changed ? &s->frozen_vmas : &s->unit.vmas, e);
 }
 
 /* --- the pages that go with the registers --- */
@@ -543,6 +568,7 @@ int source_freeze(void *context, struct err *e)
 
 	timeline_mark("freeze begins");
 	ret = plan(s, e);
+	pace_warm_prepare();
 	timeline_mark("planned");
 	pace_rule();
 	if (ret == 0)
@@ -553,6 +579,8 @@ int source_freeze(void *context, struct err *e)
 	timeline_mark("layout and descriptors compared");
 	if (ret == 0)
 		ret = collect(s, e);
+	if (ret == 0)
+		ret = check_children(s, e);
 	timeline_mark("collected");
 	/* A page of a mapping that is new since the last round has no bit: it is sent after the resume, or with the rest. */
 	if (ret == 0 && s->layout_changed)

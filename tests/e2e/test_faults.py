@@ -226,7 +226,13 @@ def run_power(lab_, v, side, step, strategy, known):
     try:
         # A source that was stopped early enough finds the host up again, and moves to it.
         judge(lab_, v, result, known, ("n1", "n2") if mine == "n1" else (mine,), worker_lived=True)
-        return True
+        if mine == "n1":
+            return True
+        # The pages that had not arrived died with n1: the copy here may have been on its way out while it was looked at.
+        time.sleep(0.3)
+        if copies((mine,), v.status):
+            return True
+        raise AssertionError("the copy has ended for want of its pages")
     except AssertionError:
         wait_until("the rest of it ends", lambda: not left_behind(mine, v, known), LIMIT_SECONDS, 0.05)
         if copies((mine,), v.status):
