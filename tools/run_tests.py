@@ -2,7 +2,8 @@
 """Runs every test and sums up: ./dev test [PATTERN], ./dev test --sanitize [PATTERN].
 
 The unit tests and the facts about the kernel run first (meson), then the end-to-end tests (pytest). The last line is
-"N passed, N failed[, N skipped]" over all of them. The status is 0 only when nothing failed and, in CI (the variable CI is
+"N passed, N failed[, N skipped]" over all of them. A few tests that fail are run once more, alone, since what they measure in milliseconds
+can be spoilt by whatever else the machine does; those that pass then are named as unstable, for somebody to look at. The status is 0 only when nothing failed and, in CI (the variable CI is
 set), nothing was skipped. With --smoke (the sanitizers' run, several times slower) the end-to-end tests are those of SMOKE: a finding
 ends the worker, and so the move fails.
 """
@@ -14,7 +15,9 @@ import sys
 import time
 import xml.etree.ElementTree
 
-END_TO_END_SECONDS = 34 * 60        # the whole run has to stay below 40 minutes
+END_TO_END_SECONDS = 30 * 60        # the whole run has to stay below 40 minutes
+AGAIN_SECONDS = 5 * 60
+AGAIN_MOST = 8                      # more failures than this are no accident
 PYTHON = "/usr/bin/python3"
 SMOKE = ("test_python or test_kernel_check or test_refused_32_bit or test_registers_there_and_back or test_zero_pages_do_not_travel or "
          "(test_victim and not static and (mem_anon- or mem_private_file- or storm_all- or regs_64- or file_shared- or thread_ident-))")
@@ -25,6 +28,7 @@ class Sum:
         self.passed = 0
         self.failed = []
         self.skipped = []
+        self.unstable = []
 
 
 def run_meson(build, total):
@@ -74,6 +78,27 @@ def run_pytest(root, build, pattern, total):
         total.failed.append(f"pytest (exit status {done.returncode})")
 
 
+def again(root, build, total):
+    """Runs the tests that failed once more; those that pass now are unstable."""
+    environment = {**os.environ, "GODWIT_BUILD": build, "PYTHONDONTWRITEBYTECODE": "1"}
+    if not 0 < len(total.failed) <= AGAIN_MOST:
+        return
+    for name in list(total.failed):
+        module, colons, test = name.partition("::")
+        if colons:
+            command = ["timeout", "--kill-after=30", "--signal=INT", str(AGAIN_SECONDS // len(total.failed)), PYTHON, "-m", "pytest", "-v", "-p", "no:cacheprovider",
+                       f"{root}/tests/e2e/{module}.py::{test}"]
+        elif name.endswith(")") and "exit status" not in name and "not done" not in name:
+            command = ["meson", "test", "-C", build, "--no-rebuild", "--print-errorlogs", name.partition(" (")[0].rpartition(" / ")[2]]
+        else:
+            continue
+        print(f"\nonce more: {name}", flush=True)
+        if subprocess.run(command, cwd=root, env=environment, check=False).returncode == 0:
+            total.failed.remove(name)
+            total.unstable.append(name)
+            total.passed += 1
+
+
 def main():
     arguments = sys.argv[1:]
     smoke = "--smoke" in arguments
@@ -87,10 +112,13 @@ def main():
         run_meson(build, total)
     sys.stdout.flush()
     run_pytest(root, build, pattern or (SMOKE if smoke else None), total)
+    again(root, build, total)
     in_ci = bool(os.environ.get("CI"))
     print(f"\nall tests: {time.monotonic() - start:.0f} s")
     for name, why in total.skipped:
         print(f"  skipped{' (a failure in CI)' if in_ci else ''}: {name}: {why}")
+    for name in total.unstable:
+        print(f"  unstable (failed, then passed): {name}")
     for name in total.failed:
         print(f"  failed: {name}")
     print(f"{total.passed} passed, {len(total.failed)} failed" + (f", {len(total.skipped)} skipped" if total.skipped else ""))
