@@ -236,6 +236,8 @@ class Lab:
 
     def mend(self):
         """Back to a working lab after a test that broke something, or that failed: links, hosts, daemons, strangers."""
+        if any(not os.path.isdir(os.path.join(STATE, "hosts", host)) for host in self.hosts):
+            lab("up", str(self.nodes), "--force", timeout=120)  # another module had a lab of its own
         for link in list(cut_links):
             lab("heal", *link, check=False)
         for host in self.hosts:
