@@ -2,6 +2,7 @@
 /* thread_restore.c - one thread at the destination; see thread.h */
 #include <elf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <sys/resource.h>
 #include <signal.h>
@@ -18,6 +19,7 @@
 #ifndef SS_AUTODISARM
 #define SS_AUTODISARM (1U << 31)
 #endif
+#define DEFAULT_SLACK_NS 50000u
 #define SPEC_SETTABLE (PR_SPEC_DISABLE | PR_SPEC_FORCE_DISABLE | PR_SPEC_DISABLE_NOEXEC)
 
 void thread_validate_here(const Gw__Thread *msg, struct refusals *r)
@@ -67,6 +69,23 @@ static void plan_sched(struct batch *b, const Gw__Thread *msg)
 		batch_call(b, "ioprio_set", SYS_ioprio_set, THREAD_IOPRIO_WHO_PROCESS, 0, msg->ioprio);
 }
 
+/* A change of the scheduling class sets the slack to the default, so that it comes last. */
+static int restore_slack(pid_t tid, const Gw__Thread *msg, struct err *e)
+{
+	char path[64], text[32];
+	cleanup_close int fd = -1;
+	int n;
+
+	if (!msg->timer_slack_ns || msg->timer_slack_ns == DEFAULT_SLACK_NS)
+		return 0;
+	snprintf(path, sizeof(path), "/proc/%d/timerslack_ns", tid);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	n = snprintf(text, sizeof(text), "%llu", (unsigned long long)msg->timer_slack_ns);
+	if (fd < 0 || write(fd, text, (size_t)n) != n)
+		return err_sys(e, -errno, "thread %d: timer slack", msg->tid);
+	return 0;
+}
+
 int thread_restore_sched(pid_t tid, const Gw__Thread *msg, struct err *e)
 {
 	struct thread_sched_attr attr = choose_sched(msg);
@@ -79,7 +98,7 @@ int thread_restore_sched(pid_t tid, const Gw__Thread *msg, struct err *e)
 		return err_sys(e, -errno, "thread %d: ioprio_set", msg->tid);
 	if (setpriority(PRIO_PROCESS, (id_t)tid, attr.nice) < 0 || syscall(SYS_sched_setattr, tid, &attr, 0) < 0)
 		return err_sys(e, -errno, "thread %d: sched_setattr", msg->tid);
-	return 0;
+	return restore_slack(tid, msg, e);
 }
 
 static void plan_name(struct batch *b, const Gw__Thread *msg)

@@ -338,6 +338,19 @@ static int build_descriptors(struct dest *d, struct err *e)
 	return ret;
 }
 
+/* Whether the number of one of the threads (not the main one: skeleton_create sees to that) belongs to somebody here. */
+static bool some_thread_is_taken(const struct dest *d)
+{
+	char path[64];
+
+	for (size_t i = 1; i < d->nthreads; i++) {
+		snprintf(path, sizeof(path), "/proc/%d", d->threads[i]->tid);
+		if (access(path, F_OK) == 0)
+			return true;
+	}
+	return false;
+}
+
 int dest_prepare(void *context, struct err *e)
 {
 	struct dest *d = context;
@@ -347,7 +360,7 @@ int dest_prepare(void *context, struct err *e)
 	if (ret >= 0)
 		ret = clock_enter_namespace(&d->clocks, e);
 	if (ret == 0)
-		ret = skeleton_create(&d->skeleton, d->offer->pid, d->offer->scratch_base, (unsigned)d->nthreads + THREADS_SPARE,
+		ret = skeleton_create(&d->skeleton, d->offer->pid, some_thread_is_taken(d), d->offer->scratch_base, (unsigned)d->nthreads + THREADS_SPARE,
 				      pages_arena_bytes(&d->vmas), e);
 	if (ret == 0)
 		ret = build_layout(d, e);

@@ -142,9 +142,9 @@ static int enter_own_namespace(struct skeleton *s, struct err *e)
 
 static int start_child(struct skeleton *s, pid_t pid, const int fds[5], int gate, struct err *e)
 {
-	pid_t child = clone_numbered(pid, e);
+	pid_t child = s->own_pid_namespace ? -EEXIST : clone_numbered(pid, e);
 
-	for (int tries = 0; child == -EEXIST && tries < NUMBER_WAIT_MS && about_to_go(pid); tries++) {
+	for (int tries = 0; child == -EEXIST && !s->own_pid_namespace && tries < NUMBER_WAIT_MS && about_to_go(pid); tries++) {
 		usleep(1000);
 		child = clone_numbered(pid, e);
 	}
@@ -361,12 +361,13 @@ static int open_child_files(struct skeleton *s, unsigned threads, size_t arena_b
 	return 0;
 }
 
-int skeleton_create(struct skeleton *s, pid_t pid, uint64_t base, unsigned threads, size_t arena_bytes, struct err *e)
+int skeleton_create(struct skeleton *s, pid_t pid, bool own_namespace, uint64_t base, unsigned threads, size_t arena_bytes, struct err *e)
 {
 	int fds[5] = { -1, -1, -1, -1, -1 }, gate[2] = { -1, -1 }, ret;
 	char path[64];
 
 	*s = SKELETON_INIT;
+	s->own_pid_namespace = own_namespace;
 	ret = open_child_files(s, threads, arena_bytes, fds, gate, e);
 	if (ret == 0)
 		ret = start_child(s, pid, fds, gate[1], e);

@@ -38,10 +38,10 @@ struct skeleton {
 #define SKELETON_INIT ((struct skeleton){ .pidfd = -1, .mem_fd = -1, .transfer = -1, .agent = AGENT_INIT })
 
 /*
- * Creates the process with the number `pid` (in a pid namespace of its own when the number is taken here), with a scratch at `base` for `threads` threads,
+ * Creates the process with the number `pid` (in a pid namespace of its own when the number is taken here, or own_namespace says so), with a scratch at `base` for `threads` threads,
  * and its agent. It has one thread, at rest.
  */
-int skeleton_create(struct skeleton *s, pid_t pid, uint64_t base, unsigned threads, size_t arena_bytes, struct err *e);
+int skeleton_create(struct skeleton *s, pid_t pid, bool own_namespace, uint64_t base, unsigned threads, size_t arena_bytes, struct err *e);
 
 /* Adds a thread with this number, at rest. */
 int skeleton_add_thread(struct skeleton *s, pid_t tid, struct err *e);

@@ -268,7 +268,7 @@ static struct timespec to_ts(uint64_t ns)
 static void *sleep_thread(void *arg)
 {
 	size_t i = (size_t)arg;
-	uint64_t len = sleep_ns + i * 5 * MS, t0, took;
+	uint64_t len = sleep_ns + i * 5 * MS, t0, took, late;
 	struct times t = { 0 };
 	int err;
 
@@ -283,9 +283,11 @@ static void *sleep_thread(void *arg)
 	if (err)
 		fail("%s, expected the end of its time, got %s after %llu of %llu ms", sleeps[i].name,
 		     err < 0 ? "another result" : strerrorname_np(err), (unsigned long long)(took / MS), (unsigned long long)(len / MS));
-	else if (took + 2 * MS < len || took > len + LATE)
+	/* A socket's own timeout cannot be shortened for one call: it starts over, the one wait that does (README). */
+	late = sleeps[i].call == s_accept ? len + LATE : LATE;
+	if (!err && (took + 2 * MS < len || took > len + late))
 		fail("%s of %llu ms (at most %llu late), got %llu us", sleeps[i].name, (unsigned long long)(len / MS),
-		     (unsigned long long)(LATE / MS), (unsigned long long)(took / 1000));
+		     (unsigned long long)(late / MS), (unsigned long long)(took / 1000));
 	if (getenv("VICTIM_EXPECT_MOVE") && !moved())
 		fail("%s ended before the move: the driver was too slow", sleeps[i].name);
 	return NULL;
