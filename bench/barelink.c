@@ -3,8 +3,10 @@
  * barelink.c - the link by itself: what the benchmark's push and fault figures are compared with
  *
  *   barelink serve PORT              answers connections one after another, until it is killed
- *   barelink push ADDRESS PORT MIB   sends that much from memory of its own, 256 KiB a call; the other side receives it into one buffer.
- *                                    Prints {"gib_per_s": ...}: from the first byte sent until the receiver has said that all is there
+ *   barelink push ADDRESS PORT MIB [CPU]
+ *                                    sends that much from memory of its own, 256 KiB a call; the other side receives it into one buffer.
+ *                                    Prints {"gib_per_s": ...}: from the first byte sent until the receiver has said that all is there.
+ *                                    With CPU both ends keep off that one (of the same machine)
  *   barelink ask ADDRESS PORT N      N times: 16 bytes there, 4 KiB back, both sides blocking. Prints {"median_us": ..., "p99_us": ...}
  *
  * Every connection starts with `struct request`. cubic on both sides, which is the fastest here.
@@ -13,6 +15,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -31,6 +34,7 @@ enum kind { KIND_PUSH = 1, KIND_ASK = 2 };
 
 struct request {
 	uint64_t kind, amount; /* bytes, or number of questions */
+	uint64_t away;         /* 1 + the CPU to keep off; 0: none */
 };
 
 static void die(const char *what)
@@ -71,6 +75,17 @@ static bool write_all(int fd, const void *buffer, size_t len)
 	return true;
 }
 
+/* Keeps this process off a CPU; with away 0, lets it run everywhere again. */
+static void keep_off(uint64_t away)
+{
+	cpu_set_t set;
+
+	memset(&set, 0xff, sizeof(set));
+	if (away)
+		CPU_CLR(away - 1, &set);
+	sched_setaffinity(0, sizeof(set), &set);
+}
+
 static void set_options(int fd)
 {
 	int one = 1;
@@ -97,6 +112,7 @@ static void answer(int fd, char *buffer)
 
 	if (!read_all(fd, &r, sizeof(r)))
 		return;
+	keep_off(r.away);
 	if (r.kind == KIND_PUSH) {
 		for (left = r.amount; left;) {
 			ssize_t n = recv(fd, buffer, left < CHUNK ? left : CHUNK, 0);
@@ -147,13 +163,15 @@ static int dial(const char *address, uint16_t port)
 	return fd;
 }
 
-static int push(int fd, uint64_t mib)
+static int push(int fd, uint64_t mib, uint64_t away)
 {
-	struct request r = { KIND_PUSH, mib << 20 };
+	struct request r = { KIND_PUSH, mib << 20, away };
 	size_t memory_len = (size_t)r.amount, at;
 	char *memory = pages(memory_len), done;
-	uint64_t t = now_ns();
+	uint64_t t;
 
+	keep_off(away);
+	t = now_ns();
 	if (!write_all(fd, &r, sizeof(r)))
 		die("send");
 	for (at = 0; at < memory_len; at += CHUNK)
@@ -174,7 +192,7 @@ static int compare(const void *a, const void *b)
 
 static int ask(int fd, unsigned n)
 {
-	struct request r = { KIND_ASK, n };
+	struct request r = { KIND_ASK, n, 0 };
 	char question[16] = "", page[ANSWER];
 	double *us = calloc(n + 1, sizeof(*us));
 	unsigned i;
@@ -199,10 +217,10 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	if (argc == 3 && !strcmp(argv[1], "serve"))
 		serve((uint16_t)atoi(argv[2]));
-	if (argc == 5 && !strcmp(argv[1], "push"))
-		return push(dial(argv[2], (uint16_t)atoi(argv[3])), strtoul(argv[4], NULL, 10));
+	if ((argc == 5 || argc == 6) && !strcmp(argv[1], "push"))
+		return push(dial(argv[2], (uint16_t)atoi(argv[3])), strtoul(argv[4], NULL, 10), argc == 6 ? strtoul(argv[5], NULL, 10) + 1 : 0);
 	if (argc == 5 && !strcmp(argv[1], "ask"))
 		return ask(dial(argv[2], (uint16_t)atoi(argv[3])), (unsigned)atoi(argv[4]));
-	fprintf(stderr, "usage: barelink serve PORT | push ADDRESS PORT MIB | ask ADDRESS PORT N\n");
+	fprintf(stderr, "usage: barelink serve PORT | push ADDRESS PORT MIB [CPU] | ask ADDRESS PORT N\n");
 	return 2;
 }

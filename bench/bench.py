@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""./dev bench [--quick] [--runs N] [--only WORD,...] [--json FILE]: measures migrations between two hosts of a lab made for it.
+"""./dev bench [--quick] [--runs N] [--sizes MIB,...] [--only WORD,...] [--json FILE]: measures migrations between two hosts of a lab made for it.
 
 How each figure is taken is said in docs/benchmarks.md. A program moves to and fro between n1 and n2, once a run, and every word of
 its memory is checked after each move. What is compared with the bare link is compared within the same run.
@@ -18,6 +18,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+import timeline  # noqa: E402
 import victims as v  # noqa: E402
 from victims import BenchError  # noqa: E402
 
@@ -85,12 +86,10 @@ def warm_up(mib):
 
 
 def freeze_pause(pauses, report):
-    """The pause that is the freeze: the first after the request that is about as long as godwit says; else the longest."""
-    pauses = [p for p in pauses if p[0] <= report["ended_ns"]]
-    likely = [p for p in pauses if p[1] >= 600 * report["freeze_us"]]
-    if likely:
-        return likely[0]
-    return max(pauses, key=lambda p: p[1], default=(report["began_ns"], 0))
+    """The pause that is the freeze: the longest of those that touch the time in which godwit says that the process stood still."""
+    since = report["stopped_at_ns"]
+    until = since + 1000 * report["freeze_us"]
+    return max((p for p in pauses if p[0] <= until and p[0] + p[1] >= since), key=lambda p: p[1], default=(since, until - since))
 
 
 def move(gap, strategy, layout_before=None, settle_s=0.6, verify=True):
@@ -133,7 +132,7 @@ class Bench:
     def __init__(self, options):
         self.options, self.table, self.raw = options, Table(), {}
         self.runs = options.runs or (3 if options.quick else 10)
-        self.sizes = [16, 256] if options.quick else [16, 256, 1024, 4096]
+        self.sizes = options.sizes or ([16, 256] if options.quick else [16, 256, 1024, 4096])
         self.load = os.getloadavg()[0]
         if self.load > 0.7:
             print(f"note: the load average is {self.load:.1f}; other work on this machine shows in every figure")
@@ -141,15 +140,18 @@ class Bench:
 
     def series(self, name, make, strategy, runs=None, bare=None, settle_s=0.6):
         """Moves one program to and fro; a failed move is recorded and a new program is started."""
-        done, gap = [], None
+        done, gap, marks = [], None, timeline.Timeline() if self.options.timeline else None
         try:
             for _ in range(runs or self.runs):
                 try:
                     gap = gap or make()
                     layout = v.layout(gap.pid)
                     link = v.bare("push", gap.host, gap.other(), bare)["gib_per_s"] if bare else None
+                    aside = v.bare("push", gap.host, gap.other(), bare, v.cpu_of(gap.pid))["gib_per_s"] if bare else None
                     run = move(gap, strategy, layout, settle_s)
-                    run["bare_gib_s"] = link
+                    run["bare_gib_s"], run["bare_aside_gib_s"] = link, aside
+                    if marks:
+                        marks.take(gap.other(), gap.host, run["report"]["stopped_at_ns"], run["freeze_us"])
                     done.append(run)
                 except (BenchError, OSError, subprocess.TimeoutExpired, StopIteration) as e:
                     self.table.failed(name, e)
@@ -161,6 +163,9 @@ class Bench:
         finally:
             if gap:
                 gap.end()
+        if marks and marks.runs:
+            print(f"      since the stop; {name}")
+            marks.print()
         self.raw[name] = done
         return done
 
@@ -172,7 +177,7 @@ class Bench:
         try:
             for _ in range(self.runs):
                 since = time.time_ns()
-                time.sleep(0.3)
+                time.sleep(1.2)     # some machines have something of their own to do once a second
                 idle.append(max((p[1] for p in gap.pauses(since)), default=0) / MS)
                 since = time.time_ns()
                 v.bare("push", "n1", "n2", 1024)
@@ -180,7 +185,7 @@ class Bench:
                 faults.append(v.bare("ask", "n2", "n1", 2000)["median_us"])
         finally:
             gap.end()
-        t.add("largest gap in 0.3 s, nothing else runs", idle, "ms")
+        t.add("largest gap in 1.2 s, nothing else runs", idle, "ms")
         t.add("largest gap while the bare link pushes 1 GiB", pushed, "ms")
         t.add("bare request and reply beside it", faults, "us")
 
@@ -204,6 +209,7 @@ class Bench:
             if mib >= 256:
                 t.add("  push", [r["push_gib_s"] for r in runs], "GiB/s")
                 t.add("  bare link in the same run", [r["bare_gib_s"] for r in runs], "GiB/s")
+                t.add("  bare link, kept off the program's CPU", [r["bare_aside_gib_s"] for r in runs], "GiB/s")
                 t.add("  push of the bare link", [100 * r["push_gib_s"] / r["bare_gib_s"] for r in runs], "%", ">= 80 %", lambda x: x >= 80)
             self.after(runs)
         if medians:
@@ -223,9 +229,9 @@ class Bench:
 
     def whole(self):
         t = self.table
-        t.heading(f"freeze-free: the whole memory as working set, {self.sizes[1]} MiB")
+        t.heading(f"freeze-free: the whole memory as working set, {self.sizes[min(1, len(self.sizes) - 1)]} MiB")
         for pattern in ("sequential", "random"):
-            runs = self.series(f"whole {pattern}", lambda p=pattern: v.Gap(self.sizes[1], 0, p), "freeze-free")
+            runs = self.series(f"whole {pattern}", lambda p=pattern: v.Gap(self.sizes[min(1, len(self.sizes) - 1)], 0, p), "freeze-free")
             if runs:
                 t.add(f"{pattern}: freeze", [r["freeze_us"] for r in runs], "us")
                 t.add("  progress in the first 100 ms", [100 * r["progress"] for r in runs if r["progress"] is not None], "%")
@@ -273,6 +279,17 @@ class Bench:
             t.add("stop-copy: freeze", [r["freeze_us"] / 1000 for r in runs], "ms")
             t.add("  copying", speed, "GiB/s")
             t.add("  of the bare link in the same run", [100 * s / r["bare_gib_s"] for s, r in zip(speed, runs)], "%", ">= 70 %", lambda x: x >= 70)
+
+    def crowds(self):
+        t = self.table
+        t.heading("freeze-free: what else there is beside the busy thread, 16 MiB")
+        for crowd, target_ms in (("threads=8", 0.8), ("threads=64", 3), ("threads=512", 20), ("processes=8", 2), ("processes=64", 10), ("mappings=20000", 3),
+                                 ("descriptors=10000", 3)):
+            kind, n = crowd.split("=")
+            runs = self.series(f"{int(n):,} {kind}", lambda crowd=crowd: v.Gap(16, 64, crowd=crowd), "freeze-free", runs=self.options.runs or 5)
+            if runs:
+                t.add(f"{int(n):,} {kind}: freeze", [r["freeze_us"] for r in runs], "us", f"<= {target_ms * 1000:,.0f} us", lambda x, most=target_ms: x <= most * 1000)
+                t.add("  total time", [r["total_ms"] for r in runs], "ms")
 
     def redis(self):
         t = self.table
@@ -333,7 +350,7 @@ class Bench:
         t.add("peak of any one (VmHWM)", list(peaks.values()), "MiB", "< 32 MiB", lambda x: x < 32, figure=max(peaks.values(), default=0))
 
     def run(self):
-        steps = {"machine": self.machine, "freeze": self.freeze, "whole": self.whole, "faults": self.faults, "strategies": self.strategies,
+        steps = {"machine": self.machine, "freeze": self.freeze, "whole": self.whole, "faults": self.faults, "strategies": self.strategies, "crowds": self.crowds,
                  "redis": self.redis, "memory": self.daemon_memory}
         wanted = self.options.only.split(",") if self.options.only else list(steps)
         for name in wanted:
@@ -360,11 +377,15 @@ def main():
     parser = argparse.ArgumentParser(prog="./dev bench", description="Measures migrations between two hosts made on this machine.")
     parser.add_argument("--quick", action="store_true", help="3 runs, 16 and 256 MiB")
     parser.add_argument("--runs", type=int, help="runs a figure (default 10, with --quick 3)")
-    parser.add_argument("--only", metavar="WORD,...", help="machine, freeze, whole, faults, strategies, redis, memory")
+    parser.add_argument("--sizes", type=lambda text: [int(x) for x in text.split(",")], metavar="MIB,...", help="instead of 16, 256, 1,024 and 4,096")
+    parser.add_argument("--only", metavar="WORD,...", help="machine, freeze, whole, faults, strategies, crowds, redis, memory")
+    parser.add_argument("--timeline", action="store_true", help="print where the time of each freeze goes")
     parser.add_argument("--json", metavar="FILE", default=os.path.join(v.BUILD, "bench.json"), help="where the figures go (default: %(default)s)")
     options = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("bench: making hosts needs root")
+    if options.timeline:
+        os.environ["GODWIT_LOG"] = "debug"
     bench, status = Bench(options), 0
     try:
         v.dev_lab("up", "2", "--force")

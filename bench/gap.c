@@ -2,7 +2,7 @@
 /*
  * gap.c - the program that the benchmark moves: it uses memory, reads the clock, and keeps what it saw in its own memory
  *
- * usage: gap MIB WORKING_SET_PAGES PATTERN THRESHOLD_US     (0 pages: all; PATTERN: cycle, sequential or random)
+ * usage: gap MIB WORKING_SET_PAGES PATTERN THRESHOLD_US [CROWD]    (0 pages: all; PATTERN: cycle, sequential or random; CROWD: crowd.h)
  *
  * It makes no system call while it works. What it saw lies in struct stats at a fixed address, which the benchmark reads through
  * /proc/PID/mem:
@@ -12,6 +12,8 @@
  * Iteration k writes k into the first word of a page of the working set; all other words hold a hash of their place, so that the memory is
  * incompressible and every lost, stale or misplaced page is found.
  */
+#include "crowd.h"
+
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -154,10 +156,12 @@ int main(int argc, char **argv)
 {
 	uint64_t pages, i;
 
-	if (argc != 5) {
-		fprintf(stderr, "usage: gap MIB WORKING_SET_PAGES cycle|sequential|random THRESHOLD_US\n");
+	if (argc != 5 && argc != 6) {
+		fprintf(stderr, "usage: gap MIB WORKING_SET_PAGES cycle|sequential|random THRESHOLD_US [threads|processes|mappings|descriptors=N]\n");
 		return 2;
 	}
+	if (argc == 6 && crowd_make(argv[5]) < 0)
+		return 1;
 	pages = strtoul(argv[1], NULL, 10) * 256;
 	pattern = argv[3][0] == 's' ? SEQUENTIAL : argv[3][0] == 'r' ? RANDOM : CYCLE;
 	s = mmap((void *)STATS_ADDRESS, sizeof(*s), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);

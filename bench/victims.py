@@ -11,7 +11,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 BUILD = os.path.realpath(os.environ.get("GODWIT_BUILD_DIR") or os.environ.get("GODWIT_BUILD") or os.path.join(ROOT, "build"))
-NAME = "bench"
+NAME = os.environ.get("GODWIT_LAB") or "bench"
 os.environ["GODWIT_LAB"] = NAME
 os.environ["GODWIT_BUILD"] = BUILD
 os.environ.pop("GODWIT_LAB_DIR", None)
@@ -99,6 +99,11 @@ def innermost_pid(pid):
     return int(line.split()[-1])
 
 
+def parent_of(pid):
+    fields = read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return int(fields[1]) if len(fields) > 1 else 0
+
+
 def wait_until(what, condition, seconds=30.0, step=0.01):
     deadline = time.monotonic() + seconds
     while True:
@@ -117,7 +122,9 @@ class Process:
         self.program, self.host, self.pid, self.innermost = program, host, None, None
 
     def candidates(self):
-        return [pid for pid in processes(self.host, self.program) if self.innermost in (None, innermost_pid(pid))]
+        """Without its children."""
+        found = [pid for pid in processes(self.host, self.program) if self.innermost in (None, innermost_pid(pid))]
+        return [pid for pid in found if parent_of(pid) not in found]
 
     def find(self):
         found, deadline = wait_until(f"{self.program} in {self.host}", self.candidates), time.monotonic() + 3
@@ -142,11 +149,13 @@ class Process:
 class Gap(Process):
     """gap.c: see there."""
 
-    def __init__(self, mib, working_set, pattern="cycle", threshold_us=20):
+    def __init__(self, mib, working_set, pattern="cycle", threshold_us=20, crowd=None):
         super().__init__(GAP, "n1")
         self.mib, self.working_set, self.pattern = mib, working_set, pattern
         self.end()
-        start_in("n1", GAP, str(mib), str(working_set), pattern, str(threshold_us))
+        start_in("n1", GAP, str(mib), str(working_set), pattern, str(threshold_us), *([crowd] if crowd else []))
+        if crowd:
+            time.sleep(0.5)     # until its children are there
         self.find()
         wait_until("gap fills its memory", self.started, 120)
         time.sleep(0.7)     # something to compare with
@@ -303,7 +312,12 @@ def migrate_lazily(gap, observe_s):
     return pauses
 
 
-def bare(verb, source, destination, amount):
+def cpu_of(pid):
+    """The CPU on which a process ran last."""
+    return int(read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()[36])
+
+
+def bare(verb, source, destination, *amount):
     """One run of the bare link between the same two hosts."""
-    done = inside(source, BARELINK, verb, lab.address(destination), str(BARE_PORT), str(amount))
+    done = inside(source, BARELINK, verb, lab.address(destination), str(BARE_PORT), *map(str, amount))
     return json.loads(done.stdout)

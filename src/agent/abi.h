@@ -8,8 +8,11 @@
  *   SCRATCH_HEADER         struct scratch_header
  *   SCRATCH_AGENT_STACK    stack of the agent
  *   SCRATCH_BUFFERS        struct agent_buffers: the agent's working memory
+ *   SCRATCH_UNIT           struct unit_page: one page for all processes of the unit (the root's is mapped over the others')
  *   SCRATCH_SLOTS          one struct slot a task, SLOT_SIZE apart; slot 0 is the agent's, slot 1.. the threads'
  *   header->arena          arena: lists of calls and their data, handed out by the worker
+ *   at its end             room of the length of all before the arena. Where a program may have no memory that is both writable and executable (PR_SET_MDWE), that
+ *                          much of the scratch is mapped there once more, executable, and code runs there (header->exec_delta)
  *
  * Words that both sides write are 32-bit futex words, accessed with __atomic builtins. All pointers in the scratch are
  * addresses in the process, not in the worker.
@@ -36,7 +39,8 @@ struct remote_call {
 #define SCRATCH_AGENT_STACK 0x9000u
 #define SCRATCH_AGENT_STACK_TOP 0xd000u
 #define SCRATCH_BUFFERS 0xd000u
-#define SCRATCH_SLOTS 0x30000u
+#define SCRATCH_UNIT 0x30000u
+#define SCRATCH_SLOTS 0x31000u
 #define SLOT_SIZE 4096u
 
 /* What a parked thread or an agent without its worker does; see ARCHITECTURE.md. */
@@ -45,7 +49,25 @@ enum scratch_state {
 	STATE_IN_DOUBT,   /* source only: the go message may have been sent */
 	STATE_COMMITTING, /* destination only: between "about to" and "has been" */
 	STATE_COMMITTED,  /* the destination owns the process */
-	STATE_ABORTED,    /* the source goes on */
+	STATE_ABORTED,    /* the source goes on; destination: the held threads end */
+};
+
+/*
+ * What all processes of a unit have in common. `state` is changed by compare-and-exchange only, since the worker and every agent may come to a conclusion at the
+ * same time: the first one counts for all.
+ */
+struct unit_page {
+	uint32_t state;     /* enum scratch_state; futex word of the held threads */
+	uint32_t told;      /* destination: the source has been told by a word on the go connection, by the worker or an agent */
+	uint32_t serving;   /* source: agents whose work is not done yet */
+	uint32_t go_broken; /* source: the worker has seen an error on the go connection: its end proves nothing */
+};
+
+/* Whether the process is to become a stub (src/home) instead of being killed. Set by the worker. */
+enum home_state {
+	HOME_OFF,     /* the agent kills it */
+	HOME_PENDING, /* the worker is about to make the stub; when it dies before, the agent kills */
+	HOME_DONE,    /* it is the stub */
 };
 
 enum slot_command {
@@ -58,7 +80,12 @@ enum slot_command {
 	COMMAND_RECEIVE, /* agent at the destination: receive pushed pages until a BARRIER frame */
 	COMMAND_PAGER,   /* agent at the destination: faults and pushed pages until everything is here */
 	COMMAND_LEAVE,   /* unmap the scratch and exit */
+	COMMAND_HOLD,    /* agent: makes no system call until header->hold is HOLD_NONE */
+	COMMAND_AWAIT,   /* thread at the destination: wait for the unit's state; COMMITTED: as RESTORE, ABORTED: end the process, memory untouched */
 };
+
+/* See migrate/keeper.c. */
+enum hold_state { HOLD_NONE, HOLD_REQUESTED, HOLD_SPINNING, HOLD_FREE, HOLD_FAILED };
 
 /* Registers in the order of struct user_regs_struct. */
 struct slot_regs {
@@ -71,6 +98,7 @@ struct slot_regs {
  */
 #define SLOT_TRAP 1u
 #define SLOT_AGENT 2u /* the agent: waits on header->worker_fd when there is one */
+#define SLOT_ROOT 4u  /* destination: the main thread of the unit's root. That it runs at all while the state is COMMITTING is the commit */
 
 struct slot {
 	uint32_t seq;     /* number of the newest command; futex word */
@@ -85,8 +113,11 @@ struct slot {
 	struct slot_regs regs;
 	int64_t result;
 	uint8_t thunk[32]; /* the last instructions of COMMAND_RESTORE, made by the stub */
+	uint64_t thunk_address; /* where they can be executed */
 };
 
+#define SLOT_STACK 1024u /* where its stack begins in a slot */
+#define SLOT_STACK_BYTES (SLOT_SIZE - SLOT_STACK - 64)
 #define SLOT_STACK_TOP(slot) ((slot) + SLOT_SIZE - 64)
 
 /* A range of the process whose pages the source serves. */
@@ -165,14 +196,18 @@ struct agent_counters {
 };
 
 struct scratch_header {
-	uint32_t state; /* enum scratch_state */
 	uint32_t nslots;
+	uint32_t reserved;
 	uint64_t base, size; /* of the scratch in the process */
 	uint64_t arena;      /* offset */
+	uint64_t exec_delta; /* what is at an address can be executed so much behind it */
 	uint64_t trampoline; /* address of "syscall; xor edi,edi; mov $60,eax; syscall" outside the scratch */
 	int32_t tgid;        /* of the process, in its pid namespace; 0: do not kill it */
+	uint32_t ends_namespace; /* it is the first process of a pid namespace, with which all agents end: it goes last, by itself */
 	/* Descriptors in the agent's own table; -1 when unused. */
 	int32_t worker_fd, go_fd, fault_fd, bulk_fd, uffd, pagemap_fd, mem_fd, process_pidfd, worker_pidfd;
+	int32_t ask_fd;     /* source: a socket for the question after the outcome, of the host's network namespace */
+	int32_t root_pidfd; /* destination: of the unit's root, whose life means that the unit was committed; -1: this process is it */
 	/* COMMAND_SEND */
 	uint64_t frames; /* struct stream_frame[nframes] */
 	uint64_t nframes;
@@ -182,6 +217,8 @@ struct scratch_header {
 	uint64_t bitmap; /* one bit a page of all ranges: sent */
 	uint32_t push;   /* 1: push everything; 0: only what is asked for (copy-on-reference) */
 	uint32_t chunk_pages;
+	uint64_t first;  /* struct page_run[nfirst]: pages that the program used just before the freeze */
+	uint64_t nfirst;
 	uint32_t marker_type; /* swap type of page table markers, which are no pages; 0: not known */
 	/* COMMAND_PAGER */
 	uint64_t staging; /* STAGING_PAGES pages of private anonymous memory */
@@ -191,17 +228,19 @@ struct scratch_header {
 	uint64_t npieces;
 	uint64_t finish_list; /* struct remote_call[nfinish], run when all pages are here */
 	uint64_t nfinish;
-	uint32_t resumed_told; /* destination: the worker has sent GO_RESUMED */
 	uint32_t drained;       /* COMMAND_PAGER: all pages are here; the worker closes its userfaultfd ... */
 	uint32_t uffd_released; /* ... and says so; futex word */
 	/* Source: who to ask when the go connection says nothing any more (doubt.c). */
 	uint64_t ask;          /* a HELLO frame */
 	uint32_t ask_len;
 	uint8_t ask_address[16]; /* struct sockaddr_in */
-	uint32_t go_broken;    /* the worker has seen an error on the go connection: its end proves nothing */
+	uint32_t hold;         /* enum hold_state */
 	int32_t agent_error; /* why SERVE or PAGER ended early; negative errno */
 	uint32_t finished;   /* futex word: 1 when SERVE or PAGER has ended */
 	struct agent_counters counters;
+	uint32_t shared; /* destination: other processes have this memory, too: it is needed after the end of this one */
+	uint32_t home; /* source, the unit's root: enum home_state */
+	uint32_t seated; /* destination, the unit's root: it has taken the place of its stub (src/home), and is not killed with the worker */
 };
 
 #endif

@@ -5,16 +5,13 @@
  * Theory of operation: the destination answers on the go connection with one word: resumed, or given up. The connection's orderly end without a word is a proof as
  * well, because the other end is held by all who could still let the process run there. Any error proves nothing, a reset neither (the destination
  * may have given up a connection that it had already answered on). Then the destination's daemon is asked, as the worker would have done
- * (migrate/outcome.h), with a HELLO frame that the worker has left in the scratch; as long as it does not answer, the process stands still.
+ * (migrate/outcome.h), with a HELLO frame that the worker has left in the scratch, over a socket that it has made: the process may be in a network namespace from
+ * which that host cannot be reached. As long as it does not answer, the process stands still.
+ *
+ * With several processes each agent does this. What they find is the same, and the first to write it into the unit's state decides.
  */
 #include "sys.h"
 
-#define AF_INET_FAMILY 2
-#define SOCK_STREAM_CLOEXEC (1 | 02000000)
-#define SOL_SOCKET_LEVEL 1
-#define SO_RCVTIMEO_OPTION 20
-#define SO_SNDTIMEO_OPTION 21
-#define ASK_TIMEOUT_S 3
 #define FRAME_HEADER 16u
 #define FRAME_ANSWER_TYPE 12u
 #define ANSWER_MAX 496u
@@ -64,15 +61,11 @@ static long receive_answer(int fd, uint8_t *frame)
 /* One question: the outcome's number, or a negative error. */
 static long ask(struct scratch_header *h)
 {
-	const long timeout[2] = { ASK_TIMEOUT_S, 0 };
+	const uint64_t nowhere[2] = { 0 }; /* AF_UNSPEC: whatever became of the connection, the socket can be connected again */
 	struct io_vec iov = { h->ask, h->ask_len };
-	long fd = sys(__NR_socket, AF_INET_FAMILY, SOCK_STREAM_CLOEXEC, 0), n;
+	long fd = h->ask_fd, n;
 	struct msg_hdr m;
 
-	if (fd < 0)
-		return fd;
-	sys(__NR_setsockopt, fd, SOL_SOCKET_LEVEL, SO_RCVTIMEO_OPTION, (long)timeout, sizeof(timeout));
-	sys(__NR_setsockopt, fd, SOL_SOCKET_LEVEL, SO_SNDTIMEO_OPTION, (long)timeout, sizeof(timeout));
 	memset(&m, 0, sizeof(m));
 	m.iov = &iov;
 	m.iovlen = 1;
@@ -81,24 +74,41 @@ static long ask(struct scratch_header *h)
 		n = send_all((int)fd, &m);
 	if (n == 0)
 		n = receive_answer((int)fd, agent_buffers(h)->message);
-	sys(__NR_close, fd);
+	sys(__NR_connect, fd, (long)nowhere, sizeof(nowhere));
 	return n;
+}
+
+/*
+ * The word on the go connection is only looked at, so that the agents of all processes of the unit find it: 1, 0, or a negative error when it proves nothing.
+ */
+static long peek_go(struct scratch_header *h)
+{
+	uint64_t word = 0;
+	long n;
+
+	if (h->go_fd < 0 || unit_page(h)->go_broken)
+		return E_PROTO;
+	do
+		n = sys(__NR_recvfrom, h->go_fd, (long)&word, sizeof(word), MSG_PEEK_FLAG | MSG_WAITALL_FLAG);
+	while (n == E_INTR);
+	if (n == 0)
+		return 0;
+	if (n == sizeof(word) && (word == GO_RESUMED || word == GO_ABORTED))
+		return word == GO_RESUMED;
+	return n < 0 ? n : E_PROTO;
 }
 
 int doubt_resolve(struct scratch_header *h)
 {
 	const long pause[2] = { 0, 300000000 };
-	uint64_t word = 0;
-	long n = h->go_fd >= 0 && !h->go_broken ? read_all(h->go_fd, &word, sizeof(word)) : E_PROTO;
+	long n = peek_go(h);
 
-	if (n == 0 && (word == GO_RESUMED || word == GO_ABORTED))
-		return word == GO_RESUMED;
-	if (n == E_PIPE)
-		return 0;
+	if (n >= 0)
+		return (int)n;
 	for (;;) {
-		if (h->tgid > 0 && sys(__NR_kill, h->tgid, 0) == E_SRCH)
-			return 0; /* somebody has killed it meanwhile */
-		n = h->ask_len ? ask(h) : E_PROTO;
+		if (load_acquire(&unit_page(h)->state) != STATE_IN_DOUBT || (h->tgid > 0 && sys(__NR_kill, h->tgid, 0) == E_SRCH))
+			return DOUBT_MOOT;
+		n = h->ask_len && h->ask_fd >= 0 ? ask(h) : E_PROTO;
 		if (n >= 0 && n != OUTCOME_PENDING_NUMBER)
 			return n == OUTCOME_COMMITTED_NUMBER;
 		sys(__NR_nanosleep, (long)pause, 0);

@@ -49,7 +49,7 @@ stub_restore:
 	movq 136(%rdi), %rcx
 	movq 144(%rdi), %rdx
 	movq 152(%rdi), %rsi
-	leaq 224(%rdi), %rdi
+	movq 256(%rdi), %rdi
 	jmp *%rdi
 
 /*

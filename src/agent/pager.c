@@ -19,18 +19,16 @@
  * While an event is unread, the kernel answers every fill with EAGAIN; so after each EAGAIN the events are read and the place is
  * looked up anew.
  */
-#include "sys.h"
+#include "pager.h"
 
-#define UFFDIO_COPY_IOCTL 0xc028aa03ul
-#define UFFDIO_ZEROPAGE_IOCTL 0xc020aa04ul
 #define UFFDIO_POISON_IOCTL 0xc020aa08ul
-#define UFFDIO_MOVE_IOCTL 0xc028aa05ul
 #define ADDRESS_END 0x7ffffffff000ul
 #define EVENT_PAGEFAULT 0x12
 #define EVENT_FORK 0x13
 #define EVENT_REMAP 0x14
 #define EVENT_REMOVE 0x15
 #define EVENT_UNMAP 0x16
+#define HURRY_FRAMES 32u  /* as much as the sockets hold */
 
 struct uffd_message {
 	uint8_t event, r1;
@@ -43,211 +41,6 @@ struct uffd_message {
 		struct { uint64_t start, end; } remove;
 	};
 } __attribute__((packed));
-
-struct fill {
-	uint64_t dst, src, len, mode;
-	int64_t done;
-};
-
-struct zero_fill {
-	uint64_t start, len, mode;
-	int64_t done;
-};
-
-/* A connection that is read in pieces. */
-struct stream {
-	int fd;
-	enum { WANT_FRAME, WANT_RUNS, WANT_PAGES } want;
-	uint64_t got, need; /* bytes of the part under way */
-	struct stream_frame *f;
-	uint64_t small, staging; /* staging: where the pages of this frame go: small, or in the pool */
-};
-
-struct pager {
-	struct scratch_header *h;
-	struct agent_buffers *b;
-	struct pager_context *contexts; /* [0]: the process */
-	uint32_t ncontexts;
-	struct stream bulk, fault;
-	uint64_t pool_used; /* pages */
-	int bulk_ended, fault_ended;
-	int process_gone;
-};
-
-static long drain_events(struct pager *p);
-
-/* --- pieces --- */
-
-static void piece_add(struct pager_context *c, uint64_t original, uint64_t current, uint64_t len)
-{
-	if (!len)
-		return;
-	if (c->npieces == c->capacity) {
-		uint64_t bytes = (uint64_t)c->capacity * 2 * sizeof(*c->pieces);
-		long at = sys(__NR_mmap, 0, (long)bytes, 3, 0x22, -1, 0);
-
-		if (at < 0 && at > -4096)
-			return; /* the piece is lost: its faults get zeros; only when memory has run out */
-		sys(__NR_madvise, at, (long)bytes, MADV_DONTFORK_ADVICE);
-		memcpy((void *)at, c->pieces, c->npieces * sizeof(*c->pieces));
-		c->pieces = (struct pager_piece *)at;
-		c->capacity *= 2;
-	}
-	c->pieces[c->npieces++] = (struct pager_piece){ original, current, len };
-}
-
-/* Takes [start, end) of current addresses out of the pieces; with `to`, puts what was there at `to`. */
-static void pieces_cut(struct pager_context *c, uint64_t start, uint64_t end, int move, uint64_t to)
-{
-	uint32_t n = c->npieces;
-
-	for (uint32_t i = 0; i < n; i++) {
-		struct pager_piece old = c->pieces[i];
-		uint64_t a = old.current > start ? old.current : start;
-		uint64_t b = old.current + old.len < end ? old.current + old.len : end;
-
-		if (a >= b)
-			continue;
-		c->pieces[i].len = a - old.current;
-		piece_add(c, old.original + (b - old.current), b, old.current + old.len - b);
-		if (move)
-			piece_add(c, old.original + (a - old.current), to + (a - start), b - a);
-	}
-	for (uint32_t i = 0; i < c->npieces;) {
-		if (c->pieces[i].len)
-			i++;
-		else
-			c->pieces[i] = c->pieces[--c->npieces];
-	}
-}
-
-static struct pager_piece *piece_by_original(struct pager_context *c, uint64_t original)
-{
-	for (uint32_t i = 0; i < c->npieces; i++)
-		if (original - c->pieces[i].original < c->pieces[i].len)
-			return &c->pieces[i];
-	return 0;
-}
-
-static struct pager_piece *piece_by_current(struct pager_context *c, uint64_t current)
-{
-	for (uint32_t i = 0; i < c->npieces; i++)
-		if (current - c->pieces[i].current < c->pieces[i].len)
-			return &c->pieces[i];
-	return 0;
-}
-
-/* How much of [original, original + len), which begins outside of every piece, is outside of them. */
-static uint64_t gap_before_piece(const struct pager_context *c, uint64_t original, uint64_t len)
-{
-	for (uint32_t i = 0; i < c->npieces; i++)
-		if (c->pieces[i].original - original < len)
-			len = c->pieces[i].original - original;
-	return len;
-}
-
-/* --- filling --- */
-
-static void context_drop(struct pager *p, uint32_t i)
-{
-	sys(__NR_close, p->contexts[i].uffd);
-	p->contexts[i] = p->contexts[--p->ncontexts];
-}
-
-static int in_pool(const struct pager *p, uint64_t from)
-{
-	return from - p->h->pool < p->h->pool_pages * AGENT_PAGE;
-}
-
-static long fill_once(struct pager *p, uint32_t context, uint64_t at, uint64_t from, uint64_t len)
-{
-	struct pager_context *c = &p->contexts[context];
-	struct fill m = { at, from, len, 0, 0 };
-	long ret;
-
-	if (!from) {
-		struct zero_fill z = { at, len, 0, 0 };
-
-		ret = sys(__NR_ioctl, c->uffd, (long)UFFDIO_ZEROPAGE_IOCTL, (long)&z);
-		return z.done > 0 ? z.done : ret < 0 ? ret : z.done;
-	}
-	/* Other address spaces get copies, and before this one's pages are moved away. */
-	if (context == 0 && in_pool(p, from)) {
-		ret = sys(__NR_ioctl, c->uffd, (long)UFFDIO_MOVE_IOCTL, (long)&m);
-		if (m.done > 0)
-			return m.done;
-		if (ret == E_EXIST || ret == E_AGAIN || ret == E_SRCH)
-			return ret;
-		m.done = 0;
-	}
-	ret = sys(__NR_ioctl, c->uffd, (long)UFFDIO_COPY_IOCTL, (long)&m);
-	return m.done > 0 ? m.done : ret;
-}
-
-/* Puts pages under their source address into one context. from: staging, or 0 for zeros. */
-static void fill_context(struct pager *p, uint32_t context, uint64_t original, uint64_t from, uint64_t len)
-{
-	struct agent_counters *count = &p->h->counters;
-
-	while (len) {
-		struct pager_piece *piece;
-		uint64_t step = len;
-		long n;
-
-		if (context >= p->ncontexts)
-			return;
-		piece = piece_by_original(&p->contexts[context], original);
-		if (!piece) {
-			step = gap_before_piece(&p->contexts[context], original, len);
-			n = (long)step;
-		} else {
-			uint64_t left = piece->original + piece->len - original;
-
-			if (step > left)
-				step = left;
-			n = fill_once(p, context, piece->current + (original - piece->original), from, step);
-			if (n > 0)
-				count->pages_installed += (uint64_t)n / AGENT_PAGE;
-		}
-		if (n == E_AGAIN) {
-			uint32_t known = p->ncontexts;
-
-			if (drain_events(p) == 0)
-				sys(__NR_sched_yield);
-			/* A child forked just now lacks these pages too. */
-			for (uint32_t i = known; i < p->ncontexts; i++)
-				fill_context(p, i, original, from, len);
-			continue;
-		}
-		if (n == E_SRCH)
-			return;
-		if (n == E_NOMEM) {
-			long pause[2] = { 0, 10000000 };
-
-			sys(__NR_nanosleep, (long)pause, 0);
-			continue;
-		}
-		if (n <= 0 && n != E_EXIST && step > AGENT_PAGE) {
-			/* the range crosses mappings that the process has split: page by page */
-			fill_context(p, context, original, from, AGENT_PAGE);
-			n = AGENT_PAGE;
-		} else if (n <= 0) {
-			count->pages_discarded++;
-			n = AGENT_PAGE;
-		}
-		original += (uint64_t)n;
-		from += from ? (uint64_t)n : 0;
-		len -= (uint64_t)n;
-	}
-}
-
-static void fill_all(struct pager *p, const struct page_run *run, uint64_t from)
-{
-	uint64_t len = run->npages * AGENT_PAGE;
-
-	for (uint32_t i = p->ncontexts; i-- > 0;)
-		fill_context(p, i, run->address, from, len);
-}
 
 /* --- events --- */
 
@@ -289,6 +82,11 @@ static long on_fault(struct pager *p, uint32_t context, uint64_t address)
 	}
 	q.address = piece->original + (address - piece->current);
 	p->h->counters.pages_faulted++;
+	if (is_pending(p, q.address)) {
+		install_pending(p);
+		return 0;
+	}
+	p->hurry = HURRY_FRAMES; /* it may be in the stream already */
 	memset(&m, 0, sizeof(m));
 	m.iov = &iov;
 	m.iovlen = 1;
@@ -321,7 +119,7 @@ static long take_event(struct pager *p, uint32_t i)
 	return 1;
 }
 
-static long drain_events(struct pager *p)
+long drain_events(struct pager *p)
 {
 	long any = 0, n;
 
@@ -359,10 +157,17 @@ static long install_frame(struct pager *p, struct stream *s)
 	for (uint32_t i = 0; i < s->f->frame.nruns; i++) {
 		const struct page_run *run = &s->f->runs[i];
 
-		fill_all(p, run, run->flags & RUN_ZERO ? 0 : from);
+		if (!(run->flags & RUN_ZERO) && in_pool(p, from))
+			install_later(p, run, from);
+		else
+			fill_all(p, run, run->flags & RUN_ZERO ? 0 : from);
 		if (!(run->flags & RUN_ZERO))
 			from += run->npages * AGENT_PAGE;
 		p->h->counters.pages_received += run->npages;
+	}
+	if (p->hurry && s == &p->bulk) {
+		p->hurry--;
+		install_pending(p);
 	}
 	return 0;
 }
@@ -448,6 +253,8 @@ static long stream_step(struct pager *p, struct stream *s)
 
 /* --- the loop --- */
 
+#define SHARED_LOOK_MS 200 /* how often it is looked whether others still have the memory */
+
 static void wait_for_work(struct pager *p)
 {
 	struct poll_fd fds[64 + 4];
@@ -456,12 +263,12 @@ static void wait_for_work(struct pager *p)
 
 	fds[n++] = (struct poll_fd){ p->bulk.fd, POLL_IN, 0 };
 	fds[n++] = (struct poll_fd){ p->fault.fd, POLL_IN, 0 };
-	fds[n++] = (struct poll_fd){ h->process_pidfd, POLL_IN, 0 };
+	fds[n++] = (struct poll_fd){ h->shared ? -1 : h->process_pidfd, POLL_IN, 0 };
 	fds[n++] = (struct poll_fd){ h->worker_fd, 0, 0 }; /* only its hang-up */
 	for (uint32_t i = 0; i < p->ncontexts && i < 64; i++)
 		fds[n++] = (struct poll_fd){ p->contexts[i].uffd, POLL_IN, 0 };
 	/* More children than places: look at the rest now and then. */
-	sys(__NR_poll, (long)fds, n, p->ncontexts > 64 ? 1 : -1);
+	sys(__NR_poll, (long)fds, n, p->ncontexts > 64 ? 1 : h->shared ? SHARED_LOOK_MS : -1);
 	if (fds[2].revents)
 		p->process_gone = 1;
 	if (fds[3].revents && h->worker_fd >= 0) {
@@ -515,6 +322,7 @@ static long pager_loop(struct pager *p)
 			return c;
 		if (a || b || c)
 			continue;
+		install_pending(p);
 		wait_for_work(p);
 		if (p->process_gone && p->ncontexts == 1)
 			return 0;
@@ -524,6 +332,7 @@ static long pager_loop(struct pager *p)
 			p->h->process_pidfd = -1;
 		}
 	}
+	install_pending(p);
 	return 0;
 }
 
@@ -543,14 +352,14 @@ static void wait_for_release(struct scratch_header *h)
 }
 
 /*
- * The pages that are not here will never come. The process is killed rather than left to read zeros; children that it has forked get SIGBUS where they touch
- * a missing page.
+ * The pages that are not here will never come. The process is killed rather than left to read zeros; children that it has forked, and others that have the same memory, get
+ * SIGBUS where they touch a missing page.
  */
 static void lose(struct pager *p)
 {
 	if (p->h->process_pidfd >= 0)
 		sys(__NR_pidfd_send_signal, p->h->process_pidfd, 9, 0, 0);
-	for (uint32_t i = 1; i < p->ncontexts; i++)
+	for (uint32_t i = p->h->shared ? 0 : 1; i < p->ncontexts; i++)
 		for (uint32_t k = 0; k < p->contexts[i].npieces; k++)
 			for (uint64_t at = 0; at < p->contexts[i].pieces[k].len; at += AGENT_PAGE) {
 				struct zero_fill z = { p->contexts[i].pieces[k].current + at, AGENT_PAGE, 0, 0 };

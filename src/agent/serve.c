@@ -7,6 +7,9 @@
  * where they lie. A bitmap with one bit a page says what has been sent; a page is never sent twice: a request for a page
  * that is already in the bulk stream gets no answer, for the stream brings it. The pages that exist are found by PAGEMAP_SCAN
  * as the cursor goes along. A fault moves the cursor behind the faulting page, so that what is used next comes next.
+ *
+ * Nothing changes these pages any more, so the push need not copy them: through a pipe (vmsplice, splice) the socket gets references. Where that does not
+ * work they are sent as usual.
  */
 #include "sys.h"
 
@@ -33,6 +36,8 @@ struct server {
 	uint32_t window;          /* pages to answer with */
 	uint32_t request_got;     /* bytes of a request that has not come whole */
 	struct fault_request request;
+	int pipe[2];              /* -1 when pages are copied */
+	uint64_t piped;           /* bytes of the message that are in the pipe */
 	int done;
 };
 
@@ -224,6 +229,55 @@ static long end_faults(struct server *s)
 	return send_all(s->h->fault_fd, &m);
 }
 
+static void pipe_close(struct server *s)
+{
+	if (s->pipe[0] >= 0) {
+		sys(__NR_close, s->pipe[0]);
+		sys(__NR_close, s->pipe[1]);
+	}
+	s->pipe[0] = s->pipe[1] = -1;
+	s->piped = 0;
+}
+
+static void pipe_open(struct server *s)
+{
+	long flags;
+
+	if (sys(__NR_pipe2, (long)s->pipe, O_CLOEXEC_FLAG | O_NONBLOCK_FLAG) < 0)
+		s->pipe[0] = s->pipe[1] = -1;
+	if (s->pipe[0] < 0)
+		return;
+	sys(__NR_fcntl, s->pipe[1], F_SETPIPE_SZ_COMMAND, STREAM_PAGES_MAX * AGENT_PAGE); /* less does, too */
+	flags = sys(__NR_fcntl, s->h->bulk_fd, F_GETFL_COMMAND);
+	if (flags < 0 || sys(__NR_fcntl, s->h->bulk_fd, F_SETFL_COMMAND, flags | O_NONBLOCK_FLAG) < 0)
+		pipe_close(s);
+}
+
+/* One step of sending the message: its head is copied, then come the pages. */
+static long send_step(struct server *s)
+{
+	struct msg_hdr head = s->message;
+	long n;
+
+	if (s->pipe[0] >= 0 && s->message.iov == s->b->iov && s->message.iovlen > 1) {
+		head.iovlen = 1;
+		return sys(__NR_sendmsg, s->h->bulk_fd, (long)&head, MSG_DONTWAIT_FLAG | MSG_NOSIGNAL_FLAG | MSG_MORE_FLAG);
+	}
+	if (s->pipe[0] >= 0 && s->message.iov != s->b->iov) {
+		n = s->piped ? (long)s->piped : sys(__NR_vmsplice, s->pipe[1], (long)s->message.iov, (long)s->message.iovlen, SPLICE_NONBLOCK_FLAG);
+		if (n > 0) {
+			s->piped = (uint64_t)n;
+			n = sys(__NR_splice, s->pipe[0], 0, s->h->bulk_fd, 0, n, SPLICE_NONBLOCK_FLAG);
+		}
+		if (n > 0)
+			s->piped -= (uint64_t)n;
+		if (n > 0 || n == E_AGAIN || n == E_INTR || n == E_PIPE)
+			return n;
+		pipe_close(s); /* what was in it has not been sent */
+	}
+	return sys(__NR_sendmsg, s->h->bulk_fd, (long)&s->message, MSG_DONTWAIT_FLAG | MSG_NOSIGNAL_FLAG);
+}
+
 /* Sends what the socket takes now. Returns 1 when something was sent, 0 when it is full. */
 static long push_some(struct server *s)
 {
@@ -236,7 +290,7 @@ static long push_some(struct server *s)
 		if (n < 0)
 			return n;
 	}
-	n = sys(__NR_sendmsg, s->h->bulk_fd, (long)&s->message, MSG_DONTWAIT_FLAG | MSG_NOSIGNAL_FLAG);
+	n = send_step(s);
 	if (n == E_AGAIN || n == E_INTR)
 		return 0;
 	if (n < 0)
@@ -308,6 +362,38 @@ static long answer(struct server *s, const struct fault_request *q)
 	return send_all(s->h->fault_fd, &m);
 }
 
+/*
+ * What the program used just before the freeze and did not travel with it is sent before it is asked for. On the connection for faults, where nothing
+ * is in the way.
+ */
+static long push_first(struct server *s)
+{
+	const struct page_run *first = (const struct page_run *)s->h->first;
+	struct stream_frame *f = &s->b->reply;
+	struct io_vec iov[STREAM_RUNS_MAX + 1];
+	struct msg_hdr m;
+
+	f->frame = (struct page_frame){ STREAM_MAGIC, STREAM_PAGES, 0, 0 };
+	for (uint64_t i = 0; i < s->h->nfirst; i++) {
+		for (uint64_t k = 0; k < first[i].npages && f->frame.npages < STREAM_PAGES_MAX; k++) {
+			uint64_t at = first[i].address + k * AGENT_PAGE, walk_end;
+			struct page_range *r = find_range(s, at);
+
+			if (!r || scan(s, at, at + AGENT_PAGE, 1, &walk_end) != 1 || (s->b->regions[0].categories & (PM_PFNZERO | PM_SWAPPED)) ||
+			    !take_page(s, r, at))
+				continue;
+			if (make_readable(r) < 0)
+				return E_FAULT;
+			add_page(f, at, 0);
+		}
+	}
+	if (!f->frame.nruns)
+		return 0;
+	count_frame(s, f);
+	frame_message(f, iov, &m);
+	return send_all(s->h->fault_fd, &m);
+}
+
 /* Takes one request when there is one: 1 handled, 0 none. */
 static long serve_request(struct server *s)
 {
@@ -339,12 +425,17 @@ static long serve_request(struct server *s)
 static long serve(struct scratch_header *h)
 {
 	struct server s = { .h = h, .b = agent_buffers(h), .ranges = (struct page_range *)h->ranges, .bitmap = (uint64_t *)h->bitmap,
-			    .pushing = (int)h->push, .window = 1 };
+			    .pushing = (int)h->push, .window = 1, .pipe = { -1, -1 } };
 	int told = 0;
+	long ret;
 
 	if (!h->nranges) /* everything went before the commit */
 		return 0;
 	s.cursor = s.ranges[0].start;
+	ret = push_first(&s);
+	if (ret < 0)
+		return ret;
+	pipe_open(&s);
 	while (!s.done) {
 		struct poll_fd wait[2] = { { h->fault_fd, POLL_IN, 0 }, { h->bulk_fd, 0, 0 } };
 		long n = serve_request(&s);
@@ -358,7 +449,9 @@ static long serve(struct scratch_header *h)
 			return n;
 		if (n > 0)
 			continue;
-		if (!told) {
+		if (load_acquire(&h->home) != HOME_OFF) {
+			; /* it is no longer this process that would be killed, or the worker has not come to it yet */
+		} else if (!told) {
 			stub_kill_begin(h);
 			told = 1;
 		} else if (h->tgid > 0) {
@@ -372,11 +465,25 @@ static long serve(struct scratch_header *h)
 	return 0;
 }
 
+/* Waits until the worker has made the stub, or has failed or died. */
+static int stub_is_made(struct scratch_header *h)
+{
+	while (load_acquire(&h->home) == HOME_PENDING) {
+		struct poll_fd worker = { h->worker_fd, 0, 0 };
+
+		if (h->worker_fd < 0 || (sys(__NR_poll, (long)&worker, 1, 10) > 0 && (worker.revents & (POLL_HUP | POLL_ERR))))
+			break;
+	}
+	return load_acquire(&h->home) == HOME_DONE;
+}
+
 /* Whether or not the pages could be sent: the process here must never run again. */
 long agent_serve(struct scratch_header *h)
 {
 	long ret = serve(h);
 
+	if (stub_is_made(h))
+		return ret;
 	stub_kill_begin(h);
 	stub_kill_finish(h);
 	return ret;

@@ -7,8 +7,8 @@
  * wakes the worker. Nothing here touches vector registers or thread-local storage, so the program's own stay as they are.
  *
  * A parked thread has no tracer. When the worker dies, the agent sees the end of its socket and decides by the state
- * word (agent_orphaned below). The compare-and-exchange on that word with the worker's own, made just before the go message
- * leaves, is what keeps the two from deciding differently.
+ * word of the unit (agent_orphaned below). The compare-and-exchange on that word with the worker's own, made just before the go message
+ * leaves, is what keeps the two, and the agents of several processes, from deciding differently.
  */
 #include "sys.h"
 
@@ -20,7 +20,7 @@ _Static_assert(offsetof(struct slot, sigmask) == 40, "entry.S");
 _Static_assert(offsetof(struct slot, regs) == 48, "entry.S");
 _Static_assert(offsetof(struct slot, regs.eflags) == 192, "entry.S");
 _Static_assert(offsetof(struct slot, regs.rsp) == 200, "entry.S");
-_Static_assert(offsetof(struct slot, thunk) == 224, "entry.S");
+_Static_assert(offsetof(struct slot, thunk_address) == 256, "entry.S");
 
 void *memcpy(void *to, const void *from, size_t n)
 {
@@ -72,7 +72,7 @@ void stub_run_list(struct remote_call *calls, uint32_t n, uint32_t *ret_ran)
 }
 
 /* "mov $rdi, %rdi; jmp *0(%rip); .quad rip": needs no stack and no register. */
-static void make_thunk(struct slot *slot)
+static void make_thunk(struct slot *slot, const struct scratch_header *h)
 {
 	uint8_t *p = slot->thunk;
 
@@ -83,6 +83,7 @@ static void make_thunk(struct slot *slot)
 	p[11] = 0x25;
 	p[12] = p[13] = p[14] = p[15] = 0;
 	__builtin_memcpy(p + 16, &slot->regs.rip, 8);
+	slot->thunk_address = (uint64_t)p + h->exec_delta;
 }
 
 static void command_slot(struct slot *slot, uint32_t command)
@@ -98,12 +99,24 @@ static void __attribute__((noreturn)) leave_by_exit(void)
 		sys(__NR_exit_group, 0);
 }
 
+#define DIE_TRIES 50 /* of 10 ms */
+
 /* Every thread is told to forget what the kernel would write into memory at its death ... */
 void stub_kill_begin(struct scratch_header *h)
 {
+	if (h->tgid > 0) /* a signal may have stopped them since the freeze */
+		sys(__NR_kill, h->tgid, SIGNAL_CONT);
 	for (uint32_t i = 1; i < h->nslots; i++)
 		if (slot_at(h, i)->regs.rip && slot_at(h, i)->command != COMMAND_DIE)
 			command_slot(slot_at(h, i), COMMAND_DIE);
+}
+
+/* One that has a system call filter and no tracer any more may never answer: migrate/source_held.c. */
+static void wait_for_done(struct slot *s, uint32_t done)
+{
+	const long slice[2] = { 0, 10000000 };
+
+	sys(__NR_futex, (long)&s->done, FUTEX_WAIT_OP, done, (long)slice);
 }
 
 /* ... and when all have, the process is killed. Its memory lives on in the agent. */
@@ -113,16 +126,19 @@ void stub_kill_finish(struct scratch_header *h)
 		return;
 	for (uint32_t i = 1; i < h->nslots; i++) {
 		struct slot *s = slot_at(h, i);
-		uint32_t done;
+		uint32_t done, tries = 0;
 
-		while (s->command == COMMAND_DIE && (done = load_acquire(&s->done)) != s->seq)
-			futex_wait(&s->done, done);
+		while (s->command == COMMAND_DIE && (done = load_acquire(&s->done)) != s->seq && tries++ < DIE_TRIES)
+			wait_for_done(s, done);
 	}
 	sys(__NR_kill, h->tgid, 9);
 	h->tgid = 0;
 }
 
+#define STOPPED_TRIES 100 /* of a millisecond */
+
 static void leave(struct scratch_header *h) __attribute__((noreturn));
+static void served(struct scratch_header *h) __attribute__((noreturn));
 
 /* Tells the source. What it sent and nobody read is taken out first: closing with unread bytes would be a reset, which proves nothing. */
 static void say_go(struct scratch_header *h, uint64_t word)
@@ -135,32 +151,61 @@ static void say_go(struct scratch_header *h, uint64_t word)
 }
 
 /*
- * Destination, the worker is dead: whether the process runs here. The kernel kills an uncommitted skeleton (PTRACE_O_EXITKILL) before the worker's
- * pidfd becomes readable, so that after that there is no more doubt. The source is told when the worker had no time to.
+ * Destination, the worker is dead: whether the process runs here. A root that was not committed has been killed by the kernel (PTRACE_O_EXITKILL) before the
+ * worker's pidfd becomes readable, though it may not have ended yet; one that was committed runs into `await` and says so. One of the two happens. The threads of
+ * all processes, which are held now, learn it from the state; the source is told when the worker had no time to.
  */
 int stub_runs_here(struct scratch_header *h)
 {
 	struct poll_fd worker = { h->worker_pidfd, POLL_IN, 0 }, process = { h->process_pidfd, POLL_IN, 0 };
-	uint32_t state;
-	int lives, committed;
+	struct poll_fd root = { h->root_pidfd >= 0 ? h->root_pidfd : h->process_pidfd, POLL_IN, 0 };
+	struct unit_page *u = unit_page(h);
+	uint32_t tries = 0;
+	int committed;
 
 	while (sys(__NR_poll, (long)&worker, 1, -1) <= 0)
 		;
-	state = load_acquire(&h->state);
-	lives = sys(__NR_poll, (long)&process, 1, 0) == 0;
-	committed = state == STATE_COMMITTED || (state == STATE_COMMITTING && lives);
-	if (committed)
-		store_release(&h->state, STATE_COMMITTED);
-	if (!h->resumed_told)
+	while (load_acquire(&u->state) == STATE_COMMITTING) {
+		if (sys(__NR_poll, (long)&root, 1, 1) > 0)
+			unit_exchange(h, STATE_COMMITTING, STATE_ABORTED);
+		else if (++tries == STOPPED_TRIES) /* a process that was to arrive stopped cannot say anything */
+			sys(__NR_pidfd_send_signal, root.fd, SIGNAL_CONT, 0, 0);
+	}
+	unit_exchange(h, STATE_FROZEN, STATE_ABORTED);
+	committed = load_acquire(&u->state) == STATE_COMMITTED;
+	futex_wake(&u->state);
+	if (committed && tries >= STOPPED_TRIES)
+		sys(__NR_pidfd_send_signal, root.fd, SIGNAL_STOP, 0, 0);
+	if (!committed && !h->seated)
+		sys(__NR_pidfd_send_signal, h->process_pidfd, SIGNAL_CONT, 0, 0);
+	if (!__atomic_exchange_n(&u->told, 1, __ATOMIC_ACQ_REL))
 		say_go(h, committed ? GO_RESUMED : GO_ABORTED);
-	h->resumed_told = 1;
-	return committed && lives;
+	return committed && sys(__NR_poll, (long)&process, 1, 0) == 0;
+}
+
+/* Source, the worker is dead: the state as it stays. STATE_IN_DOUBT: this process has been killed, others look after the rest. */
+static uint32_t settle_state(struct scratch_header *h)
+{
+	struct unit_page *u = unit_page(h);
+
+	unit_exchange(h, STATE_FROZEN, STATE_ABORTED);
+	if (load_acquire(&u->state) == STATE_IN_DOUBT) {
+		int outcome;
+
+		/* A destination that waits for pages which nobody will send any more shall give up at once. */
+		if (!h->nranges)
+			sys(__NR_shutdown, h->bulk_fd, SHUT_WRITE);
+		outcome = doubt_resolve(h);
+		if (outcome != DOUBT_MOOT)
+			unit_exchange(h, STATE_IN_DOUBT, outcome ? STATE_COMMITTED : STATE_ABORTED);
+	}
+	return load_acquire(&u->state);
 }
 
 /* The worker is dead. Source: before the go message the threads go on; after it see doubt.c. Destination: see above. */
 static void __attribute__((noreturn)) agent_orphaned(struct scratch_header *h)
 {
-	uint32_t expected = STATE_FROZEN;
+	uint32_t state;
 
 	if (h->finished)
 		leave(h);
@@ -168,17 +213,12 @@ static void __attribute__((noreturn)) agent_orphaned(struct scratch_header *h)
 		stub_runs_here(h);
 		leave(h);
 	}
-	__atomic_compare_exchange_n(&h->state, &expected, STATE_ABORTED, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
-	/* A destination that waits for pages which nobody will send any more shall give up at once. */
-	if (expected == STATE_IN_DOUBT && !h->nranges)
-		sys(__NR_shutdown, h->bulk_fd, SHUT_WRITE);
-	if (expected == STATE_IN_DOUBT)
-		store_release(&h->state, doubt_resolve(h) ? STATE_COMMITTED : STATE_ABORTED);
-	if (load_acquire(&h->state) == STATE_COMMITTED) {
+	state = settle_state(h);
+	if (state == STATE_COMMITTED) {
 		agent_serve(h);
-		leave_by_exit();
+		served(h);
 	}
-	for (uint32_t i = 1; i < h->nslots; i++)
+	for (uint32_t i = 1; i < h->nslots && state == STATE_ABORTED; i++)
 		if (slot_at(h, i)->regs.rip)
 			command_slot(slot_at(h, i), COMMAND_RESTORE);
 	leave_by_exit();
@@ -196,24 +236,69 @@ static void agent_wait(struct slot *slot, struct scratch_header *h)
 	}
 	sys(__NR_poll, (long)&p, 1, -1);
 	n = sys(__NR_recvfrom, h->worker_fd, (long)bell, sizeof(bell), MSG_DONTWAIT_FLAG);
+	/* Given before the commit, with the bell to be rung behind it: the pager finds out by itself what has become of the worker. */
+	if (load_acquire(&slot->seq) != slot->done && slot->command == COMMAND_PAGER)
+		return;
 	if (n == 0 || (n < 0 && n != E_AGAIN && n != E_INTR))
 		agent_orphaned(h);
 }
 
+/* A process in the place of its stub is to be a stub again when its worker has died: godwit-home points its main thread elsewhere, and ends the others. */
+static void __attribute__((noreturn)) wait_for_home(struct slot *slot)
+{
+	for (;;)
+		futex_wait(&slot->seq, load_acquire(&slot->seq));
+}
+
 static void rest(struct slot *slot, struct scratch_header *h)
 {
-	if (slot->flags & SLOT_TRAP)
+	if (slot->flags & SLOT_TRAP) {
 		sys(__NR_tgkill, sys(__NR_getpid), sys(__NR_gettid), SIGNAL_STOP); /* a ptrace stop: the tracer swallows it */
-	else if (slot->flags & SLOT_AGENT)
+		if (h->seated && load_acquire(&slot->seq) == slot->done) /* the tracer would not have sent it on for nothing */
+			wait_for_home(slot);
+	} else if (slot->flags & SLOT_AGENT)
 		agent_wait(slot, h);
 	else
 		futex_wait(&slot->seq, slot->done);
+}
+
+/*
+ * The first process of a pid namespace dies of no signal from within, and takes the agents of all others along. So it ends by itself, when they have done their work.
+ * (A worker would have killed it.)
+ */
+static void end_namespace(struct scratch_header *h)
+{
+	const long pause[2] = { 0, 10000000 };
+	struct remote_call *end = (struct remote_call *)agent_buffers(h)->message;
+	struct slot *first = slot_at(h, 1);
+
+	while (load_acquire(&unit_page(h)->serving))
+		sys(__NR_nanosleep, (long)pause, 0);
+	memset(end, 0, sizeof(*end));
+	end->nr = __NR_exit_group;
+	first->list = (uint64_t)end;
+	first->ncalls = 1;
+	command_slot(first, COMMAND_RUN);
+	for (;;)
+		sys(__NR_nanosleep, (long)pause, 0); /* our code is in its memory: it ends us */
+}
+
+static void served(struct scratch_header *h)
+{
+	__atomic_sub_fetch(&unit_page(h)->serving, 1, __ATOMIC_ACQ_REL);
+	if (h->ends_namespace)
+		end_namespace(h);
+	leave_by_exit();
 }
 
 static void leave(struct scratch_header *h)
 {
 	uint64_t base = h->base, size = h->size, trampoline = h->trampoline;
 
+	if (h->seated && load_acquire(&unit_page(h)->state) == STATE_ABORTED)
+		leave_by_exit(); /* the main thread waits in the scratch */
+	if (h->worker_pidfd < 0 && load_acquire(&unit_page(h)->state) == STATE_COMMITTED)
+		served(h);
 	if (h->staging)
 		sys(__NR_munmap, (long)h->staging, STAGING_PAGES * AGENT_PAGE);
 	if (!trampoline)
@@ -221,6 +306,48 @@ static void leave(struct scratch_header *h)
 	/* munmap pulls this code from under the task: the call is made from outside of it. */
 	asm volatile("jmp *%0" : : "r"(trampoline), "a"(__NR_munmap), "D"(base), "S"(size) : "memory");
 	__builtin_unreachable();
+}
+
+/* A call that a stop has interrupted is issued again, as the kernel would do it when there is no signal; it cannot be told to from here. */
+static void restart_call(struct slot_regs *r)
+{
+	int64_t result = (int64_t)r->rax;
+
+	if ((int64_t)r->orig_rax < 0 || !(result == E_RESTARTSYS || result == E_RESTARTNOINTR || result == E_RESTARTNOHAND || result == E_RESTART_RESTARTBLOCK))
+		return;
+	r->rax = result == E_RESTART_RESTARTBLOCK ? __NR_restart_syscall : r->orig_rax;
+	r->rip -= 2;
+}
+
+static void forget_memory(void)
+{
+	sys(__NR_set_robust_list, 0, 24);
+	sys(__NR_set_tid_address, 0);
+}
+
+/*
+ * A thread of the destination whose worker died about the commit (it would have been given its registers by ptrace otherwise). No call with a timeout is made here, so
+ * that a restart block that the kernel keeps for the thread stays.
+ */
+static void await(struct slot *slot, struct scratch_header *h)
+{
+	struct unit_page *u = unit_page(h);
+	uint32_t state;
+
+	while ((state = load_acquire(&u->state)) == STATE_FROZEN || state == STATE_COMMITTING) {
+		if (state == STATE_COMMITTING && slot->flags & SLOT_ROOT && unit_exchange(h, STATE_COMMITTING, STATE_COMMITTED))
+			futex_wake(&u->state);
+		else
+			futex_wait(&u->state, state);
+	}
+	if (state == STATE_COMMITTED) {
+		restart_call(&slot->regs);
+		return;
+	}
+	if (h->seated)
+		wait_for_home(slot);
+	forget_memory();
+	leave_by_exit();
 }
 
 static void finished(struct scratch_header *h, long error)
@@ -236,13 +363,15 @@ static void execute(struct slot *slot, struct scratch_header *h)
 	case COMMAND_RUN:
 		stub_run_list((struct remote_call *)slot->list, slot->ncalls, &slot->ran);
 		break;
+	case COMMAND_AWAIT:
+		await(slot, h);
+		/* fall through */
 	case COMMAND_RESTORE:
-		make_thunk(slot);
+		make_thunk(slot, h);
 		store_release(&slot->done, slot->seq);
 		stub_restore(slot);
 	case COMMAND_DIE:
-		sys(__NR_set_robust_list, 0, 24);
-		sys(__NR_set_tid_address, 0);
+		forget_memory();
 		break;
 	case COMMAND_SPAWN:
 		slot->result = stub_spawn((struct remote_call *)slot->list, (struct slot *)slot->spawn_slot, h);
@@ -263,6 +392,11 @@ static void execute(struct slot *slot, struct scratch_header *h)
 		break;
 	case COMMAND_LEAVE:
 		leave(h);
+		break;
+	case COMMAND_HOLD:
+		store_release(&h->hold, HOLD_SPINNING);
+		while (load_acquire(&h->hold) != HOLD_NONE)
+			asm volatile("pause");
 		break;
 	}
 }

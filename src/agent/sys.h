@@ -47,11 +47,25 @@ void *memset(void *to, int c, size_t n);
 #define E_PIPE (-32)
 #define E_PROTO (-71)
 #define E_TIMEDOUT (-110)
+#define SIGNAL_CONT 18
+#define E_RESTARTSYS (-512)
+#define E_RESTARTNOINTR (-513)
+#define E_RESTARTNOHAND (-514)
+#define E_RESTART_RESTARTBLOCK (-516)
 #define SIGNAL_STOP 19
 #define FUTEX_WAIT_OP 0
 #define FUTEX_WAKE_OP 1
+#define MSG_PEEK_FLAG 0x02
 #define MSG_DONTWAIT_FLAG 0x40
+#define MSG_WAITALL_FLAG 0x100
 #define MSG_NOSIGNAL_FLAG 0x4000
+#define MSG_MORE_FLAG 0x8000
+#define SPLICE_NONBLOCK_FLAG 2
+#define O_NONBLOCK_FLAG 04000
+#define O_CLOEXEC_FLAG 02000000
+#define F_GETFL_COMMAND 3
+#define F_SETFL_COMMAND 4
+#define F_SETPIPE_SZ_COMMAND 1031
 #define SHUT_WRITE 1
 #define PROT_READ_ONLY 1
 #define POLL_IN 1
@@ -105,11 +119,22 @@ struct agent_buffers {
 	struct pager_context contexts[CONTEXTS_MAX];
 };
 
-_Static_assert(SCRATCH_BUFFERS + sizeof(struct agent_buffers) <= SCRATCH_SLOTS, "agent buffers outgrew their place");
+_Static_assert(SCRATCH_BUFFERS + sizeof(struct agent_buffers) <= SCRATCH_UNIT, "agent buffers outgrew their place");
 
 static inline struct agent_buffers *agent_buffers(struct scratch_header *h)
 {
 	return (struct agent_buffers *)((uint8_t *)h - SCRATCH_HEADER + SCRATCH_BUFFERS);
+}
+
+static inline struct unit_page *unit_page(struct scratch_header *h)
+{
+	return (struct unit_page *)((uint8_t *)h - SCRATCH_HEADER + SCRATCH_UNIT);
+}
+
+/* Whether the unit's state was `from` and is `to` now. */
+static inline int unit_exchange(struct scratch_header *h, uint32_t from, uint32_t to)
+{
+	return __atomic_compare_exchange_n(&unit_page(h)->state, &from, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
 /* send.c, serve.c, receive.c, pager.c, stub.c */
@@ -118,7 +143,11 @@ long agent_send(struct scratch_header *h);
 long agent_serve(struct scratch_header *h);
 long agent_receive(struct scratch_header *h);
 long agent_pager(struct scratch_header *h);
-/* doubt.c: 1 when the process runs at the destination, 0 when it certainly does not; blocks until it is known. */
+/*
+ * doubt.c: 1 when the unit runs at the destination, 0 when it certainly does not; blocks until it is known. DOUBT_MOOT: this process has been
+ * killed meanwhile, or somebody else has found out.
+ */
+#define DOUBT_MOOT 2
 int doubt_resolve(struct scratch_header *h);
 int stub_runs_here(struct scratch_header *h);
 void stub_kill_begin(struct scratch_header *h);

@@ -3,6 +3,8 @@
 #define ERR_IMPLEMENTATION
 #include "base/err.h"
 
+#include <errno.h>
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,7 +40,7 @@ int err_sys(struct err *e, int code, const char *format, ...)
 	va_end(ap);
 	if (e) {
 		size_t len = strlen(e->message);
-		snprintf(e->message + len, sizeof(e->message) - len, ": %s", strerror(-code));
+		snprintf(e->message + len, sizeof(e->message) - len, ": %s%s", strerror(-code), code == -EMFILE ? " (raise godwitd's LimitNOFILE)" : "");
 	}
 	return code;
 }

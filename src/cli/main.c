@@ -10,13 +10,19 @@
 #include "version.h"
 
 static const struct command verbs[] = {
-	{ "migrate", "PID HOST", "move a running process to another host",
+	{ "migrate", "UNIT HOST", "move a process (PID, or HOME:PID) to another host; home: back",
 	  "  --strategy S   freeze-free (default), pre-copy, hybrid, stop-copy, copy-on-reference\n"
+	  "  --files F      files that HOST lacks, or has in another version: auto (default), copy, relay, refuse\n"
 	  "  --timeout T    give up after T if the process has not moved until then: 30, 500ms, 10s, 2m\n"
 	  "  --json         print one JSON object and nothing else\n"
 	  "  --quiet        print nothing but errors\n"
 	  "Ctrl-C cancels; the process stays here, unharmed. Exit status: 0 moved, 1 failed, 2 usage, 3 refused, 4 cancelled, 5 in doubt.\n",
 	  verb_migrate },
+	{ "run", "[--node HOST] -- COMMAND [ARGUMENT...]", "start a program that may run elsewhere and appears local",
+	  "  --node HOST    move it there as soon as it has been started\n"
+	  "  --strategy S   how; see `godwit help migrate`\n"
+	  "The command takes the place of `godwit run`: its exit status is the command's.\n",
+	  verb_run },
 	{ "ps", "", "list the processes that came to this host", "  --json         print a JSON object\n", verb_ps },
 	{ "nodes", "", "list the nodes and how they are", "  --json         print a JSON object\n", verb_nodes },
 	{ "check", "[PID]", "can this kernel move processes, can this process move, and why not",

@@ -17,9 +17,10 @@
 #include "cli/cli.h"
 
 struct options {
-	int pid;
+	int pid;            /* 0: a unit is named */
+	const char *process; /* as it was given: a number, or HOME:PID */
 	const char *host;
-	const char *strategy;
+	const char *strategy, *files;
 	unsigned timeout_ms;
 	bool as_json, quiet;
 };
@@ -55,7 +56,7 @@ static void show_progress(struct progress *p, const struct options *o, const jso
 	bytes_text(p->rate, rate);
 	count_text(number_of(line, "pages_sent"), sent);
 	count_text(number_of(line, "pages_total"), total);
-	snprintf(text, sizeof(text), "%d to %.30s: %-10.20s %s of %s pages, %s/s", o->pid, o->host, text_of(line, "phase"), sent, total, rate);
+	snprintf(text, sizeof(text), "%.30s to %.30s: %-10.20s %.20s of %.20s pages, %.12s/s", o->process, o->host, text_of(line, "phase"), sent, total, rate);
 	text[MIN(strlen(text), 79u)] = 0;
 	fputs("\r\033[K", stderr);
 	put_text(stderr, text);
@@ -89,7 +90,7 @@ static json_t *empty_result(const struct options *o, const char *outcome)
 {
 	static const char *const zeros[] = { "freeze_us", "total_ms", "bytes_sent", "pages_total", "pages_sent", "pages_skipped_file",
 					     "pages_skipped_zero", "pages_faulted", "rounds" };
-	json_t *r = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i}", "unit", "", "from", "", "to", o->host, "strategy", o->strategy, "outcome", outcome,
+	json_t *r = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i}", "unit", o->pid ? "" : o->process, "from", "", "to", o->host, "strategy", o->strategy, "outcome", outcome,
 			      "pid", o->pid);
 	size_t i;
 
@@ -124,13 +125,13 @@ static int show_error(const struct options *o, const json_t *line)
 	json_t *r;
 
 	if (!o->as_json && json_array_size(refusals)) {
-		complain("process %d cannot move to %s, it was not touched:", o->pid, o->host);
+		complain("process %s cannot move to %s, it was not touched:", o->process, o->host);
 		show_refusals(stderr, refusals);
 		return status;
 	}
 	if (!o->as_json) {
-		complain("process %d %s: %s", o->pid,
-			 status == EXIT_IN_DOUBT ? "may have moved, nobody knows yet" : "stays here and goes on", text_of(error, "message"));
+		complain("process %s %s: %s", o->process,
+			 !strcmp(code, "unknown-unit") ? "was not found" : status == EXIT_IN_DOUBT ? "may have moved, nobody knows yet" : "stays here and goes on", text_of(error, "message"));
 		return status;
 	}
 	r = json_incref(json_object_get(line, "result"));
@@ -235,6 +236,7 @@ static int read_options(int argc, char **argv, struct options *ret)
 	static const struct option options[] = {
 		{ "strategy", required_argument, NULL, 's' }, { "timeout", required_argument, NULL, 't' },
 		{ "json", no_argument, NULL, 'j' },           { "quiet", no_argument, NULL, 'q' },
+		{ "files", required_argument, NULL, 'f' },
 		{ 0 },
 	};
 	struct err e = ERR_INIT;
@@ -244,6 +246,8 @@ static int read_options(int argc, char **argv, struct options *ret)
 	while ((o = getopt_long(argc, argv, "s:t:q", options, NULL)) != -1) {
 		if (o == 's')
 			ret->strategy = optarg;
+		else if (o == 'f')
+			ret->files = optarg;
 		else if (o == 'j')
 			ret->as_json = true;
 		else if (o == 'q')
@@ -255,7 +259,8 @@ static int read_options(int argc, char **argv, struct options *ret)
 	}
 	if (argc - optind != 2)
 		return usage_error("migrate", "expected a process and a host, got %d argument%s", argc - optind, argc - optind == 1 ? "" : "s");
-	if (pid_parse(argv[optind], &ret->pid, &e) < 0)
+	ret->process = argv[optind];
+	if (!strchr(ret->process, ':') && pid_parse(ret->process, &ret->pid, &e) < 0)
 		return usage_error("migrate", "%s", e.message);
 	ret->host = argv[optind + 1];
 	return EXIT_OK;
@@ -263,7 +268,7 @@ static int read_options(int argc, char **argv, struct options *ret)
 
 int verb_migrate(int argc, char **argv)
 {
-	struct options o = { .strategy = "freeze-free" };
+	struct options o = { .strategy = "freeze-free", .files = "auto" };
 	cleanup_ask struct ask ask = { .fd = -1 };
 	struct progress p = { 0 };
 	struct err e = ERR_INIT;
@@ -273,8 +278,12 @@ int verb_migrate(int argc, char **argv)
 	if (status)
 		return status;
 	p.enabled = !o.quiet && !o.as_json && isatty(STDERR_FILENO);
-	request = json_pack("{s:s, s:i, s:s, s:s, s:I}", "verb", "migrate", "pid", o.pid, "host", o.host, "strategy", o.strategy, "timeout_ms",
+	request = json_pack("{s:s, s:s, s:s, s:s, s:I}", "verb", "migrate", "host", o.host, "strategy", o.strategy, "files", o.files, "timeout_ms",
 			    (json_int_t)o.timeout_ms);
+	if (o.pid)
+		json_object_set_new(request, "pid", json_integer(o.pid));
+	else
+		json_object_set_new(request, "unit", json_string(o.process));
 	if (ask_open(&ask, request, &e) < 0)
 		return show_own_error(&o, "no-daemon", e.message);
 	return converse(&o, &ask, &p);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* ps.c - godwit ps: the processes that came to this host */
+/* ps.c - godwit ps: the processes that came to this host, and those that left it and are waited for here */
 #include <string.h>
 #include <time.h>
 
 #include "base/util.h"
 #include "cli/cli.h"
 
-#define COLUMNS 7
+#define COLUMNS 8
 #define COMMAND_MAX 40
 
 static void since_text(long long since, char text[32])
@@ -23,7 +23,7 @@ static void show(const json_t *result)
 {
 	const json_t *units = json_object_get(result, "units"), *u;
 	size_t i, n = json_array_size(units), cell = COLUMNS;
-	static char *const heading[COLUMNS] = { "UNIT", "PID", "COMMAND", "HOME", "MOVES", "SINCE", "STATE" };
+	static char *const heading[COLUMNS] = { "UNIT", "ON", "PID", "COMMAND", "HOME", "MOVES", "SINCE", "STATE" };
 	cleanup_free char **cells = calloc((n + 1) * COLUMNS, sizeof(*cells));
 	cleanup_free char(*text)[3][64] = calloc(n + 1, sizeof(*text));
 
@@ -32,9 +32,12 @@ static void show(const json_t *result)
 	memcpy(cells, heading, sizeof(heading));
 	json_array_foreach(units, i, u) {
 		snprintf(text[i][0], sizeof(text[i][0]), "%lld", number_of(u, "pid"));
-		snprintf(text[i][1], sizeof(text[i][1]), "%lld", number_of(u, "moves"));
-		since_text(number_of(u, "since"), text[i][2]);
+		if (json_object_get(u, "moves"))
+			snprintf(text[i][1], sizeof(text[i][1]), "%lld", number_of(u, "moves"));
+		if (json_object_get(u, "since"))
+			since_text(number_of(u, "since"), text[i][2]);
 		cells[cell++] = (char *)text_of(u, "unit");
+		cells[cell++] = (char *)text_of(u, "on");
 		cells[cell++] = text[i][0];
 		cells[cell++] = (char *)text_of(u, "command");
 		cells[cell++] = (char *)text_of(u, "home");

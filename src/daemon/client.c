@@ -6,6 +6,7 @@
  * the client must live in godwitd's pid namespace.
  */
 #include <errno.h>
+#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -14,6 +15,8 @@
 #include "base/util.h"
 #include "daemon/daemon.h"
 #include "daemon/reply.h"
+#include "home/where.h"
+#include "migrate/registry.h"
 
 void client_drop(struct client *c)
 {
@@ -21,20 +24,31 @@ void client_drop(struct client *c)
 	c->have = 0;
 }
 
-void client_accept(struct daemon *d)
+static void take(struct daemon *d, int fd, bool peer)
 {
-	int fd = accept4(d->unix_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	struct client *c = &d->clients[0];
 	size_t i;
 
-	if (fd < 0)
-		return;
 	for (i = 0; i < CLIENTS_PENDING_MAX && c->fd >= 0; i++)
 		if (d->clients[i].fd < 0 || d->clients[i].deadline_ns < c->deadline_ns)
 			c = &d->clients[i];
 	client_drop(c);
 	c->fd = fd;
+	c->peer = peer;
 	c->deadline_ns = clock_ns(CLOCK_MONOTONIC) + PENDING_TIMEOUT_MS * 1000000ull;
+}
+
+void client_accept(struct daemon *d)
+{
+	int fd = accept4(d->unix_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd >= 0)
+		take(d, fd, false);
+}
+
+void client_adopt(struct daemon *d, int fd)
+{
+	take(d, fd, true);
 }
 
 /* Whether the numbers that this client writes are the numbers that godwitd sees. */
@@ -80,7 +94,35 @@ static int serve(const struct daemon *d, const struct request *request, int fd)
 	return 1;
 }
 
-static void dispatch(struct daemon *d, struct client *c, const struct request *request)
+static int match_unit(const struct registry_entry *entry, void *arg)
+{
+	struct request *request = arg;
+
+	if (!strcmp(entry->unit, request->unit))
+		request->pid = entry->pid;
+	return request->pid;
+}
+
+/* The number here of a unit that is named. A process of this host that has never left it has its name already. */
+static void find_unit(const struct daemon *d, struct request *request)
+{
+	size_t len = strlen(d->config.name);
+	cleanup_close int door = -1;
+
+	if (!request->unit[0])
+		return;
+	registry_list(match_unit, request, NULL);
+	if (request->pid || strncmp(request->unit, d->config.name, len) || request->unit[len] != ':')
+		return;
+	door = door_connect(request->unit, NULL); /* asking nothing: godwitd itself waits for nobody */
+	if (door != -ENOENT)
+		return;
+	request->pid = atoi(request->unit + len + 1);
+	if (kill(request->pid, 0) < 0 && errno == ESRCH)
+		request->pid = 0;
+}
+
+static void dispatch(struct daemon *d, struct client *c, struct request *request)
 {
 	struct err e = ERR_INIT;
 	struct worker *w;
@@ -91,11 +133,17 @@ static void dispatch(struct daemon *d, struct client *c, const struct request *r
 		refuse(c->fd, "bad-request", &e);
 		return;
 	}
-	if (request->pid && check_namespace(c->fd, &e) < 0) {
+	if (c->peer && (request->verb != VERB_MIGRATE || request->pid)) {
+		err_set(&e, -EINVAL, "another node may hand on migrations of units that it names");
+		refuse(c->fd, "bad-request", &e);
+		return;
+	}
+	if (!c->peer && request->pid && check_namespace(c->fd, &e) < 0) {
 		refuse(c->fd, "namespace", &e);
 		return;
 	}
-	if (request->verb == VERB_MIGRATE && (w = worker_find_source(d, request->pid))) {
+	find_unit(d, request);
+	if (request->verb == VERB_MIGRATE && request->pid && (w = worker_find_source(d, request->pid))) {
 		err_set(&e, -EALREADY, "process %d is being moved to %s already: wait for that migration", (int)request->pid, w->peer);
 		refuse(c->fd, "busy", &e);
 		return;

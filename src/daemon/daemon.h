@@ -27,7 +27,7 @@
 
 #define DAEMON_DEFAULT_SOCKET "/run/godwit/godwitd.sock"
 #define CLIENTS_PENDING_MAX 32 /* connections whose request is not complete; the oldest is dropped for a new one */
-#define PEERS_PENDING_MAX 64
+#define PEERS_PENDING_MAX 512
 #define WORKERS_MAX 256
 #define PENDING_TIMEOUT_MS 5000 /* for a request or a HELLO to be complete */
 
@@ -44,6 +44,7 @@ struct worker {
 
 struct client {
 	int fd; /* -1: slot free */
+	bool peer; /* another node, which hands a request on */
 	uint64_t deadline_ns;
 	size_t have;
 	char line[REQUEST_BYTES_MAX + 1];
@@ -97,6 +98,8 @@ unsigned worker_count(const struct daemon *d, enum worker_kind kind);
 void client_accept(struct daemon *d);
 void client_input(struct daemon *d, struct client *c);
 void client_drop(struct client *c);
+/* A connection of another node that hands a request on (ROLE_ORDER); takes fd over. */
+void client_adopt(struct daemon *d, int fd);
 
 /* peer.c */
 void peer_accept(struct daemon *d);
@@ -105,6 +108,8 @@ void peer_drop(struct peer *p);
 
 /* do_*.c: run in a worker, answer on fd and return its exit status. */
 int do_migrate(const struct daemon *d, const struct request *request, int fd);
+/* do_forward.c: has another node, where the unit is, do what is asked, and passes on what is said. -ENOENT: nobody knows it; nothing has been said then. */
+int do_forward(const struct daemon *d, const struct request *request, int fd, struct err *e);
 int do_ps(const struct daemon *d, int fd);
 int do_nodes(const struct daemon *d, int fd);
 int do_check(const struct daemon *d, const struct request *request, int fd);

@@ -16,7 +16,9 @@
 #include "base/util.h"
 #include "daemon/daemon.h"
 #include "daemon/reply.h"
+#include "home/where.h"
 #include "migrate/migrate.h"
+#include "migrate/registry.h"
 #include "wire/conn.h"
 
 #define PROGRESS_INTERVAL_NS 100000000ull
@@ -184,12 +186,46 @@ static void finish(int fd, int r, struct migrate_report *report, const struct re
 	reply_error(fd, report->outcome, e, refusals, reply_report(report));
 }
 
-int do_migrate(const struct daemon *d, const struct request *request, int fd)
+/* "home": the host that the unit's name begins with. */
+static int name_destination(const struct request *request, char host[sizeof(request->host)], struct err *e)
 {
+	struct registry_entry entry;
+	char *colon;
+
+	snprintf(host, sizeof(request->host), "%s", request->host);
+	if (strcmp(host, "home"))
+		return 0;
+	if (registry_lookup(request->pid, &entry, NULL) < 0)
+		return err_set(e, -EINVAL, "process %d has not come from another host: it is at home", (int)request->pid);
+	colon = strrchr(entry.unit, ':');
+	if (colon)
+		*colon = 0;
+	snprintf(host, sizeof(request->host), "%.255s", entry.unit);
+	return 0;
+}
+
+/* A stub's number means the unit for which it stands. */
+static void name_unit(const struct daemon *d, struct request *request)
+{
+	struct door_where where;
+	char unit[sizeof(request->unit)];
+
+	if (!request->pid)
+		return;
+	snprintf(unit, sizeof(unit), "%s:%d", d->config.name, (int)request->pid);
+	if (where_ask(unit, &where, NULL) < 0 || where.pid != request->pid)
+		return;
+	memcpy(request->unit, unit, sizeof(unit));
+	request->pid = 0;
+}
+
+static int migrate_here(const struct daemon *d, const struct request *request, int fd)
+{
+	char host[sizeof(request->host)];
 	struct watcher watcher = { .fd = fd };
 	struct migrate_request order = {
-		.pid = request->pid, .self_name = d->config.name, .dest_name = request->host, .strategy = request->strategy,
-		.timeout_ms = request->timeout_ms, .progress = on_progress, .progress_arg = &watcher,
+		.pid = request->pid, .self_name = d->config.name, .self = d->config.listen, .dest_name = host, .strategy = request->strategy,
+		.files = request->files, .timeout_ms = request->timeout_ms, .progress = on_progress, .progress_arg = &watcher,
 	};
 	struct migrate_report report = { .strategy = request->strategy };
 	struct refusals refusals = { 0 };
@@ -199,13 +235,16 @@ int do_migrate(const struct daemon *d, const struct request *request, int fd)
 	log_set_context("side=source pid=%d", (int)request->pid);
 	snprintf(report.unit, sizeof(report.unit), "%s:%d", d->config.name, (int)request->pid);
 	snprintf(report.from, sizeof(report.from), "%s", d->config.name);
-	snprintf(report.to, sizeof(report.to), "%s", request->host);
-	if (!strcmp(request->host, d->config.name)) {
+	r = name_destination(request, host, &e);
+	snprintf(report.to, sizeof(report.to), "%s", host);
+	if (r < 0) {
+		;
+	} else if (!strcmp(host, d->config.name)) {
 		r = err_set(&e, -EINVAL, "process %d is on %s already: name another host", (int)request->pid, d->config.name);
 	} else {
-		r = resolve(&d->config, request->host, &order.dest, &e);
+		r = resolve(&d->config, host, &order.dest, &e);
 		if (!r && is_own_address(&d->config, &order.dest))
-			r = err_set(&e, -EINVAL, "%s is an address of this host: process %d is here already", request->host, (int)request->pid);
+			r = err_set(&e, -EINVAL, "%s is an address of this host: process %d is here already", host, (int)request->pid);
 	}
 	if (r < 0) {
 		report.outcome = "failed";
@@ -219,4 +258,26 @@ int do_migrate(const struct daemon *d, const struct request *request, int fd)
 		finish(fd, r, &report, &refusals, &e);
 	refusals_free(&refusals);
 	return r < 0;
+}
+
+int do_migrate(const struct daemon *d, const struct request *given, int fd)
+{
+	struct request request = *given;
+	struct migrate_report report = { .strategy = request.strategy, .outcome = "failed" };
+	struct err e = ERR_INIT;
+	int ret;
+
+	name_unit(d, &request);
+	if (request.pid)
+		return migrate_here(d, &request, fd);
+	log_set_context("side=order unit=%s", request.unit);
+	ret = do_forward(d, &request, fd, &e);
+	if (ret >= 0)
+		return 0;
+	snprintf(report.unit, sizeof(report.unit), "%s", request.unit);
+	snprintf(report.from, sizeof(report.from), "%s", d->config.name);
+	snprintf(report.to, sizeof(report.to), "%s", request.host);
+	worker_set_done(d);
+	reply_error(fd, "unknown-unit", &e, NULL, reply_report(&report));
+	return 1;
 }

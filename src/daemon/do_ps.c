@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* do_ps.c - the units on this node, and the migrations under way */
+/* do_ps.c - the units on this node, those that have left it and are waited for here, and the migrations under way */
 #include <fcntl.h>
 
 #include "base/util.h"
 #include "daemon/daemon.h"
 #include "daemon/reply.h"
+#include "home/where.h"
 #include "migrate/registry.h"
 
 struct listing {
@@ -68,11 +69,24 @@ static int add_unit(const struct registry_entry *entry, void *arg)
 	snprintf(home, sizeof(home), "%.*s", (int)strcspn(entry->unit, ":"), entry->unit);
 	if (!read_proc(entry->pid, "cmdline", command, sizeof(command)))
 		read_proc(entry->pid, "comm", command, sizeof(command));
-	json_array_append_new(l->units, json_pack("{s:o, s:i, s:o, s:o, s:o, s:i, s:I, s:s, s:o, s:I}", "unit", reply_text(entry->unit), "pid",
-						  (int)entry->pid, "command", reply_text(command), "home", reply_text(home), "from",
+	json_array_append_new(l->units, json_pack("{s:o, s:i, s:s, s:o, s:o, s:o, s:i, s:I, s:s, s:o, s:I}", "unit", reply_text(entry->unit), "pid",
+						  (int)entry->pid, "on", l->d->config.name, "command", reply_text(command), "home", reply_text(home), "from",
 						  reply_text(entry->from), "moves", (int)entry->moves, "since", (json_int_t)entry->since,
 						  "state", state_word(l->d, entry->pid), "strategy", reply_text(entry->strategy),
 						  "freeze_us", (json_int_t)entry->freeze_us));
+	return 0;
+}
+
+/* A unit whose home is here, and which has left. Its number is its stub's; 0: nobody waits for it. */
+static int add_away(const char *unit, void *arg)
+{
+	struct listing *l = arg;
+	struct door_where w;
+
+	if (where_ask(unit, &w, NULL) < 0 || !strcmp(w.host, l->d->config.name))
+		return 0;
+	json_array_append_new(l->units, json_pack("{s:o, s:i, s:o, s:o, s:s, s:s}", "unit", reply_text(unit), "pid", (int)w.pid, "on", reply_text(w.host), "command",
+						  reply_text(w.command), "home", l->d->config.name, "state", w.stopped ? "stopped" : "away"));
 	return 0;
 }
 
@@ -96,7 +110,10 @@ int do_ps(const struct daemon *d, int fd)
 {
 	struct listing l = { d, json_array() };
 	struct err e = ERR_INIT;
+	char prefix[HELLO_NAME_MAX + 2];
 
+	snprintf(prefix, sizeof(prefix), "%s:", d->config.name);
+	door_list(prefix, add_away, &l);
 	if (registry_list(add_unit, &l, &e) < 0) {
 		reply_error(fd, "failed", &e, NULL, NULL);
 		return 1;

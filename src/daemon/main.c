@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "daemon/daemon.h"
+#include "home/door.h"
 #include "migrate/outcome.h"
 #include "migrate/registry.h"
 #include "migrate/steps.h"
@@ -91,7 +92,7 @@ static int open_unix(struct daemon *d, struct err *e)
 
 static int open_sockets(struct daemon *d, struct err *e)
 {
-	char directory[PATH_MAX], units[PATH_MAX + 8], outcomes[PATH_MAX + 16];
+	char directory[PATH_MAX], units[PATH_MAX + 8], outcomes[PATH_MAX + 16], doors[PATH_MAX + 8];
 	int r;
 
 	run_directory(d, directory);
@@ -101,12 +102,14 @@ static int open_sockets(struct daemon *d, struct err *e)
 	registry_use_directory(units);
 	snprintf(outcomes, sizeof(outcomes), "%s/outcomes", directory);
 	outcome_use_directory(outcomes);
+	snprintf(doors, sizeof(doors), "%s/home", directory);
+	door_use_directory(doors);
 	outcome_clean();
 	r = take_lock(d, e);
 	if (r < 0)
 		return r;
 	conn_set_dead_peer((int)d->config.peer_timeout_ms);
-	d->tcp_fd = conn_listen(&d->config.listen, 128, e);
+	d->tcp_fd = conn_listen(&d->config.listen, 1024, e);
 	if (d->tcp_fd == -EADDRINUSE)
 		err_wrap(e, "another program has the port; end it or set `port` in [node] of the configuration");
 	if (d->tcp_fd < 0)

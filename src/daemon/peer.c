@@ -3,7 +3,7 @@
  * peer.c - connections from other nodes
  *
  * Each begins with a HELLO, whose role says what becomes of it: CONTROL starts a destination worker; NODE_INFO is answered
- * here, and so is ASK, from the records of the destination workers; every other role belongs to a migration and is handed on to its worker, with the role as one byte. Bytes that follow the HELLO are
+ * here, and so is ASK, from the records of the destination workers; ORDER is a request that another node hands on (client.c); every other role belongs to a migration and is handed on to its worker (struct link_handoff). Bytes that follow the HELLO are
  * left in the socket for the worker.
  */
 #include <errno.h>
@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "daemon/daemon.h"
+#include "home/door.h"
 #include "migrate/migrate.h"
 #include "migrate/outcome.h"
 #include "wire/conn.h"
@@ -58,13 +59,14 @@ static void id_text(const uint8_t id[HELLO_MIG_ID_BYTES], char text[9])
 }
 
 /* Gives a connection to the worker of its migration. Never blocks: a worker that does not take its connections loses this one. */
-static int hand_on(const struct worker *w, int fd, uint8_t role, struct err *e)
+static int hand_on(const struct worker *w, int fd, const Gw__Hello *hello, struct err *e)
 {
 	union {
 		struct cmsghdr align;
 		char space[CMSG_SPACE(sizeof(int))];
 	} control = { 0 };
-	struct iovec iov = { &role, 1 };
+	struct link_handoff what = { .role = hello->role, .process = hello->process };
+	struct iovec iov = { &what, sizeof(what) };
 	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
 	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
 
@@ -120,6 +122,18 @@ static int start_dest(struct daemon *d, int fd, const struct frame *frame, const
 	return 0;
 }
 
+/* To the surrogate parent of a unit, which may have been started by an earlier godwitd. */
+static int hand_home(int fd, const uint8_t mig_id[HELLO_MIG_ID_BYTES], struct err *e)
+{
+	cleanup_close int door = -1;
+	const uint8_t word = DOOR_LINK;
+	char name[DOOR_NAME_MAX];
+
+	door_name_of_migration(mig_id, name);
+	door = door_connect(name, e);
+	return door < 0 ? door : door_send(door, &word, 1, &fd, 1, e);
+}
+
 static int dispatch(struct daemon *d, int fd, const struct frame *frame, const Gw__Hello *hello, struct err *e)
 {
 	struct worker *w;
@@ -129,6 +143,12 @@ static int dispatch(struct daemon *d, int fd, const struct frame *frame, const G
 		return node_info_send(d, fd, e);
 	if (hello->role == ROLE_ASK)
 		return outcome_answer(fd, hello->mig_id.data, e);
+	if (hello->role == ROLE_HOME)
+		return hand_home(fd, hello->mig_id.data, e);
+	if (hello->role == ROLE_ORDER) {
+		client_adopt(d, fcntl(fd, F_DUPFD_CLOEXEC, 0));
+		return 0;
+	}
 	if (hello->role == ROLE_CONTROL)
 		return start_dest(d, fd, frame, hello, e);
 	w = worker_find_dest(d, hello->mig_id.data);
@@ -137,7 +157,7 @@ static int dispatch(struct daemon *d, int fd, const struct frame *frame, const G
 		return err_set(e, -ENOENT, "no migration %s is under way on %s", id, d->config.name);
 	}
 	set_blocking(fd);
-	return hand_on(w, fd, (uint8_t)hello->role, e);
+	return hand_on(w, fd, hello, e);
 }
 
 void peer_input(struct daemon *d, struct peer *p)

@@ -27,7 +27,7 @@ json_t *reply_text(const char *text)
 	return json_string(copy);
 }
 
-static void send_all(int fd, const char *data, size_t len)
+int reply_bytes(int fd, const char *data, size_t len, int stuck_ms)
 {
 	while (len) {
 		ssize_t n = send(fd, data, len, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -37,12 +37,13 @@ static void send_all(int fd, const char *data, size_t len)
 			data += n;
 			len -= (size_t)n;
 		} else if (errno == EAGAIN) {
-			if (!poll(&p, 1, CLIENT_STUCK_MS))
-				return;
+			if (!poll(&p, 1, stuck_ms))
+				return -ETIMEDOUT;
 		} else if (errno != EINTR) {
-			return;
+			return -errno;
 		}
 	}
+	return 0;
 }
 
 void reply_line(int fd, json_t *line)
@@ -54,7 +55,7 @@ void reply_line(int fd, json_t *line)
 	if (!text)
 		return;
 	text[len] = '\n'; /* over the 0: the length is known */
-	send_all(fd, text, len + 1);
+	reply_bytes(fd, text, len + 1, CLIENT_STUCK_MS);
 }
 
 void reply_result(int fd, json_t *result)
@@ -93,6 +94,7 @@ json_t *reply_report(const struct migrate_report *r)
 			      reply_text(r->to), "strategy", strategy_name(r->strategy), "outcome", r->outcome ? r->outcome : "", "freeze_us",
 			      (json_int_t)r->freeze_us, "total_ms", r->total_ms, "bytes_sent", (json_int_t)r->bytes_sent);
 
+	json_object_set_new(o, "stopped_at_ns", json_integer((json_int_t)r->stopped_at_ns));
 	json_object_set_new(o, "pages_total", json_integer((json_int_t)r->pages_total));
 	json_object_set_new(o, "pages_sent", json_integer((json_int_t)r->pages_sent));
 	json_object_set_new(o, "pages_skipped_file", json_integer((json_int_t)r->pages_skipped_file));

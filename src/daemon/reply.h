@@ -9,6 +9,8 @@
 #include "image/refuse.h"
 #include "migrate/migrate.h"
 
+/* Sends all of it. Returns 0 or a negative errno: -ETIMEDOUT when the peer takes nothing for that long (-1: for ever). */
+int reply_bytes(int fd, const char *data, size_t len, int stuck_ms);
 /* One line; takes the reference. A client that is gone or stuck is ignored. */
 void reply_line(int fd, json_t *line);
 /* {"event":"result","result":R}; takes the reference. */

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "wire/hello.h"
 
 static const char *const verbs[] = {
 	[VERB_MIGRATE] = "migrate", [VERB_PS] = "ps", [VERB_NODES] = "nodes", [VERB_CHECK] = "check", [VERB_CANCEL] = "cancel",
@@ -57,10 +58,28 @@ static int read_host(const json_t *o, struct request *request, struct err *e)
 	return 0;
 }
 
+/* HOME:PID */
+static int read_unit(const json_t *o, struct request *request, struct err *e)
+{
+	const json_t *v = json_object_get(o, "unit");
+	const char *unit = json_string_value(v), *colon = unit ? strrchr(unit, ':') : NULL;
+	char home[HELLO_NAME_MAX + 2] = "";
+	size_t digits = colon ? strspn(colon + 1, "0123456789") : 0;
+
+	if (!v)
+		return 0;
+	if (colon && (size_t)(colon - unit) < sizeof(home))
+		memcpy(home, unit, (size_t)(colon - unit));
+	if (!hello_name_valid(home) || !digits || digits > 10 || colon[1 + digits])
+		return err_set(e, -EINVAL, "\"unit\" must be the name of a unit: HOME:PID");
+	snprintf(request->unit, sizeof(request->unit), "%s", unit);
+	return 0;
+}
+
 static int read_members(const json_t *o, struct request *request, struct err *e)
 {
-	json_int_t pid = 0, timeout_ms = 0;
-	const json_t *strategy = json_object_get(o, "strategy");
+	json_int_t pid = 0, timeout_ms = 0, hops = 0;
+	const json_t *strategy = json_object_get(o, "strategy"), *files = json_object_get(o, "files");
 	int r = read_verb(o, request, e);
 
 	if (r < 0)
@@ -69,13 +88,21 @@ static int read_members(const json_t *o, struct request *request, struct err *e)
 		return err_set(e, -EINVAL, "\"pid\" must be a number from 1 on");
 	if (read_number(o, "timeout_ms", 0, REQUEST_TIMEOUT_MAX_MS, &timeout_ms) < 0)
 		return err_set(e, -EINVAL, "\"timeout_ms\" must be a number from 0 to %u (a day)", REQUEST_TIMEOUT_MAX_MS);
+	if (read_number(o, "hops", 0, REQUEST_HOPS_MAX, &hops) < 0)
+		return err_set(e, -ELOOP, "the request has been handed on from node to node too often");
 	request->pid = (pid_t)pid;
+	request->hops = (unsigned)hops;
 	request->timeout_ms = (unsigned)timeout_ms;
 	if (request->verb != VERB_MIGRATE)
 		return 0;
-	if (!pid)
-		return err_set(e, -EINVAL, "migrate needs a \"pid\"");
-	r = read_host(o, request, e);
+	r = read_unit(o, request, e);
+	if (r == 0 && !pid == !request->unit[0])
+		r = err_set(e, -EINVAL, "migrate needs a \"pid\" or a \"unit\"");
+	if (r == 0)
+		r = read_host(o, request, e);
+	if (r == 0 && files)
+		r = json_is_string(files) ? fsfile_policy_parse(json_string_value(files), &request->files, e) :
+			err_set(e, -EINVAL, "\"files\" must be a text");
 	if (r < 0 || !strategy)
 		return r;
 	if (!json_is_string(strategy))

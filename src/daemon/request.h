@@ -12,6 +12,7 @@
 #include "migrate/migrate.h"
 
 #define REQUEST_BYTES_MAX 4096u
+#define REQUEST_HOPS_MAX 3u
 #define REQUEST_TIMEOUT_MAX_MS (24u * 3600u * 1000u)
 
 enum verb { VERB_MIGRATE, VERB_PS, VERB_NODES, VERB_CHECK, VERB_CANCEL };
@@ -19,8 +20,11 @@ enum verb { VERB_MIGRATE, VERB_PS, VERB_NODES, VERB_CHECK, VERB_CANCEL };
 struct request {
 	enum verb verb;
 	pid_t pid;              /* migrate, check; 0: none */
+	char unit[300];         /* migrate: HOME:PID instead of a pid; "": none */
+	unsigned hops;          /* migrate: how many nodes have handed it on */
 	char host[256];         /* migrate */
 	enum strategy strategy; /* migrate */
+	enum fsfile_policy files; /* migrate */
 	unsigned timeout_ms;    /* migrate; 0: none */
 };
 

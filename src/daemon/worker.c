@@ -37,7 +37,7 @@ static void close_others(const int *keep, size_t n_keep)
 	close_range(from, UINT_MAX, 0);
 }
 
-static int migrate_keep_fd = -1;
+static int migrate_keep[MIGRATE_KEEP_FDS];
 
 /*
  * A session of its own, so that Ctrl-C on a terminal where godwitd runs does not reach the worker. No PR_SET_PDEATHSIG: it outlives
@@ -56,16 +56,17 @@ static void become_worker(const int *keep, size_t n_keep)
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	setsid();
-	/* What the engine has loaded for all workers is behind a descriptor. */
-	for (i = 0; i < n_keep && i < KEEP_MAX - 1; i++)
+	/* What the engine has loaded for all workers is behind descriptors. */
+	for (i = 0; i < n_keep && i < KEEP_MAX - MIGRATE_KEEP_FDS; i++)
 		all[i] = keep[i];
-	all[i++] = migrate_keep_fd;
+	for (s = 0; s < MIGRATE_KEEP_FDS; s++)
+		all[i++] = migrate_keep[s];
 	close_others(all, i);
 }
 
 int worker_init(struct daemon *d, struct err *e)
 {
-	migrate_keep_fd = migrate_init();
+	migrate_init(migrate_keep);
 	d->done = mmap(NULL, WORKERS_MAX * sizeof(*d->done), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	return d->done == MAP_FAILED ? err_sys(e, -errno, "mmap") : 0;
 }

@@ -10,6 +10,7 @@
 
 #include "base/util.h"
 #include "image/bytes.h"
+#include "image/ns_user.h"
 
 #define GROUPS_MAX 65536
 
@@ -85,6 +86,12 @@ int cred_capture_outside(pid_t pid, pid_t tid, Gw__Credentials *msg, struct err 
 	}
 	if (found != 8)
 		return err_set(e, -EIO, "%s: not all of the credentials are there", path);
+	for (unsigned i = 0; i < 4; i++) { /* as the process sees them */
+		uids[i] = ns_user_sees(false, uids[i]);
+		gids[i] = ns_user_sees(true, gids[i]);
+	}
+	for (size_t i = 0; i < msg->n_groups; i++)
+		msg->groups[i] = ns_user_sees(true, msg->groups[i]);
 	set_ids(&msg->uids, &msg->n_uids, uids, 4);
 	set_ids(&msg->gids, &msg->n_gids, gids, 4);
 	return 0;
@@ -150,19 +157,6 @@ int cred_capture_collect(const struct cred_query *q, Gw__Credentials *msg, struc
 	return 0;
 }
 
-static bool ids_equal(const uint32_t *a, size_t na, const uint32_t *b, size_t nb)
-{
-	return na == nb && (!na || memcmp(a, b, na * sizeof(*a)) == 0);
-}
-
-bool cred_equal(const Gw__Credentials *a, const Gw__Credentials *b)
-{
-	return a && b && ids_equal(a->uids, a->n_uids, b->uids, b->n_uids) && ids_equal(a->gids, a->n_gids, b->gids, b->n_gids) &&
-	       ids_equal(a->groups, a->n_groups, b->groups, b->n_groups) && a->cap_effective == b->cap_effective &&
-	       a->cap_permitted == b->cap_permitted && a->cap_inheritable == b->cap_inheritable && a->cap_bounding == b->cap_bounding &&
-	       a->cap_ambient == b->cap_ambient && a->securebits == b->securebits;
-}
-
 int cred_validate(const Gw__Credentials *msg, struct err *e)
 {
 	if (!msg || msg->n_uids != 4 || msg->n_gids != 4 || msg->n_groups > GROUPS_MAX)
@@ -177,23 +171,62 @@ int cred_validate(const Gw__Credentials *msg, struct err *e)
 	return 0;
 }
 
-static uint64_t own_permitted(void)
+/* Who enters a user namespace of the unit's own has all there are. */
+static uint64_t all_capabilities(void)
 {
+	return (2ull << last_cap()) - 1;
+}
+
+/* This process's own; read once a process, since it costs some forty calls. */
+struct own {
+	pid_t pid;
+	uint32_t uids[4], gids[4];
+	int ngroups, securebits;
+	uint64_t permitted, effective, inheritable, bounding, ambient;
+};
+
+static const struct own *own_credentials(void)
+{
+	static struct own own;
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct data[2] = { 0 };
 
+	if (own.pid == getpid())
+		return &own;
+	own = (struct own){ .pid = getpid(), .ngroups = (int)syscall(SYS_getgroups, 0, NULL), .securebits = prctl(PR_GET_SECUREBITS) };
+	syscall(SYS_getresuid, &own.uids[0], &own.uids[1], &own.uids[2]);
+	syscall(SYS_getresgid, &own.gids[0], &own.gids[1], &own.gids[2]);
+	own.uids[3] = (uint32_t)syscall(SYS_setfsuid, -1);
+	own.gids[3] = (uint32_t)syscall(SYS_setfsgid, -1);
 	syscall(SYS_capget, &header, data);
-	return data[0].permitted | (uint64_t)data[1].permitted << 32;
+	own.permitted = data[0].permitted | (uint64_t)data[1].permitted << 32;
+	own.effective = data[0].effective | (uint64_t)data[1].effective << 32;
+	own.inheritable = data[0].inheritable | (uint64_t)data[1].inheritable << 32;
+	for (unsigned i = 0; i <= last_cap(); i++) {
+		own.bounding |= prctl(PR_CAPBSET_READ, i, 0, 0, 0) == 1 ? 1ull << i : 0;
+		own.ambient |= prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, i, 0, 0) == 1 ? 1ull << i : 0;
+	}
+	return &own;
+}
+
+static uint64_t own_permitted(void)
+{
+	return ns_user_is_owned() ? all_capabilities() : own_credentials()->permitted;
 }
 
 static uint64_t own_bounding(void)
 {
-	uint64_t set = 0;
+	return ns_user_is_owned() ? all_capabilities() : own_credentials()->bounding;
+}
 
-	for (unsigned i = 0; i <= last_cap(); i++)
-		if (prctl(PR_CAPBSET_READ, i, 0, 0, 0) == 1)
-			set |= 1ull << i;
-	return set;
+bool cred_are_own(const Gw__Credentials *msg)
+{
+	const struct own *own = own_credentials();
+
+	return !ns_user_is_owned() && msg->n_uids == 4 && msg->n_gids == 4 && !memcmp(msg->uids, own->uids, sizeof(own->uids)) &&
+	       !memcmp(msg->gids, own->gids, sizeof(own->gids)) && !msg->n_groups && !own->ngroups && (int)msg->securebits == own->securebits &&
+	       msg->cap_permitted == own->permitted && msg->cap_effective == own->effective && msg->cap_inheritable == own->inheritable &&
+	       msg->cap_bounding == own->bounding && msg->cap_ambient == own->ambient;
 }
 
 void cred_validate_here(const Gw__Credentials *msg, int32_t tid, struct refusals *r)
@@ -223,6 +256,23 @@ static void plan_capset(struct batch *b, uint64_t effective, uint64_t permitted,
 	batch_call(b, "capset", SYS_capset, at_header, at_data);
 }
 
+/* Ids that a user namespace does not map are there since the process entered it (ns_user_enter). */
+static bool can_take(bool group, const uint32_t *ids)
+{
+	for (unsigned i = 0; i < 4; i++)
+		if (!ns_user_can_take(group, ids[i]))
+			return false;
+	return true;
+}
+
+static bool can_take_groups(const Gw__Credentials *msg)
+{
+	for (size_t i = 0; i < msg->n_groups; i++)
+		if (!ns_user_can_take(true, msg->groups[i]))
+			return false;
+	return !ns_user_denies_groups();
+}
+
 /*
  * The order: everything that needs a privilege before the capset that drops it. NO_SETUID_FIXUP keeps the capabilities across
  * setresuid; ambient ones are raised before securebits that could forbid it; what is inheritable may lie outside the bounding set, so
@@ -234,12 +284,17 @@ int cred_plan_restore(struct batch *b, const Gw__Credentials *msg, struct err *e
 
 	if (msg->cap_permitted & ~mine)
 		return err_set(e, -EPERM, "capabilities 0x%llx cannot be given", (unsigned long long)(msg->cap_permitted & ~mine));
-	batch_call(b, "setgroups", SYS_setgroups, msg->n_groups, batch_data(b, msg->groups, msg->n_groups * 4));
-	batch_call(b, "setresgid", SYS_setresgid, msg->gids[0], msg->gids[1], msg->gids[2]);
-	batch_call(b, "setfsgid", SYS_setfsgid, msg->gids[3]);
+	if (can_take_groups(msg))
+		batch_call(b, "setgroups", SYS_setgroups, msg->n_groups, batch_data(b, msg->groups, msg->n_groups * 4));
+	if (can_take(true, msg->gids)) {
+		batch_call(b, "setresgid", SYS_setresgid, msg->gids[0], msg->gids[1], msg->gids[2]);
+		batch_call(b, "setfsgid", SYS_setfsgid, msg->gids[3]);
+	}
 	batch_call(b, "prctl(PR_SET_SECUREBITS)", SYS_prctl, PR_SET_SECUREBITS, 1 << SECURE_NO_SETUID_FIXUP);
-	batch_call(b, "setresuid", SYS_setresuid, msg->uids[0], msg->uids[1], msg->uids[2]);
-	batch_call(b, "setfsuid", SYS_setfsuid, msg->uids[3]);
+	if (can_take(false, msg->uids)) {
+		batch_call(b, "setresuid", SYS_setresuid, msg->uids[0], msg->uids[1], msg->uids[2]);
+		batch_call(b, "setfsuid", SYS_setfsuid, msg->uids[3]);
+	}
 	plan_capset(b, mine, mine, msg->cap_inheritable);
 	batch_call(b, "prctl(PR_CAP_AMBIENT)", SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL);
 	for (unsigned i = 0; i <= last_cap(); i++)

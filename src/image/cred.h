@@ -35,10 +35,11 @@ void cred_capture_plan(struct batch *b, struct cred_query *q, const Gw__Credenti
 /* -EAGAIN when things changed so that another plan with offered NULL is needed. */
 int cred_capture_collect(const struct cred_query *q, Gw__Credentials *msg, struct err *e);
 
-bool cred_equal(const Gw__Credentials *a, const Gw__Credentials *b);
 int cred_validate(const Gw__Credentials *msg, struct err *e);
 /* What this host's daemon cannot give. */
 void cred_validate_here(const Gw__Credentials *msg, int32_t tid, struct refusals *r);
+/* Whether these are the credentials of this process: what it has forked has them already. */
+bool cred_are_own(const Gw__Credentials *msg);
 /* Adds the calls that make the calling task, still privileged like the daemon, have these credentials. */
 int cred_plan_restore(struct batch *b, const Gw__Credentials *msg, struct err *e);
 

@@ -20,10 +20,10 @@ static bool watches(const struct fd_look *look, int held, uint32_t tfd, uint32_t
 	return syscall(SYS_kcmp, self, self, KCMP_EPOLL_TFD, held, &slot) == 0;
 }
 
-/* Finds the description that the nth entry with number tfd watches; -1 when none of the process's does. */
+/* Finds the description that the nth entry with number tfd watches; -1 when none of the unit's does. */
 static int find_target(const struct fd_look *look, const struct fd_resolver *r, uint32_t tfd, uint32_t nth, uint64_t ino)
 {
-	int guess = r->slot(r->arg, tfd), held = guess >= 0 ? r->held(r->arg, (uint32_t)guess) : -1;
+	int guess = r->slot(r->arg, look, tfd), held = guess >= 0 ? r->held(r->arg, (uint32_t)guess) : -1;
 	uint32_t n = r->count(r->arg);
 
 	if (held >= 0 && r->ino(r->arg, (uint32_t)guess) == ino && watches(look, held, tfd, nth))
@@ -182,6 +182,8 @@ void epoll_plan_remove(struct batch *b, const Gw__FdDesc *was, const Gw__FdDesc 
 			j++;
 		if (j < n_new && compare_items(&new[j], &old[i]) == 0 && same(new[j], old[i]))
 			continue;
+		if (!before->mine(before->arg, old[i]))
+			continue;
 		/* An entry that changed is removed and added again: EPOLL_CTL_MOD cannot change every kind of entry. */
 		plan_ctl(b, EPOLL_CTL_DEL, epfd, old[i], before, NULL);
 	}
@@ -198,6 +200,8 @@ int epoll_plan_add(struct batch *b, const Gw__FdDesc *was, const Gw__FdDesc *d, 
 		while (j < n_old && compare_items(&old[j], &new[i]) < 0)
 			j++;
 		if (j < n_old && compare_items(&old[j], &new[i]) == 0 && same(old[j], new[i]))
+			continue;
+		if (!after->mine(after->arg, new[i]))
 			continue;
 		r = plan_ctl(b, EPOLL_CTL_ADD, epfd, new[i], after, e);
 		if (r < 0)

@@ -15,10 +15,10 @@
 
 #define EPOLL_ITEMS_MAX 1000000u
 
-/* Which description a number of the captured process refers to now, and where the worker holds each. */
+/* Which description a number of the captured unit refers to now, and where the worker holds each. */
 struct fd_resolver {
-	/* Index of the description behind a number, or -1. */
-	int (*slot)(void *arg, uint32_t fd);
+	/* Index of the description behind a number, of the process looked at or of another one, or -1. */
+	int (*slot)(void *arg, const struct fd_look *look, uint32_t fd);
 	/* The worker's duplicate of description i (-1 when it is closed), and the number of descriptions. */
 	int (*held)(void *arg, uint32_t desc);
 	uint32_t (*count)(void *arg);
@@ -27,8 +27,8 @@ struct fd_resolver {
 };
 
 /*
- * Parses the entries from look->info into d->items. -ENOENT when an entry watches something that no descriptor of the process refers to
- * (a child or a message in flight keeps it open); *ret_lost is its number then.
+ * Parses the entries from look->info into d->items. -ENOENT when an entry watches something that no descriptor of the unit refers to
+ * (another process or a message in flight keeps it open); *ret_lost is its number then.
  */
 int epoll_capture(const struct fd_look *look, Gw__FdDesc *d, const struct fd_resolver *resolver, uint32_t *ret_lost, struct err *e);
 int epoll_validate(const Gw__FdDesc *d, size_t n_descs, struct err *e);
@@ -38,6 +38,7 @@ int epoll_open(const Gw__FdDesc *d, int *ret_fd, struct err *e);
 struct fd_numbers {
 	int (*slot)(const void *arg, uint32_t fd, bool *ret_cloexec); /* description behind a number, or -1 */
 	int (*number)(const void *arg, uint32_t desc);                /* any number of a description, or -1 */
+	bool (*mine)(const void *arg, const Gw__FdEpollItem *item);   /* whether this process is the one for the entry */
 	int spare;                                                    /* a number that nothing uses */
 	const void *arg;
 };

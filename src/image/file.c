@@ -1,31 +1,33 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * file.c - the source's side of a descriptor table: which numbers there are, and which descriptions they refer to
+ * file.c - the source's side of the tables: which numbers there are in each process, and capturing all of them
  *
- * Theory of operation: the numbers are listed (getdents of /proc/PID/fd) and fetched (pidfd_getfd, 0.6 us). Which of them share a
- * description is found by keeping those seen sorted by (device, inode, kcmp order), so that 10,000 descriptors cost n log n
- * comparisons.
+ * Theory of operation: the numbers are listed (getdents of /proc/PID/fd) and fetched (pidfd_getfd, 0.6 us), of all processes of the
+ * unit; file_identity.c finds which of them share a description. A table that processes share (kcmp) is looked at once.
  *
- * The duplicates are dropped at the end of the offer's capture: while the process runs, a duplicate would keep a closed pipe from
+ * The duplicates are dropped at the end of the offer's capture: while the unit runs, a duplicate would keep a closed pipe from
  * ending, a closed connection from being shut and a closed file in its epoll sets. The freeze fetches them anew and they stay
- * until fdtable_release. A number that is of the same kind on the same file as before *adopts* the description of the offer:
- * whether it is that very description does not matter, since everything that can differ is sent again. The fdinfo of each number
- * is read; where its text is the same as before, nothing that it shows has changed (position, flags, FD_CLOEXEC, locks, counts,
- * epoll entries).
+ * until fdtable_release. The fdinfo of each number is read; where its text is the same as before, nothing that it shows has changed
+ * (position, flags, FD_CLOEXEC, locks, counts, epoll entries).
+ *
+ * Between offer and freeze the same is done several times, to no effect but that less is new in the freeze. Such a look may fail in the
+ * middle, since the unit runs: what it has seen changed stays marked until it has been captured (held->changed, t->changed).
  */
 #include "image/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kcmp.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 
 #include "base/util.h"
 #include "image/file_state.h"
+#include "image/file_unix.h"
+#include "image/process_check.h"
+#include "image/socket_tcp.h"
 
-#define KEPT_INFO_MAX 2048
-#define CLOEXEC_IN_FLAGS 02000000u
+#define OWN_TABLE_LOOKS 3
+#define FLAG_EXITING 0x4u /* PF_EXITING */
 
 struct linux_dirent64 {
 	uint64_t ino;
@@ -40,8 +42,14 @@ static int compare_fd(const void *a, const void *b)
 	return *(const int *)a < *(const int *)b ? -1 : *(const int *)a > *(const int *)b;
 }
 
+/* What became of a process that has ended meanwhile: the next attempt will find that out. */
+static int gone(int error)
+{
+	return error == ESRCH || error == ENOENT ? -EAGAIN : -error;
+}
+
 /* The numbers of the process, ascending. */
-static int list_numbers(struct fdtable *t, int **ret, size_t *ret_n, struct err *e)
+static int list_numbers(const struct fd_view *view, int **ret, size_t *ret_n, struct err *e)
 {
 	cleanup_free int *v = NULL;
 	_Alignas(8) char buffer[32768];
@@ -49,9 +57,9 @@ static int list_numbers(struct fdtable *t, int **ret, size_t *ret_n, struct err 
 	bool sorted = true;
 	long len;
 
-	if (lseek(t->fd_dir, 0, SEEK_SET) < 0)
-		return err_sys(e, -errno, "pid %d: rewinding its list of descriptors", (int)t->pid);
-	while ((len = syscall(SYS_getdents64, t->fd_dir, buffer, sizeof(buffer))) > 0) {
+	if (lseek(view->fd_dir, 0, SEEK_SET) < 0)
+		return err_sys(e, -errno, "pid %d: rewinding its list of descriptors", (int)view->pid);
+	while ((len = syscall(SYS_getdents64, view->fd_dir, buffer, sizeof(buffer))) > 0) {
 		for (long at = 0; at < len;) {
 			const struct linux_dirent64 *entry = (const void *)(buffer + at);
 
@@ -71,7 +79,7 @@ static int list_numbers(struct fdtable *t, int **ret, size_t *ret_n, struct err 
 		}
 	}
 	if (len < 0)
-		return err_sys(e, -errno, "pid %d: reading its list of descriptors", (int)t->pid);
+		return err_sys(e, gone(errno), "pid %d: reading its list of descriptors", (int)view->pid);
 	if (!sorted)
 		qsort(v, n, sizeof(*v), compare_fd);
 	*ret = take_ptr(v);
@@ -79,101 +87,17 @@ static int list_numbers(struct fdtable *t, int **ret, size_t *ret_n, struct err 
 	return 0;
 }
 
-/* Our own pid, without a system call for each comparison. */
-static pid_t self_pid;
-
-/* Order of two duplicates of the worker: by file, then as the kernel orders descriptions. 0: the same description. */
-static int compare_held(const struct fd_held *a, const struct fd_held *b)
+int fdtable_fetch(const struct fd_view *view, int fd, struct fd_held *ret, struct err *e)
 {
-	if (a->dev != b->dev)
-		return a->dev < b->dev ? -1 : 1;
-	if (a->ino != b->ino)
-		return a->ino < b->ino ? -1 : 1;
-	switch (syscall(SYS_kcmp, self_pid, self_pid, KCMP_FILE, a->fd, b->fd)) {
-	case 0:
-		return 0;
-	case 1:
-		return -1;
-	default:
-		return 1;
-	}
-}
-
-/* Position of `held` in t->order; *ret_found says whether its description is there. */
-static size_t order_find(const struct fdtable *t, const struct fd_held *held, bool *ret_found)
-{
-	size_t low = 0, high = t->n_order;
-
-	*ret_found = false;
-	while (low < high) {
-		size_t middle = (low + high) / 2;
-		int c = compare_held(held, &t->held[t->order[middle]]);
-
-		if (c == 0) {
-			*ret_found = true;
-			return middle;
-		}
-		if (c < 0)
-			high = middle;
-		else
-			low = middle + 1;
-	}
-	return low;
-}
-
-static void order_insert(struct fdtable *t, uint32_t desc, size_t at)
-{
-	memmove(&t->order[at + 1], &t->order[at], (t->n_order - at) * sizeof(*t->order));
-	t->order[at] = desc;
-	t->n_order++;
-}
-
-static uint32_t add_desc(struct fdtable *t, const struct fd_held *held)
-{
-	size_t n = t->msg->n_descs;
-	Gw__FdDesc *d = fd_alloc(sizeof(*d));
-
-	gw__fd_desc__init(d);
-	if ((n & (n - 1)) == 0) {
-		size_t room = n ? n * 2 : 1;
-
-		t->held = realloc(t->held, room * sizeof(*t->held));
-		t->order = realloc(t->order, room * sizeof(*t->order));
-		if (!t->held || !t->order)
-			abort();
-	}
-	t->held[n] = *held;
-	fd_append(&t->msg->descs, &t->msg->n_descs, d);
-	return (uint32_t)n;
-}
-
-/* Whether `got`, found at a number of description `desc`, is of the same kind on the same file, so that only what is sent again differs. */
-static bool may_adopt(const struct fdtable *t, uint32_t desc, const struct fd_held *got)
-{
-	const struct fd_held *was = &t->held[desc];
-	const Gw__FdDesc *d = t->msg->descs[desc];
-	int flags;
-
-	if (was->closed || was->fd >= 0 || was->dev != got->dev || was->ino != got->ino)
-		return false;
-	flags = fcntl(got->fd, F_GETFL);
-	if (flags < 0 || (((uint32_t)flags ^ d->flags) & (O_ACCMODE | O_PATH)))
-		return false;
-	return was->refused || fdtable_same_kind(d, got->fd);
-}
-
-/* Fetches a number. Returns 1, or 0 when the process has closed it meanwhile. */
-static int fetch_number(struct fdtable *t, int fd, struct fd_held *ret, struct err *e)
-{
-	struct fd_held held = { .fd = (int)syscall(SYS_pidfd_getfd, t->pidfd, fd, 0) };
+	struct fd_held held = { .fd = (int)syscall(SYS_pidfd_getfd, view->pidfd, fd, 0) };
 	struct stat st;
 
 	if (held.fd < 0 && errno == EBADF)
 		return 0;
 	if (held.fd < 0 && errno == EMFILE)
-		return err_set(e, -EMFILE, "pid %d: more descriptors than this daemon may hold; raise its LimitNOFILE", (int)t->pid);
+		return err_set(e, -EMFILE, "pid %d: more descriptors than this daemon may hold; raise its LimitNOFILE", (int)view->pid);
 	if (held.fd < 0 || fstat(held.fd, &st) < 0) {
-		int r = err_sys(e, -errno, "pid %d: fetching its descriptor %d", (int)t->pid, fd);
+		int r = err_sys(e, gone(errno), "pid %d: fetching its descriptor %d", (int)view->pid, fd);
 
 		close_fdp(&held.fd);
 		return r;
@@ -184,149 +108,79 @@ static int fetch_number(struct fdtable *t, int fd, struct fd_held *ret, struct e
 	return 1;
 }
 
-/*
- * Decides which description `held` is. First for all numbers without searching (search false): what was known before and may be
- * adopted; returns false for the others. Then, with the order checked, by searching; a duplicate that is not needed is closed
- * then.
- */
-static bool assign_number(struct fdtable *t, struct fd_held *held, struct fd_seen *old, bool search, uint32_t *ret_desc)
-{
-	bool found;
-	size_t at;
-
-	if (!search) {
-		if (!old)
-			return false;
-		*ret_desc = old->desc;
-		if (may_adopt(t, old->desc, held)) {
-			t->held[old->desc].fd = held->fd;
-			return true;
-		}
-		return !t->held[old->desc].closed && t->held[old->desc].fd >= 0 && compare_held(held, &t->held[old->desc]) == 0;
-	}
-	at = order_find(t, held, &found);
-	if (found) {
-		*ret_desc = t->order[at];
-		close(held->fd);
-	} else if (old && may_adopt(t, old->desc, held)) {
-		*ret_desc = old->desc;
-		t->held[old->desc].fd = held->fd;
-		order_insert(t, old->desc, at);
-	} else {
-		*ret_desc = add_desc(t, held);
-		order_insert(t, *ret_desc, at);
-	}
-	return true;
-}
-
-/*
- * Reduces the order of the last capture to what has been adopted, and checks that it still is one: two descriptions of then may
- * be one now, or the kernel may have put others in their place. n comparisons.
- */
-static bool order_still_holds(struct fdtable *t)
-{
-	size_t kept = 0;
-
-	for (size_t i = 0; i < t->n_order; i++) {
-		uint32_t desc = t->order[i];
-
-		if (t->held[desc].fd < 0)
-			continue;
-		if (kept && compare_held(&t->held[t->order[kept - 1]], &t->held[desc]) >= 0)
-			return false;
-		t->order[kept++] = desc;
-	}
-	t->n_order = kept;
-	return true;
-}
-
-static void drop_seen(struct fdtable *t, struct fd_seen *s)
-{
-	if (s->info >= 0)
-		t->kept_info--;
-	close_fdp(&s->info);
-	free(s->text);
-	s->text = NULL;
-}
-
-/* A number of this capture. */
-struct fetched {
-	struct fd_held held;
-	struct fd_seen *old; /* what the number was, or NULL */
-	uint32_t desc;
-	int fd;
-	bool assigned;
+/* All numbers of this capture, process after process. */
+struct numbers {
+	struct fd_fetched *v;
+	size_t n, room;
 };
 
-/* Fetches all numbers. */
-static int fetch_all(struct fdtable *t, const int *numbers, size_t n, struct fetched *got, size_t *ret_n, struct err *e)
+static void forget_numbers(struct numbers *all)
 {
-	size_t n_got = 0, j = 0;
-
-	for (size_t i = 0; i < n; i++) {
-		struct fetched *f = &got[n_got];
-		int r;
-
-		while (j < t->n_seen && t->seen[j].fd < numbers[i])
-			j++;
-		*f = (struct fetched){ .fd = numbers[i], .old = j < t->n_seen && t->seen[j].fd == numbers[i] ? &t->seen[j] : NULL };
-		r = fetch_number(t, numbers[i], &f->held, e);
-		if (r < 0) {
-			while (n_got)
-				close(got[--n_got].held.fd);
-			return r;
-		}
-		n_got += (size_t)r;
-	}
-	*ret_n = n_got;
-	return 0;
+	while (all->n)
+		close_fdp(&all->v[--all->n].held.fd);
+	free(all->v);
 }
 
-static void assign_all(struct fdtable *t, struct fetched *got, size_t n)
+static struct fd_fetched *next_number(struct numbers *all)
 {
-	bool holds;
+	if (all->n == all->room) {
+		struct fd_fetched *grown = realloc(all->v, (all->room = all->room * 2 + 64) * sizeof(*grown));
 
-	for (size_t i = 0; i < n; i++)
-		got[i].assigned = assign_number(t, &got[i].held, got[i].old, false, &got[i].desc);
-	holds = order_still_holds(t);
-	for (size_t i = 0; i < n; i++) {
-		struct fd_held *adopted = got[i].assigned ? &t->held[got[i].desc] : NULL;
-
-		if (!adopted)
-			continue;
-		if (!holds && adopted->fd == got[i].held.fd)
-			adopted->fd = -1; /* everything is decided anew */
-		else if (holds && adopted->fd != got[i].held.fd)
-			close_fdp(&got[i].held.fd);
+		if (!grown)
+			abort();
+		all->v = grown;
 	}
-	if (!holds)
-		t->n_order = 0;
-	for (size_t i = 0; i < n; i++)
-		if (!holds || !got[i].assigned)
-			assign_number(t, &got[i].held, got[i].old, true, &got[i].desc);
+	return &all->v[all->n];
 }
 
-/* Brings t->seen up to date with the process's numbers. */
-static int sync_numbers(struct fdtable *t, bool *ret_changed, struct err *e)
+/*
+ * Where a description was fetched already, of another process, that duplicate is enough, if it still is the same: many processes that
+ * inherited the same would be more than this process may hold.
+ */
+static void find_like(const struct numbers *all, uint32_t *first, struct fd_fetched *f)
 {
-	cleanup_free struct fetched *got = NULL;
+	uint32_t *at = f->old ? &first[f->old->desc] : NULL;
+
+	if (!at)
+		return;
+	if (!*at) {
+		*at = (uint32_t)all->n + 1;
+	} else if (fdtable_same_held(&all->v[*at - 1].held, &f->held)) {
+		f->like = *at;
+		close_fdp(&f->held.fd);
+	}
+}
+
+/* Fetches all numbers of one process. */
+static int fetch_view(struct fdtable *t, uint32_t index, struct numbers *all, uint32_t *first, struct err *e)
+{
+	struct fd_view *view = &t->views[index];
 	cleanup_free int *numbers = NULL;
-	struct fd_seen *next;
-	size_t n = 0, n_got = 0;
-	int r = list_numbers(t, &numbers, &n, e);
+	size_t n = 0, j = 0;
+	int r = list_numbers(view, &numbers, &n, e);
 
-	if (r < 0)
-		return r;
-	fdtable_release(t);
-	self_pid = getpid();
-	got = fd_alloc(n * sizeof(*got));
-	r = fetch_all(t, numbers, n, got, &n_got, e);
-	if (r < 0)
-		return r;
-	assign_all(t, got, n_got);
-	next = fd_alloc(n_got * sizeof(*next));
-	*ret_changed = n_got != t->n_seen;
-	for (size_t i = 0; i < n_got; i++) {
+	for (size_t i = 0; i < n && r >= 0; i++) {
+		struct fd_fetched *f = next_number(all);
+
+		while (j < view->n_seen && view->seen[j].fd < numbers[i])
+			j++;
+		*f = (struct fd_fetched){ .fd = numbers[i], .view = index };
+		if (j < view->n_seen && view->seen[j].fd == numbers[i])
+			f->old = &view->seen[j];
+		r = fdtable_fetch(view, numbers[i], &f->held, e);
+		if (r == 1)
+			find_like(all, first, f);
+		all->n += r == 1;
+	}
+	return r < 0 ? r : 0;
+}
+
+void fdtable_take_numbers(struct fdtable *t, struct fd_view *view, const struct fd_taken *got, size_t n)
+{
+	struct fd_seen *next = fd_alloc(n * sizeof(*next));
+
+	t->changed = t->changed || n != view->n_seen;
+	for (size_t i = 0; i < n; i++) {
 		struct fd_seen *old = got[i].old;
 
 		if (old && old->desc == got[i].desc) {
@@ -335,83 +189,68 @@ static int sync_numbers(struct fdtable *t, bool *ret_changed, struct err *e)
 			continue;
 		}
 		next[i] = (struct fd_seen){ .fd = got[i].fd, .info = -1, .desc = got[i].desc };
-		*ret_changed = true;
+		t->changed = true;
 	}
 	/* What was taken over is empty by now. */
-	for (size_t i = 0; i < t->n_seen; i++)
-		drop_seen(t, &t->seen[i]);
-	free(t->seen);
-	t->seen = next;
-	t->n_seen = n_got;
-	return 0;
+	for (size_t i = 0; i < view->n_seen; i++)
+		fdtable_drop_seen(t, &view->seen[i]);
+	free(view->seen);
+	view->seen = next;
+	view->n_seen = n;
 }
 
-/* Reads the whole fdinfo of a number into t->text. */
-static int read_info(struct fdtable *t, struct fd_seen *s, size_t *ret_len, struct err *e)
+/* Decides on those from `from` on. */
+static void identify(struct fdtable *t, struct numbers *all, size_t from)
 {
-	cleanup_close int opened = -1;
-	int fd = s->info;
-	size_t len = 0;
-
-	if (fd < 0) {
-		char name[16];
-
-		snprintf(name, sizeof(name), "%d", s->fd);
-		fd = opened = openat(t->info_dir, name, O_RDONLY | O_CLOEXEC);
-		if (fd < 0)
-			return err_sys(e, -errno, "pid %d: fdinfo of its descriptor %d", (int)t->pid, s->fd);
-	}
-	for (;;) {
-		ssize_t n;
-
-		if (t->text_size - len < 1024) {
-			char *grown = realloc(t->text, t->text_size * 2 + 4096);
-
-			if (!grown)
-				return err_set(e, -ENOMEM, "no memory for a descriptor's fdinfo");
-			t->text = grown;
-			t->text_size = t->text_size * 2 + 4096;
-		}
-		n = pread(fd, t->text + len, t->text_size - len - 1, (off_t)len);
-		if (n < 0)
-			return err_sys(e, -errno, "pid %d: fdinfo of its descriptor %d", (int)t->pid, s->fd);
-		len += (size_t)n;
-		/* A short text comes in one read. */
-		if (n == 0 || len < 1024)
-			break;
-	}
-	t->text[len] = '\0';
-	*ret_len = len;
-	if (opened >= 0 && t->kept_info < KEPT_INFO_MAX) {
-		s->info = take_fd(&opened);
-		t->kept_info++;
-	}
-	return 0;
+	fdtable_identify(t, all->v + from, all->n - from);
+	for (size_t i = from; i < all->n; i++)
+		all->v[i].held.fd = -1; /* the table's from here on */
 }
 
-static int sync_info(struct fdtable *t, struct fd_seen *s, struct err *e)
+static void take_all(struct fdtable *t, const struct numbers *all)
 {
-	struct fd_held *held = &t->held[s->desc];
-	uint64_t flags;
-	size_t len = 0;
-	int r;
+	cleanup_free struct fd_taken *taken = fd_alloc(all->n * sizeof(*taken));
+	size_t at = 0;
 
-	if (t->msg->descs[s->desc]->kind == GW__FD_KIND__FD_TIMERFD)
-		timerfd_refresh(held->fd);
-	r = read_info(t, s, &len, e);
-	if (r < 0)
+	for (size_t i = 0; i < all->n; i++)
+		taken[i] = (struct fd_taken){ all->v[i].old, all->v[i].desc, all->v[i].fd };
+	for (uint32_t i = 0; i < t->n_views; i++) {
+		size_t n = 0;
+
+		while (at + n < all->n && all->v[at + n].view == i)
+			n++;
+		if (t->views[i].first == i)
+			fdtable_take_numbers(t, &t->views[i], taken + at, n);
+		at += n;
+	}
+}
+
+/* Brings the numbers of all processes up to date. */
+static int sync_numbers(struct fdtable *t, struct err *e)
+{
+	cleanup_free uint32_t *first = fd_alloc(t->msg->n_descs * sizeof(*first));
+	bool is_first_look = t->msg->n_descs == 0;
+	struct numbers all = { 0 };
+	size_t at = 0;
+	int r = 0;
+
+	fdtable_release(t);
+	t->holding = true;
+	for (uint32_t i = 0; i < t->n_views && r == 0; i++) {
+		at = all.n;
+		if (t->views[i].fd_dir >= 0)
+			r = fetch_view(t, i, &all, first, e);
+		if (r == 0 && is_first_look)
+			identify(t, &all, at);
+	}
+	if (r < 0) {
+		forget_numbers(&all);
 		return r;
-	if (s->text && len == s->text_len && !memcmp(s->text, t->text, len))
-		return 0;
-	free(s->text);
-	s->text = fd_alloc(len + 1);
-	memcpy(s->text, t->text, len + 1);
-	s->text_len = len;
-	if (!fdinfo_u64(s->text, "flags", 8, &flags))
-		return err_set(e, -EPROTO, "fd %d: its fdinfo shows no flags", s->fd);
-	s->cloexec = flags & CLOEXEC_IN_FLAGS;
-	s->has_locks = fdinfo_find(s->text, "lock") != NULL;
-	held->changed = true;
+	}
+	if (!is_first_look)
+		identify(t, &all, 0);
+	take_all(t, &all);
+	free(all.v);
 	return 0;
 }
 
@@ -419,7 +258,7 @@ static int sync_info(struct fdtable *t, struct fd_seen *s, struct err *e)
 static void drop_unused(struct fdtable *t)
 {
 	for (size_t i = 0; i < t->msg->n_descs; i++) {
-		if (t->held[i].closed || t->held[i].fd >= 0)
+		if (t->held[i].closed || t->held[i].uses)
 			continue;
 		t->held[i].closed = true;
 		gw__fd_desc__free_unpacked(t->msg->descs[i], NULL);
@@ -428,48 +267,116 @@ static void drop_unused(struct fdtable *t)
 	}
 }
 
-static void write_slots(struct fdtable *t)
+static void write_table(const struct fd_view *view, Gw__FdNumbers *m)
 {
-	Gw__FdTable *m = t->msg;
-
-	if (m->n_slot_fd != t->n_seen) {
-		free(m->slot_fd);
-		free(m->slot_desc);
-		free(m->slot_cloexec);
-		m->slot_fd = fd_alloc(t->n_seen * sizeof(*m->slot_fd));
-		m->slot_desc = fd_alloc(t->n_seen * sizeof(*m->slot_desc));
-		m->slot_cloexec = fd_alloc(t->n_seen * sizeof(*m->slot_cloexec));
-		m->n_slot_fd = m->n_slot_desc = m->n_slot_cloexec = t->n_seen;
+	if (m->n_fd != view->n_seen) {
+		free(m->fd);
+		free(m->desc);
+		free(m->cloexec);
+		m->fd = fd_alloc(view->n_seen * sizeof(*m->fd));
+		m->desc = fd_alloc(view->n_seen * sizeof(*m->desc));
+		m->cloexec = fd_alloc(view->n_seen * sizeof(*m->cloexec));
+		m->n_fd = m->n_desc = m->n_cloexec = view->n_seen;
 	}
-	for (size_t i = 0; i < t->n_seen; i++) {
-		m->slot_fd[i] = (uint32_t)t->seen[i].fd;
-		m->slot_desc[i] = t->seen[i].desc;
-		m->slot_cloexec[i] = t->seen[i].cloexec;
+	for (size_t i = 0; i < view->n_seen; i++) {
+		m->fd[i] = (uint32_t)view->seen[i].fd;
+		m->desc[i] = view->seen[i].desc;
+		m->cloexec[i] = view->seen[i].cloexec;
 	}
 }
 
-int fdtable_recapture(struct fdtable *t, struct fsfile_table *files, struct refusals *refusals, struct err *e)
+/* Whether processes that shared a table still do; that they have one in common from now on cannot be. */
+static int check_sharers(const struct fdtable *t, struct err *e)
 {
-	bool changed = false;
-	int r = sync_numbers(t, &changed, e);
+	for (uint32_t i = 0; i < t->n_views; i++) {
+		const struct fd_view *view = &t->views[i], *first = &t->views[view->first];
 
+		if (view != first && syscall(SYS_kcmp, first->pid, view->pid, KCMP_FILES, 0, 0) != 0)
+			return err_set(e, -EAGAIN, "pid %d: has left the descriptor table that it shared; try again", (int)view->pid);
+	}
+	return 0;
+}
+
+static int sync_infos(struct fdtable *t, struct err *e)
+{
 	for (size_t i = 0; i < t->msg->n_descs; i++) {
 		t->held[i].uses = 0;
-		t->held[i].changed = false;
+		t->held[i].settled = t->held[i].same = false;
 	}
-	for (size_t i = 0; i < t->n_seen && r >= 0; i++) {
-		struct fd_held *held = &t->held[t->seen[i].desc];
+	for (uint32_t i = 0; i < t->n_views; i++) {
+		struct fd_view *view = &t->views[i];
 
-		if (!held->uses++)
-			held->slot = (uint32_t)i;
-		r = sync_info(t, &t->seen[i], e);
+		for (size_t k = 0; k < view->n_seen; k++) {
+			struct fd_held *held = &t->held[view->seen[k].desc];
+			int r;
+
+			if (!held->uses++) {
+				held->view = i;
+				held->slot = (uint32_t)k;
+			}
+			r = fdtable_read_info(t, view, &view->seen[k], e);
+			if (r < 0)
+				return r;
+		}
 	}
+	return 0;
+}
+
+static int sync_all(struct fdtable *t, struct err *e)
+{
+	bool records = fdtable_read_records(t);
+	int r;
+
+	if (records && fdtable_is_few(t))
+		return fdtable_sync_few(t, e);
+	if (records && t->frozen)
+		return fdtable_sync_by_records(t, e);
+	r = sync_numbers(t, e);
+	return r < 0 ? r : sync_infos(t, e);
+}
+
+int fdtable_recapture(struct fdtable *t, bool frozen, struct fsfile_table *files, struct refusals *refusals, struct err *e)
+{
+	int r = check_sharers(t, e);
+
+	t->frozen = frozen;
+	t->few = false;
+	if (r == 0)
+		r = sync_all(t, e);
+	if (r == 0 && !frozen && t->self)
+		fdtable_note_digests(t);
+	if (r == 0 && !t->few)
+		r = fdtable_find_in_flight(t, refusals, e);
+	if (r == 0 && !t->few)
+		r = fdtable_capture_unix(t, refusals, e);
+	if (r == 0 && !t->few)
+		fdtable_capture_tcp(t);
 	if (r < 0)
 		return r;
-	if (changed)
+	if (t->changed)
 		drop_unused(t);
-	write_slots(t);
-	return fdtable_capture_contents(t, changed, files, refusals, e);
+	for (uint32_t i = 0; i < t->n_views && !t->few; i++)
+		if (t->views[i].first == i)
+			write_table(&t->views[i], t->msg->tables[t->msg->table_of[i]]);
+	r = fdtable_capture_contents(t, t->changed, files, refusals, e);
+	if (r == 0)
+		t->changed = false;
+	if (r == 0 && !frozen && t->self)
+		fdtable_learn(t);
+	return r;
+}
+
+/* A thread that ends has no table any more while it is still listed: that is no table of its own. */
+static bool has_own_table(pid_t pid, pid_t tid)
+{
+	struct process_stat stat;
+
+	for (int look = 0; look < OWN_TABLE_LOOKS; look++) {
+		if (syscall(SYS_kcmp, pid, tid, KCMP_FILES, 0, 0) <= 0 || process_stat_read(tid, &stat, NULL) < 0 || stat.flags & FLAG_EXITING)
+			return false;
+		usleep(1000);
+	}
+	return true;
 }
 
 /* Threads that have left the process's descriptor table (unshare(CLONE_FILES)) have one of their own, which is not captured. */
@@ -484,49 +391,111 @@ static void refuse_own_tables(pid_t pid, struct refusals *refusals)
 	while (tasks && (entry = readdir(tasks))) {
 		pid_t tid = atoi(entry->d_name);
 
-		if (tid > 0 && tid != pid && syscall(SYS_kcmp, pid, tid, KCMP_FILES, 0, 0) > 0)
+		if (tid > 0 && tid != pid && has_own_table(pid, tid))
 			refusals_add(refusals, "fd.unshared",
 				"it has a descriptor table of its own (unshare), and such threads cannot move yet",
 				"let the thread end first", "thread %d", (int)tid);
 	}
 }
 
-int fdtable_capture(pid_t pid, int pidfd, struct fdtable *ret, struct fsfile_table *files, struct refusals *refusals, struct err *e)
+static bool is_inside(const struct fdtable *t, pid_t pid)
 {
-	struct fdtable t = FDTABLE_INIT;
-	struct rlimit limit;
+	for (size_t i = 0; i < t->n_views; i++)
+		if (t->views[i].pid == pid)
+			return true;
+	return false;
+}
+
+/* A process outside of the unit with the same table (CLONE_FILES): the two would no longer see each other's descriptors. */
+static void refuse_sharers_outside(const struct fdtable *t, struct refusals *refusals)
+{
+	cleanup_closedir DIR *proc = opendir("/proc");
+
+	for (struct dirent *entry; proc && (entry = readdir(proc));) {
+		pid_t other = atoi(entry->d_name);
+
+		if (other <= 0 || is_inside(t, other))
+			continue;
+		for (size_t i = 0; i < t->n_views; i++)
+			if (t->views[i].fd_dir >= 0 && syscall(SYS_kcmp, t->views[i].pid, other, KCMP_FILES, 0, 0) == 0) {
+				refusals_add(refusals, "fd.shared-table", "a process that would stay behind shares its descriptor table",
+					"end the other process first", "process %d (shared with process %d)", (int)t->views[i].pid, (int)other);
+				refusals_blame(refusals, refusals->n - 1, other);
+			}
+	}
+}
+
+static int open_view(struct fdtable *t, uint32_t i, struct err *e)
+{
+	struct fd_view *view = &t->views[i];
+	Gw__FdNumbers *numbers;
 	char path[64];
+
+	for (uint32_t k = 0; k < i && view->pidfd >= 0; k++)
+		if (t->views[k].first == k && t->views[k].pidfd >= 0 && syscall(SYS_kcmp, t->views[k].pid, view->pid, KCMP_FILES, 0, 0) == 0) {
+			view->first = k;
+			t->msg->table_of[i] = t->msg->table_of[k];
+			return 0;
+		}
+	view->first = i;
+	numbers = fd_alloc(sizeof(*numbers));
+	gw__fd_numbers__init(numbers);
+	t->msg->table_of[i] = (uint32_t)t->msg->n_tables;
+	fd_append(&t->msg->tables, &t->msg->n_tables, numbers);
+	if (view->pidfd < 0)
+		return 0;
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)view->pid);
+	view->fd_dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	snprintf(path, sizeof(path), "/proc/%d/fdinfo", (int)view->pid);
+	view->info_dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (view->fd_dir < 0 || view->info_dir < 0)
+		return err_sys(e, gone(errno), "pid %d: reading its descriptors", (int)view->pid);
+	return 0;
+}
+
+static int open_views(struct fdtable *t, const struct fd_process *p, size_t n, struct err *e)
+{
 	int r = 0;
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
-		limit.rlim_cur = limit.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &limit);
+	t->msg = fd_alloc(sizeof(*t->msg));
+	gw__fd_table__init(t->msg);
+	t->held = fd_alloc(sizeof(*t->held));
+	t->order = fd_alloc(sizeof(*t->order));
+	t->views = fd_alloc(n * sizeof(*t->views));
+	t->msg->table_of = fd_alloc(n * sizeof(*t->msg->table_of));
+	t->msg->n_table_of = n;
+	for (; t->n_views < n; t->n_views++) {
+		const struct fd_process *from = &p[t->n_views];
+
+		t->views[t->n_views] = (struct fd_view){ .pid = from->pid, .pidfd = from->pidfd, .fd_dir = -1, .info_dir = -1 };
 	}
-	t.pid = pid;
-	t.pidfd = pidfd;
-	t.msg = fd_alloc(sizeof(*t.msg));
-	gw__fd_table__init(t.msg);
-	t.held = fd_alloc(sizeof(*t.held));
-	t.order = fd_alloc(sizeof(*t.order));
-	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
-	t.fd_dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	snprintf(path, sizeof(path), "/proc/%d/fdinfo", (int)pid);
-	t.info_dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (t.fd_dir < 0 || t.info_dir < 0)
-		r = err_sys(e, -errno, "pid %d: reading its descriptors", (int)pid);
-	/* While the process runs, a number may change between two looks at it; the next attempt sees it settled. */
+	for (uint32_t i = 0; i < n && r == 0; i++)
+		r = open_view(t, i, e);
+	return r;
+}
+
+int fdtable_capture(const struct fd_process *p, size_t n, struct fdtable *ret, struct fsfile_table *files, struct refusals *refusals,
+	struct err *e)
+{
+	struct fdtable t = FDTABLE_INIT;
+	int r;
+
+	r = open_views(&t, p, n, e);
+	/* While the unit runs, a number may change between two looks at it; the next attempt sees it settled. */
 	for (int attempt = 0; r == 0 && attempt < 4; attempt++) {
 		size_t refused = refusals->n;
 
-		r = fdtable_recapture(&t, files, refusals, e);
+		r = fdtable_recapture(&t, false, files, refusals, e);
 		if (r == 0 || refusals->n > refused || attempt == 3)
 			break;
 		r = 0;
 	}
 	fdtable_release(&t);
-	t.offered = true;
+	for (size_t i = 0; i < n && r == 0; i++)
+		if (p[i].pidfd >= 0)
+			refuse_own_tables(p[i].pid, refusals);
 	if (r == 0)
-		refuse_own_tables(pid, refusals);
+		refuse_sharers_outside(&t, refusals);
 	if (r < 0) {
 		fdtable_free(&t);
 		return r;
@@ -535,25 +504,94 @@ int fdtable_capture(pid_t pid, int pidfd, struct fdtable *ret, struct fsfile_tab
 	return 0;
 }
 
+const struct fd_seen *fdtable_find_number(const struct fdtable *t, uint32_t index, uint32_t fd)
+{
+	const struct fd_view *view = &t->views[t->views[index].first];
+	size_t low = 0, high = view->n_seen;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+
+		if ((uint32_t)view->seen[middle].fd == fd)
+			return &view->seen[middle];
+		if ((uint32_t)view->seen[middle].fd < fd)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return NULL;
+}
+
 void fdtable_release(struct fdtable *t)
 {
+	if (!t->holding)
+		return;
+	t->holding = false;
 	for (size_t i = 0; t->msg && i < t->msg->n_descs; i++)
 		close_fdp(&t->held[i].fd);
 }
 
+/* One that has not changed has not been fetched. */
+static void end_connection(const struct fdtable *t, uint32_t i)
+{
+	const struct fd_held *held = &t->held[i];
+	struct fd_held got = { .fd = -1 };
+
+	if (held->fd < 0 && held->uses && fdtable_fetch(&t->views[held->view], fdtable_number_of(t, i)->fd, &got, NULL) != 1)
+		return;
+	socket_tcp_forget(held->fd >= 0 ? held->fd : got.fd);
+	close_fdp(&got.fd);
+}
+
+void fdtable_end_connections(const struct fdtable *t)
+{
+	for (uint32_t i = 0; i < t->msg->n_descs; i++)
+		if (t->msg->descs[i]->socket && t->msg->descs[i]->socket->tcp)
+			end_connection(t, i);
+}
+
+static void free_view(struct fdtable *t, struct fd_view *view)
+{
+	for (size_t i = 0; i < view->n_seen; i++)
+		fdtable_drop_seen(t, &view->seen[i]);
+	free(view->seen);
+	if (view->offered)
+		gw__fd_numbers__free_unpacked(view->offered, NULL);
+	close_fdp(&view->fd_dir);
+	close_fdp(&view->info_dir);
+}
+
 void fdtable_free(struct fdtable *t)
 {
+	fdtable_forget_queues(t);
+	fdtable_forget_tcp(t);
 	fdtable_release(t);
-	for (size_t i = 0; i < t->n_seen; i++)
-		drop_seen(t, &t->seen[i]);
+	fdtable_unwatch(t);
+	for (size_t i = 0; i < t->n_views; i++)
+		free_view(t, &t->views[i]);
 	if (t->msg)
 		gw__fd_table__free_unpacked(t->msg, NULL);
-	free(t->seen);
+	free(t->views);
 	free(t->held);
 	free(t->order);
 	free(t->pipe_ids);
+	free(t->pty_ids);
+	if (t->terminal > 0)
+		close(t->terminal);
+	free(t->todo);
+	free(t->differs);
 	free(t->text);
-	close_fdp(&t->fd_dir);
-	close_fdp(&t->info_dir);
 	*t = FDTABLE_INIT;
+}
+
+bool fdtable_has_direct_io(const Gw__FdTable *t)
+{
+	for (size_t i = 0; i < t->n_descs; i++) {
+		const Gw__FdDesc *d = t->descs[i];
+
+		if ((d->kind == GW__FD_KIND__FD_FILE || d->kind == GW__FD_KIND__FD_DEVICE || d->kind == GW__FD_KIND__FD_LEASED) && (d->flags & O_DIRECT) &&
+		    (d->flags & O_ACCMODE) != O_WRONLY)
+			return true;
+	}
+	return false;
 }

@@ -1,26 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* file_codec.c - a descriptor table as bytes, and the checks on what a peer sent; see file.h */
+/* file_codec.c - the tables as bytes: whole in the offer, in the freeze what differs from that; see file.h and wire/proto/file.proto */
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 
 #include "base/util.h"
-#include "image/epoll.h"
-#include "image/eventfd.h"
-#include "image/file.h"
-#include "image/file_look.h"
-#include "image/flock.h"
-#include "image/pipe.h"
-#include "image/socket_listen.h"
-#include "image/socket_pair.h"
+#include "image/file_place.h"
+#include "image/file_state.h"
+#include "image/socket_tcp.h"
 
 #define ENCODED_MAX (256u << 20)
-#define PIPES_MAX 65536u
-#define SIGNAL_MAX 64u
 
-int fdtable_encode(const struct fdtable *t, uint8_t **ret_data, size_t *ret_len, struct err *e)
+static int pack(const Gw__FdTable *m, uint8_t **ret_data, size_t *ret_len, struct err *e)
 {
-	size_t len = gw__fd_table__get_packed_size(t->msg);
+	size_t len = gw__fd_table__get_packed_size(m);
 	uint8_t *data;
 
 	if (len > ENCODED_MAX)
@@ -28,145 +19,210 @@ int fdtable_encode(const struct fdtable *t, uint8_t **ret_data, size_t *ret_len,
 	data = malloc(len ? len : 1);
 	if (!data)
 		return err_set(e, -ENOMEM, "no memory for a descriptor table of %zu bytes", len);
-	*ret_len = gw__fd_table__pack(t->msg, data);
+	*ret_len = gw__fd_table__pack(m, data);
 	*ret_data = data;
 	return 0;
 }
 
-static int validate_path(const char *path, struct err *e)
+static void *copy(const void *from, size_t len)
 {
-	if (path[0] != '/' || strlen(path) >= PATH_MAX)
-		return err_set(e, -EPROTO, "bad path");
-	return 0;
+	void *to = fd_alloc(len);
+
+	if (len)
+		memcpy(to, from, len);
+	return to;
 }
 
-static int validate_desc(const Gw__FdDesc *d, const Gw__FdTable *t, uint32_t n_files, struct err *e)
+static void numbers_copy(const Gw__FdNumbers *from, Gw__FdNumbers *to)
 {
-	if (d->position < 0 && d->kind != GW__FD_KIND__FD_DIRECTORY)
-		return err_set(e, -EPROTO, "negative position");
-	if (d->signal > SIGNAL_MAX)
-		return err_set(e, -EPROTO, "signal %u", d->signal);
-	if ((d->flags & O_ACCMODE) == O_ACCMODE)
-		return err_set(e, -EPROTO, "access mode 3");
-	if (d->n_items && d->kind != GW__FD_KIND__FD_EPOLL)
-		return err_set(e, -EPROTO, "epoll entries of something else");
-	switch (d->kind) {
-	case GW__FD_KIND__FD_CLOSED:
-	case GW__FD_KIND__FD_SIGNALFD:
-		return 0;
-	case GW__FD_KIND__FD_FILE:
-		return d->index < n_files ? 0 : err_set(e, -EPROTO, "file %u of %u", d->index, n_files);
-	case GW__FD_KIND__FD_DIRECTORY:
-	case GW__FD_KIND__FD_PATH:
-		return validate_path(d->path, e);
-	case GW__FD_KIND__FD_DEVICE:
-		if (d->device_minor == 3 || d->device_minor == 5 || (d->device_minor >= 7 && d->device_minor <= 9))
-			return 0;
-		return err_set(e, -EPROTO, "device 1:%u", d->device_minor);
-	case GW__FD_KIND__FD_PIPE:
-		return d->index < t->n_pipes ? 0 : err_set(e, -EPROTO, "pipe %u of %zu", d->index, t->n_pipes);
-	case GW__FD_KIND__FD_EVENTFD:
-		return eventfd_validate(d, e);
-	case GW__FD_KIND__FD_EPOLL:
-		return epoll_validate(d, t->n_descs, e);
-	case GW__FD_KIND__FD_TIMERFD:
-		return timerfd_validate(d, e);
-	case GW__FD_KIND__FD_SOCKET:
-	case GW__FD_KIND__FD_SOCKETPAIR:
-		return socket_listen_validate(d, e);
-	default:
-		return err_set(e, -EPROTO, "kind %d", (int)d->kind);
-	}
+	free(to->fd);
+	free(to->desc);
+	free(to->cloexec);
+	to->fd = copy(from->fd, from->n_fd * sizeof(*from->fd));
+	to->desc = copy(from->desc, from->n_desc * sizeof(*from->desc));
+	to->cloexec = copy(from->cloexec, from->n_cloexec * sizeof(*from->cloexec));
+	to->n_fd = from->n_fd;
+	to->n_desc = from->n_desc;
+	to->n_cloexec = from->n_cloexec;
 }
 
-/* Numbers ascend and refer to open descriptions; every open description has a number, so that its contents can be reached. */
-static int validate_slots(const Gw__FdTable *t, struct err *e)
+bool fdtable_numbers_same(const Gw__FdNumbers *a, const Gw__FdNumbers *b)
 {
-	cleanup_free uint8_t *used = fd_alloc(t->n_descs + 1);
-
-	if (t->n_slot_desc != t->n_slot_fd || t->n_slot_cloexec != t->n_slot_fd || t->n_slot_fd > FDTABLE_NUMBERS_MAX)
-		return err_set(e, -EPROTO, "tables of different lengths");
-	for (size_t i = 0; i < t->n_slot_fd; i++) {
-		if (t->slot_fd[i] >= FDTABLE_NUMBERS_MAX || (i && t->slot_fd[i] <= t->slot_fd[i - 1]))
-			return err_set(e, -EPROTO, "descriptor number %u out of range or order", t->slot_fd[i]);
-		if (t->slot_desc[i] >= t->n_descs || t->descs[t->slot_desc[i]]->kind == GW__FD_KIND__FD_CLOSED)
-			return err_set(e, -EPROTO, "fd %u refers to nothing", t->slot_fd[i]);
-		used[t->slot_desc[i]] = 1;
-	}
-	for (size_t i = 0; i < t->n_descs; i++)
-		if (!used[i] && t->descs[i]->kind != GW__FD_KIND__FD_CLOSED)
-			return err_set(e, -EPROTO, "description %zu has no number", i);
-	return 0;
+	return a->n_fd == b->n_fd && (!a->n_fd || (!memcmp(a->fd, b->fd, a->n_fd * sizeof(*a->fd)) &&
+		!memcmp(a->desc, b->desc, a->n_fd * sizeof(*a->desc)) &&
+		!memcmp(a->cloexec, b->cloexec, a->n_fd * sizeof(*a->cloexec))));
 }
 
-int fdtable_validate(const Gw__FdTable *t, uint32_t n_files, struct err *e)
+int fdtable_encode(struct fdtable *t, uint8_t **ret_data, size_t *ret_len, struct err *e)
 {
-	int r;
+	int r = pack(t->msg, ret_data, ret_len, e);
 
-	if (t->n_descs > FDTABLE_NUMBERS_MAX || t->n_pipes > PIPES_MAX || t->n_locks > FLOCKS_MAX)
-		return err_set(e, -EPROTO, "descriptor table: %zu descriptions, %zu pipes, %zu locks", t->n_descs, t->n_pipes, t->n_locks);
-	for (size_t i = 0; i < t->n_descs; i++) {
-		r = validate_desc(t->descs[i], t, n_files, e);
-		if (r < 0) {
-			err_wrap(e, "descriptor table: description %zu", i);
-			return r;
-		}
+	for (size_t i = 0; i < t->msg->n_descs && r == 0; i++) {
+		t->held[i].offered = true;
+		t->held[i].offered_flags = t->msg->descs[i]->flags;
+		t->held[i].offered_position = t->msg->descs[i]->position;
+		t->held[i].offered_socket = t->held[i].quiet ? fdtable_digest_socket(t->msg->descs[i]) : 0;
 	}
-	for (size_t i = 0; i < t->n_descs; i++) {
-		r = t->descs[i]->kind == GW__FD_KIND__FD_SOCKETPAIR ? socket_pair_validate(t, i, e) : 0;
-		if (r < 0)
-			return r;
-	}
-	for (size_t i = 0; i < t->n_pipes; i++) {
-		r = pipe_validate(t->pipes[i], e);
-		if (r < 0)
-			return r;
-	}
-	for (size_t i = 0; i < t->n_locks; i++) {
-		r = flock_validate(t->locks[i], t->n_descs, e);
-		if (r < 0)
-			return r;
-		if (t->descs[t->locks[i]->desc]->kind == GW__FD_KIND__FD_CLOSED)
-			return err_set(e, -EPROTO, "lock of a closed description");
-	}
-	for (size_t i = 0; i < t->n_descs; i++)
-		for (size_t j = 0; j < t->descs[i]->n_items; j++)
-			if (t->descs[t->descs[i]->items[j]->desc]->kind == GW__FD_KIND__FD_CLOSED)
-				return err_set(e, -EPROTO, "epoll entry of a closed description");
-	return validate_slots(t, e);
-}
+	for (size_t i = 0; i < t->n_views && r == 0; i++) {
+		struct fd_view *view = &t->views[i];
 
-int fdtable_validate_update(const Gw__FdTable *old, const Gw__FdTable *new, struct err *e)
-{
-	if (new->n_descs < old->n_descs || new->n_pipes < old->n_pipes)
-		return err_set(e, -EPROTO, "descriptor table: the freeze has fewer descriptions than the offer");
-	for (size_t i = 0; i < old->n_descs; i++) {
-		const Gw__FdDesc *was = old->descs[i], *now = new->descs[i];
-
-		if (now->kind == GW__FD_KIND__FD_CLOSED)
+		if (view->first != i)
 			continue;
-		if (now->kind != was->kind || now->index != was->index || strcmp(now->path, was->path) ||
-		    now->device_minor != was->device_minor ||
-		    now->semaphore != was->semaphore || ((now->flags ^ was->flags) & (O_ACCMODE | O_PATH)))
-			return err_set(e, -EPROTO, "descriptor table: description %zu is not the offer's", i);
-		if (now->kind == GW__FD_KIND__FD_SOCKETPAIR && now->socket->peer && now->socket->peer != was->socket->peer)
-			return err_set(e, -EPROTO, "descriptor table: the peer of description %zu is not the offer's", i);
+		if (!view->offered) {
+			view->offered = fd_alloc(sizeof(*view->offered));
+			gw__fd_numbers__init(view->offered);
+		}
+		numbers_copy(t->msg->tables[t->msg->table_of[i]], view->offered);
 	}
-	return 0;
+	return r;
 }
 
-int fdtable_decode(const void *data, size_t len, uint32_t n_files, Gw__FdTable **ret, struct err *e)
+/* --- the difference --- */
+
+/* What has been looked at may have changed in any way; of what has been settled by its record position and flags are all. */
+static bool has_changed(const struct fdtable *t, size_t i)
+{
+	const struct fd_held *held = &t->held[i];
+	const Gw__FdDesc *d = t->msg->descs[i];
+
+	if (t->few || held->same)
+		return t->differs[i];
+	return !held->offered || !held->settled || d->flags != held->offered_flags || d->position != held->offered_position;
+}
+
+int fdtable_encode_update(const struct fdtable *t, uint8_t **ret_data, size_t *ret_len, struct err *e)
+{
+	size_t n = t->msg->n_descs, n_changed = 0;
+	cleanup_free Gw__FdDesc **descs = fd_alloc(n * sizeof(*descs));
+	cleanup_free uint32_t *changed = fd_alloc(n * sizeof(*changed));
+	cleanup_free Gw__FdNumbers **tables = fd_alloc(t->msg->n_tables * sizeof(*tables));
+	Gw__FdNumbers same = GW__FD_NUMBERS__INIT;
+	Gw__FdTable m = *t->msg;
+
+	same.same = true;
+	for (size_t i = 0; i < n; i++) {
+		if (!has_changed(t, i))
+			continue;
+		descs[n_changed] = t->msg->descs[i];
+		changed[n_changed++] = (uint32_t)i;
+	}
+	for (size_t i = 0; i < t->n_views; i++) {
+		const struct fd_view *view = &t->views[i];
+		Gw__FdNumbers *now = t->msg->tables[t->msg->table_of[i]];
+
+		if (view->first == i)
+			tables[t->msg->table_of[i]] = view->offered && fdtable_numbers_same(view->offered, now) ? &same : now;
+	}
+	m.difference = true;
+	m.n_descs_all = (uint32_t)n;
+	m.descs = descs;
+	m.changed = changed;
+	m.n_descs = m.n_changed = n_changed;
+	m.tables = tables;
+	m.n_table_of = 0;
+	return pack(&m, ret_data, ret_len, e);
+}
+
+static Gw__FdTable *unpack(const void *data, size_t len, struct err *e)
 {
 	Gw__FdTable *t = len <= ENCODED_MAX ? gw__fd_table__unpack(NULL, len, data) : NULL;
+
+	if (!t)
+		err_set(e, -EPROTO, "descriptor table: %zu bytes that cannot be decoded", len);
+	return t;
+}
+
+int fdtable_decode(const void *data, size_t len, uint32_t n_files, size_t n_processes, Gw__FdTable **ret, struct err *e)
+{
+	Gw__FdTable *t = unpack(data, len, e);
 	int r;
 
 	if (!t)
-		return err_set(e, -EPROTO, "descriptor table: %zu bytes that cannot be decoded", len);
-	r = fdtable_validate(t, n_files, e);
+		return -EPROTO;
+	r = fdtable_validate(t, n_files, n_processes, e);
 	if (r < 0) {
 		gw__fd_table__free_unpacked(t, NULL);
 		return r;
 	}
 	*ret = t;
 	return 0;
+}
+
+/* Descriptions that may be left out: position and flags are all that changes about them, or nothing has changed. */
+static bool may_be_left_out(const Gw__FdDesc *d)
+{
+	return d->kind == GW__FD_KIND__FD_FILE || d->kind == GW__FD_KIND__FD_DIRECTORY || d->kind == GW__FD_KIND__FD_PATH ||
+		d->kind == GW__FD_KIND__FD_DEVICE || (d->kind == GW__FD_KIND__FD_SOCKET && d->socket && socket_tcp_can_be_quiet(d->socket));
+}
+
+static int check_difference(const Gw__FdTable *t, const Gw__FdTable *old, struct err *e)
+{
+	size_t at = 0;
+
+	if (!t->difference || t->n_table_of || t->n_changed != t->n_descs || t->n_descs_all < old->n_descs ||
+	    t->n_descs_all > FDTABLE_NUMBERS_MAX || t->n_tables != old->n_tables)
+		return err_set(e, -EPROTO, "descriptor table: not a difference to what was offered");
+	for (uint32_t i = 0; i < t->n_descs_all; i++) {
+		if (at < t->n_changed && t->changed[at] == i)
+			at++;
+		else if (i >= old->n_descs || !may_be_left_out(old->descs[i]))
+			return err_set(e, -EPROTO, "descriptor table: description %u is missing", i);
+	}
+	if (at != t->n_changed)
+		return err_set(e, -EPROTO, "descriptor table: descriptions out of order");
+	for (size_t i = 0; i < t->n_tables; i++)
+		if (t->tables[i]->same && (t->tables[i]->n_fd || t->tables[i]->n_desc || t->tables[i]->n_cloexec))
+			return err_set(e, -EPROTO, "descriptor table: the same numbers, and others");
+	return 0;
+}
+
+/* Makes a checked difference the whole table. */
+static void complete(Gw__FdTable *t, const Gw__FdTable *old)
+{
+	Gw__FdDesc **all = fd_alloc(t->n_descs_all * sizeof(*all));
+
+	if (old->n_descs)
+		memcpy(all, old->descs, old->n_descs * sizeof(*all));
+	for (size_t i = 0; i < t->n_changed; i++)
+		all[t->changed[i]] = t->descs[i];
+	free(t->descs);
+	t->descs = all;
+	t->n_descs = t->n_descs_all;
+	for (size_t i = 0; i < t->n_tables; i++)
+		if (t->tables[i]->same)
+			numbers_copy(old->tables[i], t->tables[i]);
+	t->table_of = copy(old->table_of, old->n_table_of * sizeof(*old->table_of));
+	t->n_table_of = old->n_table_of;
+}
+
+int fdtable_decode_update(const void *data, size_t len, uint32_t n_files, const Gw__FdTable *old, Gw__FdTable **ret, struct err *e)
+{
+	Gw__FdTable *t = unpack(data, len, e);
+	int r;
+
+	if (!t)
+		return -EPROTO;
+	r = check_difference(t, old, e);
+	if (r < 0) {
+		gw__fd_table__free_unpacked(t, NULL);
+		return r;
+	}
+	complete(t, old);
+	r = fdtable_validate_against(t, old, n_files, old->n_table_of, e);
+	if (r == 0)
+		r = fdtable_validate_update(old, t, e);
+	if (r < 0) {
+		fdtable_update_free(t, old);
+		return r;
+	}
+	*ret = t;
+	return 0;
+}
+
+void fdtable_update_free(Gw__FdTable *t, const Gw__FdTable *old)
+{
+	for (size_t i = 0; i < old->n_descs && i < t->n_descs; i++)
+		if (t->descs[i] == old->descs[i])
+			t->descs[i] = NULL;
+	gw__fd_table__free_unpacked(t, NULL);
 }

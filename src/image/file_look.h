@@ -24,6 +24,7 @@
 
 struct fd_look {
 	pid_t pid;
+	uint32_t process;     /* its index in the unit */
 	int fd;               /* a number in the process that refers to the description */
 	int held;             /* the worker's duplicate */
 	const char *link;     /* what /proc/PID/fd/N points to */

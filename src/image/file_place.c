@@ -1,294 +1,83 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * file_place.c - the destination's side of a descriptor table: descriptions get their numbers in the skeleton
+ * file_place.c - the destination's side of the tables: what the processes of the skeleton do themselves
  *
- * Theory of operation: the worker sends up to 253 descriptors in one SCM_RIGHTS message, and the skeleton's recvmsg gives them
- * the lowest free numbers, in order. Since the plan knows every number in use, it knows which these are, and one batch can
- * receive and dup3 without looking. Descriptions are sent in ascending order of the number that they are for. Then the j-th
- * number received is never above the j-th number wanted, and moving them from the last to the first never overwrites one that
- * still waits. A dense table (0, 1, 2, ...) needs no dup3 at all. fdtable_restore_check compares the numbers received with those
- * counted on.
+ * Numbers (file_numbers.c), entries of epoll sets, owners, POSIX locks. Nothing here depends on the order in which the processes run
+ * their lists: each description is made in the worker (file_restore.c), and what one process has to do with it needs no other. Of
+ * processes that share a table, the first does everything but the locks. An owner is set by the first process that has the
+ * description; an entry of an epoll set is added by one that has the set and, if there is one, the entry's number for what it watches.
+ * What no process has together with the set is brought into one for a moment (a *guest*).
  */
 #include "image/file_place.h"
+#include "image/mqueue.h"
+#include "image/relay.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 
 #include "base/util.h"
+#include "image/dir_notify.h"
 #include "image/epoll.h"
 #include "image/file_look.h"
+#include "image/file_owner.h"
 #include "image/flock.h"
-#include "image/socket_listen.h"
+#include "image/socket_tcp.h"
+#include "image/unix_name.h"
 
-#define SCM_MAX 253u
-
-/* A message that the skeleton receives in a batch. */
-struct fd_arrival {
-	const uint8_t *control;   /* in the scratch */
-	uint32_t n;
-	int expected[SCM_MAX];
-};
-
-/* Which number is in use, as far as the plan has got. */
-struct number_use {
-	uint8_t *used;
-	size_t n;
-	size_t lowest; /* nothing below is free */
-};
-
-/* One description and the first number that it is for. */
-struct wanted {
-	uint32_t desc;
-	int fd;
-	bool cloexec;
-};
-
-static void use_set(struct number_use *u, int fd, bool used)
-{
-	if (!u->used || (size_t)fd >= u->n) {
-		size_t n = (size_t)fd * 2 + 512;
-
-		u->used = realloc(u->used, n);
-		if (!u->used)
-			abort();
-		memset(u->used + u->n, 0, n - u->n);
-		u->n = n;
-	}
-	u->used[fd] = used;
-	if (!used && (size_t)fd < u->lowest)
-		u->lowest = (size_t)fd;
-}
-
-static int use_take_lowest(struct number_use *u)
-{
-	size_t fd = u->lowest;
-
-	while (u->used && fd < u->n && u->used[fd])
-		fd++;
-	use_set(u, (int)fd, true);
-	u->lowest = fd + 1;
-	return (int)fd;
-}
-
-static void use_table(struct number_use *u, const Gw__FdTable *t)
-{
-	for (size_t i = 0; i < t->n_slot_fd; i++)
-		use_set(u, (int)t->slot_fd[i], true);
-	/* Entries of epoll sets may need a number for a moment that is not open. */
-	for (size_t i = 0; i < t->n_descs; i++)
-		for (size_t j = 0; j < t->descs[i]->n_items; j++)
-			use_set(u, (int)t->descs[i]->items[j]->fd, true);
-}
-
-/* The lowest number that neither table uses (b may be NULL), and that is not `except`. */
-static int spare_number(const Gw__FdTable *a, const Gw__FdTable *b, int except)
-{
-	struct number_use use = { 0 };
-	int spare;
-
-	use_table(&use, a);
-	if (b)
-		use_table(&use, b);
-	if (except >= 0)
-		use_set(&use, except, true);
-	spare = use_take_lowest(&use);
-	free(use.used);
-	return spare;
-}
-
-static int send_descriptors(int socket_fd, const int *fds, uint32_t n, struct err *e)
-{
-	union {
-		struct cmsghdr head;
-		char bytes[CMSG_SPACE(SCM_MAX * sizeof(int))];
-	} control = { 0 };
-	struct iovec iov = { .iov_base = (char[]){ 'F' }, .iov_len = 1 };
-	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
-		.msg_controllen = CMSG_SPACE(n * sizeof(int)) };
-	struct cmsghdr *c = CMSG_FIRSTHDR(&message);
-
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(n * sizeof(int));
-	memcpy(CMSG_DATA(c), fds, n * sizeof(int));
-	if (sendmsg(socket_fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
-		return err_sys(e, -errno, "sending %u descriptors to the skeleton", n);
-	return 0;
-}
-
-/* The skeleton's recvmsg of n descriptors. */
-static void plan_receive(struct fd_restore *r, struct batch *b, uint32_t n, bool cloexec, struct fd_arrival *arrival)
-{
-	size_t control_len = CMSG_SPACE(n * sizeof(int));
-	uint64_t message_at, iov_at, control_at, byte_at;
-	struct msghdr *message = batch_space(b, sizeof(*message), &message_at);
-	struct iovec *iov = batch_space(b, sizeof(*iov), &iov_at);
-
-	batch_space(b, 1, &byte_at);
-	arrival->control = batch_space(b, control_len, &control_at);
-	arrival->n = n;
-	iov->iov_base = (void *)byte_at;
-	iov->iov_len = 1;
-	message->msg_iov = (void *)iov_at;
-	message->msg_iovlen = 1;
-	message->msg_control = (void *)control_at;
-	message->msg_controllen = control_len;
-	batch_call(b, "receiving descriptors (recvmsg)", SYS_recvmsg, (uint64_t)r->transfer_task, message_at,
-		cloexec ? MSG_CMSG_CLOEXEC : 0);
-}
-
-/* Sends up to SCM_MAX descriptions and plans their arrival at the numbers wanted (ascending). */
-static int plan_chunk(struct fd_restore *r, struct batch *b, const struct wanted *w, uint32_t n, struct number_use *use, struct err *e)
-{
-	struct fd_arrival *arrivals = realloc(r->arrivals, (r->n_arrivals + 1) * sizeof(*arrivals)), *a;
-	int fds[SCM_MAX], result;
-	uint32_t n_cloexec = 0;
-	bool born_cloexec;
-
-	if (!arrivals)
-		return err_set(e, -ENOMEM, "no memory for a list of descriptors");
-	r->arrivals = arrivals;
-	a = &arrivals[r->n_arrivals++];
-	for (uint32_t i = 0; i < n; i++) {
-		fds[i] = r->fds[w[i].desc];
-		n_cloexec += w[i].cloexec;
-	}
-	result = send_descriptors(r->transfer_worker, fds, n, e);
-	if (result < 0)
-		return result;
-	born_cloexec = n_cloexec * 2 > n;
-	plan_receive(r, b, n, born_cloexec, a);
-	for (uint32_t i = 0; i < n; i++)
-		a->expected[i] = use_take_lowest(use);
-	for (uint32_t i = n; i-- > 0;) {
-		uint64_t got = (uint64_t)a->expected[i], fd = (uint64_t)w[i].fd;
-
-		if (got != fd) {
-			batch_call(b, "dup3", SYS_dup3, got, fd, w[i].cloexec ? O_CLOEXEC : 0);
-			batch_call(b, "close", SYS_close, got);
-			use_set(use, (int)got, false);
-			use_set(use, (int)fd, true);
-		} else if (w[i].cloexec != born_cloexec) {
-			batch_call(b, "F_SETFD", SYS_fcntl, fd, F_SETFD, w[i].cloexec ? FD_CLOEXEC : 0);
-		}
-	}
-	return 0;
-}
-
-int fdtable_restore_check(struct fd_restore *r, struct err *e)
-{
-	int result = 0;
-
-	for (size_t i = 0; i < r->n_arrivals && result == 0; i++) {
-		const struct fd_arrival *a = &r->arrivals[i];
-		const struct cmsghdr *c = (const void *)a->control;
-
-		if (c->cmsg_len != CMSG_LEN(a->n * sizeof(int)) || memcmp(CMSG_DATA(c), a->expected, a->n * sizeof(int)))
-			result = err_set(e, -EIO,
-				"the skeleton received its descriptors at unexpected numbers (a limit of open files that is too low?)");
-	}
-	free(r->arrivals);
-	r->arrivals = NULL;
-	r->n_arrivals = 0;
-	return result;
-}
-
-static int run_and_check(struct fd_restore *r, struct batch *b, struct err *e)
-{
-	int result = batch_run(b, e);
-
-	if (result >= 0)
-		result = fdtable_restore_check(r, e);
-	batch_reset(b);
-	return result < 0 ? result : 0;
-}
-
-/*
- * Sends what the slots for which take(i) holds refer to, and plans dup3 for further numbers of the same description. Each
- * description is sent once, for the first of its numbers. When `run` is set, the batch runs after each message, so that its size
- * stays bounded.
- */
-static int place_slots(const Gw__FdTable *t, const uint8_t *take, struct fd_restore *r, struct batch *b, struct number_use *use,
-	bool run, struct err *e)
-{
-	cleanup_free struct wanted *wanted = fd_alloc(t->n_slot_fd * sizeof(*wanted));
-	cleanup_free int *first = fd_alloc(t->n_descs * sizeof(*first));
-	size_t n = 0, n_calls = 0;
-	int result = 0;
-
-	for (size_t i = 0; i < t->n_descs; i++)
-		first[i] = -1;
-	for (size_t i = 0; i < t->n_slot_fd; i++) {
-		if (!take[i] || first[t->slot_desc[i]] >= 0)
-			continue;
-		first[t->slot_desc[i]] = (int)t->slot_fd[i];
-		wanted[n++] = (struct wanted){ t->slot_desc[i], (int)t->slot_fd[i], t->slot_cloexec[i] };
-	}
-	for (size_t at = 0; at < n && result == 0; at += SCM_MAX) {
-		result = plan_chunk(r, b, wanted + at, (uint32_t)MIN(n - at, (size_t)SCM_MAX), use, e);
-		if (result == 0 && run)
-			result = run_and_check(r, b, e);
-	}
-	for (size_t i = 0; i < t->n_slot_fd && result == 0; i++) {
-		if (!take[i] || first[t->slot_desc[i]] == (int)t->slot_fd[i])
-			continue;
-		batch_call(b, "dup3", SYS_dup3, (uint64_t)first[t->slot_desc[i]], t->slot_fd[i], t->slot_cloexec[i] ? O_CLOEXEC : 0);
-		if (run && ++n_calls % SCM_MAX == 0)
-			result = run_and_check(r, b, e);
-	}
-	return result == 0 && run ? run_and_check(r, b, e) : result;
-}
-
-int fdtable_restore_place(const Gw__FdTable *t, struct fd_restore *r, struct batch *b, struct err *e)
-{
-	cleanup_free uint8_t *take = fd_alloc(t->n_slot_fd);
-	struct number_use use = { 0 };
-	int spare = spare_number(t, NULL, -1), result;
-
-	if (spare != r->transfer_task)
-		batch_call(b, "moving the transfer socket (dup3)", SYS_dup3, (uint64_t)r->transfer_task, (uint64_t)spare, O_CLOEXEC);
-	r->transfer_task = spare;
-	if (spare > 0)
-		batch_call(b, "close_range", SYS_close_range, 0, (uint64_t)spare - 1);
-	batch_call(b, "close_range", SYS_close_range, (uint64_t)spare + 1, UINT32_MAX);
-	use_set(&use, spare, true);
-	memset(take, 1, t->n_slot_fd);
-	result = place_slots(t, take, r, b, &use, true, e);
-	free(use.used);
-	return result;
-}
-
-/* Lookups for epoll and locks in one table. */
+/* The tables at the moment that a plan runs, seen from one of them. */
 struct lookup {
 	const Gw__FdTable *t;
-	int *first; /* a number of each description */
+	int *first;      /* of each table and description: a number, or -1 */
+	uint32_t *home;  /* of each description: the first table with a number of it, or UINT32_MAX */
+	bool has_epoll;
+	uint32_t table;  /* whose turn it is */
+	int *guests;     /* of each description: its number for the moment, or -1; NULL: none */
+	uint32_t epoll;  /* the set that is planned */
 };
+
+static int *lookup_first(const struct lookup *l, uint32_t table, uint32_t desc)
+{
+	return &l->first[(size_t)table * l->t->n_descs + desc];
+}
 
 static void lookup_init(struct lookup *l, const Gw__FdTable *t)
 {
-	l->t = t;
-	l->first = fd_alloc(t->n_descs * sizeof(*l->first));
-	for (size_t i = 0; i < t->n_descs; i++)
-		l->first[i] = -1;
-	for (size_t i = t->n_slot_fd; i-- > 0;)
-		l->first[t->slot_desc[i]] = (int)t->slot_fd[i];
+	size_t n = t->n_tables * t->n_descs;
+
+	*l = (struct lookup){ .t = t, .first = fd_alloc(n * sizeof(*l->first)), .home = fd_alloc(t->n_descs * sizeof(*l->home)) };
+	memset(l->first, 0xff, n * sizeof(*l->first));
+	memset(l->home, 0xff, t->n_descs * sizeof(*l->home));
+	for (uint32_t k = 0; k < t->n_tables; k++)
+		for (size_t i = t->tables[k]->n_fd; i-- > 0;) {
+			uint32_t desc = t->tables[k]->desc[i];
+
+			*lookup_first(l, k, desc) = (int)t->tables[k]->fd[i];
+			if (l->home[desc] == UINT32_MAX)
+				l->home[desc] = k;
+		}
+	for (size_t i = 0; i < t->n_descs && !l->has_epoll; i++)
+		l->has_epoll = t->descs[i]->kind == GW__FD_KIND__FD_EPOLL;
 }
 
-static int lookup_slot(const void *arg, uint32_t fd, bool *ret_cloexec)
+static void lookup_free(struct lookup *l)
 {
-	const Gw__FdTable *t = ((const struct lookup *)arg)->t;
-	size_t low = 0, high = t->n_slot_fd;
+	free(l->first);
+	free(l->home);
+	free(l->guests);
+}
+
+/* Index of a number in a table, or -1. */
+static ssize_t find_number(const Gw__FdNumbers *n, uint32_t fd)
+{
+	size_t low = 0, high = n->n_fd;
 
 	while (low < high) {
 		size_t middle = (low + high) / 2;
 
-		if (t->slot_fd[middle] == fd) {
-			*ret_cloexec = t->slot_cloexec[middle];
-			return (int)t->slot_desc[middle];
-		}
-		if (t->slot_fd[middle] < fd)
+		if (n->fd[middle] == fd)
+			return (ssize_t)middle;
+		if (n->fd[middle] < fd)
 			low = middle + 1;
 		else
 			high = middle;
@@ -296,77 +85,274 @@ static int lookup_slot(const void *arg, uint32_t fd, bool *ret_cloexec)
 	return -1;
 }
 
+static int lookup_slot(const void *arg, uint32_t fd, bool *ret_cloexec)
+{
+	const struct lookup *l = arg;
+	const Gw__FdNumbers *n = l->t->tables[l->table];
+	ssize_t at = find_number(n, fd);
+
+	if (at < 0)
+		return -1;
+	*ret_cloexec = n->cloexec[at];
+	return (int)n->desc[at];
+}
+
 static int lookup_number(const void *arg, uint32_t desc)
 {
-	return ((const struct lookup *)arg)->first[desc];
+	const struct lookup *l = arg;
+	int number = *lookup_first(l, l->table, desc);
+
+	return number < 0 && l->guests ? l->guests[desc] : number;
 }
 
-/* F_SETOWN, F_SETSIG, O_ASYNC: by the task, for its own numbers. */
-static void plan_owner(struct batch *b, const Gw__FdDesc *was, const Gw__FdDesc *d, int fd, pid_t self_pid)
+/* Which table is the one for an entry of the set l->epoll. */
+static uint32_t find_table(const struct lookup *l, const Gw__FdEpollItem *item)
 {
-	if (fd < 0 || d->kind == GW__FD_KIND__FD_PATH || d->kind == GW__FD_KIND__FD_CLOSED)
-		return;
-	if (d->signal != (was ? was->signal : 0))
-		batch_call(b, "F_SETSIG", SYS_fcntl, (uint64_t)fd, F_SETSIG, d->signal);
-	if (d->owner_self != (was && was->owner_self))
-		batch_call(b, "F_SETOWN", SYS_fcntl, (uint64_t)fd, F_SETOWN, (uint64_t)(d->owner_self ? self_pid : 0));
-	if ((d->flags ^ (was ? was->flags : 0)) & O_ASYNC)
-		batch_call(b, "F_SETFL O_ASYNC", SYS_fcntl, (uint64_t)fd, F_SETFL,
-			d->flags & (O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME | O_ASYNC));
+	uint32_t best = 0;
+	int best_rank = -1;
+
+	for (uint32_t k = 0; k < l->t->n_tables; k++) {
+		const Gw__FdNumbers *n = l->t->tables[k];
+		ssize_t at = find_number(n, item->fd);
+		int rank = *lookup_first(l, k, l->epoll) < 0 ? -1 : at >= 0 && n->desc[at] == item->desc ? 2 :
+			*lookup_first(l, k, item->desc) >= 0 ? 1 : 0;
+
+		if (rank > best_rank) {
+			best_rank = rank;
+			best = k;
+		}
+	}
+	return best;
 }
 
-static int plan_additions(const Gw__FdTable *old, const Gw__FdTable *new, const struct fd_env *env,
-	const struct fd_numbers *numbers, struct batch *b,
+static bool lookup_mine(const void *arg, const Gw__FdEpollItem *item)
+{
+	const struct lookup *l = arg;
+
+	return l->t->n_tables == 1 || find_table(l, item) == l->table;
+}
+
+/* The lowest number that the table uses neither in a nor in b (b may be NULL), and that is not `except`. */
+static int spare_number(const Gw__FdTable *a, const Gw__FdTable *b, uint32_t table, int except)
+{
+	struct number_use use = { 0 };
+	int spare;
+
+	number_use_add(&use, a, table, true);
+	if (b)
+		number_use_add(&use, b, table, true);
+	if (except >= 0)
+		number_use_set(&use, except, true);
+	spare = number_use_take(&use);
+	free(use.used);
+	return spare;
+}
+
+int fdtable_restore_place(const Gw__FdTable *t, uint32_t process, struct fd_restore *r, struct fd_transfer *x, struct batch *b,
 	struct err *e)
 {
-	for (size_t i = 0; i < new->n_descs; i++) {
-		const Gw__FdDesc *d = new->descs[i], *was = old && i < old->n_descs ? old->descs[i] : NULL;
-		int fd = numbers->number(numbers->arg, (uint32_t)i);
-		int result = d->kind == GW__FD_KIND__FD_EPOLL ? epoll_plan_add(b, was, d, fd, numbers, e) : 0;
+	uint32_t table = t->table_of[process];
+	const struct placing p = { r, x, b };
+	cleanup_free uint8_t *take = NULL;
+	struct number_use use = { 0 };
+	int spare, result;
 
-		if (result < 0)
-			return result;
-		plan_owner(b, was, d, fd, env->self_pid);
-	}
-	return 0;
+	if (fdtable_first_sharer(t, process) != process)
+		return 0;
+	spare = spare_number(t, NULL, table, -1);
+	if (spare != x->task_number)
+		batch_call(b, "moving the transfer socket (dup3)", SYS_dup3, (uint64_t)x->task_number, (uint64_t)spare, O_CLOEXEC);
+	x->task_number = spare;
+	if (spare > 0)
+		batch_call(b, "close_range", SYS_close_range, 0, (uint64_t)spare - 1);
+	batch_call(b, "close_range", SYS_close_range, (uint64_t)spare + 1, UINT32_MAX);
+	number_use_set(&use, spare, true);
+	take = fd_alloc(t->tables[table]->n_fd);
+	memset(take, 1, t->tables[table]->n_fd);
+	result = placing_slots(&p, t, table, take, &use, true, e);
+	free(use.used);
+	return result;
 }
 
-int fdtable_restore_late(const Gw__FdTable *t, const struct fd_env *env, struct fd_restore *r, struct batch *b, struct err *e)
+/* --- guests --- */
+
+static bool same_items(const Gw__FdDesc *a, const Gw__FdDesc *b)
 {
-	struct lookup l;
-	struct fd_numbers numbers = { lookup_slot, lookup_number, spare_number(t, NULL, r->transfer_task), &l };
+	bool same = a && b && a->n_items == b->n_items;
+
+	for (size_t i = 0; same && i < a->n_items; i++)
+		same = a->items[i]->fd == b->items[i]->fd && a->items[i]->desc == b->items[i]->desc &&
+			a->items[i]->events == b->items[i]->events && a->items[i]->data == b->items[i]->data;
+	return same;
+}
+
+/* Marks what entries of this table's epoll sets watch and the process does not have. Returns how many. */
+static size_t find_guests(struct lookup *l, const Gw__FdTable *other)
+{
+	size_t n = 0;
+
+	for (uint32_t i = 0; i < l->t->n_descs; i++) {
+		const Gw__FdDesc *d = l->t->descs[i];
+
+		if (d->kind != GW__FD_KIND__FD_EPOLL || *lookup_first(l, l->table, i) < 0 ||
+		    same_items(d, other && i < other->n_descs ? other->descs[i] : NULL))
+			continue;
+		l->epoll = i;
+		for (size_t k = 0; k < d->n_items; k++) {
+			uint32_t desc = d->items[k]->desc;
+
+			if (!lookup_mine(l, d->items[k]) || lookup_number(l, desc) >= 0)
+				continue;
+			if (!l->guests) {
+				l->guests = fd_alloc(l->t->n_descs * sizeof(*l->guests));
+				memset(l->guests, 0xff, l->t->n_descs * sizeof(*l->guests));
+			}
+			l->guests[desc] = 0; /* no longer -1: counted once */
+			n++;
+		}
+	}
+	return n;
+}
+
+/* Brings the guests; `other`: the tables after or before, NULL: none. `except`: a further number that is not free. */
+static int bring_guests(const struct placing *p, struct lookup *l, const Gw__FdTable *other, int except, struct err *e)
+{
+	size_t n = find_guests(l, other), at = 0;
+	cleanup_free struct fd_wanted *wanted = NULL;
+	struct number_use now = { 0 }, never = { 0 };
 	int result;
 
-	lookup_init(&l, t);
-	result = plan_additions(NULL, t, env, &numbers, b, e);
-	if (result == 0)
-		result = batch_run(b, e);
-	batch_reset(b);
-	free(l.first);
-	return result < 0 ? result : 0;
+	if (!n)
+		return 0;
+	wanted = fd_alloc(n * sizeof(*wanted));
+	number_use_add(&now, l->t, l->table, false);
+	number_use_set(&now, p->x->task_number, true);
+	number_use_add(&never, l->t, l->table, true);
+	if (other)
+		number_use_add(&never, other, l->table, true);
+	number_use_set(&never, p->x->task_number, true);
+	number_use_set(&never, except, true);
+	for (uint32_t i = 0; i < l->t->n_descs; i++)
+		if (l->guests[i] >= 0) {
+			l->guests[i] = number_use_take(&never);
+			wanted[at++] = (struct fd_wanted){ i, l->guests[i], true };
+		}
+	result = placing_send(p, wanted, n, &now, false, e);
+	free(now.used);
+	free(never.used);
+	return result;
 }
 
-/* Marks the slots of `new` that must be placed, plans closing what they replace and F_SETFD for the rest. */
-static void plan_table_changes(const Gw__FdTable *old, const Gw__FdTable *new, struct batch *b, uint8_t *take, struct number_use *use)
+static void dismiss_guests(const struct placing *p, struct lookup *l)
+{
+	for (uint32_t i = 0; l->guests && i < l->t->n_descs; i++)
+		if (l->guests[i] >= 0)
+			batch_call(p->b, "close", SYS_close, (uint64_t)l->guests[i]);
+	free(l->guests);
+	l->guests = NULL;
+}
+
+/* --- epoll sets, owners --- */
+
+static int plan_additions(const struct placing *p, const Gw__FdTable *old, struct lookup *l, struct err *e)
+{
+	int spare = l->has_epoll ? spare_number(l->t, NULL, l->table, p->x->task_number) : -1;
+	int result = l->has_epoll ? bring_guests(p, l, old, spare, e) : 0;
+	struct fd_numbers numbers = { lookup_slot, lookup_number, lookup_mine, spare, l };
+
+	for (uint32_t i = 0; i < l->t->n_descs && result == 0; i++) {
+		const Gw__FdDesc *d = l->t->descs[i], *was = old && i < old->n_descs ? old->descs[i] : NULL;
+		int fd = *lookup_first(l, l->table, i);
+
+		if (fd < 0 || d == was)
+			continue;
+		l->epoll = i;
+		if (d->kind == GW__FD_KIND__FD_EPOLL)
+			result = epoll_plan_add(p->b, was, d, fd, &numbers, e);
+		/* The first process with the description is the one to name its owner. */
+		if (l->home[i] != l->table)
+			continue;
+		fd_owner_plan(p->b, d->kind == GW__FD_KIND__FD_LEASED ? NULL : was, d, fd);
+		if (old)
+			dir_notify_plan(p->b, d, fd);
+	}
+	dismiss_guests(p, l);
+	return result;
+}
+
+static int plan_removals(const struct placing *p, const Gw__FdTable *new, struct lookup *l, struct err *e)
+{
+	struct fd_numbers numbers = { lookup_slot, lookup_number, lookup_mine, -1, l };
+	int result;
+
+	if (!l->has_epoll)
+		return 0;
+	numbers.spare = spare_number(l->t, new, l->table, p->x->task_number);
+	result = bring_guests(p, l, new, numbers.spare, e);
+	for (uint32_t i = 0; i < l->t->n_descs && result == 0; i++) {
+		int fd = *lookup_first(l, l->table, i);
+
+		l->epoll = i;
+		if (l->t->descs[i]->kind == GW__FD_KIND__FD_EPOLL && new->descs[i]->kind == GW__FD_KIND__FD_EPOLL && fd >= 0)
+			epoll_plan_remove(p->b, l->t->descs[i], new->descs[i], fd, &numbers);
+	}
+	dismiss_guests(p, l);
+	return result;
+}
+
+int fdtable_restore_late(const Gw__FdTable *t, uint32_t process, struct fd_restore *r, struct fd_transfer *x, struct batch *b,
+	struct err *e)
+{
+	const struct placing p = { r, x, b };
+	struct lookup l;
+	int result;
+
+	if (fdtable_first_sharer(t, process) != process)
+		return 0;
+	lookup_init(&l, t);
+	l.table = t->table_of[process];
+	result = plan_additions(&p, NULL, &l, e);
+	if (result == 0)
+		result = placing_run(&p, e);
+	lookup_free(&l);
+	return result;
+}
+
+/* --- the freeze --- */
+
+static bool has_leased(const Gw__FdTable *t, const Gw__FdNumbers *n)
+{
+	for (size_t i = 0; i < n->n_fd; i++)
+		if (t->descs[n->desc[i]]->kind == GW__FD_KIND__FD_LEASED)
+			return true;
+	return false;
+}
+
+/*
+ * Marks the numbers of the table `new` of t that must be placed, plans closing what they replace and F_SETFD for the rest. What was not opened before
+ * is placed like something new.
+ */
+static void plan_table_changes(const Gw__FdTable *t, const Gw__FdNumbers *old, const Gw__FdNumbers *new, struct batch *b, uint8_t *take,
+	struct number_use *use)
 {
 	size_t j = 0;
 
-	for (size_t i = 0; i < new->n_slot_fd || j < old->n_slot_fd;) {
-		if (i == new->n_slot_fd || (j < old->n_slot_fd && old->slot_fd[j] < new->slot_fd[i])) {
-			batch_call(b, "close", SYS_close, old->slot_fd[j++]);
+	for (size_t i = 0; i < new->n_fd || j < old->n_fd;) {
+		if (i == new->n_fd || (j < old->n_fd && old->fd[j] < new->fd[i])) {
+			batch_call(b, "close", SYS_close, old->fd[j++]);
 			continue;
 		}
-		if (j == old->n_slot_fd || old->slot_fd[j] > new->slot_fd[i]) {
+		if (j == old->n_fd || old->fd[j] > new->fd[i]) {
 			take[i++] = 1;
 			continue;
 		}
-		if (old->slot_desc[j] != new->slot_desc[i]) {
-			batch_call(b, "close", SYS_close, old->slot_fd[j]);
+		if (old->desc[j] != new->desc[i] || t->descs[new->desc[i]]->kind == GW__FD_KIND__FD_LEASED) {
+			batch_call(b, "close", SYS_close, old->fd[j]);
 			take[i] = 1;
 		} else {
-			use_set(use, (int)new->slot_fd[i], true);
-			if (old->slot_cloexec[j] != new->slot_cloexec[i])
-				batch_call(b, "F_SETFD", SYS_fcntl, new->slot_fd[i], F_SETFD, new->slot_cloexec[i] ? FD_CLOEXEC : 0);
+			number_use_set(use, (int)new->fd[i], true);
+			if (old->cloexec[j] != new->cloexec[i])
+				batch_call(b, "F_SETFD", SYS_fcntl, new->fd[i], F_SETFD, new->cloexec[i] ? FD_CLOEXEC : 0);
 		}
 		i++;
 		j++;
@@ -374,69 +360,103 @@ static void plan_table_changes(const Gw__FdTable *old, const Gw__FdTable *new, s
 }
 
 /* Closes, replaces and adds numbers. */
-static int plan_numbers(const Gw__FdTable *old, const Gw__FdTable *new, struct fd_restore *r, struct batch *b, struct err *e)
+static int plan_numbers(const struct placing *p, const Gw__FdTable *old, const Gw__FdTable *new, uint32_t table, struct err *e)
 {
-	cleanup_free uint8_t *take = fd_alloc(new->n_slot_fd);
+	cleanup_free uint8_t *take = fd_alloc(new->tables[table]->n_fd);
+	int spare = spare_number(old, new, table, -1), result;
 	struct number_use use = { 0 };
-	int spare = spare_number(old, new, -1), result;
 
 	/* The transfer socket's number may be wanted now. */
-	if (spare != r->transfer_task) {
-		batch_call(b, "moving the transfer socket (dup3)", SYS_dup3, (uint64_t)r->transfer_task, (uint64_t)spare, O_CLOEXEC);
-		batch_call(b, "close", SYS_close, (uint64_t)r->transfer_task);
-		r->transfer_task = spare;
+	if (spare != p->x->task_number) {
+		batch_call(p->b, "moving the transfer socket (dup3)", SYS_dup3, (uint64_t)p->x->task_number, (uint64_t)spare, O_CLOEXEC);
+		batch_call(p->b, "close", SYS_close, (uint64_t)p->x->task_number);
+		p->x->task_number = spare;
 	}
-	use_set(&use, spare, true);
-	plan_table_changes(old, new, b, take, &use);
-	result = place_slots(new, take, r, b, &use, false, e);
+	number_use_set(&use, spare, true);
+	plan_table_changes(new, old->tables[table], new->tables[table], p->b, take, &use);
+	result = placing_slots(p, new, table, take, &use, false, e);
 	free(use.used);
 	return result;
 }
 
-static bool same_slots(const Gw__FdTable *a, const Gw__FdTable *b)
+/* Everything of one table but the locks. */
+static int plan_table(const struct placing *p, struct lookup *before, struct lookup *after, uint32_t table, struct err *e)
 {
-	return a->n_slot_fd == b->n_slot_fd && !memcmp(a->slot_fd, b->slot_fd, a->n_slot_fd * sizeof(*a->slot_fd)) &&
-		!memcmp(a->slot_desc, b->slot_desc, a->n_slot_fd * sizeof(*a->slot_desc)) &&
-		!memcmp(a->slot_cloexec, b->slot_cloexec, a->n_slot_fd * sizeof(*a->slot_cloexec));
+	const Gw__FdTable *old = before->t, *new = after->t;
+	int result;
+
+	before->table = after->table = table;
+	result = plan_removals(p, new, before, e);
+	if (result == 0 && (!fdtable_numbers_same(old->tables[table], new->tables[table]) || has_leased(new, new->tables[table])))
+		result = plan_numbers(p, old, new, table, e);
+	return result == 0 ? plan_additions(p, old, after, e) : result;
 }
 
-static void plan_epoll_removals(const Gw__FdTable *old, const Gw__FdTable *new, const struct fd_restore *r, struct batch *b)
+/*
+ * A lock carries the pid of the process that takes it. But a process that shares a table does not know when the first has brought its
+ * numbers up to date: then the first takes it.
+ */
+static int plan_locks(const Gw__FdTable *old, struct lookup *after, uint32_t process, const struct fd_target *targets, struct err *e)
 {
-	struct lookup l;
-	struct fd_numbers numbers = { lookup_slot, lookup_number, spare_number(old, new, r->transfer_task), &l };
+	const Gw__FdTable *new = after->t;
+	uint32_t table = new->table_of[process], taker = process;
 
-	lookup_init(&l, old);
+	after->table = table;
+	if (!fdtable_numbers_same(old->tables[table], new->tables[table]))
+		taker = fdtable_first_sharer(new, process);
+	for (size_t i = 0; i < new->n_locks; i++) {
+		int fd;
+
+		if (new->locks[i]->process != process)
+			continue;
+		fd = *lookup_first(after, table, new->locks[i]->desc);
+		if (fd < 0)
+			return err_set(e, -EPROTO, "descriptor table: a lock of a process that does not have the file open");
+		flock_plan(targets[taker].b, new->locks[i], true, fd);
+	}
+	return 0;
+}
+
+/* Connections that are closed, or made anew: their ports are needed, and nobody is to hear of their end. */
+static void forget_connections(const Gw__FdTable *old, const Gw__FdTable *new, struct fd_restore *r)
+{
 	for (size_t i = 0; i < old->n_descs; i++)
-		if (old->descs[i]->kind == GW__FD_KIND__FD_EPOLL && new->descs[i]->kind == GW__FD_KIND__FD_EPOLL)
-			epoll_plan_remove(b, old->descs[i], new->descs[i], l.first[i], &numbers);
-	free(l.first);
+		if (old->descs[i]->socket && old->descs[i]->socket->tcp && new->descs[i]->kind == GW__FD_KIND__FD_CLOSED) {
+			socket_tcp_forget(r->fds[i]);
+			socket_tcp_forget(r->others[i]);
+			close_fdp(&r->others[i]);
+		}
 }
 
 int fdtable_restore_update(const Gw__FdTable *old, const Gw__FdTable *new, const struct fd_env *env, struct fd_restore *r,
-	struct batch *b, struct err *e)
+	const struct fd_target *targets, struct err *e)
 {
-	struct lookup l;
-	struct fd_numbers numbers = { lookup_slot, lookup_number, -1, &l };
+	struct lookup before, after;
 	int result = fdtable_validate_update(old, new, e);
 
+	if (result == 0)
+		forget_connections(old, new, r);
 	if (result == 0)
 		result = fdtable_open_from(new, old->n_descs, env, r, e);
 	if (result == 0)
 		result = fdtable_fill(old, new, env, r, e);
 	if (result < 0)
 		return result;
-	plan_epoll_removals(old, new, r, b);
-	if (!same_slots(old, new))
-		result = plan_numbers(old, new, r, b, e);
-	if (result < 0)
-		return result;
-	lookup_init(&l, new);
-	numbers.spare = spare_number(new, NULL, r->transfer_task);
-	result = plan_additions(old, new, env, &numbers, b, e);
-	if (result == 0)
-		flock_plan(b, new->locks, new->n_locks, true, lookup_number, &l);
-	free(l.first);
-	batch_call(b, "closing the transfer socket", SYS_close, (uint64_t)r->transfer_task);
+	lookup_init(&before, old);
+	lookup_init(&after, new);
+	for (uint32_t i = 0; i < new->n_table_of && result == 0; i++) {
+		const struct placing p = { r, targets[i].x, targets[i].b };
+
+		if (fdtable_first_sharer(new, i) == i)
+			result = plan_table(&p, &before, &after, new->table_of[i], e);
+	}
+	for (uint32_t i = 0; i < new->n_table_of && result == 0; i++)
+		result = plan_locks(old, &after, i, targets, e);
+	for (uint32_t i = 0; i < new->n_table_of && result == 0; i++)
+		if (fdtable_first_sharer(new, i) == i)
+			batch_call(targets[i].b, "closing the transfer socket", SYS_close, (uint64_t)targets[i].x->task_number);
+	lookup_free(&before);
+	lookup_free(&after);
 	for (size_t i = 0; i < new->n_descs; i++)
 		if (new->descs[i]->kind == GW__FD_KIND__FD_CLOSED)
 			close_fdp(&r->fds[i]);
@@ -445,29 +465,44 @@ int fdtable_restore_update(const Gw__FdTable *old, const Gw__FdTable *new, const
 
 static void close_all(struct fd_restore *r)
 {
+	struct lease_late late = r->late;
+
+	unix_den_clear(&r->den);
 	for (size_t i = 0; i < r->n; i++) {
 		close_fdp(&r->fds[i]);
 		close_fdp(&r->others[i]);
 	}
 	for (size_t i = 0; i < r->n_aside; i++)
 		free(r->aside[i]);
+	for (size_t i = 0; i < r->n_relays; i++)
+		close_fdp(&r->relays[i].fd);
+	free(r->relays);
 	free(r->aside);
+	pty_set_free(&r->ptys);
 	free(r->fds);
 	free(r->others);
 	free(r->arrivals);
 	*r = FD_RESTORE_INIT;
+	r->late = late;
 }
 
 void fdtable_restore_free(struct fd_restore *r)
 {
 	for (size_t i = 0; i < r->n_aside; i++)
-		socket_aside_remove(r->aside[i]);
+		unix_aside_remove(r->aside[i]);
+	mqueue_done(false);
 	close_all(r);
 }
 
 void fdtable_restore_undo(struct fd_restore *r)
 {
 	for (size_t i = 0; i < r->n_aside; i++)
-		socket_aside_restore(r->aside[i]);
+		unix_aside_restore(r->aside[i]);
+	for (size_t i = 0; i < r->n; i++) {
+		socket_tcp_forget(r->fds[i]);
+		socket_tcp_forget(r->others[i]);
+	}
+	mqueue_done(true);
 	close_all(r);
+	lease_late_free(&r->late);
 }

@@ -8,12 +8,15 @@
 #include <sys/sysmacros.h>
 
 #include "base/util.h"
+#include "image/file_gone.h"
+#include "image/file_kernel.h"
+#include "image/pty.h"
+#include "image/bpf_map.h"
+#include "image/pidfd.h"
+#include "image/tun.h"
 
 #ifndef NSFS_MAGIC
 #define NSFS_MAGIC 0x6e736673
-#endif
-#ifndef PIDFS_MAGIC
-#define PIDFS_MAGIC 0x50494446
 #endif
 #ifndef SECRETMEM_MAGIC
 #define SECRETMEM_MAGIC 0x5345434d
@@ -28,9 +31,6 @@ static const struct {
 	const char *code;
 	const char *what;
 } anonymous[] = {
-	{ "anon_inode:inotify", "fd.inotify", "an inotify instance" },
-	{ "anon_inode:[fanotify]", "fd.fanotify", "a fanotify group" },
-	{ "anon_inode:[pidfd]", "fd.pidfd", "a pidfd" },
 	{ "anon_inode:[io_uring]", "fd.io_uring", "an io_uring" },
 	{ "anon_inode:[userfaultfd]", "fd.userfaultfd", "a userfaultfd" },
 	{ "anon_inode:[perf_event]", "fd.perf", "a perf event" },
@@ -46,17 +46,10 @@ static const struct {
 	const char *code;
 	const char *what;
 } pseudo[] = {
-	{ PROC_SUPER_MAGIC, "fd.proc", "a file of /proc" },
-	{ SYSFS_MAGIC, "fd.sysfs", "a file of /sys" },
-	{ CGROUP2_SUPER_MAGIC, "fd.cgroup", "a file of a cgroup" },
-	{ CGROUP_SUPER_MAGIC, "fd.cgroup", "a file of a cgroup" },
 	{ DEBUGFS_MAGIC, "fd.debugfs", "a file of debugfs" },
 	{ TRACEFS_MAGIC, "fd.tracefs", "a file of tracefs" },
 	{ BPF_FS_MAGIC, "fd.bpf", "a file of the BPF file system" },
-	{ NSFS_MAGIC, "fd.namespace", "a namespace" },
-	{ PIDFS_MAGIC, "fd.pidfd", "a pidfd" },
 	{ SECRETMEM_MAGIC, "fd.secretmem", "secret memory" },
-	{ MQUEUE_MAGIC, "fd.mqueue", "a POSIX message queue" },
 	{ SECURITYFS_MAGIC, "fd.securityfs", "a file of securityfs" },
 };
 
@@ -79,22 +72,42 @@ static Gw__FdKind classify_anonymous(const struct fd_look *look, struct refusals
 		return GW__FD_KIND__FD_TIMERFD;
 	if (!strcmp(look->link, "anon_inode:[signalfd]"))
 		return GW__FD_KIND__FD_SIGNALFD;
+	if (!strcmp(look->link, "anon_inode:inotify"))
+		return GW__FD_KIND__FD_INOTIFY;
+	if (!strcmp(look->link, "anon_inode:[fanotify]"))
+		return GW__FD_KIND__FD_FANOTIFY;
+	if (bpf_map_is_one(look->link))
+		return GW__FD_KIND__FD_BPF_MAP;
 	for (size_t i = 0; i < ARRAY_SIZE(anonymous); i++)
 		if (!strncmp(look->link, anonymous[i].link, strlen(anonymous[i].link)))
 			return refuse(look, refusals, anonymous[i].code, anonymous[i].what);
 	return refuse(look, refusals, "fd.unknown", "something of an unknown kind");
 }
 
+static Gw__FdKind with_path(const struct fd_look *look, Gw__FdKind kind, struct refusals *refusals)
+{
+	size_t len;
+
+	if (look->link[0] == '/' && !file_gone(look->link, look->st, &len))
+		return kind;
+	refusals_add(refusals, "fd.deleted", "it was deleted and has no path any more", "close it first", "fd %d (%s)", look->fd,
+		look->link);
+	return GW__FD_KIND__FD_CLOSED;
+}
+
 static Gw__FdKind classify_device(const struct fd_look *look, struct refusals *refusals)
 {
 	unsigned int device_major = major(look->st->st_rdev), device_minor = minor(look->st->st_rdev);
 
-	/* null, zero, full, random, urandom */
-	if (device_major == 1 && (device_minor == 3 || device_minor == 5 || (device_minor >= 7 && device_minor <= 9)))
+	if (file_kernel_device(device_major, device_minor, look->held))
 		return GW__FD_KIND__FD_DEVICE;
+	if (pty_kind(device_major, device_minor) != GW__FD_KIND__FD_CLOSED)
+		return pty_kind(device_major, device_minor);
+	if (tun_is_one(look->st))
+		return GW__FD_KIND__FD_TUN;
 	if ((device_major >= 136 && device_major <= 143) || device_major == 4 || device_major == 5 || device_major == 3) {
-		refusals_add(refusals, "fd.tty", "terminals cannot move yet",
-			"start it with its input and output redirected (setsid, </dev/null >file)",
+		refusals_add(refusals, "fd.tty", "a console or serial terminal is its host's own, and the destination's is another one",
+			"run it in a pseudo-terminal (tmux, script), or with its input and output redirected (setsid, </dev/null >file)",
 			"fd %d (terminal %s)", look->fd, look->link);
 		return GW__FD_KIND__FD_CLOSED;
 	}
@@ -103,39 +116,34 @@ static Gw__FdKind classify_device(const struct fd_look *look, struct refusals *r
 	return refuse(look, refusals, "fd.device", "a device");
 }
 
-static bool is_deleted(const struct fd_look *look)
-{
-	size_t len = strlen(look->link);
-
-	return len > 10 && !strcmp(look->link + len - 10, " (deleted)");
-}
-
-static Gw__FdKind with_path(const struct fd_look *look, Gw__FdKind kind, struct refusals *refusals)
-{
-	if (look->link[0] == '/' && !is_deleted(look))
-		return kind;
-	refusals_add(refusals, "fd.deleted", "it was deleted and has no path any more", "close it first", "fd %d (%s)", look->fd,
-		look->link);
-	return GW__FD_KIND__FD_CLOSED;
-}
-
 Gw__FdKind fd_classify(const struct fd_look *look, uint32_t flags, struct refusals *refusals)
 {
 	mode_t mode = look->st->st_mode;
 	struct statfs fs;
+	size_t len;
 
 	if (S_ISSOCK(mode) && !(flags & O_PATH))
 		return GW__FD_KIND__FD_SOCKET;
+	if (pidfd_is_one(look->link))
+		return GW__FD_KIND__FD_PIDFD;
 	if (!strncmp(look->link, "anon_inode:", 11))
 		return classify_anonymous(look, refusals);
 	if (S_ISFIFO(mode) && !(flags & O_PATH))
-		return look->link[0] == '/' ? with_path(look, GW__FD_KIND__FD_PIPE, refusals) : GW__FD_KIND__FD_PIPE;
+		return GW__FD_KIND__FD_PIPE;
 	if (fstatfs(look->held, &fs) < 0)
 		return refuse(look, refusals, "fd.unknown", "a file of a file system that does not answer");
+	if ((unsigned long)fs.f_type == MQUEUE_MAGIC && S_ISREG(mode) && !(flags & O_PATH))
+		return GW__FD_KIND__FD_MQUEUE;
 	for (size_t i = 0; i < ARRAY_SIZE(pseudo); i++)
 		if ((unsigned long)fs.f_type == pseudo[i].magic)
 			return refuse(look, refusals, pseudo[i].code, pseudo[i].what);
-	if (flags & O_PATH)
+	if ((unsigned long)fs.f_type == NSFS_MAGIC)
+		return GW__FD_KIND__FD_NAMESPACE;
+	if (file_kernel_magic((unsigned long)fs.f_type))
+		return GW__FD_KIND__FD_KERNEL_FILE;
+	if (S_ISDIR(mode) && file_gone(look->link, look->st, &len))
+		return GW__FD_KIND__FD_DELETED_DIR;
+	if ((flags & O_PATH) && !(S_ISREG(mode) && file_gone(look->link, look->st, &len)))
 		return with_path(look, GW__FD_KIND__FD_PATH, refusals);
 	if (S_ISREG(mode))
 		return GW__FD_KIND__FD_FILE;
@@ -144,29 +152,4 @@ Gw__FdKind fd_classify(const struct fd_look *look, uint32_t flags, struct refusa
 	if (S_ISCHR(mode))
 		return classify_device(look, refusals);
 	return refuse(look, refusals, "fd.unknown", S_ISBLK(mode) ? "a block device" : "something of an unknown kind");
-}
-
-bool fd_capture_owner(const struct fd_look *look, Gw__FdDesc *d, struct refusals *refusals)
-{
-	struct f_owner_ex owner = { 0 };
-	int signal_number;
-
-	if (d->kind == GW__FD_KIND__FD_PATH)
-		return true;
-	signal_number = fcntl(look->held, F_GETSIG);
-	if (fcntl(look->held, F_GETOWN_EX, &owner) < 0 || signal_number < 0)
-		return true;
-	d->signal = (uint32_t)signal_number;
-	d->owner_self = owner.pid == look->pid && owner.type != F_OWNER_PGRP;
-	if (owner.pid && d->kind == GW__FD_KIND__FD_DIRECTORY) {
-		refusals_add(refusals, "fd.dnotify", "directory notification (F_NOTIFY) cannot move", "close it first",
-			"fd %d (%s)", look->fd, look->link);
-		return false;
-	}
-	if (owner.pid && !d->owner_self) {
-		refusals_add(refusals, "fd.owner", "its signals (F_SETOWN) go to another process or thread", "close it first",
-			"fd %d (%s)", look->fd, look->link);
-		return false;
-	}
-	return true;
 }

@@ -11,7 +11,4 @@
 /* The kind from link, stat and flags; GW__FD_KIND__FD_CLOSED, and a refusal added, when it cannot move. */
 Gw__FdKind fd_classify(const struct fd_look *look, uint32_t flags, struct refusals *refusals);
 
-/* Owner and signal of asynchronous notification (F_SETOWN, F_SETSIG) into d; false, and a refusal added, when they cannot move. */
-bool fd_capture_owner(const struct fd_look *look, Gw__FdDesc *d, struct refusals *refusals);
-
 #endif

@@ -1,54 +1,62 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/*
- * file_source.c - the source's side of a descriptor table: kinds, contents, pipes and locks of the descriptions that file.c found
- */
+/* file_source.c - the source's side of the tables: kinds and contents of the descriptions that file.c found */
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <sys/sysmacros.h>
 
 #include "base/util.h"
+#include "image/dir_notify.h"
+#include "image/dir_position.h"
+#include "image/bpf_map.h"
+#include "image/mqueue.h"
 #include "image/epoll.h"
 #include "image/eventfd.h"
+#include "image/fanotify.h"
 #include "image/file.h"
+#include "image/file_gone.h"
+#include "image/file_kernel.h"
+#include "image/file_owner.h"
 #include "image/file_refuse.h"
 #include "image/file_state.h"
-#include "image/flock.h"
-#include "image/pipe.h"
+#include "image/lease.h"
+#include "image/pty.h"
+#include "image/file_unix.h"
+#include "image/inotify.h"
+#include "image/pidfd.h"
+#include "image/ns_mount.h"
 #include "image/signalfd.h"
 #include "image/socket_listen.h"
-#include "image/socket_pair.h"
+#include "image/socket_netlink.h"
+#include "image/socket_options.h"
+#include "image/socket_tcp.h"
+#include "image/socket_udp.h"
+#include "image/tun.h"
+#include "image/unix_socket.h"
 
 #define CLOEXEC_IN_FLAGS 02000000u
 
-/* What one capture works with. */
-struct capture {
-	struct fdtable *t;
-	bool table_changed;
-	struct fsfile_table *files;
-	struct refusals *refusals;
-};
-
-static int resolve_slot(void *arg, uint32_t fd)
+static int resolve_slot(void *arg, const struct fd_look *look, uint32_t fd)
 {
 	const struct fdtable *t = arg;
-	size_t low = 0, high = t->n_seen;
+	const struct fd_seen *s = fdtable_find_number(t, look->process, fd);
 
-	while (low < high) {
-		size_t middle = (low + high) / 2;
-
-		if ((uint32_t)t->seen[middle].fd == fd)
-			return (int)t->seen[middle].desc;
-		if ((uint32_t)t->seen[middle].fd < fd)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return -1;
+	/* It may have been another process that added the entry. */
+	for (uint32_t i = 0; i < t->n_views && !s; i++)
+		s = fdtable_find_number(t, i, fd);
+	return s ? (int)s->desc : -1;
 }
 
+/* What is known without a duplicate is fetched when an entry may watch it. */
 static int resolve_held(void *arg, uint32_t desc)
 {
-	return ((const struct fdtable *)arg)->held[desc].fd;
+	struct fdtable *t = arg;
+	struct fd_held *held = &t->held[desc], got;
+
+	t->holding = true;
+	if (held->fd < 0 && held->uses && fdtable_fetch(&t->views[held->view], fdtable_number_of(t, desc)->fd, &got, NULL) == 1)
+		held->fd = got.fd;
+	return held->fd;
 }
 
 static uint32_t resolve_count(void *arg)
@@ -81,7 +89,7 @@ static int capture_file(struct capture *c, const struct fd_look *look, Gw__FdDes
 	char link[64];
 	int r;
 
-	snprintf(link, sizeof(link), "/proc/%d/fd/%d", (int)c->t->pid, look->fd);
+	snprintf(link, sizeof(link), "/proc/%d/fd/%d", (int)look->pid, look->fd);
 	r = fsfile_add(c->files, link, uses, &index, e);
 	if (r < 0) {
 		err_wrap(e, "fd %d", look->fd);
@@ -89,30 +97,6 @@ static int capture_file(struct capture *c, const struct fd_look *look, Gw__FdDes
 	}
 	d->index = index;
 	return 0;
-}
-
-/* The pipe of an end: found by its inode, or appended. */
-static void capture_pipe_end(struct capture *c, const struct fd_look *look, Gw__FdDesc *d)
-{
-	struct fdtable *t = c->t;
-	size_t n = t->msg->n_pipes;
-	Gw__FdPipe *p;
-
-	for (size_t i = 0; i < n; i++)
-		if (t->pipe_ids[i].ino == look->st->st_ino && t->pipe_ids[i].dev == look->st->st_dev) {
-			d->index = (uint32_t)i;
-			return;
-		}
-	p = fd_alloc(sizeof(*p));
-	gw__fd_pipe__init(p);
-	if (look->link[0] == '/')
-		p->fifo_path = fd_strdup(look->link);
-	t->pipe_ids = realloc(t->pipe_ids, (n + 1) * sizeof(*t->pipe_ids));
-	if (!t->pipe_ids)
-		abort();
-	t->pipe_ids[n] = (struct fd_pipe_id){ .dev = look->st->st_dev, .ino = look->st->st_ino };
-	d->index = (uint32_t)n;
-	fd_append(&t->msg->pipes, &t->msg->n_pipes, p);
 }
 
 bool fdtable_same_kind(const Gw__FdDesc *d, int fd)
@@ -123,6 +107,17 @@ bool fdtable_same_kind(const Gw__FdDesc *d, int fd)
 	switch (d->kind) {
 	case GW__FD_KIND__FD_SOCKET:
 		return socket_listen_same(d, fd);
+	case GW__FD_KIND__FD_UNIX:
+		return unix_socket_same(d, fd);
+	case GW__FD_KIND__FD_INOTIFY:
+		strcpy(what, "anon_inode:inotify");
+		break;
+	case GW__FD_KIND__FD_FANOTIFY:
+		strcpy(what, "anon_inode:[fanotify]");
+		break;
+	case GW__FD_KIND__FD_BPF_MAP:
+		/* Which one of several is not to be seen. */
+		return false;
 	case GW__FD_KIND__FD_EVENTFD:
 		strcpy(what, "anon_inode:[eventfd]");
 		break;
@@ -135,6 +130,10 @@ bool fdtable_same_kind(const Gw__FdDesc *d, int fd)
 	case GW__FD_KIND__FD_SIGNALFD:
 		strcpy(what, "anon_inode:[signalfd]");
 		break;
+	case GW__FD_KIND__FD_PTY_MASTER:
+	case GW__FD_KIND__FD_PTY_SLAVE:
+	case GW__FD_KIND__FD_PTY_TTY:
+		return pty_same(d, fd);
 	default:
 		/* A file is what its inode says. */
 		return true;
@@ -145,26 +144,68 @@ bool fdtable_same_kind(const Gw__FdDesc *d, int fd)
 	return !strcmp(link, what);
 }
 
+static bool is_inside(void *arg, pid_t pid)
+{
+	const struct fdtable *t = arg;
+
+	for (size_t i = 0; i < t->n_views; i++)
+		if (t->views[i].pid == pid)
+			return true;
+	return pid == getpid();
+}
+
+/* The same by the numbers of another pid namespace than this worker's: that of the unit. */
+static bool is_inside_by_its_number(void *arg, pid_t pid)
+{
+	const struct fdtable *t = arg;
+
+	for (size_t i = 0; i < t->n_views; i++)
+		if (fd_owner_seen(t->views[i].pid, "NSpid:") == pid)
+			return true;
+	return false;
+}
+
+/* Whether numbers of processes in the path of a file of /proc are those that this worker knows. */
+static bool is_our_proc(const struct fd_look *look)
+{
+	struct stat st;
+
+	return stat("/proc", &st) == 0 && st.st_dev == look->st->st_dev;
+}
+
 /* First look at a description: its kind, and what never changes. */
 static int capture_static(struct capture *c, struct fd_look *look, Gw__FdDesc *d, struct err *e)
 {
 	d->kind = fd_classify(look, d->flags, c->refusals);
-	if (d->kind == GW__FD_KIND__FD_SOCKET && socket_pair_is_one(look->held))
-		d->kind = GW__FD_KIND__FD_SOCKETPAIR;
+	if (d->kind == GW__FD_KIND__FD_SOCKET && socket_get_int(look->held, SOL_SOCKET, SO_DOMAIN) == AF_UNIX) {
+		d->kind = GW__FD_KIND__FD_UNIX;
+		c->t->has_unix = true;
+	}
+	c->t->has_ptys = c->t->has_ptys || pty_is_kind(d->kind);
 	switch (d->kind) {
 	case GW__FD_KIND__FD_CLOSED:
 		return FD_REFUSED;
 	case GW__FD_KIND__FD_FILE:
+		if (lease_capture(look, d) && lease_is_touchy(d)) {
+			d->kind = GW__FD_KIND__FD_LEASED;
+			return lease_identify(look, d, c->refusals);
+		}
 		return capture_file(c, look, d, e);
 	case GW__FD_KIND__FD_DIRECTORY:
 	case GW__FD_KIND__FD_PATH:
 		d->path = fd_strdup(look->link);
 		return 0;
 	case GW__FD_KIND__FD_DEVICE:
-		d->device_minor = minor(look->st->st_rdev);
+	case GW__FD_KIND__FD_KERNEL_FILE:
+	case GW__FD_KIND__FD_NAMESPACE:
+		return file_kernel_capture(look, d, is_our_proc(look) ? is_inside : is_inside_by_its_number, c->t, c->refusals);
+	case GW__FD_KIND__FD_DELETED_DIR:
+		d->path = fd_strdup(look->link);
+		d->path[strlen(d->path) - strlen(FILE_GONE_SUFFIX)] = 0;
+		d->inode = file_gone_inode(look->st);
 		return 0;
 	case GW__FD_KIND__FD_PIPE:
-		capture_pipe_end(c, look, d);
+		fdtable_add_pipe_end(c, look, d);
 		return 0;
 	default:
 		return 0;
@@ -188,6 +229,93 @@ static int check_mode(const struct fd_look *look, const Gw__FdDesc *d, struct er
 	return 0;
 }
 
+static pid_t find_owner(const void *arg, int type, pid_t id)
+{
+	const struct fdtable *t = arg;
+	char path[64];
+
+	for (size_t i = 0; i < t->n_views; i++) {
+		pid_t pid = t->views[i].pid;
+
+		if (type == F_OWNER_PGRP && getpgid(pid) == id)
+			return fd_owner_seen(pid, "NSpgid:");
+		snprintf(path, sizeof(path), "/proc/%d/task/%d", (int)pid, (int)id);
+		if (type != F_OWNER_PGRP && (pid == id || (type == F_OWNER_TID && access(path, F_OK) == 0)))
+			return fd_owner_seen(id, "NSpid:");
+	}
+	return 0;
+}
+
+/* Which process of the unit this is, plus one, or has this thread, whose number for the unit goes to *ret_thread; 0: none. */
+static uint32_t find_process(const void *arg, pid_t id, pid_t *ret_thread)
+{
+	const struct fdtable *t = arg;
+	char path[64];
+
+	for (uint32_t i = 0; i < t->n_views; i++) {
+		snprintf(path, sizeof(path), "/proc/%d/task/%d", (int)t->views[i].pid, (int)id);
+		if (t->views[i].pid != id && access(path, F_OK) != 0)
+			continue;
+		*ret_thread = t->views[i].pid == id ? 0 : fd_owner_seen(id, "NSpid:");
+		return i + 1;
+	}
+	return 0;
+}
+
+static int capture_mqueue(struct capture *c, const struct fd_look *look, Gw__FdDesc *d, struct err *e)
+{
+	cleanup_free pid_t *inside = d->mqueue ? NULL : fd_alloc(c->t->n_views * sizeof(*inside));
+
+	for (size_t i = 0; inside && i < c->t->n_views; i++)
+		inside[i] = c->t->views[i].pid;
+	return mqueue_capture(look, d, c->t->frozen, inside, c->t->n_views, c->refusals, e);
+}
+
+/* A regular file or directory that is open. */
+static uint32_t find_file(const void *arg, uint32_t dev, uint64_t ino)
+{
+	const struct fdtable *t = arg;
+
+	for (uint32_t i = 0; i < t->msg->n_descs; i++) {
+		const struct fd_held *held = &t->held[i];
+		bool is_file = t->msg->descs[i]->kind == GW__FD_KIND__FD_FILE || t->msg->descs[i]->kind == GW__FD_KIND__FD_DELETED_DIR;
+
+		/* One that has not been looked at yet is a file, too: it has an inode of this file system. */
+		if ((is_file || !held->known) && !held->closed && held->ino == ino &&
+		    dev == (uint32_t)(major(held->dev) << 20 | minor(held->dev)))
+			return i + 1;
+	}
+	return 0;
+}
+
+static int check_lease(struct capture *c, const struct fd_look *look, Gw__FdDesc *d, struct err *e)
+{
+	if (!lease_capture(look, d)) {
+		refusals_add(c->refusals, "fd.lease", "a delegation cannot move", "release it first", "fd %d (%s)", look->fd, look->link);
+		return FD_REFUSED;
+	}
+	if (lease_is_touchy(d) != (d->kind == GW__FD_KIND__FD_LEASED))
+		return err_set(e, -EAGAIN, "fd %d: its lease changed during the migration; try again", look->fd);
+	return 0;
+}
+
+/* What waits in a queue is read, or looked at, in the freeze only: also that of a socket which nobody has seen before. */
+static int capture_socket(struct capture *c, const struct fd_look *look, Gw__FdDesc *d, struct fd_held *held, struct err *e)
+{
+	const struct tcp_member *m = fdtable_find_tcp(c->t, look->held);
+	bool known = d->socket != NULL;
+	int r = known && socket_udp_is_one(d->socket) ? 0 : socket_listen_capture(look, d, m, c->refusals, e);
+
+	held->quiet = r == 0 && m && socket_tcp_is_quiet(m) && socket_tcp_can_be_quiet(d->socket);
+	if (r == 0 && !c->t->frozen && socket_udp_is_one(d->socket))
+		return socket_udp_refuse_corked(look, c->refusals);
+	if (r || !c->t->frozen)
+		return r;
+	if (socket_udp_is_one(d->socket))
+		return socket_udp_capture_queue(look, d->socket, c->refusals, e);
+	return !known && socket_host_is_one(d->socket) ? socket_host_recheck(look, d, e) : 0;
+}
+
 /* What changes while a description lives, and is shown by fdinfo or by its kind's own call. */
 static int capture_dynamic(struct capture *c, const struct fd_look *look, Gw__FdDesc *d, struct fd_held *held, struct err *e)
 {
@@ -202,10 +330,27 @@ static int capture_dynamic(struct capture *c, const struct fd_look *look, Gw__Fd
 		return timerfd_capture(look, d, e);
 	case GW__FD_KIND__FD_EPOLL:
 		return text_changed || c->table_changed ? capture_epoll(c, look, d, e) : 0;
-	case GW__FD_KIND__FD_SOCKETPAIR:
-		return socket_pair_capture(look, d, c->t->offered, &held->peer_ino, c->refusals, e);
+	case GW__FD_KIND__FD_FILE:
+	case GW__FD_KIND__FD_LEASED:
+		return text_changed ? check_lease(c, look, d, e) : 0;
+	case GW__FD_KIND__FD_DIRECTORY:
+		return dir_position_capture(look->held, d, e);
+	case GW__FD_KIND__FD_UNIX:
+		return held->unix_refused ? FD_REFUSED : 0;
 	case GW__FD_KIND__FD_SOCKET:
-		return d->socket ? socket_listen_recheck(look, d, c->refusals) : socket_listen_capture(look, d, c->refusals, e);
+		return capture_socket(c, look, d, held, e);
+	case GW__FD_KIND__FD_INOTIFY:
+		return inotify_capture(look, d, text_changed, c->t->frozen, find_file, c->t, c->refusals, e);
+	case GW__FD_KIND__FD_FANOTIFY:
+		return fanotify_capture(look, d, text_changed, c->t->frozen, c->refusals, e);
+	case GW__FD_KIND__FD_PIDFD:
+		return text_changed ? pidfd_capture(look, d, find_process, c->t, c->refusals, e) : 0;
+	case GW__FD_KIND__FD_MQUEUE:
+		return capture_mqueue(c, look, d, e);
+	case GW__FD_KIND__FD_BPF_MAP:
+		return bpf_map_capture(look, d, c->t->frozen, c->refusals, e);
+	case GW__FD_KIND__FD_TUN:
+		return tun_capture(look, d, c->t->frozen, c->refusals, e);
 	default:
 		return 0;
 	}
@@ -228,12 +373,18 @@ static int capture_desc(struct capture *c, uint32_t i, struct err *e)
 {
 	struct fd_held *held = &c->t->held[i];
 	Gw__FdDesc *d = c->t->msg->descs[i];
-	const struct fd_seen *seen = &c->t->seen[held->slot];
-	struct fd_look look = { .pid = c->t->pid, .fd = seen->fd, .held = held->fd, .link = "", .info = seen->text };
+	const struct fd_view *view = &c->t->views[held->view];
+	const struct fd_seen *seen = fdtable_number_of(c->t, i);
+	struct fd_look look = { .pid = view->pid, .process = held->view, .fd = seen->fd, .held = held->fd, .link = "", .info = seen->text };
 	char link[FD_LINK_MAX], path[64];
 	struct stat st;
 	int r = 0;
 
+	if (held->loose) {
+		look.pid = getpid();
+		look.fd = held->fd;
+		look.info = held->text;
+	}
 	if (held->changed)
 		r = capture_common(&look, d, e);
 	if (r == 0 && !held->known) {
@@ -244,6 +395,7 @@ static int capture_desc(struct capture *c, uint32_t i, struct err *e)
 		if (len < 0 || fstat(held->fd, &st) < 0)
 			return err_sys(e, -errno, "fd %d: finding out what it is", seen->fd);
 		link[len] = '\0';
+		ns_mark_outside(held->fd, link, sizeof(link));
 		look.link = link;
 		look.st = &st;
 		r = capture_static(c, &look, d, e);
@@ -254,255 +406,121 @@ static int capture_desc(struct capture *c, uint32_t i, struct err *e)
 		if (r == 0 && held->changed)
 			r = check_mode(&look, d, e);
 	}
-	if (r == 0 && !fd_capture_owner(&look, d, c->refusals))
+	if (r == 0 && !fd_owner_capture(&look, d, find_owner, c->t, c->refusals))
 		r = FD_REFUSED;
+	c->t->has_watched = c->t->has_watched || (d->kind == GW__FD_KIND__FD_DIRECTORY && d->owner);
+	if (r == 0 && held->loose)
+		r = fdtable_refuse_loose(&look, d, c->refusals);
 	if (r == 0)
 		r = capture_dynamic(c, &look, d, held, e);
 	return r;
 }
 
-/* One end of pipe i that the process holds: which ends, and a duplicate (of a read end if there is one). */
-struct ends {
-	int held, fd;
-	bool reads, writes;
-};
-
-static void refuse_pipe(struct capture *c, size_t i, const struct ends *ends, const struct pipe_holder *holder)
+void fdtable_name_process(const struct capture *c, size_t first, uint32_t desc)
 {
-	char cause[160];
-	const char *path = c->t->msg->pipes[i]->fifo_path;
+	pid_t pid = c->t->views[c->t->held[desc].view].pid;
 
-	if (holder && holder->pid)
-		snprintf(cause, sizeof(cause), "pid %d has it open too (its fd %d), and would stay behind", (int)holder->pid, holder->fd);
-	else
-		snprintf(cause, sizeof(cause), "a process that this host does not see has its other end");
-	refusals_add(c->refusals, "fd.pipe.outside", cause, "start it with files instead of pipes, or let the other process end first",
-		"fd %d (%s%s, %s end)", ends->fd, path[0] ? "FIFO " : "pipe", path, ends->reads && ends->writes ? "either" :
-			ends->reads ? "read" : "write");
-}
+	for (size_t i = first; i < c->refusals->n && c->t->n_views > 1; i++) {
+		struct refusal *r = &c->refusals->v[i];
+		char *named;
 
-static void find_ends(struct fdtable *t, struct ends *ends)
-{
-	for (size_t i = 0; i < t->msg->n_pipes; i++)
-		ends[i] = (struct ends){ -1, -1, false, false };
-	for (size_t i = 0; i < t->msg->n_descs; i++) {
-		const Gw__FdDesc *d = t->msg->descs[i];
-		uint32_t access = d->flags & O_ACCMODE;
-		struct ends *x;
-
-		if (d->kind != GW__FD_KIND__FD_PIPE)
-			continue;
-		x = &ends[d->index];
-		if (x->held < 0 || !x->reads) {
-			x->held = t->held[i].fd;
-			x->fd = t->seen[t->held[i].slot].fd;
-		}
-		x->reads = x->reads || access != O_WRONLY;
-		x->writes = x->writes || access != O_RDONLY;
+		if (asprintf(&named, "pid %d, %s", (int)pid, r->thing) < 0)
+			abort();
+		free(r->thing);
+		r->thing = named;
 	}
 }
 
-static int capture_pipes(struct capture *c, struct err *e)
+static int desc_number(void *arg, uint32_t desc)
 {
-	struct fdtable *t = c->t;
-	size_t n = t->msg->n_pipes, n_new = 0;
-	cleanup_free struct ends *ends = fd_alloc(n * sizeof(*ends));
-	cleanup_free struct pipe_holder *holders = fd_alloc(n * sizeof(*holders));
-	int r = 0;
+	return fdtable_number_of(arg, desc)->fd;
+}
 
-	find_ends(t, ends);
-	for (size_t i = 0; i < n; i++) {
-		/* Inode 0: nobody has that. Looked for once; later ones could only come from the process itself. */
-		holders[i].ino = t->pipe_ids[i].scanned ? 0 : t->pipe_ids[i].ino;
-		n_new += !t->pipe_ids[i].scanned;
-	}
-	if (n_new)
-		pipe_outside_scan(t->pid, holders, n);
-	for (size_t i = 0; i < n && r == 0; i++) {
-		bool lone;
+static void desc_refused(void *arg, uint32_t desc)
+{
+	((const struct fdtable *)arg)->held[desc].refused = true;
+}
 
-		if (ends[i].held < 0)
-			continue;
-		/* With one kind of end only, the kernel tells whether the other exists anywhere. */
-		lone = ends[i].reads != ends[i].writes && !pipe_is_broken(ends[i].held, ends[i].writes);
-		if (holders[i].pid || lone)
-			refuse_pipe(c, i, &ends[i], &holders[i]);
-		else
-			r = pipe_capture(ends[i].held, t->msg->pipes[i], e);
-		t->pipe_ids[i].scanned = !holders[i].pid;
+static pid_t process_of(const void *arg, size_t i)
+{
+	const struct fdtable *t = arg;
+
+	return i < t->n_views ? t->views[i].pid : 0;
+}
+
+static int capture_ptys(struct capture *c, struct err *e)
+{
+	const struct pty_source source = { c->t->msg, resolve_held, desc_number, desc_refused, is_inside, find_owner, c->t, process_of,
+		fdtable_terminal, c->t->relays_travel, &c->t->pty_ids, c->t->frozen, c->refusals };
+
+	return pty_capture(&source, e);
+}
+
+/* 0, also when it was refused, or an error. */
+static int capture_one(struct capture *c, uint32_t i, struct err *e)
+{
+	struct fd_held *held = &c->t->held[i];
+	size_t refused = c->refusals->n;
+	int r;
+
+	if (!held->uses || held->settled)
+		return 0;
+	/* Looked at anew: an earlier look may have been one whose refusals were not kept. */
+	if (held->refused)
+		held->refused = held->known = false;
+	r = capture_desc(c, i, e);
+	if (r == FD_REFUSED) {
+		/* A table with refusals is not encoded. */
+		held->refused = true;
+		c->t->msg->descs[i]->kind = GW__FD_KIND__FD_CLOSED;
+		fdtable_name_process(c, refused, i);
+		return 0;
 	}
+	if (r == 0)
+		held->changed = false;
 	return r;
 }
 
-static void refuse_pair(struct capture *c, uint32_t i, const struct pipe_holder *holder)
-{
-	struct fd_look look = { .fd = c->t->seen[c->t->held[i].slot].fd, .held = c->t->held[i].fd };
-
-	if (holder)
-		refusals_add(c->refusals, "fd.socket.unix.outside", "another process has an end of it open too, and would stay behind",
-			"let the other process end first", "fd %d (socketpair; pid %d, its fd %d)", look.fd, (int)holder->pid, holder->fd);
-	else
-		socket_refuse_connected(&look, c->t->msg->descs[i]->socket, c->refusals);
-	c->t->held[i].refused = true;
-	c->t->held[i].scanned = false;
-	c->t->msg->descs[i]->kind = GW__FD_KIND__FD_CLOSED;
-}
-
-/* Which description is the other end of pair end i; -1: none of the process's. */
-static int find_peer(const struct fdtable *t, uint32_t i)
-{
-	for (uint32_t j = 0; j < t->msg->n_descs; j++)
-		if (j != i && t->msg->descs[j]->kind == GW__FD_KIND__FD_SOCKETPAIR && t->held[j].ino == t->held[i].peer_ino &&
-		    t->held[j].dev == t->held[i].dev)
-			return (int)j;
-	return -1;
-}
-
-static void capture_pairs(struct capture *c)
+/* UDP sockets that are connected to somebody outside. */
+static void refuse_outside_peers(struct capture *c)
 {
 	struct fdtable *t = c->t;
-	cleanup_free struct pipe_holder *holders = fd_alloc(t->msg->n_descs * sizeof(*holders));
-	size_t n_new = 0;
+	size_t n = t->few ? t->n_todo : t->msg->n_descs;
 
-	for (uint32_t i = 0; i < t->msg->n_descs; i++) {
-		int peer;
+	for (uint32_t k = 0; k < n; k++) {
+		uint32_t i = t->few ? t->todo[k] : k;
+		Gw__FdDesc *d = t->msg->descs[i];
+		struct fd_look look = { .held = t->held[i].fd };
 
-		if (t->msg->descs[i]->kind != GW__FD_KIND__FD_SOCKETPAIR)
+		if (d->kind != GW__FD_KIND__FD_SOCKET || look.held < 0 || !d->socket || !d->socket->peer.len || !socket_udp_is_one(d->socket) ||
+		    socket_udp_peer_is_inside(t->msg, d->socket))
 			continue;
-		peer = t->held[i].peer_ino ? find_peer(t, i) : -1;
-		if (peer < 0 && t->held[i].peer_ino) {
-			refuse_pair(c, i, NULL);
-			continue;
-		}
-		t->msg->descs[i]->socket->peer = (uint32_t)(peer + 1);
-		if (!t->held[i].scanned) {
-			holders[i].ino = t->held[i].ino;
-			t->held[i].scanned = true;
-			n_new++;
-		}
-	}
-	if (!n_new)
-		return;
-	pipe_outside_scan(t->pid, holders, t->msg->n_descs);
-	for (uint32_t i = 0; i < t->msg->n_descs; i++)
-		if (holders[i].pid)
-			refuse_pair(c, i, &holders[i]);
-}
-
-/* Finds a description that l can be set through: fcntl wants write access for a write lock, read access for a read lock. */
-static bool lock_usable(const Gw__FdDesc *d, const struct flock_line *l)
-{
-	uint32_t access = d->flags & O_ACCMODE;
-
-	return l->kind == GW__FD_LOCK_KIND__LOCK_FLOCK || access == O_RDWR || access == (l->write ? O_WRONLY : O_RDONLY);
-}
-
-static bool lock_known(const struct fdtable *t, const Gw__FdLock *l)
-{
-	for (size_t i = t->msg->n_locks; i-- > 0;) {
-		const Gw__FdLock *k = t->msg->locks[i];
-
-		if (k->kind != l->kind || k->start != l->start || k->end != l->end)
-			continue;
-		/* A POSIX lock shows on every descriptor of its file, the others on every number of their description. */
-		if (k->desc == l->desc || (k->kind == GW__FD_LOCK_KIND__LOCK_POSIX && t->held[k->desc].dev == t->held[l->desc].dev &&
-		    t->held[k->desc].ino == t->held[l->desc].ino))
-			return true;
-	}
-	return false;
-}
-
-/* One lock line; the second pass refuses what the first could not attribute to any description. */
-static void capture_lock(struct capture *c, const struct fd_seen *s, const struct flock_line *line, bool second_pass)
-{
-	struct fdtable *t = c->t;
-	Gw__FdLock wanted = GW__FD_LOCK__INIT, *l;
-
-	wanted.kind = line->kind;
-	wanted.write = line->write;
-	wanted.desc = s->desc;
-	wanted.start = line->start;
-	wanted.end = line->end;
-	if (line->lease) {
-		if (!second_pass)
-			refusals_add(c->refusals, "fd.lease", "a lease (F_SETLEASE) or delegation cannot move", "release it first",
-				"fd %d", s->fd);
-		return;
-	}
-	if (lock_known(t, &wanted))
-		return;
-	if (second_pass) {
-		refusals_add(c->refusals, "fd.lock.access", "no open descriptor has the access that taking its lock again needs",
-			"release the lock first",
-			"fd %d (locked file)", s->fd);
-		return;
-	}
-	if (!lock_usable(t->msg->descs[s->desc], line))
-		return;
-	l = fd_alloc(sizeof(*l));
-	*l = wanted;
-	fd_append(&t->msg->locks, &t->msg->n_locks, l);
-}
-
-static void capture_locks(struct capture *c)
-{
-	Gw__FdTable *m = c->t->msg;
-
-	for (size_t i = 0; i < m->n_locks; i++)
-		gw__fd_lock__free_unpacked(m->locks[i], NULL);
-	free(m->locks);
-	m->locks = NULL;
-	m->n_locks = 0;
-	for (int pass = 0; pass < 2; pass++) {
-		for (size_t i = 0; i < c->t->n_seen; i++) {
-			const struct fd_seen *s = &c->t->seen[i];
-			const char *line = s->has_locks ? s->text : NULL;
-			struct flock_line parsed;
-
-			while (flock_parse(&line, &parsed))
-				capture_lock(c, s, &parsed, pass == 1);
-		}
+		look.fd = fdtable_number_of(t, i)->fd;
+		socket_refuse_connected(&look, d->socket, c->refusals);
+		t->held[i].refused = true;
+		d->kind = GW__FD_KIND__FD_CLOSED;
 	}
 }
 
 int fdtable_capture_contents(struct fdtable *t, bool table_changed, struct fsfile_table *files, struct refusals *refusals, struct err *e)
 {
 	struct capture c = { t, table_changed, files, refusals };
-	int r;
+	size_t n = t->few ? t->n_todo : t->msg->n_descs;
+	int r = 0;
 
-	for (uint32_t i = 0; i < t->msg->n_descs; i++) {
-		if (t->held[i].fd < 0)
-			continue;
-		/* Looked at anew: an earlier look may have been one whose refusals were not kept. */
-		if (t->held[i].refused)
-			t->held[i].refused = t->held[i].known = false;
-		r = capture_desc(&c, i, e);
-		if (r == FD_REFUSED) {
-			/* A table with refusals is not encoded. */
-			t->held[i].refused = true;
-			t->msg->descs[i]->kind = GW__FD_KIND__FD_CLOSED;
-		} else if (r < 0) {
-			return r;
-		}
-	}
-	capture_pairs(&c);
-	capture_locks(&c);
-	return t->msg->n_pipes ? capture_pipes(&c, e) : 0;
-}
-
-static int number_of(const void *arg, uint32_t desc)
-{
-	const struct fdtable *t = arg;
-
-	return t->held[desc].closed ? -1 : t->seen[t->held[desc].slot].fd;
-}
-
-void fdtable_plan_release_locks(const struct fdtable *t, struct batch *b)
-{
-	flock_plan(b, t->msg->locks, t->msg->n_locks, false, number_of, t);
-}
-
-void fdtable_plan_retake_locks(const struct fdtable *t, struct batch *b)
-{
-	flock_plan(b, t->msg->locks, t->msg->n_locks, true, number_of, t);
+	for (uint32_t i = 0; i < n && r == 0; i++)
+		r = capture_one(&c, t->few ? t->todo[i] : i, e);
+	if (r < 0)
+		return r;
+	refuse_outside_peers(&c);
+	r = fdtable_capture_tcp_queues(t, e);
+	if (r < 0)
+		return r;
+	fdtable_capture_locks(&c);
+	if (t->has_watched)
+		r = dir_notify_capture(t->msg, resolve_held, t, e);
+	t->has_ptys = t->has_ptys || fdtable_has_terminal(t);
+	if (r == 0 && t->has_ptys)
+		r = capture_ptys(&c, e);
+	return r < 0 || !t->msg->n_pipes ? r : fdtable_capture_pipes(&c, e);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* file_state.h - what file.c and file_source.c share about the source's side of a table */
+/* file_state.h - what the files of the source's side of the tables share: file.c, file_*.c but for file_restore.c and file_place.c */
 #ifndef GODWIT_IMAGE_FILE_STATE_H
 #define GODWIT_IMAGE_FILE_STATE_H
 
@@ -10,14 +10,34 @@
 struct fd_held {
 	int fd;            /* the duplicate; -1 between captures */
 	uint64_t dev, ino;
-	uint32_t uses;     /* slots that refer to it */
-	uint32_t slot;     /* index into seen of one of them */
+	uint32_t uses;     /* numbers that refer to it */
+	uint32_t view;     /* a process that has it */
+	uint32_t slot;     /* index into that one's seen of one of them */
 	bool known;        /* its kind has been found out */
 	bool refused;
-	bool closed;       /* the process has closed it; FD_CLOSED in the image */
-	bool scanned;      /* socketpairs: looked for holders outside */
-	uint64_t peer_ino; /* socketpairs: of the other end, 0 when closed */
+	bool closed;       /* the unit has closed it; FD_CLOSED in the image */
+	bool scanned;      /* unix sockets: looked for holders outside */
 	bool changed;      /* the text of its fdinfo changed */
+	/* file_unix.c: in a message; loose: no number refers to it, only that: then the text is the worker's own; what lies in a unix socket's queue */
+	bool in_flight, loose, unix_refused;
+	uint64_t peer_ino; /* of a relayed unix socket */
+	char *text;
+	Gw__FdUnixMessage **queue;
+	size_t n_queue;
+	/* file_freeze.c: what the kernel knows it as, 0: not learned; in the freeze what it is known as now; and whether the record is all of it */
+	uint64_t file, inode, operations;
+	uint64_t now;
+	bool settled;
+	bool same;         /* settled by a record that is the one known before */
+	uint32_t round;    /* file_freeze.c: the one in which it has been looked at */
+	/* file_freeze.c: of a TCP socket what its record said before it was captured; quiet: nothing is under way, so that this tells whether it has changed */
+	uint64_t digest;
+	bool quiet;
+	/* As the destination was told in the offer. */
+	bool offered;
+	uint64_t offered_socket; /* a digest */
+	uint32_t offered_flags;
+	int64_t offered_position;
 };
 
 /* One number. */
@@ -31,14 +51,93 @@ struct fd_seen {
 	size_t text_len;
 };
 
+/* One process. */
+/* file_terminal.c: for struct pty_source. */
+int fdtable_terminal(void *table, uint32_t number);
+/* Whether the root's controlling terminal is a pseudo-terminal. Not looked for when the unit is frozen. */
+bool fdtable_has_terminal(const struct fdtable *t);
+
+struct fd_view {
+	pid_t pid;
+	int pidfd;             /* borrowed */
+	uint32_t first;        /* the first process with this table: itself, mostly. The others have no numbers of their own here */
+	int fd_dir, info_dir;  /* /proc/PID/fd and fdinfo; -1 where another is the first */
+	struct fd_seen *seen;  /* ascending by number */
+	size_t n_seen;
+	/* file_freeze.c: records of the last read; those known before, and of which of them nothing but the record can tell a change */
+	struct file_watch *watch;
+	struct file_record *records, *known;
+	size_t n_records, records_room, n_known, known_room;
+	uint8_t *easy;
+	Gw__FdNumbers *offered;      /* as the destination was told */
+};
+
 struct fd_pipe_id {
 	uint64_t dev, ino;
 	bool scanned;      /* looked for holders outside */
 };
 
+/* A number of this capture. */
+struct fd_fetched {
+	struct fd_held held;
+	struct fd_seen *old; /* what the number was, or NULL */
+	uint32_t view, desc;
+	uint32_t like;       /* one of an earlier process that is known to be of the same description, plus one; its duplicate is the only one */
+	int fd;
+	bool assigned;
+};
+
+/* What a number has come to. */
+struct fd_taken {
+	struct fd_seen *old; /* what it was, or NULL */
+	uint32_t desc;
+	int fd;
+};
+
+/* file.c: fetches a number. Returns 1, or 0 when the process has closed it meanwhile. */
+int fdtable_fetch(const struct fd_view *view, int fd, struct fd_held *ret, struct err *e);
+/* Makes these, ascending, the process's numbers. */
+void fdtable_take_numbers(struct fdtable *t, struct fd_view *view, const struct fd_taken *got, size_t n);
+
 /*
- * Captures or refreshes the descriptions that file.c found, the pipes and the locks. table_changed: some number or description is
- * not what it was.
+ * file_freeze.c: after a capture, while the duplicates are held; and a look by records in place of numbers and infos: at a few, when
+ * that is enough, or at all.
+ */
+void fdtable_learn(struct fdtable *t);
+bool fdtable_read_records(struct fdtable *t); /* false: there are none */
+void fdtable_note_digests(struct fdtable *t); /* before a capture: of the records that have been read */
+uint64_t fdtable_digest_socket(const Gw__FdDesc *d);
+bool fdtable_is_plain(const Gw__FdDesc *d); /* position and flags are all that changes about it, but for locks */
+bool fdtable_is_few(const struct fdtable *t);
+int fdtable_sync_few(struct fdtable *t, struct err *e);
+int fdtable_sync_by_records(struct fdtable *t, struct err *e); /* frozen */
+
+/* file_identity.c: whether two duplicates are of one description; a new description. */
+bool fdtable_same_held(const struct fd_held *a, const struct fd_held *b);
+uint32_t fdtable_add_desc(struct fdtable *t, const struct fd_held *held);
+/* Decides which description each number refers to; duplicates that are not needed are closed. */
+void fdtable_identify(struct fdtable *t, struct fd_fetched *got, size_t n);
+/* The description of what was found in flight. The duplicate is the description's, or closed. */
+uint32_t fdtable_identify_loose(struct fdtable *t, struct fd_held *held);
+/* Makes an open description a new one; the old one is nobody's any more. */
+uint32_t fdtable_move_desc(struct fdtable *t, uint32_t desc);
+
+/* file_unix.c: what a description has become, plus one; 0: itself. */
+void fdtable_renumber(struct fdtable *t, const uint32_t *map);
+
+/* file_tcp.c: looks at all TCP sockets that are held, before the contents are captured; their queues, behind that, in the freeze. */
+void fdtable_capture_tcp(struct fdtable *t);
+int fdtable_capture_tcp_queues(struct fdtable *t, struct err *e);
+const struct tcp_member *fdtable_find_tcp(const struct fdtable *t, int held);
+void fdtable_forget_tcp(struct fdtable *t);
+
+/* file_info.c: brings the text of a number's fdinfo up to date, and what is read from it. */
+int fdtable_read_info(struct fdtable *t, struct fd_view *v, struct fd_seen *s, struct err *e);
+void fdtable_drop_seen(struct fdtable *t, struct fd_seen *s);
+
+/*
+ * file_source.c: captures or refreshes the descriptions that file.c found, the pipes and the locks. table_changed: some number or
+ * description is not what it was.
  */
 int fdtable_capture_contents(struct fdtable *t, bool table_changed, struct fsfile_table *files, struct refusals *refusals, struct err *e);
 
@@ -47,5 +146,34 @@ int fdtable_capture_contents(struct fdtable *t, bool table_changed, struct fsfil
  * whether address, options and backlog are those captured.
  */
 bool fdtable_same_kind(const Gw__FdDesc *d, int fd);
+
+/* The number of the process (or of the one whose table it shares) in its seen, or NULL. */
+const struct fd_seen *fdtable_find_number(const struct fdtable *t, uint32_t view, uint32_t fd);
+
+/* A number of an open description, in the process held->view; number -1 when it is in flight only. */
+static inline const struct fd_seen *fdtable_number_of(const struct fdtable *t, uint32_t desc)
+{
+	static const struct fd_seen none = { .fd = -1, .info = -1 };
+
+	return t->held[desc].loose ? &none : &t->views[t->held[desc].view].seen[t->held[desc].slot];
+}
+
+/* What one capture works with. */
+struct capture {
+	struct fdtable *t;
+	bool table_changed;
+	struct fsfile_table *files;
+	struct refusals *refusals;
+};
+
+/* With several processes: puts the one that has the description before each refusal from `first` on. */
+void fdtable_name_process(const struct capture *c, size_t first, uint32_t desc);
+
+/* file_ends.c. A pipe is found by its inode, or appended. */
+void fdtable_add_pipe_end(struct capture *c, const struct fd_look *look, Gw__FdDesc *d);
+int fdtable_capture_pipes(struct capture *c, struct err *e);
+
+/* file_locks.c */
+void fdtable_capture_locks(struct capture *c);
 
 #endif

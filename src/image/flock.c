@@ -15,11 +15,12 @@ bool flock_parse(const char **line, struct flock_line *ret)
 	for (; *line; *line = fdinfo_next_line(*line)) {
 		char kind[16], how[16], access[16], end[32];
 		int64_t start;
+		int pid;
 
 		/* "lock:	1: POSIX  ADVISORY  WRITE 1234 00:2f:5678 0 EOF" */
-		if (sscanf(*line, "lock: %*d: %15s %15s %15s %*d %*x:%*x:%*u %" SCNd64 " %31s", kind, how, access, &start, end) != 5)
+		if (sscanf(*line, "lock: %*d: %15s %15s %15s %d %*x:%*x:%*u %" SCNd64 " %31s", kind, how, access, &pid, &start, end) != 6)
 			continue;
-		*ret = (struct flock_line){ .start = start, .end = strcmp(end, "EOF") ? strtoll(end, NULL, 10) : INT64_MAX };
+		*ret = (struct flock_line){ .pid = pid, .start = start, .end = strcmp(end, "EOF") ? strtoll(end, NULL, 10) : INT64_MAX };
 		ret->write = !strcmp(access, "WRITE");
 		if (!strcmp(kind, "POSIX"))
 			ret->kind = GW__FD_LOCK_KIND__LOCK_POSIX;
@@ -35,16 +36,16 @@ bool flock_parse(const char **line, struct flock_line *ret)
 	return false;
 }
 
-int flock_validate(const Gw__FdLock *l, size_t n_descs, struct err *e)
+int flock_validate(const Gw__FdLock *l, size_t n_descs, size_t n_processes, struct err *e)
 {
 	if (l->kind != GW__FD_LOCK_KIND__LOCK_POSIX && l->kind != GW__FD_LOCK_KIND__LOCK_FLOCK && l->kind != GW__FD_LOCK_KIND__LOCK_OFD)
 		return err_set(e, -EPROTO, "lock of unknown kind %d", (int)l->kind);
-	if (l->desc >= n_descs || l->start < 0 || l->end < l->start)
+	if (l->desc >= n_descs || l->process >= n_processes || l->start < 0 || l->end < l->start)
 		return err_set(e, -EPROTO, "lock out of range");
 	return 0;
 }
 
-static void plan_one(struct batch *b, const Gw__FdLock *l, bool take, int fd)
+void flock_plan(struct batch *b, const Gw__FdLock *l, bool take, int fd)
 {
 	struct flock *lock;
 	uint64_t at;
@@ -63,15 +64,4 @@ static void plan_one(struct batch *b, const Gw__FdLock *l, bool take, int fd)
 	lock->l_len = l->end == INT64_MAX ? 0 : l->end - l->start + 1;
 	batch_call(b, take ? "taking a record lock that the process holds (F_SETLK)" : "releasing a record lock (F_SETLK)", SYS_fcntl,
 		(uint64_t)fd, l->kind == GW__FD_LOCK_KIND__LOCK_OFD ? F_OFD_SETLK : F_SETLK, at);
-}
-
-void flock_plan(struct batch *b, Gw__FdLock *const *locks, size_t n, bool take, int (*number)(const void *arg, uint32_t desc),
-	const void *arg)
-{
-	for (size_t i = 0; i < n; i++) {
-		int fd = number(arg, locks[i]->desc);
-
-		if (fd >= 0)
-			plan_one(b, locks[i], take, fd);
-	}
 }

@@ -2,7 +2,8 @@
 /*
  * flock.h - file locks: POSIX record locks (fcntl F_SETLK), open file description locks, flock(2)
  *
- * POSIX locks belong to the process's descriptor table, so the process itself must release and take them; the others follow the same way.
+ * POSIX locks belong to a process's descriptor table and carry its pid, so the process itself must release and take them. The others belong to a
+ * description: any process that has it may.
  * They are released at the source inside the freeze, taken at the destination before the process resumes; taken again at the
  * source on abort. Leases (F_SETLEASE) are refused.
  */
@@ -19,16 +20,16 @@
 struct flock_line {
 	Gw__FdLockKind kind;
 	bool write, lease;
+	pid_t pid; /* LOCK_POSIX: who has set it */
 	int64_t start, end;
 };
 
 /* Parses the "lock:" line at *line and moves on to the next line. Returns false when there is no further one. */
 bool flock_parse(const char **line, struct flock_line *ret);
 
-int flock_validate(const Gw__FdLock *l, size_t n_descs, struct err *e);
+int flock_validate(const Gw__FdLock *l, size_t n_descs, size_t n_processes, struct err *e);
 
-/* Adds to the batch the calls that release (F_UNLCK) or take the locks. number(arg, desc) gives a descriptor number or -1. */
-void flock_plan(struct batch *b, Gw__FdLock *const *locks, size_t n, bool take, int (*number)(const void *arg, uint32_t desc),
-	const void *arg);
+/* Adds to the batch the call that releases (F_UNLCK) or takes the lock through the number fd. */
+void flock_plan(struct batch *b, const Gw__FdLock *l, bool take, int fd);
 
 #endif

@@ -18,7 +18,10 @@
 #include "base/util.h"
 #include "image/buildid.h"
 #include "image/fsfile_internal.h"
+#include "image/ns_mount.h"
+#include "image/place.h"
 #include "image/sha256.h"
+#include "image/view.h"
 
 /* Files that are read through descriptors and are larger than this are sent, not hashed. */
 #define HASH_MAX_BYTES (64ull << 20)
@@ -88,14 +91,39 @@ static int take_path(int fd, const struct stat *st, struct fsfile *f, struct err
 	path[len] = 0;
 	f->unlinked = st->st_nlink == 0;
 	if ((size_t)len > strlen(suffix) && !strcmp(path + len - strlen(suffix), suffix) &&
-	    (stat(path, &at) < 0 || at.st_dev != st->st_dev || at.st_ino != st->st_ino)) {
+	    (stat(place_of(path), &at) < 0 || at.st_dev != st->st_dev || at.st_ino != st->st_ino)) {
 		path[len - strlen(suffix)] = 0;
 		f->unlinked = true;
 	}
+	ns_mark_outside(fd, path, sizeof(path));
 	if (path[0] != '/')
 		return err_set(e, -ENODEV, "\"%s\" is not reachable from here (another mount namespace?)", path);
 	f->path = strdup(path);
 	return f->path ? 0 : err_set(e, -ENOMEM, "no memory for a path");
+}
+
+int fsfile_place(struct fsfile *f, struct err *e)
+{
+	char *placed;
+
+	if (!place_prefix()[0] || fsfile_is_memory(f))
+		return 0;
+	placed = strdup(place_of(f->path));
+	if (!placed)
+		return err_set(e, -ENOMEM, "no memory for a path");
+	free(f->path);
+	f->path = placed;
+	return 0;
+}
+
+const char *fsfile_seen(const struct fsfile *f)
+{
+	return f->path + (fsfile_is_memory(f) || strncmp(f->path, place_prefix(), strlen(place_prefix())) ? 0 : strlen(place_prefix()));
+}
+
+bool fsfile_is_homes(const struct fsfile *f)
+{
+	return f->type == FSFILE_REGULAR && !f->unlinked && view_has(fsfile_seen(f));
 }
 
 static int fill(int fd, const struct stat *st, struct fsfile *f, struct err *e)
@@ -105,6 +133,12 @@ static int fill(int fd, const struct stat *st, struct fsfile *f, struct err *e)
 	dev_t shm = 0;
 	int rc;
 
+	f->dev = st->st_dev;
+	f->ino = st->st_ino;
+	f->size = st->st_size;
+	f->mode = st->st_mode & 07777;
+	f->uid = st->st_uid;
+	f->gid = st->st_gid;
 	if (fstatfs(fd, &fs) < 0)
 		return err_sys(e, -errno, "fstatfs");
 	rc = fsfile_shm_device(&shm, e);
@@ -114,26 +148,29 @@ static int fill(int fd, const struct stat *st, struct fsfile *f, struct err *e)
 		rc = take_path(fd, st, f, e);
 	if (rc < 0)
 		return rc;
-	f->type = st->st_dev == shm ? FSFILE_MEMFD : FSFILE_REGULAR;
-	f->dev = st->st_dev;
-	f->ino = st->st_ino;
-	f->size = st->st_size;
-	f->mode = st->st_mode & 07777;
-	f->uid = st->st_uid;
-	f->gid = st->st_gid;
+	if (st->st_dev == shm || fs.f_type == FSFILE_HUGETLBFS_MAGIC)
+		f->type = fsfile_memory_type(f->path);
+	if (st->st_dev == shm && f->type == FSFILE_REGULAR)
+		f->type = FSFILE_MEMFD; /* made by a driver, for one */
+	rc = fsfile_place(f, e);
+	if (rc < 0)
+		return rc;
 	/* The name may have been removed since st was taken. */
 	f->nlink = f->unlinked && fstat(fd, &now) == 0 ? now.st_nlink : st->st_nlink;
 	f->mtime_ns = st->st_mtim.tv_sec * 1000000000ll + st->st_mtim.tv_nsec;
 	f->ctime_ns = st->st_ctim.tv_sec * 1000000000ll + st->st_ctim.tv_nsec;
 	f->fs_magic = (uint64_t)fs.f_type;
 	memcpy(&f->fsid, &fs.f_fsid, sizeof(f->fsid));
-	if (f->type == FSFILE_MEMFD) {
-		cleanup_close int readable = fsfile_reopen(fd, O_RDONLY);
-		int seals = readable < 0 ? readable : fcntl(readable, F_GET_SEALS);
+	return fsfile_is_memory(f) ? fsfile_memory_read(fd, f, e) : 0;
+}
 
-		f->seals = seals < 0 ? F_SEAL_SEAL : seals;
-	}
-	return 0;
+/* The numbers of System V segments, which are inode numbers, may be those of other memory as well. */
+static bool is_segment(int fd)
+{
+	char link[32], path[16];
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	return readlink(link, path, sizeof(path)) > 5 && !memcmp(path, "/SYSV", 5);
 }
 
 int fsfile_add_fd(struct fsfile_table *t, int fd, uint32_t uses, uint32_t *ret_index, struct err *e)
@@ -147,7 +184,7 @@ int fsfile_add_fd(struct fsfile_table *t, int fd, uint32_t uses, uint32_t *ret_i
 	if (!S_ISREG(st.st_mode))
 		return err_set(e, -ENODEV, "not a regular file");
 	for (uint32_t i = 0; i < t->n; i++) {
-		if (t->v[i].dev != st.st_dev || t->v[i].ino != st.st_ino)
+		if (t->v[i].dev != st.st_dev || t->v[i].ino != st.st_ino || (t->v[i].type == FSFILE_SYSV) != is_segment(fd))
 			continue;
 		t->v[i].uses |= uses;
 		*ret_index = i;
@@ -214,7 +251,7 @@ int fsfile_read_fd(struct fsfile *f, struct err *e)
 /* Whether the destination may have to compare the content, for want of anything better. */
 static bool wants_hash(const struct fsfile *f, bool same_kernel)
 {
-	if (f->type == FSFILE_MEMFD || f->unlinked || f->build_id_len || f->has_sha256)
+	if (fsfile_is_memory(f) || f->unlinked || f->build_id_len || f->has_sha256 || fsfile_is_homes(f))
 		return false;
 	if (f->uses & (FSFILE_OPEN_WRITE | FSFILE_MAPPED_WRITE))
 		return false;
@@ -240,16 +277,34 @@ static void take_directories(struct fsfile *f)
 	}
 }
 
+/* Files come by directories, so that one answer is remembered. */
+static bool is_servable(const struct fsfile *f)
+{
+	static char last[PATH_MAX], directory[PATH_MAX];
+	static bool answer;
+	const char *path = fsfile_seen(f);
+	size_t len = (size_t)(strrchr(path, '/') - path);
+
+	if (place_prefix()[0])
+		return false;
+	if (strncmp(last, path, len) || last[len]) {
+		snprintf(last, sizeof(last), "%.*s", (int)len, path);
+		answer = view_directory_for(path, directory);
+	}
+	return answer;
+}
+
 int fsfile_prepare_offer(struct fsfile_table *t, bool same_kernel, struct err *e)
 {
 	for (uint32_t i = 0; i < t->n; i++) {
 		struct fsfile *f = &t->v[i];
 		int fd, rc;
 
-		if (!f->uses || f->type == FSFILE_MEMFD || f->unlinked || f->fs_magic == PROC_SUPER_MAGIC || f->fs_magic == SYSFS_MAGIC)
+		if (!f->uses || fsfile_is_memory(f) || f->unlinked || f->fs_magic == PROC_SUPER_MAGIC || f->fs_magic == SYSFS_MAGIC)
 			continue;
 		if (f->uses & ~(uint32_t)(FSFILE_MAPPED_PRIVATE | FSFILE_PROGRAM))
 			take_directories(f);
+		f->servable = is_servable(f);
 		if (!(f->uses & (FSFILE_MAPPED_PRIVATE | FSFILE_PROGRAM)) && !wants_hash(f, same_kernel))
 			continue;
 		fd = fsfile_read_fd(f, e);
@@ -296,6 +351,7 @@ int fsfile_content_next(struct fsfile *f, uint64_t offset, uint64_t max_len, uin
 
 int fsfile_changed(struct fsfile *f, bool *ret_changed, struct err *e)
 {
+	uint32_t seals = f->seals;
 	int64_t mtime, ctime;
 	struct stat st;
 
@@ -303,22 +359,26 @@ int fsfile_changed(struct fsfile *f, bool *ret_changed, struct err *e)
 		return err_sys(e, -errno, "%s", f->path);
 	mtime = st.st_mtim.tv_sec * 1000000000ll + st.st_mtim.tv_nsec;
 	ctime = st.st_ctim.tv_sec * 1000000000ll + st.st_ctim.tv_nsec;
-	*ret_changed = mtime != f->mtime_ns || ctime != f->ctime_ns || (uint64_t)st.st_size != f->size;
-	if (f->type == FSFILE_MEMFD) {
-		int fd = fsfile_read_fd(f, e), seals = fd < 0 ? fd : fcntl(fd, F_GET_SEALS);
-
-		if (fd < 0)
-			return fd;
-		*ret_changed = *ret_changed || (seals >= 0 && (uint32_t)seals != f->seals);
-		f->seals = seals >= 0 ? (uint32_t)seals : f->seals;
-	}
+	*ret_changed = mtime != f->mtime_ns || ctime != f->ctime_ns || (f->type != FSFILE_SYSV && (uint64_t)st.st_size != f->size);
 	f->mtime_ns = mtime;
 	f->ctime_ns = ctime;
-	f->size = st.st_size;
-	f->mode = st.st_mode & 07777;
-	f->uid = st.st_uid;
-	f->gid = st.st_gid;
 	f->nlink = st.st_nlink;
 	f->unlinked |= !st.st_nlink;
+	if (f->type != FSFILE_SYSV) {
+		f->size = st.st_size;
+		f->mode = st.st_mode & 07777;
+		f->uid = st.st_uid;
+		f->gid = st.st_gid;
+	}
+	if (fsfile_is_memory(f)) {
+		struct fsfile before = *f;
+		/* Opened once, so that in the freeze nothing is. */
+		int fd = fsfile_read_fd(f, e), rc = fd < 0 ? fd : fsfile_memory_read(f->fd, f, e);
+
+		if (rc < 0)
+			return rc;
+		*ret_changed = *ret_changed || seals != f->seals || before.mode != f->mode || before.uid != f->uid || before.gid != f->gid ||
+			       before.sysv.destroyed != f->sysv.destroyed;
+	}
 	return 0;
 }

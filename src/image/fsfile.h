@@ -8,8 +8,10 @@
  *   HAVE      the same file, or one with the same content where it is only mapped privately; nothing is sent
  *   STAND_IN  only mapped or read: a sparse file of the same size under FSFILE_DIR, filled with what is mapped (or all of it)
  *   CREATE    absent at its path, and writable by the process: made there, with content, mode, owner and times
- *   TEMP      unlinked at the source: a file without a name (memfd for a memfd and for shared anonymous memory)
+ *   TEMP      unlinked at the source: a file without a name; for memory (FSFILE_MEMFD and what follows it) an object of the same kind
  *   REFUSE    another file is at the path and the process could write to it
+ *
+ * A file in a directory that home serves (view.h) is HAVE, by its inode number. Which directories those are is decided by fsfile_policy.h.
  *
  * A file that was made for a unit (CREATE), and one that a unit has left behind because the destination made it, carries a mark
  * (extended attribute trusted.godwit.unit, where the file system has them). When the unit comes back, such a file is replaced,
@@ -57,7 +59,21 @@ struct fsfile_directory {
 	uint32_t mode, uid, gid;
 };
 
-enum fsfile_type { FSFILE_REGULAR, FSFILE_MEMFD };
+/* The last three are memory: in the kernel's own tmpfs or hugetlbfs, on no file system that anybody has mounted. */
+enum fsfile_type {
+	FSFILE_REGULAR,
+	FSFILE_MEMFD,
+	FSFILE_SHARED_ANON,             /* what mmap(MAP_SHARED | MAP_ANONYMOUS) made */
+	FSFILE_SYSV,                    /* a System V shared memory segment */
+	FSFILE_TYPES,
+};
+
+/* Of a System V segment, beside mode, uid and gid. */
+struct fsfile_sysv {
+	int32_t key, id;
+	uint32_t cuid, cgid;            /* its creator */
+	bool destroyed;                 /* IPC_RMID: goes with the last attachment */
+};
 
 struct fsfile {
 	enum fsfile_type type;
@@ -74,17 +90,29 @@ struct fsfile {
 	bool has_sha256;
 	uint8_t sha256[32];
 	uint32_t seals;                 /* F_SEAL_*, memfd only */
+	uint32_t huge_shift;            /* memory in explicit huge pages: their size as a power of two; 0: ordinary pages */
+	bool noreserve;                 /* memory that is mapped with MAP_NORESERVE */
+	struct fsfile_sysv sysv;
 	struct fsfile_directory directories[FSFILE_DIRECTORIES_MAX]; /* the nearest first */
 	uint32_t ndirectories;
 	const char *unit;               /* name for marks, borrowed; NULL: none. Not encoded */
 	int fd;                         /* source: O_PATH to the very file, owned; -1 elsewhere */
 	int read_fd;                    /* source: opened for reading when first needed, owned */
+	bool servable;                  /* the source could serve a directory that it is in (view.h) */
 };
 
 struct fsfile_table {
 	struct fsfile *v;
 	uint32_t n;
 };
+
+static inline bool fsfile_is_memory(const struct fsfile *f)
+{
+	return f->type != FSFILE_REGULAR;
+}
+
+/* Whether it is in a directory that home serves or is to serve, so that it is the same file on both hosts. */
+bool fsfile_is_homes(const struct fsfile *f);
 
 /*
  * Adds the file behind a magic link (/proc/PID/map_files/A-B, /proc/PID/fd/N, /proc/PID/exe) or finds it in the table,
@@ -122,7 +150,9 @@ enum fsfile_verdict { FSFILE_HAVE, FSFILE_STAND_IN, FSFILE_CREATE, FSFILE_TEMP, 
 struct fsfile_answer {
 	enum fsfile_verdict verdict;
 	bool mapped_only;   /* STAND_IN: only the ranges that are mapped are needed (vma_file_ranges) */
+	bool differs;       /* destination: there is no such file here, or another one. Not encoded */
 	bool same;          /* destination, HAVE: the very file, so that the process may write to it. Not encoded */
+	bool born_open;     /* destination: fd is what memfd_create returned, which does not keep the file from being executed. Not encoded */
 	int fd;             /* destination: the file, owned by the answer; -1 until there is one. Not encoded */
 	bool replaces;      /* destination, CREATE: the unit's own old file is at the path. Not encoded */
 	char *aside;        /* where that file is until the commit, owned. Not encoded */
@@ -161,7 +191,15 @@ int fsfile_update(struct fsfile *f, const struct fsfile *now, struct fsfile_answ
  * the process needs: read-only for a stand-in that is a program (so that it can be executed), unchanged otherwise.
  */
 int fsfile_finish(const struct fsfile *f, struct fsfile_answer *answer, struct err *e);
-/* Source, after the commit, for a file that the destination has made: marks it as left behind by f->unit. Where that cannot be, nothing is done. */
+/*
+ * When the process has all its mappings and nothing is written any more, inside the freeze: what would have been in the way before. Seals against
+ * future writes, and System V segments that go with the last attachment.
+ */
+int fsfile_finish_late(const struct fsfile *f, struct fsfile_answer *answer, struct err *e);
+/*
+ * Source, after the commit, for a file that the destination has made: marks it as left behind by f->unit. Where that cannot be, nothing is done. A System V
+ * segment is removed: it has moved.
+ */
 void fsfile_mark_left(const struct fsfile *f);
 /* After the commit: closes the answer's descriptor, and removes what it replaces. */
 void fsfile_answer_close(struct fsfile_answer *answer);
@@ -170,6 +208,9 @@ void fsfile_answer_undo(const struct fsfile *f, struct fsfile_answer *answer);
 
 /* The offer's and the answer's bytes (malloc'ed); decoding validates everything and never trusts a count. */
 int fsfile_table_encode(const struct fsfile_table *t, uint8_t **ret_data, size_t *ret_len, struct err *e);
+/* Where the unit has a mount namespace of its own (place.h): the path as this worker reaches it, in f->path from then on; and as the unit sees it. */
+int fsfile_place(struct fsfile *f, struct err *e);
+const char *fsfile_seen(const struct fsfile *f);
 int fsfile_table_decode(const void *data, size_t len, struct fsfile_table *ret, struct err *e);
 int fsfile_table_validate(const struct fsfile_table *t, struct err *e);
 int fsfile_answers_encode(const struct fsfile_answer *answers, uint32_t n, uint8_t **ret_data, size_t *ret_len, struct err *e);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* fsfile_match.c - the destination's part of fsfile.h: looks for files, makes those that it lacks */
+#include "image/ns_user.h"
 #include "image/fsfile.h"
 
 #include <errno.h>
@@ -115,7 +116,8 @@ static void answer_absent(const struct fsfile *f, struct fsfile_answer *a, struc
 {
 	bool mapped_only = !(f->uses & (FSFILE_OPEN_READ | WRITES | FSFILE_MAPPED_SHARED));
 
-	if (!mapped_only && missing_directories(f) >= 0 && place_is_shared(f)) {
+	a->differs = !place_is_shared(f);
+	if (!mapped_only && missing_directories(f) >= 0 && !a->differs) {
 		refuse(refusals, f, "it has been removed since the source looked", "try again");
 	} else if (!mapped_only && missing_directories(f) >= 0) {
 		a->verdict = FSFILE_CREATE;
@@ -164,6 +166,10 @@ void fsfile_mark_left(const struct fsfile *f)
 	char link[32];
 	struct stat st;
 
+	if (f->type == FSFILE_SYSV) {
+		fsfile_memory_remove(f);
+		return;
+	}
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", f->fd);
 	if (f->fd >= 0 && fstat(f->fd, &st) == 0)
 		set_mark(link, f, st.st_mtim.tv_sec * 1000000000ll + st.st_mtim.tv_nsec, (uint64_t)st.st_size);
@@ -172,6 +178,7 @@ void fsfile_mark_left(const struct fsfile *f)
 /* What to do when another file is at the path. */
 static void answer_other(const struct fsfile *f, const struct stat *st, struct fsfile_answer *a, struct refusals *refusals)
 {
+	a->differs = true;
 	if (S_ISREG(st->st_mode) && mark_is_ours(f, st)) {
 		a->verdict = FSFILE_CREATE;
 		a->replaces = true;
@@ -213,12 +220,14 @@ static int answer_present(const struct fsfile *f, int path_fd, struct fsfile_ans
 	}
 	if (fd < 0)
 		return err_sys(e, fd, "%s", f->path);
-	a->same = same_file(f, &st, &fs, boot_id) || (by_kernel(f->fs_magic) && f->fs_magic == (uint64_t)fs.f_type);
+	a->same = (fsfile_is_homes(f) ? f->ino == st.st_ino : same_file(f, &st, &fs, boot_id)) || (by_kernel(f->fs_magic) && f->fs_magic == (uint64_t)fs.f_type);
 	if (a->same || (!(f->uses & WRITES) && same_content(f, fd, &st))) {
 		a->verdict = FSFILE_HAVE;
 		a->fd = take_fd(&fd);
 		return 0;
 	}
+	if (fsfile_is_homes(f))
+		return err_set(e, -EAGAIN, "%s has been renamed or replaced since the source looked", f->path);
 	answer_other(f, &st, a, refusals);
 	return 0;
 }
@@ -231,10 +240,13 @@ int fsfile_match(const struct fsfile *f, struct fsfile_answer *ret, struct refus
 
 	if (!f->uses) {
 		a.verdict = FSFILE_HAVE;
-	} else if (f->fs_magic == PROC_SUPER_MAGIC && strlen(f->path) > 6 && f->path[6] >= '0' && f->path[6] <= '9') {
+	} else if (f->fs_magic == PROC_SUPER_MAGIC && strlen(fsfile_seen(f)) > 6 && fsfile_seen(f)[6] >= '0' && fsfile_seen(f)[6] <= '9') {
 		refuse(refusals, f, "it is a file of /proc about a process of the source", "close it first");
-	} else if (f->type == FSFILE_MEMFD) {
-		a.verdict = FSFILE_TEMP;
+	} else if (fsfile_is_memory(f)) {
+		size_t before = refusals->n;
+
+		fsfile_memory_match(f, refusals);
+		a.verdict = refusals->n > before ? FSFILE_REFUSE : FSFILE_TEMP;
 	} else if (f->unlinked && !(f->uses & (FSFILE_OPEN_READ | FSFILE_MAPPED_SHARED | WRITES))) {
 		a.verdict = FSFILE_STAND_IN;
 		a.mapped_only = true;
@@ -249,6 +261,8 @@ int fsfile_match(const struct fsfile *f, struct fsfile_answer *ret, struct refus
 		fd = open(f->path, O_PATH | O_CLOEXEC);
 		if (fd >= 0)
 			rc = answer_present(f, fd, &a, refusals, e);
+		else if (fsfile_is_homes(f))
+			rc = err_set(e, errno == ENOENT ? -EAGAIN : -errno, "%s, which home serves: %s", f->path, strerror(errno));
 		else if (errno == ENOENT || errno == ENOTDIR)
 			answer_absent(f, &a, refusals);
 		else
@@ -295,15 +309,10 @@ static int open_temp(const struct fsfile *f, struct err *e)
 	char path[PATH_MAX];
 	int fd, rc;
 
-	if (f->type == FSFILE_MEMFD) {
-		const char *name = strncmp(f->path, "/memfd:", 7) ? "shared-anonymous" : f->path + 7;
-
-		snprintf(path, sizeof(path), "%.240s", name);
-		fd = memfd_create(path, MFD_CLOEXEC | (f->seals & F_SEAL_SEAL ? 0 : MFD_ALLOW_SEALING));
-		return fd < 0 ? err_sys(e, -errno, "memfd_create") : fd;
-	}
+	if (fsfile_is_memory(f))
+		return fsfile_memory_make(f, e);
 	snprintf(path, sizeof(path), "%s", f->path);
-	fd = open(dirname(path), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	fd = ns_user_create(dirname(path), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	if (fd >= 0)
 		return fd;
 	rc = make_directory(e);
@@ -355,7 +364,7 @@ static int open_replacing(const struct fsfile *f, struct fsfile_answer *answer, 
 	if (getrandom(&random, sizeof(random), 0) != sizeof(random) ||
 	    asprintf(&name, "%.*s/.godwit-%016llx", (int)(slash - f->path), f->path, (unsigned long long)random) < 0)
 		return err_sys(e, -ENOMEM, "replacing %s", f->path);
-	fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	fd = ns_user_create(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return err_sys(e, -errno, "creating %s", name);
 	if (renameat2(AT_FDCWD, name, AT_FDCWD, f->path, RENAME_EXCHANGE) < 0) {
@@ -380,7 +389,7 @@ static int open_created(const struct fsfile *f, struct fsfile_answer *answer, st
 		remove_parents(f, answer);
 		return rc;
 	}
-	fd = open(f->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	fd = ns_user_create(f->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd >= 0)
 		return fd;
 	fd = -errno;
@@ -404,10 +413,11 @@ int fsfile_open_lacking(const struct fsfile *f, struct fsfile_answer *answer, st
 	if (fd < 0)
 		return fd;
 	answer->fd = fd;
-	answer->created = answer->verdict == FSFILE_CREATE;
-	if (answer->created)
+	answer->born_open = f->type == FSFILE_MEMFD;
+	answer->created = answer->verdict == FSFILE_CREATE || f->type == FSFILE_SYSV;
+	if (answer->verdict == FSFILE_CREATE)
 		set_mark(f->path, f, MARK_MADE, 0);
-	if (ftruncate(fd, f->size) < 0) {
+	if (f->type != FSFILE_SYSV && f->type != FSFILE_SHARED_ANON && ftruncate(fd, f->size) < 0) {
 		int code = -errno;
 
 		fsfile_answer_undo(f, answer);
@@ -436,6 +446,8 @@ static int set_size(const struct fsfile *f, struct fsfile_answer *answer, struct
 	struct stat st;
 	int ret = 0;
 
+	if (f->type == FSFILE_SYSV || f->type == FSFILE_SHARED_ANON)
+		return 0;
 	if (fstat(answer->fd, &st) < 0 || st.st_size != (off_t)f->size)
 		ret = make_writable(f, answer, e);
 	else
@@ -457,6 +469,8 @@ int fsfile_put(const struct fsfile *f, struct fsfile_answer *answer, uint64_t of
 	ret = make_writable(f, answer, e);
 	if (ret < 0)
 		return ret;
+	if (f->huge_shift)
+		return fsfile_memory_write(f, answer->fd, offset, data, len_bytes, e);
 	while (len_bytes) {
 		ssize_t done = pwrite(answer->fd, p, len_bytes, offset);
 
@@ -484,14 +498,14 @@ int fsfile_finish(const struct fsfile *f, struct fsfile_answer *answer, struct e
 	if (ret < 0)
 		return ret;
 	fd = answer->fd;
+	if (fsfile_is_memory(f))
+		return fsfile_memory_finish(f, fd, e);
 	if (answer->verdict != FSFILE_STAND_IN && fchown(fd, f->uid, f->gid) < 0)
 		return err_sys(e, -errno, "%s: owner %u:%u", f->path, f->uid, f->gid);
 	if (fchmod(fd, f->mode) < 0)
 		return err_sys(e, -errno, "%s: mode", f->path);
 	if (futimens(fd, times) < 0)
 		return err_sys(e, -errno, "%s: times", f->path);
-	if (f->type == FSFILE_MEMFD && f->seals && !(f->seals == F_SEAL_SEAL) && fcntl(fd, F_ADD_SEALS, f->seals) < 0)
-		return err_sys(e, -errno, "%s: seals", f->path);
 	if (!(f->uses & FSFILE_PROGRAM))
 		return 0;
 	/* A file that someone has open for writing cannot be a program */
@@ -501,6 +515,13 @@ int fsfile_finish(const struct fsfile *f, struct fsfile_answer *answer, struct e
 	close(fd);
 	answer->fd = readable;
 	return 0;
+}
+
+int fsfile_finish_late(const struct fsfile *f, struct fsfile_answer *answer, struct err *e)
+{
+	if (!fsfile_is_memory(f) || !fsfile_answer_lacks(answer) || answer->fd < 0)
+		return 0;
+	return fsfile_memory_finish_late(f, answer->fd, e);
 }
 
 static bool is_at_path(const struct fsfile *f, int fd)
@@ -524,7 +545,8 @@ int fsfile_update(struct fsfile *f, const struct fsfile *now, struct fsfile_answ
 {
 	bool resized;
 
-	if (f->type != now->type || f->dev != now->dev || f->ino != now->ino || strcmp(f->path, now->path))
+	/* The key of a segment is in its path, and goes when it is destroyed; memory has no name that matters. */
+	if (f->type != now->type || f->dev != now->dev || f->ino != now->ino || (!fsfile_is_memory(f) && strcmp(f->path, now->path)))
 		return err_set(e, -EBADMSG, "%s: the update is about another file (%s)", f->path, now->path);
 	if (!answer_fits(answer, now->uses) || (now->uses & ~f->uses & FSFILE_PROGRAM))
 		return err_set(e, -EAGAIN, "%s: the process uses it in another way since the offer", f->path);
@@ -536,6 +558,7 @@ int fsfile_update(struct fsfile *f, const struct fsfile *now, struct fsfile_answ
 	f->mtime_ns = now->mtime_ns;
 	f->ctime_ns = now->ctime_ns;
 	f->seals = now->seals;
+	f->sysv = now->sysv;
 	f->uses = now->uses;
 	if (!fsfile_answer_lacks(answer) || answer->fd < 0)
 		return 0;
@@ -560,7 +583,9 @@ void fsfile_answer_undo(const struct fsfile *f, struct fsfile_answer *answer)
 
 	if (answer->fd < 0)
 		return;
-	if (answer->created && is_at_path(f, answer->fd)) {
+	if (answer->created && f->type == FSFILE_SYSV) {
+		fsfile_memory_remove(f);
+	} else if (answer->created && is_at_path(f, answer->fd)) {
 		if (answer->aside && rename(answer->aside, f->path) == 0)
 			freep(&answer->aside);
 		else

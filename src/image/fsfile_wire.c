@@ -13,7 +13,7 @@ static void put(struct fsfile *f, Gw__FsFile *m, Gw__FsDirectory *directories, G
 {
 	gw__fs_file__init(m);
 	m->type = f->type;
-	m->path = (ProtobufCBinaryData){ strlen(f->path), (uint8_t *)f->path };
+	m->path = (ProtobufCBinaryData){ strlen(fsfile_seen(f)), (uint8_t *)(uintptr_t)fsfile_seen(f) };
 	m->dev = f->dev;
 	m->ino = f->ino;
 	m->size = f->size;
@@ -31,6 +31,14 @@ static void put(struct fsfile *f, Gw__FsFile *m, Gw__FsDirectory *directories, G
 	m->build_id = (ProtobufCBinaryData){ f->build_id_len, f->build_id };
 	m->sha256 = (ProtobufCBinaryData){ f->has_sha256 ? sizeof(f->sha256) : 0, f->sha256 };
 	m->seals = f->seals;
+	m->huge_shift = f->huge_shift;
+	m->noreserve = f->noreserve;
+	m->servable = f->servable;
+	m->sysv_key = f->sysv.key;
+	m->sysv_id = f->sysv.id;
+	m->sysv_cuid = f->sysv.cuid;
+	m->sysv_cgid = f->sysv.cgid;
+	m->sysv_destroyed = f->sysv.destroyed;
 	m->directories = pointers;
 	m->n_directories = f->ndirectories;
 	for (uint32_t i = 0; i < f->ndirectories; i++) {
@@ -76,7 +84,7 @@ int fsfile_table_encode(const struct fsfile_table *t, uint8_t **ret_data, size_t
 static int take(const Gw__FsFile *m, struct fsfile *f, struct err *e)
 {
 	*f = (struct fsfile){ .fd = -1, .read_fd = -1 };
-	if (m->type > FSFILE_MEMFD || !m->path.len || m->path.len >= PATH_MAX || memchr(m->path.data, 0, m->path.len) ||
+	if (m->type >= FSFILE_TYPES || !m->path.len || m->path.len >= PATH_MAX || memchr(m->path.data, 0, m->path.len) ||
 	    m->boot_id.len != sizeof(f->boot_id) || m->build_id.len > FSFILE_BUILD_ID_MAX ||
 	    (m->sha256.len && m->sha256.len != sizeof(f->sha256)) || m->n_directories > FSFILE_DIRECTORIES_MAX)
 		return err_set(e, -EBADMSG, "files: a field is out of range");
@@ -95,6 +103,10 @@ static int take(const Gw__FsFile *m, struct fsfile *f, struct err *e)
 	f->fs_magic = m->fs_magic;
 	f->fsid = m->fsid;
 	f->seals = m->seals;
+	f->huge_shift = m->huge_shift;
+	f->noreserve = m->noreserve;
+	f->servable = m->servable;
+	f->sysv = (struct fsfile_sysv){ m->sysv_key, m->sysv_id, m->sysv_cuid, m->sysv_cgid, m->sysv_destroyed };
 	for (size_t i = 0; i < m->n_directories; i++)
 		f->directories[f->ndirectories++] =
 			(struct fsfile_directory){ m->directories[i]->mode & 07777, m->directories[i]->uid, m->directories[i]->gid };
@@ -106,7 +118,7 @@ static int take(const Gw__FsFile *m, struct fsfile *f, struct err *e)
 	if (f->has_sha256)
 		memcpy(f->sha256, m->sha256.data, sizeof(f->sha256));
 	f->path = strndup((const char *)m->path.data, m->path.len);
-	return f->path ? 0 : err_set(e, -ENOMEM, "no memory for a path");
+	return f->path ? fsfile_place(f, e) : err_set(e, -ENOMEM, "no memory for a path");
 }
 
 int fsfile_table_decode(const void *data, size_t len, struct fsfile_table *ret, struct err *e)
@@ -158,8 +170,10 @@ int fsfile_table_validate(const struct fsfile_table *t, struct err *e)
 		if (!f->path || !good_path(f->path))
 			return err_set(e, -EBADMSG, "files: number %u has no good path", i);
 		if (f->size > FSFILE_SIZE_MAX || f->mode & ~07777u || f->uses & ~(uint32_t)FSFILE_USES_ALL || f->seals & ~0x3fu ||
-		    f->build_id_len > FSFILE_BUILD_ID_MAX || f->type > FSFILE_MEMFD)
+		    f->build_id_len > FSFILE_BUILD_ID_MAX || f->type >= FSFILE_TYPES)
 			return err_set(e, -EBADMSG, "files: %.200s: size, mode, uses or seals out of range", f->path);
+		if ((f->huge_shift && (f->huge_shift < 16 || f->huge_shift > 34 || !fsfile_is_memory(f))) || f->sysv.id < 0)
+			return err_set(e, -EBADMSG, "files: %.200s: size of huge pages or number out of range", f->path);
 	}
 	return 0;
 }

@@ -9,6 +9,11 @@
 #include <sys/ioctl.h>
 
 #include "base/util.h"
+#include "image/file_gone.h"
+#include "image/place.h"
+#include "image/relay.h"
+
+#define RELAY_SIZE (64u << 10)
 
 /* Sizes that the kernel itself gives: a power of two, at least a page. */
 static bool size_ok(uint32_t size_bytes)
@@ -51,7 +56,13 @@ static void forget_data(Gw__FdPipe *p)
 	p->n_packet_bytes = 0;
 }
 
-int pipe_capture(int held, Gw__FdPipe *p, struct err *e)
+void pipe_forget(Gw__FdPipe *p)
+{
+	forget_data(p);
+	p->size_bytes = PAGE_SIZE_BYTES;
+}
+
+int pipe_capture(int held, bool contents, Gw__FdPipe *p, struct err *e)
 {
 	cleanup_close int reader = -1, scratch_read = -1, scratch_write = -1;
 	int size = fcntl(held, F_GETPIPE_SZ), scratch[2], waiting = 0, flags = fcntl(held, F_GETFL), r;
@@ -62,7 +73,7 @@ int pipe_capture(int held, Gw__FdPipe *p, struct err *e)
 	forget_data(p);
 	p->size_bytes = (uint32_t)size;
 	/* Without a reader nobody can ever see the contents. */
-	if (!waiting || pipe_is_broken(held, true))
+	if (!contents || !waiting || pipe_is_broken(held, true))
 		return 0;
 	if (pipe2(scratch, O_CLOEXEC | O_NONBLOCK) < 0)
 		return err_sys(e, -errno, "pipe2");
@@ -129,7 +140,7 @@ static void scan_process(pid_t pid, struct pipe_holder *holders, size_t n)
 	}
 }
 
-void pipe_outside_scan(pid_t pid, struct pipe_holder *holders, size_t n)
+void pipe_outside_scan(const pid_t *inside, size_t n_inside, struct pipe_holder *holders, size_t n)
 {
 	cleanup_closedir DIR *proc = opendir("/proc");
 	struct dirent *entry;
@@ -138,8 +149,11 @@ void pipe_outside_scan(pid_t pid, struct pipe_holder *holders, size_t n)
 		holders[i].pid = 0;
 	while (proc && (entry = readdir(proc))) {
 		pid_t other = atoi(entry->d_name);
+		bool is_inside = other == getpid();
 
-		if (other > 0 && other != pid && other != getpid())
+		for (size_t i = 0; i < n_inside && !is_inside; i++)
+			is_inside = inside[i] == other;
+		if (other > 0 && !is_inside)
 			scan_process(other, holders, n);
 	}
 }
@@ -159,9 +173,34 @@ int pipe_validate(const Gw__FdPipe *p, struct err *e)
 	}
 	if (p->n_packet_bytes && sum != p->data.len)
 		return err_set(e, -EPROTO, "pipe: packets of another length than the data");
+	if (p->relay > RELAY_UNIT_WRITES || p->relay_id >= RELAYS_MAX)
+		return err_set(e, -EPROTO, "pipe: relay %u of kind %u", p->relay_id, p->relay);
 	if (strlen(p->fifo_path) >= PATH_MAX || (p->fifo_path[0] && p->fifo_path[0] != '/'))
 		return err_set(e, -EPROTO, "pipe: bad path");
+	if (p->deleted)
+		return file_gone_validate(p->fifo_path, p->deleted, e);
 	return 0;
+}
+
+/*
+ * A relay's pipe has been made larger when the unit left a host, or when it was given back at home: what is on its way would become more with each move.
+ */
+static int size_here(const Gw__FdPipe *p)
+{
+	size_t size = RELAY_SIZE;
+
+	while (size < p->data.len)
+		size *= 2;
+	return (int)(p->relay ? MIN(size, (size_t)p->size_bytes) : p->size_bytes);
+}
+
+static int set_size(const Gw__FdPipe *p, int fd, struct err *e)
+{
+	int size = size_here(p);
+
+	if (fcntl(fd, F_GETPIPE_SZ) == size || fcntl(fd, F_SETPIPE_SZ, size) >= 0)
+		return 0;
+	return err_sys(e, -errno, "pipe: a size of %d bytes (fs.pipe-max-size on this host is too small?)", size);
 }
 
 /* Makes the pipe itself: a descriptor open for both directions, so that opening its ends never blocks. */
@@ -169,8 +208,14 @@ static int pipe_make(const Gw__FdPipe *p, struct pipe_made *made, struct err *e)
 {
 	struct stat st;
 
-	if (p->fifo_path[0]) {
-		made->both = open(p->fifo_path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	/* A relayed FIFO is one at home: of the name here somebody else may have the other end. */
+	if (p->deleted && !p->relay) {
+		int r = file_gone_open(p->fifo_path, p->deleted, S_IFIFO, O_RDWR | O_NONBLOCK, &made->both, e);
+
+		if (r < 0)
+			return r;
+	} else if (p->fifo_path[0] && !p->relay) {
+		made->both = open(place_of(p->fifo_path), O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 		if (made->both < 0)
 			return err_sys(e, -errno, "FIFO %s: opening it", p->fifo_path);
 		if (fstat(made->both, &st) < 0 || !S_ISFIFO(st.st_mode))
@@ -182,9 +227,7 @@ static int pipe_make(const Gw__FdPipe *p, struct pipe_made *made, struct err *e)
 		if (made->both < 0)
 			return err_sys(e, made->both, "pipe: opening both ends");
 	}
-	if (fcntl(made->both, F_GETPIPE_SZ) != (int)p->size_bytes && fcntl(made->both, F_SETPIPE_SZ, (int)p->size_bytes) < 0)
-		return err_sys(e, -errno, "pipe: a size of %u bytes (fs.pipe-max-size on this host is too small?)", p->size_bytes);
-	return 0;
+	return set_size(p, made->both, e);
 }
 
 int pipe_open(const Gw__FdPipe *p, uint32_t flags, struct pipe_made *made, int *ret_fd, struct err *e)
@@ -233,12 +276,10 @@ int pipe_fill(const Gw__FdPipe *p, int fd, struct err *e)
 	cleanup_close int both = fd_reopen(fd, O_RDWR | O_NONBLOCK);
 	size_t at = 0;
 	char drain[4096];
-	int r = 0;
+	int r = both < 0 ? err_sys(e, both, "pipe: opening both ends") : set_size(p, both, e);
 
-	if (both < 0)
-		return err_sys(e, both, "pipe: opening both ends");
-	if (fcntl(both, F_GETPIPE_SZ) != (int)p->size_bytes && fcntl(both, F_SETPIPE_SZ, (int)p->size_bytes) < 0)
-		return err_sys(e, -errno, "pipe: a size of %u bytes", p->size_bytes);
+	if (r < 0)
+		return r;
 	while (read(both, drain, sizeof(drain)) > 0)
 		;
 	if (!p->n_packet_bytes)

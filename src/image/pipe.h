@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * pipe.h - pipe(2) and fifo(7) with both ends in the process, and what lies in them
+ * pipe.h - pipe(2) and fifo(7) with both ends in the unit, and what lies in them
  *
  * The contents are read with tee(2), which consumes nothing. Packet mode (O_DIRECT) keeps its boundaries. A pipe is one FdPipe; each end
- * is an FD_PIPE description that names it. An end that a process outside holds is refused: pipe_outside_scan finds who.
+ * is an FD_PIPE description that names it. An end that a process outside of the unit holds is refused: pipe_outside_scan finds who.
  */
 #ifndef GODWIT_IMAGE_PIPE_H
 #define GODWIT_IMAGE_PIPE_H
@@ -12,14 +12,17 @@
 
 #define PIPE_SIZE_MAX (16u << 20)
 
-/* Reads size and contents of the pipe behind the worker's descriptor `held` (any end) into p, replacing what was there. */
-int pipe_capture(int held, Gw__FdPipe *p, struct err *e);
+/* Reads size and, when wanted, contents of the pipe behind the worker's descriptor `held` (any end) into p, replacing what was there. */
+int pipe_capture(int held, bool contents, Gw__FdPipe *p, struct err *e);
+
+/* What is left of a pipe that the unit has closed: its place in the image. */
+void pipe_forget(Gw__FdPipe *p);
 
 /* Whether nobody at all has the other end: true for a read end without writers and for a write end without readers. */
 bool pipe_is_broken(int held, bool write_end);
 
 /*
- * Looks for a process other than `pid` and this one that has a descriptor of one of the pipes (or sockets) with these inode
+ * Looks for a process other than the n_inside ones and this one that has a descriptor of one of the pipes (or sockets) with these inode
  * numbers. Reads the descriptor tables of all processes: milliseconds. Sets *ret_pid and *ret_fd for inode i, ret_pid 0 where
  * nobody was found.
  */
@@ -28,7 +31,7 @@ struct pipe_holder {
 	pid_t pid;    /* out; 0: nobody */
 	int fd;
 };
-void pipe_outside_scan(pid_t pid, struct pipe_holder *holders, size_t n);
+void pipe_outside_scan(const pid_t *inside, size_t n_inside, struct pipe_holder *holders, size_t n);
 
 int pipe_validate(const Gw__FdPipe *p, struct err *e);
 

@@ -12,10 +12,16 @@
 #include <sys/syscall.h>
 
 #include "base/util.h"
+#include "image/aio.h"
 #include "image/bytes.h"
+#include "image/cgroup.h"
 #include "image/clocks.h"
+#include "image/keyring.h"
+#include "image/membarrier.h"
+#include "image/mempolicy.h"
 #include "image/process_abi.h"
 #include "image/process_check.h"
+#include "image/sysv.h"
 #include "image/xstate.h"
 
 #define STATUS_MAX 8192
@@ -106,6 +112,18 @@ static int read_number(int fd, int base, long *ret_number)
 }
 
 /* Everything that is read from /proc in the freeze too: about 12 us. */
+/* "/autogroup-NUMBER nice NICE"; nothing when it is in the group of all that have none. */
+static int read_autogroup_nice(int fd)
+{
+	char text[64];
+	ssize_t n = fd < 0 ? -1 : pread(fd, text, sizeof(text) - 1, 0);
+	const char *nice;
+
+	text[MAX(n, 0)] = 0;
+	nice = strstr(text, " nice ");
+	return nice ? atoi(nice + 6) : 0;
+}
+
 static int read_proc(struct process_query *q, Gw__Process *msg, struct err *e)
 {
 	char text[STATUS_MAX];
@@ -123,8 +141,11 @@ static int read_proc(struct process_query *q, Gw__Process *msg, struct err *e)
 	msg->umask = (uint32_t)strtoul(umask_line + 7, NULL, 8) & 0777;
 	if (read_number(q->oom_fd, 10, &number) == 0)
 		msg->oom_score_adj = (int32_t)number;
+	msg->autogroup_nice = read_autogroup_nice(q->autogroup_fd);
 	if (read_number(q->filter_fd, 16, &number) == 0)
 		msg->coredump_filter = (uint32_t)number;
+	if (read_number(q->login_fd, 10, &number) == 0)
+		msg->loginuid_plus_1 = (uint32_t)number + 1;
 	rc = read_link(q->pid, "cwd", &msg->cwd, e);
 	return rc < 0 ? rc : read_link(q->pid, "root", &msg->root, e);
 }
@@ -139,12 +160,14 @@ static int open_proc(pid_t pid, const char *name)
 
 static int open_query(struct process_query *q, pid_t pid, struct err *e)
 {
-	*q = (struct process_query){ .pid = pid, .oom_fd = -1, .filter_fd = -1, .timers.listing_fd = -1 };
+	*q = (struct process_query){ .pid = pid, .oom_fd = -1, .filter_fd = -1, .login_fd = -1, .autogroup_fd = -1, .timers.listing_fd = -1 };
 	q->status_fd = open_proc(pid, "status");
 	if (q->status_fd < 0)
 		return err_sys(e, -errno, "/proc/%d/status", pid);
 	q->oom_fd = open_proc(pid, "oom_score_adj");
+	q->autogroup_fd = open_proc(pid, "autogroup"); /* absent without CONFIG_SCHED_AUTOGROUP */
 	q->filter_fd = open_proc(pid, "coredump_filter"); /* absent without core dumps */
+	q->login_fd = open_proc(pid, "loginuid"); /* absent without auditing */
 	return 0;
 }
 
@@ -152,22 +175,56 @@ void process_query_close(struct process_query *q)
 {
 	close_fdp(&q->status_fd);
 	close_fdp(&q->oom_fd);
+	close_fdp(&q->autogroup_fd);
 	close_fdp(&q->filter_fd);
+	close_fdp(&q->login_fd);
 	timer_query_close(&q->timers);
 }
 
-static void check_directories(pid_t pid, struct refusals *r)
+/* A working directory that was deleted is made again for a moment (process_restore.c); of a root more than its name would be missing. */
+static void check_root(pid_t pid, struct refusals *r)
 {
-	static const char *const names[] = { "cwd", "root" };
 	char path[64];
 	struct stat st;
 
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-		snprintf(path, sizeof(path), "/proc/%d/%s", pid, names[i]);
-		if (stat(path, &st) == 0 && st.st_nlink == 0)
-			refusals_add(r, "task.deleted-directory", "the directory was deleted", "let the program change to another directory",
-				     "process %d (%s)", pid, names[i]);
-	}
+	snprintf(path, sizeof(path), "/proc/%d/root", pid);
+	if (stat(path, &st) == 0 && st.st_nlink == 0)
+		refusals_add(r, "task.deleted-directory", "the directory was deleted", "let the program change to another directory",
+			     "process %d (root)", pid);
+}
+
+static bool read_label(const char *pid, char text[1024])
+{
+	cleanup_close int fd = -1;
+	char path[64];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%s/attr/current", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, text, 1023);
+	text[MAX(n, 0)] = 0;
+	text[strcspn(text, "\n")] = 0;
+	return n > 0;
+}
+
+/* What arrives is confined as godwitd is. Where no security module has labels, reading fails. */
+static void check_label(pid_t pid, struct refusals *r)
+{
+	char number[16], theirs[1024], ours[1024];
+
+	snprintf(number, sizeof(number), "%d", pid);
+	if (read_label(number, theirs) && (!read_label("self", ours) || strcmp(theirs, ours) != 0))
+		refusals_add(r, "task.lsm-label", "security labels other than godwitd's cannot move", "run it without a profile of its own, or godwitd with the same",
+			     "process %d (label %s)", pid, theirs);
+}
+
+/* Tasks that may share a core with each other only (PR_SCHED_CORE): who else has the cookie cannot be made anew. */
+static void check_core_cookie(pid_t pid, struct refusals *r)
+{
+	uint64_t cookie = 0;
+
+	if (prctl(PR_SCHED_CORE, PR_SCHED_CORE_GET, pid, 0 /* this thread */, &cookie) == 0 && cookie)
+		refusals_add(r, "task.core-cookie", "core scheduling (PR_SCHED_CORE) cannot move yet", "start the program without it", "process %d", pid);
 }
 
 int process_capture_outside(pid_t pid, Gw__Process *msg, struct refusals *r, struct err *e)
@@ -184,7 +241,9 @@ int process_capture_outside(pid_t pid, Gw__Process *msg, struct refusals *r, str
 		return rc;
 	if (r->n > refused && (stat.state == 'Z' || stat.state == 'X' || !stat.ppid || strcmp(r->v[refused].code, "task.kernel-thread") == 0))
 		return 0; /* there is nothing more to see */
-	check_directories(pid, r);
+	check_root(pid, r);
+	check_label(pid, r);
+	check_core_cookie(pid, r);
 	msg->pid = pid;
 	msg->pgid = stat.pgid;
 	msg->sid = stat.sid;
@@ -196,6 +255,10 @@ int process_capture_outside(pid_t pid, Gw__Process *msg, struct refusals *r, str
 	process_query_close(&q);
 	if (rc == 0)
 		rc = read_limits(pid, msg, e);
+	if (rc == 0)
+		rc = cgroup_capture(pid, msg, e);
+	if (rc == 0)
+		rc = keyring_capture(pid, msg, r, e);
 	return rc < 0 ? rc : clocks_read(pid, clocks_of(msg), e);
 }
 
@@ -220,10 +283,35 @@ int process_capture_plan(struct batch *b, struct process_query *q, pid_t pid, st
 	q->xcomp_call = batch_try(b, "arch_prctl(ARCH_GET_XCOMP_PERM)", SYS_arch_prctl, PROCESS_ARCH_GET_XCOMP_PERM, at);
 	q->untag = batch_space(b, 8, &at);
 	q->untag_call = batch_try(b, "arch_prctl(ARCH_GET_UNTAG_MASK)", SYS_arch_prctl, PROCESS_ARCH_GET_UNTAG_MASK, at);
+	q->membarrier = membarrier_plan_read(b);
 	batch_space(b, 16, &at);
 	q->ldt = batch_try(b, "modify_ldt", SYS_modify_ldt, 0, at, 16);
 	signal_capture_plan(b, &q->signals, true);
 	return timer_capture_plan(b, &q->timers, pid, e);
+}
+
+/* The kernel keeps what wait(2) would tell of a stop until somebody has been told: the last field of /proc/PID/stat. */
+static bool stop_is_unreported(pid_t pid)
+{
+	cleanup_close int fd = open_proc(pid, "stat");
+	char text[1024];
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	const char *last;
+
+	if (n <= 0)
+		return false;
+	text[n] = 0;
+	last = strrchr(text, ' ');
+	return last && atoi(last + 1) != 0;
+}
+
+int process_capture_look(struct process_query *q, Gw__Process *msg, struct err *e)
+{
+	int rc = read_proc(q, msg, e);
+
+	msg->stop_unreported = msg->stopped_by && stop_is_unreported(q->pid);
+	q->looked = true;
+	return rc < 0 ? rc : timer_capture_look(&q->timers, e);
 }
 
 int process_capture_collect(struct process_query *q, Gw__Process *msg, struct err *e)
@@ -238,16 +326,18 @@ int process_capture_collect(struct process_query *q, Gw__Process *msg, struct er
 	set_rlimits(msg, q->rlimits);
 	msg->personality = (uint32_t)q->personality->ret;
 	msg->dumpable = (uint32_t)q->dumpable->ret;
-	msg->thp_disable = q->thp->ret;
+	msg->thp_disable = q->thp->ret & 1;
+	msg->thp_disable_flags = (uint32_t)q->thp->ret & ~1u;
 	msg->mdwe = q->mdwe->ret < 0 ? 0 : (uint32_t)q->mdwe->ret;
 	msg->memory_merge = q->merge->ret > 0;
+	msg->membarrier = membarrier_of(q->membarrier);
 	msg->child_subreaper = *q->subreaper;
 	msg->xcomp_permitted = q->xcomp_call->ret < 0 ? 0 : *q->xcomp;
 	msg->online_cpus = online_cpus();
 	if (!msg->n_xcomponents)
 		xstate_describe(msg);
 	signal_capture_collect_actions(&q->signals, msg);
-	rc = read_proc(q, msg, e);
+	rc = q->looked ? 0 : process_capture_look(q, msg, e);
 	if (rc < 0)
 		return rc;
 	rc = q->pending_taken ? 0 : signal_peek(q->pid, true, &msg->pending, e);
@@ -282,7 +372,7 @@ int process_validate(const Gw__Process *msg, bool offer, struct err *e)
 {
 	int rc;
 
-	if (msg->pid <= 1 || msg->pid > 0x400000)
+	if (msg->pid < 1 || msg->pid > 0x400000)
 		return err_set(e, -EBADMSG, "process id %d", msg->pid);
 	if (msg->cwd[0] != '/' || msg->root[0] != '/' || strlen(msg->cwd) >= PATH_MAX || strlen(msg->root) >= PATH_MAX)
 		return err_set(e, -EBADMSG, "working or root directory is not an absolute path");
@@ -291,9 +381,23 @@ int process_validate(const Gw__Process *msg, bool offer, struct err *e)
 	for (unsigned i = 0; i < PROCESS_RLIMITS; i++)
 		if (msg->rlimits[2 * i] > msg->rlimits[2 * i + 1])
 			return err_set(e, -EBADMSG, "resource limit %u: soft above hard", i);
-	if (msg->umask > 0777 || msg->oom_score_adj < -1000 || msg->oom_score_adj > 1000 || msg->dumpable > 2 || msg->mdwe > 3)
+	if (msg->stopped_by > SIGNAL_COUNT)
+		return err_set(e, -EBADMSG, "process %d: stopped by signal %u", msg->pid, msg->stopped_by);
+	if (msg->umask > 0777 || msg->oom_score_adj < -1000 || msg->oom_score_adj > 1000 || msg->dumpable > 2 || msg->mdwe > 3 || msg->autogroup_nice < -20 || msg->autogroup_nice > 19 ||
+	    !membarrier_is_valid(msg->membarrier))
 		return err_set(e, -EBADMSG, "process %d: value out of range", msg->pid);
-	rc = xstate_validate_layout(msg, e);
+	for (size_t i = 0; i < msg->n_memory_policies; i++)
+		if (mempolicy_validate(msg->memory_policies[i], e) < 0)
+			return -EBADMSG;
+	rc = keyring_validate(msg, e);
+	if (rc == 0)
+		rc = sysv_validate(msg, offer, e);
+	if (rc == 0)
+		rc = aio_validate(msg, offer, e);
+	if (rc == 0)
+		rc = cgroup_validate(msg, e);
+	if (rc == 0)
+		rc = xstate_validate_layout(msg, e);
 	if (rc < 0 || offer)
 		return rc < 0 ? rc : clocks_validate(msg->clocks, e);
 	rc = signal_validate_actions(&msg->sigactions, e);

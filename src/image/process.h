@@ -3,15 +3,15 @@
  * process.h - what belongs to a process and not to one of its threads, its memory or its files
  *
  * Capture: process_capture_outside for the offer, while the process runs; in the freeze process_capture_plan (may be called before
- * the stop), run in the main thread, process_capture_collect into a new message.
+ * the stop), run in the main thread, process_capture_look and process_capture_collect into a new message.
  *
  * Restore, stage by stage (other modules' work goes between them):
  *	PROCESS_EARLY     main thread, first: session, root, working directory, umask, personality
  *	PROCESS_THREADS   when all threads exist: POSIX timers, disarmed
- *	PROCESS_LATE      after memory, files and all credentials: limits, handlers, prctl. Needs no privileges
+ *	PROCESS_LATE      in the freeze, after memory, files and all credentials: limits, handlers, prctl, and what has become of the working directory and
+ *	                  the umask since PROCESS_EARLY. Needs no privileges
  *	PROCESS_ARM       in the freeze: the shared queue of signals and the timers. Needs no privileges
- * process_restore_outside, by the worker, goes with PROCESS_LATE. In the freeze PROCESS_LATE is run again with `done`
- * set to the message that was used in the preparation, and adds only what changed.
+ * process_restore_outside, by the worker, goes with PROCESS_LATE.
  *
  * A moved process is its own session: the leader of its old one stays behind, and process groups do not reach over hosts.
  */
@@ -32,11 +32,12 @@
 struct process_query {
 	pid_t pid;
 	bool pending_taken; /* the caller has peeked the shared queue into the message itself, while the process was in a ptrace stop */
-	int status_fd, oom_fd, filter_fd;
+	bool looked; /* process_capture_look has been called */
+	int status_fd, oom_fd, filter_fd, login_fd, autogroup_fd;
 	struct timer_query timers;
 	struct signal_query signals;
 	const uint64_t *rlimits, *xcomp, *untag;
-	struct remote_call *personality, *dumpable, *thp, *mdwe, *merge, *xcomp_call, *untag_call, *ldt;
+	struct remote_call *personality, *dumpable, *thp, *mdwe, *merge, *xcomp_call, *untag_call, *ldt, *membarrier;
 	const int *subreaper;
 };
 
@@ -49,6 +50,8 @@ Gw__Process *process_new(pid_t pid);
 int process_capture_outside(pid_t pid, Gw__Process *msg, struct refusals *r, struct err *e);
 /* The query owns descriptors: process_query_close, also after an error. */
 int process_capture_plan(struct batch *b, struct process_query *q, pid_t pid, struct err *e);
+/* What is seen from outside of a stopped process, which may run its list meanwhile: process_capture_collect does it where this has not been called. */
+int process_capture_look(struct process_query *q, Gw__Process *msg, struct err *e);
 /*
  * Fills the message with all but the clocks' boot id, which the offer has. The process must be stopped and a tracee: its queue of signals
  * is peeked. -EAGAIN: plan and run again. -EBUSY: something that cannot move was begun after the offer.
@@ -63,8 +66,8 @@ int process_validate(const Gw__Process *msg, bool offer, struct err *e);
 /* What this host cannot give the process (destination, at the offer). */
 void process_validate_here(const Gw__Process *msg, struct refusals *r);
 
-/* now_ns: the process's CLOCK_MONOTONIC (clock_process_ns), for PROCESS_ARM. done: NULL unless PROCESS_LATE is repeated. */
-int process_plan_restore(struct batch *b, const Gw__Process *msg, enum process_stage stage, const Gw__Process *done, uint64_t now_ns);
+/* now_ns: the process's CLOCK_MONOTONIC (clock_process_ns), for PROCESS_ARM. early: what PROCESS_EARLY was given, for PROCESS_LATE; NULL for the others. */
+int process_plan_restore(struct batch *b, const Gw__Process *msg, enum process_stage stage, const Gw__Process *early, uint64_t now_ns);
 /* oom_score_adj and coredump_filter of `pid`, what differs from `done` (NULL: all). */
 int process_restore_outside(pid_t pid, const Gw__Process *msg, const Gw__Process *done, struct err *e);
 

@@ -2,6 +2,7 @@
 /* process_restore.c - what belongs to a process, at the destination; see process.h */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/capability.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -10,8 +11,14 @@
 
 #include "base/util.h"
 #include "image/bytes.h"
+#include "image/file_gone.h"
+#include "image/loginuid.h"
+#include "image/mempolicy.h"
+#include "image/ns_info.h"
+#include "image/place.h"
 #include "image/process.h"
 #include "image/process_abi.h"
+#include "image/sysv.h"
 #include "image/xstate.h"
 
 #define DUMPABLE_BY_ROOT 2 /* cannot be set by prctl: what a change of ids gives under fs.suid_dumpable=2 */
@@ -33,7 +40,7 @@ static void check_directory(const char *what, const char *path, struct refusals 
 {
 	struct stat st;
 
-	if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode))
+	if (stat(place_of(path), &st) < 0 || !S_ISDIR(st.st_mode))
 		refusals_add(r, "task.directory", "there is no such directory on the destination", "make it there", "%s directory %s", what, path);
 }
 
@@ -45,6 +52,32 @@ static int own_oom_score_adj(void)
 	if (!f || fscanf(f, "%d", &value) != 1)
 		return 0;
 	return value;
+}
+
+/* Whether the name was removed; *ret_len is its length. */
+static bool is_gone(const char *path, size_t *ret_len)
+{
+	struct stat st;
+
+	return file_gone_link(path, ret_len) && lstat(path, &st) < 0;
+}
+
+static void check_working_directory(const char *path, struct refusals *r)
+{
+	char above[PATH_MAX];
+	size_t len;
+
+	if (!is_gone(path, &len)) {
+		check_directory("working", path, r);
+		return;
+	}
+	if (!strncmp(path, "/proc/", 6) && path[6] >= '1' && path[6] <= '9') {
+		refusals_add(r, "task.directory", "it is that of a process that has ended", "let the program change to another", "working directory %s", path);
+		return;
+	}
+	snprintf(above, sizeof(above), "%.*s", (int)len, path);
+	*(strrchr(above, '/') == above ? above + 1 : strrchr(above, '/')) = 0;
+	check_directory("working directory was removed from", above, r);
 }
 
 void process_validate_here(const Gw__Process *msg, struct refusals *r)
@@ -71,54 +104,68 @@ void process_validate_here(const Gw__Process *msg, struct refusals *r)
 	if (msg->dumpable == DUMPABLE_BY_ROOT)
 		refusals_add(r, "task.dumpable", "this mode cannot be set by a program", "set sysctl fs.suid_dumpable to 0 before it starts",
 			     "process %d (dumpable by root only)", msg->pid);
-	check_directory("working", msg->cwd, r);
+	sysv_validate_here(msg, r);
+	loginuid_validate_here(msg, r);
+	check_working_directory(msg->cwd, r);
 	check_directory("root", msg->root, r);
+}
+
+/* One whose name was removed is made for a moment, beside what may have taken the name. `inside`: the process has its root already. */
+static void plan_chdir(struct batch *b, const Gw__Process *msg, bool inside)
+{
+	const char *below = inside ? path_below(msg->cwd, msg->root) : NULL;
+	size_t skip = below ? (size_t)(below - msg->cwd) : 0, len;
+	char path[PATH_MAX + 16];
+	struct stat st;
+	uint64_t at;
+
+	if (!is_gone(msg->cwd, &len)) {
+		batch_call(b, "chdir", SYS_chdir, batch_string(b, msg->cwd[skip] ? msg->cwd + skip : "/"));
+		return;
+	}
+	snprintf(path, sizeof(path), "%.*s", (int)len, msg->cwd);
+	if (lstat(path, &st) == 0)
+		snprintf(path + len, sizeof(path) - len, ".%d", msg->pid);
+	at = batch_string(b, path + skip);
+	batch_call(b, "making the working directory for a moment (mkdir)", SYS_mkdir, at, 0755);
+	batch_call(b, "chdir", SYS_chdir, at);
+	batch_call(b, "removing the working directory again (rmdir)", SYS_rmdir, at);
 }
 
 static void plan_early(struct batch *b, const Gw__Process *msg)
 {
-	batch_try(b, "setsid", SYS_setsid); /* fails when it leads a session already */
-	batch_call(b, "chdir", SYS_chdir, batch_string(b, msg->cwd));
+	plan_chdir(b, msg, false);
 	if (strcmp(msg->root, "/") != 0)
 		batch_call(b, "chroot", SYS_chroot, batch_string(b, msg->root));
 	batch_call(b, "umask", SYS_umask, msg->umask);
 }
 
-static void plan_rlimits(struct batch *b, const Gw__Process *msg, const Gw__Process *done)
+static void plan_late(struct batch *b, const Gw__Process *msg, const Gw__Process *early)
 {
-	for (unsigned i = 0; i < PROCESS_RLIMITS; i++) {
-		const uint64_t *limit = &msg->rlimits[2 * i];
-
-		if (!done || memcmp(limit, &done->rlimits[2 * i], 16) != 0)
-			batch_call(b, "prlimit64", SYS_prlimit64, 0, i, batch_data(b, limit, 16), 0);
-	}
-}
-
-static void plan_late(struct batch *b, const Gw__Process *msg, const Gw__Process *done)
-{
-	plan_rlimits(b, msg, done);
-	signal_plan_actions(b, msg, done);
+	for (unsigned i = 0; i < PROCESS_RLIMITS; i++)
+		batch_call(b, "prlimit64", SYS_prlimit64, 0, i, batch_data(b, &msg->rlimits[2 * i], 16), 0);
+	signal_plan_actions(b, msg);
 	/* ids changed by other modules or threads make it undumpable again, so it is set each time */
 	batch_call(b, "prctl(PR_SET_DUMPABLE)", SYS_prctl, PR_SET_DUMPABLE, msg->dumpable == 1);
-	if (!done || msg->personality != done->personality)
-		batch_call(b, "personality", SYS_personality, msg->personality);
-	if (msg->child_subreaper != (done && done->child_subreaper))
+	batch_call(b, "personality", SYS_personality, msg->personality);
+	mempolicy_plan_bind(b, msg);
+	if (msg->child_subreaper)
 		batch_call(b, "prctl(PR_SET_CHILD_SUBREAPER)", SYS_prctl, PR_SET_CHILD_SUBREAPER, msg->child_subreaper);
-	if (msg->thp_disable != (done && done->thp_disable))
-		batch_call(b, "prctl(PR_SET_THP_DISABLE)", SYS_prctl, PR_SET_THP_DISABLE, msg->thp_disable);
-	if (msg->memory_merge != (done && done->memory_merge))
+	if (msg->thp_disable)
+		batch_call(b, "prctl(PR_SET_THP_DISABLE)", SYS_prctl, PR_SET_THP_DISABLE, msg->thp_disable, msg->thp_disable_flags);
+	if (msg->memory_merge)
 		batch_call(b, "prctl(PR_SET_MEMORY_MERGE)", SYS_prctl, PR_SET_MEMORY_MERGE, msg->memory_merge);
-	if ((msg->xcomp_permitted >> XSTATE_TILE_DATA & 1) && !(done && (done->xcomp_permitted >> XSTATE_TILE_DATA & 1)))
+	if (msg->xcomp_permitted >> XSTATE_TILE_DATA & 1)
 		batch_call(b, "arch_prctl(ARCH_REQ_XCOMP_PERM)", SYS_arch_prctl, PROCESS_ARCH_REQ_XCOMP_PERM, XSTATE_TILE_DATA);
-	if (done && msg->umask != done->umask)
+	if (msg->umask != early->umask)
 		batch_call(b, "umask", SYS_umask, msg->umask);
-	if (done && strcmp(msg->cwd, done->cwd) != 0)
-		batch_call(b, "chdir", SYS_chdir, batch_string(b, msg->cwd));
-	if (msg->mdwe && !(done && done->mdwe)) /* from here on no mapping becomes executable */
+	if (strcmp(msg->cwd, early->cwd) != 0)
+		plan_chdir(b, msg, true);
+	if (msg->mdwe) /* from here on no mapping becomes executable */
 		batch_call(b, "prctl(PR_SET_MDWE)", SYS_prctl, PR_SET_MDWE, msg->mdwe);
 }
 
-int process_plan_restore(struct batch *b, const Gw__Process *msg, enum process_stage stage, const Gw__Process *done, uint64_t now_ns)
+int process_plan_restore(struct batch *b, const Gw__Process *msg, enum process_stage stage, const Gw__Process *early, uint64_t now_ns)
 {
 	switch (stage) {
 	case PROCESS_EARLY:
@@ -128,7 +175,7 @@ int process_plan_restore(struct batch *b, const Gw__Process *msg, enum process_s
 		timer_plan_create(b, msg);
 		break;
 	case PROCESS_LATE:
-		plan_late(b, msg, done);
+		plan_late(b, msg, early);
 		break;
 	case PROCESS_ARM:
 		signal_plan_queue(b, msg->pid, msg->pid, true, &msg->pending);
@@ -157,6 +204,9 @@ int process_restore_outside(pid_t pid, const Gw__Process *msg, const Gw__Process
 
 	if (!done || msg->oom_score_adj != done->oom_score_adj)
 		rc = write_number(pid, "oom_score_adj", false, msg->oom_score_adj, e);
+	/* One whose session began outside of the unit is in godwitd's group. */
+	if (rc == 0 && msg->autogroup_nice && msg->sid && (!done || msg->autogroup_nice != done->autogroup_nice) && access("/proc/self/autogroup", F_OK) == 0)
+		rc = write_number(pid, "autogroup", false, msg->autogroup_nice, e);
 	if (rc == 0 && msg->coredump_filter && (!done || msg->coredump_filter != done->coredump_filter))
 		rc = write_number(pid, "coredump_filter", true, msg->coredump_filter, e);
 	return rc;

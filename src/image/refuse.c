@@ -27,17 +27,30 @@ void refusals_add(struct refusals *r, const char *code, const char *cause, const
 		abort();
 	va_end(ap);
 	r->v = grown;
-	r->v[r->n++] = (struct refusal){ copy(code), thing, copy(cause), copy(way_out) };
+	r->v[r->n++] = (struct refusal){ copy(code), thing, copy(cause), copy(way_out), 0 };
+}
+
+void refusals_blame(struct refusals *r, size_t from, pid_t other)
+{
+	for (size_t i = from; i < r->n; i++)
+		r->v[i].other = other;
+}
+
+void refusals_cut(struct refusals *r, size_t n)
+{
+	for (; r->n > n; r->n--) {
+		struct refusal *last = &r->v[r->n - 1];
+
+		free(last->code);
+		free(last->thing);
+		free(last->cause);
+		free(last->way_out);
+	}
 }
 
 void refusals_free(struct refusals *r)
 {
-	for (size_t i = 0; i < r->n; i++) {
-		free(r->v[i].code);
-		free(r->v[i].thing);
-		free(r->v[i].cause);
-		free(r->v[i].way_out);
-	}
+	refusals_cut(r, 0);
 	free(r->v);
 	*r = (struct refusals){ 0 };
 }

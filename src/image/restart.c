@@ -276,7 +276,9 @@ int restart_capture(Gw__Thread *msg, const struct restart_context *c, struct err
 	msg->restart = r;
 	if ((int64_t)regs->orig_rax < 0)
 		return 0;
-	if (result == -EINTR) {
+	if (result == -EINTR && c->stopped) {
+		r->kind = GW__RESTART__KIND__NONE;
+	} else if (result == -EINTR) {
 		capture_eintr(r, regs, c);
 	} else if (result == RESTART_SYS || result == RESTART_NOINTR || result == RESTART_NOHAND) {
 		r->kind = GW__RESTART__KIND__AGAIN;
@@ -388,7 +390,8 @@ bool restart_prime_call(const Gw__Thread *msg, const struct restart_now *now, st
 	struct restart_prime prime = { .request_arg = -1 };
 	uint64_t left;
 
-	if (!restart || !restart->has_expiry || restart->kind == GW__RESTART__KIND__NONE || restart->kind == GW__RESTART__KIND__AGAIN ||
+	/* What follows a primed call is restart_syscall, which a filter that knows the call itself may forbid. */
+	if (!restart || msg->seccomp_mode || !restart->has_expiry || restart->kind == GW__RESTART__KIND__NONE || restart->kind == GW__RESTART__KIND__AGAIN ||
 	    restart->kind == GW__RESTART__KIND__TIMED_CALL)
 		return false;
 	memcpy(&regs, msg->regs.data, sizeof(regs));
@@ -419,9 +422,9 @@ void restart_to_call(struct user_regs_struct *regs)
 {
 	int64_t result = (int64_t)regs->rax;
 
-	if ((int64_t)regs->orig_rax < 0 || (result != RESTART_SYS && result != RESTART_NOINTR && result != RESTART_NOHAND))
+	if ((int64_t)regs->orig_rax < 0 || (result != RESTART_SYS && result != RESTART_NOINTR && result != RESTART_NOHAND && result != RESTART_BLOCK))
 		return;
-	regs->rax = regs->orig_rax;
+	regs->rax = result == RESTART_BLOCK ? SYS_restart_syscall : regs->orig_rax;
 	regs->rip -= SYSCALL_LEN;
 	regs->orig_rax = (uint64_t)-1;
 }

@@ -12,7 +12,7 @@
  *    waits, the thread of the skeleton issues the call of restart_prime_call, is interrupted in it, and so has a restart block of its
  *    own: exact, and no register that the program can see differs;
  *  - a stop of the source that does not become a move (preparation, undo): the registers captured, after restart_finish when the
- *    kind is TIMED_CALL, are right for a detach. restart_to_call makes registers for a thread that goes on without a tracer.
+ *    kind is TIMED_CALL, are right for a detach. restart_to_call makes registers for a thread that goes on without a tracer (its restart block, if any, is its own).
  *
  * Times on the process clock (clocks.h). The timespec that restart_finish needs lies below the red zone, where nothing lives during a
  * system call; the kernel copies it when the call begins.
@@ -40,6 +40,7 @@ struct restart_now {
 };
 
 struct restart_context {
+	bool stopped; /* the process was stopped by a signal: what ended with EINTR because of that stays so */
 	pid_t pid; /* whose memory is read, when there are no records */
 	/* Read shortly before the stop and in it (kern/restart_block.h); NULL where BPF is not to be had. Then epoll_wait and the like start
 	 * over, and nanosleep and poll too unless nanosleep was given a place for the remaining time. */

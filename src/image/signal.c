@@ -49,12 +49,30 @@ uint64_t signal_set_of(const ProtobufCBinaryData *queue)
 	return set;
 }
 
-void signal_complete(const struct signal_query *q, ProtobufCBinaryData *queue, const ProtobufCBinaryData *other)
+/* Whether as many signals are queued as the limit allows (RLIMIT_SIGPENDING): only then the kernel drops what belongs to a signal. */
+static bool queue_is_full(pid_t tid)
+{
+	cleanup_fclose FILE *f = NULL;
+	char path[64], line[256];
+	unsigned long n, limit;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", tid);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "SigQ: %lu/%lu", &n, &limit) == 2)
+			return n >= limit;
+	return false;
+}
+
+void signal_complete(const struct signal_query *q, pid_t tid, ProtobufCBinaryData *queue, const ProtobufCBinaryData *other)
 {
 	uint64_t bare = *q->pending & ~signal_set_of(queue);
 
 	if (other)
 		bare &= ~signal_set_of(other);
+	/* Otherwise they came after the queues had been read, and are not part of the image (migrate/late.h). */
+	if (bare && !queue_is_full(tid))
+		return;
 	for (int signo = 1; bare && signo <= SIGNAL_COUNT; signo++) {
 		siginfo_t info;
 
@@ -109,20 +127,14 @@ int signal_validate_queue(const ProtobufCBinaryData *queue, struct err *e)
 	return 0;
 }
 
-void signal_plan_actions(struct batch *b, const Gw__Process *msg, const Gw__Process *done)
+void signal_plan_actions(struct batch *b, const Gw__Process *msg)
 {
-	const struct signal_kernel_action *now = (const void *)msg->sigactions.data, *before = NULL;
-	uint64_t at = 0;
+	uint64_t at = batch_data(b, msg->sigactions.data, msg->sigactions.len);
 
-	if (done && bytes_equal(msg->sigactions, done->sigactions))
-		return;
-	if (done && done->sigactions.len == msg->sigactions.len)
-		before = (const void *)done->sigactions.data;
-	at = batch_data(b, now, msg->sigactions.len);
 	for (unsigned i = 0; i < SIGNAL_COUNT; i++) {
-		if (i + 1 == SIGKILL || i + 1 == SIGSTOP || (before && memcmp(&now[i], &before[i], sizeof(*now)) == 0))
+		if (i + 1 == SIGKILL || i + 1 == SIGSTOP)
 			continue;
-		batch_call(b, "rt_sigaction", SYS_rt_sigaction, i + 1, at + i * sizeof(*now), 0, 8);
+		batch_call(b, "rt_sigaction", SYS_rt_sigaction, i + 1, at + i * sizeof(struct signal_kernel_action), 0, 8);
 	}
 }
 
@@ -137,12 +149,28 @@ void signal_plan_queue(struct batch *b, pid_t pid, pid_t tid, bool shared, const
 		int signo;
 
 		memcpy(&signo, queue->data + i, sizeof(signo));
-		if (signo == SIGKILL || signo == SIGSTOP)
+		if (signo == SIGKILL || signo == SIGSTOP || signo == SIGCONT)
 			continue;
 		if (shared)
 			batch_call(b, "rt_sigqueueinfo", SYS_rt_sigqueueinfo, pid, signo, at + i);
 		else
 			batch_call(b, "rt_tgsigqueueinfo", SYS_rt_tgsigqueueinfo, pid, tid, signo, at + i);
+	}
+}
+
+void signal_send_continue(pid_t pid, pid_t tid, const ProtobufCBinaryData *queue)
+{
+	for (size_t i = 0; i + SIGNAL_INFO_LEN <= queue->len; i += SIGNAL_INFO_LEN) {
+		siginfo_t info;
+
+		memcpy(&info, queue->data + i, sizeof(info));
+		if (info.si_signo != SIGCONT)
+			continue;
+		/* The kernel lets nobody pretend to be another process or itself: those are sent in this worker's name. */
+		if (tid && (info.si_code >= 0 || info.si_code == SI_TKILL || syscall(SYS_rt_tgsigqueueinfo, pid, tid, SIGCONT, &info) < 0))
+			syscall(SYS_tgkill, pid, tid, SIGCONT);
+		else if (!tid && (info.si_code >= 0 || info.si_code == SI_TKILL || syscall(SYS_rt_sigqueueinfo, pid, SIGCONT, &info) < 0))
+			kill(pid, SIGCONT);
 	}
 }
 

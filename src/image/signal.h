@@ -36,7 +36,7 @@ void signal_capture_collect_actions(const struct signal_query *q, Gw__Process *m
  * Signals that are pending without a siginfo of their own (the kernel had no memory for one) get a plain one, appended to `queue`
  * unless they are in `queue` or in `other`.
  */
-void signal_complete(const struct signal_query *q, ProtobufCBinaryData *queue, const ProtobufCBinaryData *other);
+void signal_complete(const struct signal_query *q, pid_t tid, ProtobufCBinaryData *queue, const ProtobufCBinaryData *other);
 
 /* Copies the queue of a stopped tracee: its own, or its process's (shared). */
 int signal_peek(pid_t tid, bool shared, ProtobufCBinaryData *ret_queue, struct err *e);
@@ -46,14 +46,16 @@ uint64_t signal_set_of(const ProtobufCBinaryData *queue);
 int signal_validate_actions(const ProtobufCBinaryData *actions, struct err *e);
 int signal_validate_queue(const ProtobufCBinaryData *queue, struct err *e);
 
-/* Sets handlers; those equal to `done`'s (NULL: nothing is known) are left out. */
-void signal_plan_actions(struct batch *b, const Gw__Process *msg, const Gw__Process *done);
+/* Sets the handlers of all signals that can have one. */
+void signal_plan_actions(struct batch *b, const Gw__Process *msg);
 /*
  * Queues a thread's signals, or with shared the process's (then only in the main thread), run by the task itself with all signals blocked.
- * SIGKILL and SIGSTOP cannot be blocked and are left out: see signal_send_stop.
+ * SIGKILL and SIGSTOP cannot be blocked, and SIGCONT does not stay: a skeleton's thread rests by SIGSTOP, which throws it away. These are left out.
  */
 void signal_plan_queue(struct batch *b, pid_t pid, pid_t tid, bool shared, const ProtobufCBinaryData *queue);
-/* Whether SIGSTOP is in the queue: to be sent with kill(2) or tgkill(2) after the process runs. */
+/* Sends what SIGCONT is in the queue, to a process (tid 0) or a thread with all signals blocked: when none of its threads will rest any more. */
+void signal_send_continue(pid_t pid, pid_t tid, const ProtobufCBinaryData *queue);
+/* Whether SIGSTOP is in the queue. */
 bool signal_has_stop(const ProtobufCBinaryData *queue);
 
 #endif

@@ -5,93 +5,26 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <stddef.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #include "base/util.h"
-#include "image/socket_pair.h"
-#include "image/unix_diag.h"
+#include "image/socket_address.h"
+#include "image/socket_netlink.h"
+#include "image/socket_options.h"
+#include "image/socket_tcp.h"
+#include "image/socket_udp.h"
 
-#ifndef SIOCGSKNS
-#define SIOCGSKNS 0x894C
-#endif
-
-#define OPTION_VALUE_MAX 256u
-
-/*
- * What is carried. Those of `family` 0 belong to all families, those of `type` 0 to all types. Order matters: address reuse comes
- * before bind.
- */
-static const struct carried {
-	int level, name, family, type;
-} carried[] = {
-	{ SOL_SOCKET, SO_REUSEADDR, 0, 0 },
-	{ SOL_SOCKET, SO_REUSEPORT, AF_INET, 0 },
-	{ SOL_SOCKET, SO_REUSEPORT, AF_INET6, 0 },
-	{ SOL_SOCKET, SO_KEEPALIVE, 0, 0 },
-	{ SOL_SOCKET, SO_BROADCAST, 0, 0 },
-	{ SOL_SOCKET, SO_OOBINLINE, 0, 0 },
-	{ SOL_SOCKET, SO_DONTROUTE, 0, 0 },
-	{ SOL_SOCKET, SO_LINGER, 0, 0 },
-	{ SOL_SOCKET, SO_RCVLOWAT, 0, 0 },
-	{ SOL_SOCKET, SO_PRIORITY, 0, 0 },
-	{ SOL_SOCKET, SO_MARK, 0, 0 },
-	{ SOL_SOCKET, SO_RCVTIMEO, 0, 0 },
-	{ SOL_SOCKET, SO_SNDTIMEO, 0, 0 },
-	{ SOL_SOCKET, SO_PASSCRED, AF_UNIX, 0 },
-	{ SOL_SOCKET, SO_TIMESTAMP, 0, 0 },
-	{ SOL_SOCKET, SO_BINDTODEVICE, AF_INET, 0 },
-	{ SOL_SOCKET, SO_BINDTODEVICE, AF_INET6, 0 },
-	{ IPPROTO_IPV6, IPV6_V6ONLY, AF_INET6, 0 },
-	{ IPPROTO_IPV6, IPV6_TCLASS, AF_INET6, 0 },
-	{ IPPROTO_IPV6, IPV6_UNICAST_HOPS, AF_INET6, 0 },
-	{ IPPROTO_IPV6, IPV6_RECVPKTINFO, AF_INET6, 0 },
-	{ IPPROTO_IP, IP_TOS, AF_INET, 0 },
-	{ IPPROTO_IP, IP_TTL, AF_INET, 0 },
-	{ IPPROTO_IP, IP_PKTINFO, AF_INET, 0 },
-	{ IPPROTO_IP, IP_FREEBIND, AF_INET, 0 },
-	{ IPPROTO_IP, IP_TRANSPARENT, AF_INET, 0 },
-	{ IPPROTO_TCP, TCP_NODELAY, 0, SOCK_STREAM },
-	{ IPPROTO_TCP, TCP_DEFER_ACCEPT, 0, SOCK_STREAM },
-	{ IPPROTO_TCP, TCP_KEEPIDLE, 0, SOCK_STREAM },
-	{ IPPROTO_TCP, TCP_KEEPINTVL, 0, SOCK_STREAM },
-	{ IPPROTO_TCP, TCP_KEEPCNT, 0, SOCK_STREAM },
-	{ IPPROTO_TCP, TCP_USER_TIMEOUT, 0, SOCK_STREAM },
-	{ IPPROTO_TCP, TCP_SYNCNT, 0, SOCK_STREAM },
-	{ IPPROTO_TCP, TCP_FASTOPEN, 0, SOCK_STREAM },
-	{ IPPROTO_TCP, TCP_CONGESTION, 0, SOCK_STREAM },
-	/* Doubled by the kernel when set: handled apart. */
-	{ SOL_SOCKET, SO_RCVBUF, 0, 0 },
-	{ SOL_SOCKET, SO_SNDBUF, 0, 0 },
-};
-
-static bool applies(const struct carried *o, const Gw__FdSocket *s)
+static bool is_inet(const Gw__FdSocket *s)
 {
-	bool is_tcp = s->type == SOCK_STREAM && s->family != AF_UNIX;
-
-	if (o->level == IPPROTO_TCP && !is_tcp)
-		return false;
-	return (!o->family || (uint32_t)o->family == s->family) && (!o->type || (uint32_t)o->type == s->type);
+	return s->family == AF_INET || s->family == AF_INET6;
 }
 
-static int get_int(int fd, int level, int name)
-{
-	int value = 0;
-	socklen_t len = sizeof(value);
-
-	return getsockopt(fd, level, name, &value, &len) < 0 ? -1 : value;
-}
-
-static void describe_address(const struct sockaddr_storage *a, socklen_t len, char *out, size_t size)
+static void describe_address(const struct sockaddr_storage *a, char *out, size_t size)
 {
 	char text[INET6_ADDRSTRLEN] = "";
-	const struct sockaddr_un *un = (const void *)a;
 	const struct sockaddr_in *in = (const void *)a;
 	const struct sockaddr_in6 *in6 = (const void *)a;
 
@@ -99,26 +32,25 @@ static void describe_address(const struct sockaddr_storage *a, socklen_t len, ch
 		snprintf(out, size, "%s:%u", inet_ntop(AF_INET, &in->sin_addr, text, sizeof(text)), ntohs(in->sin_port));
 	else if (a->ss_family == AF_INET6)
 		snprintf(out, size, "[%s]:%u", inet_ntop(AF_INET6, &in6->sin6_addr, text, sizeof(text)), ntohs(in6->sin6_port));
-	else if (a->ss_family == AF_UNIX && len > offsetof(struct sockaddr_un, sun_path))
-		snprintf(out, size, "%s%.*s", un->sun_path[0] ? "" : "@", (int)(len - offsetof(struct sockaddr_un, sun_path)),
-			un->sun_path[0] ? un->sun_path : un->sun_path + 1);
 	else
 		snprintf(out, size, "no address");
 }
 
 static const char *protocol_name(const Gw__FdSocket *s)
 {
-	if (s->family == AF_UNIX)
-		return s->type == SOCK_STREAM ? "unix stream" : s->type == SOCK_DGRAM ? "unix datagram" : "unix seqpacket";
-	if (s->family == AF_NETLINK)
-		return "netlink";
-	if (s->family == AF_PACKET)
-		return "packet";
-	if (s->family != AF_INET && s->family != AF_INET6)
+	static const struct { uint32_t family; const char *name; } others[] = {
+		{ AF_ALG, "kernel crypto" }, { AF_VSOCK, "vsock" }, { AF_KEY, "PF_KEY" }, { AF_XDP, "XDP" }, { AF_CAN, "CAN" },
+		{ AF_BLUETOOTH, "bluetooth" }, { AF_TIPC, "TIPC" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
+		if (s->family == others[i].family)
+			return others[i].name;
+	if (!is_inet(s))
 		return "socket";
 	if (s->type == SOCK_STREAM)
 		return s->protocol == IPPROTO_TCP ? "TCP" : "MPTCP or other stream";
-	return s->type == SOCK_DGRAM ? "UDP" : "raw";
+	return s->type == SOCK_RAW ? "raw" : socket_udp_is_one(s) ? "UDP" : s->type == SOCK_DGRAM ? "ping" : "SCTP or other";
 }
 
 static const char *tcp_state_name(int fd)
@@ -136,60 +68,41 @@ static const char *tcp_state_name(int fd)
 
 int socket_refuse_connected(const struct fd_look *look, const Gw__FdSocket *s, struct refusals *refusals)
 {
+	return socket_refuse_because(look, s, NULL, "connected sockets cannot move yet, unless both ends do", "close the connection first", refusals);
+}
+
+int socket_refuse_because(const struct fd_look *look, const Gw__FdSocket *s, const char *code, const char *cause, const char *way_out,
+	struct refusals *refusals)
+{
 	struct sockaddr_storage local = { 0 }, peer = { 0 };
-	socklen_t local_len = sizeof(local), peer_len = sizeof(peer);
-	char from[200], to[200], code[64];
-	const char *state = s->type == SOCK_STREAM && s->family != AF_UNIX ? tcp_state_name(look->held) : NULL;
+	socklen_t local_len = sizeof(local), peer_len = s->family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
+	char from[200], to[200], made[64];
+	const char *state = s->type == SOCK_STREAM ? tcp_state_name(look->held) : NULL;
 
 	getsockname(look->held, (void *)&local, &local_len);
-	if (getpeername(look->held, (void *)&peer, &peer_len) < 0)
-		peer_len = 0;
-	describe_address(&local, local_len, from, sizeof(from));
-	describe_address(&peer, peer_len, to, sizeof(to));
-	if (s->family == AF_UNIX) {
-		refusals_add(refusals, "fd.socket.unix.connected", "connected unix sockets cannot move yet", "close the connection first",
-			"fd %d (%s, %s to %s)", look->fd, protocol_name(s), from, to);
+	getsockopt(look->held, SOL_SOCKET, SO_PEERNAME, &peer, &peer_len);
+	describe_address(&local, from, sizeof(from));
+	describe_address(&peer, to, sizeof(to));
+	if (!is_inet(s)) {
+		snprintf(made, sizeof(made), "fd.socket.family.%u", s->family);
+		refusals_add(refusals, made, "sockets of this family cannot move yet", "close it first", "fd %d (%s, family %u)",
+			look->fd, protocol_name(s), s->family);
 		return FD_REFUSED;
 	}
-	snprintf(code, sizeof(code), "fd.socket.%s", state ? "tcp.established" : s->type == SOCK_DGRAM ? "udp.connected" : "other");
-	refusals_add(refusals, code, "connected sockets cannot move yet", "close the connection first",
-		"fd %d (%s %s to %s%s%s)", look->fd, protocol_name(s), from, to, state ? ", " : "", state ? state : "");
+	snprintf(made, sizeof(made), "fd.socket.%s", state ? "tcp.established" : s->type == SOCK_DGRAM ? "udp.connected" : "other");
+	refusals_add(refusals, code ? code : made, cause, way_out, "fd %d (%s %s to %s%s%s)", look->fd, protocol_name(s), from, to, state ? ", " : "", state ? state : "");
 	return FD_REFUSED;
 }
 
-void socket_capture_options(int fd, Gw__FdSocket *s)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(carried); i++) {
-		uint8_t value[OPTION_VALUE_MAX];
-		socklen_t len = sizeof(value);
-		Gw__FdSockOpt *o;
-
-		if (!applies(&carried[i], s) || getsockopt(fd, carried[i].level, carried[i].name, value, &len) < 0 || !len)
-			continue;
-		o = fd_alloc(sizeof(*o));
-		gw__fd_sock_opt__init(o);
-		o->level = (uint32_t)carried[i].level;
-		o->name = (uint32_t)carried[i].name;
-		o->value.data = fd_alloc(len);
-		o->value.len = len;
-		memcpy(o->value.data, value, len);
-		fd_append(&s->options, &s->n_options, o);
-	}
-}
-
-static bool same_net_namespace(int fd)
-{
-	cleanup_close int ns = ioctl(fd, SIOCGSKNS);
-	struct stat theirs, ours;
-
-	return ns < 0 || fstat(ns, &theirs) < 0 || stat("/proc/self/ns/net", &ours) < 0 || theirs.st_ino == ours.st_ino;
-}
-
-int socket_listen_recheck(const struct fd_look *look, const Gw__FdDesc *d, struct refusals *refusals)
+int socket_listen_recheck(const struct fd_look *look, const Gw__FdDesc *d, struct refusals *refusals, struct err *e)
 {
 	struct pollfd p = { .fd = look->held, .events = POLLIN };
 
-	if (!d->socket->local.len || poll(&p, 1, 0) != 1 || !(p.revents & POLLIN))
+	if (socket_host_is_one(d->socket))
+		return socket_host_recheck(look, d, e);
+
+	/* A raw socket needs no address to receive. */
+	if ((!d->socket->local.len && d->socket->type == SOCK_STREAM) || poll(&p, 1, 0) != 1 || !(p.revents & POLLIN))
 		return 0;
 	if (d->socket->listening)
 		refusals_add(refusals, "fd.socket.accept-queue", "connections wait in its accept queue, and such cannot move yet",
@@ -200,61 +113,35 @@ int socket_listen_recheck(const struct fd_look *look, const Gw__FdDesc *d, struc
 	return FD_REFUSED;
 }
 
-static int capture_unix_file(const struct fd_look *look, Gw__FdSocket *s, struct refusals *refusals)
-{
-	const struct sockaddr_un *un = (const void *)s->local.data;
-	struct stat st;
-
-	if (s->local.len <= offsetof(struct sockaddr_un, sun_path) || !un->sun_path[0])
-		return 0;
-	if (un->sun_path[0] != '/') {
-		refusals_add(refusals, "fd.socket.unix.relative", "unix sockets bound to a relative path cannot move yet",
-			"bind it to an absolute path",
-			"fd %d (unix socket %.100s)", look->fd, un->sun_path);
-		return FD_REFUSED;
-	}
-	if (lstat(un->sun_path, &st) == 0 && S_ISSOCK(st.st_mode)) {
-		s->mode = st.st_mode & 07777;
-		s->uid = st.st_uid;
-		s->gid = st.st_gid;
-	}
-	return 0;
-}
-
-/* Backlog of a listener, and the rest of its queue. */
-static void capture_backlog(const struct fd_look *look, Gw__FdSocket *s)
-{
-	struct tcp_info info = { 0 };
-	socklen_t len = sizeof(info);
-	struct unix_diag_info diag;
-
-	if (s->family == AF_UNIX) {
-		/* There is no socket option for it. */
-		if (unix_diag_look(look->st->st_ino, &diag) && diag.backlog >= 0)
-			s->backlog = (uint32_t)diag.backlog;
-	} else if (getsockopt(look->held, IPPROTO_TCP, TCP_INFO, &info, &len) == 0) {
-		/* Of a listener: the greatest length of its accept queue. */
-		s->backlog = info.tcpi_sacked;
-	}
-}
-
 /* Bound or fresh, but without a peer? */
 static bool can_carry(const struct fd_look *look, const Gw__FdSocket *s)
 {
 	struct sockaddr_storage peer;
 	socklen_t len = sizeof(peer);
+	bool ping = s->type == SOCK_DGRAM && s->protocol == (s->family == AF_INET ? IPPROTO_ICMP : (uint32_t)IPPROTO_ICMPV6);
 	const char *state;
 
-	if (s->family != AF_INET && s->family != AF_INET6 && s->family != AF_UNIX)
+	if (!is_inet(s) || (s->type != SOCK_RAW && s->protocol != IPPROTO_TCP && !socket_udp_is_one(s) && !ping))
 		return false;
-	if (s->family != AF_UNIX && s->protocol != IPPROTO_TCP && s->protocol != IPPROTO_UDP)
-		return false;
+	if (socket_udp_is_one(s))
+		return true;
 	if (s->listening)
 		return true;
 	if (getpeername(look->held, (void *)&peer, &len) == 0)
 		return false;
-	state = s->protocol == IPPROTO_TCP && s->family != AF_UNIX ? tcp_state_name(look->held) : NULL;
+	state = s->type == SOCK_STREAM ? tcp_state_name(look->held) : NULL;
 	return !state || !strcmp(state, "CLOSE");
+}
+
+static bool is_bound(const Gw__FdSocket *s, const struct sockaddr_storage *a)
+{
+	static const struct in6_addr none = IN6ADDR_ANY_INIT;
+
+	/* What a raw socket shows as its port is its protocol. */
+	if (s->type == SOCK_RAW)
+		return s->family == AF_INET ? ((const struct sockaddr_in *)a)->sin_addr.s_addr != 0 :
+			memcmp(&((const struct sockaddr_in6 *)a)->sin6_addr, &none, sizeof(none)) != 0;
+	return ((const struct sockaddr_in *)a)->sin_port != 0;
 }
 
 /* All that is carried, of a socket whose family, type and protocol are known. */
@@ -262,52 +149,81 @@ static int capture_state(const struct fd_look *look, Gw__FdSocket *s, struct err
 {
 	struct sockaddr_storage local;
 	socklen_t len = sizeof(local);
+	struct tcp_info info = { 0 };
+	socklen_t info_len = sizeof(info);
 
 	memset(&local, 0, sizeof(local));
 	if (getsockname(look->held, (void *)&local, &len) < 0)
 		return err_sys(e, -errno, "fd %d: getsockname", look->fd);
-	/* Not bound: port 0, or a unix address of the family alone. */
-	if (s->family == AF_UNIX ? len > offsetof(struct sockaddr_un, sun_path) : ((struct sockaddr_in *)&local)->sin_port != 0) {
+	if (is_bound(s, &local)) {
 		s->local.data = fd_alloc(len + 1);
 		s->local.len = len;
 		memcpy(s->local.data, &local, len);
 	}
-	if (s->listening)
-		capture_backlog(look, s);
-	socket_capture_options(look->held, s);
+	/* Of a listener: the greatest length of its accept queue. */
+	if (s->listening && getsockopt(look->held, IPPROTO_TCP, TCP_INFO, &info, &info_len) == 0)
+		s->backlog = info.tcpi_sacked;
+	socket_options_capture(look->held, s->family, s->type, &s->options, &s->n_options);
+	if (socket_udp_is_one(s))
+		socket_udp_capture(look->held, s);
 	return 0;
 }
 
-Gw__FdSocket *socket_new(int fd)
+static Gw__FdSocket *socket_new(int fd)
 {
 	Gw__FdSocket *s = fd_alloc(sizeof(*s));
 
 	gw__fd_socket__init(s);
-	s->family = (uint32_t)get_int(fd, SOL_SOCKET, SO_DOMAIN);
-	s->type = (uint32_t)get_int(fd, SOL_SOCKET, SO_TYPE);
-	s->protocol = (uint32_t)get_int(fd, SOL_SOCKET, SO_PROTOCOL);
-	s->listening = get_int(fd, SOL_SOCKET, SO_ACCEPTCONN) == 1;
+	s->family = (uint32_t)socket_get_int(fd, SOL_SOCKET, SO_DOMAIN);
+	s->type = (uint32_t)socket_get_int(fd, SOL_SOCKET, SO_TYPE);
+	s->protocol = (uint32_t)socket_get_int(fd, SOL_SOCKET, SO_PROTOCOL);
+	s->listening = socket_get_int(fd, SOL_SOCKET, SO_ACCEPTCONN) == 1;
 	return s;
 }
 
-int socket_listen_capture(const struct fd_look *look, Gw__FdDesc *d, struct refusals *refusals, struct err *e)
+/* Anew each time: most of it may have changed. */
+static int capture_tcp(const struct fd_look *look, Gw__FdDesc *d, const struct tcp_member *m, struct refusals *refusals, struct err *e)
 {
-	Gw__FdSocket *s = d->socket = socket_new(look->held);
+	Gw__FdSocket *s = socket_new(look->held);
 	int r;
 
+	if (d->socket)
+		gw__fd_socket__free_unpacked(d->socket, NULL);
+	d->socket = s;
+	if (!socket_same_net_namespace(look->held))
+		return socket_refuse_namespace(look, protocol_name(s), refusals);
+	if (m->class == TCP_CLASS_REFUSED)
+		return socket_refuse_because(look, s, m->code, m->why, m->way_out, refusals);
+	if (socket_options_refuse(look, refusals))
+		return FD_REFUSED;
+	s->backlog = s->listening ? SOMAXCONN : 0;
+	r = capture_state(look, s, e);
+	if (r == 0)
+		socket_tcp_capture(m, s);
+	return r;
+}
+
+int socket_listen_capture(const struct fd_look *look, Gw__FdDesc *d, const struct tcp_member *m, struct refusals *refusals, struct err *e)
+{
+	Gw__FdSocket *s;
+	int r;
+
+	if (m)
+		return capture_tcp(look, d, m, refusals, e);
+	if (d->socket)
+		return socket_listen_recheck(look, d, refusals, e);
+	s = d->socket = socket_new(look->held);
+	if (socket_host_is_one(s))
+		return socket_host_capture(look, d, refusals, e);
 	s->backlog = s->listening ? SOMAXCONN : 0;
 	if (!can_carry(look, s))
 		return socket_refuse_connected(look, s, refusals);
-	if (!same_net_namespace(look->held)) {
-		refusals_add(refusals, "fd.socket.namespace", "sockets of another network namespace cannot move yet",
-			"run it in the host's network namespace",
-			"fd %d (%s)", look->fd, protocol_name(s));
+	if (!socket_same_net_namespace(look->held))
+		return socket_refuse_namespace(look, protocol_name(s), refusals);
+	if (socket_options_refuse(look, refusals))
 		return FD_REFUSED;
-	}
 	r = capture_state(look, s, e);
-	if (r == 0 && s->family == AF_UNIX)
-		r = capture_unix_file(look, s, refusals);
-	return r ? r : socket_listen_recheck(look, d, refusals);
+	return r || socket_udp_is_one(s) ? r : socket_listen_recheck(look, d, refusals, e);
 }
 
 bool socket_listen_same(const Gw__FdDesc *d, int fd)
@@ -319,12 +235,15 @@ bool socket_listen_same(const Gw__FdDesc *d, int fd)
 
 	if (!d->socket || fstat(fd, &st) < 0)
 		return false;
+	if (socket_host_is_one(d->socket))
+		return socket_host_same(d, fd);
+	/* They are looked at together, and what is not the same is made anew (file_tcp.c). */
+	if (socket_tcp_is_one(d->socket))
+		return true;
 	now = socket_new(fd);
-	/* Mode and owner of a unix socket's file are left as captured. */
-	now->backlog = d->socket->listening ? d->socket->backlog : 0;
-	now->mode = d->socket->mode;
-	now->uid = d->socket->uid;
-	now->gid = d->socket->gid;
+	/* Queues are looked at apart. */
+	now->queue = d->socket->queue;
+	now->n_queue = d->socket->n_queue;
 	if (capture_state(&look, now, NULL) == 0) {
 		size_t len = gw__fd_socket__get_packed_size(now);
 		cleanup_free uint8_t *a = fd_alloc(len), *b = fd_alloc(len);
@@ -336,6 +255,8 @@ bool socket_listen_same(const Gw__FdDesc *d, int fd)
 			same = !memcmp(a, b, len);
 		}
 	}
+	now->queue = NULL;
+	now->n_queue = 0;
 	gw__fd_socket__free_unpacked(now, NULL);
 	return same && can_carry(&look, d->socket);
 }
@@ -346,200 +267,149 @@ static int validate_local(const Gw__FdSocket *s, struct err *e)
 
 	if (!s->local.len)
 		return 0;
-	if (s->local.len < sizeof(family) || s->local.len > sizeof(struct sockaddr_un))
+	if (s->local.len != (s->family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6)))
 		return err_set(e, -EPROTO, "socket: address of %zu bytes", s->local.len);
 	memcpy(&family, s->local.data, sizeof(family));
-	if (family != s->family || (family == AF_INET && s->local.len != sizeof(struct sockaddr_in)) ||
-	    (family == AF_INET6 && s->local.len != sizeof(struct sockaddr_in6)))
-		return err_set(e, -EPROTO, "socket: address of another family");
-	return 0;
+	return family == s->family ? 0 : err_set(e, -EPROTO, "socket: address of another family");
 }
 
 int socket_listen_validate(const Gw__FdDesc *d, struct err *e)
 {
 	const Gw__FdSocket *s = d->socket;
-	bool inet;
+	int r;
 
 	if (!s)
 		return err_set(e, -EPROTO, "socket without its description");
-	inet = s->family == AF_INET || s->family == AF_INET6;
-	if (!inet && s->family != AF_UNIX)
+	if (socket_host_is_one(s))
+		return socket_host_validate(s, e);
+	if (!is_inet(s))
 		return err_set(e, -EPROTO, "socket: family %u", s->family);
-	if (inet && !(s->type == SOCK_STREAM && s->protocol == IPPROTO_TCP) && !(s->type == SOCK_DGRAM && s->protocol == IPPROTO_UDP))
+	if (!(s->type == SOCK_STREAM && s->protocol == IPPROTO_TCP) && !(s->type == SOCK_RAW && s->protocol <= UINT16_MAX) &&
+	    !(s->type == SOCK_DGRAM && (socket_udp_is_one(s) ||
+	    s->protocol == (s->family == AF_INET ? IPPROTO_ICMP : (uint32_t)IPPROTO_ICMPV6))))
 		return err_set(e, -EPROTO, "socket: type %u, protocol %u", s->type, s->protocol);
-	if (!inet && (s->protocol > 1 || (s->type != SOCK_STREAM && s->type != SOCK_DGRAM && s->type != SOCK_SEQPACKET)))
-		return err_set(e, -EPROTO, "unix socket: type %u, protocol %u", s->type, s->protocol);
-	if (s->listening && s->type == SOCK_DGRAM)
-		return err_set(e, -EPROTO, "socket: a listening datagram socket");
-	if (d->kind == GW__FD_KIND__FD_SOCKETPAIR && (s->family != AF_UNIX || s->listening || s->local.len))
-		return err_set(e, -EPROTO, "socket: a pair with an address");
-	if (s->n_options > ARRAY_SIZE(carried) || s->mode > 07777)
-		return err_set(e, -EPROTO, "socket: options or mode out of range");
-	for (size_t i = 0; i < s->n_options; i++) {
-		const Gw__FdSockOpt *o = s->options[i];
-		bool known = false;
-
-		for (size_t j = 0; j < ARRAY_SIZE(carried) && !known; j++)
-			known = o->level == (uint32_t)carried[j].level && o->name == (uint32_t)carried[j].name && applies(&carried[j], s);
-		if (!known || !o->value.len || o->value.len > OPTION_VALUE_MAX)
-			return err_set(e, -EPROTO, "socket: option %u of level %u", o->name, o->level);
-	}
-	return validate_local(s, e);
+	if (s->listening && s->type != SOCK_STREAM)
+		return err_set(e, -EPROTO, "socket: a listening socket of type %u", s->type);
+	r = socket_options_validate(s->family, s->type, s->options, s->n_options, e);
+	if (r == 0 && socket_udp_is_one(s))
+		r = socket_udp_validate(s, e);
+	return r < 0 ? r : validate_local(s, e);
 }
 
-int socket_set_option(int fd, const Gw__FdSockOpt *o, struct err *e)
+/* Whether another one of the unit, a connection or none, has its port. */
+static bool shares_port(const Gw__FdTable *t, const Gw__FdSocket *s, bool linked)
 {
-	uint8_t now[OPTION_VALUE_MAX];
-	socklen_t len = sizeof(now);
-	int size;
+	struct endpoint p = endpoint_of(&s->local);
 
-	/* What a new socket has anyway is left alone: setting it may need privileges, or switch off automatic tuning. */
-	if (getsockopt(fd, (int)o->level, (int)o->name, now, &len) == 0 && len == o->value.len && !memcmp(now, o->value.data, len))
-		return 0;
-	if (o->level == SOL_SOCKET && (o->name == SO_RCVBUF || o->name == SO_SNDBUF)) {
-		if (o->value.len != sizeof(size))
-			return err_set(e, -EPROTO, "socket: buffer size of %zu bytes", o->value.len);
-		memcpy(&size, o->value.data, sizeof(size));
-		size /= 2;
-		if (setsockopt(fd, SOL_SOCKET, o->name == SO_RCVBUF ? SO_RCVBUFFORCE : SO_SNDBUFFORCE, &size, sizeof(size)) < 0)
-			return err_sys(e, -errno, "socket: buffer size %d", size);
-		return 0;
+	for (size_t i = 0; i < t->n_descs; i++) {
+		const Gw__FdSocket *o = t->descs[i]->kind == GW__FD_KIND__FD_SOCKET ? t->descs[i]->socket : NULL;
+
+		if (o && o != s && socket_tcp_is_one(o) && !o->tcp == !linked && o->local.len && endpoint_of(&o->local).port == p.port)
+			return true;
 	}
-	if (setsockopt(fd, (int)o->level, (int)o->name, o->value.data, (socklen_t)o->value.len) < 0)
-		return err_sys(e, -errno, "socket: option %u of level %u", o->name, o->level);
-	return 0;
+	return false;
 }
 
-static int bind_socket(const Gw__FdSocket *s, int fd, struct err *e)
+static int bind_socket(const Gw__FdTable *t, const Gw__FdSocket *s, int fd, struct err *e)
 {
 	struct sockaddr_storage a = { 0 };
 	char text[200];
 	int on = 1;
 
+	/*
+	 * Options that allowed it may have been taken away since; and a connection that is accepted asks nobody for its port. What they are now is set when it
+	 * listens.
+	 */
+	if (socket_tcp_is_one(s) && shares_port(t, s, false))
+		setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
+	if (socket_tcp_is_one(s) && shares_port(t, s, true))
+		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 	memcpy(&a, s->local.data, s->local.len);
-	describe_address(&a, (socklen_t)s->local.len, text, sizeof(text));
+	describe_address(&a, text, sizeof(text));
 	if (bind(fd, (void *)&a, (socklen_t)s->local.len) == 0)
 		return 0;
 	/* An address that this host does not have. Applies to IPv6 too. */
-	if (errno == EADDRNOTAVAIL && setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof(on)) == 0 &&
-	    bind(fd, (void *)&a, (socklen_t)s->local.len) == 0)
-		return 0;
+	if (errno == EADDRNOTAVAIL) {
+		int was = socket_get_int(fd, IPPROTO_IP, IP_FREEBIND), r;
+
+		setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof(on));
+		r = bind(fd, (void *)&a, (socklen_t)s->local.len) < 0 ? -errno : 0;
+		setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &was, sizeof(was));
+		if (r == 0)
+			return 0;
+		errno = -r;
+	}
 	if (errno == EADDRINUSE)
 		return err_set(e, -EADDRINUSE, "%s %s: another process on this host has the address; stop it first",
 			protocol_name(s), text);
 	return err_sys(e, -errno, "%s: binding to %s", protocol_name(s), text);
 }
 
-/*
- * Whether a socket of this network namespace is bound to the path. Connecting would disturb the source's own server behind a shared
- * file.
- */
-static bool unix_path_is_served(const char *path)
+/* Whether a group may make ping sockets is a setting of the host; the program was allowed to. */
+static int ping_socket(const Gw__FdSocket *s, uint32_t flags)
 {
-	cleanup_fclose FILE *f = fopen("/proc/net/unix", "re");
-	char line[512], at[256];
+	static const char path[] = "/proc/sys/net/ipv4/ping_group_range";
+	char was[64] = "", all[] = "0 2147483647";
+	cleanup_close int setting = open(path, O_RDWR | O_CLOEXEC);
+	ssize_t len = setting >= 0 ? pread(setting, was, sizeof(was), 0) : -1;
+	int fd, saved;
 
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "%*s %*s %*s %*s %*s %*s %*s %255s", at) == 1 && !strcmp(at, path))
-			return true;
-	return false;
+	if (len <= 0 || pwrite(setting, all, sizeof(all) - 1, 0) < 0)
+		return -1;
+	fd = socket((int)s->family, (int)(s->type | SOCK_CLOEXEC | (flags & O_NONBLOCK)), (int)s->protocol);
+	saved = errno;
+	if (pwrite(setting, was, (size_t)len, 0) < 0 && fd >= 0) {
+		close(fd);
+		return -1;
+	}
+	errno = saved;
+	return fd;
 }
 
-/* A file at the place of a unix socket: whether a living server is behind it. */
-static int check_unix_place(const Gw__FdSocket *s, struct err *e)
-{
-	struct sockaddr_un a = { 0 };
-	struct stat st;
-
-	memcpy(&a, s->local.data, MIN(s->local.len, sizeof(a) - 1));
-	if (lstat(a.sun_path, &st) < 0)
-		return errno == ENOENT ? 0 : err_sys(e, -errno, "unix socket %s", a.sun_path);
-	if (!S_ISSOCK(st.st_mode))
-		return err_set(e, -EADDRINUSE, "unix socket %s: a file that is no socket is there on this host; move it away", a.sun_path);
-	if (unix_path_is_served(a.sun_path))
-		return err_set(e, -EADDRINUSE, "unix socket %s: another process on this host uses the path; stop it first", a.sun_path);
-	return 0;
-}
-
-static bool is_unix_file(const Gw__FdSocket *s)
-{
-	return s->family == AF_UNIX && s->local.len > offsetof(struct sockaddr_un, sun_path) &&
-		s->local.data[offsetof(struct sockaddr_un, sun_path)] == '/';
-}
-
-int socket_listen_open(const Gw__FdDesc *d, int *ret_fd, struct err *e)
+int socket_listen_open(const Gw__FdTable *t, const Gw__FdDesc *d, int *ret_fd, struct err *e)
 {
 	const Gw__FdSocket *s = d->socket;
-	cleanup_close int fd = socket((int)s->family, (int)(s->type | SOCK_CLOEXEC | (d->flags & O_NONBLOCK)), (int)s->protocol);
-	int r = 0;
+	cleanup_close int fd = -1;
+	int r;
 
+	if (socket_host_is_one(s))
+		return socket_host_open(d, ret_fd, e);
+	fd = socket((int)s->family, (int)(s->type | SOCK_CLOEXEC | (d->flags & O_NONBLOCK)), (int)s->protocol);
+	if (fd < 0 && errno == EACCES && s->type == SOCK_DGRAM)
+		fd = ping_socket(s, d->flags);
 	if (fd < 0)
 		return err_sys(e, -errno, "socket");
-	for (size_t i = 0; i < s->n_options && r == 0; i++)
-		r = socket_set_option(fd, s->options[i], e);
-	if (r == 0 && s->local.len)
-		r = is_unix_file(s) ? check_unix_place(s, e) : s->family == AF_UNIX ? 0 : bind_socket(s, fd, e);
+	r = socket_options_set(fd, s->options, s->n_options, OPTIONS_EARLY, e);
+	if (r == 0 && !s->tcp)
+		r = socket_options_set(fd, s->options, s->n_options, OPTIONS_LATE, e);
+	if (r == 0 && s->local.len && !s->tcp)
+		r = bind_socket(t, s, fd, e);
 	if (r < 0)
 		return r;
 	*ret_fd = take_fd(&fd);
 	return 0;
 }
 
-static void aside_name(const char *path, char *out, size_t size)
-{
-	snprintf(out, size, "%s.godwit-%d", path, (int)getpid());
-}
-
-void socket_aside_remove(const char *path)
-{
-	char aside[PATH_MAX];
-
-	aside_name(path, aside, sizeof(aside));
-	unlink(aside);
-}
-
-void socket_aside_restore(const char *path)
-{
-	char aside[PATH_MAX];
-
-	aside_name(path, aside, sizeof(aside));
-	rename(aside, path);
-}
-
-/* The file of the source's socket may be there, on a shared file system: the new socket takes its place, for that is the server from now on. */
-static int bind_unix(const Gw__FdSocket *s, int fd, char **ret_aside, struct err *e)
-{
-	struct sockaddr_un a = { 0 };
-	char aside[PATH_MAX];
-	struct stat st;
-	int r;
-
-	memcpy(&a, s->local.data, MIN(s->local.len, sizeof(a) - 1));
-	if (is_unix_file(s) && lstat(a.sun_path, &st) == 0 && S_ISSOCK(st.st_mode)) {
-		aside_name(a.sun_path, aside, sizeof(aside));
-		if (rename(a.sun_path, aside) < 0)
-			return err_sys(e, -errno, "unix socket %s: moving the old one aside", a.sun_path);
-		*ret_aside = fd_strdup(a.sun_path);
-	}
-	r = bind_socket(s, fd, e);
-	if (r < 0 || !is_unix_file(s))
-		return r;
-	if ((s->mode && chmod(a.sun_path, s->mode) < 0) || lchown(a.sun_path, s->uid, s->gid) < 0)
-		return err_sys(e, -errno, "unix socket %s: its mode and owner", a.sun_path);
-	return 0;
-}
-
-int socket_listen_fill(const Gw__FdDesc *d, int fd, char **ret_aside, struct err *e)
+int socket_listen_fill(const Gw__FdDesc *was, const Gw__FdDesc *d, int fd, struct err *e)
 {
 	const Gw__FdSocket *s = d->socket;
-	int r;
+	int r = 0, on = 1;
 
-	*ret_aside = NULL;
-	r = s->family == AF_UNIX && s->local.len ? bind_unix(s, fd, ret_aside, e) : 0;
-
-	if (r < 0)
-		return r;
-	if (s->listening && listen(fd, (int)s->backlog) < 0)
+	if (socket_host_is_one(s))
+		return socket_host_fill(d, fd, e);
+	if (socket_tcp_is_one(s) && !s->tcp && was && was->socket)
+		r = socket_options_update(fd, was->socket->options, was->socket->n_options, s->options, s->n_options, e);
+	/* Connections with this port may be there already; they allow it for the time (socket_tcp_restore.c). */
+	if (s->listening)
+		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	if (r == 0 && s->listening && listen(fd, (int)s->backlog) < 0)
 		return err_sys(e, -errno, "%s: listen", protocol_name(s));
-	return 0;
+	if (r == 0 && socket_tcp_is_one(s) && !s->tcp)
+		r = socket_options_set_one(fd, s->options, s->n_options, SOL_SOCKET, SO_REUSEPORT, e);
+	if (r == 0 && socket_tcp_is_one(s) && !s->tcp)
+		r = socket_options_set_one(fd, s->options, s->n_options, SOL_SOCKET, SO_REUSEADDR, e);
+	/* Of one without a connection, which is an error to be ignored. */
+	if (socket_tcp_is_one(s) && !s->tcp && s->shut_down)
+		(void)!shutdown(fd, s->shut_down == 1 ? SHUT_RD : s->shut_down == 2 ? SHUT_WR : SHUT_RDWR);
+	return r;
 }

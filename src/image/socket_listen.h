@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * socket_listen.h - sockets that nobody is connected to: TCP and unix listeners, unconnected UDP, fresh sockets
+ * socket_listen.h - internet sockets that nobody is connected to: TCP listeners, unconnected UDP, raw and ping sockets, fresh ones
  *
  * They are made anew at the destination with the same local address, backlog and options. An address that the destination does not have
  * is bound all the same (IP_FREEBIND). Listening starts in socket_listen_fill, inside the freeze, so that no client is accepted
- * by a host that may yet give up. A unix socket's file is replaced there, too. Everything with a peer or with something queued is
- * refused.
+ * by a host that may yet give up. Connections are socket_tcp.h's and socket_udp.h's.
  */
 #ifndef GODWIT_IMAGE_SOCKET_LISTEN_H
 #define GODWIT_IMAGE_SOCKET_LISTEN_H
@@ -13,23 +12,21 @@
 #include "image/file_look.h"
 #include "image/refuse.h"
 
-/* Fills d->socket, or adds a refusal and returns FD_REFUSED. */
-int socket_listen_capture(const struct fd_look *look, Gw__FdDesc *d, struct refusals *refusals, struct err *e);
-/* Inside the freeze: whether something is queued by now; adds a refusal and returns FD_REFUSED then. One system call. */
-int socket_listen_recheck(const struct fd_look *look, const Gw__FdDesc *d, struct refusals *refusals);
+struct tcp_member;
+
+int socket_refuse_connected(const struct fd_look *look, const Gw__FdSocket *s, struct refusals *refusals);
+/* code: NULL: by what it is. */
+int socket_refuse_because(const struct fd_look *look, const Gw__FdSocket *s, const char *code, const char *cause, const char *way_out, struct refusals *refusals);
+/* Fills d->socket, or adds a refusal and returns FD_REFUSED. m: of a TCP socket what is known of it (socket_tcp.h); NULL where it cannot be known. */
+int socket_listen_capture(const struct fd_look *look, Gw__FdDesc *d, const struct tcp_member *m, struct refusals *refusals, struct err *e);
+/* Inside the freeze: whether something is queued by now; adds a refusal and returns FD_REFUSED then, or -EAGAIN. One system call. */
+int socket_listen_recheck(const struct fd_look *look, const Gw__FdDesc *d, struct refusals *refusals, struct err *e);
 /* Whether address, options and backlog of the socket held at fd are d's. */
 bool socket_listen_same(const Gw__FdDesc *d, int fd);
 int socket_listen_validate(const Gw__FdDesc *d, struct err *e);
 /* Socket, options, and bind for internet addresses. -EADDRINUSE with words when the address is taken on this host. */
-int socket_listen_open(const Gw__FdDesc *d, int *ret_fd, struct err *e);
-/*
- * Binds unix sockets, listens. A socket file that lies at the place of a unix socket (the source's own, on a shared file system) is moved
- * aside; *ret_aside is its old path then (malloc'ed), else NULL, also when the function fails.
- */
-int socket_listen_fill(const Gw__FdDesc *d, int fd, char **ret_aside, struct err *e);
-/* After the commit: removes the file moved aside. */
-void socket_aside_remove(const char *path);
-/* On abort: puts it back in the place of the new one. */
-void socket_aside_restore(const char *path);
+int socket_listen_open(const Gw__FdTable *t, const Gw__FdDesc *d, int *ret_fd, struct err *e);
+/* Listens. `was`: of the offer, or NULL. */
+int socket_listen_fill(const Gw__FdDesc *was, const Gw__FdDesc *d, int fd, struct err *e);
 
 #endif

@@ -16,7 +16,9 @@
 
 #include "base/util.h"
 #include "image/bytes.h"
+#include "image/loginuid.h"
 #include "image/restart.h"
+#include "image/seccomp.h"
 #include "image/thread_abi.h"
 
 #define NAME_MAX_LEN 16
@@ -40,14 +42,14 @@ static Gw__Credentials *cred_of(Gw__Thread *msg)
 	return msg->credentials;
 }
 
-static void check_status(pid_t tid, FILE *f, struct refusals *r)
+static void read_status(pid_t tid, FILE *f, Gw__Thread *msg, struct refusals *r)
 {
 	cleanup_free char *line = NULL;
 	size_t size = 0;
 
 	while (getline(&line, &size, f) > 0) {
-		if (strncmp(line, "Seccomp:", 8) == 0 && atoi(line + 8))
-			refusals_add(r, "task.seccomp", "system call filters cannot move yet", "start it without seccomp", "thread %d", tid);
+		if (strncmp(line, "Seccomp:", 8) == 0)
+			msg->seccomp_mode = (uint32_t)atoi(line + 8);
 		if (strncmp(line, "x86_Thread_features:", 20) == 0 && strstr(line, "shstk"))
 			refusals_add(r, "task.shadow-stack", "shadow stacks cannot move yet",
 				     "start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off", "thread %d", tid);
@@ -71,15 +73,14 @@ int thread_capture_outside(pid_t pid, pid_t tid, Gw__Thread *msg, struct refusal
 	f = fopen(path, "re");
 	if (!f)
 		return err_sys(e, -errno, "%s", path);
-	check_status(tid, f, r);
+	msg->tid = tid;
+	read_status(tid, f, msg, r);
+	seccomp_check(msg, "source", r);
 	if (syscall(SYS_sched_getattr, tid, &attr, sizeof(attr), 0) < 0)
 		return err_sys(e, -errno, "thread %d: sched_getattr", tid);
-	if (attr.policy == POLICY_DEADLINE)
-		refusals_add(r, "task.sched-deadline", "a deadline reservation cannot be promised on another host",
-			     "chrt --other -p 0 TID, or move it later", "thread %d (SCHED_DEADLINE)", tid);
 	fill_nice(&attr, getpriority(PRIO_PROCESS, (id_t)tid));
 	bytes_set(&msg->sched_attr, &attr, sizeof(attr));
-	msg->tid = tid;
+	loginuid_check(pid, tid, r);
 	return cred_capture_outside(pid, tid, cred_of(msg), e);
 }
 
@@ -142,6 +143,8 @@ int thread_capture_stopped(pid_t tid, Gw__Thread *msg, struct err *e)
 	if (rc < 0)
 		return rc;
 	rc = capture_rseq(tid, msg, e);
+	if (rc == 0)
+		rc = seccomp_capture(tid, msg, e);
 	if (rc < 0)
 		return rc;
 	if (ptrace(THREAD_PTRACE_GET_DISPATCH, tid, sizeof(dispatch), &dispatch) == 0 && dispatch.mode)
@@ -170,6 +173,7 @@ static void plan_modes(struct batch *b, struct thread_query *q)
 	q->spec_store_bypass = batch_try(b, "prctl(PR_GET_SPECULATION_CTRL)", SYS_prctl, PR_GET_SPECULATION_CTRL, PR_SPEC_STORE_BYPASS);
 	q->spec_indirect_branch =
 		batch_try(b, "prctl(PR_GET_SPECULATION_CTRL)", SYS_prctl, PR_GET_SPECULATION_CTRL, PR_SPEC_INDIRECT_BRANCH);
+	q->spec_l1d_flush = batch_try(b, "prctl(PR_GET_SPECULATION_CTRL)", SYS_prctl, PR_GET_SPECULATION_CTRL, PR_SPEC_L1D_FLUSH);
 	q->seccomp = batch_try(b, "prctl(PR_GET_SECCOMP)", SYS_prctl, PR_GET_SECCOMP);
 }
 
@@ -189,6 +193,7 @@ void thread_capture_plan(struct batch *b, struct thread_query *q, const Gw__Thre
 	q->affinity_call = batch_call(b, "sched_getaffinity", SYS_sched_getaffinity, 0, THREAD_AFFINITY_MAX, at);
 	q->ioprio = batch_call(b, "ioprio_get", SYS_ioprio_get, THREAD_IOPRIO_WHO_PROCESS, 0);
 	plan_modes(b, q);
+	mempolicy_plan_get(b, 0, &q->mempolicy);
 	signal_capture_plan(b, &q->signals, false);
 	cred_capture_plan(b, &q->cred, offered ? offered->credentials : NULL);
 }
@@ -229,8 +234,7 @@ int thread_capture_collect(const struct thread_query *q, Gw__Thread *msg, Protob
 {
 	char name[NAME_MAX_LEN + 1] = "";
 
-	if (q->seccomp->ret > 0)
-		return err_set(e, -EBUSY, "thread %d began to use seccomp, which cannot move yet", msg->tid);
+	msg->seccomp_mode = optional(q->seccomp);
 	memcpy(name, q->name, NAME_MAX_LEN);
 	string_set(&msg->name, name);
 	msg->altstack_sp = q->altstack[0];
@@ -244,13 +248,15 @@ int thread_capture_collect(const struct thread_query *q, Gw__Thread *msg, Protob
 	msg->cpuid_faults = q->cpuid->ret == 0;
 	msg->spec_store_bypass = optional(q->spec_store_bypass);
 	msg->spec_indirect_branch = optional(q->spec_indirect_branch);
+	msg->spec_l1d_flush = optional(q->spec_l1d_flush);
 	collect_sched(q, msg);
-	if (((const struct thread_sched_attr *)msg->sched_attr.data)->policy == POLICY_DEADLINE)
-		return err_set(e, -EBUSY, "thread %d began to use SCHED_DEADLINE, which cannot move", msg->tid);
+	if (msg->memory_policy)
+		gw__memory_policy__free_unpacked(msg->memory_policy, NULL);
+	msg->memory_policy = mempolicy_collect(&q->mempolicy);
 	if (is_main)
-		signal_complete(&q->signals, shared, &msg->pending);
+		signal_complete(&q->signals, msg->tid, shared, &msg->pending);
 	else
-		signal_complete(&q->signals, &msg->pending, shared);
+		signal_complete(&q->signals, msg->tid, &msg->pending, shared);
 	return cred_capture_collect(&q->cred, cred_of(msg), e);
 }
 
@@ -317,9 +323,12 @@ static int validate_sched(const Gw__Thread *msg, struct err *e)
 	if (msg->sched_attr.len != sizeof(attr) || msg->affinity.len > THREAD_AFFINITY_MAX)
 		return err_set(e, -EBADMSG, "thread %d: scheduling is incomplete", msg->tid);
 	memcpy(&attr, msg->sched_attr.data, sizeof(attr));
-	if (attr.policy > POLICY_EXT || attr.policy == POLICY_DEADLINE || attr.nice < -20 || attr.nice > 19 || attr.priority > 99)
+	if (attr.policy > POLICY_EXT || attr.nice < -20 || attr.nice > 19 || attr.priority > 99)
 		return err_set(e, -EBADMSG, "thread %d: scheduling policy %u, nice %d, priority %u", msg->tid, attr.policy, attr.nice,
 			       attr.priority);
+	if (attr.policy == POLICY_DEADLINE && (!attr.runtime || attr.runtime > attr.deadline || attr.deadline > attr.period || attr.period > INT64_MAX))
+		return err_set(e, -EBADMSG, "thread %d: deadline parameters %llu, %llu, %llu", msg->tid, (unsigned long long)attr.runtime,
+			       (unsigned long long)attr.deadline, (unsigned long long)attr.period);
 	return 0;
 }
 
@@ -340,6 +349,10 @@ int thread_validate(const Gw__Thread *msg, struct err *e)
 	if (msg->pdeath_signal > SIGNAL_COUNT)
 		return err_set(e, -EBADMSG, "thread %d: value out of range", msg->tid);
 	rc = validate_sched(msg, e);
+	if (rc == 0)
+		rc = mempolicy_validate(msg->memory_policy, e);
+	if (rc == 0)
+		rc = seccomp_validate(msg, e);
 	if (rc == 0)
 		rc = restart_validate(msg->restart, e);
 	if (rc < 0)

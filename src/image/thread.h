@@ -5,9 +5,9 @@
  * Capture, in this order: thread_capture_outside for the offer; in the freeze thread_capture_stopped for a task in a ptrace stop, before
  * its registers are changed, and thread_capture_plan/collect with a batch that the task itself runs, all of them into one message.
  *
- * Restore: the task itself runs THREAD_EARLY (privileged), then, when nothing that needs privileges is left to do, THREAD_CREDENTIALS; in
- * the freeze thread_plan_changes with what the preparation was given (usually nothing), signal_plan_queue, and thread_plan_memory; at last the worker
- * calls thread_apply_registers on the stopped task and detaches.
+ * Restore, all of it in the freeze: the task itself runs THREAD_MODES (privileged), then, when nothing that needs privileges is left to do, THREAD_CREDENTIALS,
+ * signal_plan_queue and thread_plan_memory, in one list; then the worker calls thread_restore_sched and thread_apply_registers on the stopped task,
+ * and detaches.
  */
 #ifndef GODWIT_IMAGE_THREAD_H
 #define GODWIT_IMAGE_THREAD_H
@@ -17,6 +17,7 @@
 
 #include "base/err.h"
 #include "image/cred.h"
+#include "image/mempolicy.h"
 #include "image/refuse.h"
 #include "image/signal.h"
 #include "image/xstate.h"
@@ -26,18 +27,19 @@
 struct thread_query {
 	struct cred_query cred;
 	struct signal_query signals;
+	struct mempolicy_query mempolicy;
 	const uint64_t *altstack, *clear_tid;
 	const int *pdeath_signal, *tsc_mode;
 	const char *name;
 	const uint8_t *sched_attr, *affinity;
 	struct remote_call *nice, *affinity_call, *ioprio, *slack, *no_new_privs, *mce_kill, *cpuid, *seccomp;
-	struct remote_call *spec_store_bypass, *spec_indirect_branch;
+	struct remote_call *spec_store_bypass, *spec_indirect_branch, *spec_l1d_flush;
 	const Gw__Thread *offered;
 };
 
 enum thread_stage {
-	THREAD_EARLY,       /* scheduling and what THREAD_MODES does */
 	THREAD_MODES,       /* name, timer slack, CPU modes; scheduling is set by thread_restore_sched */
+	THREAD_KEPT_CREDENTIALS, /* as the next one, of a task that has the right ones from its birth (cred_are_own) */
 	THREAD_CREDENTIALS, /* ids, capabilities, no_new_privs, death signal */
 };
 
@@ -72,11 +74,11 @@ void thread_validate_here(const Gw__Thread *msg, struct refusals *r);
 int thread_plan_restore(struct batch *b, const Gw__Thread *msg, enum thread_stage stage, struct err *e);
 /* Scheduling, affinity, I/O priority of a task (its number as the worker sees it), by the worker; so the task can have another priority while it runs its lists. */
 int thread_restore_sched(pid_t tid, const Gw__Thread *msg, struct err *e);
-/* What changed since the preparation was given `done`. Privileged changes then fail, as the task has its own credentials by now. */
-int thread_plan_changes(struct batch *b, const Gw__Thread *msg, const Gw__Thread *done, struct err *e);
 /* Alternate stack, robust list, tid address, rseq; the page with the rseq area must be there. */
 void thread_plan_memory(struct batch *b, const Gw__Thread *msg);
-/* The last thing before the detach; `source` is the layout of the source's XSAVE area. */
+/* What is set by ptrace apart from general registers and mask, which come last, at the commit; `source` is the layout of the source's XSAVE area. */
+int thread_apply_state(pid_t tid, const Gw__Thread *msg, const struct xstate_layout *source, struct err *e);
+/* All three, where nothing is in between. */
 int thread_apply_registers(pid_t tid, const Gw__Thread *msg, const struct xstate_layout *source, struct err *e);
 
 #endif

@@ -17,6 +17,10 @@ struct thread_sched_attr {
 
 enum { POLICY_DEADLINE = 6, POLICY_EXT = 7 };
 #define SCHED_FLAG_RESET_ON_FORK_ONLY 1ull
+#define SCHED_FLAGS_DEADLINE 7ull /* that, SCHED_FLAG_RECLAIM and SCHED_FLAG_DL_OVERRUN */
+
+#define SCHED_FLAGS_CLAMP 0x60ull /* SCHED_FLAG_UTIL_CLAMP_MIN and _MAX */
+#define UTIL_WHOLE 1024u          /* no clamp */
 
 /* struct ptrace_sud_config */
 struct thread_syscall_dispatch {
@@ -24,6 +28,10 @@ struct thread_syscall_dispatch {
 };
 #define THREAD_PTRACE_GET_DISPATCH 0x4210
 #define THREAD_PTRACE_SET_DISPATCH 0x4211
+
+#ifndef PR_SPEC_L1D_FLUSH
+#define PR_SPEC_L1D_FLUSH 2
+#endif
 
 #define THREAD_AFFINITY_MAX 1024u /* bytes: 8192 CPUs */
 #define THREAD_IOPRIO_WHO_PROCESS 1

@@ -12,7 +12,7 @@
 #include <sys/uio.h>
 
 #include "base/util.h"
-#include "image/bytes.h"
+#include "image/seccomp.h"
 #include "image/thread.h"
 #include "image/thread_abi.h"
 
@@ -22,9 +22,48 @@
 #define DEFAULT_SLACK_NS 50000u
 #define SPEC_SETTABLE (PR_SPEC_DISABLE | PR_SPEC_FORCE_DISABLE | PR_SPEC_DISABLE_NOEXEC)
 
+static struct thread_sched_attr choose_sched(const Gw__Thread *msg)
+{
+	struct thread_sched_attr attr;
+
+	memcpy(&attr, msg->sched_attr.data, sizeof(attr));
+	attr.size = sizeof(attr);
+	attr.flags &= attr.policy == POLICY_DEADLINE ? SCHED_FLAGS_DEADLINE : SCHED_FLAG_RESET_ON_FORK_ONLY;
+	if (attr.util_min || (attr.util_max && attr.util_max != UTIL_WHOLE))
+		attr.flags |= SCHED_FLAGS_CLAMP;
+	if (attr.policy != POLICY_DEADLINE)
+		attr.runtime = attr.deadline = attr.period = 0; /* a slice hint, relative to the host */
+	return attr;
+}
+
+/* Whether this kernel would admit a deadline reservation: the worker asks for it, and gives it back. That it can still be had later is not certain. */
+static void check_deadline(const Gw__Thread *msg, struct refusals *r)
+{
+	struct thread_sched_attr attr = { 0 }, own = { 0 };
+	const char *cause = "its reservation is not admitted by the destination's kernel";
+
+	if (msg->sched_attr.len != sizeof(attr))
+		return;
+	memcpy(&attr, msg->sched_attr.data, sizeof(attr));
+	if (attr.policy != POLICY_DEADLINE || syscall(SYS_sched_getattr, 0, &own, sizeof(own), 0) < 0)
+		return;
+	attr = choose_sched(msg);
+	attr.flags |= SCHED_FLAG_RESET_ON_FORK_ONLY;
+	own.size = sizeof(own);
+	if (syscall(SYS_sched_setattr, 0, &attr, 0) == 0) {
+		if (syscall(SYS_sched_setattr, 0, &own, 0) == 0)
+			return;
+		cause = "its reservation could not be tried";
+	}
+	refusals_add(r, "task.sched-deadline", cause, "end other reservations there, or choose another destination",
+		     "thread %d (SCHED_DEADLINE, %llu of %llu ns)", msg->tid, (unsigned long long)attr.runtime, (unsigned long long)attr.period);
+}
+
 void thread_validate_here(const Gw__Thread *msg, struct refusals *r)
 {
 	cred_validate_here(msg->credentials, msg->tid, r);
+	seccomp_check(msg, "destination", r);
+	check_deadline(msg, r);
 }
 
 /* The CPUs of the saved mask that exist here; all of this host's when none does, or when it was every CPU of the source. */
@@ -43,30 +82,6 @@ static void choose_affinity(const Gw__Thread *msg, uint8_t mask[THREAD_AFFINITY_
 	}
 	if (!some)
 		memset(mask, 0xff, THREAD_AFFINITY_MAX);
-}
-
-static struct thread_sched_attr choose_sched(const Gw__Thread *msg)
-{
-	struct thread_sched_attr attr;
-
-	memcpy(&attr, msg->sched_attr.data, sizeof(attr));
-	attr.size = sizeof(attr);
-	attr.flags &= SCHED_FLAG_RESET_ON_FORK_ONLY;
-	attr.runtime = attr.deadline = attr.period = 0; /* of other classes than ours: a slice hint, relative to the host */
-	return attr;
-}
-
-static void plan_sched(struct batch *b, const Gw__Thread *msg)
-{
-	struct thread_sched_attr attr = choose_sched(msg);
-	uint8_t mask[THREAD_AFFINITY_MAX];
-
-	choose_affinity(msg, mask);
-	batch_call(b, "sched_setaffinity", SYS_sched_setaffinity, 0, sizeof(mask), batch_data(b, mask, sizeof(mask)));
-	batch_call(b, "setpriority", SYS_setpriority, PRIO_PROCESS, 0, attr.nice); /* the class may not take it */
-	batch_call(b, "sched_setattr", SYS_sched_setattr, 0, batch_data(b, &attr, sizeof(attr)), 0);
-	if (msg->ioprio >> 13) /* with no class of its own the thread follows its niceness */
-		batch_call(b, "ioprio_set", SYS_ioprio_set, THREAD_IOPRIO_WHO_PROCESS, 0, msg->ioprio);
 }
 
 /* A change of the scheduling class sets the slack to the default, so that it comes last. */
@@ -101,11 +116,6 @@ int thread_restore_sched(pid_t tid, const Gw__Thread *msg, struct err *e)
 	return restore_slack(tid, msg, e);
 }
 
-static void plan_name(struct batch *b, const Gw__Thread *msg)
-{
-	batch_call(b, "prctl(PR_SET_NAME)", SYS_prctl, PR_SET_NAME, batch_string(b, msg->name));
-}
-
 static void plan_speculation(struct batch *b, uint64_t which, uint32_t mode)
 {
 	if ((mode & PR_SPEC_PRCTL) && (mode & SPEC_SETTABLE))
@@ -114,17 +124,21 @@ static void plan_speculation(struct batch *b, uint64_t which, uint32_t mode)
 
 static void plan_modes(struct batch *b, const Gw__Thread *msg)
 {
-	plan_name(b, msg);
+	batch_call(b, "prctl(PR_SET_NAME)", SYS_prctl, PR_SET_NAME, batch_string(b, msg->name));
 	if (msg->timer_slack_ns)
 		batch_call(b, "prctl(PR_SET_TIMERSLACK)", SYS_prctl, PR_SET_TIMERSLACK, msg->timer_slack_ns);
 	if (msg->mce_kill != PR_MCE_KILL_DEFAULT)
 		batch_call(b, "prctl(PR_MCE_KILL)", SYS_prctl, PR_MCE_KILL, PR_MCE_KILL_SET, msg->mce_kill);
 	if (msg->tsc_mode == PR_TSC_SIGSEGV)
 		batch_call(b, "prctl(PR_SET_TSC)", SYS_prctl, PR_SET_TSC, PR_TSC_SIGSEGV);
+	mempolicy_plan_set(b, msg->memory_policy);
 	if (msg->cpuid_faults)
 		batch_call(b, "arch_prctl(ARCH_SET_CPUID)", SYS_arch_prctl, THREAD_ARCH_SET_CPUID, 0);
 	plan_speculation(b, PR_SPEC_STORE_BYPASS, msg->spec_store_bypass);
 	plan_speculation(b, PR_SPEC_INDIRECT_BRANCH, msg->spec_indirect_branch);
+	/* This one is off by default, and PR_SPEC_ENABLE turns the flushing on. */
+	if ((msg->spec_l1d_flush & PR_SPEC_PRCTL) && (msg->spec_l1d_flush & PR_SPEC_ENABLE))
+		batch_call(b, "prctl(PR_SET_SPECULATION_CTRL)", SYS_prctl, PR_SET_SPECULATION_CTRL, PR_SPEC_L1D_FLUSH, PR_SPEC_ENABLE);
 }
 
 static void plan_privileges(struct batch *b, const Gw__Thread *msg)
@@ -132,45 +146,23 @@ static void plan_privileges(struct batch *b, const Gw__Thread *msg)
 	if (msg->no_new_privs)
 		batch_call(b, "prctl(PR_SET_NO_NEW_PRIVS)", SYS_prctl, PR_SET_NO_NEW_PRIVS, 1);
 	/* after the ids: changing them clears it */
-	batch_call(b, "prctl(PR_SET_PDEATHSIG)", SYS_prctl, PR_SET_PDEATHSIG, msg->pdeath_signal);
+	if (msg->pdeath_signal)
+		batch_call(b, "prctl(PR_SET_PDEATHSIG)", SYS_prctl, PR_SET_PDEATHSIG, msg->pdeath_signal);
 }
 
 int thread_plan_restore(struct batch *b, const Gw__Thread *msg, enum thread_stage stage, struct err *e)
 {
 	int rc;
 
-	if (stage == THREAD_EARLY || stage == THREAD_MODES) {
-		if (stage == THREAD_EARLY)
-			plan_sched(b, msg);
+	if (stage == THREAD_MODES) {
 		plan_modes(b, msg);
 		return 0;
 	}
-	rc = cred_plan_restore(b, msg->credentials, e);
+	rc = stage == THREAD_CREDENTIALS ? cred_plan_restore(b, msg->credentials, e) : 0;
 	if (rc < 0)
 		return err_wrap(e, "thread %d", msg->tid);
 	plan_privileges(b, msg);
 	return 0;
-}
-
-int thread_plan_changes(struct batch *b, const Gw__Thread *msg, const Gw__Thread *done, struct err *e)
-{
-	int rc = 0;
-
-	if (strcmp(msg->name, done->name) != 0)
-		plan_name(b, msg);
-	if (!bytes_equal(msg->sched_attr, done->sched_attr) || !bytes_equal(msg->affinity, done->affinity) ||
-	    msg->ioprio != done->ioprio || msg->timer_slack_ns != done->timer_slack_ns)
-		plan_sched(b, msg);
-	if (!cred_equal(msg->credentials, done->credentials)) {
-		rc = cred_plan_restore(b, msg->credentials, e);
-		plan_privileges(b, msg);
-	} else if (msg->no_new_privs != done->no_new_privs || msg->pdeath_signal != done->pdeath_signal) {
-		plan_privileges(b, msg);
-	}
-	if (msg->mce_kill != done->mce_kill || msg->tsc_mode != done->tsc_mode || msg->cpuid_faults != done->cpuid_faults ||
-	    msg->spec_store_bypass != done->spec_store_bypass || msg->spec_indirect_branch != done->spec_indirect_branch)
-		return err_set(e, -EAGAIN, "thread %d changed its processor modes meanwhile", msg->tid);
-	return rc;
 }
 
 void thread_plan_memory(struct batch *b, const Gw__Thread *msg)
@@ -186,12 +178,11 @@ void thread_plan_memory(struct batch *b, const Gw__Thread *msg)
 		batch_call(b, "rseq", SYS_rseq, msg->rseq, msg->rseq_len, 0, msg->rseq_signature);
 }
 
-int thread_apply_registers(pid_t tid, const Gw__Thread *msg, const struct xstate_layout *source, struct err *e)
+int thread_apply_state(pid_t tid, const Gw__Thread *msg, const struct xstate_layout *source, struct err *e)
 {
 	uint8_t area[XSTATE_MAX];
 	const size_t len = xstate_layout_here()->len;
 	struct iovec iov = { area, len };
-	uint64_t mask = msg->sigmask;
 	int rc;
 
 	if (len > sizeof(area))
@@ -202,11 +193,21 @@ int thread_apply_registers(pid_t tid, const Gw__Thread *msg, const struct xstate
 		return err_wrap(e, "thread %d", msg->tid);
 	if (ptrace(PTRACE_SETREGSET, tid, NT_X86_XSTATE, &iov) < 0)
 		return err_sys(e, -errno, "thread %d: setting XSAVE state", msg->tid);
-	iov = (struct iovec){ msg->regs.data, msg->regs.len };
-	if (ptrace(PTRACE_SETREGSET, tid, NT_PRSTATUS, &iov) < 0)
-		return err_sys(e, -errno, "thread %d: setting registers", msg->tid);
 	if (msg->syscall_dispatch.len && ptrace(THREAD_PTRACE_SET_DISPATCH, tid, msg->syscall_dispatch.len, msg->syscall_dispatch.data) < 0)
 		return err_sys(e, -errno, "thread %d: setting system call dispatch", msg->tid);
+	return 0;
+}
+
+int thread_apply_registers(pid_t tid, const Gw__Thread *msg, const struct xstate_layout *source, struct err *e)
+{
+	struct iovec iov = { msg->regs.data, msg->regs.len };
+	uint64_t mask = msg->sigmask;
+	int rc = thread_apply_state(tid, msg, source, e);
+
+	if (rc < 0)
+		return rc;
+	if (ptrace(PTRACE_SETREGSET, tid, NT_PRSTATUS, &iov) < 0)
+		return err_sys(e, -errno, "thread %d: setting registers", msg->tid);
 	if (ptrace(PTRACE_SETSIGMASK, tid, sizeof(mask), &mask) < 0)
 		return err_sys(e, -errno, "thread %d: PTRACE_SETSIGMASK", msg->tid);
 	return 0;

@@ -210,16 +210,24 @@ static int compare_ids(const void *a, const void *b)
 	return (*x)->id < (*y)->id ? -1 : (*x)->id > (*y)->id;
 }
 
+int timer_capture_look(struct timer_query *q, struct err *e)
+{
+	int rc;
+
+	if (q->listing_fd < 0)
+		return 0;
+	freep(&q->again);
+	rc = read_listing(q->listing_fd, &q->again, e);
+	if (rc == 0 && strcmp(q->listing, q->again) != 0)
+		return err_set(e, -EAGAIN, "a POSIX timer was created or deleted meanwhile");
+	return rc;
+}
+
 static int collect_posix_timers(struct timer_query *q, Gw__Process *msg, struct err *e)
 {
-	cleanup_free char *again = NULL;
 	const char *p = q->listing;
-	int rc = read_listing(q->listing_fd, &again, e);
+	int rc;
 
-	if (rc < 0)
-		return rc;
-	if (strcmp(q->listing, again) != 0)
-		return err_set(e, -EAGAIN, "a POSIX timer was created or deleted meanwhile");
 	msg->timers = must_alloc(q->n * sizeof(*msg->timers));
 	for (size_t i = 0; i < q->n; i++) {
 		Gw__PosixTimer *t = must_alloc(sizeof(*t));
@@ -254,6 +262,7 @@ void timer_query_close(struct timer_query *q)
 {
 	close_fdp(&q->listing_fd);
 	freep(&q->listing);
+	freep(&q->again);
 	freep(&q->one);
 }
 

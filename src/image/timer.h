@@ -23,6 +23,7 @@
 
 struct timer_query {
 	char *listing;       /* /proc/PID/timers as of the plan */
+	char *again;         /* and as of timer_capture_look */
 	int listing_fd;
 	size_t n;
 	struct timer_query_one {
@@ -38,7 +39,8 @@ struct timer_query {
 int timer_check(pid_t pid, struct refusals *r, struct err *e);
 /* Plans the questions; run by any thread of the process. The query owns memory: timer_query_close. */
 int timer_capture_plan(struct batch *b, struct timer_query *q, pid_t pid, struct err *e);
-/* -EAGAIN when a timer was created or deleted since the plan. */
+/* Reads /proc once more, when the process has been stopped. -EAGAIN when a timer was created or deleted since the plan. */
+int timer_capture_look(struct timer_query *q, struct err *e);
 int timer_capture_collect(struct timer_query *q, Gw__Process *msg, struct err *e);
 void timer_query_close(struct timer_query *q);
 

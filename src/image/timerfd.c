@@ -94,34 +94,42 @@ int timerfd_open(const Gw__FdDesc *d, int *ret_fd, struct err *e)
 	return 0;
 }
 
+/*
+ * What remains until the deadline `at`, for a timer that was set relatively and shall look so in fdinfo. What has expired in the move is counted, and a
+ * periodic timer keeps its phase.
+ */
+static int64_t remaining(const Gw__FdTimer *t, int64_t at, uint64_t *ticks)
+{
+	int64_t left = at - (int64_t)clock_ns((clockid_t)t->deadline_clock);
+
+	if (left > 0)
+		return left;
+	if (!t->interval_ns)
+		return 1;
+	*ticks += 1 + (uint64_t)-left / t->interval_ns;
+	return (int64_t)(t->interval_ns - (uint64_t)-left % t->interval_ns);
+}
+
 int timerfd_fill(const Gw__FdDesc *d, int fd, const struct fd_clocks *clocks, struct err *e)
 {
 	const Gw__FdTimer *t = d->timer;
 	struct itimerspec set = { .it_interval = { (time_t)(t->interval_ns / NS_PER_S), (long)(t->interval_ns % NS_PER_S) } };
-	int flags = (int)t->settime_flags;
+	uint64_t ticks = t->ticks;
 	int64_t at = t->deadline_ns;
 
 	if (at && t->deadline_clock == CLOCK_MONOTONIC)
 		at -= clocks->monotonic_delta_ns;
 	else if (at && t->deadline_clock == CLOCK_BOOTTIME)
 		at -= clocks->boottime_delta_ns;
-	if (at && t->deadline_clock == CLOCK_MONOTONIC && t->clock != CLOCK_MONOTONIC) {
-		/* A relative timer of CLOCK_REALTIME: only a relative time sets it. */
-		at -= (int64_t)clock_ns(CLOCK_MONOTONIC);
-	} else if (at) {
-		/*
-		 * Absolute also when the program set it relatively: a periodic one keeps its phase, and expirations in the move are
-		 * counted.
-		 */
-		flags |= TFD_TIMER_ABSTIME;
-	}
-	if (t->deadline_ns && at <= 0)
-		at = 1;
+	if (t->deadline_ns && t->settime_flags & TFD_TIMER_ABSTIME)
+		at = at > 0 ? at : 1;
+	else if (t->deadline_ns)
+		at = remaining(t, at, &ticks);
 	set.it_value.tv_sec = (time_t)(at / NS_PER_S);
 	set.it_value.tv_nsec = (long)(at % NS_PER_S);
-	if (timerfd_settime(fd, flags, &set, NULL) < 0)
+	if (timerfd_settime(fd, (int)t->settime_flags, &set, NULL) < 0)
 		return err_sys(e, -errno, "timerfd_settime");
-	if (t->ticks && ioctl(fd, TFD_IOC_SET_TICKS, &t->ticks) < 0)
-		return err_sys(e, -errno, "timerfd: setting %llu expirations", (unsigned long long)t->ticks);
+	if (ticks && ioctl(fd, TFD_IOC_SET_TICKS, &ticks) < 0)
+		return err_sys(e, -errno, "timerfd: setting %llu expirations", (unsigned long long)ticks);
 	return 0;
 }

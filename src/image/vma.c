@@ -56,7 +56,9 @@ int vma_list_append(struct vma_list *l, const struct vma *v)
 void vma_list_free(struct vma_list *l)
 {
 	free(l->v);
+	free(l->shared);
 	free(l->buffer);
+	free(l->known);
 	range_list_free(&l->huge);
 	range_list_free(&l->guards);
 	*l = (struct vma_list){ 0 };
@@ -79,6 +81,23 @@ const struct vma *vma_find(const struct vma_list *l, uint64_t address)
 	return NULL;
 }
 
+int vma_list_index(struct vma_list *l)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < l->n; i++)
+		n += l->v[i].content == VMA_CONTENT_SHARED;
+	free(l->shared);
+	l->shared = calloc(n + 1, sizeof(*l->shared));
+	l->n_shared = 0;
+	if (!l->shared)
+		return -ENOMEM;
+	for (size_t i = 0; i < l->n && n; i++)
+		if (l->v[i].content == VMA_CONTENT_SHARED)
+			l->shared[l->n_shared++] = (uint32_t)i;
+	return 0;
+}
+
 void vma_list_apply_answers(struct vma_list *l, const struct fsfile_answer *answers, uint32_t n)
 {
 	for (size_t i = 0; i < l->n; i++) {
@@ -86,12 +105,13 @@ void vma_list_apply_answers(struct vma_list *l, const struct fsfile_answer *answ
 
 		if (v->kind != VMA_FILE_SHARED || v->file < 0 || (uint32_t)v->file >= n)
 			continue;
-		/* A read-only shared mapping shows the file's content, which fsfile_content_next sends */
+		/* Through a mapping that cannot be made writable nothing is written that would have to be found */
 		if (fsfile_answer_lacks(&answers[v->file]) && (v->bits & VMA_WRITE_SHARED))
 			v->content = VMA_CONTENT_SHARED;
 		else
 			v->content = VMA_CONTENT_NONE;
 	}
+	vma_list_index(l); /* without memory for it there is none, and shared_collect says so */
 }
 
 static int range_compare(const void *a, const void *b)

@@ -26,10 +26,12 @@
 enum vma_kind {
 	VMA_ANON,           /* private anonymous, heap and stacks too; a private mapping of /dev/zero */
 	VMA_FILE_PRIVATE,
-	VMA_FILE_SHARED,    /* shared with a file or memfd */
-	VMA_SHARED_ANON,    /* a whole shared anonymous object, file -1; where only parts are mapped it is VMA_FILE_SHARED of a memfd */
+	VMA_FILE_SHARED,    /* shared with a file, a memfd or shared anonymous memory */
+	VMA_SYSV,           /* an attached System V segment (or a part of one) */
+	VMA_HUGE,           /* private anonymous memory in explicit huge pages (MAP_HUGETLB), file -1 */
 	VMA_VDSO,
 	VMA_VVAR,           /* [vvar] and [vvar_vclock], told apart by their order */
+	VMA_AIO,            /* the ring of a context of asynchronous I/O: see aio.h */
 	VMA_KINDS,
 };
 
@@ -38,7 +40,7 @@ enum vma_content {
 	VMA_CONTENT_NONE,       /* all of it is in a file that the destination has, or comes with the kernel */
 	VMA_CONTENT_ANON,       /* private anonymous pages: those that are present */
 	VMA_CONTENT_PRIVATE,    /* private file mapping: only modified pages (pagemap: present and not PAGE_IS_FILE) */
-	VMA_CONTENT_SHARED,     /* memory shared by the process with itself: all data of the object in this range */
+	VMA_CONTENT_SHARED,     /* memory of an object that travels as the content of its file, not as pages of this mapping: see shared.h */
 	VMA_CONTENTS,
 };
 
@@ -57,10 +59,12 @@ enum {
 	VMA_NORESERVE = 1 << 11,
 	VMA_ACCOUNT = 1 << 12,
 	VMA_SYNC = 1 << 13,
-	VMA_DROPPABLE = 1 << 14,
+	VMA_DROPPABLE = 1 << 14,    /* MAP_DROPPABLE: without content */
 	VMA_WRITE_SHARED = 1 << 15, /* VM_SHARED: a shared mapping whose file is open for writing */
 	VMA_GUESSED = 1 << 16,      /* flags were not read, but taken to be the default (vma_list_reread) */
-	VMA_BITS_ALL = (1 << 17) - 1,
+	VMA_HUGE_2M = 1 << 17,      /* VMA_HUGE: the size of its pages */
+	VMA_HUGE_1G = 1 << 18,
+	VMA_BITS_ALL = (1 << 19) - 1,
 };
 
 struct vma {
@@ -71,6 +75,7 @@ struct vma {
 	uint32_t bits;          /* VMA_* */
 	enum vma_kind kind;
 	enum vma_content content;
+	uint64_t object_bytes;  /* VMA_SYSV: the size of the whole segment, page aligned */
 	int32_t file;           /* index into the fsfile table, -1: none */
 	char name[VMA_NAME_MAX]; /* PR_SET_VMA_ANON_NAME, "" when none */
 };
@@ -89,8 +94,12 @@ struct vma_list {
 	size_t n, allocated;
 	struct range_list huge; /* where the source had huge pages */
 	struct range_list guards; /* guard pages without a mapping of their own (MADV_GUARD_INSTALL); PAGEMAP_SCAN shows them as swapped */
+	uint32_t *shared;       /* mappings with VMA_CONTENT_SHARED, by index; up to date after reading and vma_list_apply_answers */
+	size_t n_shared;
 	char *buffer;           /* for reading maps without allocation in the freeze */
 	size_t buffer_size;
+	char *known;            /* the text of maps that is known to be this list, with known_len bytes */
+	size_t known_len, known_size;
 	bool complete;          /* false: something refused was left out */
 };
 
@@ -104,6 +113,15 @@ void range_list_free(struct range_list *r);
  * CAP_SYS_PTRACE and CAP_CHECKPOINT_RESTORE (or CAP_SYS_ADMIN).
  */
 int vma_list_read(pid_t pid, struct fsfile_table *files, struct refusals *refusals, struct vma_list *ret, struct err *e);
+
+/*
+ * Source, when the lists of all n processes of the unit have been read (or the answers have come, which give more mappings VMA_CONTENT_SHARED):
+ * refuses what they share with a process outside of the unit. Reads /proc/PID/maps of every process when anything is shared.
+ */
+int vma_check_sharing(const pid_t *pids, const struct vma_list *const *lists, size_t n, struct refusals *refusals);
+
+/* Destination: whether there are huge pages (hugetlb) enough for all lists and their files; adds refusals. */
+void vma_validate_here(const struct vma_list *const *lists, size_t n, const struct fsfile_table *files, struct refusals *refusals);
 
 /*
  * Compares the present layout with `old` (from vma_list_read); about 20 us for 100 mappings when nothing changed.
@@ -127,15 +145,11 @@ const struct vma *vma_find(const struct vma_list *l, uint64_t address);
  */
 void vma_list_apply_answers(struct vma_list *l, const struct fsfile_answer *answers, uint32_t n);
 
+/* Brings l->shared up to date. -ENOMEM. */
+int vma_list_index(struct vma_list *l);
+
 /* The ranges (file offsets) of a file that are mapped, for stand-ins. The last may reach behind the file's end. */
 int vma_file_ranges(const struct vma_list *l, uint32_t file, struct range_list *ret, struct err *e);
-
-/*
- * Source: the address ranges of a VMA_CONTENT_SHARED mapping that hold data. The page tables do not tell: pages of a
- * shared object may be there without being mapped here. An object that is mapped twice yields its data for both
- * mappings; putting a page that is there already is no error.
- */
-int vma_shared_ranges(pid_t pid, const struct vma *v, struct range_list *ret, struct err *e);
 
 /* Source: the bits of the mapping that begins at `start`, whatever it is. -ENOENT: there is none. */
 int vma_bits_at(pid_t pid, uint64_t start, uint32_t *ret_bits, struct err *e);

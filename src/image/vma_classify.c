@@ -41,7 +41,8 @@ static int classify_kernel(struct vma_reader *r, const struct vma_line *l, struc
 {
 	if (!l->path_len || vma_line_starts(l, "[heap]") || vma_line_starts(l, "[stack") || vma_line_starts(l, "[anon:")) {
 		v->kind = VMA_ANON;
-		v->content = VMA_CONTENT_ANON;
+		/* What may be dropped at any time is: no userfaultfd works there. */
+		v->content = v->bits & VMA_DROPPABLE ? VMA_CONTENT_NONE : VMA_CONTENT_ANON;
 		v->offset = 0;
 		take_name(l, v);
 		return 1;
@@ -82,45 +83,31 @@ static int classify_special(struct vma_reader *r, const struct vma_line *l, cons
 	return 0;
 }
 
-/* Whether an earlier mapping is of the same object. */
-static bool seen_before(const struct vma_reader *r, const struct vma_line *l)
-{
-	for (size_t i = 0; i < r->list->n; i++)
-		if (r->list->v[i].dev == l->dev && r->list->v[i].ino == l->ino)
-			return true;
-	return false;
-}
-
-/* Shared anonymous memory that turns out to be mapped more than once is a file, so that it stays one object. */
-static void join_mappings(struct vma_reader *r, const struct vma *v)
-{
-	for (size_t i = 0; i < r->list->n; i++) {
-		struct vma *other = &r->list->v[i];
-
-		if (other->kind != VMA_SHARED_ANON || other->dev != v->dev || other->ino != v->ino)
-			continue;
-		other->kind = VMA_FILE_SHARED;
-		other->file = v->file;
-		r->files->v[v->file].uses |= other->bits & VMA_WRITE_SHARED ? FSFILE_MAPPED_WRITE : FSFILE_MAPPED_SHARED;
-	}
-}
-
 /*
- * Memory of the kernel's own tmpfs: memfds, shared anonymous memory, System V segments. Returns 1 to go on as a file, 2
- * to keep, 0 when refused.
+ * Memory of the kernel's own tmpfs or of hugetlbfs: memfds, shared anonymous memory, System V segments. Returns 1 to go on as a file, 2 to keep, 0
+ * when refused.
  */
-static int classify_shm(struct vma_reader *r, const struct vma_line *l, const struct stat *st, struct vma *v)
+static int classify_memory(struct vma_reader *r, const struct vma_line *l, const struct stat *st, const struct statfs *fs, struct vma *v)
 {
-	if (vma_line_starts(l, "/SYSV")) {
-		vma_refuse(r, l, "vma.sysv", "System V shared memory cannot move yet", "detach the segment (shmdt) first");
-		return 0;
-	}
-	if (vma_line_starts(l, "/dev/zero") && l->shared && !l->offset && (uint64_t)st->st_size == l->end - l->start && !seen_before(r, l)) {
-		v->kind = VMA_SHARED_ANON;
-		v->content = VMA_CONTENT_SHARED;
+	bool huge = fs->f_type == FSFILE_HUGETLBFS_MAGIC;
+
+	if (huge && vma_line_starts(l, "/anon_hugepage") && !l->shared) {
+		v->kind = VMA_HUGE;
+		v->content = VMA_CONTENT_PRIVATE;
+		v->bits |= fs->f_bsize == 2 << 20 ? VMA_HUGE_2M : VMA_HUGE_1G;
 		return 2;
 	}
+	if (huge && !vma_line_starts(l, "/anon_hugepage") && !vma_line_starts(l, "/memfd:") && !vma_line_starts(l, "/SYSV")) {
+		vma_refuse(r, l, "vma.hugetlb", "files of a mounted hugetlbfs cannot move yet", "let the program use MAP_HUGETLB or memfd_create");
+		return 0;
+	}
 	v->content = l->shared ? VMA_CONTENT_SHARED : VMA_CONTENT_PRIVATE;
+	if (vma_line_starts(l, "/SYSV")) {
+		uint64_t page = huge ? (uint64_t)fs->f_bsize : PAGE_SIZE_BYTES;
+
+		v->kind = VMA_SYSV;
+		v->object_bytes = ((uint64_t)st->st_size + page - 1) & ~(page - 1);
+	}
 	return 1;
 }
 
@@ -132,7 +119,7 @@ static int known_file(struct vma_reader *r, const struct vma_line *l)
 	for (size_t i = n; i-- > 0 && n - i < 64;) {
 		const struct vma *v = &r->list->v[i];
 
-		if (v->file >= 0 && v->dev == l->dev && v->ino == l->ino && (v->kind == VMA_FILE_SHARED) == l->shared &&
+		if (v->file >= 0 && v->dev == l->dev && v->ino == l->ino && (v->kind != VMA_FILE_PRIVATE) == l->shared &&
 		    r->files->v[v->file].type == FSFILE_REGULAR)
 			return v->file;
 	}
@@ -170,14 +157,15 @@ static int classify_file(struct vma_reader *r, const struct vma_line *l, struct 
 		return 0;
 	}
 	if (vma_line_starts(l, "/[aio]")) {
-		vma_refuse(r, l, "vma.aio", "contexts of asynchronous I/O (io_setup) cannot move yet",
-		       "configure the program not to use native AIO");
-		return 0;
+		v->kind = VMA_AIO;
+		v->content = VMA_CONTENT_NONE;
+		v->bits = 0;
+		return 1;
 	}
 	if (!S_ISREG(st.st_mode))
 		return classify_special(r, l, &st, v);
-	if (st.st_dev == r->shm_dev) {
-		kept = classify_shm(r, l, &st, v);
+	if (st.st_dev == r->shm_dev || fs.f_type == FSFILE_HUGETLBFS_MAGIC) {
+		kept = classify_memory(r, l, &st, &fs, v);
 		if (kept != 1)
 			return kept ? 1 : 0;
 	}
@@ -186,8 +174,7 @@ static int classify_file(struct vma_reader *r, const struct vma_line *l, struct 
 		return err_wrap(r->e, "mapping %llx", (unsigned long long)l->start);
 	take_fd(&fd);
 	v->file = index;
-	if (r->files->v[index].type == FSFILE_MEMFD)
-		join_mappings(r, v);
+	r->files->v[index].noreserve |= l->shared && (v->bits & VMA_NORESERVE);
 	return 1;
 }
 

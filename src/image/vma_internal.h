@@ -33,6 +33,13 @@ static inline bool vma_line_starts(const struct vma_line *l, const char *prefix)
 	return l->path_len >= len && !memcmp(l->path, prefix, len);
 }
 
+/* Parses one line of maps at *p (text ends with 0) and moves *p behind its newline. */
+bool vma_parse_line(const char **p, struct vma_line *l);
+/* Neither [vsyscall] nor Godwit's scratch belongs to the layout. */
+bool vma_left_out(const struct vma_line *l);
+/* Reads a whole file of /proc into *buffer, growing it; zero-terminated. Returns the length or an error. */
+ssize_t vma_read_whole(const char *path, char **buffer, size_t *size, struct err *e);
+
 /* Adds a refusal about the mapping of line l; the list is then not complete. */
 void vma_refuse(struct vma_reader *r, const struct vma_line *l, const char *code, const char *cause, const char *way_out);
 /*

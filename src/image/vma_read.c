@@ -2,14 +2,11 @@
 /* vma_read.c - reads a layout from /proc; see vma.h. What each mapping is, vma_classify.c tells */
 #include "image/vma.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/kcmp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 
 #include "base/util.h"
 #include "image/fsfile_internal.h"
@@ -33,7 +30,6 @@ static const struct vm_flag vm_flags[] = {
 	{ "nh", VMA_NOHUGEPAGE }, { "dc", VMA_DONTFORK }, { "dd", VMA_DONTDUMP }, { "wf", VMA_WIPEONFORK }, { "mg", VMA_MERGEABLE },
 	{ "rr", VMA_RANDOM }, { "sr", VMA_SEQUENTIAL }, { "nr", VMA_NORESERVE }, { "ac", VMA_ACCOUNT }, { "sf", VMA_SYNC },
 	{ "dp", VMA_DROPPABLE },
-	{ "ht", 0, "vma.hugetlb", "explicit huge pages (hugetlb) cannot move yet", "let the program use transparent huge pages instead" },
 	{ "pf", 0, "vma.device", "memory of a device cannot move to another host", "close the device before moving the program" },
 	{ "io", 0, "vma.device", "memory of a device cannot move to another host", "close the device before moving the program" },
 	{ "um", 0, "vma.userfaultfd", "the program handles page faults by itself (userfaultfd)", "let it close its userfaultfd first" },
@@ -60,8 +56,7 @@ static uint64_t parse_hex(const char **p)
 	}
 }
 
-/* Parses one line of maps at *p (text ends with 0) and moves *p behind its newline. */
-static bool parse_line(const char **p, struct vma_line *l)
+bool vma_parse_line(const char **p, struct vma_line *l)
 {
 	const char *s = *p, *end = strchr(s, '\n');
 
@@ -92,14 +87,12 @@ static bool parse_line(const char **p, struct vma_line *l)
 	return true;
 }
 
-/* Neither [vsyscall] nor Godwit's scratch belongs to the layout. */
-static bool left_out(const struct vma_line *l)
+bool vma_left_out(const struct vma_line *l)
 {
 	return l->start >= VMA_TASK_SIZE || vma_line_starts(l, VMA_SCRATCH_NAME);
 }
 
-/* Reads a whole file of /proc into *buffer, growing it; zero-terminated. Returns the length or an error. */
-static ssize_t read_whole(const char *path, char **buffer, size_t *size, struct err *e)
+ssize_t vma_read_whole(const char *path, char **buffer, size_t *size, struct err *e)
 {
 	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
 	size_t len = 0;
@@ -173,19 +166,33 @@ static int scan(struct vma_reader *r, uint64_t start, uint64_t end, uint64_t cat
 	return pagemap_scan(fd, start, end, &query, add_region, ranges, r->e);
 }
 
+/* What smaps says of a mapping besides its line in maps. */
+struct smaps_more {
+	const char *flags;
+	bool huge;
+	bool keyed; /* it has a protection key */
+};
+
 /* Takes one mapping with its flags into the list. */
-static int take_mapping(struct vma_reader *r, const struct vma_line *l, const char *flags, bool huge)
+static int take_mapping(struct vma_reader *r, const struct vma_line *l, const struct smaps_more *more)
 {
+	const char *flags = more->flags;
+	bool huge = more->huge;
 	struct vma v = { .file = -1 };
 	const struct vm_flag *bad = parse_flags(r, flags, &v.bits);
 	int kept;
 
-	if (left_out(l))
+	if (vma_left_out(l))
 		return 0;
 	if (r->list->n && l->start < r->list->v[r->list->n - 1].end)
 		return err_set(r->e, -EAGAIN, "mapping %llx changed while the layout was read", (unsigned long long)l->start);
 	if (bad && !vma_line_starts(l, "[v") && !vma_line_starts(l, "anon_inode:")) {
 		vma_refuse(r, l, bad->code, bad->cause, bad->way_out);
+		return 0;
+	}
+	/* The kernel itself gives a key to what may only be executed, and does so again. */
+	if (more->keyed && l->prot != PROT_EXEC) {
+		vma_refuse(r, l, "vma.pkey", "memory protection keys (pkey_alloc) cannot move yet", "start the program without them");
 		return 0;
 	}
 	kept = vma_classify(r, l, &v);
@@ -217,20 +224,23 @@ static int read_smaps(struct vma_reader *r)
 	int rc;
 
 	snprintf(path, sizeof(path), "/proc/%d/smaps", r->pid);
-	if (read_whole(path, &text, &size, r->e) < 0 || !text)
+	if (vma_read_whole(path, &text, &size, r->e) < 0 || !text)
 		return r->e ? r->e->code : -EIO;
 	for (p = text; *p;) {
+		struct smaps_more more = { 0 };
 		struct vma_line l;
-		bool huge = false;
 
-		if (!parse_line(&p, &l))
+		if (!vma_parse_line(&p, &l))
 			return err_set(r->e, -EPROTO, "%s: unexpected line \"%.60s\"", path, p);
 		while (*p && strncmp(p, "VmFlags:", 8)) {
 			if (!strncmp(p, "AnonHugePages:", 14))
-				huge = strtoull(p + 14, NULL, 10) > 0;
+				more.huge = strtoull(p + 14, NULL, 10) > 0;
+			if (!strncmp(p, "ProtectionKey:", 14))
+				more.keyed = strtoull(p + 14, NULL, 10) > 0;
 			p = next_line(p);
 		}
-		rc = *p ? take_mapping(r, &l, p + 8, huge) : err_set(r->e, -EPROTO, "%s: no VmFlags", path);
+		more.flags = p + 8;
+		rc = *p ? take_mapping(r, &l, &more) : err_set(r->e, -EPROTO, "%s: no VmFlags", path);
 		if (rc < 0)
 			return rc;
 		p = next_line(p);
@@ -252,66 +262,16 @@ int vma_bits_at(pid_t pid, uint64_t start, uint32_t *ret_bits, struct err *e)
 	ssize_t len;
 
 	snprintf(path, sizeof(path), "/proc/%d/smaps", pid);
-	len = read_whole(path, &text, &size, e);
+	len = vma_read_whole(path, &text, &size, e);
 	if (len < 0)
 		return (int)len;
-	for (const char *p = text; *p && parse_line(&p, &l); p = next_line(p)) {
+	for (const char *p = text; *p && vma_parse_line(&p, &l); p = next_line(p)) {
 		while (*p && strncmp(p, "VmFlags:", 8))
 			p = next_line(p);
 		if (l.start == start && *p)
 			return parse_flags(&r, p + 8, ret_bits), 0;
 	}
 	return err_set(e, -ENOENT, "process %d has no mapping at %llx", pid, (unsigned long long)start);
-}
-
-/* Whether another process maps one of the shared objects; adds refusals. */
-static void check_other(struct vma_reader *r, pid_t other, char **buffer, size_t *size)
-{
-	char path[64];
-	const char *p;
-	struct vma_line l;
-
-	if (syscall(SYS_kcmp, r->pid, other, KCMP_VM, 0, 0) == 0)
-		return;
-	snprintf(path, sizeof(path), "/proc/%d/maps", other);
-	if (read_whole(path, buffer, size, NULL) <= 0)
-		return;
-	for (p = *buffer; *p && parse_line(&p, &l);) {
-		if (!l.ino || !l.shared || left_out(&l))
-			continue;
-		for (size_t i = 0; i < r->list->n; i++) {
-			const struct vma *v = &r->list->v[i];
-
-			if (v->content != VMA_CONTENT_SHARED || v->ino != l.ino || v->dev != l.dev)
-				continue;
-			r->list->complete = false;
-			refusals_add(r->refusals, "vma.shared-elsewhere", "it is shared with another process that does not move",
-				     "end the other process first", "mapping %llx-%llx (%.*s, also in pid %d)",
-				     (unsigned long long)v->start, (unsigned long long)v->end, (int)MIN(l.path_len, 200u), l.path, other);
-			return;
-		}
-	}
-}
-
-static void check_sharing(struct vma_reader *r)
-{
-	cleanup_closedir DIR *proc = NULL;
-	cleanup_free char *buffer = NULL;
-	size_t size = 0;
-	bool any = false;
-	struct dirent *d;
-
-	for (size_t i = 0; i < r->list->n; i++)
-		any = any || r->list->v[i].content == VMA_CONTENT_SHARED;
-	if (!any)
-		return;
-	proc = opendir("/proc");
-	while (proc && (d = readdir(proc))) {
-		pid_t other = isdigit((unsigned char)d->d_name[0]) ? atoi(d->d_name) : 0;
-
-		if (other && other != r->pid)
-			check_other(r, other, &buffer, &size);
-	}
 }
 
 static int read_layout(pid_t pid, bool ours, struct fsfile_table *files, struct refusals *refusals, struct vma_list *ret, struct err *e)
@@ -323,12 +283,12 @@ static int read_layout(pid_t pid, bool ours, struct fsfile_table *files, struct 
 
 	if (rc == 0)
 		rc = read_smaps(&r);
+	if (rc == 0 && vma_list_index(&list) < 0)
+		rc = err_set(r.e, -ENOMEM, "no memory for the list of mappings");
 	if (rc < 0) {
 		vma_list_free(&list);
 		return rc;
 	}
-	if (!ours)
-		check_sharing(&r);
 	*ret = list;
 	return 0;
 }
@@ -368,11 +328,11 @@ int vma_list_read(pid_t pid, struct fsfile_table *files, struct refusals *refusa
 /* Whether `l` is a piece of the same object at the same place as v. */
 static bool same_object(const struct vma_line *l, const struct vma *v)
 {
-	bool shared = v->kind == VMA_FILE_SHARED || v->kind == VMA_SHARED_ANON;
+	bool shared = v->kind == VMA_FILE_SHARED || v->kind == VMA_SYSV || v->kind == VMA_AIO;
 
 	if (l->dev != v->dev || l->ino != v->ino || l->shared != shared)
 		return false;
-	if (l->ino)
+	if (l->ino || l->dev)
 		return v->kind == VMA_ANON || l->offset - l->start == v->offset - v->start;
 	return (v->kind == VMA_VDSO) == vma_line_starts(l, "[vdso]") && (v->kind == VMA_VVAR) == vma_line_starts(l, "[vvar");
 }
@@ -408,7 +368,7 @@ static int take_changed(struct vma_reader *r, const struct vma_line *l, const st
 		if (!same_object(l, &old->v[i]))
 			continue;
 		v = old->v[i];
-		v.offset = l->ino && v.kind != VMA_ANON ? l->offset : v.offset;
+		v.offset = (l->ino || l->dev) && v.kind != VMA_ANON ? l->offset : v.offset;
 		v.start = l->start;
 		v.end = l->end;
 		v.prot = l->prot;
@@ -416,10 +376,6 @@ static int take_changed(struct vma_reader *r, const struct vma_line *l, const st
 			return err_set(r->e, -ENOMEM, "no memory for the list of mappings");
 		return 0;
 	}
-	for (size_t i = 0; l->ino && i < old->n; i++)
-		if (old->v[i].ino == l->ino && old->v[i].dev == l->dev && old->v[i].kind == VMA_SHARED_ANON)
-			return err_set(r->e, -ESTALE, "shared memory at %llx was remapped during the preparation; try again",
-				       (unsigned long long)l->start);
 	v.bits = VMA_GUESSED;
 	if (l->prot & PROT_WRITE)
 		v.bits |= l->shared ? VMA_WRITE_SHARED : VMA_ACCOUNT;
@@ -429,33 +385,91 @@ static int take_changed(struct vma_reader *r, const struct vma_line *l, const st
 	return vma_list_append(r->list, &v) < 0 ? err_set(r->e, -ENOMEM, "no memory for the list of mappings") : 0;
 }
 
+/* Remembers that the text in old->buffer is this list. The other buffer is made as large, and touched: the next reading may be in the freeze. */
+static void remember_text(struct vma_list *old, size_t len)
+{
+	char *text = old->buffer, *other = old->known;
+	size_t size = old->buffer_size;
+
+	if (old->known_size < size) {
+		other = realloc(old->known, size);
+		if (!other)
+			return;
+		memset(other, 0, size);
+	}
+	old->buffer = other;
+	old->buffer_size = size;
+	old->known = text;
+	old->known_size = size;
+	old->known_len = len;
+}
+
+/* Whether the process has the layout `old`: by the very text of the last time, or line by line. */
+static int is_same(struct vma_reader *r, struct vma_list *old, bool *ret_same)
+{
+	bool same = true;
+	struct vma_line l;
+	size_t i = 0;
+	char path[64];
+	ssize_t len;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", r->pid);
+	len = vma_read_whole(path, &old->buffer, &old->buffer_size, r->e);
+	if (len < 0)
+		return r->e->code;
+	*ret_same = old->known && (size_t)len == old->known_len && !memcmp(old->buffer, old->known, old->known_len);
+	if (*ret_same)
+		return 0;
+	for (const char *p = old->buffer; same && *p && vma_parse_line(&p, &l);)
+		if (!vma_left_out(&l))
+			same = i < old->n && same_line(&l, &old->v[i++]);
+	*ret_same = same && i == old->n;
+	if (*ret_same)
+		remember_text(old, (size_t)len);
+	return 0;
+}
+
+/* Contexts of asynchronous I/O are made in the preparation only. */
+static bool same_rings(const struct vma_list *a, const struct vma_list *b)
+{
+	size_t i = 0, k = 0;
+
+	for (;; i++, k++) {
+		while (i < a->n && a->v[i].kind != VMA_AIO)
+			i++;
+		while (k < b->n && b->v[k].kind != VMA_AIO)
+			k++;
+		if (i == a->n || k == b->n)
+			return i == a->n && k == b->n;
+		if (a->v[i].start != b->v[k].start || a->v[i].end != b->v[k].end)
+			return false;
+	}
+}
+
 static int compare_once(struct vma_reader *r, struct vma_list *old, bool *ret_changed)
 {
 	struct vma_list *list = r->list;
-	size_t i = 0, at = 0;
-	bool same = true;
+	bool same = false;
 	struct vma_line l;
-	char path[64];
+	size_t at = 0;
 	const char *p;
-	int rc;
+	int rc = is_same(r, old, &same);
 
-	snprintf(path, sizeof(path), "/proc/%d/maps", r->pid);
-	if (read_whole(path, &old->buffer, &old->buffer_size, r->e) < 0)
-		return r->e->code;
-	for (p = old->buffer; same && *p && parse_line(&p, &l);)
-		if (!left_out(&l))
-			same = i < old->n && same_line(&l, &old->v[i++]);
-	*ret_changed = !same || i != old->n;
-	if (!*ret_changed)
-		return 0;
+	*ret_changed = !same;
+	if (rc < 0 || same)
+		return rc;
 	rc = fsfile_shm_device(&r->shm_dev, r->e);
 	for (size_t k = 0; rc == 0 && k < old->huge.n; k++)
 		if (range_list_add(&list->huge, old->huge.v[k].start, old->huge.v[k].end) < 0)
 			rc = err_set(r->e, -ENOMEM, "no memory for the list of mappings");
-	for (p = old->buffer; rc == 0 && *p && parse_line(&p, &l);)
-		rc = left_out(&l) ? 0 : take_changed(r, &l, old, &at);
+	for (p = old->buffer; rc == 0 && *p && vma_parse_line(&p, &l);)
+		rc = vma_left_out(&l) ? 0 : take_changed(r, &l, old, &at);
 	if (rc == 0 && !list->n)
 		rc = err_set(r->e, -ESRCH, "pid %d has no address space", r->pid);
+	if (rc == 0 && !same_rings(old, list))
+		rc = err_set(r->e, -EAGAIN, "process %d has other contexts of asynchronous I/O than before", r->pid);
+	if (rc == 0 && vma_list_index(list) < 0)
+		rc = err_set(r->e, -ENOMEM, "no memory for the list of mappings");
 	return rc;
 }
 
@@ -468,7 +482,8 @@ static bool same_layout(const struct vma_list *a, const struct vma_list *b)
 		const struct vma *v = &a->v[i], *w = &b->v[i];
 
 		if (v->start != w->start || v->end != w->end || v->offset != w->offset || v->prot != w->prot || v->bits != w->bits ||
-		    v->kind != w->kind || v->file != w->file || v->dev != w->dev || v->ino != w->ino || strcmp(v->name, w->name))
+		    v->kind != w->kind || v->object_bytes != w->object_bytes || v->file != w->file || v->dev != w->dev || v->ino != w->ino ||
+		    strcmp(v->name, w->name))
 			return false;
 	}
 	return !a->guards.n || !memcmp(a->guards.v, b->guards.v, a->guards.n * sizeof(*a->guards.v));
@@ -514,37 +529,4 @@ int vma_list_reread(pid_t pid, struct vma_list *old, bool exact, struct fsfile_t
 			return rc;
 		forget_refusals(refusals, refused);
 	}
-}
-
-int vma_shared_ranges(pid_t pid, const struct vma *v, struct range_list *ret, struct err *e)
-{
-	uint64_t at = v->offset, end = v->offset + (v->end - v->start);
-	struct range_list ranges = { 0 };
-	cleanup_close int fd = -1;
-	char link[80];
-
-	snprintf(link, sizeof(link), "/proc/%d/map_files/%llx-%llx", pid, (unsigned long long)v->start, (unsigned long long)v->end);
-	fd = open(link, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return err_sys(e, -errno, "%s", link);
-	while (at < end) {
-		off_t data = lseek(fd, at, SEEK_DATA), hole = data < 0 ? data : lseek(fd, data, SEEK_HOLE);
-		uint64_t from, to;
-
-		if (data < 0 && errno == ENXIO)
-			break;
-		if (data < 0 || hole < 0) {
-			range_list_free(&ranges);
-			return err_sys(e, -errno, "%s: looking for data", link);
-		}
-		from = PAGE_ALIGN_DOWN((uint64_t)data);
-		to = MIN(PAGE_ALIGN_UP((uint64_t)hole), end);
-		at = MAX((uint64_t)hole, at + 1);
-		if (from < to && range_list_add(&ranges, v->start + (from - v->offset), v->start + (to - v->offset)) < 0) {
-			range_list_free(&ranges);
-			return err_set(e, -ENOMEM, "no memory for ranges");
-		}
-	}
-	*ret = ranges;
-	return 0;
 }

@@ -13,6 +13,7 @@
 #include <linux/prctl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 
 #include "base/util.h"
@@ -28,6 +29,8 @@
 #define MADV_GUARD_REMOVE 103
 #endif
 #define HUGE_SIZE (2ull << 20)
+#define HUGE_SHIFT_BITS 26
+#define APART (1ull << 40) /* the scratch is at the upper end of the same room */
 
 /* Bits that a mapping is born with. */
 #define BORN_BITS (VMA_GROWSDOWN | VMA_NORESERVE | VMA_DROPPABLE | VMA_SYNC)
@@ -35,11 +38,18 @@
 struct piece {
 	uint64_t start, end;
 	const struct vma *old, *new;
+	bool anew; /* it is not kept, although it could become what it is to be */
 };
 
 struct pieces {
 	struct piece *v;
 	size_t n;
+};
+
+struct layout_change {
+	const struct vma_list *old, *new;
+	const int *fds;
+	uint32_t n_fds;
 };
 
 /* A kind of advice: set when the bit is in the new mapping, undone when it was in the old one only (0: nothing undoes it). */
@@ -61,14 +71,15 @@ static const struct advice advices[] = {
 	{ VMA_WIPEONFORK, MADV_WIPEONFORK, MADV_KEEPONFORK, false, "madvise(MADV_WIPEONFORK)" },
 };
 
+/* What the kernel maps: vdso.h, aio.h. */
 static bool kernels(const struct vma *v)
 {
-	return v->kind == VMA_VDSO || v->kind == VMA_VVAR;
+	return v->kind == VMA_VDSO || v->kind == VMA_VVAR || v->kind == VMA_AIO;
 }
 
 static bool has_file(const struct vma *v)
 {
-	return v->kind == VMA_FILE_PRIVATE || v->kind == VMA_FILE_SHARED;
+	return v->kind == VMA_FILE_PRIVATE || v->kind == VMA_FILE_SHARED || v->kind == VMA_SYSV;
 }
 
 /* Whether two mappings are pieces of the same object at the same place, so that one can become the other by changing attributes. */
@@ -81,17 +92,40 @@ static bool same_object(const struct vma *a, const struct vma *b)
 	return !has_file(a) || a->offset - a->start == b->offset - b->start;
 }
 
+/* A reservation that nobody could ever access holds no pages. */
+static bool may_hold_pages(const struct vma *v)
+{
+	return v->prot || v->bits & VMA_ACCOUNT;
+}
+
+/*
+ * Whether an anonymous mapping lies where several others lay whose pages may be there already. The kernel joins memory that has been touched as little as
+ * mappings of other kinds; for the program it is one mapping, though, that can be moved as a whole (mremap(2)).
+ * `first`: the first old mapping that ends behind its start.
+ */
+static bool is_joined(const struct vma_list *old, size_t first, const struct vma *w)
+{
+	unsigned n = 0;
+
+	if (w->kind != VMA_ANON)
+		return false;
+	for (size_t i = first; i < old->n && old->v[i].start < w->end; i++)
+		n += old->v[i].end > w->start && may_hold_pages(&old->v[i]) && same_object(&old->v[i], w);
+	return n > 1;
+}
+
 /* Whether the piece is to stay as it is. */
 static bool unchanged(const struct piece *p)
 {
-	return p->old && p->new && p->old->prot == p->new->prot && p->old->bits == p->new->bits && same_object(p->old, p->new);
+	return p->old && p->new && !p->anew && p->old->prot == p->new->prot && p->old->bits == p->new->bits && same_object(p->old, p->new);
 }
 
 /* Cuts both lists into pieces, and keeps those that need something. Walks both lists once. */
 static int cut(const struct vma_list *old, const struct vma_list *new, struct pieces *ret, struct err *e)
 {
 	struct piece *v = calloc(2 * (old->n + new->n) + 1, sizeof(*v));
-	size_t io = 0, in = 0, n = 0;
+	size_t io = 0, in = 0, n = 0, judged = SIZE_MAX;
+	bool joined = false;
 	uint64_t at = 0;
 
 	if (!v)
@@ -111,6 +145,11 @@ static int cut(const struct vma_list *old, const struct vma_list *new, struct pi
 		p.start = MAX(at, MIN(o ? o->start : UINT64_MAX, w ? w->start : UINT64_MAX));
 		p.old = o && o->start <= p.start ? o : NULL;
 		p.new = w && w->start <= p.start ? w : NULL;
+		if (p.new && judged != in) {
+			judged = in;
+			joined = is_joined(old, io, w);
+		}
+		p.anew = p.new && joined;
 		p.end = MIN(!o ? UINT64_MAX : p.old ? o->end : o->start, !w ? UINT64_MAX : p.new ? w->end : w->start);
 		at = p.end;
 		if (!unchanged(&p))
@@ -123,7 +162,7 @@ static int cut(const struct vma_list *old, const struct vma_list *new, struct pi
 
 static bool replaced(const struct piece *p)
 {
-	return p->old && p->new && !same_object(p->old, p->new);
+	return p->old && p->new && (p->anew || !same_object(p->old, p->new));
 }
 
 static bool to_unmap(const struct piece *p)
@@ -154,48 +193,80 @@ static uint32_t born_prot(const struct vma *v)
 {
 	bool was_writable = (v->bits & VMA_ACCOUNT) && (v->kind == VMA_ANON || v->kind == VMA_FILE_PRIVATE);
 
+	if (v->kind == VMA_SYSV)
+		return PROT_READ | (v->bits & VMA_WRITE_SHARED ? PROT_WRITE : 0) | (v->prot & PROT_EXEC);
 	return v->prot | (was_writable ? PROT_WRITE : 0);
 }
 
-static int plan_map(struct batch *b, const struct vma *v, uint64_t start, uint64_t end, const int *fds, uint32_t n_fds, struct err *e)
+/* `free_at`: where the whole segment can be attached for a moment, when only a part of it is mapped. */
+static int plan_attach(struct batch *b, const struct vma *v, const struct range *to, int id, uint64_t free_at, struct err *e)
+{
+	uint64_t flags = (v->bits & VMA_WRITE_SHARED ? 0 : SHM_RDONLY) | (v->prot & PROT_EXEC ? SHM_EXEC : 0);
+	uint64_t offset = v->offset + (to->start - v->start), len = to->end - to->start;
+
+	if (!offset && len == v->object_bytes) {
+		batch_call(b, "shmat", SYS_shmat, (uint64_t)id, to->start, flags);
+		return 0;
+	}
+	if (!free_at)
+		return err_set(e, -ENOMEM, "no room to attach the segment at %llx", (unsigned long long)v->start);
+	batch_call(b, "shmat", SYS_shmat, (uint64_t)id, free_at, flags);
+	batch_call(b, "mremap of shared memory", SYS_mremap, free_at + offset, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, to->start);
+	if (offset)
+		batch_call(b, "munmap", SYS_munmap, free_at, offset);
+	if (offset + len < v->object_bytes)
+		batch_call(b, "munmap", SYS_munmap, free_at + offset + len, v->object_bytes - offset - len);
+	return 0;
+}
+
+static uint64_t anonymous_flags(const struct vma *v)
+{
+	if (v->bits & VMA_DROPPABLE)
+		return MAP_DROPPABLE | MAP_ANONYMOUS;
+	if (v->kind == VMA_HUGE)
+		return MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | (v->bits & VMA_HUGE_2M ? 21u : 30u) << HUGE_SHIFT_BITS;
+	return MAP_PRIVATE | MAP_ANONYMOUS;
+}
+
+static void plan_map(struct batch *b, const struct vma *v, const struct range *to, const int *fds)
 {
 	uint64_t flags = MAP_FIXED_NOREPLACE, fd = (uint64_t)-1, offset = 0;
 
 	if (has_file(v)) {
-		if (v->file < 0 || (uint32_t)v->file >= n_fds || fds[v->file] < 0)
-			return err_set(e, -EINVAL, "mapping %llx-%llx has no file to map", (unsigned long long)start,
-				       (unsigned long long)end);
 		fd = fds[v->file];
-		offset = v->offset + (start - v->start);
+		offset = v->offset + (to->start - v->start);
 		flags |= v->kind == VMA_FILE_SHARED ? MAP_SHARED : MAP_PRIVATE;
-	} else if (v->bits & VMA_DROPPABLE) {
-		flags |= MAP_DROPPABLE | MAP_ANONYMOUS;
 	} else {
-		flags |= (v->kind == VMA_SHARED_ANON ? MAP_SHARED : MAP_PRIVATE) | MAP_ANONYMOUS;
+		flags |= anonymous_flags(v);
 	}
 	if ((v->bits & VMA_NORESERVE) && !(v->bits & VMA_DROPPABLE))
 		flags |= MAP_NORESERVE;
 	if (v->bits & VMA_GROWSDOWN)
 		flags |= MAP_GROWSDOWN;
-	batch_call(b, has_file(v) ? "mmap of a file" : "mmap", SYS_mmap, start, end - start, born_prot(v), flags, fd, offset);
-	return 0;
+	batch_call(b, has_file(v) ? "mmap of a file" : "mmap", SYS_mmap, to->start, to->end - to->start, born_prot(v), flags, fd, offset);
 }
 
-static int plan_maps(struct batch *b, const struct pieces *p, const int *fds, uint32_t n_fds, struct range_list *mapped, struct err *e)
+static int plan_maps(struct batch *b, const struct pieces *p, const struct layout_change *c, struct range_list *mapped, struct err *e)
 {
 	for (size_t i = 0; i < p->n; i++) {
-		uint64_t start = p->v[i].start, end = p->v[i].end;
+		struct range to = { p->v[i].start, p->v[i].end };
 		const struct vma *v = p->v[i].new;
-		int rc;
+		int rc = 0;
 
 		if (!to_map(&p->v[i]))
 			continue;
-		while (i + 1 < p->n && p->v[i + 1].start == end && p->v[i + 1].new == v && to_map(&p->v[i + 1]))
-			end = p->v[++i].end;
-		rc = plan_map(b, v, start, end, fds, n_fds, e);
+		while (i + 1 < p->n && p->v[i + 1].start == to.end && p->v[i + 1].new == v && to_map(&p->v[i + 1]))
+			to.end = p->v[++i].end;
+		if (has_file(v) && (v->file < 0 || (uint32_t)v->file >= c->n_fds || c->fds[v->file] < 0))
+			return err_set(e, -EINVAL, "mapping %llx-%llx has no file to map", (unsigned long long)to.start,
+				       (unsigned long long)to.end);
+		if (v->kind == VMA_SYSV)
+			rc = plan_attach(b, v, &to, c->fds[v->file], vma_find_free(c->old, c->new, v->object_bytes + APART), e);
+		else
+			plan_map(b, v, &to, c->fds);
 		if (rc < 0)
 			return rc;
-		if (mapped && range_list_add(mapped, start, end) < 0)
+		if (mapped && range_list_add(mapped, to.start, to.end) < 0)
 			return err_set(e, -ENOMEM, "no memory for the list of new ranges");
 	}
 	return 0;
@@ -319,6 +390,7 @@ static void plan_guards(struct batch *b, const struct pieces *p, const struct ra
 int vma_plan_sync(struct batch *b, const struct vma_list *old, const struct vma_list *new, const int *fds, uint32_t n_fds,
 		  struct range_list *ret_mapped, struct err *e)
 {
+	const struct layout_change c = { old, new, fds, n_fds };
 	struct pieces p = { 0 };
 	size_t kept = 0;
 	int rc = cut(old, new, &p, e);
@@ -330,7 +402,7 @@ int vma_plan_sync(struct batch *b, const struct vma_list *old, const struct vma_
 		bool is = q->new && kernels(q->new), was = q->old && kernels(q->old);
 
 		if (is != was || (is && q->new->kind != q->old->kind))
-			rc = err_set(e, -ENOTSUP, "the program moved its vdso (%llx) during the preparation; try again",
+			rc = err_set(e, -ENOTSUP, "the program moved its vdso or a ring of asynchronous I/O (%llx) during the preparation; try again",
 				     (unsigned long long)q->start);
 		if (!is && !was)
 			p.v[kept++] = *q;
@@ -338,7 +410,7 @@ int vma_plan_sync(struct batch *b, const struct vma_list *old, const struct vma_
 	p.n = kept;
 	if (rc == 0) {
 		plan_unmaps(b, &p);
-		rc = plan_maps(b, &p, fds, n_fds, ret_mapped, e);
+		rc = plan_maps(b, &p, &c, ret_mapped, e);
 	}
 	if (rc == 0) {
 		plan_protections(b, &p);
@@ -354,17 +426,33 @@ int vma_plan_sync(struct batch *b, const struct vma_list *old, const struct vma_
 	return rc;
 }
 
-int vma_plan_build(struct batch *b, const struct vma_list *l, const int *fds, uint32_t n_fds, struct err *e)
+static int compare_starts(const void *a, const void *b)
 {
-	struct vma_list empty = { 0 };
-	int rc;
+	const struct vma *v = a, *w = b;
 
+	return v->start < w->start ? -1 : v->start > w->start;
+}
+
+int vma_plan_build(struct batch *b, const struct vma_list *there, const struct vma_list *l, const int *fds, uint32_t n_fds, struct range_list *ret_mapped,
+		   struct err *e)
+{
+	struct vma_list old = { 0 };
+	int rc = 0;
+
+	for (size_t i = 0; there && i < there->n && rc == 0; i++)
+		rc = vma_list_append(&old, &there->v[i]);
 	/* vdso and vvar are there already */
-	for (size_t i = 0; i < l->n; i++)
-		if (kernels(&l->v[i]) && vma_list_append(&empty, &l->v[i]) < 0)
-			return err_set(e, -ENOMEM, "no memory for the list of mappings");
-	rc = vma_plan_sync(b, &empty, l, fds, n_fds, NULL, e);
-	vma_list_free(&empty);
+	for (size_t i = 0; i < l->n && rc == 0; i++)
+		if (kernels(&l->v[i]))
+			rc = vma_list_append(&old, &l->v[i]);
+	if (rc < 0) {
+		vma_list_free(&old);
+		return err_set(e, -ENOMEM, "no memory for the list of mappings");
+	}
+	if (old.n)
+		qsort(old.v, old.n, sizeof(*old.v), compare_starts);
+	rc = vma_plan_sync(b, &old, l, fds, n_fds, ret_mapped, e);
+	vma_list_free(&old);
 	return rc;
 }
 

@@ -4,7 +4,7 @@
  *
  * All functions add calls to a batch that runs inside the skeleton; they do not run it. `fds` holds, for each index of
  * the fsfile table, the number of a descriptor in the skeleton (-1: none): open for writing where uses has
- * FSFILE_MAPPED_WRITE, else for reading is enough.
+ * FSFILE_MAPPED_WRITE, else for reading is enough. For a System V segment (FSFILE_SYSV) it is the segment's number.
  *
  * Order on the destination: vma_plan_empty, vdso_plan_move, vma_plan_build, mm_plan_restore; later any number of
  * vma_plan_sync; when all pages are there and the userfaultfd is gone, vma_plan_finish.
@@ -21,8 +21,12 @@
  */
 void vma_plan_empty(struct batch *b, const struct vma_list *own, const struct range_list *keep);
 
-/* Makes all mappings of l in an empty address space. -EINVAL when a file mapping has no descriptor. */
-int vma_plan_build(struct batch *b, const struct vma_list *l, const int *fds, uint32_t n_fds, struct err *e);
+/*
+ * Makes all mappings of l in an address space that holds nothing but vdso and vvar, and `there` (may be NULL): mappings that are kept where they fit.
+ * ret_mapped (may be NULL): as of vma_plan_sync. -EINVAL when a file mapping has no descriptor.
+ */
+int vma_plan_build(struct batch *b, const struct vma_list *there, const struct vma_list *l, const int *fds, uint32_t n_fds, struct range_list *ret_mapped,
+		   struct err *e);
 
 /*
  * Turns the layout `old` into `new` with few calls; pieces that are in both keep their pages, only attributes that

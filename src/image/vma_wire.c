@@ -42,6 +42,7 @@ int vma_list_encode(const struct vma_list *l, uint8_t **ret_data, size_t *ret_le
 		vmas[i].kind = v->kind;
 		vmas[i].content = v->content;
 		vmas[i].file_plus_one = v->file + 1;
+		vmas[i].object_bytes = v->object_bytes;
 		vmas[i].name = (ProtobufCBinaryData){ strlen(v->name), (uint8_t *)v->name };
 		vma_pointers[i] = &vmas[i];
 	}
@@ -74,6 +75,7 @@ static int take(const Gw__Vma *in, uint32_t n_files, struct vma *v, struct err *
 		.bits = in->bits,
 		.kind = in->kind,
 		.content = in->content,
+		.object_bytes = in->object_bytes,
 		.file = (int32_t)in->file_plus_one - 1,
 	};
 	if (in->name.len)
@@ -123,17 +125,21 @@ int vma_list_decode(const void *data, size_t len, uint32_t n_files, struct vma_l
 
 static int validate_one(const struct vma *v, uint32_t n_files, struct err *e)
 {
-	bool file = v->kind == VMA_FILE_PRIVATE || v->kind == VMA_FILE_SHARED;
+	bool file = v->kind == VMA_FILE_PRIVATE || v->kind == VMA_FILE_SHARED || v->kind == VMA_SYSV;
+	uint64_t huge = v->bits & VMA_HUGE_2M ? 2ull << 20 : 1ull << 30;
 	static const uint32_t contents[VMA_KINDS] = {
 		[VMA_ANON] = 1 << VMA_CONTENT_ANON,
 		[VMA_FILE_PRIVATE] = 1 << VMA_CONTENT_PRIVATE | 1 << VMA_CONTENT_NONE,
 		[VMA_FILE_SHARED] = 1 << VMA_CONTENT_NONE | 1 << VMA_CONTENT_SHARED,
-		[VMA_SHARED_ANON] = 1 << VMA_CONTENT_SHARED,
+		[VMA_SYSV] = 1 << VMA_CONTENT_SHARED,
+		[VMA_HUGE] = 1 << VMA_CONTENT_PRIVATE,
 		[VMA_VDSO] = 1 << VMA_CONTENT_NONE,
 		[VMA_VVAR] = 1 << VMA_CONTENT_NONE,
+		[VMA_AIO] = 1 << VMA_CONTENT_NONE,
 	};
 
-	if (v->kind >= VMA_KINDS || v->content >= VMA_CONTENTS || !(contents[v->kind] & 1u << v->content))
+	if (v->kind >= VMA_KINDS || v->content >= VMA_CONTENTS ||
+	    !((v->bits & VMA_DROPPABLE ? 1u << VMA_CONTENT_NONE : contents[v->kind]) & 1u << v->content))
 		return err_set(e, -EBADMSG, "layout: %llx: kind %d with content %d", (unsigned long long)v->start, v->kind, v->content);
 	if (v->start % PAGE_SIZE_BYTES || v->end % PAGE_SIZE_BYTES || v->offset % PAGE_SIZE_BYTES || v->offset > FSFILE_SIZE_MAX)
 		return err_set(e, -EBADMSG, "layout: %llx: not page aligned", (unsigned long long)v->start);
@@ -144,6 +150,11 @@ static int validate_one(const struct vma *v, uint32_t n_files, struct err *e)
 		return err_set(e, -EBADMSG, "layout: %llx: unknown protection or flags", (unsigned long long)v->start);
 	if ((v->bits & (VMA_GROWSDOWN | VMA_DROPPABLE)) && v->kind != VMA_ANON)
 		return err_set(e, -EBADMSG, "layout: %llx: flags that only anonymous memory has", (unsigned long long)v->start);
+	if (!(v->bits & (VMA_HUGE_2M | VMA_HUGE_1G)) != (v->kind != VMA_HUGE) || (v->kind == VMA_HUGE && (v->start % huge || v->end % huge)))
+		return err_set(e, -EBADMSG, "layout: %llx: flags of huge pages", (unsigned long long)v->start);
+	if (v->kind == VMA_SYSV && (v->object_bytes % PAGE_SIZE_BYTES || v->object_bytes > VMA_TASK_SIZE || v->offset > v->object_bytes ||
+				    v->end - v->start > v->object_bytes - v->offset))
+		return err_set(e, -EBADMSG, "layout: %llx: more than its segment", (unsigned long long)v->start);
 	if (file ? v->file < 0 || (uint32_t)v->file >= n_files : v->file != -1)
 		return err_set(e, -EBADMSG, "layout: %llx: file index %d out of range", (unsigned long long)v->start, v->file);
 	return 0;

@@ -3,10 +3,10 @@
 #include "kern/restart_block.h"
 
 #include <bpf/bpf.h>
-#include <bpf/libbpf.h>
 #include <errno.h>
 
 #include "base/util.h"
+#include "kern/bpf_iter.h"
 #include "kern/restart_block.skel.h"
 
 struct restart_reader {
@@ -18,27 +18,16 @@ struct restart_watch {
 	int next_fd; /* an iteration made beforehand, so that a read in the freeze is a read; -1: none */
 };
 
-static int quiet(enum libbpf_print_level level, const char *format, va_list ap)
-{
-	(void)level;
-	(void)format;
-	(void)ap;
-	return 0;
-}
-
 int restart_reader_load(struct restart_reader **ret_reader, struct err *e)
 {
 	struct restart_reader *reader = calloc(1, sizeof(*reader));
-	libbpf_print_fn_t print;
-	int code;
 
 	if (!reader)
 		return err_sys(e, -ENOMEM, "BPF iterator");
-	print = libbpf_set_print(quiet);
-	reader->bpf = restart_block_bpf__open_and_load();
-	code = -errno;
-	libbpf_set_print(print);
+	reader->bpf = BPF_ITER_LOAD(restart_block_bpf__open_and_load);
 	if (!reader->bpf) {
+		int code = -errno;
+
 		free(reader);
 		return err_sys(e, code, "loading the BPF iterator that reads restart blocks");
 	}
@@ -91,21 +80,11 @@ void restart_watch_close(struct restart_watch *watch)
 int restart_watch_read(struct restart_watch *watch, struct restart_record *ret_records, size_t max, struct err *e)
 {
 	cleanup_close int fd = watch->next_fd >= 0 ? watch->next_fd : bpf_iter_create(watch->link_fd);
-	size_t len = 0;
 	ssize_t n;
 
 	if (fd < 0)
 		return err_sys(e, fd, "BPF iterator");
 	watch->next_fd = -1;
-	while (len < max * sizeof(*ret_records)) {
-		n = read(fd, (char *)ret_records + len, max * sizeof(*ret_records) - len);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return err_sys(e, -errno, "BPF iterator");
-		if (n == 0)
-			break;
-		len += (size_t)n;
-	}
-	return (int)(len / sizeof(*ret_records));
+	n = bpf_iter_fill(fd, ret_records, max * sizeof(*ret_records), e);
+	return n < 0 ? (int)n : (int)((size_t)n / sizeof(*ret_records));
 }

@@ -27,6 +27,8 @@ struct restart_record {
 	unsigned int has_timer;      /* the task sleeps until: */
 	int timer_clock;
 	unsigned long long timer_expires;
+	unsigned long long stack, fs, rseq; /* where it has its stack, its thread-local storage, its area for rseq(2); guesses when it runs */
+	unsigned long long layout;   /* counts holds of the lock that changes of the address space need: the same twice, no change between; 0: not known */
 };
 
 #endif

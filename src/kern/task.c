@@ -27,7 +27,9 @@ extern const uint8_t agent_blob[], agent_blob_end[];
 
 size_t scratch_size(unsigned threads, size_t arena_bytes)
 {
-	return PAGE_ALIGN_UP(SCRATCH_SLOTS + (size_t)(threads + 1) * SLOT_SIZE + arena_bytes);
+	size_t before_arena = SCRATCH_SLOTS + (size_t)(threads + 1) * SLOT_SIZE;
+
+	return PAGE_ALIGN_UP(before_arena + arena_bytes) + before_arena;
 }
 
 int scratch_init(struct scratch *s, int memfd, unsigned threads, size_t arena_bytes, struct err *e)
@@ -44,9 +46,11 @@ int scratch_init(struct scratch *s, int memfd, unsigned threads, size_t arena_by
 	}
 	memcpy(s->map, agent_blob, (size_t)(agent_blob_end - agent_blob));
 	s->arena_start = SCRATCH_SLOTS + (size_t)(threads + 1) * SLOT_SIZE;
+	s->arena_end = s->size - s->arena_start;
 	h = scratch_header(s);
 	*h = (struct scratch_header){ .nslots = threads + 1, .size = s->size, .arena = s->arena_start, .worker_fd = -1, .go_fd = -1, .fault_fd = -1,
 				      .bulk_fd = -1, .uffd = -1, .pagemap_fd = -1, .mem_fd = -1, .process_pidfd = -1, .worker_pidfd = -1,
+				      .root_pidfd = -1, .ask_fd = -1,
 				      .chunk_pages = STREAM_PAGES_MAX, .push = 1 };
 	return 0;
 }
@@ -66,11 +70,24 @@ void scratch_set_base(struct scratch *s, uint64_t base)
 	scratch_header(s)->base = base;
 }
 
+void scratch_set_apart(struct scratch *s)
+{
+	s->exec_delta = s->arena_end;
+	scratch_header(s)->exec_delta = s->exec_delta;
+}
+
+int scratch_share_unit(struct scratch *s, int root_memfd, struct err *e)
+{
+	void *at = mmap(scratch_unit(s), PAGE_SIZE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, root_memfd, SCRATCH_UNIT);
+
+	return at == MAP_FAILED ? err_sys(e, errno, "mapping the unit's page") : 0;
+}
+
 void *scratch_alloc(struct scratch *s, size_t len_bytes, uint64_t *ret_address)
 {
 	size_t at = (s->arena_start + s->arena_used + 15) & ~(size_t)15;
 
-	if (len_bytes > s->size || at > s->size - len_bytes)
+	if (len_bytes > s->arena_end || at > s->arena_end - len_bytes)
 		return NULL;
 	s->arena_used = at + len_bytes - s->arena_start;
 	if (ret_address)
@@ -80,7 +97,7 @@ void *scratch_alloc(struct scratch *s, size_t len_bytes, uint64_t *ret_address)
 
 int scratch_warm(struct scratch *s, unsigned threads, struct batch *b, struct err *e)
 {
-	size_t len = MIN(PAGE_ALIGN_UP(s->arena_start + SCRATCH_WARM_BYTES), s->size), low = SCRATCH_SLOTS + (size_t)(threads + 1) * SLOT_SIZE;
+	size_t len = MIN(PAGE_ALIGN_UP(s->arena_start + SCRATCH_WARM_BYTES + threads * BATCH_FIRST_BLOCK), s->arena_end), low = SCRATCH_SLOTS + (size_t)(threads + 1) * SLOT_SIZE;
 	int64_t ret;
 
 	madvise(s->map, MIN(low, len), MADV_POPULATE_WRITE);
@@ -121,6 +138,7 @@ int task_wake(struct task *t, struct err *e)
 		futex_wake_word(&slot->seq);
 		return 0;
 	case TASK_FUTEX:
+	case TASK_HELD:
 		futex_wake_word(&slot->seq);
 		return 0;
 	}
@@ -144,8 +162,40 @@ static int wait_traced(struct task *t, struct err *e)
 			return 0;
 		if (WSTOPSIG(status) == SIGSEGV || WSTOPSIG(status) == SIGBUS || WSTOPSIG(status) == SIGILL)
 			return err_set(e, -EFAULT, "task %d got signal %d while it was being built", t->tid, WSTOPSIG(status));
+		if (status >> 16 && status >> 16 != PTRACE_EVENT_STOP)
+			ptrace(PTRACE_GETEVENTMSG, t->tid, 0, &t->event);
 		ptrace(PTRACE_CONT, t->tid, 0, 0);
 	}
+}
+
+/*
+ * A parked thread that is a tracee. In a stopped process it stops again whenever something tells the process so; every signal but SIGKILL and SIGSTOP is
+ * blocked in it.
+ */
+static int send_on(const struct task *t, struct err *e)
+{
+	int status;
+	pid_t got = waitpid(t->tid, &status, __WALL | WNOHANG);
+
+	if (got == 0)
+		return 0;
+	if (got < 0 || !WIFSTOPPED(status))
+		return err_set(e, -ESRCH, "task %d has ended", t->tid);
+	if (status >> 16 == 0 && WSTOPSIG(status) != SIGSTOP)
+		return err_set(e, -EFAULT, "task %d got signal %d in the stub", t->tid, WSTOPSIG(status));
+	return ptrace(PTRACE_CONT, t->tid, 0, status >> 16 ? 0 : SIGSTOP) < 0 ? err_sys(e, errno, "task %d: going on", t->tid) : 0;
+}
+
+/* By a signal, which stops a thread wherever it is. */
+static bool is_stopped(pid_t tid)
+{
+	cleanup_fclose FILE *f = NULL;
+	char path[64], text[512] = "", *p;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
+	f = fopen(path, "re");
+	p = f && fgets(text, sizeof(text), f) ? strrchr(text, ')') : NULL;
+	return p && p[1] && p[2] == 'T';
 }
 
 int task_wait(struct task *t, int timeout_ms, struct err *e)
@@ -157,12 +207,20 @@ int task_wait(struct task *t, int timeout_ms, struct err *e)
 	if (t->wake == TASK_PTRACE)
 		return wait_traced(t, e);
 	while ((done = __atomic_load_n(&slot->done, __ATOMIC_ACQUIRE)) != slot->seq) {
+		int ret = t->wake == TASK_HELD ? send_on(t, e) : 0;
+
+		if (ret < 0)
+			return ret;
 		if (now - begin > SPIN_NS) {
-			struct timespec slice = { 0, 20000000 };
+			struct timespec slice = { 0, t->wake == TASK_HELD ? 100000 : 20000000 };
 
 			syscall(SYS_futex, &slot->done, FUTEX_WAIT, done, &slice, NULL, 0);
+			if (__atomic_load_n(&slot->done, __ATOMIC_ACQUIRE) == slot->seq)
+				return 0;
 			if (timeout_ms >= 0 && now - begin > (uint64_t)timeout_ms * 1000000)
 				return err_set(e, -ETIMEDOUT, "task %d did not answer within %d ms", t->tid, timeout_ms);
+			if (t->wake == TASK_FUTEX && is_stopped(t->tid) && __atomic_load_n(&slot->done, __ATOMIC_ACQUIRE) != slot->seq)
+				return err_set(e, -EAGAIN, "task %d was stopped by a signal meanwhile", t->tid);
 			if (syscall(SYS_tkill, t->tid, 0) < 0 && errno == ESRCH)
 				return err_set(e, -ESRCH, "task %d has ended", t->tid);
 		} else {
@@ -228,9 +286,10 @@ static void *block_take(struct block *k, size_t len_bytes, uint64_t *ret_address
 		return NULL;
 	k->used = at + len_bytes;
 	*ret_address = k->address + at;
-	return memset(k->start + at, 0, len_bytes);
+	return k->start + at;
 }
 
+/* Not zeroed. */
 static void *batch_alloc(struct batch *b, size_t len_bytes, uint64_t *ret_address)
 {
 	size_t len = MAX(b->nblocks ? BATCH_BLOCK : BATCH_FIRST_BLOCK, len_bytes);
@@ -308,10 +367,8 @@ struct remote_call *batch_call_array(struct batch *b, const char *what, uint64_t
 	}
 	call = &c->calls[c->n++];
 	b->what[b->nwhat++] = what;
-	call->nr = nr;
+	*call = (struct remote_call){ .nr = nr, .flags = flags, .ret = CALL_SKIPPED };
 	memcpy(call->arg, arg, sizeof(call->arg));
-	call->flags = flags;
-	call->ret = CALL_SKIPPED;
 	return call;
 }
 
@@ -321,7 +378,7 @@ void *batch_space(struct batch *b, size_t len_bytes, uint64_t *ret_address)
 	void *p = batch_alloc(b, len_bytes, ret_address ? ret_address : &address);
 
 	if (p)
-		return p;
+		return memset(p, 0, len_bytes);
 	b->full = true;
 	if (ret_address)
 		*ret_address = 0;

@@ -24,7 +24,8 @@ struct scratch {
 	uint8_t *map;
 	size_t size;
 	uint64_t base; /* address in the target; 0 until known */
-	size_t arena_start, arena_used;
+	size_t arena_start, arena_used, arena_end;
+	uint64_t exec_delta; /* abi.h */
 };
 
 /* Size of a scratch for `threads` threads with an arena of at least arena_bytes; page aligned. */
@@ -34,10 +35,18 @@ size_t scratch_size(unsigned threads, size_t arena_bytes);
 int scratch_init(struct scratch *s, int memfd, unsigned threads, size_t arena_bytes, struct err *e);
 void scratch_free(struct scratch *s);
 void scratch_set_base(struct scratch *s, uint64_t base);
+/* Code is executed at the end of the scratch, where the caller has mapped arena_start bytes once more. */
+void scratch_set_apart(struct scratch *s);
 
 static inline struct scratch_header *scratch_header(const struct scratch *s)
 {
 	return (struct scratch_header *)(s->map + SCRATCH_HEADER);
+}
+
+/* The page of the unit: the root's, once agent_equip has been told so. */
+static inline struct unit_page *scratch_unit(const struct scratch *s)
+{
+	return (struct unit_page *)(s->map + SCRATCH_UNIT);
 }
 
 static inline struct slot *scratch_slot(const struct scratch *s, unsigned i)
@@ -50,6 +59,9 @@ static inline uint64_t scratch_slot_address(const struct scratch *s, unsigned i)
 	return s->base + SCRATCH_SLOTS + (uint64_t)i * SLOT_SIZE;
 }
 
+/* Maps the unit page of the root's scratch, whose memfd this is, over the one of `s`, in this process only. */
+int scratch_share_unit(struct scratch *s, int root_memfd, struct err *e);
+
 /* Zeroed space (of a fresh memfd: untouched pages cost nothing) that stays until scratch_free; NULL when the scratch is full. 16-byte aligned. */
 void *scratch_alloc(struct scratch *s, size_t len_bytes, uint64_t *ret_address);
 
@@ -61,7 +73,8 @@ void *scratch_alloc(struct scratch *s, size_t len_bytes, uint64_t *ret_address);
 struct batch;
 int scratch_warm(struct scratch *s, unsigned threads, struct batch *b, struct err *e);
 
-enum task_wake { TASK_FUTEX, TASK_SOCKET, TASK_PTRACE };
+/* TASK_HELD: like TASK_FUTEX, but still the caller's tracee: it is sent on whenever it stops meanwhile. */
+enum task_wake { TASK_FUTEX, TASK_SOCKET, TASK_PTRACE, TASK_HELD };
 
 struct task {
 	struct scratch *scratch;
@@ -69,13 +82,14 @@ struct task {
 	pid_t tid; /* as the worker sees it */
 	enum task_wake wake;
 	int bell_fd; /* TASK_SOCKET */
+	unsigned long event; /* TASK_PTRACE: message of its last ptrace event: a child's number, as the worker sees it */
 };
 
 /* Puts a command into the slot without waking anybody (for a task that will enter the stub in a moment). */
 void task_command(struct task *t, enum slot_command command);
 /* Wakes the task that has been given a command. */
 int task_wake(struct task *t, struct err *e);
-/* Waits for the end of the newest command. TASK_PTRACE: returns with the task in its ptrace stop again. */
+/* Waits for the end of the newest command. -EAGAIN: the task was stopped by a signal, and goes on with it when it is continued. TASK_PTRACE: returns with the task in its ptrace stop again. */
 int task_wait(struct task *t, int timeout_ms, struct err *e);
 /* The three together. */
 int task_run(struct task *t, enum slot_command command, int timeout_ms, struct err *e);

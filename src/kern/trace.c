@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <sys/ptrace.h>
+#include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 
@@ -16,13 +17,34 @@
 
 #define VDSO_MAX 65536
 #define TRAMPOLINE_BYTES 64 /* kept for it at the end of the vdso */
+#define STOP_WAIT_S 1
 #define STOP_SPIN_NS 60000ull /* no longer: the thread may be waiting for this very CPU */
+
+static bool has_ended(pid_t tid)
+{
+	char path[64], text[512];
+	cleanup_close int fd = -1;
+	const char *end;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	text[n > 0 ? n : 0] = 0;
+	end = strrchr(text, ')');
+	return !end || strchr("ZXx", end[2]);
+}
 
 int trace_seize(pid_t tid, unsigned long options, struct err *e)
 {
-	if (ptrace(PTRACE_SEIZE, tid, 0, options) < 0)
-		return err_sys(e, errno, "thread %d: cannot be stopped%s", tid, errno == EPERM ? " (is a debugger attached to it?)" : "");
-	return 0;
+	int code;
+
+	if (ptrace(PTRACE_SEIZE, tid, 0, options) == 0)
+		return 0;
+	code = errno;
+	if (code == EPERM && has_ended(tid)) /* that is what ptrace(2) says of those, too */
+		code = ESRCH;
+	return err_sys(e, code, "thread %d: cannot be stopped%s", tid, code == EPERM ? " (is a debugger attached to it?)" : "");
 }
 
 int trace_interrupt(pid_t tid, struct err *e)
@@ -32,33 +54,76 @@ int trace_interrupt(pid_t tid, struct err *e)
 	return 0;
 }
 
+static void on_alarm(int sig)
+{
+}
+
+/* Sleeps until the thread stops, for STOP_WAIT_S at most: waitpid(2) has no limit of its own. */
+static pid_t wait_sleeping(pid_t tid, int *status)
+{
+	const struct sigaction ring = { .sa_handler = on_alarm };
+	const struct itimerval limit = { { 0, 50000 }, { STOP_WAIT_S, 0 } }, none = { { 0, 0 }, { 0, 0 } };
+	struct sigaction before;
+	pid_t got;
+	int code;
+
+	sigaction(SIGALRM, &ring, &before);
+	setitimer(ITIMER_REAL, &limit, NULL); /* rings on, in case that it rings just before the wait */
+	got = waitpid(tid, status, __WALL);
+	code = errno == EINTR ? ETIMEDOUT : errno;
+	setitimer(ITIMER_REAL, &none, NULL);
+	sigaction(SIGALRM, &before, NULL);
+	errno = code;
+	return got;
+}
+
 /* A stop takes a few microseconds, waking this CPU again many: look for it for a while before going to sleep. */
-static pid_t wait_spinning(pid_t tid, int *status)
+static pid_t wait_spinning(pid_t tid, bool limited, int *status)
 {
 	uint64_t end = clock_ns(CLOCK_MONOTONIC) + STOP_SPIN_NS;
 	pid_t got;
 
 	while ((got = waitpid(tid, status, __WALL | WNOHANG)) == 0)
 		if (clock_ns(CLOCK_MONOTONIC) > end)
-			return waitpid(tid, status, __WALL);
+			return limited ? wait_sleeping(tid, status) : waitpid(tid, status, __WALL);
 	return got;
 }
 
-int trace_wait_stop(pid_t tid, struct err *e)
+static int wait_stop(pid_t tid, bool limited, int *ret_signal, struct err *e)
 {
 	for (;;) {
 		int status;
 
-		if (wait_spinning(tid, &status) < 0)
-			return err_sys(e, errno, "thread %d: waiting for its stop", tid);
+		if (wait_spinning(tid, limited, &status) < 0)
+			return errno == ETIMEDOUT ? err_set(e, -ETIMEDOUT, "thread %d cannot be stopped: it waits for a device, or for a child that it made with vfork; try again later", tid) :
+						    err_sys(e, errno, "thread %d: waiting for its stop", tid);
 		if (!WIFSTOPPED(status))
 			return err_set(e, -ESRCH, "thread %d ended meanwhile", tid);
-		if (status >> 16 == PTRACE_EVENT_STOP)
+		if (status >> 16 == PTRACE_EVENT_STOP) {
+			*ret_signal = WSTOPSIG(status);
 			return 0;
+		}
 		/* A signal on its way: its handler is entered, and the stop follows before the handler's first instruction. */
 		if (ptrace(PTRACE_CONT, tid, 0, status >> 16 ? 0 : WSTOPSIG(status)) < 0)
 			return err_sys(e, errno, "thread %d: passing signal %d", tid, WSTOPSIG(status));
 	}
+}
+
+int trace_wait_stop(pid_t tid, struct err *e)
+{
+	int ignored;
+
+	return wait_stop(tid, false, &ignored, e);
+}
+
+int trace_wait_stop_signal(pid_t tid, int *ret_signal, struct err *e)
+{
+	return wait_stop(tid, false, ret_signal, e);
+}
+
+int trace_try_stop(pid_t tid, int *ret_signal, struct err *e)
+{
+	return wait_stop(tid, true, ret_signal, e);
 }
 
 int trace_detach(pid_t tid, struct err *e)
@@ -192,7 +257,18 @@ int trace_find_gadget(pid_t pid, uint64_t *ret_syscall, size_t room_bytes, uint6
 	return err_set(e, -EOPNOTSUPP, "the vdso of process %d has no syscall instruction", pid);
 }
 
-int trace_syscall(pid_t tid, uint64_t gadget, const struct user_regs_struct *base, const uint64_t call[7], int64_t *ret_result, struct err *e)
+pid_t trace_event_task(pid_t tid, int status)
+{
+	unsigned long task = 0;
+
+	if (status >> 16 != PTRACE_EVENT_CLONE || ptrace(PTRACE_GETEVENTMSG, tid, 0, &task) < 0)
+		return 0;
+	return (pid_t)task;
+}
+
+/* *ret_made: the task that the call has made, if any (PTRACE_O_TRACECLONE). */
+static int run_call(pid_t tid, uint64_t gadget, const struct user_regs_struct *base, const uint64_t call[7], int64_t *ret_result, pid_t *ret_made,
+		    struct err *e)
 {
 	struct user_regs_struct regs = *base;
 	int status, ret;
@@ -216,6 +292,8 @@ int trace_syscall(pid_t tid, uint64_t gadget, const struct user_regs_struct *bas
 		if (!WIFSTOPPED(status))
 			return err_set(e, -ESRCH, "thread %d ended meanwhile", tid);
 		stops += status >> 16 == 0 && WSTOPSIG(status) == SIGTRAP; /* the entry, the exit */
+		if (status >> 16 == PTRACE_EVENT_CLONE)
+			*ret_made = trace_event_task(tid, status);
 	}
 	ret = trace_get_regs(tid, &regs, e);
 	if (ret < 0)
@@ -224,11 +302,33 @@ int trace_syscall(pid_t tid, uint64_t gadget, const struct user_regs_struct *bas
 	return 0;
 }
 
+int trace_syscall(pid_t tid, uint64_t gadget, const struct user_regs_struct *base, const uint64_t call[7], int64_t *ret_result, struct err *e)
+{
+	pid_t ignored = 0;
+
+	return run_call(tid, gadget, base, call, ret_result, &ignored, e);
+}
+
+int trace_clone(pid_t tid, uint64_t gadget, const struct user_regs_struct *base, const uint64_t call[7], pid_t *ret_made, struct err *e)
+{
+	int64_t result = 0;
+	pid_t made = 0;
+	int ret = run_call(tid, gadget, base, call, &result, &made, e);
+
+	if (ret == 0 && result < 0)
+		return err_sys(e, result == -513 /* ERESTARTNOINTR: it is being stopped */ ? -EAGAIN : (int)result, "thread %d: clone", tid);
+	if (ret == 0 && !made)
+		return err_set(e, -ESRCH, "thread %d: the kernel did not report a new task", tid);
+	if (ret == 0)
+		*ret_made = made;
+	return ret;
+}
+
 int trace_enter_stub(pid_t tid, const struct scratch *s, unsigned slot, const struct user_regs_struct *base, struct err *e)
 {
 	struct user_regs_struct regs = *base;
 
-	regs.rip = s->base;
+	regs.rip = s->base + s->exec_delta;
 	regs.rdi = scratch_slot_address(s, slot);
 	regs.rsi = s->base + SCRATCH_HEADER;
 	regs.rsp = slot ? SLOT_STACK_TOP(scratch_slot_address(s, slot)) : s->base + SCRATCH_AGENT_STACK_TOP - 64;

@@ -20,6 +20,13 @@ int trace_seize(pid_t tid, unsigned long options, struct err *e);
 /* Asks it to stop; trace_wait_stop waits until it has. A signal that is just being delivered is let through first. */
 int trace_interrupt(pid_t tid, struct err *e);
 int trace_wait_stop(pid_t tid, struct err *e);
+/* The same; *ret_signal is the signal that its process is stopped by (SIGSTOP, SIGTSTP, ...: a group stop), SIGTRAP when it is not stopped. */
+int trace_wait_stop_signal(pid_t tid, int *ret_signal, struct err *e);
+/*
+ * The same for a thread of which nothing has been changed yet: after a second -ETIMEDOUT, since it may wait for a device, or for a child that it made by vfork(2).
+ * It is let go when this process ends.
+ */
+int trace_try_stop(pid_t tid, int *ret_signal, struct err *e);
 int trace_detach(pid_t tid, struct err *e);
 
 int trace_get_regs(pid_t tid, struct user_regs_struct *ret_regs, struct err *e);
@@ -43,6 +50,10 @@ int trace_find_gadget(pid_t pid, uint64_t *ret_syscall, size_t room_bytes, uint6
  * kernel's result in *ret_result.
  */
 int trace_syscall(pid_t tid, uint64_t gadget, const struct user_regs_struct *base, const uint64_t call[7], int64_t *ret_result, struct err *e);
+/* The same for a clone by a tracee with PTRACE_O_TRACECLONE; *ret_made: the new task's number as the caller sees it, in whatever pid namespace it is. */
+int trace_clone(pid_t tid, uint64_t gadget, const struct user_regs_struct *base, const uint64_t call[7], pid_t *ret_made, struct err *e);
+/* The new task of a stop that PTRACE_O_TRACECLONE has caused; 0: it was another stop. */
+pid_t trace_event_task(pid_t tid, int status);
 
 /* Points a stopped task at the stub with the given slot; it stays stopped. */
 int trace_enter_stub(pid_t tid, const struct scratch *s, unsigned slot, const struct user_regs_struct *base, struct err *e);

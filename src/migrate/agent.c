@@ -23,12 +23,19 @@
 #include <sys/wait.h>
 
 #include "base/util.h"
+#include "image/file_owner.h"
+#include "image/ns.h"
 #include "image/restart.h"
+#include "image/seccomp.h"
 #include "image/thread.h"
+#include "image/thread_abi.h"
 #include "image/vma.h"
 #include "kern/fdpass.h"
 #include "kern/pagemap.h"
 #include "kern/trace.h"
+#include "migrate/agent_limits.h"
+#include "migrate/hold.h"
+#include "migrate/keeper.h"
 #include "migrate/pace.h"
 
 #ifndef MFD_EXEC
@@ -36,6 +43,8 @@
 #endif
 #define RECORDS_MAX 4096
 #define USER_MODE_ONLY 1 /* UFFD_USER_MODE_ONLY: enough for asynchronous write protection, and needs no privilege */
+#define ADOPTERS_MAX 16u
+#define INTERRUPTED (-513) /* ERESTARTNOINTR: no clone while a signal waits that cannot be blocked */
 #define AGENT_CLONE (CLONE_VM | CLONE_FILES | CLONE_PTRACE)
 
 /* System calls that return EINTR after any stop; all others are gone on with by the kernel itself. */
@@ -50,10 +59,11 @@ static bool minds_a_stop(long nr)
 	return false;
 }
 
-/* The thread that is least disturbed by a stop. */
+/* The thread that is least disturbed by a stop; one without a system call filter first, since the agent inherits it. */
 static pid_t pick_thread(pid_t pid)
 {
 	cleanup_free pid_t *tids = NULL;
+	pid_t filtered = 0;
 	size_t n = 0;
 
 	if (trace_list_threads(pid, &tids, &n, NULL) < 0)
@@ -64,16 +74,19 @@ static pid_t pick_thread(pid_t pid)
 
 		snprintf(path, sizeof(path), "/proc/%d/task/%d/syscall", pid, tids[i]);
 		f = fopen(path, "re");
-		if (f && fgets(text, sizeof(text), f) && !minds_a_stop(text[0] == 'r' ? -1 : atol(text)))
+		if (!f || !fgets(text, sizeof(text), f) || minds_a_stop(text[0] == 'r' ? -1 : atol(text)))
+			continue;
+		if (!seccomp_mode_of(tids[i]))
 			return tids[i];
+		filtered = tids[i];
 	}
-	return pid;
+	return filtered ? filtered : pid;
 }
 
 /* What a thread in a ptrace stop is to go on with. */
-static int regs_to_go_on(pid_t pid, pid_t tid, const struct restart_record *before, struct user_regs_struct *ret_regs, struct err *e)
+static int regs_to_go_on(pid_t tid, const struct restart_context *context, struct user_regs_struct *ret_regs, struct err *e)
 {
-	struct restart_context context = { .pid = pid, .before = before };
+	pid_t pid = context->pid;
 	struct restart_now now = restart_now_read(0, 0);
 	Gw__Thread *msg = thread_new(tid);
 	int ret = thread_capture_stopped(tid, msg, e);
@@ -83,10 +96,11 @@ static int regs_to_go_on(pid_t pid, pid_t tid, const struct restart_record *befo
 		ret = rseq_abort_fix(pid, msg, ret_regs, e);
 		memcpy(msg->regs.data, ret_regs, sizeof(*ret_regs));
 	}
-	if (ret >= 0 && (int64_t)ret_regs->orig_rax >= 0 && (int64_t)ret_regs->rax == -EINTR) {
-		ret = restart_capture(msg, &context, e);
+	/* restart_syscall, which the kernel would make of -516, may be forbidden by a filter that knows the call itself. */
+	if (ret >= 0 && (int64_t)ret_regs->orig_rax >= 0 && ((int64_t)ret_regs->rax == -EINTR || (msg->n_seccomp_filters && (int64_t)ret_regs->rax == -516))) {
+		ret = restart_capture(msg, context, e);
 		memcpy(ret_regs, msg->regs.data, sizeof(*ret_regs));
-		if (ret == 0 && msg->restart && before)
+		if (ret == 0 && msg->restart && (context->before || msg->n_seccomp_filters))
 			restart_finish_in(pid, ret_regs, msg->restart, &now);
 	}
 	gw__thread__free_unpacked(msg, NULL);
@@ -101,7 +115,8 @@ static int regs_to_go_on(pid_t pid, pid_t tid, const struct restart_record *befo
 struct borrowed {
 	pid_t tid;
 	int mem;
-	bool masked;
+	bool masked, filtered, held; /* held: it stays stopped afterwards (hold.h) */
+	pid_t made; /* the task that it has cloned last, as the worker sees it */
 	uint64_t errand, mask;
 	struct user_regs_struct regs; /* what it goes on with */
 };
@@ -126,12 +141,7 @@ static void make_errand(uint8_t code[ERRAND_BYTES], const struct user_regs_struc
 	struct user_regs_struct r = *regs;
 	uint8_t *p = code;
 
-	if ((int64_t)r.orig_rax >= 0 && (int64_t)r.rax == -516) { /* ERESTART_RESTARTBLOCK */
-		r.rax = SYS_restart_syscall;
-		r.rip -= 2;
-	} else {
-		restart_to_call(&r);
-	}
+	restart_to_call(&r);
 	memset(code, 0, ERRAND_BYTES);
 	memcpy(p, trace_errand_head, sizeof(trace_errand_head));
 	memcpy(p + sizeof(trace_errand_head), &mask, sizeof(mask));
@@ -153,25 +163,57 @@ static void make_errand(uint8_t code[ERRAND_BYTES], const struct user_regs_struc
 	memcpy(p + 6, &r.rip, 8);
 }
 
+/* NULL where there is none; *ret_records is to be freed. */
+static const struct restart_record *read_record(struct restart_watch *watch, pid_t tid, struct restart_record **ret_records)
+{
+	int n;
+
+	*ret_records = watch ? calloc(RECORDS_MAX, sizeof(**ret_records)) : NULL;
+	n = *ret_records ? restart_watch_read(watch, *ret_records, RECORDS_MAX, NULL) : 0;
+	return n > 0 ? restart_record_find(*ret_records, (size_t)n, tid) : NULL;
+}
+
+static int stop_one(pid_t tid, int *ret_signal, struct err *e)
+{
+	int ret = trace_seize(tid, 0, e);
+
+	if (ret < 0)
+		return ret;
+	ret = trace_interrupt(tid, e);
+	return ret < 0 ? ret : trace_try_stop(tid, ret_signal, e);
+}
+
 static int thread_borrow(pid_t pid, uint64_t errand, struct restart_watch *watch, struct borrowed *ret, struct err *e)
 {
 	struct borrowed b = { .tid = pick_thread(pid), .errand = errand, .mem = -1 };
-	struct restart_record *records = watch ? calloc(RECORDS_MAX, sizeof(*records)) : NULL;
-	int n = records ? restart_watch_read(watch, records, RECORDS_MAX, NULL) : 0, code;
+	struct restart_record *records[2] = { NULL };
+	struct restart_context context = { .pid = pid };
+	const unsigned long options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE;
+	int signal = SIGTRAP, code;
 	bool stopped = false;
 	char path[64];
 
+	context.before = read_record(watch, b.tid, &records[0]);
+	b.filtered = seccomp_mode_of(b.tid);
 	snprintf(path, sizeof(path), "/proc/%d/mem", pid);
 	b.mem = open(path, O_RDWR | O_CLOEXEC);
-	code = b.mem < 0 ? err_sys(e, errno, "%s", path) : trace_seize(b.tid, PTRACE_O_TRACESYSGOOD, e);
+	b.held = hold_has(b.tid);
+	code = b.mem < 0 ? err_sys(e, errno, "%s", path) : 0;
+	if (b.held)
+		signal = hold_signal(b.tid);
+	else if (code == 0)
+		code = stop_one(b.tid, &signal, e);
+	stopped = code == 0 && !b.held;
+	/* Only now: while its filters are out of force it may run nothing of the program. */
+	if (code == 0 && ptrace(PTRACE_SETOPTIONS, b.tid, 0, options | (b.filtered ? SECCOMP_PTRACE_SUSPEND : 0)) < 0)
+		code = err_sys(e, errno, "thread %d", b.tid);
+	if (code == 0 && b.filtered)
+		context.after = read_record(watch, b.tid, &records[1]);
+	context.stopped = signal != SIGTRAP;
 	if (code == 0)
-		code = trace_interrupt(b.tid, e);
-	if (code == 0)
-		code = trace_wait_stop(b.tid, e);
-	stopped = code == 0;
-	if (code == 0)
-		code = regs_to_go_on(pid, b.tid, n > 0 ? restart_record_find(records, (size_t)n, b.tid) : NULL, &b.regs, e);
-	free(records);
+		code = regs_to_go_on(b.tid, &context, &b.regs, e);
+	free(records[0]);
+	free(records[1]);
 	if (code == 0)
 		code = trace_get_mask(b.tid, &b.mask, e);
 	if (code == 0) {
@@ -214,6 +256,8 @@ static int thread_call(struct borrowed *b, const uint64_t call[7], int64_t *ret_
 		if (!WIFSTOPPED(status))
 			return err_set(e, -ESRCH, "thread %d ended meanwhile", b->tid);
 		stops += WSTOPSIG(status) == (SIGTRAP | 0x80);
+		if (status >> 16 == PTRACE_EVENT_CLONE)
+			b->made = trace_event_task(b->tid, status);
 	}
 	if (ret == 0)
 		ret = trace_get_regs(b->tid, &regs, e);
@@ -239,7 +283,9 @@ static int thread_return(struct borrowed *b, struct err *e)
 	}
 	if (ret == 0)
 		ret = trace_set_regs(b->tid, &b->regs, e);
-	if (trace_detach(b->tid, ret ? NULL : e) < 0 && ret == 0)
+	if (b->held)
+		ptrace(PTRACE_SETOPTIONS, b->tid, 0, 0);
+	else if (trace_detach(b->tid, ret ? NULL : e) < 0 && ret == 0)
 		ret = -ESRCH;
 	if (ret == 0)
 		trace_poke(b->mem, b->errand, nothing, sizeof(nothing), NULL);
@@ -326,6 +372,28 @@ static int see_mlockall(struct agent *a, const struct user_regs_struct *regs, ui
 	return agent_step(a, regs, "munlock", (const uint64_t[7]){ SYS_munlock, base, a->scratch.size }, &ignored, e);
 }
 
+/* A process with PR_SET_MDWE has its code apart. */
+static int give_access(struct agent *a, const struct user_regs_struct *regs, uint64_t base, int fd, struct err *e)
+{
+	struct scratch *s = &a->scratch;
+	struct err why = ERR_INIT;
+	int64_t done;
+	int ret;
+
+	ret = agent_step(a, regs, "mprotect", (const uint64_t[7]){ SYS_mprotect, base, s->size, PROT_READ | PROT_WRITE | PROT_EXEC }, &done, &why);
+	if (ret != -EACCES)
+		return ret < 0 ? err_set(e, ret, "%s", why.message) : 0;
+	ret = agent_step(a, regs, "mprotect", (const uint64_t[7]){ SYS_mprotect, base, s->arena_end, PROT_READ | PROT_WRITE }, &done, e);
+	if (ret == 0)
+		ret = agent_step(a, regs, "mapping code apart from data", (const uint64_t[7]){ SYS_mmap, base + s->arena_end, s->arena_start, PROT_READ | PROT_EXEC,
+				 MAP_SHARED | MAP_FIXED, (uint64_t)fd, 0 }, &done, e);
+	if (ret == 0 && a->mlock_future)
+		ret = agent_step(a, regs, "munlock", (const uint64_t[7]){ SYS_munlock, base + s->arena_end, s->arena_start }, &done, e);
+	if (ret == 0)
+		scratch_set_apart(s);
+	return ret;
+}
+
 /* Without access at first: mlockall(MCL_FUTURE) would fill it all with pages. */
 static int map_scratch(struct agent *a, const struct user_regs_struct *regs, uint64_t base, unsigned threads, size_t arena_bytes, struct err *e)
 {
@@ -344,7 +412,7 @@ static int map_scratch(struct agent *a, const struct user_regs_struct *regs, uin
 	if (ret == 0)
 		ret = see_mlockall(a, regs, base, e);
 	if (ret == 0)
-		ret = agent_step(a, regs, "mprotect", (const uint64_t[7]){ SYS_mprotect, base, a->scratch.size, PROT_READ | PROT_WRITE | PROT_EXEC }, &at, e);
+		ret = give_access(a, regs, base, fd, e);
 	if (ret == 0)
 		scratch_set_base(&a->scratch, base);
 	if (ret == 0)
@@ -352,16 +420,26 @@ static int map_scratch(struct agent *a, const struct user_regs_struct *regs, uin
 	return ret;
 }
 
-/* An ordinary task, whatever the program's priority and session: it must not be stopped by the terminal nor run ahead of the program. */
-static int settle(struct agent *a, struct err *e)
+/* Where many threads want the CPUs, one that is new waits for each of its few steps as long as all of them. */
+static void run_at_once(pid_t tid)
 {
-	struct sched_param none = { 0 };
 	cpu_set_t all;
 
 	memset(&all, 0xff, sizeof(all));
-	sched_setaffinity(a->pid, sizeof(all), &all);
-	sched_setscheduler(a->pid, SCHED_OTHER, &none);
+	sched_setaffinity(tid, sizeof(all), &all);
+	pace_boost(tid);
+}
+
+/* An ordinary task, whatever the program's priority: it must not run ahead of the program. */
+static void calm_down(const struct agent *a)
+{
+	sched_setscheduler(a->pid, SCHED_OTHER, &(struct sched_param){ 0 });
 	pace_calm(a->pid);
+}
+
+/* Whatever the program's session: it must not be stopped by the terminal. */
+static int settle(struct agent *a, struct err *e)
+{
 	batch_try(a->batch, "setsid", SYS_setsid);
 	batch_call(a->batch, "prctl", SYS_prctl, PR_SET_NAME, batch_string(a->batch, "godwit-agent"));
 	if (batch_run(a->batch, e) < 0)
@@ -370,17 +448,28 @@ static int settle(struct agent *a, struct err *e)
 	return 0;
 }
 
-static int track(struct agent *a, struct err *e)
+/* A userfaultfd of the agent, of which this process gets a duplicate. Returns the agent's number of it. */
+static int64_t make_uffd(struct agent *a, uint64_t features, int *ret_duplicate, struct err *e)
 {
 	int64_t fd = remote_do(a->batch, e, "userfaultfd", SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | USER_MODE_ONLY);
+	int ret;
+
+	if (fd < 0)
+		return fd;
+	*ret_duplicate = pidfd_get(a->pidfd, (int)fd, e);
+	ret = *ret_duplicate < 0 ? *ret_duplicate : uffd_enable(*ret_duplicate, features, e);
+	return ret < 0 ? ret : fd;
+}
+
+static int track(struct agent *a, struct err *e)
+{
+	int64_t fd = make_uffd(a, UFFD_FEATURES_TRACK, &a->uffd, e);
 
 	if (fd < 0)
 		return (int)fd;
-	a->uffd = pidfd_get(a->pidfd, (int)fd, e);
-	if (a->uffd < 0)
-		return a->uffd;
 	scratch_header(&a->scratch)->uffd = (int32_t)fd;
-	return uffd_enable(a->uffd, UFFD_FEATURES_TRACK, e);
+	fd = make_uffd(a, UFFD_FEATURES_TRACK_SHARED, &a->shared_uffd, e);
+	return fd < 0 ? (int)fd : (int)remote_do(a->batch, e, "close", SYS_close, (uint64_t)fd);
 }
 
 /* How many threads of the process are in a range of addresses just now. */
@@ -450,32 +539,38 @@ static int leftovers(pid_t pid, struct borrowed *b, struct err *e)
 static int make_orphan(struct agent *a, struct borrowed *b, struct err *e)
 {
 	static const uint64_t clone_call[7] = { SYS_clone, AGENT_CLONE };
+	const unsigned long options = PTRACE_O_EXITKILL | PTRACE_O_TRACECLONE | (b->filtered ? SECCOMP_PTRACE_SUSPEND : 0);
 	struct user_regs_struct regs = b->regs;
-	int64_t helper, child = 0, ignored;
-	int status, ret = thread_call(b, clone_call, &helper, e);
+	int64_t number, ignored; /* in the process's own pid namespace */
+	pid_t helper;
+	int status, ret = thread_call(b, clone_call, &number, e);
 
-	if (ret == 0 && helper < 0)
-		ret = err_sys(e, (int)helper, "making the agent");
+	helper = b->made;
+	if (ret == 0 && number == INTERRUPTED)
+		ret = err_set(e, -EAGAIN, "making the agent: process %d is being stopped", b->tid);
+	else if (ret == 0 && (number < 0 || !helper))
+		ret = err_sys(e, number < 0 ? (int)number : ESRCH, "making the agent");
 	if (ret < 0)
 		return ret;
-	ret = trace_wait_stop((pid_t)helper, e);
-	if (ret == 0 && ptrace(PTRACE_SETOPTIONS, (pid_t)helper, 0, PTRACE_O_EXITKILL) < 0)
+	a->pid = 0;
+	run_at_once(helper);
+	ret = trace_wait_stop(helper, e);
+	if (ret == 0 && ptrace(PTRACE_SETOPTIONS, helper, 0, options) < 0)
 		ret = err_sys(e, errno, "the agent's helper: options");
 	if (ret == 0)
-		ret = trace_syscall((pid_t)helper, a->gadget, &b->regs, clone_call, &child, e);
-	if (ret == 0 && child < 0)
-		ret = err_sys(e, (int)child, "making the agent");
+		ret = trace_clone(helper, a->gadget, &b->regs, clone_call, &a->pid, e); /* its options are the helper's */
+	if (a->pid)
+		run_at_once(a->pid);
 	regs.rax = SYS_exit;
 	regs.rdi = 0;
 	regs.rip = a->gadget;
 	regs.orig_rax = (unsigned long long)-1;
-	if (trace_set_regs((pid_t)helper, &regs, NULL) < 0 || ptrace(PTRACE_CONT, (pid_t)helper, 0, 0) < 0)
-		kill((pid_t)helper, SIGKILL);
-	while (waitpid((pid_t)helper, &status, __WALL) == (pid_t)helper && WIFSTOPPED(status))
-		ptrace(PTRACE_CONT, (pid_t)helper, 0, 0);
-	if (thread_call(b, (const uint64_t[7]){ SYS_wait4, (uint64_t)helper, 0, __WALL, 0 }, &ignored, ret ? NULL : e) < 0 && ret == 0)
+	if (trace_set_regs(helper, &regs, NULL) < 0 || ptrace(PTRACE_CONT, helper, 0, 0) < 0)
+		kill(helper, SIGKILL);
+	while (waitpid(helper, &status, __WALL) == helper && WIFSTOPPED(status))
+		ptrace(PTRACE_CONT, helper, 0, 0);
+	if (thread_call(b, (const uint64_t[7]){ SYS_wait4, (uint64_t)number, 0, __WALL, 0 }, &ignored, ret ? NULL : e) < 0 && ret == 0)
 		ret = -EIO;
-	a->pid = child > 0 ? (pid_t)child : 0; /* its options, EXITKILL, are the helper's */
 	return ret < 0 ? ret : trace_wait_stop(a->pid, e);
 }
 
@@ -492,32 +587,90 @@ static pid_t parent_of(pid_t pid)
 	return parent;
 }
 
-/* A process that is a child subreaper gets orphans of its descendants: it must not be one for that moment. */
-static int make_agent(struct agent *a, struct borrowed *b, pid_t pid, struct err *e)
+/* A thread with a deadline reservation may clone only when its children shall not inherit that. Returns whether it was changed. */
+static bool let_clone(pid_t tid, bool on)
 {
+	struct thread_sched_attr attr = { 0 };
+
+	if (syscall(SYS_sched_getattr, tid, &attr, sizeof(attr), 0) < 0 || attr.policy != POLICY_DEADLINE ||
+	    !(attr.flags & SCHED_FLAG_RESET_ON_FORK_ONLY) != on)
+		return false;
+	attr.flags ^= SCHED_FLAG_RESET_ON_FORK_ONLY;
+	return syscall(SYS_sched_setattr, tid, &attr, 0) == 0;
+}
+
+/* Whether `who` is `pid` or one of its ancestors up to `root`. */
+static bool is_in_line(pid_t who, pid_t pid, pid_t root)
+{
+	while (pid > 0 && pid != who && pid != root)
+		pid = parent_of(pid);
+	return pid == who;
+}
+
+/* One call in a process: by the borrowed thread where it is its own. */
+static int call_in(struct borrowed *b, pid_t own, pid_t pid, const uint64_t call[7], struct err *e)
+{
+	uint64_t gadget, errand = 0;
 	int64_t ignored;
+	int ret;
+
+	if (pid == own)
+		return thread_call(b, call, &ignored, e);
+	ret = trace_find_gadget(pid, &gadget, ERRAND_BYTES, &errand, e);
+	return ret < 0 ? ret : call_in_thread(pid, errand, call, &ignored, e);
+}
+
+/*
+ * A process that is a child subreaper gets orphans of its descendants: no process of the unit may be one for the moment in which an agent is made, or its wait(2) would find
+ * the agent. Those outside of the unit reap it.
+ */
+static int make_agent(struct agent *a, struct borrowed *b, pid_t pid, pid_t root, struct err *e)
+{
+	pid_t adopters[ADOPTERS_MAX];
+	size_t n = 0;
 	int ret = make_orphan(a, b, e);
 
-	if (ret < 0 || parent_of(a->pid) != pid)
-		return ret;
-	kill(a->pid, SIGKILL);
-	waitpid(a->pid, NULL, __WALL);
-	thread_call(b, (const uint64_t[7]){ SYS_wait4, (uint64_t)a->pid, 0, __WALL, 0 }, &ignored, NULL);
-	a->pid = 0;
-	ret = thread_call(b, (const uint64_t[7]){ SYS_prctl, PR_SET_CHILD_SUBREAPER, 0 }, &ignored, e);
-	if (ret == 0)
-		ret = make_orphan(a, b, e);
-	thread_call(b, (const uint64_t[7]){ SYS_prctl, PR_SET_CHILD_SUBREAPER, 1 }, &ignored, NULL);
+	while (ret == 0 && is_in_line(parent_of(a->pid), pid, root)) {
+		pid_t adopter = parent_of(a->pid);
+
+		/* Who is left alone in a pid namespace of the unit's own is a child of its first process: agents, too. */
+		if (ns_has_pids() && ns_seen(adopter) == 1) {
+			a->seen = ns_seen(a->pid);
+			break;
+		}
+
+		if (n == ADOPTERS_MAX) {
+			ret = err_set(e, -EOPNOTSUPP, "more than %u child subreapers one above the other", ADOPTERS_MAX);
+			break;
+		}
+		pid_t number = fd_owner_seen(a->pid, "NSpid:");
+
+		kill(a->pid, SIGKILL);
+		waitpid(a->pid, NULL, __WALL);
+		ret = call_in(b, pid, adopter, (const uint64_t[7]){ SYS_wait4, (uint64_t)number, 0, __WALL, 0 }, e);
+		a->pid = 0;
+		if (ret == 0)
+			ret = call_in(b, pid, adopter, (const uint64_t[7]){ SYS_prctl, PR_SET_CHILD_SUBREAPER, 0 }, e);
+		if (ret == 0) {
+			adopters[n++] = adopter;
+			ret = make_orphan(a, b, e);
+		}
+	}
+	while (n > 0)
+		call_in(b, pid, adopters[--n], (const uint64_t[7]){ SYS_prctl, PR_SET_CHILD_SUBREAPER, 1 }, NULL);
 	return ret;
 }
 
-int agent_inject(struct agent *a, pid_t pid, uint64_t base, unsigned threads, size_t arena_bytes, struct restart_watch *watch, struct err *e)
+int agent_inject(struct agent *a, pid_t pid, pid_t root, uint64_t base, unsigned threads, size_t arena_bytes, struct restart_watch *watch, struct err *e)
 {
 	struct borrowed thread;
+	struct rlimit processes;
+	bool deadline, guest = a->guest;
 	int back, ret;
 
 	*a = AGENT_INIT;
-	ret = leftovers(pid, NULL, e);
+	a->guest = guest;
+	ret = guest ? 0 : leftovers(pid, NULL, e);
 	if (ret == 0)
 		ret = trace_find_gadget(pid, &a->gadget, ERRAND_BYTES, &a->errand, e);
 	if (ret == 0 && !a->errand)
@@ -526,12 +679,23 @@ int agent_inject(struct agent *a, pid_t pid, uint64_t base, unsigned threads, si
 		ret = thread_borrow(pid, a->errand, watch, &thread, e);
 	if (ret)
 		return ret;
-	ret = leftovers(pid, &thread, e);
+	a->filtered = thread.filtered;
+	deadline = let_clone(thread.tid, true);
+	ret = guest ? 0 : leftovers(pid, &thread, e);
 	if (ret == 0)
-		ret = make_agent(a, &thread, pid, e);
+		ret = make_agent(a, &thread, pid, root, e);
+	if (ret == -EAGAIN && agent_lift_processes(pid, &processes)) {
+		if (e)
+			*e = ERR_INIT;
+		ret = make_agent(a, &thread, pid, root, e);
+		agent_restore_processes(pid, &processes);
+	}
+	if (deadline)
+		let_clone(thread.tid, false);
 	back = thread_return(&thread, ret ? NULL : e);
 	if (ret < 0 || back < 0)
 		return err_wrap(e, "process %d: agent", pid), ret ? ret : back;
+	agent_lift_limits(a->pid);
 	a->pidfd = ret = pidfd_open_process(a->pid, e);
 	if (ret >= 0)
 		ret = map_scratch(a, &thread.regs, base, threads, arena_bytes, e);
@@ -547,7 +711,10 @@ int agent_inject(struct agent *a, pid_t pid, uint64_t base, unsigned threads, si
 	a->task = (struct task){ &a->scratch, 0, a->pid, TASK_FUTEX, -1 };
 	a->batch = batch_new(&a->task);
 	ret = settle(a, e);
-	return ret < 0 ? ret : track(a, e);
+	if (ret == 0)
+		ret = track(a, e);
+	calm_down(a);
+	return ret;
 }
 
 /* A seqpacket pair made by the agent; the worker takes one end out of it. */
@@ -571,11 +738,28 @@ static int bell_make(struct agent *a, int *ret_agent_end, struct err *e)
 	return (int)remote_do(a->batch, e, "close", SYS_close, (uint64_t)ends[1]);
 }
 
+/* `fd`: the root's scratch in the agent; `memfd`: here. */
+static int share_unit(struct agent *a, int fd, int memfd, struct err *e)
+{
+	uint64_t at = a->scratch.base + SCRATCH_UNIT;
+	int ret;
+
+	batch_call(a->batch, "mapping the unit's page", SYS_mmap, at, PAGE_SIZE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+		   (uint64_t)fd, SCRATCH_UNIT);
+	batch_call(a->batch, "madvise", SYS_madvise, at, PAGE_SIZE_BYTES, MADV_DONTFORK);
+	batch_call(a->batch, "close", SYS_close, (uint64_t)fd);
+	ret = batch_run(a->batch, e);
+	batch_reset(a->batch);
+	return ret < 0 ? ret : scratch_share_unit(&a->scratch, memfd, e);
+}
+
 int agent_equip(struct agent *a, int agent_socket_fd, const struct agent_fds *fds, struct err *e)
 {
-	const int list[] = { fds->go, fds->fault, fds->bulk, fds->pagemap, fds->mem, fds->process_pidfd, fds->worker_pidfd };
+	const int list[] = { fds->go, fds->fault, fds->bulk, fds->pagemap, fds->mem, fds->process_pidfd, fds->worker_pidfd,
+			     fds->root_pidfd ? fds->root_pidfd : -1, fds->unit ? fds->unit : -1, fds->ask ? fds->ask : -1 };
 	struct scratch_header *h = scratch_header(&a->scratch);
-	int32_t *const into[] = { &h->go_fd, &h->fault_fd, &h->bulk_fd, &h->pagemap_fd, &h->mem_fd, &h->process_pidfd, &h->worker_pidfd };
+	int32_t unit = -1, *const into[] = { &h->go_fd, &h->fault_fd, &h->bulk_fd, &h->pagemap_fd, &h->mem_fd, &h->process_pidfd, &h->worker_pidfd,
+				  &h->root_pidfd, &unit, &h->ask_fd };
 	int send[ARRAY_SIZE(list)], got[ARRAY_SIZE(list)];
 	size_t n = 0;
 	int ret = 0;
@@ -595,11 +779,17 @@ int agent_equip(struct agent *a, int agent_socket_fd, const struct agent_fds *fd
 	n = 0;
 	for (size_t i = 0; i < ARRAY_SIZE(list); i++)
 		*into[i] = list[i] >= 0 ? got[n++] : -1;
+	if (unit >= 0)
+		ret = share_unit(a, unit, fds->unit, e);
+	if (ret < 0)
+		return ret;
 	/* From its next wait on, which may or may not have begun, the agent listens to the socket: this call rings both. */
 	h->worker_fd = agent_socket_fd;
 	a->task.wake = TASK_SOCKET;
 	a->task.bell_fd = a->socket;
 	ret = (int)remote_do(a->batch, e, "getpid", SYS_getpid);
+	if (a->filtered)
+		return ret < 0 ? ret : keeper_take_over(a, e);
 	if (ret >= 0)
 		ret = trace_interrupt(a->pid, e);
 	if (ret == 0)
@@ -611,6 +801,7 @@ void agent_forget(struct agent *a)
 {
 	batch_free(a->batch);
 	close_fdp(&a->uffd);
+	close_fdp(&a->shared_uffd);
 	close_fdp(&a->socket);
 	close_fdp(&a->pidfd);
 	scratch_free(&a->scratch);
@@ -654,4 +845,13 @@ void agent_remove(struct agent *a, pid_t pid)
 	if (a->scratch.base)
 		call_in_thread(pid, a->errand, (const uint64_t[7]){ SYS_munmap, a->scratch.base, a->scratch.size }, &ignored, NULL);
 	agent_forget(a);
+}
+
+void agent_reap(pid_t pid, pid_t seen)
+{
+	uint64_t gadget, errand = 0;
+	int64_t ignored;
+
+	if (trace_find_gadget(pid, &gadget, ERRAND_BYTES, &errand, NULL) == 0 && errand)
+		call_in_thread(pid, errand, (const uint64_t[7]){ SYS_wait4, (uint64_t)seen, 0, __WALL, 0 }, &ignored, NULL);
 }

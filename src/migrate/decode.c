@@ -7,11 +7,13 @@
 
 #include "agent/abi.h"
 #include "base/util.h"
+#include "image/membarrier.h"
 #include "migrate/migrate.h"
 #include "migrate/registry.h"
 #include "wire/hello.h"
 
 #define TEXT_MAX 4096u
+#define PID_NUMBER_MAX 0x400000
 
 static bool printable(const char *text, size_t max)
 {
@@ -27,9 +29,21 @@ static bool printable(const char *text, size_t max)
 
 static bool offer_plausible(const Gw__Offer *o)
 {
-	return o->n_threads && o->n_threads <= OFFER_THREADS_MAX && o->pid > 1 && o->strategy <= STRATEGY_COPY_ON_REFERENCE && o->scratch_base &&
-	       o->scratch_base % PAGE_SIZE_BYTES == 0 && o->scratch_base < VMA_TASK_SIZE &&
-	       printable(o->unit, sizeof(((struct registry_entry *)0)->unit)) && hello_name_valid(o->from);
+	size_t threads = 0;
+
+	if (!o->n_processes || o->n_processes > OFFER_PROCESSES_MAX || o->strategy > STRATEGY_COPY_ON_REFERENCE || o->files_policy >= FSFILE_POLICIES ||
+	    !printable(o->unit, sizeof(((struct registry_entry *)0)->unit)) || !hello_name_valid(o->from) || o->home_parent < 0 ||
+	    o->home_parent > PID_NUMBER_MAX)
+		return false;
+	for (size_t i = 0; i < o->n_processes; i++) {
+		const Gw__OfferProcess *p = o->processes[i];
+
+		threads += p->n_threads;
+		if (!p->n_threads || threads > OFFER_THREADS_MAX || p->pid < 1 || !p->scratch_base || p->scratch_base % PAGE_SIZE_BYTES ||
+		    p->scratch_base >= VMA_TASK_SIZE)
+			return false;
+	}
+	return true;
 }
 
 static int decode_threads(const ProtobufCBinaryData *data, size_t n, Gw__Thread ***ret, size_t *ret_n, struct err *e)
@@ -54,6 +68,42 @@ static void free_threads(Gw__Thread **threads, size_t n)
 	free(threads);
 }
 
+static int decode_offered(const Gw__OfferProcess *o, uint32_t n_files, struct offer_process *ret, struct err *e)
+{
+	int code;
+
+	ret->msg = o;
+	code = process_decode(o->process.data, o->process.len, true, &ret->process, e);
+	if (code >= 0)
+		code = decode_threads(o->threads, o->n_threads, &ret->threads, &ret->nthreads, e);
+	if (code >= 0)
+		code = vma_list_decode(o->vmas.data, o->vmas.len, n_files, &ret->vmas, e);
+	if (code >= 0)
+		code = vdso_decode(o->vdso.data, o->vdso.len, &ret->vdso, e);
+	if (code >= 0)
+		code = mm_decode(o->mm.data, o->mm.len, n_files, &ret->mm, e);
+	if (code >= 0 && (ret->threads[0]->tid != o->pid || ret->process->pid != o->pid))
+		code = err_set(e, -EPROTO, "the first thread of an offered process is not the main one");
+	if (code >= 0 && vma_find(&ret->vmas, o->scratch_base))
+		code = err_set(e, -EPROTO, "an offer whose scratch lies in a mapping of the process");
+	return code < 0 ? code : 0;
+}
+
+/* Whether the offered processes are those of the tree that live, in its order. */
+static int check_tree(const struct offer *o, struct err *e)
+{
+	size_t k = 0;
+
+	for (size_t i = 0; i < o->tree.n; i++) {
+		if (o->tree.v[i].zombie)
+			continue;
+		if (k == o->nprocs || o->procs[k].msg->pid != o->tree.v[i].pid)
+			return err_set(e, -EPROTO, "an offer whose processes are not those of its tree");
+		k++;
+	}
+	return k == o->nprocs ? 0 : err_set(e, -EPROTO, "an offer with processes that are not in its tree");
+}
+
 int offer_decode(const void *data, size_t len, struct offer *ret, struct err *e)
 {
 	Gw__Offer *o = gw__offer__unpack(NULL, len, data);
@@ -62,43 +112,78 @@ int offer_decode(const void *data, size_t len, struct offer *ret, struct err *e)
 	*ret = (struct offer){ .msg = o };
 	if (!o || !offer_plausible(o))
 		return err_set(e, -EPROTO, "an offer that cannot be read");
-	code = process_decode(o->process.data, o->process.len, true, &ret->process, e);
+	ret->procs = calloc(o->n_processes, sizeof(*ret->procs));
+	if (!ret->procs)
+		return err_sys(e, ENOMEM, "the offer");
+	ret->nprocs = o->n_processes;
+	code = fsfile_table_decode(o->files.data, o->files.len, &ret->files, e);
+	for (size_t i = 0; i < ret->nprocs && code >= 0; i++)
+		code = decode_offered(o->processes[i], ret->files.n, &ret->procs[i], e);
 	if (code >= 0)
-		code = decode_threads(o->threads, o->n_threads, &ret->threads, &ret->nthreads, e);
+		code = fdtable_decode(o->fds.data, o->fds.len, ret->files.n, ret->nprocs, &ret->fds, e);
 	if (code >= 0)
-		code = fsfile_table_decode(o->files.data, o->files.len, &ret->files, e);
-	if (code >= 0)
-		code = vma_list_decode(o->vmas.data, o->vmas.len, ret->files.n, &ret->vmas, e);
-	if (code >= 0)
-		code = vdso_decode(o->vdso.data, o->vdso.len, &ret->vdso, e);
-	if (code >= 0)
-		code = mm_decode(o->mm.data, o->mm.len, ret->files.n, &ret->mm, e);
-	if (code >= 0)
-		code = fdtable_decode(o->fds.data, o->fds.len, ret->files.n, &ret->fds, e);
-	if (code >= 0 && ret->threads[0]->tid != o->pid)
-		code = err_set(e, -EPROTO, "the first thread of an offer is not the main one");
-	if (code >= 0 && vma_find(&ret->vmas, o->scratch_base))
-		code = err_set(e, -EPROTO, "an offer whose scratch lies in a mapping of the process");
-	return code < 0 ? code : 0;
+		code = tree_decode(o->tree.data, o->tree.len, &ret->tree, e);
+	if (code == 0 && o->cgroups.len) {
+		ret->cgroups = gw__cgroups__unpack(NULL, o->cgroups.len, o->cgroups.data);
+		code = ret->cgroups ? cgroups_validate(ret->cgroups, e) : err_set(e, -EBADMSG, "control groups that cannot be read");
+	}
+	if (code == 0 && o->namespaces.len)
+		code = ns_decode(o->namespaces.data, o->namespaces.len, &ret->ns, e);
+	if (code == 0 && o->processes[0]->pid == 1 && !(ret->ns && ret->ns->owned & NS_BIT(NS_PID)))
+		code = err_set(e, -EPROTO, "the first process of a host in an offer");
+	return code < 0 ? code : check_tree(ret, e);
 }
 
 void offer_free(struct offer *o)
 {
-	if (o->msg)
-		gw__offer__free_unpacked(o->msg, NULL);
-	if (o->process)
-		gw__process__free_unpacked(o->process, NULL);
-	free_threads(o->threads, o->nthreads);
+	for (size_t i = 0; i < o->nprocs; i++) {
+		struct offer_process *p = &o->procs[i];
+
+		if (p->process)
+			gw__process__free_unpacked(p->process, NULL);
+		free_threads(p->threads, p->nthreads);
+		vma_list_free(&p->vmas);
+	}
+	free(o->procs);
+	tree_free(&o->tree);
+	if (o->cgroups)
+		gw__cgroups__free_unpacked(o->cgroups, NULL);
+	if (o->ns)
+		gw__namespaces__free_unpacked(o->ns, NULL);
 	fsfile_table_free(&o->files);
-	vma_list_free(&o->vmas);
 	if (o->fds)
 		gw__fd_table__free_unpacked(o->fds, NULL);
+	if (o->msg)
+		gw__offer__free_unpacked(o->msg, NULL);
 	*o = (struct offer){ 0 };
 }
 
 /* --- go --- */
 
-static int split_go(const uint8_t *payload, size_t len, struct go *ret, struct err *e)
+/* Gives each process its part of the pages behind the message. */
+static int split_pages(struct go *ret, const uint8_t *pages, size_t len, struct err *e)
+{
+	uint64_t left = len / PAGE_SIZE_BYTES;
+
+	for (size_t i = 0; i < ret->nprocs; i++) {
+		const ProtobufCBinaryData *runs = &ret->procs[i].msg->runs;
+		struct page_run r;
+
+		ret->procs[i].pages = pages;
+		if (runs->len % sizeof(r))
+			return err_set(e, -EPROTO, "runs of pages that cannot be read");
+		for (size_t k = 0; k < runs->len; k += sizeof(r)) {
+			memcpy(&r, runs->data + k, sizeof(r));
+			if (r.npages > left)
+				return err_set(e, -EPROTO, "a go message with fewer pages than it says");
+			left -= r.npages;
+			pages += (size_t)r.npages * PAGE_SIZE_BYTES;
+		}
+	}
+	return 0;
+}
+
+static int split_go(const uint8_t *payload, size_t len, size_t nprocs, struct go *ret, struct err *e)
 {
 	uint32_t msg_len;
 
@@ -109,55 +194,66 @@ static int split_go(const uint8_t *payload, size_t len, struct go *ret, struct e
 		ret->msg = gw__go__unpack(NULL, msg_len, payload + sizeof(msg_len));
 	if (!ret->msg)
 		return err_set(e, -EPROTO, "a go message that cannot be read");
-	ret->pages = payload + sizeof(msg_len) + msg_len;
-	ret->npages = (len - sizeof(msg_len) - msg_len) / PAGE_SIZE_BYTES;
-	return 0;
+	if (ret->msg->n_processes != nprocs)
+		return err_set(e, -EPROTO, "a go message of %zu processes instead of %zu", ret->msg->n_processes, nprocs);
+	ret->procs = calloc(nprocs, sizeof(*ret->procs));
+	if (!ret->procs)
+		return err_sys(e, ENOMEM, "the go message");
+	ret->nprocs = nprocs;
+	for (size_t i = 0; i < nprocs; i++)
+		ret->procs[i].msg = ret->msg->processes[i];
+	return split_pages(ret, payload + sizeof(msg_len) + msg_len, len - sizeof(msg_len) - msg_len, e);
+}
+
+static int decode_gone(const struct offer_process *offered, const struct go_terms *terms, struct go_process *ret, struct err *e)
+{
+	const Gw__GoProcess *msg = ret->msg;
+	int code = process_decode(msg->process.data, msg->process.len, false, &ret->process, e);
+
+	if (code >= 0 && (!msg->n_threads || msg->n_threads > offered->nthreads + terms->threads_spare))
+		code = err_set(e, -EPROTO, "a go message with %zu threads", msg->n_threads);
+	if (code >= 0)
+		code = decode_threads(msg->threads, msg->n_threads, &ret->threads, &ret->nthreads, e);
+	if (code >= 0 && (ret->threads[0]->tid != offered->msg->pid || ret->process->pid != offered->msg->pid))
+		code = err_set(e, -EPROTO, "the go message is of another process");
+	if (code >= 0)
+		code = mm_decode(msg->mm.data, msg->mm.len, terms->n_files, &ret->mm, e);
+	return code < 0 ? code : 0;
 }
 
 int go_decode(const uint8_t *payload, size_t len, const struct go_terms *terms, struct go *ret, struct err *e)
 {
-	const Gw__Go *go;
 	int code;
 
-	*ret = (struct go){ 0 };
-	code = split_go(payload, len, ret, e);
-	if (code < 0)
-		return code;
-	go = ret->msg;
-	code = process_decode(go->process.data, go->process.len, false, &ret->process, e);
-	if (code >= 0 && (!go->n_threads || go->n_threads > terms->threads_max))
-		code = err_set(e, -EPROTO, "a go message with %zu threads", go->n_threads);
+	*ret = (struct go){ .offered_fds = terms->fds };
+	code = split_go(payload, len, terms->nprocs, ret, e);
+	for (size_t i = 0; i < ret->nprocs && code >= 0; i++)
+		code = decode_gone(&terms->procs[i], terms, &ret->procs[i], e);
 	if (code >= 0)
-		code = decode_threads(go->threads, go->n_threads, &ret->threads, &ret->nthreads, e);
-	if (code >= 0 && ret->threads[0]->tid != terms->pid)
-		code = err_set(e, -EPROTO, "the go message is of another process");
-	if (code >= 0)
-		code = fdtable_decode(go->fds.data, go->fds.len, terms->n_files, &ret->fds, e);
-	if (code >= 0)
-		code = fdtable_validate_update(terms->fds, ret->fds, e);
-	if (code >= 0)
-		code = mm_decode(go->mm.data, go->mm.len, terms->n_files, &ret->mm, e);
+		code = fdtable_decode_update(ret->msg->fds.data, ret->msg->fds.len, terms->n_files, terms->fds, &ret->fds, e);
 	return code < 0 ? code : 0;
 }
 
 void go_free(struct go *g)
 {
+	for (size_t i = 0; i < g->nprocs; i++) {
+		if (g->procs[i].process)
+			gw__process__free_unpacked(g->procs[i].process, NULL);
+		free_threads(g->procs[i].threads, g->procs[i].nthreads);
+	}
+	free(g->procs);
+	if (g->fds)
+		fdtable_update_free(g->fds, g->offered_fds);
 	if (g->msg)
 		gw__go__free_unpacked(g->msg, NULL);
-	if (g->process)
-		gw__process__free_unpacked(g->process, NULL);
-	free_threads(g->threads, g->nthreads);
-	if (g->fds)
-		gw__fd_table__free_unpacked(g->fds, NULL);
 	*g = (struct go){ 0 };
 }
 
-/* Counts the pages of runs that lie in mappings with content; false when one does not. */
-static bool runs_inside(const struct vma_list *l, const ProtobufCBinaryData *runs, uint64_t *ret_pages)
+/* Whether all pages of runs lie in mappings with content. */
+static bool runs_inside(const struct vma_list *l, const ProtobufCBinaryData *runs)
 {
 	struct page_run r;
 
-	*ret_pages = 0;
 	if (runs->len % sizeof(r))
 		return false;
 	for (size_t i = 0; i < runs->len; i += sizeof(r)) {
@@ -168,7 +264,6 @@ static bool runs_inside(const struct vma_list *l, const ProtobufCBinaryData *run
 		if (at % PAGE_SIZE_BYTES || !r.npages || at >= VMA_TASK_SIZE || r.npages > (VMA_TASK_SIZE - at) / PAGE_SIZE_BYTES)
 			return false;
 		end = at + (uint64_t)r.npages * PAGE_SIZE_BYTES;
-		*ret_pages += r.npages;
 		while (at < end) {
 			const struct vma *v = vma_find(l, at);
 
@@ -180,13 +275,11 @@ static bool runs_inside(const struct vma_list *l, const ProtobufCBinaryData *run
 	return true;
 }
 
-int go_check_pages(const struct go *g, const struct vma_list *l, struct err *e)
+int go_check_pages(const struct go_process *g, const struct vma_list *l, struct err *e)
 {
-	uint64_t stale, pages;
-
-	if (!runs_inside(l, &g->msg->stale, &stale) || !runs_inside(l, &g->msg->runs, &pages))
+	if (!runs_inside(l, &g->msg->stale) || !runs_inside(l, &g->msg->runs))
 		return err_set(e, -EPROTO, "pages outside of the process");
-	return pages > g->npages ? err_set(e, -EPROTO, "a go message with fewer pages than it says") : 0;
+	return 0;
 }
 
 /* --- content, rounds --- */
@@ -197,19 +290,23 @@ int content_decode(const void *data, size_t len, const struct fsfile_answer *ans
 
 	if (!c)
 		return err_set(e, -EPROTO, "file content that cannot be read");
-	if (!c->last && (c->file >= n_files || !fsfile_answer_lacks(&answers[c->file]))) {
+	if (!c->last && !c->common && (c->file >= n_files || !fsfile_answer_lacks(&answers[c->file]))) {
 		gw__content__free_unpacked(c, NULL);
 		return err_set(e, -EPROTO, "file content that was not asked for");
 	}
-	if (c->mlock_future && c->mlock_future != MCL_FUTURE && c->mlock_future != (MCL_FUTURE | MCL_ONFAULT)) {
+	for (size_t i = 0; i < c->n_expectations; i++) {
+		uint32_t flags = c->expectations[i]->mlock_future;
+
+		if ((!flags || flags == MCL_FUTURE || flags == (MCL_FUTURE | MCL_ONFAULT)) && membarrier_is_valid(c->expectations[i]->membarrier))
+			continue;
 		gw__content__free_unpacked(c, NULL);
-		return err_set(e, -EPROTO, "flags of mlockall that cannot be");
+		return err_set(e, -EPROTO, "flags of mlockall or membarrier that cannot be");
 	}
 	*ret = c;
 	return 0;
 }
 
-int content_ranges(const Gw__Content *c, struct range_list *ret, struct err *e)
+int expectation_ranges(const Gw__Expectation *c, struct range_list *ret, struct err *e)
 {
 	struct range r;
 	uint64_t before = 0;
@@ -261,19 +358,36 @@ void file_news_free(struct file_news *n)
 	*n = (struct file_news){ 0 };
 }
 
-int round_decode(const void *data, size_t len, uint32_t n_files, struct vma_list *ret_vmas, bool *ret_changed, bool *ret_over, struct err *e)
+int round_decode(const void *data, size_t len, uint32_t n_files, size_t nprocs, struct round_news *ret, struct err *e)
 {
 	Gw__Round *round = gw__round__unpack(NULL, len, data);
 	int code = 0;
 
-	if (!round)
+	*ret = (struct round_news){ .msg = round };
+	if (!round || round->n_layouts > nprocs)
 		return err_set(e, -EPROTO, "a round that cannot be read");
-	*ret_changed = round->vmas.len > 0;
-	if (*ret_changed)
-		code = vma_list_decode(round->vmas.data, round->vmas.len, n_files, ret_vmas, e);
-	*ret_over = round->over;
-	gw__round__free_unpacked(round, NULL);
-	return code;
+	ret->layouts = calloc(round->n_layouts + 1, sizeof(*ret->layouts));
+	if (!ret->layouts)
+		return err_sys(e, ENOMEM, "a round");
+	ret->n = round->n_layouts;
+	for (size_t i = 0; i < ret->n && code == 0; i++) {
+		const Gw__RoundLayout *l = round->layouts[i];
+
+		if (l->process >= nprocs || (i && l->process <= round->layouts[i - 1]->process))
+			return err_set(e, -EPROTO, "a layout of process %u, which there is not", l->process);
+		code = vma_list_decode(l->vmas.data, l->vmas.len, n_files, &ret->layouts[i], e);
+	}
+	return code < 0 ? code : 0;
+}
+
+void round_news_free(struct round_news *r)
+{
+	for (size_t i = 0; i < r->n; i++)
+		vma_list_free(&r->layouts[i]);
+	free(r->layouts);
+	if (r->msg)
+		gw__round__free_unpacked(r->msg, NULL);
+	*r = (struct round_news){ 0 };
 }
 
 /* --- the source's side --- */
@@ -303,11 +417,44 @@ static char *tame(char *text)
 	return text;
 }
 
-int refuse_decode(const void *data, size_t len, struct refusals *refusals, struct err *e)
+void path_list_free(struct path_list *l)
+{
+	for (size_t i = 0; i < l->n; i++)
+		free(l->v[i]);
+	free(l->v);
+	*l = (struct path_list){ 0 };
+}
+
+/* Paths as they are: they need not be printable. */
+static int take_paths(char **paths, size_t n, struct path_list *ret, struct err *e)
+{
+	ret->v = calloc(n + 1, sizeof(*ret->v));
+	if (!ret->v)
+		return err_sys(e, ENOMEM, "a refusal");
+	for (size_t i = 0; i < n; i++) {
+		if (paths[i][0] != '/' || strlen(paths[i]) >= PATH_MAX)
+			return err_set(e, -EPROTO, "a refusal that cannot be read");
+		ret->v[ret->n] = strdup(paths[i]);
+		if (!ret->v[ret->n++])
+			return err_sys(e, ENOMEM, "a refusal");
+	}
+	return 0;
+}
+
+int refuse_decode(const void *data, size_t len, struct refusals *refusals, struct path_list *ret_from_home, struct err *e)
 {
 	Gw__Refuse *refuse = gw__refuse__unpack(NULL, len, data);
 	size_t n = refuse ? refuse->n_reasons : 0;
+	int ret = 0;
 
+	*ret_from_home = (struct path_list){ 0 };
+	if (refuse && !n && refuse->n_from_home && refuse->n_from_home <= FSFILE_MAX) {
+		ret = take_paths(refuse->from_home, refuse->n_from_home, ret_from_home, e);
+		if (ret < 0)
+			path_list_free(ret_from_home);
+		gw__refuse__free_unpacked(refuse, NULL);
+		return ret;
+	}
 	for (size_t i = 0; i < n && n <= REFUSE_REASONS_MAX; i++) {
 		Gw__RefusalReason *r = refuse->reasons[i];
 

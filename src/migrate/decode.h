@@ -9,64 +9,87 @@
 #define GODWIT_MIGRATE_DECODE_H
 
 #include "control.pb-c.h"
+#include "image/cgroup.h"
 #include "image/file.h"
 #include "image/fsfile.h"
 #include "image/mm.h"
+#include "image/ns.h"
 #include "image/process.h"
 #include "image/refuse.h"
 #include "image/thread.h"
+#include "image/tree.h"
 #include "image/vdso.h"
 #include "image/vma.h"
 
-#define OFFER_THREADS_MAX 65536u
+#define OFFER_PROCESSES_MAX 4096u
+#define OFFER_THREADS_MAX 65536u /* of all processes together */
 #define REFUSE_REASONS_MAX 1024u
+
+/* One process of an offer, decoded. */
+struct offer_process {
+	const Gw__OfferProcess *msg;
+	Gw__Process *process;
+	Gw__Thread **threads;
+	size_t nthreads;
+	struct vma_list vmas;
+	struct vdso vdso;
+	struct mm_fields mm;
+};
 
 /* An offer with all that is inside it. */
 struct offer {
 	Gw__Offer *msg;
-	Gw__Process *process;
-	Gw__Thread **threads;
-	size_t nthreads;
+	struct offer_process *procs; /* msg->n_processes; [0]: the root */
+	size_t nprocs;
 	struct fsfile_table files;
-	struct vma_list vmas;
-	struct vdso vdso;
-	struct mm_fields mm;
 	Gw__FdTable *fds;
+	struct tree tree;
+	Gw__Cgroups *cgroups; /* NULL: none but godwitd's own */
+	Gw__Namespaces *ns; /* NULL: none of its own */            /* procs are those of it that are no zombies, in its order */
 };
 
 /* On failure, too, *ret is to be freed. */
 int offer_decode(const void *data, size_t len, struct offer *ret, struct err *e);
 void offer_free(struct offer *o);
 
-/* The last message before the freeze's end; `pages` points into the payload. */
-struct go {
-	Gw__Go *msg;
-	const uint8_t *pages;
-	uint64_t npages;
+/* One process of a go message, decoded. */
+struct go_process {
+	const Gw__GoProcess *msg;
+	const uint8_t *pages; /* data of the pages of msg->runs; points into the payload */
 	Gw__Process *process;
 	Gw__Thread **threads;
 	size_t nthreads;
-	Gw__FdTable *fds;
 	struct mm_fields mm;
+};
+
+/* The last message before the freeze's end. */
+struct go {
+	Gw__Go *msg;
+	struct go_process *procs;
+	size_t nprocs;
+	Gw__FdTable *fds;         /* whole; unchanged descriptions are those of offered_fds */
+	const Gw__FdTable *offered_fds;
 };
 
 /* What a go message has to agree with. */
 struct go_terms {
-	pid_t pid;
-	uint32_t threads_max, n_files;
-	const Gw__FdTable *fds; /* as offered */
+	const struct offer_process *procs; /* as offered */
+	size_t nprocs;
+	uint32_t threads_spare;            /* more threads of a process than were offered */
+	uint32_t n_files;
+	const Gw__FdTable *fds;
 };
 
 /* payload: of the GO frame. On failure, too, *ret is to be freed. */
 int go_decode(const uint8_t *payload, size_t len, const struct go_terms *terms, struct go *ret, struct err *e);
 void go_free(struct go *g);
-/* Whether the pages that come with it, and those to be forgotten, lie in mappings with content, and are as many as the payload holds. */
-int go_check_pages(const struct go *g, const struct vma_list *l, struct err *e);
+/* Whether the pages that come with it, and those to be forgotten, lie in mappings with content. */
+int go_check_pages(const struct go_process *g, const struct vma_list *l, struct err *e);
 
-/* Part of a file that was asked for (answers: one a file), or with `last` what memory will be needed. */
+/* Part of a file that was asked for (answers: one a file), or with `last` what memory will be needed (expectations: one a process). */
 int content_decode(const void *data, size_t len, const struct fsfile_answer *answers, uint32_t n_files, Gw__Content **ret, struct err *e);
-/* The ranges of a content message with `last`. */
-int content_ranges(const Gw__Content *c, struct range_list *ret, struct err *e);
+/* The ranges of an expectation. */
+int expectation_ranges(const Gw__Expectation *x, struct range_list *ret, struct err *e);
 
 /* What a FILES frame says; `n_files` is their number before. On failure, too, *ret is to be freed. */
 struct file_news {
@@ -76,11 +99,23 @@ struct file_news {
 int files_decode(const void *data, size_t len, uint32_t n_files, struct file_news *ret, struct err *e);
 void file_news_free(struct file_news *n);
 
-/* ret_vmas stays empty, and *ret_changed false, when the layout is as before. */
-int round_decode(const void *data, size_t len, uint32_t n_files, struct vma_list *ret_vmas, bool *ret_changed, bool *ret_over, struct err *e);
+/* New layouts, for processes of which there are `nprocs`. On failure, too, *ret is to be freed. */
+struct round_news {
+	Gw__Round *msg;
+	struct vma_list *layouts; /* of msg->layouts[i] */
+	size_t n;
+};
+int round_decode(const void *data, size_t len, uint32_t n_files, size_t nprocs, struct round_news *ret, struct err *e);
+void round_news_free(struct round_news *r);
 
 /* Source: the answer to the offer. Reasons are added with unprintable characters replaced. */
 int accept_decode(const void *data, size_t len, uint32_t n_files, struct fsfile_answer **ret, struct err *e);
-int refuse_decode(const void *data, size_t len, struct refusals *refusals, struct err *e);
+struct path_list {
+	char **v;
+	size_t n;
+};
+void path_list_free(struct path_list *l);
+/* Also the paths that the source is to serve; there are reasons or paths, and paths only where there are no reasons. */
+int refuse_decode(const void *data, size_t len, struct refusals *refusals, struct path_list *ret_from_home, struct err *e);
 
 #endif

@@ -13,10 +13,15 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/util.h"
+#include "image/aio.h"
+#include "image/ns_mount.h"
+#include "image/place.h"
 #include "migrate/arrival.h"
 #include "migrate/decode.h"
+#include "migrate/late.h"
 #include "migrate/outcome.h"
 #include "migrate/pace.h"
 #include "migrate/registry.h"
@@ -24,8 +29,36 @@
 
 #define OFFER_MS 60000
 #define STEP_MS 120000
-#define GO_BUFFER (4u << 20)
+#define GO_BUFFER (4ul << 20)
+#define GO_BUFFER_MAX (16ul << 20)
+#define GO_THREAD_BYTES 16384ul
+#define EARLY_MS 200             /* it comes within a millisecond when the source lives */
+#define RELEASE_MAX (16u << 20)
 #define KNOWN_MS 2000
+#define LEASES_EARLY_MS 30      /* until the source's copy has ended */
+#define LEASES_MS 3000
+
+int dest_enlarge_buffer(struct dest *d, size_t len, struct err *e)
+{
+	void *p;
+
+	if (len <= d->go_buffer_len)
+		return 0;
+	p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	if (p == MAP_FAILED)
+		return err_sys(e, ENOMEM, "a go message of %zu bytes", len);
+	if (d->go_buffer)
+		munmap(d->go_buffer, d->go_buffer_len);
+	d->go_buffer = p;
+	d->go_buffer_len = len;
+	return 0;
+}
+
+/* For the go message of so many threads: a larger one than that is received more slowly. */
+static int prepare_buffer(struct dest *d, size_t threads, struct err *e)
+{
+	return dest_enlarge_buffer(d, GO_BUFFER + MIN(threads * GO_THREAD_BYTES, GO_BUFFER_MAX - GO_BUFFER), e);
+}
 
 static int step_hello(void *context, struct err *e)
 {
@@ -37,56 +70,61 @@ static int step_hello(void *context, struct err *e)
 	hello.role = ROLE_CONTROL;
 	hello.node_name = (char *)(uintptr_t)d->self_name;
 	hello.mig_id = (ProtobufCBinaryData){ HELLO_MIG_ID_BYTES, d->mig_id };
-	ret = hello_send(d->link.fd[ROLE_CONTROL], &hello, e);
+	ret = hello_send(d->link.control, &hello, e);
 	if (ret == 0)
 		ret = link_accept(&d->link, d->handoff, LINK_TIMEOUT_MS, e);
-	d->go_buffer = mmap(NULL, GO_BUFFER, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-	if (d->go_buffer == MAP_FAILED)
-		return err_sys(e, ENOMEM, "the go buffer");
-	d->go_buffer_len = GO_BUFFER;
-	return ret;
+	return ret < 0 ? ret : prepare_buffer(d, 0, e);
 }
 
 /* --- offer --- */
 
+/* This worker ends with the migration: what has been decoded is kept until then, whole or not. */
 static int take_offer(struct dest *d, const struct frame *f, struct err *e)
 {
-	struct offer o;
-	int ret = offer_decode(f->payload, f->len, &o, e);
+	struct offer *o = &d->offered;
+	int ret = offer_decode(f->payload, f->len, o, e);
 
-	/* This worker ends with the migration: what has been decoded is kept until then, whole or not. */
-	d->offer = o.msg;
-	d->process = o.process;
-	d->threads = o.threads;
-	d->nthreads = o.nthreads;
-	d->files = o.files;
-	d->vmas = o.vmas;
-	d->vdso = o.vdso;
-	d->mm = o.mm;
-	d->fds = o.fds;
-	return ret;
+	if (ret < 0)
+		return ret;
+	d->offer = o->msg;
+	d->files = o->files;
+	d->fds = o->fds;
+	d->procs = calloc(o->nprocs, sizeof(*d->procs));
+	if (!d->procs)
+		return err_sys(e, ENOMEM, "the offer");
+	d->nprocs = o->nprocs;
+	for (size_t i = 0; i < o->nprocs; i++) {
+		const struct offer_process *from = &o->procs[i];
+
+		d->procs[i] = (struct dest_process){ .d = d, .index = (uint32_t)i, .pid = from->msg->pid, .process = from->process, .threads = from->threads,
+						     .nthreads = from->nthreads, .vmas = from->vmas, .vdso = from->vdso, .mm = from->mm,
+						     .scratch_base = from->msg->scratch_base, .arrival_fd = -1 };
+	}
+	return 0;
 }
 
-/* Every reason why the unit cannot be taken. */
-static int judge(struct dest *d, struct refusals *refusals, struct err *e)
+static int judge_vdso(struct dest *d, struct refusals *refusals, struct err *e)
 {
 	struct vma_list self = { 0 };
 	struct fsfile_table none = { 0 };
 	struct refusals ignored = { 0 };
 	struct vdso here;
-	int ret;
+	int ret = vma_list_read(getpid(), &none, &ignored, &self, e);
 
-	process_validate_here(d->process, refusals);
-	for (size_t i = 0; i < d->nthreads; i++)
-		thread_validate_here(d->threads[i], refusals);
-	ret = vma_list_read(getpid(), &none, &ignored, &self, e);
 	if (ret == 0)
 		ret = vdso_read(getpid(), &self, &here, e);
-	if (ret == 0)
-		vdso_compatible(&d->vdso, &here, refusals);
+	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
+		vdso_compatible(&d->procs[i].vdso, &here, refusals);
 	vma_list_free(&self);
 	fsfile_table_free(&none);
 	refusals_free(&ignored);
+	return ret;
+}
+
+static int judge_files(struct dest *d, struct refusals *refusals, struct err *e)
+{
+	int ret = 0;
+
 	d->answers = calloc(d->files.n + 1, sizeof(*d->answers));
 	if (!d->answers)
 		return err_sys(e, ENOMEM, "files");
@@ -94,9 +132,38 @@ static int judge(struct dest *d, struct refusals *refusals, struct err *e)
 		d->answers[i] = FSFILE_ANSWER_INIT;
 		d->files.v[i].unit = d->offer->unit;
 	}
+	dest_view_judge(d);
 	for (uint32_t i = 0; i < d->files.n && ret == 0; i++)
-		ret = fsfile_match(&d->files.v[i], &d->answers[i], refusals, e);
+		ret = dest_match_file(d, i, refusals, e);
+	fdtable_judge(d->fds, d->offered.ns && d->offered.ns->owned & NS_BIT(NS_NET), refusals);
 	return ret;
+}
+
+static void judge_huge_pages(struct dest *d, struct refusals *refusals)
+{
+	cleanup_free const struct vma_list **lists = calloc(d->nprocs + 1, sizeof(*lists));
+
+	for (size_t i = 0; lists && i < d->nprocs; i++)
+		lists[i] = &d->procs[i].vmas;
+	if (lists)
+		vma_validate_here(lists, d->nprocs, &d->files, refusals);
+}
+
+/* Every reason why the unit cannot be taken. */
+static int judge(struct dest *d, struct refusals *refusals, struct err *e)
+{
+	int ret;
+
+	for (size_t i = 0; i < d->nprocs; i++) {
+		process_validate_here(d->procs[i].process, refusals);
+		for (size_t k = 0; k < d->procs[i].nthreads; k++)
+			thread_validate_here(d->procs[i].threads[k], refusals);
+	}
+	for (size_t i = 0; i < d->nprocs; i++)
+		aio_validate_here(&d->procs[i].vmas, refusals);
+	judge_huge_pages(d, refusals);
+	ret = judge_vdso(d, refusals, e);
+	return ret < 0 ? ret : judge_files(d, refusals, e);
 }
 
 int dest_send_refuse(struct dest *d, const struct refusals *r, struct err *e)
@@ -118,7 +185,7 @@ int dest_send_refuse(struct dest *d, const struct refusals *r, struct err *e)
 	refuse.reasons = pointers;
 	packed = malloc(gw__refuse__get_packed_size(&refuse));
 	if (reasons && pointers && packed)
-		ret = frame_send(d->link.fd[ROLE_CONTROL], FRAME_REFUSE, packed, gw__refuse__pack(&refuse, packed), e);
+		ret = frame_send(d->link.control, FRAME_REFUSE, packed, gw__refuse__pack(&refuse, packed), e);
 	free(reasons);
 	free(pointers);
 	return ret < 0 ? ret : err_set(e, -EPERM, "refused: %s", r->v[0].thing);
@@ -137,48 +204,146 @@ int dest_send_accept(struct dest *d, uint32_t first, struct err *e)
 	packed = malloc(gw__accept__get_packed_size(&accept) + 1);
 	if (!packed)
 		return err_sys(e, ENOMEM, "the answer");
-	return frame_send(d->link.fd[ROLE_CONTROL], FRAME_ACCEPT, packed, gw__accept__pack(&accept, packed), e);
+	return frame_send(d->link.control, FRAME_ACCEPT, packed, gw__accept__pack(&accept, packed), e);
+}
+
+/* Not when something is lacking that they are made of. */
+static int make_namespaces(struct dest *d, struct refusals *refusals, struct err *e)
+{
+	int ret;
+
+	ns_mounts_judge(d->offered.ns, refusals);
+	ret = refusals->n ? 0 : ns_make(d->offered.ns, &d->ns, refusals, e);
+	if (ret < 0 || !d->ns.holder)
+		return ret;
+	place_set(d->ns.holder);
+	for (uint32_t i = 0; i < d->files.n && ret == 0; i++)
+		ret = fsfile_place(&d->files.v[i], e);
+	return ret;
+}
+
+static int answer_about_mounts(struct dest *d, const struct frame *f, struct err *e)
+{
+	Gw__NsAsk *ask = f->len <= NS_ASK_BYTES_MAX ? gw__ns_ask__unpack(NULL, f->len, f->payload) : NULL;
+	Gw__NsAnswer answer = GW__NS_ANSWER__INIT;
+	cleanup_free uint8_t *packed = NULL;
+	int ret;
+
+	if (!ask || ask->n_paths > NS_MOUNTS_MAX) {
+		if (ask)
+			gw__ns_ask__free_unpacked(ask, NULL);
+		return err_set(e, -EBADMSG, "a question about mounts that cannot be read");
+	}
+	ns_mounts_answer(ask, &answer);
+	gw__ns_ask__free_unpacked(ask, NULL);
+	packed = malloc(gw__ns_answer__get_packed_size(&answer) + 1);
+	ret = packed ? frame_send(d->link.control, FRAME_MOUNTS, packed, gw__ns_answer__pack(&answer, packed), e) : err_sys(e, ENOMEM, "mounts");
+	free(answer.lacking);
+	return ret;
+}
+
+/* The offer, and before it what the source asks. */
+static int receive_offer(struct dest *d, struct frame *ret_frame, struct err *e)
+{
+	struct frame f;
+	int ret = frame_recv(d->link.control, &f, FRAME_PAYLOAD_MAX, OFFER_MS, e);
+
+	while (ret == 0 && f.type == FRAME_MOUNTS) {
+		ret = answer_about_mounts(d, &f, e);
+		frame_free(&f);
+		if (ret == 0)
+			ret = frame_recv(d->link.control, &f, FRAME_PAYLOAD_MAX, OFFER_MS, e);
+	}
+	if (ret < 0)
+		return ret;
+	if (f.type == FRAME_OFFER) {
+		*ret_frame = f;
+		return 0;
+	}
+	ret = f.type == FRAME_ERROR ? frame_error_decode(&f, e) : err_set(e, -EPROTO, "%s instead of the offer", frame_type_name(f.type));
+	frame_free(&f);
+	return ret;
+}
+
+/* A cgroup namespace that belongs to a user namespace is made in that. */
+static bool owns_cgroups(const Gw__Namespaces *ns)
+{
+	return ns && ns->owned & NS_BIT(NS_CGROUP) && !(ns->user && ns->user->inside & NS_BIT(NS_CGROUP));
 }
 
 static int step_offer(void *context, struct err *e)
 {
 	struct dest *d = context;
 	struct refusals refusals = { 0 };
+	Gw__Clocks here;
 	struct frame f;
-	int ret = frame_recv_expect(d->link.fd[ROLE_CONTROL], FRAME_OFFER, &f, FRAME_PAYLOAD_MAX, OFFER_MS, e);
+	int ret = receive_offer(d, &f, e);
 
 	if (ret < 0)
 		return ret;
-	ret = take_offer(d, &f, e);
+	gw__clocks__init(&here);
+	ret = clocks_read(0, &here, e); /* at once: the source read its own just before it sent the offer */
+	if (ret >= 0)
+		ret = take_offer(d, &f, e);
+	if (ret >= 0)
+		d->clocks = clock_offsets_for(d->procs[0].process->clocks, &here);
+	free(here.boot_id == protobuf_c_empty_string ? NULL : here.boot_id);
 	frame_free(&f);
-	if (ret == 0)
+	if (ret == 0 && d->offered.cgroups)
+		ret = cgroups_make(d->offered.cgroups, owns_cgroups(d->offered.ns), &d->cgroups, e);
+	if (ret == 0 && d->offered.ns)
+		ret = make_namespaces(d, &refusals, e);
+	if (ret == 0 && !refusals.n)
+		ret = dest_view_begin(d, e);
+	if (ret == 0 && !refusals.n)
 		ret = judge(d, &refusals, e);
 	if (ret == 0) {
-		enum strategy strategy = d->offer->strategy;
-
-		d->post_copy = strategy == STRATEGY_FREEZE_FREE || strategy == STRATEGY_HYBRID || strategy == STRATEGY_COPY_ON_REFERENCE;
-		d->push = strategy != STRATEGY_COPY_ON_REFERENCE;
-		ret = refusals.n ? dest_send_refuse(d, &refusals, e) : dest_send_accept(d, 0, e);
-		vma_list_apply_answers(&d->vmas, d->answers, d->files.n);
+		d->post_copy = strategy_is_post_copy(d->offer->strategy);
+		d->push = strategy_pushes(d->offer->strategy);
+		/* With those files there may be no reason left. */
+		ret = d->n_from_home ? dest_view_refuse(d, e) : refusals.n ? dest_send_refuse(d, &refusals, e) : dest_send_accept(d, 0, e);
 	}
+	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
+		vma_list_apply_answers(&d->procs[i].vmas, d->answers, d->files.n);
 	refusals_free(&refusals);
 	return ret;
 }
 
 /* --- content --- */
 
-/* How much memory the process will need, and where. */
+/* How much memory each process will need, and where. */
 static int take_expectations(struct dest *d, const Gw__Content *c, struct err *e)
 {
-	d->lazy_pages = c->lazy_pages;
-	d->mlock_future = c->mlock_future;
-	return content_ranges(c, &d->lazy_ranges, e);
+	int ret = 0;
+
+	if (c->n_expectations != d->nprocs)
+		return err_set(e, -EPROTO, "expectations of %zu processes instead of %zu", c->n_expectations, d->nprocs);
+	for (size_t i = 0; i < d->nprocs && ret == 0; i++) {
+		const Gw__Expectation *x = c->expectations[i];
+
+		d->procs[i].lazy_pages = x->lazy_pages;
+		d->procs[i].mlock_future = x->mlock_future;
+		d->procs[i].membarrier = x->membarrier;
+		ret = expectation_ranges(x, &d->procs[i].lazy_ranges, e);
+	}
+	return ret;
+}
+
+static int accept_pages(struct dest *d, struct err *e)
+{
+	int ret = link_expect(&d->link, d->nprocs, e);
+
+	if (ret == 0)
+		ret = link_accept(&d->link, d->handoff, LINK_TIMEOUT_MS, e);
+	for (size_t i = 0; i < d->nprocs; i++)
+		d->procs[i].link = &d->link.pages[i];
+	return ret;
 }
 
 static int step_content(void *context, struct err *e)
 {
 	struct dest *d = context;
-	int ret = 0;
+	int ret = accept_pages(d, e);
 
 	for (uint32_t i = 0; i < d->files.n && ret == 0; i++)
 		if (fsfile_answer_lacks(&d->answers[i]))
@@ -203,39 +368,57 @@ static void undo_content(void *context)
 
 static int answer_round(struct dest *d, struct err *e)
 {
-	return frame_send(d->link.fd[ROLE_CONTROL], FRAME_ROUND, NULL, 0, e);
+	return frame_send(d->link.control, FRAME_ROUND, NULL, 0, e);
 }
 
-static int wait_received(struct dest *d, struct err *e)
+static int begin_receiving(struct dest_process *p, struct err *e)
 {
-	int ret = task_wait(&d->skeleton.agent.task, STEP_MS, e);
-	int64_t result = scratch_slot(&d->skeleton.agent.scratch, 0)->result;
+	task_command(&p->skeleton->agent.task, COMMAND_RECEIVE);
+	return task_wake(&p->skeleton->agent.task, e);
+}
+
+static int wait_received(struct dest_process *p, struct err *e)
+{
+	int ret = task_wait(&p->skeleton->agent.task, STEP_MS, e);
+	int64_t result = scratch_slot(&p->skeleton->agent.scratch, 0)->result;
 
 	if (ret == 0 && result < 0)
 		ret = err_sys(e, (int)result, "receiving pages");
 	return ret;
 }
 
+/* The pages of the old layout end with a barrier, and so do all that were sent before the freeze. */
+static int take_round_of(struct dest_process *p, struct vma_list *vmas, bool over, struct err *e)
+{
+	bool last = over && p->d->post_copy;
+	int ret = vmas || over ? wait_received(p, e) : 0;
+
+	if (ret == 0 && vmas)
+		ret = dest_sync_layout(p, vmas, e);
+	if (ret == 0 && vmas)
+		ret = dest_set_pieces(p, e);
+	if (ret == 0 && last)
+		ret = dest_prepare_pieces(p, e);
+	if (ret == 0 && (vmas || over) && !last)
+		ret = begin_receiving(p, e);
+	return ret;
+}
+
 int dest_take_round(struct dest *d, const struct frame *f, bool *ret_over, struct err *e)
 {
-	struct vma_list vmas = { 0 };
-	bool changed, last;
-	int ret = round_decode(f->payload, f->len, d->files.n, &vmas, &changed, ret_over, e);
+	struct round_news news;
+	size_t k = 0;
+	int ret = round_decode(f->payload, f->len, d->files.n, d->nprocs, &news, e);
 
-	if (ret < 0)
-		return ret;
-	last = *ret_over && d->post_copy;
-	/* The pages of the old layout end with a barrier, and so do all that were sent before the freeze. */
-	if (changed || *ret_over)
-		ret = wait_received(d, e);
-	if (ret == 0 && changed)
-		ret = dest_sync_layout(d, &vmas, e);
-	if (ret == 0 && changed)
-		ret = dest_set_pieces(d, e);
-	if (ret == 0 && (changed || *ret_over) && !last) {
-		task_command(&d->skeleton.agent.task, COMMAND_RECEIVE);
-		ret = task_wake(&d->skeleton.agent.task, e);
+	for (size_t i = 0; i < d->nprocs && ret == 0; i++) {
+		bool changed = k < news.n && news.msg->layouts[k]->process == i;
+
+		ret = take_round_of(&d->procs[i], changed ? &news.layouts[k] : NULL, news.msg->over, e);
+		k += changed;
 	}
+	if (ret == 0)
+		*ret_over = news.msg->over;
+	round_news_free(&news);
 	return ret;
 }
 
@@ -243,7 +426,7 @@ int dest_take_round(struct dest *d, const struct frame *f, bool *ret_over, struc
 static int receive_round(struct dest *d, struct frame *ret, struct err *e)
 {
 	for (;;) {
-		int code = frame_recv(d->link.fd[ROLE_CONTROL], ret, FRAME_PAYLOAD_MAX, -1, e);
+		int code = frame_recv(d->link.control, ret, FRAME_PAYLOAD_MAX, -1, e);
 
 		if (code < 0)
 			return err_wrap(e, "waiting for a round"), code;
@@ -261,16 +444,41 @@ static int receive_round(struct dest *d, struct frame *ret, struct err *e)
 	}
 }
 
+/* The freeze is next. */
+static int get_ready(struct dest *d, struct err *e)
+{
+	size_t threads = 0;
+	int ret = 0;
+
+	for (size_t i = 0; i < d->nprocs && ret == 0; i++) {
+		struct dest_process *p = &d->procs[i];
+
+		if (d->post_copy && !dest_registers_late(p))
+			ret = dest_register(p, NULL, e);
+		for (size_t k = 0; k < p->skeleton->nthreads; k++)
+			pace_boost(p->skeleton->threads[k]->task.tid);
+		threads += p->skeleton->nthreads;
+	}
+	pace_prepare_for(threads);
+	if (ret == 0)
+		ret = prepare_buffer(d, threads, e);
+	pace_touch();
+	pace_warm_prepare(false);
+	pace_warm();
+	pace_rule();
+	return ret;
+}
+
 static int step_rounds(void *context, struct err *e)
 {
 	struct dest *d = context;
 	bool over = false;
-	int ret;
+	int ret = 0;
 
-	task_command(&d->skeleton.agent.task, COMMAND_RECEIVE);
-	ret = task_wake(&d->skeleton.agent.task, e);
+	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
+		ret = begin_receiving(&d->procs[i], e);
 	if (ret == 0)
-		ret = frame_send(d->link.fd[ROLE_CONTROL], FRAME_PREPARED, NULL, 0, e);
+		ret = frame_send(d->link.control, FRAME_PREPARED, NULL, 0, e);
 	while (!over && ret == 0) {
 		struct frame f;
 
@@ -279,13 +487,8 @@ static int step_rounds(void *context, struct err *e)
 			return ret;
 		ret = dest_take_round(d, &f, &over, e);
 		frame_free(&f);
-		if (ret == 0 && over && d->post_copy && d->offer->strategy != STRATEGY_HYBRID)
-			ret = dest_register(d, NULL, e);
-		if (ret == 0 && over) {
-			for (size_t i = 0; i < d->skeleton.nthreads; i++)
-				pace_boost(d->skeleton.threads[i]->task.tid);
-			pace_rule();
-		}
+		if (ret == 0 && over)
+			ret = get_ready(d, e);
 		if (ret == 0)
 			ret = answer_round(d, e);
 	}
@@ -294,65 +497,149 @@ static int step_rounds(void *context, struct err *e)
 
 /* --- after the commit --- */
 
-/* Somebody wants to move the process on: the source sends what it has kept. The agent's requests on this socket are as short, so they do not mix. */
+/* Somebody wants to move the unit on: the source sends what it has kept. The agent's requests on this socket are as short, so they do not mix. */
 static void pull_rest(struct dest *d)
 {
 	struct fault_request q = { .kind = FAULT_PULL };
 
-	if (send(d->link.fd[ROLE_FAULT], &q, sizeof(q), MSG_NOSIGNAL) == (ssize_t)sizeof(q))
-		d->push = true;
+	d->push = true;
+	for (size_t i = 0; i < d->nprocs; i++)
+		d->push &= send(d->procs[i].link->fault, &q, sizeof(q), MSG_NOSIGNAL) == (ssize_t)sizeof(q);
+}
+
+/* The agent has got all pages: this worker's hold on the userfaultfd is the last that keeps it. */
+static void release_uffd(struct agent *a)
+{
+	struct scratch_header *h = scratch_header(&a->scratch);
+
+	if (a->uffd < 0 || !__atomic_load_n(&h->drained, __ATOMIC_ACQUIRE))
+		return;
+	close_fdp(&a->uffd);
+	__atomic_store_n(&h->uffd_released, 1, __ATOMIC_RELEASE);
+}
+
+/* Whether nobody is left who has the memory of this process. */
+static bool all_have_ended(const struct dest_process *p)
+{
+	const struct tree *t = &p->d->set.tree;
+	uint32_t own = tree_find(t, p->pid);
+
+	for (size_t i = 0; i < p->d->nprocs; i++) {
+		const struct dest_process *q = &p->d->procs[i];
+		struct pollfd end = { q->skeleton->pidfd, POLLIN, 0 };
+		uint32_t k = tree_find(t, q->pid);
+
+		if (own != TREE_NONE && k != TREE_NONE && t->v[k].memory == own && poll(&end, 1, 0) == 0)
+			return false;
+	}
+	return true;
+}
+
+static int pull(struct dest_process *p, struct err *e)
+{
+	struct dest *d = p->d;
+	struct agent *a = &p->skeleton->agent;
+	struct scratch_header *h = scratch_header(&a->scratch);
+	struct pollfd f = { a->pidfd, POLLIN, 0 };
+	struct pace_aside aside = { 0 };
+	struct pace_demand demand = { 0 };
+
+	while (!__atomic_load_n(&h->finished, __ATOMIC_ACQUIRE)) {
+		if (d->push && d->nprocs == 1) /* several processes have no CPU to spare */
+			pace_aside(&aside, a->pid, p->skeleton->pid);
+		pace_warm_on_demand(&demand, h->counters.pages_faulted);
+		poll(&f, 1, d->push ? 2 : 50);
+		if (h->shared && all_have_ended(p))
+			__atomic_store_n(&h->shared, 0, __ATOMIC_RELEASE);
+		if (arrival_wanted() && !d->push)
+			pull_rest(d);
+		for (size_t i = 0; i < d->nprocs; i++)
+			release_uffd(&d->procs[i].skeleton->agent);
+		if (f.revents && !__atomic_load_n(&h->finished, __ATOMIC_ACQUIRE))
+			return err_set(e, -ESRCH, "the agent of process %d ended before all pages were there", p->skeleton->pid);
+	}
+	pace_cool();
+	if (h->agent_error)
+		return err_sys(e, h->agent_error, "receiving the pages of process %d", p->skeleton->pid);
+	return 0;
+}
+
+/* The source says that it knows of the commit, and what signals have come meanwhile. */
+static void take_release(struct dest *d, int timeout_ms)
+{
+	struct frame f;
+
+	if (d->known || frame_recv_expect(d->link.control, FRAME_RELEASE, &f, RELEASE_MAX, timeout_ms, NULL) < 0)
+		return;
+	d->known = true;
+	lease_late_take(&d->restore.late, LEASES_EARLY_MS);
+	late_deliver(d, f.payload, f.len);
+	frame_free(&f);
 }
 
 static int step_pull(void *context, struct err *e)
 {
 	struct dest *d = context;
-	struct scratch_header *h = scratch_header(&d->skeleton.agent.scratch);
-	struct pollfd p = { d->skeleton.agent.pidfd, POLLIN, 0 };
+	int ret = 0;
 
-	while (d->post_copy && !__atomic_load_n(&h->finished, __ATOMIC_ACQUIRE)) {
-		poll(&p, 1, d->push ? 2 : 50);
-		if (arrival_wanted() && !d->push)
-			pull_rest(d);
-		if (__atomic_load_n(&h->drained, __ATOMIC_ACQUIRE) && d->skeleton.agent.uffd >= 0) {
-			close_fdp(&d->skeleton.agent.uffd);
-			__atomic_store_n(&h->uffd_released, 1, __ATOMIC_RELEASE);
-		}
-		if (p.revents && !__atomic_load_n(&h->finished, __ATOMIC_ACQUIRE))
-			return err_set(e, -ESRCH, "the agent of process %d ended before all pages were there", d->skeleton.pid);
+	take_release(d, EARLY_MS);
+	for (size_t i = 0; i < d->nprocs && d->post_copy; i++) {
+		int one = d->procs[i].host ? 0 : pull(&d->procs[i], ret < 0 ? NULL : e);
+
+		ret = ret < 0 ? ret : one;
 	}
-	if (h->agent_error)
-		return err_sys(e, h->agent_error, "receiving the pages of process %d", d->skeleton.pid);
-	return 0;
+	return ret;
 }
 
 /* The record of the commit goes when the source has said that it knows; otherwise it stays for its question. */
 static void forget_when_known(struct dest *d)
 {
-	struct frame f;
-
-	if (frame_recv_expect(d->link.fd[ROLE_CONTROL], FRAME_RELEASE, &f, FRAME_HELLO_MAX, KNOWN_MS, NULL) < 0) {
+	take_release(d, KNOWN_MS);
+	if (!d->known) {
 		close_fdp(&d->outcome_fd);
 		return;
 	}
-	frame_free(&f);
 	outcome_forget(d->mig_id, take_fd(&d->outcome_fd));
+}
+
+static void release(struct dest_process *p)
+{
+	struct agent *a = &p->skeleton->agent;
+
+	if (!p->d->post_copy && !p->go->msg->bulk)
+		wait_received(p, NULL); /* only the barrier was still to come */
+	/* Where nothing was pushed the list of late calls is still to be run. */
+	if (!p->d->post_copy && p->finish)
+		batch_run(p->finish, NULL);
+	task_command(&a->task, COMMAND_LEAVE);
+	task_wake(&a->task, NULL);
+}
+
+static bool owns_pids(const struct dest *d)
+{
+	return d->offered.ns && d->offered.ns->owned & NS_BIT(NS_PID);
 }
 
 static int step_release(void *context, struct err *e)
 {
 	struct dest *d = context;
 
-	if (!d->post_copy && !d->go->bulk)
-		wait_received(d, NULL); /* only the barrier was still to come */
-	/* Where nothing was pushed the list of late calls is still to be run. */
-	if (!d->post_copy && d->finish)
-		batch_run(d->finish, NULL);
-	task_command(&d->skeleton.agent.task, COMMAND_LEAVE);
-	task_wake(&d->skeleton.agent.task, NULL);
-	agent_wait_exit(&d->skeleton.agent, 5000);
-	arrival_end(d->skeleton.pid, take_fd(&d->arrival_fd));
-	frame_send(d->link.fd[ROLE_CONTROL], FRAME_RELEASE, NULL, 0, NULL);
+	(void)e;
+	for (size_t i = 0; i < d->nprocs; i++)
+		release(&d->procs[i]);
+	for (size_t i = 0; i < d->nprocs; i++) {
+		agent_wait_exit(&d->procs[i].skeleton->agent, 5000);
+		arrival_end(d->procs[i].skeleton->pid, take_fd(&d->procs[i].arrival_fd));
+	}
+	for (size_t i = 0; i < d->nprocs && owns_pids(d); i++)
+		if (d->procs[i].skeleton->agent.seen)
+			agent_reap(d->procs[0].skeleton->pid, d->procs[i].skeleton->agent.seen);
+	frame_send(d->link.control, FRAME_RELEASE, NULL, 0, NULL);
 	forget_when_known(d);
+	lease_late_take(&d->restore.late, LEASES_MS);
+	if (d->restore.late.n)
+		log_warning("event=lease-lost n=%zu text=\"somebody else has the file open\"", d->restore.late.n);
+	lease_late_free(&d->restore.late);
 	return 0;
 }
 
@@ -371,12 +658,19 @@ static const struct step steps[] = {
 
 const struct step_table dest_steps = { "dest", steps, ARRAY_SIZE(steps) };
 
+/* When the skeletons that were put into them are gone. */
+static void undo_cgroups(struct dest *d)
+{
+	ns_in_own_cgroups(true);
+	cgroups_made_undo(&d->cgroups);
+}
+
 static int watch_step(void *context, const struct step *step, struct err *e)
 {
 	struct dest *d = context;
 
 	timeline_mark(step->name);
-	return fault_point("dest", step->name, d->link.fd[ROLE_CONTROL], e);
+	return fault_point("dest", step->name, d->link.control, e);
 }
 
 int migrate_dest(int control, const void *hello_payload, size_t hello_len, int handoff, const char *self_name, struct err *e)
@@ -385,21 +679,26 @@ int migrate_dest(int control, const void *hello_payload, size_t hello_len, int h
 	bool committed;
 	int ret;
 
-	d = (struct dest){ .self_name = self_name, .handoff = handoff, .outcome_fd = -1, .arrival_fd = -1, .link = LINK_INIT, .skeleton = SKELETON_INIT, .restore = FD_RESTORE_INIT };
-	d.link.fd[ROLE_CONTROL] = control;
+	d = (struct dest){ .self_name = self_name, .handoff = handoff, .outcome_fd = -1, .link = LINK_INIT, .ns = NS_MADE_INIT, .restore = FD_RESTORE_INIT, .home = DEST_HOME_INIT };
+	d.link.control = control;
 	ret = hello_decode(hello_payload, hello_len, &d.peer, e);
 	if (ret < 0)
 		return ret;
 	memcpy(d.mig_id, d.peer->mig_id.data, sizeof(d.mig_id));
 	fault_load();
+	limits_raise_descriptors();
 	pace_calm(0);
 	pace_prepare();
 	ret = steps_run(&dest_steps, &d, watch_step, &committed, e);
 	if (ret < 0 && !committed && !d.committed) {
 		dest_tell_aborted(&d);
-		frame_send_error(d.link.fd[ROLE_CONTROL], ret, e->message, NULL);
+		frame_send_error(d.link.control, ret, e->message, NULL);
 		outcome_forget(d.mig_id, take_fd(&d.outcome_fd));
 	}
+	ns_made_free(&d.ns);
+	dest_view_free(&d);
+	if (!committed && !d.committed)
+		undo_cgroups(&d);
 	timeline_mark("end");
 	timeline_log();
 	link_close(&d.link);

@@ -8,66 +8,139 @@
 #include "image/file.h"
 #include "image/mm.h"
 #include "image/process.h"
+#include "image/sysv.h"
 #include "image/thread.h"
 #include "image/vdso.h"
+#include "home/parent.h"
+#include "image/view.h"
 #include "image/vma_restore.h"
+#include "migrate/ahead.h"
 #include "migrate/decode.h"
+#include "migrate/dest_home.h"
 #include "migrate/link.h"
+#include "migrate/pages.h"
 #include "migrate/migrate.h"
-#include "migrate/skeleton.h"
+#include "migrate/skeleton_set.h"
 #include "migrate/steps.h"
 #include "wire/frame.h"
+
+struct dest;
+
+/* A list of struct pager_piece in the scratch. */
+struct piece_list {
+	uint64_t address, n;
+};
+
+/* One process of the unit that arrives. */
+struct dest_process {
+	struct dest *d;
+	uint32_t index;           /* in the unit */
+	pid_t pid;                /* as it was at the source */
+	struct dest_process *host; /* an earlier one whose memory it has, and who builds it; NULL: its own */
+	bool has_guests;          /* others have this memory, too */
+	/* the offer */
+	Gw__Process *process;     /* as offered */
+	Gw__Thread **threads;
+	size_t nthreads;
+	struct vma_list vmas;     /* what the skeleton has now */
+	struct vdso vdso;
+	struct mm_fields mm;
+	uint64_t scratch_base;
+	uint64_t lazy_pages;      /* that exist, about */
+	uint32_t mlock_future;    /* flags for mlockall() */
+	uint32_t membarrier;      /* registrations that are made before the freeze */
+	struct range_list lazy_ranges;
+	struct run_list common;   /* pages that it shares with other processes */
+	bool has_common;
+	/* the skeleton */
+	struct page_link *link;
+	struct skeleton *skeleton; /* in the set; NULL before it is made */
+	struct vma_list own;      /* layout of the skeleton's program */
+	int *file_fds;            /* number of each file in the skeleton, for mappings */
+	uint32_t nfile_fds;
+	struct fd_transfer transfer;
+	struct piece_list lazy_pieces; /* of vmas; address 0: not written */
+	struct batch *finish;     /* what the agent runs when all pages are here */
+	int arrival_fd;
+	uint64_t *ahead;          /* pages that came ahead of the go message, ascending */
+	size_t nahead;
+	uint64_t *rseq_pages;     /* those that hold areas for rseq(2), ascending */
+	size_t n_rseq_pages;
+	/* go */
+	struct go_process *go;    /* NULL before it has come */
+};
+
+/* Pages that processes share copy-on-write, until all processes are built; dest_common.c */
+struct dest_common {
+	struct run_list runs;     /* where they are, in order; their contents in the same order in the memfd */
+	int memfd;
+	uint8_t *data;            /* it, mapped */
+	struct vma_list places;   /* what the first process mapped for them */
+};
 
 struct dest {
 	const char *self_name;
 	uint8_t mig_id[HELLO_MIG_ID_BYTES];
-	int handoff, outcome_fd, arrival_fd;
+	int handoff, outcome_fd;
 	struct link link;
 	Gw__Hello *peer;
 	/* the offer */
+	struct offer offered;     /* its parts move into procs, files, fds */
 	Gw__Offer *offer;
-	Gw__Process *process;     /* as offered */
-	Gw__Thread **threads;
-	size_t nthreads;
+	struct dest_process *procs; /* [0]: the root */
+	size_t nprocs;
+	struct skeleton_set set;
+	struct dest_common common;
 	struct fsfile_table files;
 	struct fsfile_answer *answers;
-	struct vma_list vmas;     /* what the skeleton has now */
-	struct vdso vdso;
-	struct mm_fields mm;
 	Gw__FdTable *fds;
 	struct clock_offsets clocks;
+	struct cgroups_made cgroups;
+	struct ns_made ns;
+	struct skeleton_world world;
+	char **from_home;         /* paths that home is to serve, if it is to be taken (dest_view.c) */
+	size_t n_from_home;
+	char own_boot_id[64];
 	bool post_copy, push;
-	uint64_t lazy_pages;      /* that exist, about */
-	uint32_t mlock_future;    /* flags for mlockall() */
-	struct range_list lazy_ranges;
-	/* the skeleton */
-	struct skeleton skeleton;
-	struct vma_list own;      /* layout of the skeleton's program */
-	int *file_fds;            /* number of each file in the skeleton, for mappings */
-	uint32_t nfile_fds;
+	struct parent parent;     /* of a unit that somebody at home waits for */
+	struct dest_home home;    /* of one that comes home */
 	struct fd_restore restore;
 	struct fd_env env;
-	struct batch *finish;     /* what the agent runs when all pages are here */
+	pid_t *pids; /* for env: of the processes of the skeleton */
 	/* go */
 	uint8_t *go_buffer;
 	size_t go_buffer_len;
-	struct go decoded;        /* of which the next five are parts */
-	Gw__Go *go;
-	Gw__Process *final_process;
-	Gw__Thread **final_threads;
-	size_t nfinal;
-	Gw__FdTable *final_fds;
-	struct mm_fields final_mm;
+	struct go go;
+	struct sysv_made sysv;    /* objects made here */
+	bool known;               /* the source has said that it knows of the commit */
 	bool committed;
 };
 
+#define THREADS_SPARE 64u /* threads that the source may have made since the offer */
 #define DEST_GO_MAX (256u << 20)
+
+/* dest.c: memory for a go message of so many bytes, touched. What was in the old one is gone. */
+int dest_enlarge_buffer(struct dest *d, size_t len, struct err *e);
 
 /* dest.c: answers about the files from `first` on; every reason of a refusal. */
 int dest_send_accept(struct dest *d, uint32_t first, struct err *e);
 int dest_send_refuse(struct dest *d, const struct refusals *r, struct err *e);
 
-/* dest_files.c: receives contents until the last message, of which `expectations` (or NULL) is told. */
+/* dest_view.c */
+/* After the offer has come: what of home the unit is to see here. From then on paths are those of the unit's view. */
+int dest_view_begin(struct dest *d, struct err *e);
+/* Whether home is to serve a file that has got this answer; then the refusals from `before` on are taken back. */
+bool dest_view_wants(struct dest *d, const struct fsfile *f, struct fsfile_answer *answer, struct refusals *refusals, size_t before);
+bool dest_view_want(struct dest *d, const char *path);
+/* The directories that the unit uses. */
+void dest_view_judge(struct dest *d);
+/* Tells the source what home has to serve. Returns -EAGAIN. */
+int dest_view_refuse(struct dest *d, struct err *e);
+void dest_view_free(struct dest *d);
+
+/* dest_files.c: looks for a file of the unit here, and judges by what the user wants. */
+int dest_match_file(struct dest *d, uint32_t i, struct refusals *refusals, struct err *e);
+/* Receives contents until the last message, of which `expectations` (or NULL) is told. */
 int dest_take_content(struct dest *d, int (*expectations)(struct dest *d, const Gw__Content *last, struct err *e), struct err *e);
 /* News of files (a FILES frame), while the process runs and inside the freeze. */
 int dest_files_running(struct dest *d, const struct frame *f, struct err *e);
@@ -80,13 +153,48 @@ int dest_take_round(struct dest *d, const struct frame *f, bool *ret_over, struc
 int dest_prepare(void *context, struct err *e);
 void dest_prepare_undo(void *context);
 /* Changes the skeleton's layout to `new`, which it takes over. */
-int dest_sync_layout(struct dest *d, struct vma_list *new, struct err *e);
+int dest_sync_layout(struct dest_process *p, struct vma_list *new, struct err *e);
 /* Registers the ranges that the agent will fill (post-copy); NULL: all lazy ones. */
-int dest_register(struct dest *d, const struct range_list *ranges, struct err *e);
-/* Puts the list of lazy pieces where the agent looks for it. */
-int dest_set_pieces(struct dest *d, struct err *e);
+int dest_register(struct dest_process *p, const struct range_list *ranges, struct err *e);
+/* Before the go message: writes the list of lazy pieces as long as the layout stays as it is. */
+int dest_prepare_pieces(struct dest_process *p, struct err *e);
+/* Puts the list of pieces where the agent looks for it: with the go message the lazy ones, before it all. */
+int dest_set_pieces(struct dest_process *p, struct err *e);
+
+/* dest_stop.c: stops processes that are to be stopped, before they run their lists. */
+int dest_stop(struct dest *d, struct err *e);
+/* The opposite, when all threads are held: SIGCONT that was pending. */
+void dest_continue(struct dest *d);
+
+/* dest_restart.c: system calls that the freeze interrupted, when memory and descriptors are in place. */
+int dest_settle_restarts(struct dest *d, struct err *e);
+
+/* dest_common.c */
+int dest_take_common(struct dest *d, const Gw__Content *m, struct err *e);
+/* For skeleton_set: the first process, before others are forked from it. */
+int dest_common_begin(struct skeleton *first, void *arg, struct err *e);
+/* The mappings that the process has inherited with common pages in them (to be appended to *ret), and that may stay. */
+int dest_common_inherited(const struct dest_process *p, struct vma_list *ret, struct err *e);
+/* When the process has its layout; `mapped`: what of it is new. */
+int dest_common_settle(struct dest_process *p, const struct vma_list *inherited, const struct range_list *mapped, struct err *e);
+void dest_common_free(struct dest *d);
+
+/* Whether pages are dropped in the freeze before missing ones are watched for. */
+static inline bool dest_registers_late(const struct dest_process *p)
+{
+	return p->d->offer->strategy == STRATEGY_HYBRID || p->has_common;
+}
+
+/* dest_ahead.c */
+/* Takes the payload of an AHEAD frame. */
+int dest_take_ahead(struct dest *d, const void *payload, size_t len, struct err *e);
+/* With the go message, when the layout is final and stale pages have been dropped: before threads run their lists, what these need; then the rest. */
+int dest_apply_first_deltas(struct dest_process *p, struct err *e);
+int dest_apply_deltas(struct dest_process *p, struct err *e);
 
 /* dest_go.c */
+/* Puts pages into one mapping, where `registered` by the userfaultfd. */
+int dest_install(struct dest_process *p, const struct vma *v, uint64_t to, const uint8_t *from, uint64_t len, struct err *e);
 int dest_go(void *context, struct err *e);
 int dest_restore(void *context, struct err *e);
 int dest_commit(void *context, struct err *e);

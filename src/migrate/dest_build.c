@@ -2,11 +2,20 @@
 /* dest_build.c - building the skeleton while the process still runs at the source: layout, threads, descriptors, agent */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
 #include "base/log.h"
 #include "base/util.h"
+#include "image/aio.h"
+#include "image/keyring.h"
+#include "image/loginuid.h"
+#include "image/membarrier.h"
+#include "image/cgroup.h"
+#include "image/ns_user.h"
+#include "image/relay.h"
 #include "kern/fdpass.h"
 #include "kern/pagemap.h"
 #include "kern/trace.h"
@@ -15,8 +24,8 @@
 #include "migrate/outcome.h"
 #include "migrate/pace.h"
 #include "migrate/pages.h"
+#include "migrate/unit_page.h"
 
-#define THREADS_SPARE 64u
 #define POOL_PAGES_MAX (1ull << 34)
 #define POOL_STEP (64ull << 20)
 
@@ -24,55 +33,55 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-static struct batch *main_batch(struct dest *d)
+static struct batch *main_batch(const struct dest_process *p)
 {
-	return d->skeleton.threads[0]->batch;
+	return p->skeleton->threads[0]->batch;
 }
 
 /* --- files for mappings --- */
 
-static int give_files(struct dest *d, struct err *e)
+static int give_files(struct dest_process *p, struct err *e)
 {
-	struct skeleton *s = &d->skeleton;
-	int transfer = d->restore.transfer_task >= 0 ? d->restore.transfer_task : s->transfer_end;
 	int fds[FDPASS_MAX], got[FDPASS_MAX];
 	uint32_t index[FDPASS_MAX];
 	size_t n = 0;
 
-	d->file_fds = realloc(d->file_fds, (d->files.n + 1) * sizeof(*d->file_fds));
-	if (!d->file_fds)
+	p->file_fds = realloc(p->file_fds, (p->d->files.n + 1) * sizeof(*p->file_fds));
+	if (!p->file_fds)
 		return err_sys(e, ENOMEM, "files");
-	d->nfile_fds = d->files.n;
-	for (uint32_t i = 0; i < d->files.n; i++)
-		d->file_fds[i] = -1;
-	for (uint32_t i = 0; i <= d->files.n; i++) {
-		if (n && (i == d->files.n || n == 128)) {
-			int ret = fd_send(s->transfer, fds, n, e);
+	p->nfile_fds = p->d->files.n;
+	for (uint32_t i = 0; i < p->d->files.n; i++)
+		p->file_fds[i] = -1;
+	for (uint32_t i = 0; i <= p->d->files.n; i++) {
+		if (n && (i == p->d->files.n || n == 128)) {
+			int ret = fd_send(p->transfer.worker_end, fds, n, e);
 
 			if (ret == 0)
-				ret = batch_receive_fds(main_batch(d), transfer, got, n, e);
+				ret = batch_receive_fds(main_batch(p), p->transfer.task_number, got, n, e);
 			if (ret)
 				return ret;
 			for (size_t k = 0; k < n; k++)
-				d->file_fds[index[k]] = got[k];
+				p->file_fds[index[k]] = got[k];
 			n = 0;
 		}
-		if (i < d->files.n && d->answers[i].fd >= 0) {
-			fds[n] = d->answers[i].fd;
+		if (i < p->d->files.n && p->d->files.v[i].type == FSFILE_SYSV) {
+			p->file_fds[i] = p->d->files.v[i].sysv.id; /* no descriptor, but what is attached */
+		} else if (i < p->d->files.n && p->d->answers[i].fd >= 0) {
+			fds[n] = p->d->answers[i].fd;
 			index[n++] = i;
 		}
 	}
 	return 0;
 }
 
-static int take_files_back(struct dest *d, struct err *e)
+static int take_files_back(struct dest_process *p, struct err *e)
 {
-	struct batch *b = main_batch(d);
+	struct batch *b = main_batch(p);
 	int ret;
 
-	for (uint32_t i = 0; i < d->nfile_fds; i++)
-		if (d->file_fds[i] >= 0)
-			batch_call(b, "close", SYS_close, (uint64_t)d->file_fds[i]);
+	for (uint32_t i = 0; i < p->nfile_fds; i++)
+		if (p->file_fds[i] >= 0 && p->d->files.v[i].type != FSFILE_SYSV)
+			batch_call(b, "close", SYS_close, (uint64_t)p->file_fds[i]);
 	ret = batch_run(b, e);
 	batch_reset(b);
 	return ret;
@@ -80,92 +89,118 @@ static int take_files_back(struct dest *d, struct err *e)
 
 /* --- layout --- */
 
-static int build_layout(struct dest *d, struct err *e)
+/* Takes down what the skeleton has but for what it shares with others, and moves the vdso. */
+static int empty_layout(struct dest_process *p, struct vma_list *ret_inherited, struct err *e)
 {
-	struct batch *b = main_batch(d);
+	struct batch *b = main_batch(p);
+	struct range_list keep = { 0 };
+	int ret = dest_common_inherited(p, ret_inherited, e);
+
+	for (size_t i = 0; i < ret_inherited->n && ret == 0; i++)
+		if (range_list_add(&keep, ret_inherited->v[i].start, ret_inherited->v[i].end) < 0)
+			ret = err_sys(e, ENOMEM, "common pages");
+	if (ret == 0) {
+		vma_plan_empty(b, &p->own, &keep);
+		ret = vdso_plan_move(b, &p->vmas, &p->own, e);
+	}
+	if (ret == 0)
+		ret = batch_run(b, e);
+	batch_reset(b);
+	range_list_free(&keep);
+	return ret;
+}
+
+static int build_layout(struct dest_process *p, struct err *e)
+{
+	struct batch *b = main_batch(p);
+	struct vma_list inherited = { 0 };
+	struct range_list mapped = { 0 };
 	struct fsfile_table none = { 0 };
 	struct refusals ignored = { 0 };
-	int exe, ret = vma_list_read(d->skeleton.pid, &none, &ignored, &d->own, e);
+	int exe, ret = vma_list_read(p->skeleton->pid, &none, &ignored, &p->own, e);
 
 	refusals_free(&ignored);
 	fsfile_table_free(&none);
 	if (ret < 0)
 		return ret;
-	vma_plan_empty(b, &d->own, NULL);
-	ret = vdso_plan_move(b, &d->vmas, &d->own, e);
+	ret = empty_layout(p, &inherited, e);
+	if (ret == 0)
+		ret = give_files(p, e);
+	if (ret == 0)
+		ret = vma_plan_build(b, &inherited, &p->vmas, p->file_fds, p->nfile_fds, &mapped, e);
 	if (ret == 0)
 		ret = batch_run(b, e);
 	batch_reset(b);
 	if (ret == 0)
-		ret = give_files(d, e);
-	if (ret == 0)
-		ret = vma_plan_build(b, &d->vmas, d->file_fds, d->nfile_fds, e);
-	if (ret == 0)
-		ret = batch_run(b, e);
-	batch_reset(b);
+		ret = dest_common_settle(p, &inherited, &mapped, e);
+	vma_list_free(&inherited);
+	range_list_free(&mapped);
 	if (ret < 0)
 		return ret;
-	exe = d->mm.exe_file >= 0 ? d->file_fds[d->mm.exe_file] : -1;
+	exe = p->mm.exe_file >= 0 ? p->file_fds[p->mm.exe_file] : -1;
 	/*
 	 * Arguments and environment come in the freeze. If ps(1) read them here, the kernel would map a page of zeros where nothing is registered with the
 	 * userfaultfd yet, and the agent would take that for the page's content.
 	 */
-	d->mm.arg_end = d->mm.arg_start;
-	d->mm.env_end = d->mm.env_start;
-	mm_plan_restore(b, &d->mm, exe);
+	p->mm.arg_end = p->mm.arg_start;
+	p->mm.env_end = p->mm.env_start;
+	mm_plan_restore(b, &p->mm, exe);
 	ret = batch_run(b, e);
 	batch_reset(b);
-	return ret < 0 ? ret : take_files_back(d, e);
+	if (ret == 0)
+		ret = aio_make(b, p->skeleton->mem_fd, &p->vmas, e);
+	return ret < 0 ? ret : take_files_back(p, e);
 }
 
 /* munmap of what a userfaultfd watches waits until its events have been read, by an agent that does not read them yet. */
-static void unregister_lazy(struct dest *d)
+static void unregister_lazy(struct dest_process *p)
 {
-	for (size_t i = 0; i < d->vmas.n; i++) {
-		uint64_t start = d->vmas.v[i].start, end = d->vmas.v[i].end;
+	for (size_t i = 0; i < p->vmas.n; i++) {
+		uint64_t start = p->vmas.v[i].start, end = p->vmas.v[i].end;
 
-		if (d->vmas.v[i].content != VMA_CONTENT_ANON)
+		if (p->vmas.v[i].content != VMA_CONTENT_ANON)
 			continue;
-		while (i + 1 < d->vmas.n && d->vmas.v[i + 1].content == VMA_CONTENT_ANON && d->vmas.v[i + 1].start == end)
-			end = d->vmas.v[++i].end;
-		uffd_unregister(d->skeleton.agent.uffd, start, end, NULL);
+		while (i + 1 < p->vmas.n && p->vmas.v[i + 1].content == VMA_CONTENT_ANON && p->vmas.v[i + 1].start == end)
+			end = p->vmas.v[++i].end;
+		uffd_unregister(p->skeleton->agent.uffd, start, end, NULL);
 	}
 }
 
-int dest_sync_layout(struct dest *d, struct vma_list *new, struct err *e)
+int dest_sync_layout(struct dest_process *p, struct vma_list *new, struct err *e)
 {
-	bool registered = d->go && d->post_copy && d->offer->strategy != STRATEGY_HYBRID;
-	struct batch *b = main_batch(d);
+	bool registered = p->go && p->d->post_copy && !dest_registers_late(p);
+	struct batch *b = main_batch(p);
 	struct range_list mapped = { 0 };
 	int ret;
 
 	if (registered)
-		unregister_lazy(d);
-	vma_list_apply_answers(new, d->answers, d->files.n);
-	ret = give_files(d, e);
+		unregister_lazy(p);
+	p->lazy_pieces = (struct piece_list){ 0 };
+	vma_list_apply_answers(new, p->d->answers, p->d->files.n);
+	ret = give_files(p, e);
 	if (ret == 0)
-		ret = vma_plan_sync(b, &d->vmas, new, d->file_fds, d->nfile_fds, &mapped, e);
+		ret = vma_plan_sync(b, &p->vmas, new, p->file_fds, p->nfile_fds, &mapped, e);
 	if (ret == 0)
 		ret = batch_run(b, e);
 	batch_reset(b);
 	if (ret == 0)
-		ret = take_files_back(d, e);
-	vma_list_free(&d->vmas);
-	d->vmas = *new;
+		ret = take_files_back(p, e);
+	vma_list_free(&p->vmas);
+	p->vmas = *new;
 	*new = (struct vma_list){ 0 };
 	if (ret == 0 && registered)
-		ret = dest_register(d, NULL, e);
+		ret = dest_register(p, NULL, e);
 	range_list_free(&mapped);
 	return ret;
 }
 
-int dest_register(struct dest *d, const struct range_list *ranges, struct err *e)
+int dest_register(struct dest_process *p, const struct range_list *ranges, struct err *e)
 {
 	struct range_list lazy = { 0 };
 	int ret = 0;
 
-	for (size_t i = 0; i < d->vmas.n && ret == 0; i++) {
-		const struct vma *v = &d->vmas.v[i];
+	for (size_t i = 0; i < p->vmas.n && ret == 0; i++) {
+		const struct vma *v = &p->vmas.v[i];
 
 		if (v->content != VMA_CONTENT_ANON)
 			continue;
@@ -177,34 +212,50 @@ int dest_register(struct dest *d, const struct range_list *ranges, struct err *e
 		}
 	}
 	for (size_t i = 0; i < lazy.n && ret == 0; i++)
-		ret = uffd_register(d->skeleton.agent.uffd, lazy.v[i].start, lazy.v[i].end, UFFD_MISSING, e);
+		ret = uffd_register(p->skeleton->agent.uffd, lazy.v[i].start, lazy.v[i].end, UFFD_MISSING, e);
 	range_list_free(&lazy);
 	return ret;
 }
 
-int dest_set_pieces(struct dest *d, struct err *e)
+/* Writes the list of mappings with content into the scratch. */
+static int write_pieces(struct dest_process *p, bool lazy_only, struct piece_list *ret, struct err *e)
 {
-	struct scratch_header *h = scratch_header(&d->skeleton.agent.scratch);
-	bool lazy_only = d->go != NULL;
-	uint64_t address, n = 0;
-	struct pager_piece *p = scratch_alloc(&d->skeleton.agent.scratch, (2 * d->vmas.n + 64) * sizeof(*p), &address);
+	struct piece_list l = { 0 };
+	struct pager_piece *v = scratch_alloc(&p->skeleton->agent.scratch, (2 * p->vmas.n + 64) * sizeof(*v), &l.address);
 
-	if (!p)
+	if (!v)
 		return err_set(e, -ENOMEM, "no room for the list of mappings in the scratch");
-	for (size_t i = 0; i < d->vmas.n; i++) {
-		const struct vma *v = &d->vmas.v[i];
+	for (size_t i = 0; i < p->vmas.n; i++) {
+		const struct vma *m = &p->vmas.v[i];
 
-		if (v->content == VMA_CONTENT_NONE || (lazy_only && v->content != VMA_CONTENT_ANON))
+		if (m->content != VMA_CONTENT_ANON && (m->content != VMA_CONTENT_PRIVATE || lazy_only))
 			continue;
 		/* Before the go message runs may go over the border of two mappings. */
-		if (!lazy_only && n && p[n - 1].original + p[n - 1].len == v->start)
-			p[n - 1].len += v->end - v->start;
+		if (!lazy_only && l.n && v[l.n - 1].original + v[l.n - 1].len == m->start)
+			v[l.n - 1].len += m->end - m->start;
 		else
-			p[n++] = (struct pager_piece){ v->start, v->start, v->end - v->start };
+			v[l.n++] = (struct pager_piece){ m->start, m->start, m->end - m->start };
 	}
+	*ret = l;
+	return 0;
+}
+
+int dest_prepare_pieces(struct dest_process *p, struct err *e)
+{
+	return write_pieces(p, true, &p->lazy_pieces, e);
+}
+
+int dest_set_pieces(struct dest_process *p, struct err *e)
+{
+	struct scratch_header *h = scratch_header(&p->skeleton->agent.scratch);
+	struct piece_list l = p->lazy_pieces;
+	int ret = p->go && l.address ? 0 : write_pieces(p, p->go != NULL, &l, e);
+
+	if (ret < 0)
+		return ret;
 	h->npieces = 0;
-	__atomic_store_n(&h->pieces, address, __ATOMIC_SEQ_CST);
-	__atomic_store_n(&h->npieces, n, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&h->pieces, l.address, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&h->npieces, l.n, __ATOMIC_SEQ_CST);
 	return 0;
 }
 
@@ -214,14 +265,14 @@ int dest_set_pieces(struct dest *d, struct err *e)
  * Makes the memory exist that the process will need, before anything is committed to. Only where pages are pushed after the resume in bulk: in pre-copy
  * they come in place. Not getting it is no failure yet: the pages are copied then, and the kernel finds memory when each comes.
  */
-static int make_pool(struct dest *d, struct err *e)
+static int make_pool(struct dest_process *p, struct err *e)
 {
-	struct scratch_header *h = scratch_header(&d->skeleton.agent.scratch);
-	struct batch *b = main_batch(d);
-	uint64_t len = MIN(d->lazy_pages, POOL_PAGES_MAX) * PAGE_SIZE_BYTES;
+	struct scratch_header *h = scratch_header(&p->skeleton->agent.scratch);
+	struct batch *b = main_batch(p);
+	uint64_t len = MIN(p->lazy_pages, POOL_PAGES_MAX) * PAGE_SIZE_BYTES;
 	int64_t at;
 
-	if (d->offer->strategy != STRATEGY_FREEZE_FREE || !len)
+	if (p->d->offer->strategy != STRATEGY_FREEZE_FREE || !len)
 		return 0;
 	at = remote_do(b, e, "mmap", SYS_mmap, 0, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, ~0ull, 0);
 	if (at < 0)
@@ -239,37 +290,67 @@ static int make_pool(struct dest *d, struct err *e)
 }
 
 /* Where pages are received in place: the same, in place. Mappings that cannot be written are left out. */
-static int populate_ranges(struct dest *d, struct err *e)
+static int populate_ranges(struct dest_process *p, struct err *e)
 {
-	struct batch *b = main_batch(d);
+	struct batch *b = main_batch(p);
 	int ret;
 
-	for (size_t i = 0; i < d->lazy_ranges.n; i++)
-		for (uint64_t at = d->lazy_ranges.v[i].start; at < d->lazy_ranges.v[i].end; at += POOL_STEP) {
-			const struct vma *v = vma_find(&d->vmas, at);
+	for (size_t i = 0; i < p->lazy_ranges.n; i++)
+		for (uint64_t at = p->lazy_ranges.v[i].start; at < p->lazy_ranges.v[i].end; at += POOL_STEP) {
+			const struct vma *v = vma_find(&p->vmas, at);
 
 			if (v && v->content == VMA_CONTENT_ANON && v->prot & PROT_WRITE)
-				batch_try(b, "madvise", SYS_madvise, at, MIN(POOL_STEP, MIN(v->end, d->lazy_ranges.v[i].end) - at), MADV_POPULATE_WRITE);
+				batch_try(b, "madvise", SYS_madvise, at, MIN(POOL_STEP, MIN(v->end, p->lazy_ranges.v[i].end) - at), MADV_POPULATE_WRITE);
 		}
 	ret = batch_run(b, e);
 	batch_reset(b);
 	return ret;
 }
 
-static int equip_agent(struct dest *d, struct err *e)
+/* In a user namespace the agent may not make one by itself: the worker opens the door. *ret_door: its number in the agent, -1: not needed. */
+static int open_userfaultfd_door(struct dest_process *p, int *ret_door, struct err *e)
 {
-	struct agent *a = &d->skeleton.agent;
-	struct scratch_header *h = scratch_header(&a->scratch);
-	cleanup_close int self = pidfd_open_process(getpid(), e);
-	struct agent_fds fds = { d->link.fd[ROLE_GO], d->link.fd[ROLE_FAULT], d->link.fd[ROLE_BULK], -1, d->skeleton.mem_fd, d->skeleton.pidfd, self };
-	struct remote_call *map, *uffd;
+	cleanup_close int door = -1;
 	int ret;
 
-	if (self < 0)
-		return self;
+	*ret_door = -1;
+	if (!ns_user_is_owned())
+		return 0;
+	door = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+	if (door < 0)
+		return err_sys(e, errno, "/dev/userfaultfd, for a unit with a user namespace");
+	ret = fd_send(p->skeleton->agent.socket, &door, 1, e);
+	return ret < 0 ? ret : batch_receive_fds(p->skeleton->agent.batch, p->skeleton->agent_end, ret_door, 1, e);
+}
+
+static struct remote_call *plan_userfaultfd(struct batch *b, int door)
+{
+	struct remote_call *made;
+
+	if (door < 0)
+		return batch_call(b, "userfaultfd", SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	made = batch_call(b, "ioctl(USERFAULTFD_IOC_NEW)", SYS_ioctl, door, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+	batch_call(b, "close", SYS_close, door);
+	return made;
+}
+
+static int equip_agent(struct dest_process *p, struct err *e)
+{
+	struct agent *a = &p->skeleton->agent;
+	const struct skeleton *root = p->d->procs[0].skeleton;
+	struct scratch_header *h = scratch_header(&a->scratch);
+	cleanup_close int self = pidfd_open_process(getpid(), e);
+	struct agent_fds fds = { p->d->link.go, p->link->fault, p->link->bulk, -1, p->skeleton->mem_fd, p->skeleton->pidfd, self,
+				 p->index ? root->agent.scratch.memfd : -1, p->index ? root->pidfd : -1 };
+	struct remote_call *map, *uffd;
+	int door, ret = self < 0 ? self : open_userfaultfd_door(p, &door, e);
+
+	if (ret < 0)
+		return ret;
+	h->shared = p->has_guests;
 	map = batch_call(a->batch, "mmap", SYS_mmap, 0, STAGING_PAGES * PAGE_SIZE_BYTES, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, ~0ull, 0);
-	uffd = batch_call(a->batch, "userfaultfd", SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	uffd = plan_userfaultfd(a->batch, door);
 	ret = batch_run(a->batch, e);
 	if (ret < 0)
 		return ret;
@@ -282,73 +363,263 @@ static int equip_agent(struct dest *d, struct err *e)
 	if (ret >= 0)
 		ret = uffd_enable(a->uffd, UFFD_FEATURES_PAGER, e);
 	if (ret == 0)
-		ret = agent_equip(a, d->skeleton.agent_end, &fds, e);
-	pace_calm_beside(a->pid, d->nthreads); /* the program goes first when the agent and it want the same CPU */
+		ret = agent_equip(a, p->skeleton->agent_end, &fds, e);
+	pace_calm_beside(a->pid, p->nthreads); /* the program goes first when the agent and it want the same CPU */
 	return ret;
 }
 
 /* What is done when all pages are there is a list that the agent can run by itself; a very long one is run by the worker. */
-static int plan_finish(struct dest *d, struct err *e)
+static int plan_finish(struct dest_process *p, struct err *e)
 {
-	struct scratch_header *h = scratch_header(&d->skeleton.agent.scratch);
+	struct scratch_header *h = scratch_header(&p->skeleton->agent.scratch);
 
-	d->finish = batch_new(&d->skeleton.agent.task);
-	vma_plan_finish(d->finish, &d->vmas);
-	if (d->mlock_future)
-		batch_try(d->finish, "mlockall", SYS_mlockall, d->mlock_future);
-	h->finish_list = batch_list(d->finish, &h->nfinish);
-	if (h->nfinish && d->post_copy) {
-		batch_free(d->finish);
-		d->finish = NULL;
+	p->finish = batch_new(&p->skeleton->agent.task);
+	vma_plan_finish(p->finish, &p->vmas);
+	if (p->mlock_future)
+		batch_try(p->finish, "mlockall", SYS_mlockall, p->mlock_future);
+	h->finish_list = batch_list(p->finish, &h->nfinish);
+	if (h->nfinish && p->d->post_copy) {
+		batch_free(p->finish);
+		p->finish = NULL;
 	}
 	return 0;
 }
 
 /* --- threads and descriptors --- */
 
-static int build_threads(struct dest *d, struct err *e)
+static int build_threads(struct dest_process *p, struct err *e)
 {
-	struct skeleton *s = &d->skeleton;
-	int ret = process_plan_restore(main_batch(d), d->process, PROCESS_EARLY, NULL, 0);
+	struct skeleton *s = p->skeleton;
+	int ret = 0;
 
+	for (size_t i = 0; i < s->nthreads && ret == 0; i++) /* threads that had to fork are there already; the others inherit it */
+		ret = loginuid_set(s->threads[i]->batch, p->process, e);
 	if (ret == 0)
-		ret = batch_run(main_batch(d), e);
-	batch_reset(main_batch(d));
-	for (size_t i = 1; i < d->nthreads && ret == 0; i++)
-		ret = skeleton_add_thread(s, d->threads[i]->tid, e);
+		ret = process_plan_restore(main_batch(p), p->process, PROCESS_EARLY, NULL, 0);
+	keyring_plan_join(main_batch(p), p->process, p->threads[0]->credentials->uids[0], p->threads[0]->credentials->gids[0]);
+	if (ret == 0)
+		ret = batch_run(main_batch(p), e);
+	batch_reset(main_batch(p));
+	for (size_t i = 1; i < p->nthreads && ret == 0; i++)
+		ret = skeleton_add_thread(s, p->threads[i]->tid, e);
 	return ret;
 }
 
+static pid_t host_pid(const void *arg, pid_t pid)
+{
+	const struct dest *d = arg;
+
+	for (size_t i = 0; i < d->nprocs; i++)
+		if (d->procs[i].pid == pid)
+			return d->procs[i].skeleton->pid;
+	return 0;
+}
+
+/* Numbers first, in all processes: sets of epoll, and owners, may refer to any of them. */
 static int build_descriptors(struct dest *d, struct err *e)
 {
 	int ret;
 
-	d->env = (struct fd_env){ .answers = d->answers, .n_files = d->files.n, .self_pid = d->offer->pid,
-				  .clocks = { d->clocks.monotonic_ns, d->clocks.boottime_ns } };
+	d->pids = calloc(d->nprocs, sizeof(*d->pids));
+	if (!d->pids)
+		return err_sys(e, -ENOMEM, "descriptors");
+	for (size_t i = 0; i < d->nprocs; i++)
+		d->pids[i] = d->procs[i].skeleton ? d->procs[i].skeleton->pid : 0;
+	d->env = (struct fd_env){ .answers = d->answers, .n_files = d->files.n, .clocks = { d->clocks.monotonic_ns, d->clocks.boottime_ns },
+				  .host_pid = host_pid, .host_pid_arg = d, .pids = d->pids, .n_pids = d->nprocs };
 	ret = fdtable_restore_open(d->fds, &d->env, &d->restore, e);
-	if (ret < 0)
-		return ret;
-	d->restore.transfer_worker = d->skeleton.transfer;
-	d->restore.transfer_task = d->skeleton.transfer_end;
-	ret = fdtable_restore_place(d->fds, &d->restore, main_batch(d), e);
-	batch_reset(main_batch(d));
-	if (ret == 0)
-		ret = fdtable_restore_late(d->fds, &d->env, &d->restore, main_batch(d), e);
-	batch_reset(main_batch(d));
+	for (uint32_t i = 0; i < d->nprocs && ret == 0; i++) {
+		ret = fdtable_restore_place(d->fds, i, &d->restore, &d->procs[i].transfer, main_batch(&d->procs[i]), e);
+		batch_reset(main_batch(&d->procs[i]));
+		/* In a shared table there is one transfer left. */
+		d->procs[i].transfer = d->procs[fdtable_first_sharer(d->fds, i)].transfer;
+	}
+	for (uint32_t i = 0; i < d->nprocs && ret == 0; i++) {
+		ret = fdtable_restore_late(d->fds, i, &d->restore, &d->procs[i].transfer, main_batch(&d->procs[i]), e);
+		batch_reset(main_batch(&d->procs[i]));
+	}
 	return ret;
 }
 
-/* Whether the number of one of the threads (not the main one: skeleton_create sees to that) belongs to somebody here. */
+/* Whether the number of one of the threads (not a main one: skeleton_create sees to that) belongs to somebody here. */
 static bool some_thread_is_taken(const struct dest *d)
 {
 	char path[64];
 
-	for (size_t i = 1; i < d->nthreads; i++) {
-		snprintf(path, sizeof(path), "/proc/%d", d->threads[i]->tid);
-		if (access(path, F_OK) == 0)
-			return true;
+	for (size_t i = 0; i < d->nprocs; i++) {
+		for (size_t k = 1; k < d->procs[i].nthreads; k++) {
+			snprintf(path, sizeof(path), "/proc/%d", d->procs[i].threads[k]->tid);
+			if (access(path, F_OK) == 0)
+				return true;
+		}
 	}
 	return false;
+}
+
+/* From inside a user namespace only numbers of a pid namespace that belongs to it can be chosen. */
+static bool needs_numbers(const struct dest *d)
+{
+	const Gw__Namespaces *ns = d->offered.ns;
+
+	return ns && ns->user && !(ns->user->inside & NS_BIT(NS_PID)) && (d->offered.tree.n > 1 || d->procs[0].nthreads > 1);
+}
+
+/* Every process with its mappings and threads. */
+static int build_process(struct dest_process *p, struct err *e)
+{
+	int ret = p->host ? 0 : build_layout(p, e);
+
+	if (ret == 0 && p->host)
+		scratch_header(&p->skeleton->agent.scratch)->trampoline = scratch_header(&p->host->skeleton->agent.scratch)->trampoline;
+	else if (ret == 0)
+		ret = skeleton_place_trampoline(p->skeleton, e);
+	return ret < 0 ? ret : build_threads(p, e);
+}
+
+static pid_t find_thread(void *arg, pid_t tid)
+{
+	struct skeleton_thread *t = skeleton_find_thread(arg, tid);
+
+	return t ? t->task.tid : 0;
+}
+
+/* What comes when the descriptors are in place. */
+static int finish_process(struct dest_process *p, struct err *e)
+{
+	int ret = equip_agent(p, e);
+
+	membarrier_plan(main_batch(p), p->membarrier, 0);
+	if (ret == 0)
+		ret = batch_run(main_batch(p), e);
+	batch_reset(main_batch(p));
+	if (ret == 0)
+		ret = plan_finish(p, e);
+	if (ret == 0)
+		ret = scratch_warm(&p->skeleton->agent.scratch, (unsigned)p->nthreads, main_batch(p), e);
+	if (ret == 0)
+		p->arrival_fd = ret = arrival_begin(p->skeleton->pid, e);
+	if (ret >= 0)
+		ret = make_pool(p, e);
+	if (ret == 0)
+		ret = populate_ranges(p, e);
+	if (ret == 0)
+		ret = process_restore_outside(p->skeleton->pid, p->process, NULL, e);
+	if (ret == 0)
+		ret = cgroup_join(p->skeleton->pid, p->process, find_thread, p->skeleton, e);
+	return ret < 0 ? ret : dest_set_pieces(p, e);
+}
+
+static void take_skeleton(struct dest_process *p, struct skeleton *s)
+{
+	p->skeleton = s;
+	p->transfer = (struct fd_transfer){ s->transfer, s->transfer_end };
+}
+
+/* The surrogate parent stands for who leads the session at home: what is led from outside of the unit is inherited from it (tree_plan.h). */
+static void inherit_session(struct tree *t)
+{
+	pid_t sid = t->v[0].sid;
+
+	if (tree_find(t, sid) != TREE_NONE)
+		return;
+	for (size_t i = 0; i < t->n; i++) {
+		if (t->v[i].sid != sid)
+			continue;
+		t->v[i].sid = 0;
+		if (tree_find(t, t->v[i].pgid) == TREE_NONE)
+			t->v[i].pgid = 0;
+	}
+}
+
+/* At home the root has its stub's session and group: whoever is in the root's is in that one. */
+static void take_place(struct tree *t, const struct dest_home *h)
+{
+	pid_t root = t->v[0].pid;
+
+	for (size_t i = 0; i < t->n; i++) {
+		if (t->v[i].pgid == root)
+			t->v[i].pgid = 0;
+		if (t->v[i].sid == root && h->session == root)
+			t->v[i].sid = 0;
+	}
+}
+
+/* Who is the parent of the root: the one at home, whose child its stub is, or one that stands for it. */
+static void choose_parent(struct dest *d)
+{
+	d->parent = PARENT_INIT;
+	if (!d->offer->home)
+		return;
+	inherit_session(&d->offered.tree);
+	madvise(d->go_buffer, d->go_buffer_len, MADV_DONTFORK);
+	if (dest_home_comes(&d->home)) {
+		d->set.committed = dest_home_back;
+		d->restore.originals = &d->home.originals;
+		if (d->home.seat.pid) {
+			take_place(&d->offered.tree, &d->home);
+			d->set.seat = &d->home.seat;
+		}
+		return;
+	}
+	snprintf(d->parent.unit, sizeof(d->parent.unit), "%s", d->offer->unit);
+	memcpy(d->parent.mig_id, d->mig_id, sizeof(d->parent.mig_id));
+	d->parent.wanted_pid = d->offer->home_parent;
+	d->parent.leads = d->offer->home_leads;
+	d->set.parent = &d->parent;
+}
+
+/* The surrogate parent keeps a relayed terminal from being hung up; where it leads the session it is its own, and whoever is born to it has it. */
+static int give_terminal(struct dest *d, struct err *e)
+{
+	int index = fdtable_relayed_terminal(d->fds);
+
+	if (index < 0 || !d->offer->home)
+		return 0;
+	d->parent.slave = pty_open_slave(d->restore.ptys.v[index].master, O_RDWR | O_NONBLOCK, e);
+	d->parent.controls = d->fds->ptys[index]->inherited;
+	return MIN(d->parent.slave, 0);
+}
+
+/* All processes, each with its agent and nothing else. */
+static int create_skeletons(struct dest *d, struct err *e)
+{
+	const struct tree *t = &d->offered.tree;
+	cleanup_free struct skeleton_terms *terms = calloc(t->n, sizeof(*terms));
+	cleanup_free struct dest_process **of = calloc(t->n, sizeof(*of));
+	size_t k = 0;
+	int ret;
+
+	choose_parent(d);
+	if (!terms || !of)
+		return err_sys(e, ENOMEM, "the skeleton");
+	for (size_t i = 0; i < t->n; i++) {
+		struct dest_process *p = of[i] = &d->procs[k];
+
+		if (t->v[i].zombie)
+			continue;
+		terms[i] = (struct skeleton_terms){ p->scratch_base, (unsigned)p->nthreads + THREADS_SPARE, pages_arena_bytes(&p->vmas) };
+		p->host = t->v[i].memory == i ? NULL : of[t->v[i].memory];
+		if (p->host)
+			p->host->has_guests = true;
+		k++;
+	}
+	if (d->offered.ns || d->ns.holder) {
+		d->world = (struct skeleton_world){ d->offered.ns, &d->ns, mmap(NULL, sizeof(struct err), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0) };
+		if (d->world.why == MAP_FAILED)
+			return err_sys(e, errno, "the skeleton");
+		d->set.world = &d->world;
+	}
+	d->set.fds = d->fds;
+	d->set.first = dest_common_begin;
+	d->set.first_arg = d;
+	ret = pty_make_all(d->fds, &d->restore.ptys, e);
+	if (ret == 0)
+		ret = give_terminal(d, e);
+	if (ret == 0)
+		ret = skeleton_set_create(&d->set, t, some_thread_is_taken(d) || needs_numbers(d), terms, e);
+	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
+		take_skeleton(&d->procs[i], skeleton_set_find(&d->set, d->procs[i].pid));
+	return ret;
 }
 
 int dest_prepare(void *context, struct err *e)
@@ -360,38 +631,30 @@ int dest_prepare(void *context, struct err *e)
 	if (ret >= 0)
 		ret = clock_enter_namespace(&d->clocks, e);
 	if (ret == 0)
-		ret = skeleton_create(&d->skeleton, d->offer->pid, some_thread_is_taken(d), d->offer->scratch_base, (unsigned)d->nthreads + THREADS_SPARE,
-				      pages_arena_bytes(&d->vmas), e);
+		dest_home_ask(d);
 	if (ret == 0)
-		ret = build_layout(d, e);
-	if (ret == 0)
-		ret = skeleton_place_trampoline(&d->skeleton, e);
-	if (ret == 0)
-		ret = build_threads(d, e);
+		ret = create_skeletons(d, e);
+	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
+		ret = build_process(&d->procs[i], e);
 	if (ret == 0)
 		ret = build_descriptors(d, e);
-	if (ret == 0)
-		ret = equip_agent(d, e);
-	if (ret == 0)
-		ret = plan_finish(d, e);
-	if (ret == 0)
-		ret = scratch_warm(&d->skeleton.agent.scratch, (unsigned)d->nthreads, d->skeleton.threads[0]->batch, e);
-	if (ret == 0)
-		d->arrival_fd = ret = arrival_begin(d->skeleton.pid, e);
-	if (ret >= 0)
-		ret = make_pool(d, e);
-	if (ret == 0)
-		ret = populate_ranges(d, e);
-	if (ret == 0)
-		ret = process_restore_outside(d->skeleton.pid, d->process, NULL, e);
-	return ret < 0 ? ret : dest_set_pieces(d, e);
+	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
+		ret = finish_process(&d->procs[i], e);
+	dest_common_free(d);
+	return ret;
 }
 
 void dest_prepare_undo(void *context)
 {
 	struct dest *d = context;
 
-	batch_free(d->finish);
+	for (size_t i = 0; i < d->nprocs; i++)
+		batch_free(d->procs[i].finish);
+	if (d->nprocs && d->procs[0].go)
+		sysv_remove(d->procs[0].go->process, &d->sysv);
 	fdtable_restore_undo(&d->restore);
-	skeleton_destroy(&d->skeleton);
+	skeleton_set_destroy(&d->set);
+	dest_common_free(d);
+	parent_abort(&d->parent);
+	dest_home_free(d);
 }

@@ -18,7 +18,7 @@ int dest_take_content(struct dest *d, int (*expectations)(struct dest *d, const 
 		Gw__Content *c;
 		struct frame f;
 
-		ret = frame_recv_expect(d->link.fd[ROLE_CONTROL], FRAME_CONTENT, &f, CONTENT_MAX, STEP_MS, e);
+		ret = frame_recv_expect(d->link.control, FRAME_CONTENT, &f, CONTENT_MAX, STEP_MS, e);
 		if (ret < 0)
 			return ret;
 		ret = content_decode(f.payload, f.len, d->answers, d->files.n, &c, e);
@@ -28,10 +28,22 @@ int dest_take_content(struct dest *d, int (*expectations)(struct dest *d, const 
 		last = c->last;
 		if (last)
 			ret = expectations ? expectations(d, c, e) : 0;
+		else if (c->common)
+			ret = dest_take_common(d, c, e);
 		else
 			ret = fsfile_put(&d->files.v[c->file], &d->answers[c->file], c->offset, c->data.data, c->data.len, e);
 		gw__content__free_unpacked(c, NULL);
 	}
+	return ret;
+}
+
+int dest_match_file(struct dest *d, uint32_t i, struct refusals *refusals, struct err *e)
+{
+	size_t before = refusals->n;
+	int ret = fsfile_match(&d->files.v[i], &d->answers[i], refusals, e);
+
+	if (ret == 0 && !dest_view_wants(d, &d->files.v[i], &d->answers[i], refusals, before))
+		fsfile_policy_apply((enum fsfile_policy)d->offer->files_policy, &d->files.v[i], &d->answers[i], refusals);
 	return ret;
 }
 
@@ -58,8 +70,8 @@ static int add_files(struct dest *d, struct fsfile_table *added, struct refusals
 	*added = (struct fsfile_table){ 0 };
 	d->env.answers = d->answers;
 	for (uint32_t i = d->env.n_files; i < d->files.n && ret == 0; i++)
-		ret = fsfile_match(&files[i], &answers[i], refusals, e);
-	for (uint32_t i = d->env.n_files; i < d->files.n && ret == 0 && !refusals->n; i++)
+		ret = dest_match_file(d, i, refusals, e);
+	for (uint32_t i = d->env.n_files; i < d->files.n && ret == 0 && !refusals->n && !d->n_from_home; i++)
 		if (fsfile_answer_lacks(&answers[i]))
 			ret = fsfile_open_lacking(&files[i], &answers[i], e);
 	return ret;
@@ -116,7 +128,7 @@ int dest_files_running(struct dest *d, const struct frame *f, struct err *e)
 	if (ret == 0)
 		ret = update_files(d, &news, e);
 	if (ret == 0)
-		ret = refusals.n ? dest_send_refuse(d, &refusals, e) : dest_send_accept(d, before, e);
+		ret = d->n_from_home ? dest_view_refuse(d, e) : refusals.n ? dest_send_refuse(d, &refusals, e) : dest_send_accept(d, before, e);
 	d->env.n_files = d->files.n;
 	if (ret == 0)
 		ret = dest_take_content(d, NULL, e);
@@ -146,6 +158,8 @@ int dest_files_frozen(struct dest *d, const void *data, size_t len, struct err *
 	if (ret == 0)
 		ret = add_files(d, &news.added, &refusals, e);
 	d->env.n_files = d->files.n;
+	if (ret == 0 && d->n_from_home)
+		ret = err_set(e, -EAGAIN, "%s has been opened since the last round, and is to be served from home", d->from_home[0]);
 	if (ret == 0 && refusals.n)
 		ret = err_set(e, -EAGAIN, "%s: %s", refusals.v[0].thing, refusals.v[0].cause);
 	for (uint32_t i = before; i < d->files.n && ret == 0; i++)

@@ -17,7 +17,16 @@
 
 #include "base/log.h"
 #include "base/util.h"
-#include "image/restart.h"
+#include "home/channel.h"
+#include "home/door.h"
+#include "image/aio.h"
+#include "image/file_kernel.h"
+#include "image/keyring.h"
+#include "image/membarrier.h"
+#include "image/ns_net.h"
+#include "image/pty_session.h"
+#include "image/relay.h"
+#include "image/seccomp.h"
 #include "kern/pagemap.h"
 #include "kern/trace.h"
 #include "migrate/dest.h"
@@ -26,8 +35,8 @@
 #include "migrate/pace.h"
 #include "migrate/registry.h"
 #include "migrate/timeline.h"
+#include "migrate/unit_page.h"
 
-#define PRIME_TRIES 200
 
 /* --- receiving --- */
 
@@ -45,52 +54,28 @@ static int receive_exactly(int fd, void *to, size_t len, struct err *e)
 	return 0;
 }
 
-static int receive_go(struct dest *d, bool news_taken, struct frame *ret, struct err *e)
+/* The payload of a frame whose header has been read, into the buffer for the go message. */
+static int receive_payload(struct dest *d, const struct frame *f, struct err *e)
 {
-	uint8_t header[FRAME_HEADER_BYTES];
-	int ret_code = receive_exactly(d->link.fd[ROLE_GO], header, sizeof(header), e);
+	int ret = dest_enlarge_buffer(d, f->len, e);
 
-	if (ret_code == 0)
-		ret_code = frame_header_decode(header, DEST_GO_MAX, ret, e);
-	if (ret_code)
-		return ret_code;
-	if (ret->type == FRAME_FILES && !news_taken) {
-		cleanup_free void *news = malloc(ret->len + 1ul);
-
-		ret_code = news ? receive_exactly(d->link.fd[ROLE_GO], news, ret->len, e) : err_sys(e, ENOMEM, "news of files");
-		if (ret_code == 0)
-			ret_code = dest_files_frozen(d, news, ret->len, e);
-		return ret_code < 0 ? ret_code : receive_go(d, true, ret, e);
-	}
-	if (ret->type != FRAME_GO || ret->len < sizeof(uint32_t))
-		return err_set(e, -EPROTO, "%s instead of the go message", frame_type_name(ret->type));
-	if (ret->len > d->go_buffer_len) {
-		d->go_buffer = mmap(NULL, ret->len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		if (d->go_buffer == MAP_FAILED)
-			return err_sys(e, ENOMEM, "the go message of %u bytes", ret->len);
-		d->go_buffer_len = ret->len;
-	}
-	return receive_exactly(d->link.fd[ROLE_GO], d->go_buffer, ret->len, e);
+	return ret < 0 ? ret : receive_exactly(d->link.go, d->go_buffer, f->len, e);
 }
 
-static int decode_go(struct dest *d, uint32_t payload_len, struct err *e)
+/* What may come before the go message: working sets, one a process, then news of files. */
+static int take_before_go(struct dest *d, const struct frame *f, bool *news_taken, struct err *e)
 {
-	const struct go_terms terms = { d->offer->pid, scratch_header(&d->skeleton.agent.scratch)->nslots, d->files.n, d->fds };
-	struct refusals refusals = { 0 };
-	int ret = go_decode(d->go_buffer, payload_len, &terms, &d->decoded, e);
+	int ret;
 
-	d->go = d->decoded.msg;
-	d->final_process = d->decoded.process;
-	d->final_threads = d->decoded.threads;
-	d->nfinal = d->decoded.nthreads;
-	d->final_fds = d->decoded.fds;
-	d->final_mm = d->decoded.mm;
-	if (ret == 0)
-		process_validate_here(d->final_process, &refusals);
-	if (refusals.n)
-		ret = err_set(e, -EPERM, "%s: %s", refusals.v[0].thing, refusals.v[0].cause);
-	refusals_free(&refusals);
-	return ret;
+	if (f->type != FRAME_AHEAD && (f->type != FRAME_FILES || *news_taken))
+		return err_set(e, -EPROTO, "%s instead of the go message", frame_type_name(f->type));
+	ret = receive_payload(d, f, e);
+	if (ret < 0)
+		return ret;
+	if (f->type == FRAME_AHEAD)
+		return dest_take_ahead(d, d->go_buffer, f->len, e);
+	*news_taken = true;
+	return dest_files_frozen(d, d->go_buffer, f->len, e);
 }
 
 /*
@@ -99,7 +84,7 @@ static int decode_go(struct dest *d, uint32_t payload_len, struct err *e)
  */
 static int take_late_layout(struct dest *d, struct err *e)
 {
-	struct pollfd p[2] = { { d->link.fd[ROLE_GO], POLLIN, 0 }, { d->link.fd[ROLE_CONTROL], POLLIN, 0 } };
+	struct pollfd p[2] = { { d->link.go, POLLIN, 0 }, { d->link.control, POLLIN, 0 } };
 	struct frame f;
 	bool over;
 	char byte;
@@ -110,12 +95,63 @@ static int take_late_layout(struct dest *d, struct err *e)
 	/* The end of the control connection says nothing: the go connection tells the rest. */
 	if (!p[1].revents || recv(p[1].fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0)
 		return 0;
-	ret = frame_recv_expect(d->link.fd[ROLE_CONTROL], FRAME_ROUND, &f, FRAME_PAYLOAD_MAX, LINK_TIMEOUT_MS, e);
+	ret = frame_recv_expect(d->link.control, FRAME_ROUND, &f, FRAME_PAYLOAD_MAX, LINK_TIMEOUT_MS, e);
 	if (ret < 0)
 		return ret;
 	ret = dest_take_round(d, &f, &over, e);
 	frame_free(&f);
 	return ret;
+}
+
+static int receive_go(struct dest *d, struct frame *ret, struct err *e)
+{
+	uint8_t header[FRAME_HEADER_BYTES];
+	bool news_taken = false;
+	int code;
+
+	for (;;) {
+		code = d->post_copy ? 0 : take_late_layout(d, e);
+		if (code == 0)
+			code = receive_exactly(d->link.go, header, sizeof(header), e);
+		if (code < 0)
+			break;
+		code = frame_header_decode(header, DEST_GO_MAX, ret, e);
+		if (code < 0 || ret->type == FRAME_GO)
+			break;
+		code = take_before_go(d, ret, &news_taken, e);
+		if (code < 0)
+			break;
+	}
+	if (code < 0)
+		return code;
+	return ret->len < sizeof(uint32_t) ? err_set(e, -EPROTO, "a go message of %u bytes", ret->len) : receive_payload(d, ret, e);
+}
+
+static int decode_go(struct dest *d, uint32_t payload_len, struct err *e)
+{
+	const struct go_terms terms = { d->offered.procs, d->nprocs, THREADS_SPARE, d->files.n, d->fds };
+	struct refusals refusals = { 0 };
+	int ret = go_decode(d->go_buffer, payload_len, &terms, &d->go, e);
+
+	if (ret == 0)
+		pty_set_numbers(d->fds, d->go.fds);
+	for (size_t i = 0; i < d->nprocs && ret == 0; i++) {
+		d->procs[i].go = &d->go.procs[i];
+		process_validate_here(d->go.procs[i].process, &refusals);
+	}
+	if (refusals.n)
+		ret = err_set(e, -EPERM, "%s: %s", refusals.v[0].thing, refusals.v[0].cause);
+	refusals_free(&refusals);
+	return ret;
+}
+
+/* Pages were sent over the bulk connection inside the freeze. */
+static int wait_bulk(struct dest_process *p, struct err *e)
+{
+	int64_t *result = &scratch_slot(&p->skeleton->agent.scratch, 0)->result;
+	int ret = task_wait(&p->skeleton->agent.task, 60000, e);
+
+	return ret == 0 && *result < 0 ? err_sys(e, (int)*result, "receiving pages") : ret;
 }
 
 int dest_go(void *context, struct err *e)
@@ -125,32 +161,26 @@ int dest_go(void *context, struct err *e)
 	int ret;
 
 	link_make_patient(&d->link);
-	ret = d->post_copy ? 0 : take_late_layout(d, e);
-	if (ret == 0)
-		ret = receive_go(d, false, &f, e);
+	ret = receive_go(d, &f, e);
 	timeline_mark("go received");
 	if (ret == 0)
 		ret = decode_go(d, f.len, e);
 	timeline_mark("go decoded");
-	if (ret == 0 && d->go->bulk) {
-		int64_t *result = &scratch_slot(&d->skeleton.agent.scratch, 0)->result;
-
-		ret = task_wait(&d->skeleton.agent.task, 60000, e);
-		if (ret == 0 && *result < 0)
-			ret = err_sys(e, (int)*result, "receiving pages");
-	}
+	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
+		if (d->procs[i].go->msg->bulk)
+			ret = wait_bulk(&d->procs[i], e);
 	return ret;
 }
 
 /* --- memory --- */
 
-static int drop_stale(struct dest *d, struct err *e)
+static int drop_stale(struct dest_process *p, struct err *e)
 {
-	const struct page_run *r = (const struct page_run *)d->go->stale.data;
-	struct batch *b = d->skeleton.threads[0]->batch;
+	const struct page_run *r = (const struct page_run *)p->go->msg->stale.data;
+	struct batch *b = p->skeleton->threads[0]->batch;
 	int ret;
 
-	for (size_t i = 0; i < d->go->stale.len / sizeof(*r); i++)
+	for (size_t i = 0; i < p->go->msg->stale.len / sizeof(*r); i++)
 		batch_call(b, "madvise", SYS_madvise, r[i].address, (uint64_t)r[i].npages * PAGE_SIZE_BYTES, MADV_DONTNEED);
 	ret = batch_run(b, e);
 	batch_reset(b);
@@ -158,38 +188,40 @@ static int drop_stale(struct dest *d, struct err *e)
 }
 
 /* Puts pages into one mapping: by the userfaultfd where it watches, over what is there otherwise. */
-static int install_run(struct dest *d, const struct vma *v, uint64_t to, const uint8_t *from, uint64_t len, struct err *e)
+int dest_install(struct dest_process *p, const struct vma *v, uint64_t to, const uint8_t *from, uint64_t len, struct err *e)
 {
-	if (d->post_copy && v->content == VMA_CONTENT_ANON) {
-		int ret = uffd_copy(d->skeleton.agent.uffd, to, from, len, NULL);
+	bool registered = p->d->post_copy && (p->go || !dest_registers_late(p));
+
+	if (registered && v->content == VMA_CONTENT_ANON) {
+		int ret = uffd_copy(p->skeleton->agent.uffd, to, from, len, NULL);
 
 		/* What is one mapping at the source may be several here, when parts of it were made at different times (ENOENT). */
 		if (ret == 0)
 			return 0;
 		for (uint64_t at = 0; at < len; at += PAGE_SIZE_BYTES) {
-			ret = uffd_copy(d->skeleton.agent.uffd, to + at, from + at, PAGE_SIZE_BYTES, e);
+			ret = uffd_copy(p->skeleton->agent.uffd, to + at, from + at, PAGE_SIZE_BYTES, e);
 			if (ret == -EEXIST)
-				ret = trace_poke(d->skeleton.mem_fd, to + at, from + at, PAGE_SIZE_BYTES, e);
+				ret = trace_poke(p->skeleton->mem_fd, to + at, from + at, PAGE_SIZE_BYTES, e);
 			if (ret < 0)
 				return ret;
 		}
 		return 0;
 	}
-	return trace_poke(d->skeleton.mem_fd, to, from, len, e);
+	return trace_poke(p->skeleton->mem_fd, to, from, len, e);
 }
 
-static int install_pages(struct dest *d, struct err *e)
+static int install_pages(struct dest_process *p, struct err *e)
 {
-	const struct page_run *r = (const struct page_run *)d->go->runs.data;
-	const uint8_t *from = d->decoded.pages;
+	const struct page_run *r = (const struct page_run *)p->go->msg->runs.data;
+	const uint8_t *from = p->go->pages;
 
-	for (size_t i = 0; i < d->go->runs.len / sizeof(*r); i++) {
+	for (size_t i = 0; i < p->go->msg->runs.len / sizeof(*r); i++) {
 		uint64_t at = r[i].address, end = at + (uint64_t)r[i].npages * PAGE_SIZE_BYTES;
 
 		while (at < end) {
-			const struct vma *v = vma_find(&d->vmas, at);
+			const struct vma *v = vma_find(&p->vmas, at);
 			uint64_t len = MIN(v->end, end) - at;
-			int ret = install_run(d, v, at, from, len, e);
+			int ret = dest_install(p, v, at, from, len, e);
 
 			if (ret < 0)
 				return ret;
@@ -200,225 +232,290 @@ static int install_pages(struct dest *d, struct err *e)
 	return 0;
 }
 
-static int restore_memory(struct dest *d, struct err *e)
+/* The layout, and what the threads themselves have to do about memory. */
+static int prepare_memory(struct dest_process *p, struct err *e)
 {
+	const struct dest *d = p->d;
 	struct vma_list vmas = { 0 };
 	int ret = 0;
 
-	if (d->go->vmas.len) {
-		ret = vma_list_decode(d->go->vmas.data, d->go->vmas.len, d->files.n, &vmas, e);
+	if (p->go->msg->vmas.len) {
+		ret = vma_list_decode(p->go->msg->vmas.data, p->go->msg->vmas.len, d->files.n, &vmas, e);
 		if (ret == 0)
-			ret = dest_sync_layout(d, &vmas, e);
+			ret = dest_sync_layout(p, &vmas, e);
 	}
 	if (ret == 0)
-		ret = go_check_pages(&d->decoded, &d->vmas, e);
+		ret = go_check_pages(p->go, &p->vmas, e);
 	if (ret == 0)
-		ret = drop_stale(d, e);
-	if (ret == 0 && d->offer->strategy == STRATEGY_HYBRID)
-		ret = dest_register(d, NULL, e);
+		ret = drop_stale(p, e);
+	if (ret == 0 && d->post_copy && dest_registers_late(p))
+		ret = dest_register(p, NULL, e);
+	return ret < 0 ? ret : dest_apply_first_deltas(p, e);
+}
+
+/*
+ * While the threads run their lists. What they touch of the program's memory (the area of rseq, which the kernel clears) comes with these pages: a thread that is quicker waits for
+ * its page.
+ */
+static int fill_memory(struct dest_process *p, struct err *e)
+{
+	const struct dest *d = p->d;
+	int ret = install_pages(p, e);
+
 	if (ret == 0)
-		ret = install_pages(d, e);
+		ret = dest_apply_deltas(p, e);
 	if (ret == 0 && d->post_copy)
-		ret = dest_set_pieces(d, e);
-	if (ret == 0 && d->post_copy) {
-		task_command(&d->skeleton.agent.task, COMMAND_PAGER);
-		ret = task_wake(&d->skeleton.agent.task, e);
-	}
+		ret = dest_set_pieces(p, e);
+	if (ret == 0 && d->post_copy && !p->host)
+		task_command(&p->skeleton->agent.task, COMMAND_PAGER);
 	return ret;
+}
+
+/* They have their command since before the commit; until then they would only be in the way of the threads. */
+static void wake_pagers(struct dest *d)
+{
+	for (size_t i = 0; i < d->nprocs && d->post_copy; i++)
+		if (!d->procs[i].host)
+			task_wake(&d->procs[i].skeleton->agent.task, NULL);
 }
 
 /* --- threads --- */
 
-static const Gw__Thread *find_thread(Gw__Thread *const *threads, size_t n, pid_t tid)
+/* near: where it is, mostly. */
+static const Gw__Thread *find_thread(Gw__Thread *const *threads, size_t n, pid_t tid, size_t near)
 {
-	for (size_t i = 0; i < n; i++)
-		if (threads[i]->tid == tid)
-			return threads[i];
+	for (size_t k = 0; k < n; k++)
+		if (threads[(near + k) % n]->tid == tid)
+			return threads[(near + k) % n];
 	return NULL;
 }
 
 /* Threads that were made or ended at the source since the offer. */
-static int match_threads(struct dest *d, struct err *e)
+static int match_threads(struct dest_process *p, struct err *e)
 {
-	struct skeleton *s = &d->skeleton;
+	struct skeleton *s = p->skeleton;
 	int ret = 0;
 
 	for (size_t i = s->nthreads; i-- > 1 && ret == 0;)
-		if (!find_thread(d->final_threads, d->nfinal, s->threads[i]->tid))
+		if (!find_thread(p->go->threads, p->go->nthreads, s->threads[i]->tid, i))
 			ret = skeleton_end_thread(s, s->threads[i]->tid, e);
-	for (size_t i = 0; i < d->nfinal && ret == 0; i++) {
-		if (!skeleton_find_thread(s, d->final_threads[i]->tid))
-			ret = skeleton_add_thread(s, d->final_threads[i]->tid, e);
+	for (size_t i = 0; i < p->go->nthreads && ret == 0; i++) {
+		if (!skeleton_find_thread(s, p->go->threads[i]->tid))
+			ret = skeleton_add_thread(s, p->go->threads[i]->tid, e);
 	}
 	return ret;
 }
 
-static int plan_thread(const struct dest *d, struct skeleton_thread *t, const Gw__Thread *msg, struct err *e)
+static int plan_thread(const struct dest_process *p, struct skeleton_thread *t, const Gw__Thread *msg, struct err *e)
 {
+	/* The main thread may have had others meanwhile; what is not a child of this worker may have been born with others. */
+	bool kept = t != p->skeleton->threads[0] && !p->skeleton->parent && !p->skeleton->seated && cred_are_own(msg->credentials);
 	int ret = thread_plan_restore(t->batch, msg, THREAD_MODES, e);
 
+	seccomp_plan_own(t->batch, p->go->threads, p->go->nthreads, msg);
 	if (ret == 0)
-		ret = thread_plan_restore(t->batch, msg, THREAD_CREDENTIALS, e);
+		ret = thread_plan_restore(t->batch, msg, kept ? THREAD_KEPT_CREDENTIALS : THREAD_CREDENTIALS, e);
 	if (ret == 0) {
-		signal_plan_queue(t->batch, d->offer->pid, msg->tid, false, &msg->pending);
+		signal_plan_queue(t->batch, p->pid, msg->tid, false, &msg->pending);
 		thread_plan_memory(t->batch, msg);
 	}
 	return ret;
 }
 
-static int plan_main(struct dest *d, struct err *e)
+static int plan_descriptors(struct dest *d, struct err *e)
 {
-	struct batch *b = d->skeleton.threads[0]->batch;
-	int ret = fdtable_restore_update(d->fds, d->final_fds, &d->env, &d->restore, b, e);
+	cleanup_free struct fd_target *targets = calloc(d->nprocs, sizeof(*targets));
+	int ret;
 
-	if (ret == 0 && memcmp(&d->mm, &d->final_mm, sizeof(d->mm)))
-		mm_plan_restore(b, &d->final_mm, -1);
-	if (ret == 0)
-		ret = process_plan_restore(b, d->final_process, PROCESS_THREADS, NULL, 0);
+	if (!targets)
+		return err_sys(e, ENOMEM, "descriptors");
+	for (size_t i = 0; i < d->nprocs; i++)
+		targets[i] = (struct fd_target){ d->procs[i].skeleton->threads[0]->batch, &d->procs[i].transfer };
+	ret = fdtable_restore_update(d->fds, d->go.fds, &d->env, &d->restore, targets, e);
+	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
+		pty_plan_foreground(d->go.fds, d->procs[i].pid, (uint32_t)i, targets[i].b);
 	return ret;
 }
 
-static int run_lists(struct dest *d, struct err *e)
+/* What the threads of one process run, behind what plan_descriptors has put into the main thread's list. */
+static int plan_lists(struct dest_process *p, struct err *e)
 {
-	struct skeleton *s = &d->skeleton;
+	const struct go_process *go = p->go;
+	struct skeleton *s = p->skeleton;
 	struct batch *b = s->threads[0]->batch;
-	uint64_t now = clock_process_ns(d->clocks.monotonic_ns);
-	int ret = plan_main(d, e);
+	uint64_t now = clock_process_ns(p->d->clocks.monotonic_ns);
+	int ret;
 
-	timeline_mark("main planned");
-	for (size_t i = 0; i < d->nfinal && ret == 0; i++)
-		ret = plan_thread(d, skeleton_find_thread(s, d->final_threads[i]->tid), d->final_threads[i], e);
+	if (!p->host && memcmp(&p->mm, &go->mm, sizeof(p->mm)))
+		mm_plan_restore(b, &go->mm, -1);
+	membarrier_plan(b, go->process->membarrier, p->membarrier);
+	ret = process_plan_restore(b, go->process, PROCESS_THREADS, NULL, 0);
+	for (size_t i = 0; i < go->nthreads && ret == 0; i++)
+		ret = plan_thread(p, skeleton_find_thread(s, go->threads[i]->tid), go->threads[i], e);
+	keyring_plan_link(b, p->process);
 	if (ret == 0)
-		ret = process_plan_restore(b, d->final_process, PROCESS_LATE, NULL, now);
+		ret = process_plan_restore(b, go->process, PROCESS_LATE, p->process, now);
 	if (ret == 0)
-		ret = process_plan_restore(b, d->final_process, PROCESS_ARM, NULL, now);
-	if (ret < 0 && !e->code)
-		err_set(e, ret, "the lists of calls");
+		ret = process_plan_restore(b, go->process, PROCESS_ARM, NULL, now);
+	return ret < 0 && !e->code ? err_set(e, ret, "the lists of calls") : ret;
+}
+
+static int start_lists(struct dest_process *p, struct err *e)
+{
+	int ret = 0;
+
+	for (size_t i = 0; i < p->skeleton->nthreads && ret == 0; i++)
+		ret = batch_start(p->skeleton->threads[i]->batch, e);
+	return ret;
+}
+
+static int finish_lists(struct dest_process *p, struct err *e)
+{
+	int ret = 0;
+
+	for (size_t i = 0; i < p->skeleton->nthreads && ret == 0; i++)
+		ret = batch_finish(p->skeleton->threads[i]->batch, e);
+	return ret;
+}
+
+static int run_main_now(struct dest_process *p, struct err *e)
+{
+	struct batch *b = p->skeleton->threads[0]->batch;
+	int ret = batch_run(b, e);
+
+	batch_reset(b);
+	return ret;
+}
+
+/* Filters come early, while the threads are privileged, but are not in force before the threads are let go. */
+static int suspend_filters(struct dest_process *p, struct err *e)
+{
+	struct skeleton *s = p->skeleton;
+
+	if (!seccomp_in_use(p->go->threads, p->go->nthreads))
+		return 0;
+	for (size_t i = 0; i < s->nthreads; i++)
+		if (ptrace(PTRACE_SETOPTIONS, s->threads[i]->task.tid, 0, PTRACE_O_EXITKILL | SECCOMP_PTRACE_SUSPEND) < 0)
+			return err_sys(e, errno, "thread %d: suspending its seccomp filters", s->threads[i]->tid);
+	seccomp_plan_shared(s->threads[0]->batch, p->go->threads, p->go->nthreads);
+	return run_main_now(p, e);
+}
+
+static int restore_sysv(struct dest *d, struct err *e)
+{
+	const Gw__Process *unit = d->procs[0].go->process;
+	int ret = sysv_create(unit, &d->sysv, e);
+
+	if (!unit->n_semaphores && !unit->n_message_queues)
+		return 0;
+	for (size_t i = 0; i < d->nprocs && ret == 0; i++) {
+		sysv_plan_first(d->procs[i].skeleton->threads[0]->batch, unit, d->procs[i].go->process, d->procs[i].pid);
+		ret = run_main_now(&d->procs[i], e);
+	}
+	if (ret == 0)
+		ret = sysv_fill(unit, e);
+	for (size_t i = 0; i < d->nprocs && ret == 0; i++) {
+		sysv_plan_second(d->procs[i].skeleton->threads[0]->batch, unit, d->procs[i].pid);
+		ret = run_main_now(&d->procs[i], e);
+	}
+	return ret;
+}
+
+static int begin_lists(struct dest *d, struct err *e)
+{
+	int ret = restore_sysv(d, e);
+
+	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
+		ret = aio_fill(d->procs[i].skeleton->threads[0]->batch, d->procs[i].skeleton->mem_fd, &d->procs[i].vmas, d->procs[i].go->process, e);
+	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
+		ret = suspend_filters(&d->procs[i], e);
+	if (ret == 0)
+		ret = plan_descriptors(d, e);
+	timeline_mark("descriptors planned");
+	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
+		ret = plan_lists(&d->procs[i], e);
 	timeline_mark("lists planned");
-	for (size_t i = 0; i < s->nthreads && ret == 0; i++)
-		ret = batch_start(s->threads[i]->batch, e);
+	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
+		ret = start_lists(&d->procs[i], e);
 	timeline_mark("lists started");
-	/* Beside them, what the worker has to do for the process from outside. */
-	if (ret == 0)
-		ret = process_restore_outside(s->pid, d->final_process, d->process, e);
-	for (size_t i = 0; i < s->nthreads && ret == 0; i++) {
-		ret = batch_finish(s->threads[i]->batch, e);
-		if (i == 0)
-			timeline_mark("main list done");
-	}
+	return ret;
+}
+
+static int end_lists(struct dest *d, struct err *e)
+{
+	int ret = 0;
+
+	/* Beside them, what the worker has to do for the processes from outside. */
+	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
+		ret = process_restore_outside(d->procs[i].skeleton->pid, d->procs[i].go->process, d->procs[i].process, e);
+	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
+		ret = finish_lists(&d->procs[i], e);
 	timeline_mark("lists done");
-	return ret < 0 ? ret : fdtable_restore_check(&d->restore, e);
+	if (ret == 0)
+		ret = fdtable_restore_check(&d->restore, e);
+	return ret < 0 ? ret : file_kernel_seek(d->go.fds, d->restore.fds, e);
 }
 
-/* --- interrupted calls --- */
+/* --- registers --- */
 
-/* The call has ended; the thread must come to its rest, or the SIGSTOP by which it rests would still be on its way when it is let go. */
-static int rest_again(struct skeleton_thread *t, int status, struct err *e)
+static int set_thread(const struct dest_process *p, Gw__Thread *msg, const struct xstate_layout *layout, struct err *e)
 {
-	if (WSTOPSIG(status) == SIGSTOP && status >> 16 == 0)
-		return 0;
-	if (ptrace(PTRACE_CONT, t->task.tid, 0, 0) < 0)
-		return err_sys(e, errno, "thread %d: priming", t->tid);
-	return task_wait(&t->task, -1, e);
+	struct skeleton_thread *t = skeleton_find_thread(p->skeleton, msg->tid);
+	int ret = thread_restore_sched(t->task.tid, msg, e);
+
+	if (ret == 0)
+		ret = thread_apply_state(t->task.tid, msg, layout, e);
+	return ret < 0 ? ret : skeleton_hold(t, (const struct user_regs_struct *)msg->regs.data, msg->sigmask, e);
 }
 
-/*
- * Has a thread issue a call and stops it in there, so that the kernel's own restart block is set. Returns with the thread stopped; *ret_result is what the
- * registers say.
- */
-static int prime(struct skeleton_thread *t, const struct restart_prime *p, int64_t *ret_result, struct err *e)
-{
-	struct slot *slot = scratch_slot(t->task.scratch, t->task.slot);
-	struct remote_call *call;
-	uint64_t arg[6];
-
-	batch_reset(t->batch);
-	memcpy(arg, p->arg, sizeof(arg));
-	if (p->request_arg >= 0)
-		arg[p->request_arg] = batch_data(t->batch, p->request, sizeof(p->request));
-	call = batch_call_array(t->batch, "primed call", p->nr, CALL_MAY_FAIL, arg);
-	batch_prepare(t->batch);
-	if (ptrace(PTRACE_CONT, t->task.tid, 0, 0) < 0)
-		return err_sys(e, errno, "thread %d: priming", t->tid);
-	for (int i = 0; i < PRIME_TRIES; i++) {
-		struct user_regs_struct regs;
-		int status, ret;
-
-		usleep(10u << MIN(i / 16, 9)); /* on a busy host the thread needs time to get a CPU */
-		if (trace_interrupt(t->task.tid, e) < 0 || waitpid(t->task.tid, &status, __WALL) < 0)
-			return err_sys(e, errno, "thread %d: priming", t->tid);
-		if (!WIFSTOPPED(status))
-			return err_set(e, -ESRCH, "thread %d ended while it was primed", t->tid);
-		if (__atomic_load_n(&slot->done, __ATOMIC_ACQUIRE) == slot->seq) {
-			*ret_result = call->ret;
-			return rest_again(t, status, e);
-		}
-		ret = trace_get_regs(t->task.tid, &regs, e);
-		if (ret)
-			return ret;
-		if (regs.orig_rax == p->nr && (int64_t)regs.rax < 0) {
-			*ret_result = (int64_t)regs.rax;
-			return 0;
-		}
-		if (ptrace(PTRACE_CONT, t->task.tid, 0, 0) < 0)
-			return err_sys(e, errno, "thread %d: priming", t->tid);
-	}
-	return err_set(e, -ETIMEDOUT, "thread %d did not enter its interrupted call", t->tid);
-}
-
-static int settle_restart(struct dest *d, struct skeleton_thread *t, Gw__Thread *msg, struct err *e)
-{
-	struct restart_now now = restart_now_read(d->clocks.monotonic_ns, d->clocks.boottime_ns);
-	struct user_regs_struct *regs = (struct user_regs_struct *)msg->regs.data;
-	struct restart_patch patch = { 0 };
-	struct restart_prime p;
-
-	if (!msg->restart || msg->restart->kind == GW__RESTART__KIND__NONE)
-		return 0;
-	if (restart_prime_call(msg, &now, &p)) {
-		int64_t result = -EINTR;
-		int ret = prime(t, &p, &result, e);
-
-		if (ret < 0)
-			return ret;
-		restart_prime_done(regs, result);
-		return 0;
-	}
-	restart_finish(regs, msg->restart, &now, &patch);
-	return patch.len ? trace_poke(d->skeleton.mem_fd, patch.address, patch.data, patch.len, e) : 0;
-}
-
-static int set_registers(struct dest *d, struct err *e)
+static int set_registers(struct dest_process *p, struct err *e)
 {
 	struct xstate_layout layout;
 	int ret = 0;
 
-	xstate_layout_of(d->final_process, &layout);
-	for (size_t i = 0; i < d->nfinal && ret == 0; i++) {
-		struct skeleton_thread *t = skeleton_find_thread(&d->skeleton, d->final_threads[i]->tid);
-
-		ret = settle_restart(d, t, d->final_threads[i], e);
-		if (ret == 0)
-			ret = thread_restore_sched(t->task.tid, d->final_threads[i], e);
-		if (ret == 0)
-			ret = thread_apply_registers(t->task.tid, d->final_threads[i], &layout, e);
-	}
+	xstate_layout_of(p->go->process, &layout);
+	for (size_t i = 0; i < p->go->nthreads && ret == 0; i++)
+		ret = set_thread(p, p->go->threads[i], &layout, e);
 	return ret;
 }
 
 int dest_restore(void *context, struct err *e)
 {
 	struct dest *d = context;
-	int ret = match_threads(d, e);
+	int ret = dest_home_settle(d, e);
 
 	if (ret == 0)
-		ret = restore_memory(d, e);
-	timeline_mark("memory restored");
+		ret = skeleton_set_bury(&d->set, &d->offered.tree, e);
+
+	for (size_t i = 0; i < d->nprocs && ret == 0; i++) {
+		ret = match_threads(&d->procs[i], e);
+		if (ret == 0)
+			ret = prepare_memory(&d->procs[i], e);
+	}
+	timeline_mark("memory prepared");
 	if (ret == 0)
-		ret = run_lists(d, e);
-	timeline_mark("lists run");
-	ret = ret < 0 ? ret : set_registers(d, e);
+		ret = dest_stop(d, e);
+	if (ret == 0)
+		ret = begin_lists(d, e);
+	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
+		ret = fill_memory(&d->procs[i], e);
+	timeline_mark("memory filled");
+	if (ret == 0)
+		ret = end_lists(d, e);
+	for (uint32_t i = 0; i < d->files.n && ret == 0; i++)
+		ret = fsfile_finish_late(&d->files.v[i], &d->answers[i], e);
+	if (ret == 0)
+		ret = dest_settle_restarts(d, e);
+	timeline_mark("interrupted calls settled");
+	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
+		ret = set_registers(&d->procs[i], e);
+	if (ret == 0 && d->offered.ns && d->offered.ns->n_nets)
+		ret = ns_net_attach(d->offered.ns->nets[0], e);
+	if (ret == 0)
+		dest_continue(d);
 	timeline_mark("registers set");
+	if (ret == 0)
+		ret = dest_home_settled(d, e);
 	return ret;
 }
 
@@ -426,23 +523,19 @@ int dest_restore(void *context, struct err *e)
 
 static void register_unit(struct dest *d)
 {
-	struct registry_entry entry = { .pid = d->skeleton.pid, .moves = d->offer->moves + 1 };
+	struct registry_entry entry = { .pid = d->procs[0].skeleton->pid, .moves = d->offer->moves + 1 };
 
 	snprintf(entry.unit, sizeof(entry.unit), "%s", d->offer->unit);
 	snprintf(entry.from, sizeof(entry.from), "%s", d->offer->from);
 	snprintf(entry.strategy, sizeof(entry.strategy), "%s", strategy_name((enum strategy)d->offer->strategy));
+	if (d->offer->home) {
+		char door[DOOR_NAME_MAX];
+
+		door_name_of_migration(d->mig_id, door);
+		snprintf(entry.home, sizeof(entry.home), "%s", door);
+		entry.parent = d->offer->home_parent;
+	}
 	registry_add(&entry, NULL);
-}
-
-/* SIGSTOP cannot be queued while it is blocked, as the others are: one that was on its way is sent now. */
-static void stop_if_pending(const struct dest *d)
-{
-	bool stop = signal_has_stop(&d->final_process->pending);
-
-	for (size_t i = 0; i < d->nfinal; i++)
-		stop |= signal_has_stop(&d->final_threads[i]->pending);
-	if (stop)
-		kill(d->skeleton.pid, SIGSTOP);
 }
 
 static void tell_resumed(struct dest *d, uint64_t when)
@@ -451,15 +544,15 @@ static void tell_resumed(struct dest *d, uint64_t when)
 	uint8_t packed[64];
 
 	resumed.realtime_ns = when;
-	resumed.pid = d->skeleton.pid;
-	frame_send(d->link.fd[ROLE_CONTROL], FRAME_RESUMED, packed, gw__resumed__pack(&resumed, packed), NULL);
+	resumed.pid = d->procs[0].skeleton->pid;
+	frame_send(d->link.control, FRAME_RESUMED, packed, gw__resumed__pack(&resumed, packed), NULL);
 }
 
 /* What was sent and nobody read is taken out first: closing with unread bytes would be a reset, which proves nothing to the source. */
 void dest_tell_aborted(struct dest *d)
 {
 	const uint64_t word = GO_ABORTED;
-	int fd = d->link.fd[ROLE_GO];
+	int fd = d->link.go;
 
 	if (fd < 0)
 		return;
@@ -469,32 +562,63 @@ void dest_tell_aborted(struct dest *d)
 		log_warning("event=abort-untold text=\"%s\"", strerror(errno));
 }
 
+static void give_terminal(struct dest *d)
+{
+	const unsigned kind = CHANNEL_READS | CHANNEL_WRITES | CHANNEL_OWN | CHANNEL_TERMINAL | CHANNEL_MASTER;
+	int index = fdtable_relayed_terminal(d->go.fds);
+	struct err e = ERR_INIT;
+
+	if (index >= 0 && d->parent.control >= 0 && parent_add_channel(&d->parent, RELAY_TERMINAL_ID, kind, d->restore.ptys.v[index].master, &e) < 0)
+		log_error("event=relay-lost id=%u text=\"%s\"", RELAY_TERMINAL_ID, e.message);
+}
+
+/* The surrogate parent gets the other ends of what is relayed. */
+static void give_relays(struct dest *d)
+{
+	for (size_t i = 0; i < d->restore.n_relays && d->parent.control >= 0; i++) {
+		const struct fd_relay *r = &d->restore.relays[i];
+		struct err e = ERR_INIT;
+
+		if (parent_add_channel(&d->parent, r->id, r->kind == RELAY_SOCKET ? CHANNEL_READS | CHANNEL_WRITES | CHANNEL_SOCKET :
+				       r->kind == RELAY_UNIT_READS ? CHANNEL_WRITES : CHANNEL_READS, r->fd, &e) < 0)
+			log_error("event=relay-lost id=%u text=\"%s\"", r->id, e.message);
+	}
+	give_terminal(d);
+}
+
 int dest_commit(void *context, struct err *e)
 {
 	struct dest *d = context;
-	struct scratch_header *h = scratch_header(&d->skeleton.agent.scratch);
 	uint64_t word = GO_RESUMED, when;
 	int ret;
 
 	timeline_mark("committing");
 	ret = outcome_commit(d->outcome_fd, e);
 	if (ret == 0)
-		ret = skeleton_release(&d->skeleton, e);
+		ret = skeleton_set_release(&d->set, e);
 	when = clock_ns(CLOCK_REALTIME);
 	timeline_mark("released");
-	if (ret < 0 && h->state == STATE_FROZEN)
+	if (ret < 0 && unit_state(&d->procs[0].skeleton->agent) == STATE_FROZEN)
 		return ret;
 	d->committed = true;
-	if (send(d->link.fd[ROLE_GO], &word, sizeof(word), MSG_NOSIGNAL) < 0)
+	if (send(d->link.go, &word, sizeof(word), MSG_NOSIGNAL) < 0)
 		log_warning("event=resumed-untold text=\"%s\"", strerror(errno));
-	h->resumed_told = 1;
+	scratch_unit(&d->procs[0].skeleton->agent.scratch)->told = 1;
+	wake_pagers(d);
 	timeline_mark("resumed told");
 	pace_calm(0);
+	if (!d->post_copy)
+		pace_cool();
 	tell_resumed(d, when);
-	stop_if_pending(d);
+	if (d->offered.ns && d->offered.ns->n_nets)
+		ns_net_announce(d->offered.ns->nets[0]);
+	give_relays(d);
 	fdtable_restore_free(&d->restore);
 	for (uint32_t i = 0; i < d->files.n; i++)
 		fsfile_answer_close(&d->answers[i]);
-	register_unit(d);
+	if (!dest_home_comes(&d->home)) /* at home it is a process as any other */
+		register_unit(d);
+	parent_commit(&d->parent);
+	dest_home_free(d);
 	return 0;
 }

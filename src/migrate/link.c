@@ -24,7 +24,7 @@ void link_limit_stall(int bulk, int timeout_ms)
 	setsockopt(bulk, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
 }
 
-static void tune(int fd, enum migrate_role role)
+static void tune(int fd, unsigned role)
 {
 	int buffer = BULK_BUFFER;
 
@@ -35,10 +35,34 @@ static void tune(int fd, enum migrate_role role)
 	link_limit_stall(fd, LINK_TIMEOUT_MS);
 }
 
-int link_connect(struct link *l, enum migrate_role role, const struct sockaddr_in *to, const uint8_t mig_id[HELLO_MIG_ID_BYTES], const char *self_name,
-		 struct err *e)
+int link_expect(struct link *l, size_t n, struct err *e)
 {
-	cleanup_close int fd = conn_connect(to, LINK_TIMEOUT_MS, e);
+	struct page_link *grown = realloc(l->pages, n * sizeof(*grown));
+
+	if (!grown)
+		return err_sys(e, ENOMEM, "connections");
+	for (size_t i = l->npages; i < n; i++)
+		grown[i] = (struct page_link){ -1, -1 };
+	l->pages = grown;
+	l->npages = n;
+	return 0;
+}
+
+/* Where a connection of this role belongs; NULL: nowhere. */
+static int *place_of(struct link *l, unsigned role, uint32_t process)
+{
+	if (role == ROLE_CONTROL)
+		return &l->control;
+	if (role == ROLE_GO)
+		return &l->go;
+	if (process >= l->npages || role > ROLE_BULK)
+		return NULL;
+	return role == ROLE_FAULT ? &l->pages[process].fault : &l->pages[process].bulk;
+}
+
+int link_connect(struct link *l, enum migrate_role role, uint32_t process, const struct link_peer *peer, struct err *e)
+{
+	cleanup_close int fd = conn_connect(peer->to, LINK_TIMEOUT_MS, e);
 	Gw__Hello hello;
 	int ret;
 
@@ -46,53 +70,72 @@ int link_connect(struct link *l, enum migrate_role role, const struct sockaddr_i
 		return fd;
 	hello_fill(&hello);
 	hello.role = role;
-	hello.node_name = (char *)(uintptr_t)self_name;
-	hello.mig_id = (ProtobufCBinaryData){ HELLO_MIG_ID_BYTES, (uint8_t *)(uintptr_t)mig_id };
+	hello.process = process;
+	hello.node_name = (char *)(uintptr_t)peer->self_name;
+	hello.mig_id = (ProtobufCBinaryData){ HELLO_MIG_ID_BYTES, (uint8_t *)(uintptr_t)peer->mig_id };
 	ret = hello_send(fd, &hello, e);
 	if (ret < 0)
 		return ret;
 	tune(fd, role);
-	l->fd[role] = take_fd(&fd);
+	*place_of(l, role, process) = take_fd(&fd);
 	return 0;
+}
+
+static bool complete(const struct link *l)
+{
+	bool all = l->go >= 0;
+
+	for (size_t i = 0; i < l->npages; i++)
+		all = all && l->pages[i].fault >= 0 && l->pages[i].bulk >= 0;
+	return all;
 }
 
 int link_accept(struct link *l, int handoff, int timeout_ms, struct err *e)
 {
-	while (l->fd[ROLE_GO] < 0 || l->fd[ROLE_FAULT] < 0 || l->fd[ROLE_BULK] < 0) {
-		struct pollfd p[2] = { { handoff, POLLIN, 0 }, { l->fd[ROLE_CONTROL], POLLRDHUP, 0 } };
-		uint8_t role;
-		int fd, ret;
+	while (!complete(l)) {
+		struct pollfd p[2] = { { handoff, POLLIN, 0 }, { l->control, POLLRDHUP, 0 } };
+		struct link_handoff what;
+		int fd, ret, *place;
 
 		if (poll(p, 2, timeout_ms) <= 0)
 			return err_set(e, -ETIMEDOUT, "the source did not open its connections");
 		if (p[1].revents)
 			return err_set(e, -ECONNRESET, "the source went away");
-		ret = fd_receive(handoff, &role, 1, &fd, e);
+		ret = fd_receive(handoff, &what, sizeof(what), &fd, e);
 		if (ret < 0)
 			return ret;
-		if (role == ROLE_CONTROL || role > ROLE_BULK || l->fd[role] >= 0) {
+		place = what.role == ROLE_CONTROL ? NULL : place_of(l, what.role, what.process);
+		if (!place || *place >= 0) {
 			close(fd);
-			return err_set(e, -EPROTO, "an unexpected connection (role %u)", role);
+			return err_set(e, -EPROTO, "an unexpected connection (role %u, process %u)", what.role, what.process);
 		}
-		tune(fd, role);
-		l->fd[role] = fd;
+		tune(fd, what.role);
+		*place = fd;
 	}
 	return 0;
 }
 
 void link_make_patient(struct link *l)
 {
-	static const enum migrate_role roles[] = { ROLE_FAULT, ROLE_BULK };
 	/* Probes find out soon when the other host has been booted anew; and after silence the next try comes soon. */
 	static const int options[][2] = { { TCP_USER_TIMEOUT, PATIENCE_MS }, { TCP_KEEPIDLE, 3 }, { TCP_KEEPINTVL, 3 }, { TCP_RTO_MAX_MS_OPTION, 2000 } };
 
-	for (size_t i = 0; i < ARRAY_SIZE(roles); i++)
-		for (size_t k = 0; k < ARRAY_SIZE(options); k++)
-			setsockopt(l->fd[roles[i]], IPPROTO_TCP, options[k][0], &options[k][1], sizeof(int));
+	for (size_t i = 0; i < l->npages; i++) {
+		for (size_t k = 0; k < ARRAY_SIZE(options); k++) {
+			setsockopt(l->pages[i].fault, IPPROTO_TCP, options[k][0], &options[k][1], sizeof(int));
+			setsockopt(l->pages[i].bulk, IPPROTO_TCP, options[k][0], &options[k][1], sizeof(int));
+		}
+	}
 }
 
 void link_close(struct link *l)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(l->fd); i++)
-		close_fdp(&l->fd[i]);
+	close_fdp(&l->control);
+	close_fdp(&l->go);
+	for (size_t i = 0; i < l->npages; i++) {
+		close_fdp(&l->pages[i].fault);
+		close_fdp(&l->pages[i].bulk);
+	}
+	free(l->pages);
+	*l = LINK_INIT;
 }

@@ -14,6 +14,7 @@
 #include <sys/types.h>
 
 #include "base/err.h"
+#include "image/fsfile_policy.h"
 #include "image/refuse.h"
 
 enum strategy {
@@ -24,11 +25,29 @@ enum strategy {
 	STRATEGY_COPY_ON_REFERENCE,
 };
 
+/* Pages follow after the resume. */
+static inline bool strategy_is_post_copy(enum strategy s)
+{
+	return s == STRATEGY_FREEZE_FREE || s == STRATEGY_HYBRID || s == STRATEGY_COPY_ON_REFERENCE;
+}
+
+/* The source sends everything by itself. */
+static inline bool strategy_pushes(enum strategy s)
+{
+	return s != STRATEGY_COPY_ON_REFERENCE;
+}
+
 /* "freeze-free", "pre-copy", "hybrid", "stop-copy", "copy-on-reference". */
 const char *strategy_name(enum strategy strategy);
 int strategy_parse(const char *name, enum strategy *ret_strategy, struct err *e);
 
 enum migrate_role { ROLE_CONTROL, ROLE_GO, ROLE_FAULT, ROLE_BULK };
+
+/* What godwitd says of a connection that it hands to a destination's worker. */
+struct link_handoff {
+	uint32_t role;    /* enum migrate_role */
+	uint32_t process; /* of the unit, with ROLE_FAULT and ROLE_BULK */
+};
 
 /* What the user is told while and after it happens. Counters are of 4 KiB pages. */
 struct migrate_report {
@@ -37,6 +56,7 @@ struct migrate_report {
 	enum strategy strategy;
 	const char *phase;     /* name of the step under way, for progress */
 	uint64_t freeze_us;    /* from the first thread stopped to the destination's threads detached, by the wall clock of both */
+	uint64_t stopped_at_ns; /* when that began, by the source's CLOCK_REALTIME */
 	double total_ms;       /* from the request to the release */
 	uint64_t bytes_sent;
 	uint64_t pages_total, pages_sent, pages_skipped_file, pages_skipped_zero, pages_faulted;
@@ -48,9 +68,11 @@ struct migrate_report {
 struct migrate_request {
 	pid_t pid;
 	const char *self_name;         /* this node's name */
+	struct sockaddr_in self;       /* where this node's godwitd listens; the address may be 0.0.0.0 */
 	const char *dest_name;
 	struct sockaddr_in dest;       /* where the destination's godwitd listens */
 	enum strategy strategy;
+	enum fsfile_policy files;
 	unsigned timeout_ms;           /* up to the commit; 0: no limit */
 	/* Called at the start of each step and about ten times a second; returns true to cancel (ignored after the commit). */
 	bool (*progress)(const struct migrate_report *report, void *arg);
@@ -58,10 +80,12 @@ struct migrate_request {
 };
 
 /*
- * Once, in the daemon before it forks workers: loads what takes long to load and survives fork (the BPF program that reads restart blocks). Failing is no
- * error: interrupted sleeps then start over. Returns a descriptor that workers must keep, -1 when there is none.
+ * Once, in the daemon before it forks workers: loads what takes long to load and survives fork (the BPF programs that read restart blocks and descriptor
+ * tables). Failing is no error: interrupted sleeps then start over, and the freeze takes longer with many descriptors. ret_keep: descriptors that
+ * workers must keep, -1 when there are none.
  */
-int migrate_init(void);
+#define MIGRATE_KEEP_FDS 2
+void migrate_init(int ret_keep[MIGRATE_KEEP_FDS]);
 
 /*
  * Moves request->pid. Returns 0 when the process runs on the destination and nothing is left here; -ECANCELED, -EPERM with
@@ -71,7 +95,7 @@ int migrate_source(const struct migrate_request *request, struct migrate_report 
 
 /*
  * Receives a process. `control` is the accepted connection whose HELLO has been read by the daemon into hello_payload; further
- * connections of the same migration arrive on `handoff`, a unix SOCK_SEQPACKET socket: one byte (enum migrate_role) with the
+ * connections of the same migration arrive on `handoff`, a unix SOCK_SEQPACKET socket: struct link_handoff with the
  * descriptor as SCM_RIGHTS.
  */
 int migrate_dest(int control, const void *hello_payload, size_t hello_len, int handoff, const char *self_name, struct err *e);

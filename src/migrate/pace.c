@@ -2,14 +2,15 @@
 /* pace.c - the worker's share of the CPU; see pace.h, sched_setattr(2) */
 #include "migrate/pace.h"
 
+#include <fcntl.h>
+#include <inttypes.h>
 #include <malloc.h>
-#include <pthread.h>
 #include <sched.h>
-#include <semaphore.h>
-#include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -17,11 +18,21 @@
 #include "base/util.h"
 
 #define HEAP_BYTES (4u << 20)
+#define STACK_BYTES (256u << 10)
+#define TOUCHED_MAX (6ul << 20)
+#define HEAP_MAX (24ul << 20)
+#define THREAD_BYTES 24576ul /* its message, encoded or decoded, and some pages of it */
 #define CALM_NICE 19
 #define BESIDE_NICE 10
-#define WARM_MAX 8 /* CPUs */
-#define WARM_NS 20000000ull
+#define HURRY_NICE (-15)
+#define ASIDE_THREADS 16 /* looked at, with . and ..; a program with more has all CPUs anyway, mostly */
+#define ASIDE_NS 10000000ull
 #define CALM_SLICE_NS 100000
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#define MADV_POPULATE_WRITE 23
+#endif
 
 struct attr {
 	uint32_t size, policy;
@@ -31,73 +42,26 @@ struct attr {
 	uint64_t runtime, deadline, period;
 };
 
-void pace_prepare(void)
+static void touch_heap(size_t bytes)
 {
-	void *p;
+	void *p = malloc(bytes);
 
-	mallopt(M_TRIM_THRESHOLD, 64 << 20);
-	mallopt(M_MMAP_THRESHOLD, 64 << 20);
-	p = malloc(HEAP_BYTES);
 	if (p)
-		explicit_bzero(p, HEAP_BYTES);
+		explicit_bzero(p, bytes);
 	free(p);
 }
 
-static pthread_t warmers[WARM_MAX];
-static unsigned nwarmers;
-static volatile bool warm;
-static sem_t warm_gate;
-
-static void *keep_warm(void *arg)
+void pace_prepare(void)
 {
-	struct sched_param none = { 0 };
-	uint64_t until;
-	cpu_set_t one;
-
-	CPU_ZERO(&one);
-	CPU_SET((unsigned)(uintptr_t)arg, &one);
-	sched_setscheduler(0, SCHED_IDLE, &none);
-	sched_setaffinity(0, sizeof(one), &one);
-	while (sem_wait(&warm_gate) < 0)
-		;
-	/* Yielding, not just spinning: with lazy preemption the kernel looks for others that wait at a system call, or at the next tick. */
-	for (until = clock_ns(CLOCK_MONOTONIC) + WARM_NS; warm && clock_ns(CLOCK_MONOTONIC) < until;)
-		sched_yield();
-	return NULL;
+	mallopt(M_TRIM_THRESHOLD, 64 << 20);
+	mallopt(M_MMAP_THRESHOLD, 64 << 20);
+	touch_heap(HEAP_BYTES);
+	pace_touch(); /* most of it now: it takes milliseconds, and just before the freeze the program would feel that */
 }
 
-void pace_warm_prepare(void)
+void pace_prepare_for(size_t threads)
 {
-	cpu_set_t mine;
-
-	if (nwarmers || sched_getaffinity(0, sizeof(mine), &mine) < 0 || sem_init(&warm_gate, 0, 0) < 0)
-		return;
-	for (unsigned cpu = 0; cpu < CPU_SETSIZE && nwarmers < WARM_MAX; cpu++)
-		if (CPU_ISSET(cpu, &mine) && pthread_create(&warmers[nwarmers], NULL, keep_warm, (void *)(uintptr_t)cpu) == 0)
-			nwarmers++;
-}
-
-static void open_gate(void)
-{
-	for (unsigned i = 0; i < nwarmers; i++)
-		sem_post(&warm_gate);
-}
-
-void pace_warm(void)
-{
-	warm = true;
-	open_gate();
-}
-
-void pace_cool(void)
-{
-	if (!nwarmers)
-		return;
-	warm = false;
-	open_gate(); /* for those that have never been let through */
-	while (nwarmers)
-		pthread_join(warmers[--nwarmers], NULL);
-	sem_destroy(&warm_gate);
+	touch_heap(HEAP_BYTES / 4 + MIN(threads * THREAD_BYTES, HEAP_MAX));
 }
 
 void pace_boost(pid_t tid)
@@ -115,6 +79,33 @@ void pace_rule(void)
 		setpriority(PRIO_PROCESS, 0, -20);
 }
 
+/*
+ * Pages of the worker that it has never touched, or shares with godwitd that has forked it. Mappings that are large are not of the kind that the freeze needs
+ * (stacks of other threads, buffers that are touched by those who made them).
+ */
+static void touch_mapping(const char *line)
+{
+	uint64_t start, end;
+	char prot[5];
+
+	if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s", &start, &end, prot) != 3 || prot[3] != 'p' || end - start > (strstr(line, "[heap]") ? HEAP_MAX : TOUCHED_MAX))
+		return;
+	if (prot[1] == 'w')
+		madvise((void *)start, end - start, MADV_POPULATE_WRITE);
+	else if (prot[0] == 'r')
+		madvise((void *)start, end - start, MADV_POPULATE_READ);
+}
+
+void pace_touch(void)
+{
+	cleanup_fclose FILE *f = fopen("/proc/self/maps", "re");
+	char deep[STACK_BYTES], line[512];
+
+	explicit_bzero(deep, sizeof(deep));
+	while (f && fgets(line, sizeof(line), f))
+		touch_mapping(line);
+}
+
 static void set_nice(pid_t tid, int nice)
 {
 	struct attr a = { .size = sizeof(a), .policy = SCHED_OTHER, .nice = nice, .runtime = CALM_SLICE_NS };
@@ -123,19 +114,136 @@ static void set_nice(pid_t tid, int nice)
 		setpriority(PRIO_PROCESS, (id_t)tid, nice);
 }
 
-void pace_calm(pid_t tid)
+void pace_give_way(void)
 {
-	set_nice(tid, CALM_NICE);
+	struct sched_param none = { 0 };
+
+	sched_setscheduler(0, SCHED_BATCH, &none);
+}
+
+/* How many tasks of the host want a CPU just now, this one not counted; 0: not known. */
+static size_t competitors(void)
+{
+	cleanup_fclose FILE *f = fopen("/proc/loadavg", "re");
+	size_t n = 0;
+
+	return f && fscanf(f, "%*f %*f %*f %zu/", &n) == 1 && n > 1 ? n - 1 : 0;
 }
 
 void pace_calm_beside(pid_t tid, size_t nthreads)
 {
 	cpu_set_t mine;
 	size_t cpus = sched_getaffinity(0, sizeof(mine), &mine) == 0 ? (size_t)CPU_COUNT(&mine) : 1;
-	int nice = nthreads < cpus ? CALM_NICE : BESIDE_NICE;
+	size_t running = competitors(), others = MAX(nthreads, running);
+	int nice = others < cpus ? CALM_NICE : BESIDE_NICE, overloaded = BESIDE_NICE;
 
 	/* While there is a CPU to spare it may be the last everywhere. A step of niceness is a factor of 1.25. */
-	for (size_t share = cpus * 100; nice > 0 && share < nthreads * 100; share += share / 4)
+	for (size_t share = cpus * 100; nice > 0 && share < others * 100; share += share / 4)
 		nice--;
-	set_nice(tid, nice);
+	for (size_t share = cpus * 100; overloaded > HURRY_NICE && share < running * 100; share += share / 7)
+		overloaded--;
+	set_nice(tid, running < cpus ? nice : MIN(nice, overloaded));
+}
+
+void pace_calm(pid_t tid)
+{
+	pace_calm_beside(tid, 0);
+}
+
+/* The CPU on which a thread runs or wants to run; -1 when it waits for something else. */
+static int running_on(pid_t pid, pid_t tid)
+{
+	char path[64], text[1024], *at;
+	cleanup_close int fd = -1;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/stat", pid, tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	if (n <= 0)
+		return -1;
+	text[n] = 0;
+	at = strrchr(text, ')');
+	if (!at || strncmp(at, ") R ", 4))
+		return -1;
+	at += 2; /* the third field; the CPU is the 39th */
+	for (int field = 3; at && field < 39; field++)
+		at = strchr(at + 1, ' ');
+	return at ? atoi(at) : -1;
+}
+
+static int left_cpu = -1;
+
+void pace_remember(pid_t pid)
+{
+	left_cpu = running_on(pid, pid);
+}
+
+void pace_take_place(pid_t tid)
+{
+	cpu_set_t before, one;
+
+	set_nice(tid, 0);
+	if (left_cpu < 0 || sched_getaffinity(tid, sizeof(before), &before) < 0)
+		return;
+	CPU_ZERO(&one);
+	CPU_SET((unsigned)left_cpu, &one);
+	/* Put there once, not held there. */
+	if (sched_setaffinity(tid, sizeof(one), &one) == 0)
+		sched_setaffinity(tid, sizeof(before), &before);
+	left_cpu = -1; /* others find one by themselves */
+}
+
+/* Takes the CPUs that the threads of a process want out of `set`; returns how many threads want one, a large number when there are too many to look at. */
+static size_t leave_out(pid_t pid, cpu_set_t *set)
+{
+	cleanup_closedir DIR *d = NULL;
+	struct dirent *entry;
+	size_t seen = 0, busy = 0;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	d = opendir(path);
+	while (d && (entry = readdir(d))) {
+		int cpu = entry->d_name[0] == '.' ? -1 : running_on(pid, atoi(entry->d_name));
+
+		if (++seen > ASIDE_THREADS)
+			return SIZE_MAX;
+		if (cpu < 0)
+			continue;
+		busy++;
+		CPU_CLR((unsigned)cpu, set);
+	}
+	return busy;
+}
+
+void pace_aside(struct pace_aside *a, pid_t tid, pid_t pid)
+{
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
+	cpu_set_t set;
+	size_t busy;
+
+	if (now < a->next_ns)
+		return;
+	if (!a->next_ns && sched_getaffinity(0, sizeof(a->all), &a->all) < 0)
+		return;
+	if (!a->next_ns)
+		a->set = a->all;
+	a->next_ns = now + ASIDE_NS;
+	set = a->all;
+	busy = leave_out(pid, &set);
+	if (!busy) /* it rests just now, and will go on where it was */
+		return;
+	if (busy == SIZE_MAX || !CPU_COUNT(&set))
+		set = a->all;
+	if (CPU_EQUAL(&set, &a->set))
+		return;
+	a->set = set;
+	/* There it is in nobody's way, and must not wait for whoever else is busy on this host. */
+	if (CPU_EQUAL(&set, &a->all))
+		pace_calm_beside(tid, MIN(busy, (size_t)1000));
+	else
+		set_nice(tid, 0);
+	sched_setaffinity(tid, sizeof(set), &set);
+	sched_setaffinity(0, sizeof(set), &set);
 }

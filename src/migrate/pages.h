@@ -2,9 +2,9 @@
 /*
  * pages.h - which pages travel when: the source's account of its pages
  *
- * Two kinds of ranges: *lazy* ones (VMA_CONTENT_ANON), whose pages may arrive after the resume, and *eager* ones (modified private file pages, memory
- * shared with itself), whose pages must all be there before it. One bit a page says: the destination has this page as it is now (or it
- * travels in a frame that is already under way). Write tracking turns bits off again.
+ * Two kinds of ranges: *lazy* ones (VMA_CONTENT_ANON), whose pages may arrive after the resume, and *eager* ones (modified private file pages,
+ * explicit huge pages), whose pages must all be there before it. Memory that mappings share is neither: see image/shared.h. One bit a page says: the
+ * destination has this page as it is now (or it travels in a frame that is already under way). Write tracking turns bits off again.
  */
 #ifndef GODWIT_MIGRATE_PAGES_H
 #define GODWIT_MIGRATE_PAGES_H
@@ -23,6 +23,13 @@ struct run_list {
 	uint64_t pages; /* of all runs without RUN_ZERO */
 };
 
+#define PAGES_RECENT_MAX 128u
+
+/* What the worker knows of a range, beside struct page_range. */
+struct page_range_info {
+	bool lazy, writable;
+};
+
 struct pages {
 	pid_t pid;
 	int pagemap_fd;
@@ -31,12 +38,15 @@ struct pages {
 	struct page_range *ranges; /* in the scratch: every range with content, sorted */
 	uint64_t ranges_address, bitmap_address;
 	size_t nranges;
+	struct page_range_info *infos; /* one for each range */
 	uint64_t *bitmap;          /* in the scratch */
 	uint64_t *summary;         /* one bit for GROUP_BITS of the bitmap: some may be on */
 	uint64_t npages;
 	bool tracking;
+	struct range_list lost; /* lazy pages of which the destination has an older version that were armed again by pages_written */
 	struct range_list forgotten; /* the destination has lost what it had of these: to be sent again whether written or not */
 	struct agent_counters sent; /* what rounds have sent */
+	struct run_list recent; /* lazy pages that the last round has sent, while they are at most PAGES_RECENT_MAX */
 	uint64_t skipped_file;
 	struct stream_frame *frames[2]; /* in the scratch: what is being built and what is being sent */
 	uint64_t frames_address[2];
@@ -81,8 +91,15 @@ int pages_written(struct pages *p, uint64_t max, struct run_list *ret, struct er
 #define PAGES_UNSENT 4
 int pages_stale(struct pages *p, int kinds, struct run_list *ret, struct err *e);
 
-/* Turns the bits of a run on. */
+/*
+ * Inside the freeze: eager pages that the destination has, and that are what the file says at the source again, or nothing: the program has given its own version
+ * back (madvise(2), MADV_DONTNEED). In a mapping of a file the kernel keeps the mark "not written" of such a page, so that only its absence shows. Bits are turned off.
+ */
+int pages_gone(struct pages *p, struct run_list *ret_list, struct err *e);
+
+/* Turns the bits of a run on, or off. */
 void pages_mark(struct pages *p, uint64_t address, uint64_t npages);
+void pages_unmark(struct pages *p, uint64_t address, uint64_t npages);
 bool pages_sent_bit(const struct pages *p, uint64_t address);
 bool pages_is_lazy(const struct pages *p, uint64_t address);
 /* Whether a page exists at the source; -errno on failure. */

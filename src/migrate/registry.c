@@ -87,10 +87,10 @@ int registry_add(const struct registry_entry *entry, struct err *e)
 	r = registry_make_directory(directory, 0755, e);
 	if (r < 0)
 		return r;
-	o = json_pack("{s:s, s:i, s:I, s:s, s:s, s:I, s:I, s:i}", "unit", entry->unit, "pid", (int)entry->pid, "start_ticks",
+	o = json_pack("{s:s, s:i, s:I, s:s, s:s, s:I, s:I, s:i, s:s, s:i}", "unit", entry->unit, "pid", (int)entry->pid, "start_ticks",
 		      (json_int_t)ticks, "from", entry->from, "strategy", entry->strategy, "since",
 		      (json_int_t)(entry->since ? entry->since : time(NULL)), "freeze_us", (json_int_t)entry->freeze_us, "moves",
-		      (int)entry->moves);
+		      (int)entry->moves, "home", entry->home, "parent", (int)entry->parent);
 	text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
 	json_decref(o);
 	if (!text)
@@ -117,20 +117,22 @@ int registry_remove(pid_t pid, struct err *e)
 
 static int decode(const char *text, size_t len, struct registry_entry *ret)
 {
-	const char *unit, *from, *strategy;
+	const char *unit, *from, *strategy, *home = "";
 	json_int_t start, since, freeze_us;
 	struct registry_entry entry = { 0 };
-	int pid, moves, r;
+	int pid, moves, parent = 0, r;
 	json_t *o = json_loadb(text, len, 0, NULL);
 
 	if (!o)
 		return -EBADMSG;
-	r = json_unpack(o, "{s:s, s:i, s:I, s:s, s:s, s:I, s:I, s:i}", "unit", &unit, "pid", &pid, "start_ticks", &start, "from", &from,
-			"strategy", &strategy, "since", &since, "freeze_us", &freeze_us, "moves", &moves);
+	r = json_unpack(o, "{s:s, s:i, s:I, s:s, s:s, s:I, s:I, s:i, s?s, s?i}", "unit", &unit, "pid", &pid, "start_ticks", &start, "from", &from,
+			"strategy", &strategy, "since", &since, "freeze_us", &freeze_us, "moves", &moves, "home", &home, "parent", &parent);
 	if (!r && pid > 0 && moves >= 0) {
 		snprintf(entry.unit, sizeof(entry.unit), "%s", unit);
 		snprintf(entry.from, sizeof(entry.from), "%s", from);
 		snprintf(entry.strategy, sizeof(entry.strategy), "%s", strategy);
+		snprintf(entry.home, sizeof(entry.home), "%s", home);
+		entry.parent = parent;
 		entry.pid = pid;
 		entry.moves = (unsigned)moves;
 		entry.start_ticks = (uint64_t)start;

@@ -26,6 +26,8 @@ struct registry_entry {
 	int64_t since;        /* CLOCK_REALTIME seconds of the arrival; 0: registry_add takes now */
 	uint64_t freeze_us;   /* of the last move; 0 when not known yet */
 	unsigned moves;       /* how often it has moved, 1 after the first time */
+	char home[100];       /* door of its surrogate parent (home/door.h); "": nobody at home waits for it */
+	pid_t parent;         /* number of its parent at home */
 };
 
 /* Where the files are, for this process and its children; the default is REGISTRY_DEFAULT_DIRECTORY. */

@@ -7,161 +7,193 @@
  * registers in its slot are those with which it goes on here if nothing comes of the move.
  */
 #include <errno.h>
+#include <linux/kcmp.h>
 #include <inttypes.h>
-#include <poll.h>
 #include <signal.h>
-#include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <sys/wait.h>
 
 #include "base/log.h"
 #include "base/util.h"
+#include "image/aio.h"
 #include "image/clocks.h"
+#include "image/mempolicy.h"
+#include "image/ns_mount.h"
+#include "image/ns_net.h"
 #include "image/restart.h"
+#include "image/seccomp.h"
 #include "kern/trace.h"
+#include "migrate/hold.h"
 #include "migrate/pace.h"
 #include "migrate/source.h"
 #include "migrate/timeline.h"
 
 #define RECORDS_MAX 4096u
-#define FREEZE_STALL_MS 3000 /* the process may not stand still because the destination takes no more pages */
-#define PRECOPY_GO_PAGES_MAX 512u
-#define FDS_MAX 65536u /* of one poll call */
-#define ARGUMENT_PAGES 2u
-#define HOT_THREADS 8u /* with more threads than this only stack and TLS pages of each travel with the registers */
 
-static const Gw__Thread *offered_thread(const struct source *s, pid_t tid)
+static const Gw__Thread *offered_thread(const struct unit_process *u, pid_t tid)
 {
-	for (size_t i = 0; i < s->unit.nthreads; i++)
-		if (s->unit.threads[i]->tid == tid)
-			return s->unit.threads[i];
+	for (size_t i = 0; i < u->nthreads; i++)
+		if (u->tids[i] == tid)
+			return u->threads[i];
 	return NULL;
 }
 
-static struct parked *add_parked(struct source *s, pid_t tid, struct err *e)
+static struct parked *add_parked(struct source_process *p, pid_t tid, struct err *e)
 {
-	unsigned slots = scratch_header(&s->agent.scratch)->nslots;
+	unsigned slots = scratch_header(&p->agent.scratch)->nslots;
 	struct parked *t;
 
-	if (s->nparked + 1 >= slots) {
-		err_set(e, -EAGAIN, "process %d has made more than %u threads since the offer", s->unit.pid, THREADS_SPARE);
+	if (p->nparked + 1 >= slots) {
+		err_set(e, -EAGAIN, "process %d has made more than %u threads since the offer", p->u->pid, THREADS_SPARE);
 		return NULL;
 	}
-	t = &s->parked[s->nparked++];
-	*t = (struct parked){ .tid = tid, .task = { &s->agent.scratch, (unsigned)s->nparked, tid, TASK_FUTEX, -1 } };
+	t = &p->parked[p->nparked++];
+	*t = (struct parked){ .tid = tid, .task = { &p->agent.scratch, (unsigned)p->nparked, tid, TASK_FUTEX, -1 } };
 	t->batch = batch_new(&t->task);
 	return t;
 }
 
-static void plan_thread(struct source *s, struct parked *t)
+static void plan_thread(struct source_process *p, struct parked *t)
 {
-	t->msg = thread_new(t->tid);
-	thread_capture_plan(t->batch, &t->query, offered_thread(s, t->tid));
+	const Gw__Thread *offered = offered_thread(p->u, t->tid);
+
+	t->number = offered ? offered->tid : unit_number(p->u, t->tid);
+	t->msg = thread_new(t->number);
+	thread_capture_plan(t->batch, &t->query, offered);
+}
+
+static int plan_main(struct source_process *p, struct batch *b, struct err *e)
+{
+	int ret = process_capture_plan(b, &p->query, p->u->pid, e);
+
+	if (ret < 0)
+		return ret;
+	p->brk = mm_capture_plan(b);
+	return 0;
 }
 
 /* Lists of calls for the threads that are known. */
-static int plan(struct source *s, struct err *e)
+static int plan(struct source_process *p, struct err *e)
 {
-	int ret;
+	int ret = 0;
 
-	s->parked = calloc(scratch_header(&s->agent.scratch)->nslots, sizeof(*s->parked));
-	if (!s->parked)
+	p->parked = calloc(scratch_header(&p->agent.scratch)->nslots, sizeof(*p->parked));
+	if (!p->parked)
 		return err_sys(e, ENOMEM, "parking threads");
-	for (size_t i = 0; i < s->unit.nthreads; i++) {
-		struct parked *t = add_parked(s, s->unit.threads[i]->tid, e);
+	for (size_t i = 0; i < p->u->nthreads && ret == 0; i++) {
+		struct parked *t = add_parked(p, p->u->tids[i], e);
 
 		if (!t)
 			return e ? e->code : -EAGAIN;
-		if (i == 0) {
-			ret = process_capture_plan(t->batch, &s->process_query, s->unit.pid, e);
-			if (ret < 0)
-				return ret;
-			s->brk = mm_capture_plan(t->batch);
-			s->children = batch_try(t->batch, "waitid", SYS_waitid, P_ALL, 0, 0, WNOHANG | WNOWAIT | WEXITED | __WALL);
-		}
-		plan_thread(s, t);
+		if (i == 0)
+			ret = plan_main(p, t->batch, e);
+		plan_thread(p, t);
 		/* Seizing does not stop it; a thread that has ended meanwhile is found out later. */
-		t->traced = trace_seize(t->tid, 0, NULL) == 0;
+		t->stopped = t->interrupted = hold_has(t->tid);
+		t->traced = t->stopped || trace_seize(t->tid, 0, NULL) == 0;
+		if (t->stopped && hold_signal(t->tid) != SIGTRAP)
+			p->stop_signal = hold_signal(t->tid);
+		hold_give(t->tid);
 	}
-	s->process = process_new(s->unit.pid);
-	return 0;
+	p->process = process_new(p->u->pid);
+	return ret;
 }
 
 /* Seizes and stops threads until there is none that is not stopped. Threads that have ended are left out (batch and all). */
-static int wait_stops(struct source *s, struct err *e)
+static int wait_stops(struct source_process *p, struct err *e)
 {
-	for (size_t k = 0; k < s->nparked; k++) {
-		int ret;
+	/* The last one first: while this worker sleeps the others, of which some wait for its CPU, come to their stops, and then need not be waited for. */
+	for (size_t k = p->nparked; k-- > 0;) {
+		int ret, signal = SIGTRAP;
 
-		if (!s->parked[k].interrupted || s->parked[k].stopped)
+		if (!p->parked[k].interrupted || p->parked[k].stopped)
 			continue;
-		ret = trace_wait_stop(s->parked[k].tid, e);
+		ret = trace_try_stop(p->parked[k].tid, &signal, e);
 		if (ret < 0)
 			return ret;
-		s->parked[k].stopped = true;
+		if (signal != SIGTRAP)
+			p->stop_signal = signal;
+		p->parked[k].stopped = true;
 	}
 	return 0;
+}
+
+/* Those that have been seized are stopped before anybody looks who else there is. */
+static void interrupt_known(struct source_process *p)
+{
+	for (size_t k = 0; k < p->nparked; k++)
+		p->parked[k].interrupted |= p->parked[k].traced && !p->parked[k].stopped && trace_interrupt(p->parked[k].tid, NULL) == 0;
+}
+
+static struct parked *find_parked(struct source_process *p, pid_t tid)
+{
+	for (size_t k = 0; k < p->nparked; k++)
+		if (p->parked[k].tid == tid)
+			return &p->parked[k];
+	return NULL;
+}
+
+/* Stops a thread that has not been told to; 1: told, 0: it has ended. */
+static int interrupt_one(struct source_process *p, pid_t tid, struct err *e)
+{
+	struct parked *t = find_parked(p, tid);
+
+	if (!t && (t = add_parked(p, tid, e)))
+		plan_thread(p, t);
+	if (!t)
+		return e ? e->code : -EAGAIN;
+	if (t->interrupted)
+		return 0;
+	if ((!t->traced && trace_seize(t->tid, 0, e) < 0) || trace_interrupt(t->tid, e) < 0) {
+		if (kill(p->u->pid, 0) == 0 && ((e && e->code == -ESRCH) || syscall(SYS_tgkill, p->u->pid, t->tid, 0) < 0))
+			return 0;
+		return e ? e->code : -EIO;
+	}
+	t->traced = t->interrupted = true;
+	return 1;
+}
+
+static int stop_process(struct source_process *p, struct err *e)
+{
+	int ret = wait_stops(p, e);
+
+	while (ret == 0) {
+		cleanup_free pid_t *tids = NULL;
+		size_t n, fresh = 0;
+
+		ret = trace_list_threads(p->u->pid, &tids, &n, e);
+		for (size_t i = 0; ret >= 0 && i < n; i++) {
+			ret = interrupt_one(p, tids[i], e);
+			fresh += ret > 0;
+		}
+		if (ret < 0)
+			return ret;
+		if (!fresh)
+			return 0;
+		ret = wait_stops(p, e);
+	}
+	return ret;
 }
 
 static int stop_all(struct source *s, struct err *e)
 {
-	int ret;
+	int ret = 0;
 
-	/* Those that have been seized are stopped before anybody looks who else there is. */
-	for (size_t k = 0; k < s->nparked; k++)
-		s->parked[k].interrupted = s->parked[k].traced && trace_interrupt(s->parked[k].tid, NULL) == 0;
-	ret = wait_stops(s, e);
-	if (ret < 0)
-		return ret;
-	for (;;) {
-		cleanup_free pid_t *tids = NULL;
-		size_t n, fresh = 0;
-
-		ret = trace_list_threads(s->unit.pid, &tids, &n, e);
-		if (ret < 0)
-			return ret;
-		for (size_t i = 0; i < n; i++) {
-			struct parked *t = NULL;
-
-			for (size_t k = 0; k < s->nparked; k++)
-				if (s->parked[k].tid == tids[i])
-					t = &s->parked[k];
-			if (!t && (t = add_parked(s, tids[i], e)))
-				plan_thread(s, t);
-			if (!t)
-				return e ? e->code : -EAGAIN;
-			if (t->interrupted)
-				continue;
-			if ((!t->traced && trace_seize(t->tid, 0, e) < 0) || trace_interrupt(t->tid, e) < 0) {
-				if (kill(s->unit.pid, 0) == 0 && syscall(SYS_tgkill, s->unit.pid, t->tid, 0) < 0)
-					continue; /* it has ended */
-				return e ? e->code : -EIO;
-			}
-			t->traced = t->interrupted = true;
-			fresh++;
-		}
-		if (!fresh)
-			return 0;
-		ret = wait_stops(s, e);
-		if (ret < 0)
-			return ret;
-	}
+	for (size_t i = 0; i < s->nprocs; i++)
+		interrupt_known(&s->procs[i]);
+	for (size_t i = 0; i < s->nprocs && ret == 0; i++)
+		ret = stop_process(&s->procs[i], e);
+	return ret;
 }
 
 /* Registers with which a parked thread goes on here without a tracer. */
-static void regs_to_go_on(const Gw__Thread *msg, const struct restart_now *now, struct user_regs_struct *ret_regs)
+static void regs_to_go_on(pid_t tid, const Gw__Thread *msg, const struct restart_now *now, struct user_regs_struct *ret_regs)
 {
 	memcpy(ret_regs, msg->regs.data, sizeof(*ret_regs));
 	if (msg->restart && msg->restart->kind == GW__RESTART__KIND__TIMED_CALL)
-		restart_finish_in(msg->tid, ret_regs, msg->restart, now);
-	if ((int64_t)ret_regs->orig_rax >= 0 && (int64_t)ret_regs->rax == RESTART_BLOCK) {
-		ret_regs->rax = SYS_restart_syscall;
-		ret_regs->rip -= 2;
-	} else {
-		restart_to_call(ret_regs);
-	}
+		restart_finish_in(tid, ret_regs, msg->restart, now);
+	restart_to_call(ret_regs);
 }
 
 static void fill_slot(struct slot *slot, const struct user_regs_struct *r, uint64_t mask)
@@ -173,392 +205,353 @@ static void fill_slot(struct slot *slot, const struct user_regs_struct *r, uint6
 	slot->flags = 0;
 }
 
-static const struct restart_record *find_record(const struct source *s, int which, pid_t tid)
+/* near: where it is, mostly: the kernel lists threads in the order of their birth. */
+static const struct restart_record *find_record(const struct source_process *p, int which, pid_t tid, size_t near)
 {
-	return restart_record_find(s->records[which], s->nrecords[which], tid);
+	size_t n = p->nrecords[which];
+
+	for (size_t k = 0; k < n; k++) {
+		const struct restart_record *r = &p->records[which][(near + k) % n];
+
+		if ((pid_t)r->tid == tid)
+			return r;
+	}
+	return NULL;
 }
 
 /* Reads a stopped thread and points it at the stub with its list of calls; it stays stopped. */
-static int park(struct source *s, struct parked *t, const struct restart_now *now, struct err *e)
+static int park(struct source_process *p, struct parked *t, const struct restart_now *now, struct err *e)
 {
-	const Gw__Clocks *clocks = s->unit.process->clocks;
-	struct restart_context context = { .pid = s->unit.pid, .before = find_record(s, 0, t->tid), .after = find_record(s, 1, t->tid),
+	const Gw__Clocks *clocks = p->u->process->clocks;
+	size_t near = (size_t)(t - p->parked);
+	struct restart_context context = { .stopped = p->stop_signal, .pid = p->u->pid, .before = find_record(p, 0, t->tid, near), .after = find_record(p, 1, t->tid, near),
 					   .monotonic_offset_ns = clocks->monotonic_offset_ns, .boottime_offset_ns = clocks->boottime_offset_ns };
 	struct user_regs_struct regs;
 	int ret = thread_capture_stopped(t->tid, t->msg, e);
 
+	t->msg->tid = t->number;
+
+	if (ret == -EREMOTE)
+		refusals_add(p->s->refusals, "task.seccomp-notify", e->message, "start it without that supervisor", "thread %d (seccomp)", t->tid);
+	if (ret == 0 && t->msg->n_seccomp_filters && !p->held)
+		ret = err_set(e, -EAGAIN, "thread %d has got a seccomp filter since the offer", t->tid);
 	if (ret < 0)
 		return ret;
 	memcpy(&regs, t->msg->regs.data, sizeof(regs));
-	ret = rseq_abort_fix(s->unit.pid, t->msg, &regs, e);
+	ret = rseq_abort_fix(p->u->pid, t->msg, &regs, e);
 	if (ret < 0)
 		return ret;
 	memcpy(t->msg->regs.data, &regs, sizeof(regs));
 	ret = restart_capture(t->msg, &context, e);
 	if (ret < 0)
 		return ret;
-	regs_to_go_on(t->msg, now, &regs);
-	fill_slot(scratch_slot(&s->agent.scratch, t->task.slot), &regs, t->msg->sigmask);
+	regs_to_go_on(t->tid, t->msg, now, &regs);
+	fill_slot(scratch_slot(&p->agent.scratch, t->task.slot), &regs, t->msg->sigmask);
 	batch_prepare(t->batch);
 	/* In this order: if this worker died in between, a mask without the stub would stay for good. */
-	ret = trace_enter_stub(t->tid, &s->agent.scratch, t->task.slot, &regs, e);
+	ret = trace_enter_stub(t->tid, &p->agent.scratch, t->task.slot, &regs, e);
 	t->parked = ret == 0;
 	return ret < 0 ? ret : trace_set_mask(t->tid, UINT64_MAX, e);
 }
 
-static int compare(struct source *s, struct err *e)
-{
-	int ret = vma_list_reread(s->unit.pid, &s->unit.vmas, false, &s->unit.files, s->refusals, &s->frozen_vmas, &s->layout_changed, e);
+/* --- what the running process may have changed since the last round --- */
 
-	if (ret == 0)
-		ret = fdtable_recapture(&s->unit.fds, &s->unit.files, s->refusals, e);
-	if (ret == 0 && s->refusals->n)
-		ret = err_set(e, -EPERM, "process %d has begun something that cannot move", s->unit.pid);
-	if (ret == 0 && s->layout_changed)
-		vma_list_apply_answers(&s->frozen_vmas, s->answers, s->nanswers);
-	return ret < 0 ? ret : source_files_frozen(s, s->layout_changed ? &s->frozen_vmas : &s->unit.vmas, e);
-}
-
-static int check_children(struct source *s, struct err *e)
+void source_look_at_descriptors(struct source *s)
 {
-	if (s->children->ret == -ECHILD)
-		return 0;
-	refusals_add(s->refusals, "task.children", "it has started a child since the offer, and processes with children cannot move yet",
-		     "move it when its children have ended", "process %d", s->unit.pid);
-	return err_set(e, -EPERM, "process %d has started a child", s->unit.pid);
+	struct refusals ignored = { 0 };
+	struct err unheard = ERR_INIT;
+
+	fdtable_recapture(&s->unit.fds, false, &s->unit.files, &ignored, &unheard);
+	fdtable_release(&s->unit.fds);
+	refusals_free(&ignored);
 }
 
 static void read_records(struct source *s, int which)
 {
-	int n = s->watch ? restart_watch_read(s->watch, s->records[which], RECORDS_MAX, NULL) : 0;
+	for (size_t i = 0; i < s->nprocs; i++) {
+		struct source_process *p = &s->procs[i];
+		int n = p->watch ? restart_watch_read(p->watch, p->records[which], RECORDS_MAX, NULL) : 0;
 
-	s->nrecords[which] = n > 0 ? (size_t)n : 0;
+		p->nrecords[which] = n > 0 ? (size_t)n : 0;
+	}
 }
 
-/* Drops the entries of threads that ended between the offer and the stop. */
-static void drop_ended(struct source *s)
+/* What the records say of the address space; 0: nothing. */
+static uint64_t layout_now(const struct source_process *p, int which)
+{
+	return p->nrecords[which] ? p->records[which][0].layout : 0;
+}
+
+void source_note_layouts(struct source *s)
+{
+	s->layouts_moved = true;
+	read_records(s, 0);
+	for (size_t i = 0; i < s->nprocs; i++)
+		s->procs[i].compared_layout = layout_now(&s->procs[i], 0);
+}
+
+static bool have_layouts_moved(const struct source *s)
+{
+	for (size_t i = 0; i < s->nprocs; i++)
+		if (!s->procs[i].compared_layout || layout_now(&s->procs[i], 1) != s->procs[i].compared_layout)
+			return true;
+	return false;
+}
+
+/* Nothing is compared when no change has been possible since the rehearsal found none. */
+static int compare_layout(struct source_process *p, struct err *e)
+{
+	struct source *s = p->s;
+	int ret;
+
+	p->layout_changed = false;
+	if (p->u->guest || (p->rehearsed_layout && layout_now(p, 1) == p->rehearsed_layout))
+		return 0;
+	ret = vma_list_reread(p->u->pid, &p->u->vmas, false, &s->unit.files, s->refusals, &p->frozen_vmas, &p->layout_changed, e);
+	if (ret == 0 && s->refusals->n)
+		ret = err_set(e, -EPERM, "process %d has begun something that cannot move", p->u->pid);
+	return ret;
+}
+
+static int tell_files(struct source *s, struct err *e)
+{
+	cleanup_free const struct vma_list **now = calloc(s->nprocs, sizeof(*now));
+
+	if (!now)
+		return err_sys(e, ENOMEM, "layouts");
+	for (size_t i = 0; i < s->nprocs; i++)
+		now[i] = source_layout(&s->procs[i]);
+	s->layouts_moved = have_layouts_moved(s);
+	return source_files_frozen(s, &(struct layouts){ now, s->nprocs }, e);
+}
+
+static int compare(struct source *s, struct err *e)
+{
+	int ret = 0;
+
+	for (size_t i = 0; i < s->nprocs && ret == 0; i++)
+		ret = compare_layout(&s->procs[i], e);
+	/* What is in flight writes memory and files. */
+	for (size_t i = 0; i < s->nprocs && ret == 0; i++)
+		ret = aio_capture(s->procs[i].u->pid, source_layout(&s->procs[i]), s->procs[i].process, e);
+	if (ret == 0)
+		ret = fdtable_recapture(&s->unit.fds, true, &s->unit.files, s->refusals, e);
+	if (ret == 0 && s->refusals->n)
+		ret = err_set(e, -EPERM, "process %d has begun something that cannot move", s->request->pid);
+	if (ret == 0 && !s->direct_io && fdtable_has_direct_io(s->unit.fds.msg))
+		ret = err_set(e, -EAGAIN, "process %d has begun direct I/O since the offer", s->request->pid);
+	if (ret == 0 && s->unit.ns)
+		ret = ns_entries_check(s->unit.ns, &s->unit.files, e);
+	if (ret == 0 && s->unit.ns && s->unit.ns->n_nets)
+		ret = ns_net_freeze(s->unit.ns->nets[0], e);
+	if (ret == 0)
+		ret = source_home_check(s, e);
+	for (size_t i = 0; i < s->nprocs && ret == 0; i++)
+		if (s->procs[i].layout_changed)
+			vma_list_apply_answers(&s->procs[i].frozen_vmas, s->answers, s->nanswers);
+	return ret < 0 ? ret : tell_files(s, e);
+}
+
+/* Processes that were made, have ended or been waited for since the offer: the next attempt offers the unit as it is then. */
+static int check_tree(struct source *s, struct err *e)
+{
+	int ret = tree_watch_changed(s->unit.watch, e);
+
+	for (size_t i = 0; i < s->nprocs && ret == 0; i++)
+		if (s->unit.procs[i].guest && syscall(SYS_kcmp, s->unit.procs[s->unit.procs[i].host].pid, s->unit.procs[i].pid, KCMP_VM, 0, 0) != 0)
+			return err_set(e, -EAGAIN, "process %d has called exec since the offer", s->unit.procs[i].pid);
+	return ret > 0 ? err_set(e, -EAGAIN, "process %d has other descendants than at the offer", s->request->pid) : ret;
+}
+
+static void drop_entry(struct parked *t)
+{
+	gw__thread__free_unpacked(t->msg, NULL);
+	batch_free(t->batch);
+}
+
+/* Drops the entries of threads that ended between the offer and the stop. Batches point at the task inside of an entry: what moves is planned anew. */
+static void drop_ended(struct source_process *p)
 {
 	size_t kept = 0;
 
-	for (size_t i = 0; i < s->nparked; i++) {
-		if (s->parked[i].interrupted) {
-			/* Batches point at the task inside: entries do not move, only their order of use does. */
-			if (kept != i) {
-				struct parked *from = &s->parked[i], *to = &s->parked[kept];
+	for (size_t i = 0; i < p->nparked; i++) {
+		struct parked *from = &p->parked[i], *to = &p->parked[kept];
 
-				*to = *from;
-				to->batch = batch_new(&to->task);
-				gw__thread__free_unpacked(to->msg, NULL);
-				plan_thread(s, to);
-			}
-			kept++;
-		} else {
-			gw__thread__free_unpacked(s->parked[i].msg, NULL);
-			batch_free(s->parked[i].batch);
+		if (!from->interrupted) {
+			drop_entry(from);
+			continue;
 		}
+		if (kept++ == i)
+			continue;
+		drop_entry(from);
+		*to = *from;
+		to->batch = batch_new(&to->task);
+		plan_thread(p, to);
 	}
-	s->nparked = kept;
+	p->nparked = kept;
+}
+
+/* Whatever happens: those that are parked run the stub, the others are let go as they are (source_thaw). */
+static int park_process(struct source_process *p, struct err *e)
+{
+	const Gw__Clocks *clocks = p->u->process->clocks;
+	const struct restart_now now = restart_now_read(clocks->monotonic_offset_ns, clocks->boottime_offset_ns);
+	int ret = signal_peek(p->u->pid, true, &p->process->pending, e);
+
+	p->query.pending_taken = true;
+	p->peeked = p->process->pending.len;
+	p->held = p->stop_signal || seccomp_in_use(p->u->threads, p->u->nthreads);
+	/* One that has been told to continue meanwhile has that signal pending. */
+	if (p->stop_signal && !(signal_set_of(&p->process->pending) & SIGNAL_BIT(SIGCONT)))
+		p->process->stopped_by = (uint32_t)p->stop_signal;
+	for (size_t i = 0; i < p->nparked && ret == 0; i++) {
+		ret = park(p, &p->parked[i], &now, e);
+		if (ret == 0)
+			ret = p->held ? source_held_go(p, &p->parked[i], e) : trace_detach(p->parked[i].tid, e);
+		if (ret == 0)
+			p->parked[i].traced = p->held;
+	}
+	return ret;
 }
 
 static int stop_and_park(struct source *s, struct err *e)
 {
-	const Gw__Clocks *clocks = s->unit.process->clocks;
-	struct restart_now now;
 	int ret;
 
 	read_records(s, 0);
 	pace_warm();
-	s->stopped_ns = clock_ns(CLOCK_REALTIME);
+	if (!s->hold)
+		s->stopped_ns = clock_ns(CLOCK_REALTIME);
 	ret = stop_all(s, e);
 	timeline_mark("stopped");
+	if (ret == 0)
+		ret = check_tree(s, e);
 	if (ret < 0)
 		return ret;
-	drop_ended(s);
+	for (size_t i = 0; i < s->nprocs; i++)
+		drop_ended(&s->procs[i]);
 	read_records(s, 1);
-	now = restart_now_read(clocks->monotonic_offset_ns, clocks->boottime_offset_ns);
 	timeline_mark("restart records read");
-	ret = signal_peek(s->unit.pid, true, &s->process->pending, e);
-	s->process_query.pending_taken = true;
-	/* Whatever happens: those that are parked run the stub, the others are let go as they are (source_thaw). */
-	for (size_t i = 0; i < s->nparked && ret == 0; i++) {
-		ret = park(s, &s->parked[i], &now, e);
-		if (ret == 0)
-			ret = trace_detach(s->parked[i].tid, e);
-		if (ret == 0)
-			s->parked[i].traced = false;
+	for (size_t i = 0; i < s->nprocs && ret == 0; i++)
+		ret = park_process(&s->procs[i], e);
+	return ret;
+}
+
+static int collect_thread(struct source_process *p, struct parked *t, bool is_main, struct err *e)
+{
+	int ret = batch_finish(t->batch, e);
+
+	if (ret == 0)
+		ret = thread_capture_collect(&t->query, t->msg, &p->process->pending, is_main, e);
+	if (ret != -EAGAIN)
+		return ret;
+	batch_reset(t->batch);
+	thread_capture_plan(t->batch, &t->query, NULL);
+	ret = batch_run(t->batch, e);
+	return ret < 0 ? ret : thread_capture_collect(&t->query, t->msg, &p->process->pending, is_main, e);
+}
+
+/* /proc shows the numbers of the pid namespace that it is of: godwitd's. */
+static void use_inner_numbers(struct source_process *p)
+{
+	p->process->pid = p->u->number;
+	for (size_t i = 0; i < p->process->n_timers; i++) {
+		Gw__PosixTimer *t = p->process->timers[i];
+
+		if (t->notify_tid > 0)
+			t->notify_tid = unit_number(p->u, t->notify_tid);
+	}
+}
+
+static int collect(struct source_process *p, struct err *e)
+{
+	int ret = 0;
+
+	/* The last one first, as in wait_stops. What comes of it is seen below. */
+	if (p->nparked > 1)
+		task_wait(&p->parked[p->nparked - 1].task, 60000, NULL);
+	for (size_t i = 0; i < p->nparked && ret == 0; i++) {
+		ret = collect_thread(p, &p->parked[i], i == 0, e);
+		if (ret == 0 && i == 0) {
+			mm_capture_collect(&p->u->mm, p->brk);
+			ret = process_capture_collect(&p->query, p->process, e);
+			mempolicy_keep(p->u->process, source_layout(p), p->process);
+			use_inner_numbers(p);
+			if (ret == 0 && p->process->loginuid_plus_1 != p->u->process->loginuid_plus_1)
+				ret = err_set(e, -EAGAIN, "process %d has changed its login id since the offer", p->u->pid);
+		}
 	}
 	return ret;
 }
 
-static int collect(struct source *s, struct err *e)
-{
-	for (size_t i = 0; i < s->nparked; i++) {
-		struct parked *t = &s->parked[i];
-		int ret = batch_finish(t->batch, e);
-
-		if (ret == 0)
-			ret = thread_capture_collect(&t->query, t->msg, &s->process->pending, i == 0, e);
-		if (ret == -EAGAIN) {
-			batch_reset(t->batch);
-			thread_capture_plan(t->batch, &t->query, NULL);
-			ret = batch_run(t->batch, e);
-			if (ret == 0)
-				ret = thread_capture_collect(&t->query, t->msg, &s->process->pending, i == 0, e);
-		}
-		if (ret < 0)
-			return ret;
-		if (i == 0) {
-			mm_capture_collect(&s->unit.mm, s->brk);
-			ret = process_capture_collect(&s->process_query, s->process, e);
-		}
-		if (ret < 0)
-			return ret;
-	}
-	return 0;
-}
-
-/* --- the pages that go with the registers --- */
-
-/* Whether a page may travel with the registers: one that the program cannot read is of no use to its first instructions. */
-static bool may_go(const struct source *s, uint64_t address)
-{
-	const struct vma_list *l = s->layout_changed ? &s->frozen_vmas : &s->unit.vmas;
-	const struct vma *v = vma_find(l, address);
-	size_t lo = 0, hi = l->guards.n;
-
-	if (!v || v->content != VMA_CONTENT_ANON || !(v->prot & PROT_READ))
-		return false;
-	while (lo < hi) {
-		size_t mid = (lo + hi) / 2;
-
-		if (address >= l->guards.v[mid].end)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo == l->guards.n || address < l->guards.v[lo].start;
-}
-
-/* A page that does not exist reads as zeros: sending those is right, too. */
-static int want_page(struct source *s, uint64_t address, struct run_list *list)
-{
-	uint64_t page = PAGE_ALIGN_DOWN(address);
-
-	if (!may_go(s, page) || !pages_is_lazy(&s->pages, page) || pages_sent_bit(&s->pages, page))
-		return 0;
-	pages_mark(&s->pages, page, 1);
-	return run_list_add(list, page, 1, 0);
-}
-
-/*
- * What an interrupted call points at: the destination issues such calls anew, or writes the time that remains, before the commit, when no page can be
- * asked for. A structure may lie across two pages.
- */
-static int want_call_pages(struct source *s, const Gw__Thread *t, const struct user_regs_struct *r, struct run_list *list)
-{
-	const uint64_t args[] = { r->rdi, r->rsi, r->rdx, r->r10, r->r8, r->r9 };
-	uint64_t fds_end = r->rdi + MIN(r->rsi, FDS_MAX) * sizeof(struct pollfd);
-	bool polls = r->orig_rax == SYS_poll || r->orig_rax == SYS_ppoll || r->orig_rax == SYS_restart_syscall;
-	int ret = 0;
-
-	if (!t->restart || t->restart->kind == GW__RESTART__KIND__NONE)
-		return 0;
-	for (size_t i = 0; i < ARRAY_SIZE(args) && ret == 0; i++) {
-		ret = want_page(s, args[i], list);
-		if (ret == 0)
-			ret = want_page(s, args[i] + sizeof(struct timespec) - 1, list);
-	}
-	for (uint64_t at = PAGE_ALIGN_DOWN(r->rdi); polls && at < fds_end && ret == 0; at += PAGE_SIZE_BYTES)
-		ret = want_page(s, at, list);
-	return ret;
-}
-
-static int want_thread_pages(struct source *s, const Gw__Thread *t, bool few, struct run_list *list)
-{
-	struct user_regs_struct r;
-	int ret = 0;
-
-	memcpy(&r, t->regs.data, sizeof(r));
-	const uint64_t first[] = { r.rsp, r.rsp - 128, r.rsp + PAGE_SIZE_BYTES, r.fs_base, r.fs_base - 64, t->rseq, t->rseq + 31 };
-	const uint64_t pointed[] = { r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rbp, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15, r.gs_base };
-
-	for (size_t i = 0; i < ARRAY_SIZE(first) && ret == 0; i++)
-		ret = want_page(s, first[i], list);
-	for (size_t i = 0; i < ARRAY_SIZE(pointed) && few && ret == 0; i++)
-		ret = want_page(s, pointed[i], list);
-	if (ret == 0)
-		ret = want_call_pages(s, t, &r, list);
-	return ret;
-}
-
-/* /proc/PID/cmdline reads empty, and ps shows no command, while these pages are missing: the kernel does not wait for them there. */
-static int want_argument_pages(struct source *s, struct run_list *list)
-{
-	const struct mm_fields *m = &s->unit.mm;
-	uint64_t at = PAGE_ALIGN_DOWN(m->arg_start);
-	int ret = 0;
-
-	for (unsigned n = 0; n < ARGUMENT_PAGES && at < m->arg_end && ret == 0; n++, at += PAGE_SIZE_BYTES)
-		ret = want_page(s, at, list);
-	return ret;
-}
-
-/* A working set found before the freeze, as long as there is room. */
-static int want_hot_pages(struct source *s, struct run_list *list)
-{
-	int ret = 0;
-
-	for (size_t i = 0; i < s->hot.n && ret == 0; i++)
-		for (uint32_t k = 0; k < s->hot.v[i].npages && ret == 0 && list->pages < GO_PAGES_MAX; k++)
-			ret = want_page(s, s->hot.v[i].address + k * PAGE_SIZE_BYTES, list);
-	return ret;
-}
-
-/* Lazy pages that the destination has in an older version: some travel now, of the others it is told to forget its copy. */
-static int treat_stale(struct source *s, struct run_list *stale, struct run_list *list)
-{
-	int ret = 0;
-
-	for (size_t i = 0; i < stale->n && ret == 0; i++) {
-		const struct page_run *r = &stale->v[i];
-
-		if (r->flags & RUN_ZERO || list->pages + r->npages > GO_PAGES_MAX) {
-			ret = run_list_add(&s->stale, r->address, r->npages, 0);
-			continue;
-		}
-		ret = run_list_add(list, r->address, r->npages, 0);
-		pages_mark(&s->pages, r->address, r->npages);
-	}
-	return ret;
-}
-
-static int compare_runs(const void *a, const void *b)
-{
-	uint64_t x = ((const struct page_run *)a)->address, y = ((const struct page_run *)b)->address;
-
-	return x < y ? -1 : x > y;
-}
-
-/* Everything that the destination lacks, over the bulk connection; the threads stand still meanwhile. */
-static int send_all_now(struct source *s, struct err *e)
-{
-	int ret;
-
-	s->bulk_in_freeze = true;
-	link_limit_stall(s->link.fd[ROLE_BULK], FREEZE_STALL_MS);
-	ret = s->layout_changed ? source_tell_layout(s, &s->frozen_vmas, true, e) : 0;
-	if (ret == 0)
-		ret = pages_round(&s->pages, PAGES_LAZY | PAGES_EAGER, NULL, e);
-	return ret < 0 ? ret : pages_barrier(&s->pages, e);
-}
-
-/* What was written since the last round travels with the registers when it is little. */
-static int choose_precopy_rest(struct source *s, struct err *e)
-{
-	struct run_list rest = { 0 };
-	int ret = pages_stale(&s->pages, PAGES_LAZY | PAGES_EAGER | PAGES_UNSENT, &rest, e);
-
-	if (ret == 0 && rest.pages > PRECOPY_GO_PAGES_MAX) {
-		run_list_free(&rest);
-		return send_all_now(s, e);
-	}
-	for (size_t i = 0; i < rest.n && ret == 0; i++) {
-		ret = run_list_add(rest.v[i].flags & RUN_ZERO ? &s->stale : &s->go_runs, rest.v[i].address, rest.v[i].npages, 0);
-		pages_mark(&s->pages, rest.v[i].address, rest.v[i].npages);
-	}
-	run_list_free(&rest);
-	if (s->go_runs.n)
-		qsort(s->go_runs.v, s->go_runs.n, sizeof(*s->go_runs.v), compare_runs);
-	return ret < 0 && e && !e->code ? err_sys(e, ret, "choosing pages") : ret;
-}
-
-static int choose_pages(struct source *s, struct err *e)
-{
-	struct run_list stale = { 0 };
-	int ret = 0;
-
-	if (s->request->strategy == STRATEGY_STOP_COPY)
-		return send_all_now(s, e);
-	if (s->request->strategy == STRATEGY_PRE_COPY)
-		return choose_precopy_rest(s, e);
-	if (s->request->strategy == STRATEGY_HYBRID)
-		ret = pages_stale(&s->pages, PAGES_LAZY, &stale, e);
-	if (ret == 0)
-		ret = pages_stale(&s->pages, PAGES_EAGER, &s->go_runs, e);
-	if (ret == 0)
-		ret = treat_stale(s, &stale, &s->go_runs);
-	for (size_t i = 0; i < s->nparked && ret == 0; i++)
-		ret = want_thread_pages(s, s->parked[i].msg, s->nparked <= HOT_THREADS, &s->go_runs);
-	if (ret == 0)
-		ret = want_argument_pages(s, &s->go_runs);
-	if (ret == 0)
-		ret = want_hot_pages(s, &s->go_runs);
-	run_list_free(&stale);
-	if (s->go_runs.n)
-		qsort(s->go_runs.v, s->go_runs.n, sizeof(*s->go_runs.v), compare_runs);
-	return ret < 0 && e && !e->code ? err_sys(e, ret, "choosing pages") : ret;
-}
-
-/* Runs of which some pages may be protected from the program itself: the other way into its memory does not mind that. */
-static int read_one_by_one(struct source *s, const struct page_run *runs, size_t n, uint8_t *to, struct err *e)
-{
-	for (size_t i = 0; i < n; i++) {
-		for (uint64_t k = 0; k < runs[i].npages; k++, to += PAGE_SIZE_BYTES) {
-			uint64_t at = runs[i].address + k * PAGE_SIZE_BYTES;
-
-			if (pread(s->mem_fd, to, PAGE_SIZE_BYTES, (off_t)at) != PAGE_SIZE_BYTES)
-				return err_sys(e, errno, "reading page %#" PRIx64, at);
-		}
-	}
-	return 0;
-}
-
-static int read_pages(struct source *s, struct err *e)
-{
-	uint8_t *to;
-
-	s->go_pages_len = s->go_runs.pages * PAGE_SIZE_BYTES;
-	if (s->go_pages_len > (64 << 20))
-		return err_set(e, -E2BIG, "process %d writes %" PRIu64 " pages of file mappings faster than they can be sent", s->unit.pid, s->go_runs.pages);
-	if (!s->go_pages)
-		s->go_pages = malloc(MAX(s->go_pages_len, GO_PAGES_MAX * 2 * PAGE_SIZE_BYTES));
-	if (!s->go_pages)
-		return err_sys(e, ENOMEM, "pages that go with the registers");
-	to = s->go_pages;
-	for (size_t i = 0; i < s->go_runs.n; i += 512) {
-		struct iovec remote[512], local = { to, 0 };
-		size_t n = MIN(s->go_runs.n - i, 512ul);
-
-		for (size_t k = 0; k < n; k++) {
-			remote[k] = (struct iovec){ (void *)s->go_runs.v[i + k].address, s->go_runs.v[i + k].npages * PAGE_SIZE_BYTES };
-			local.iov_len += remote[k].iov_len;
-		}
-		if (process_vm_readv(s->unit.pid, &local, 1, remote, n, 0) != (ssize_t)local.iov_len) {
-			int ret = read_one_by_one(s, &s->go_runs.v[i], n, to, e);
-
-			if (ret < 0)
-				return ret;
-		}
-		to += local.iov_len;
-	}
-	return 0;
-}
-
-int source_rehearse(struct source *s, struct err *e)
+/* Compares the layouts, unless they have not changed since this was done before. */
+static void rehearse_layouts(struct source *s)
 {
 	struct refusals ignored = { 0 };
-	struct vma_list vmas = { 0 };
 	struct err unheard = ERR_INIT;
-	bool changed;
 
-	(void)e; /* the process runs: what fails now is looked at again when it stands still */
-	if (vma_list_reread(s->unit.pid, &s->unit.vmas, false, &s->unit.files, &ignored, &vmas, &changed, &unheard) == 0)
-		fdtable_recapture(&s->unit.fds, &s->unit.files, &ignored, &unheard);
-	vma_list_free(&vmas);
-	fdtable_release(&s->unit.fds);
-	refusals_free(&ignored);
 	read_records(s, 0);
-	return 0;
+	for (size_t i = 0; i < s->nprocs; i++) {
+		struct unit_process *u = &s->unit.procs[i];
+		uint64_t layout = layout_now(&s->procs[i], 0);
+		struct vma_list vmas = { 0 };
+		bool changed = true;
+		int ret;
+
+		if (u->guest || (layout && layout == s->procs[i].rehearsed_layout))
+			continue;
+		ret = vma_list_reread(u->pid, &u->vmas, false, &s->unit.files, &ignored, &vmas, &changed, &unheard);
+		s->procs[i].rehearsed_layout = ret == 0 && !changed ? layout : 0;
+		vma_list_free(&vmas);
+	}
+	refusals_free(&ignored);
+}
+
+void source_rehearse(struct source *s, bool again)
+{
+	rehearse_layouts(s);
+	if (again)
+		return;
+	source_look_at_descriptors(s);
+	read_records(s, 0);
+}
+
+static int plan_all(struct source *s, struct err *e)
+{
+	int ret = 0;
+
+	for (size_t i = 0; i < s->nprocs && ret == 0; i++)
+		ret = plan(&s->procs[i], e);
+	return ret;
+}
+
+static int collect_sysv(struct source *s, struct err *e)
+{
+	cleanup_free Gw__Process **msgs = calloc(s->nprocs, sizeof(*msgs));
+
+	if (!msgs)
+		return err_sys(e, ENOMEM, "System V objects");
+	for (size_t i = 0; i < s->nprocs; i++)
+		msgs[i] = s->procs[i].process;
+	return sysv_recapture(s->unit.sysv, s->procs[0].u->process, msgs, e);
+}
+
+static int collect_all(struct source *s, struct err *e)
+{
+	int ret = 0;
+
+	for (size_t i = 0; i < s->nprocs && ret == 0; i++)
+		ret = collect(&s->procs[i], e);
+	return ret < 0 ? ret : collect_sysv(s, e);
+}
+
+static size_t count_threads(const struct source *s)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < s->nprocs; i++)
+		n += s->procs[i].nparked;
+	return n;
 }
 
 int source_freeze(void *context, struct err *e)
@@ -567,8 +560,13 @@ int source_freeze(void *context, struct err *e)
 	int ret;
 
 	timeline_mark("freeze begins");
-	ret = plan(s, e);
-	pace_warm_prepare();
+	ret = source_home_hold(s, e);
+	if (ret == 0)
+		ret = plan_all(s, e);
+	pace_warm_prepare(true);
+	pace_prepare_for(count_threads(s));
+	pace_touch();
+	pace_remember(s->procs[0].u->pid);
 	timeline_mark("planned");
 	pace_rule();
 	if (ret == 0)
@@ -577,22 +575,71 @@ int source_freeze(void *context, struct err *e)
 	if (ret == 0)
 		ret = compare(s, e);
 	timeline_mark("layout and descriptors compared");
+	/* The threads run their lists meanwhile. */
 	if (ret == 0)
-		ret = collect(s, e);
-	if (ret == 0)
-		ret = check_children(s, e);
-	timeline_mark("collected");
-	/* A page of a mapping that is new since the last round has no bit: it is sent after the resume, or with the rest. */
-	if (ret == 0 && s->layout_changed)
-		ret = pages_layout(&s->pages, &s->frozen_vmas, e);
-	if (ret == 0 && s->layout_changed)
-		ret = pages_forget_remapped(&s->pages, &s->unit.vmas, &s->frozen_vmas, s->unit.files.n, e);
-	if (ret == 0)
-		ret = choose_pages(s, e);
+		ret = source_choose_pages(s, e);
 	timeline_mark("pages chosen");
-	ret = ret < 0 ? ret : read_pages(s, e);
+	if (ret == 0)
+		ret = source_read_pages(s, e);
 	timeline_mark("pages read");
+	for (size_t i = 0; i < s->nprocs && ret == 0; i++) {
+		ret = process_capture_look(&s->procs[i].query, s->procs[i].process, e);
+		if (ret == 0 && strcmp(s->procs[i].process->root, s->procs[i].u->process->root) != 0)
+			ret = err_set(e, -EAGAIN, "process %d has called chroot since the offer", s->procs[i].u->pid);
+	}
+	timeline_mark("processes seen");
+	ret = ret < 0 ? ret : collect_all(s, e);
+	timeline_mark("collected");
 	return ret;
+}
+
+static void retake_locks(struct source_process *p)
+{
+	struct batch *b = p->nparked ? p->parked[0].batch : NULL;
+
+	if (!p->locks_released || !b)
+		return;
+	batch_reset(b);
+	fdtable_plan_retake_locks(&p->s->unit.fds, (uint32_t)(p - p->s->procs), b);
+	if (batch_run(b, NULL) < 0)
+		log_error("event=locks-lost pid=%d", p->u->pid);
+}
+
+static void thaw_process(struct source_process *p)
+{
+	for (size_t i = 0; i < p->nparked; i++) {
+		struct parked *t = &p->parked[i];
+
+		if (t->parked && t->task.wake == TASK_HELD) {
+			source_held_thaw(p, t);
+		} else if (t->parked) {
+			if (t->traced)
+				trace_detach(t->tid, NULL);
+			task_wait(&t->task, 5000, NULL);
+			task_run(&t->task, COMMAND_RESTORE, 5000, NULL);
+		} else if (t->traced && t->stopped) {
+			trace_detach(t->tid, NULL);
+		}
+	}
+	process_query_close(&p->query);
+}
+
+/*
+ * Threads that have been seized and not stopped: only a stopped one can be let go. When all that were stopped go on, since one that waits in vfork(2) stops
+ * when its child has called exec.
+ */
+static void let_seized_go(struct source_process *p)
+{
+	for (size_t i = 0; i < p->nparked; i++) {
+		struct parked *t = &p->parked[i];
+		int ignored;
+
+		if (!t->traced || t->parked || t->stopped)
+			continue;
+		if (t->interrupted || trace_interrupt(t->tid, NULL) == 0)
+			trace_try_stop(t->tid, &ignored, NULL);
+		trace_detach(t->tid, NULL);
+	}
 }
 
 /* Lets everything go on here. */
@@ -601,24 +648,16 @@ void source_thaw(void *context)
 	struct source *s = context;
 
 	pace_cool();
-	if (s->locks_released && s->nparked) {
-		batch_reset(s->parked[0].batch);
-		fdtable_plan_retake_locks(&s->unit.fds, s->parked[0].batch);
-		if (batch_run(s->parked[0].batch, NULL) < 0)
-			log_error("event=locks-lost pid=%d", s->unit.pid);
-	}
+	if (s->unit.ns && s->unit.ns->n_nets)
+		ns_net_thaw(s->unit.ns->nets[0]);
+	for (size_t i = 0; i < s->nprocs; i++)
+		source_held_again(&s->procs[i]);
+	for (size_t i = 0; i < s->nprocs; i++)
+		retake_locks(&s->procs[i]);
 	fdtable_release(&s->unit.fds);
-	for (size_t i = 0; i < s->nparked; i++) {
-		struct parked *t = &s->parked[i];
-
-		if (t->parked) {
-			if (t->traced)
-				trace_detach(t->tid, NULL);
-			task_wait(&t->task, 5000, NULL);
-			task_run(&t->task, COMMAND_RESTORE, 5000, NULL);
-		} else if (t->traced) {
-			trace_detach(t->tid, NULL);
-		}
-	}
-	process_query_close(&s->process_query);
+	for (size_t i = 0; i < s->nprocs; i++)
+		thaw_process(&s->procs[i]);
+	for (size_t i = 0; i < s->nprocs; i++)
+		let_seized_go(&s->procs[i]);
+	source_home_stay(s);
 }

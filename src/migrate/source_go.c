@@ -14,10 +14,14 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "image/mqueue.h"
+#include "image/seccomp.h"
+#include "migrate/late.h"
 #include "migrate/outcome.h"
 #include "migrate/pace.h"
 #include "migrate/source.h"
 #include "migrate/timeline.h"
+#include "migrate/unit_page.h"
 #include "wire/frame.h"
 
 #define ASK_TIMEOUT_MS 3000
@@ -25,97 +29,154 @@
 
 static int release_locks(struct source *s, struct err *e)
 {
-	struct batch *b = s->parked[0].batch;
+	int ret = 0;
 
-	batch_reset(b);
-	fdtable_plan_release_locks(&s->unit.fds, b);
-	if (!batch_count(b))
-		return 0;
-	s->locks_released = true;
-	return batch_run(b, e);
+	for (size_t i = 0; i < s->nprocs && ret == 0; i++) {
+		struct source_process *p = &s->procs[i];
+		struct batch *b = p->parked[0].batch;
+
+		batch_reset(b);
+		fdtable_plan_release_locks(&s->unit.fds, (uint32_t)i, b);
+		if (!batch_count(b))
+			continue;
+		p->locks_released = true;
+		ret = batch_run(b, e);
+	}
+	return ret;
 }
 
-static int encode(struct source *s, Gw__Go *go, struct bytes_list *threads, uint8_t *part[4], struct err *e)
+/* One process; what it allocates hangs on *go and `threads`, also after a failure. */
+static int encode_process(struct source_process *p, Gw__GoProcess *go, struct bytes_list *threads, struct err *e)
 {
-	Gw__Thread **msgs = calloc(s->nparked, sizeof(*msgs));
-	size_t len[4] = { 0 };
+	cleanup_free Gw__Thread **msgs = calloc(p->nparked, sizeof(*msgs));
 	int ret;
 
 	if (!msgs)
 		return err_sys(e, ENOMEM, "the go message");
-	for (size_t i = 0; i < s->nparked; i++)
-		msgs[i] = s->parked[i].msg;
+	for (size_t i = 0; i < p->nparked; i++) {
+		msgs[i] = p->parked[i].msg;
+		seccomp_make_alike(msgs[0], msgs[i]);
+	}
 	/* The boot id of the clocks is known from the offer. */
-	ret = unit_encode_threads(msgs, s->nparked, threads, e);
-	free(msgs);
+	ret = unit_encode_threads(msgs, p->nparked, threads, e);
 	if (ret >= 0)
-		ret = process_encode(s->process, &part[0], &len[0]);
+		ret = process_encode(p->process, &go->process.data, &go->process.len);
 	if (ret >= 0)
-		ret = mm_encode(&s->unit.mm, &part[1], &len[1], e);
-	if (ret >= 0)
-		ret = fdtable_encode(&s->unit.fds, &part[2], &len[2], e);
-	if (ret >= 0 && s->layout_changed)
-		ret = vma_list_encode(&s->frozen_vmas, &part[3], &len[3], e);
-	go->bulk = s->bulk_in_freeze;
-	go->process = (ProtobufCBinaryData){ len[0], part[0] };
-	go->mm = (ProtobufCBinaryData){ len[1], part[1] };
-	go->fds = (ProtobufCBinaryData){ len[2], part[2] };
-	go->vmas = (ProtobufCBinaryData){ len[3], part[3] };
+		ret = mm_encode(&p->u->mm, &go->mm.data, &go->mm.len, e);
+	if (ret >= 0 && p->layout_changed)
+		ret = vma_list_encode(&p->frozen_vmas, &go->vmas.data, &go->vmas.len, e);
+	go->bulk = p->bulk_in_freeze;
 	go->n_threads = threads->n;
 	go->threads = threads->v;
-	go->runs = (ProtobufCBinaryData){ s->go_runs.n * sizeof(struct page_run), (uint8_t *)s->go_runs.v };
-	go->stale = (ProtobufCBinaryData){ s->stale.n * sizeof(struct page_run), (uint8_t *)s->stale.v };
+	go->runs = (ProtobufCBinaryData){ p->go_runs.n * sizeof(struct page_run), (uint8_t *)p->go_runs.v };
+	go->deltas = (ProtobufCBinaryData){ p->ahead.deltas_len, p->ahead.deltas };
+	go->stale = (ProtobufCBinaryData){ p->stale.n * sizeof(struct page_run), (uint8_t *)p->stale.v };
 	return ret;
+}
+
+/* The go message while it is made. */
+struct go_out {
+	Gw__Go msg;
+	Gw__GoProcess *procs, **list;
+	struct bytes_list *threads;
+	uint8_t *packed;
+	uint32_t len;
+};
+
+static int encode(struct source *s, struct go_out *out, struct err *e)
+{
+	int ret = 0;
+
+	*out = (struct go_out){ GW__GO__INIT, calloc(s->nprocs, sizeof(*out->procs)), calloc(s->nprocs, sizeof(*out->list)),
+				calloc(s->nprocs, sizeof(*out->threads)), NULL, 0 };
+	if (!out->procs || !out->list || !out->threads)
+		return err_sys(e, ENOMEM, "the go message");
+	for (size_t i = 0; i < s->nprocs && ret >= 0; i++) {
+		gw__go_process__init(&out->procs[i]);
+		out->list[i] = &out->procs[i];
+		ret = encode_process(&s->procs[i], &out->procs[i], &out->threads[i], e);
+	}
+	out->msg.processes = out->list;
+	out->msg.n_processes = s->nprocs;
+	out->msg.home_handled = s->home.handled;
+	out->msg.home_sent = s->home.sent;
+	if (ret >= 0)
+		ret = fdtable_encode_update(&s->unit.fds, &out->msg.fds.data, &out->msg.fds.len, e);
+	if (ret < 0)
+		return ret;
+	out->packed = malloc(gw__go__get_packed_size(&out->msg));
+	if (!out->packed)
+		return err_sys(e, ENOMEM, "the go message");
+	out->len = (uint32_t)gw__go__pack(&out->msg, out->packed);
+	return 0;
+}
+
+static void free_encoded(struct source *s, struct go_out *out)
+{
+	for (size_t i = 0; out->procs && out->threads && i < s->nprocs; i++) {
+		free(out->procs[i].process.data);
+		free(out->procs[i].mm.data);
+		free(out->procs[i].vmas.data);
+		bytes_list_free(&out->threads[i]);
+	}
+	free(out->msg.fds.data);
+	free(out->procs);
+	free(out->list);
+	free(out->threads);
+	free(out->packed);
 }
 
 static int become_in_doubt(struct source *s, struct err *e)
 {
-	struct scratch_header *h = scratch_header(&s->agent.scratch);
-	uint32_t expected = STATE_FROZEN;
-
-	if (!__atomic_compare_exchange_n(&h->state, &expected, STATE_IN_DOUBT, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-		return err_set(e, -EAGAIN, "the agent has given process %d back to its program", s->unit.pid);
+	if (!unit_state_exchange(source_root(s), STATE_FROZEN, STATE_IN_DOUBT))
+		return err_set(e, -EAGAIN, "the agent has given process %d back to its program", s->request->pid);
 	return 0;
+}
+
+/* All that the agents need to go on alone. */
+static void hand_over(struct source *s)
+{
+	link_make_patient(&s->link);
+	scratch_unit(&source_root(s)->scratch)->serving = (uint32_t)s->nprocs;
+	for (size_t i = 0; i < s->nprocs; i++) {
+		pages_hand_over(&s->procs[i].pages, s->push);
+		if (!s->post_copy)
+			scratch_header(&s->procs[i].agent.scratch)->nranges = 0;
+	}
+}
+
+/* From here on the step "commit" finds out who owns the unit, whatever sending it says. */
+static void send_go(struct source *s, const struct go_out *out, struct err *e)
+{
+	const struct iovec iov[3] = { { (void *)(uintptr_t)&out->len, sizeof(out->len) }, { out->packed, out->len }, { s->go_pages, s->go_pages_len } };
+
+	if (frame_sendv(s->link.go, FRAME_GO, 0, iov, 3, e) < 0)
+		log_warning("event=go-failed text=\"%s\"", e ? e->message : "");
+	timeline_mark("go sent");
+	for (size_t i = 0; i < s->nprocs && !s->post_copy; i++)
+		if (!s->procs[i].bulk_in_freeze && pages_barrier(&s->procs[i].pages, NULL) < 0)
+			log_warning("event=no-barrier pid=%d", s->unit.procs[i].pid);
+	pace_give_way();
 }
 
 int source_go(void *context, struct err *e)
 {
 	struct source *s = context;
-	Gw__Go go = GW__GO__INIT;
-	struct bytes_list threads = { 0 };
-	uint8_t *part[4] = { NULL }, *packed = NULL;
-	int ret = encode(s, &go, &threads, part, e);
+	struct go_out out;
+	int ret = encode(s, &out, e);
 
 	timeline_mark("encoded");
+	if (ret >= 0)
+		ret = release_locks(s, e);
 	if (ret >= 0) {
-		packed = malloc(gw__go__get_packed_size(&go));
-		ret = packed ? release_locks(s, e) : err_sys(e, ENOMEM, "the go message");
-	}
-	/* All that the agent needs to go on alone comes before the message. */
-	if (ret >= 0) {
-		link_make_patient(&s->link);
-		pages_hand_over(&s->pages, s->push);
-		if (!s->post_copy)
-			scratch_header(&s->agent.scratch)->nranges = 0;
-		ret = s->news_frame ? frame_send(s->link.fd[ROLE_GO], FRAME_FILES, s->news_frame, s->news_frame_len, e) : 0;
+		hand_over(s);
+		ret = s->news_frame ? frame_send(s->link.go, FRAME_FILES, s->news_frame, s->news_frame_len, e) : 0;
 	}
 	if (ret >= 0)
 		ret = become_in_doubt(s, e);
-	if (ret >= 0) {
-		uint32_t len = (uint32_t)gw__go__pack(&go, packed);
-		const struct iovec iov[3] = { { &len, sizeof(len) }, { packed, len }, { s->go_pages, s->go_pages_len } };
-
-		/* From here on the step "commit" finds out who owns the process, whatever frame_sendv says. */
-		if (frame_sendv(s->link.fd[ROLE_GO], FRAME_GO, 0, iov, 3, e) < 0)
-			log_warning("event=go-failed text=\"%s\"", e ? e->message : "");
-		timeline_mark("go sent");
-		if (!s->post_copy && !s->bulk_in_freeze && pages_barrier(&s->pages, NULL) < 0)
-			log_warning("event=no-barrier pid=%d", s->unit.pid);
-	}
-	free(packed);
-	bytes_list_free(&threads);
-	for (size_t i = 0; i < ARRAY_SIZE(part); i++)
-		free(part[i]);
+	if (ret >= 0)
+		send_go(s, &out, e);
+	free_encoded(s, &out);
 	return ret < 0 ? ret : 0;
 }
 
@@ -123,7 +184,7 @@ int source_go(void *context, struct err *e)
 static int wait_resumed(struct source *s, struct err *e)
 {
 	uint64_t word;
-	int fd = s->link.fd[ROLE_GO];
+	int fd = s->link.go;
 
 	for (;;) {
 		struct pollfd p = { fd, POLLIN, 0 };
@@ -135,7 +196,7 @@ static int wait_resumed(struct source *s, struct err *e)
 		if (n == 0)
 			return 0;
 		if (n < 0 && errno != EAGAIN && errno != EINTR) {
-			scratch_header(&s->agent.scratch)->go_broken = 1;
+			scratch_unit(&source_root(s)->scratch)->go_broken = 1;
 			return err_sys(e, errno, "waiting for the destination");
 		}
 		poll(&p, 1, -1); /* not spinning: the resumed program may want this CPU */
@@ -150,9 +211,27 @@ static void fill_ask(struct source *s, Gw__Hello *ret)
 	ret->mig_id = (ProtobufCBinaryData){ HELLO_MIG_ID_BYTES, s->mig_id };
 }
 
-int source_prepare_ask(struct source *s, struct err *e)
+/* Of the network that the destination was reached from, whatever namespace the unit is in. */
+static int make_ask_socket(int *ret_socket, struct err *e)
 {
-	struct scratch_header *h = scratch_header(&s->agent.scratch);
+	const struct timeval timeout = { ASK_TIMEOUT_MS / 1000, 0 };
+	int fd;
+
+	ns_outside(true);
+	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	ns_outside(false);
+	if (fd < 0)
+		return err_sys(e, errno, "a socket for the question after the outcome");
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
+	*ret_socket = fd;
+	return 0;
+}
+
+int source_prepare_ask(struct source_process *p, int *ret_socket, struct err *e)
+{
+	struct source *s = p->s;
+	struct scratch_header *h = scratch_header(&p->agent.scratch);
 	uint8_t frame_header[FRAME_HEADER_BYTES], *to;
 	cleanup_free void *payload = NULL;
 	uint64_t address;
@@ -161,7 +240,7 @@ int source_prepare_ask(struct source *s, struct err *e)
 
 	fill_ask(s, &self);
 	payload = hello_encode(&self, &len);
-	to = payload ? scratch_alloc(&s->agent.scratch, sizeof(frame_header) + len, &address) : NULL;
+	to = payload ? scratch_alloc(&p->agent.scratch, sizeof(frame_header) + len, &address) : NULL;
 	if (!to)
 		return err_sys(e, ENOMEM, "the question after the outcome");
 	frame_header_encode(frame_header, FRAME_HELLO, 0, (uint32_t)len);
@@ -171,16 +250,15 @@ int source_prepare_ask(struct source *s, struct err *e)
 	memcpy(h->ask_address, &s->request->dest, sizeof(h->ask_address));
 	h->ask = address;
 	h->ask_len = (uint32_t)(sizeof(frame_header) + len);
-	return 0;
+	return make_ask_socket(ret_socket, e);
 }
 
 static void back_out(struct source *s)
 {
-	__atomic_store_n(&scratch_header(&s->agent.scratch)->state, STATE_ABORTED, __ATOMIC_SEQ_CST);
+	unit_state_exchange(source_root(s), STATE_IN_DOUBT, STATE_ABORTED);
 	s->backed_out = true;
 	source_thaw(s);
-	pages_untrack(&s->pages);
-	agent_remove(&s->agent, s->unit.pid);
+	source_remove_agents(s);
 }
 
 /*
@@ -192,13 +270,14 @@ static int ask_until_known(struct source *s)
 	Gw__Hello self;
 
 	fill_ask(s, &self);
+	ns_outside(true);
 	for (;;) {
-		struct pollfd process = { s->unit.pidfd, POLLIN, 0 };
+		struct pollfd process = { s->unit.procs[0].pidfd, POLLIN, 0 };
 		char boot_id[OUTCOME_BOOT_ID_MAX];
 		enum outcome outcome = OUTCOME_PENDING;
 
 		if (outcome_ask(&s->request->dest, &self, ASK_TIMEOUT_MS, &outcome, boot_id, NULL) == 0 && outcome != OUTCOME_PENDING) {
-			log_info("event=doubt-resolved pid=%d outcome=%s", s->unit.pid, outcome_name(outcome));
+			log_info("event=doubt-resolved pid=%d outcome=%s", s->request->pid, outcome_name(outcome));
 			return outcome == OUTCOME_COMMITTED;
 		}
 		if (s->request->progress)
@@ -214,7 +293,7 @@ static int decide(struct source *s)
 	int who = wait_resumed(s, &cause);
 
 	if (who < 0) {
-		log_error("event=in-doubt pid=%d text=\"%s\"", s->unit.pid, cause.message);
+		log_error("event=in-doubt pid=%d text=\"%s\"", s->request->pid, cause.message);
 		s->report->outcome = "in-doubt";
 		if (s->request->progress)
 			s->request->progress(s->report, s->request->progress_arg);
@@ -230,7 +309,7 @@ static void take_resumed(struct source *s)
 	Gw__Resumed *resumed;
 	uint64_t now = clock_ns(CLOCK_REALTIME), there = now;
 
-	if (frame_recv_expect(s->link.fd[ROLE_CONTROL], FRAME_RESUMED, &f, FRAME_HELLO_MAX, LINK_TIMEOUT_MS, NULL) == 0) {
+	if (frame_recv_expect(s->link.control, FRAME_RESUMED, &f, FRAME_HELLO_MAX, LINK_TIMEOUT_MS, NULL) == 0) {
 		resumed = gw__resumed__unpack(NULL, f.len, f.payload);
 		if (resumed) {
 			there = resumed->realtime_ns;
@@ -239,6 +318,7 @@ static void take_resumed(struct source *s)
 		}
 		frame_free(&f);
 	}
+	s->report->stopped_at_ns = s->stopped_ns;
 	/* The other host's clock counts as far as it is plausible. */
 	s->report->freeze_us = (there > s->stopped_ns && there <= now ? there - s->stopped_ns : now - s->stopped_ns) / 1000;
 }
@@ -248,18 +328,19 @@ static int say_why(struct source *s, struct err *e)
 {
 	struct err why = ERR_INIT;
 	struct frame f;
-	int code = frame_recv_expect(s->link.fd[ROLE_CONTROL], FRAME_RESUMED, &f, FRAME_HELLO_MAX, WHY_MS, &why);
+	int code = frame_recv_expect(s->link.control, FRAME_RESUMED, &f, FRAME_HELLO_MAX, WHY_MS, &why);
 
 	if (code == 0)
 		frame_free(&f);
 	return err_set(e, code == -EAGAIN ? -EAGAIN : -ECONNABORTED, "%s ended the migration before the process ran there (%s); process %d goes on here",
-		       s->request->dest_name, code ? why.message : "it does not say why", s->unit.pid);
+		       s->request->dest_name, code ? why.message : "it does not say why", s->request->pid);
 }
 
 int source_commit(void *context, struct err *e)
 {
 	struct source *s = context;
-	struct scratch_header *h = scratch_header(&s->agent.scratch);
+	size_t late_len = 0;
+	uint8_t *late;
 	uint64_t word;
 	int who = decide(s);
 
@@ -268,17 +349,31 @@ int source_commit(void *context, struct err *e)
 		back_out(s);
 		return say_why(s, e);
 	}
-	__atomic_store_n(&h->state, STATE_COMMITTED, __ATOMIC_SEQ_CST);
-	task_command(&s->agent.task, COMMAND_SERVE);
-	task_wake(&s->agent.task, NULL);
+	source_home_left(s);
+	unit_state_exchange(source_root(s), STATE_IN_DOUBT, STATE_COMMITTED);
+	for (size_t i = 0; i < s->nprocs; i++) {
+		source_end_later(&s->procs[i]);
+		task_command(&s->procs[i].agent.task, COMMAND_SERVE);
+		task_wake(&s->procs[i].agent.task, NULL);
+		pace_take_place(s->procs[i].agent.pid);
+	}
+	source_end_copies(s);
 	pace_calm(0);
 	pace_cool();
-	if (recv(s->link.fd[ROLE_GO], &word, sizeof(word), MSG_DONTWAIT) < 0)
+	sysv_remove(s->procs[0].process, NULL);
+	if (recv(s->link.go, &word, sizeof(word), MSG_DONTWAIT) < 0)
 		log_debug("event=resumed-known-by-asking");
+	mqueue_remove(s->unit.fds.msg);
+	fdtable_end_connections(&s->unit.fds);
 	fdtable_free(&s->unit.fds);
 	/* The destination need not remember the outcome any longer. */
-	frame_send(s->link.fd[ROLE_CONTROL], FRAME_RELEASE, NULL, 0, NULL);
+	late = late_encode(s, &late_len);
+	frame_send(s->link.control, FRAME_RELEASE, late, (uint32_t)late_len, NULL);
+	free(late);
 	take_resumed(s);
+	for (size_t i = 0; i < s->nprocs; i++)
+		if (s->procs[i].u->number != 1) /* source.c, end_namespace */
+			source_held_reap(&s->procs[i]);
 	source_mark_left(s);
 	return 0;
 }

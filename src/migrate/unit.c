@@ -3,15 +3,33 @@
 #include "migrate/unit.h"
 
 #include <errno.h>
+#include <linux/kcmp.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 
+#include "base/limits.h"
 #include "base/util.h"
+#include "image/file_owner.h"
+#include "image/ns_mount.h"
+#include "image/aio.h"
 #include "image/process.h"
+#include "image/process_check.h"
+#include "image/pty_session.h"
 #include "image/thread.h"
+#include "image/view.h"
 #include "kern/fdpass.h"
 #include "kern/trace.h"
 #include "migrate/migrate.h"
 
-static int capture_threads(struct unit *u, struct refusals *refusals, struct err *e)
+#define CHECK_TRIES 50 /* for a unit that forks all the time */
+
+pid_t unit_number(const struct unit_process *u, pid_t tid)
+{
+	return !u->elsewhere ? tid : fd_owner_seen(tid, "NSpid:");
+}
+
+static int capture_threads(struct unit_process *u, struct refusals *refusals, struct err *e)
 {
 	cleanup_free pid_t *tids = NULL;
 	size_t n;
@@ -20,7 +38,8 @@ static int capture_threads(struct unit *u, struct refusals *refusals, struct err
 	if (ret < 0)
 		return ret;
 	u->threads = calloc(n, sizeof(*u->threads));
-	if (!u->threads)
+	u->tids = calloc(n, sizeof(*u->tids));
+	if (!u->threads || !u->tids)
 		return err_sys(e, ENOMEM, "process %d: threads", u->pid);
 	/* The main thread first. */
 	for (size_t i = 0; i < n; i++)
@@ -36,6 +55,8 @@ static int capture_threads(struct unit *u, struct refusals *refusals, struct err
 			gw__thread__free_unpacked(t, NULL);
 			continue;
 		}
+		t->tid = unit_number(u, tids[i]);
+		u->tids[u->nthreads] = tids[i];
 		u->threads[u->nthreads++] = t;
 		if (ret < 0)
 			return ret;
@@ -43,48 +64,267 @@ static int capture_threads(struct unit *u, struct refusals *refusals, struct err
 	return 0;
 }
 
-int unit_capture(pid_t pid, struct unit *ret_unit, struct refusals *refusals, struct err *e)
+static bool has_vdso(const struct vma_list *l)
 {
-	struct unit u = UNIT_INIT;
+	for (size_t i = 0; i < l->n; i++)
+		if (l->v[i].kind == VMA_VDSO)
+			return true;
+	return false;
+}
+
+static int capture_process(struct unit *unit, struct unit_process *u, struct refusals *refusals, struct err *e)
+{
+	size_t before = refusals->n;
 	int ret;
 
-	u.pid = pid;
-	u.pidfd = ret = pidfd_open_process(pid, e);
+	u->pidfd = ret = pidfd_open_process(u->pid, e);
 	if (ret >= 0) {
-		u.process = process_new(pid);
-		ret = process_capture_outside(pid, u.process, refusals, e);
+		u->process = process_new(u->pid);
+		ret = process_capture_outside(u->pid, u->process, refusals, e);
+		u->process->pid = u->number;
 	}
-	if (ret >= 0 && !refusals->n) /* what is no ordinary process has no memory to look at */
-		ret = capture_threads(&u, refusals, e);
+	if (ret >= 0 && refusals->n == before) /* what is no ordinary process has no memory to look at */
+		ret = capture_threads(u, refusals, e);
 	if (ret >= 0)
-		ret = vma_list_read(pid, &u.files, refusals, &u.vmas, e);
+		ret = vma_list_read(u->pid, &unit->files, refusals, &u->vmas, e);
 	if (ret >= 0)
-		ret = vdso_read(pid, &u.vmas, &u.vdso, e);
+		ret = vdso_read(u->pid, &u->vmas, &u->vdso, e);
+	if (ret >= 0 && !u->guest && refusals->n == before && !has_vdso(&u->vmas))
+		refusals_add(refusals, "task.no-vdso", "it has unmapped its vdso, out of which calls are made in it", "start the program without doing so",
+			     "process %d", u->pid);
 	if (ret >= 0)
-		ret = mm_read(pid, &u.vmas, &u.files, &u.mm, e);
-	if (ret >= 0)
-		ret = fdtable_capture(pid, u.pidfd, &u.fds, &u.files, refusals, e);
-	if (ret < 0 && refusals->n)
-		ret = 0; /* the reasons found so far say more than what failed because of them */
-	if (ret < 0) {
-		unit_free(&u);
-		return ret;
+		ret = mm_read(u->pid, &u->vmas, &unit->files, &u->mm, e);
+	if (ret >= 0 && !u->guest)
+		ret = aio_check(u->pid, &u->vmas, refusals, e);
+	if (u->guest)
+		vma_list_free(&u->vmas);
+	return ret < 0 && refusals->n > before ? 0 : ret; /* the reasons found so far say more than what failed because of them */
+}
+
+static int capture_descriptors(struct unit *u, struct refusals *refusals, struct err *e)
+{
+	cleanup_free struct fd_process *list = calloc(u->nprocs, sizeof(*list));
+	int ret;
+
+	if (!list)
+		return err_sys(e, ENOMEM, "descriptors");
+	for (size_t i = 0; i < u->nprocs; i++)
+		list[i] = (struct fd_process){ u->procs[i].pid, u->procs[i].pidfd };
+	ret = fdtable_capture(list, u->nprocs, &u->fds, &u->files, refusals, e);
+	return ret < 0 && refusals->n ? 0 : ret;
+}
+
+static bool same_pid_namespace(pid_t pid)
+{
+	struct stat ours, theirs;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/pid", pid);
+	return stat("/proc/self/ns/pid", &ours) < 0 || stat(path, &theirs) < 0 || ours.st_ino == theirs.st_ino;
+}
+
+static int list_processes(struct unit *u, struct err *e)
+{
+	u->procs = calloc(u->tree.n, sizeof(*u->procs));
+	if (!u->procs)
+		return err_sys(e, ENOMEM, "processes");
+	for (size_t i = 0; i < u->tree.n; i++)
+		if (!u->tree.v[i].zombie)
+			u->procs[u->nprocs++] = (struct unit_process){ .pid = u->tree.v[i].host_pid, .number = u->tree.v[i].pid, .in_tree = (uint32_t)i,
+								       .elsewhere = !same_pid_namespace(u->tree.v[i].host_pid), .pidfd = -1 };
+	for (uint32_t i = 0; i < u->nprocs; i++) {
+		while (u->procs[u->procs[i].host].in_tree != u->tree.v[u->procs[i].in_tree].memory)
+			u->procs[i].host++;
+		u->procs[i].guest = u->procs[i].host != i;
 	}
-	*ret_unit = u;
-	return 0;
+	return u->nprocs ? 0 : err_set(e, -ESRCH, "the process has ended");
+}
+
+int unit_check_sharing(const struct unit *u, struct refusals *refusals, struct err *e)
+{
+	cleanup_free const struct vma_list **lists = calloc(u->nprocs + 1, sizeof(*lists));
+	cleanup_free pid_t *pids = calloc(u->nprocs + 1, sizeof(*pids));
+	int ret;
+
+	if (!lists || !pids)
+		return err_sys(e, ENOMEM, "shared memory");
+	for (size_t i = 0; i < u->nprocs; i++) {
+		lists[i] = &u->procs[i].vmas;
+		pids[i] = u->procs[i].pid;
+	}
+	ret = vma_check_sharing(pids, lists, u->nprocs, refusals);
+	return ret < 0 ? err_sys(e, ret, "/proc") : 0;
+}
+
+static bool is_inside(void *arg, pid_t pid)
+{
+	return tree_find(&((const struct unit *)arg)->tree, pid) != TREE_NONE;
+}
+
+/* The same, or an agent of an earlier move that is still in one of them. */
+static bool belongs(void *arg, pid_t pid)
+{
+	const struct unit *u = arg;
+
+	for (size_t i = 0; i < u->nprocs; i++)
+		if (syscall(SYS_kcmp, u->procs[i].pid, pid, KCMP_VM, 0, 0) == 0)
+			return true;
+	return is_inside(arg, pid);
+}
+
+/* Terminals that come along, or none. */
+static void check_terminals(struct unit *u, struct refusals *refusals)
+{
+	struct process_stat stat;
+
+	for (size_t i = 0; i < u->nprocs; i++)
+		if (process_stat_read(u->procs[i].pid, &stat, NULL) == 0)
+			pty_check_controlling(u->procs[i].pid, stat.tty, u->fds.msg, is_inside, u, refusals);
+}
+
+static int capture_sysv(struct unit *u, struct refusals *refusals, struct err *e)
+{
+	cleanup_free pid_t *pids = calloc(u->nprocs, sizeof(*pids));
+
+	if (!pids)
+		return err_sys(e, ENOMEM, "System V objects");
+	for (size_t i = 0; i < u->nprocs; i++)
+		pids[i] = u->procs[i].pid;
+	return sysv_capture(pids, u->nprocs, u->procs[0].process, &u->sysv, refusals, e);
+}
+
+static int capture_cgroups(struct unit *u, struct refusals *refusals, struct err *e)
+{
+	cleanup_free Gw__Process **processes = calloc(u->nprocs, sizeof(*processes));
+
+	if (!processes)
+		return err_sys(e, ENOMEM, "control groups");
+	for (size_t i = 0; i < u->nprocs; i++)
+		processes[i] = u->procs[i].process;
+	return cgroups_capture(u->procs[0].pid, processes, u->nprocs, &u->cgroups, refusals, e);
+}
+
+static bool has_ended(const struct unit_process *u, int error)
+{
+	struct pollfd p = { u->pidfd, POLLIN, 0 };
+
+	return error == -ESRCH || error == -ENOENT || (u->pidfd >= 0 && poll(&p, 1, 0) > 0);
+}
+
+static int capture(struct unit *u, struct refusals *refusals, struct err *e)
+{
+	int ret = list_processes(u, e);
+
+	if (ret >= 0 && ns_owned(u->procs[0].pid) & NS_BIT(NS_MNT))
+		ret = view_read(u->procs[0].pid, &u->view, e);
+	if (ret >= 0 && u->view)
+		view_enter(u->procs[0].pid, u->view);
+	if (ret >= 0)
+		ret = ns_capture(u->procs[0].pid, u->view, &u->ns, refusals, e);
+	if (ret >= 0 && u->ns)
+		ns_check_others(belongs, u, refusals);
+	for (size_t i = 0; i < u->nprocs && ret >= 0; i++) {
+		ret = capture_process(u, &u->procs[i], refusals, e);
+		if (i && has_ended(&u->procs[i], ret))
+			ret = err_set(e, -EAGAIN, "process %d of the unit has ended meanwhile", u->procs[i].pid);
+	}
+	if (ret >= 0)
+		ret = capture_descriptors(u, refusals, e);
+	if (ret >= 0)
+		ret = unit_check_sharing(u, refusals, e);
+	if (ret >= 0)
+		check_terminals(u, refusals);
+	if (ret >= 0 && u->ns)
+		ret = ns_entries_capture(u->ns, 0, &u->files, refusals, e);
+	if (ret >= 0 && !refusals->n)
+		ret = capture_cgroups(u, refusals, e);
+	if (ret >= 0 && !refusals->n)
+		ret = capture_sysv(u, refusals, e);
+	return ret;
+}
+
+bool unit_has_changed(const struct unit *u)
+{
+	for (size_t i = 1; i < u->nprocs; i++)
+		if (has_ended(&u->procs[i], 0))
+			return true;
+	return u->nprocs && !has_ended(&u->procs[0], 0) && u->watch && tree_watch_changed(u->watch, NULL) > 0;
+}
+
+/* Whether process `other` is gone, or has been made by the unit since its processes were listed. */
+static bool is_passing(const struct unit *u, pid_t other)
+{
+	struct process_stat stat;
+
+	while (other > 1) {
+		if (tree_find(&u->tree, other) != TREE_NONE || process_stat_read(other, &stat, NULL) < 0)
+			return true;
+		other = stat.ppid;
+	}
+	return false;
+}
+
+/* A child that the unit has made meanwhile, or that has ended again, looked like an outsider. */
+static bool are_passing(const struct unit *u, const struct refusals *r)
+{
+	for (size_t i = 0; i < r->n; i++)
+		if (!r->v[i].other || !is_passing(u, r->v[i].other))
+			return false;
+	return r->n > 0;
+}
+
+int unit_capture(pid_t pid, struct unit *ret_unit, struct refusals *refusals, struct err *e)
+{
+	struct unit *u = ret_unit;
+	int ret;
+
+	*u = UNIT_INIT;
+	ret = tree_capture(pid, &u->tree, refusals, e);
+	if (ret >= 0)
+		ret = tree_watch_open(&u->tree, &u->watch, e);
+	if (ret >= 0)
+		ret = capture(u, refusals, e);
+	if ((ret < 0 || refusals->n) && (unit_has_changed(u) || are_passing(u, refusals))) {
+		refusals_free(refusals);
+		*refusals = (struct refusals){ 0 };
+		ret = err_set(e, -EAGAIN, "processes of unit %d have come or gone meanwhile", pid);
+	}
+	if (ret < 0)
+		unit_free(u);
+	return ret < 0 ? ret : 0;
+}
+
+static void process_free(struct unit_process *u)
+{
+	vma_list_free(&u->vmas);
+	for (size_t i = 0; i < u->nthreads; i++)
+		gw__thread__free_unpacked(u->threads[i], NULL);
+	free(u->threads);
+	free(u->tids);
+	if (u->process)
+		gw__process__free_unpacked(u->process, NULL);
+	close_fdp(&u->pidfd);
 }
 
 void unit_free(struct unit *u)
 {
+	sysv_watch_free(u->sysv);
 	fdtable_free(&u->fds);
-	vma_list_free(&u->vmas);
+	if (u->cgroups)
+		gw__cgroups__free_unpacked(u->cgroups, NULL);
+	if (u->ns)
+		gw__namespaces__free_unpacked(u->ns, NULL);
+	if (u->view) {
+		view_use(NULL);
+		gw__view__free_unpacked(u->view, NULL);
+	}
+	ns_leave();
 	fsfile_table_free(&u->files);
-	for (size_t i = 0; i < u->nthreads; i++)
-		gw__thread__free_unpacked(u->threads[i], NULL);
-	free(u->threads);
-	if (u->process)
-		gw__process__free_unpacked(u->process, NULL);
-	close_fdp(&u->pidfd);
+	for (size_t i = 0; i < u->nprocs; i++)
+		process_free(&u->procs[i]);
+	free(u->procs);
+	tree_watch_free(u->watch);
+	tree_free(&u->tree);
 	*u = UNIT_INIT;
 }
 
@@ -115,8 +355,14 @@ int unit_encode_threads(Gw__Thread *const *threads, size_t n, struct bytes_list 
 int migrate_check(pid_t pid, struct refusals *refusals, struct err *e)
 {
 	struct unit u;
-	int ret = unit_capture(pid, &u, refusals, e);
+	int ret = -EAGAIN;
 
+	limits_raise_descriptors();
+	for (int tries = 0; ret == -EAGAIN && tries < CHECK_TRIES; tries++) {
+		if (e)
+			*e = ERR_INIT;
+		ret = unit_capture(pid, &u, refusals, e);
+	}
 	if (ret == 0)
 		unit_free(&u);
 	return ret;

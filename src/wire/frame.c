@@ -17,6 +17,8 @@ static const char *const type_names[] = {
 	[FRAME_CONTENT] = "CONTENT",   [FRAME_PREPARED] = "PREPARED", [FRAME_ROUND] = "ROUND",   [FRAME_GO] = "GO",
 	[FRAME_RESUMED] = "RESUMED",   [FRAME_ABORT] = "ABORT",       [FRAME_ASK] = "ASK",       [FRAME_ANSWER] = "ANSWER",
 	[FRAME_RELEASE] = "RELEASE",   [FRAME_ERROR] = "ERROR",       [FRAME_NODE_INFO] = "NODE_INFO", [FRAME_FILES] = "FILES",
+	[FRAME_MOUNTS] = "MOUNTS",
+	[FRAME_AHEAD] = "AHEAD",
 };
 
 const char *frame_type_name(uint16_t type)

@@ -44,6 +44,8 @@ enum frame_type {
 	FRAME_ERROR,       /* error number and sentence (frame_send_error) */
 	FRAME_NODE_INFO,   /* NodeInfo: answer to a HELLO with ROLE_NODE_INFO */
 	FRAME_FILES,       /* FileSync: files that are new or have changed since the offer */
+	FRAME_MOUNTS,      /* NsAsk before the offer, and NsAnswer: what the destination lacks of what is mounted */
+	FRAME_AHEAD,       /* pages of the working set, before GO: migrate/ahead.h */
 	FRAME_TYPE_FREE,   /* the first number not used in this header */
 };
 

@@ -2,6 +2,7 @@
 """Fixtures of the end-to-end tests: one lab of two hosts for the whole run."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -11,6 +12,8 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import lab_driver  # noqa: E402
 
+TEST_SECONDS = 300
+
 
 @pytest.fixture(scope="session")
 def whole_lab():
@@ -18,6 +21,18 @@ def whole_lab():
     made = lab_driver.Lab(3)
     yield made
     made.down()
+
+
+@pytest.fixture(autouse=True)
+def limit():
+    """A test that waits for ever fails by itself, and not with all those behind it."""
+    def ring(*_):
+        raise AssertionError(f"not done after {TEST_SECONDS} s")
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(TEST_SECONDS)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture

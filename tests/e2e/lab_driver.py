@@ -17,14 +17,14 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.realpath(os.environ.get("GODWIT_BUILD") or os.path.join(ROOT, "build"))
 DEV = os.path.join(ROOT, "dev")
-NAME = os.environ.get("GODWIT_E2E_LAB") or "e2e"
+NAME = os.environ.get("GODWIT_E2E_LAB") or os.environ.get("GODWIT_LAB", "") + "e2e"       # a lab of its own beside that of GODWIT_LAB
 STATE = f"/var/tmp/godwit-lab-{NAME}"
 RUN = os.path.join(BUILD, "e2e-run")
 VICTIMS = os.path.join(BUILD, "tests/victims")
 PATIENCE = int(os.environ.get("GODWIT_E2E_SECONDS") or 60)     # for a move, and for a verdict
 STRATEGIES = ["freeze-free", "pre-copy", "hybrid", "stop-copy", "copy-on-reference"]
 
-CHECK_FILE, REFUSED, TIMED, MOVE, KEEP_OUT, HIDDEN, NO_STOP = 1, 2, 4, 8, 16, 32, 64
+CHECK_FILE, REFUSED, TIMED, MOVE, KEEP_OUT, HIDDEN, NO_STOP, OPENS = 1, 2, 4, 8, 16, 32, 64, 128
 EXIT_REFUSED = 3
 
 
@@ -204,10 +204,10 @@ def residue(pid):
 
 
 def tasks_sharing_memory(pid, host):
-    """Tasks outside the process that use its memory (an agent that was left), told by kcmp."""
+    """Tasks outside the process that use its memory (an agent that was left), told by kcmp. Children with the same memory are the program's own."""
     import ctypes
     libc = ctypes.CDLL(None, use_errno=True)
-    return [p for p in processes(host) if p.pid != pid and p.state not in "ZX" and libc.syscall(312, pid, p.pid, 1, 0, 0) == 0]
+    return [p for p in processes(host) if p.pid != pid and p.parent != pid and p.state not in "ZX" and libc.syscall(312, pid, p.pid, 1, 0, 0) == 0]
 
 
 # --- the lab ----------------------------------------------------------------------------------------------------------
@@ -225,9 +225,15 @@ class Lab:
         lab("down", check=False)
 
     def directory(self, name):
-        self.serial += 1
-        path = os.path.join(RUN, f"{self.serial:04d}-{name}")
-        os.makedirs(path)
+        """A new one; another module's lab may have counted as well."""
+        while True:
+            self.serial += 1
+            path = os.path.join(RUN, f"{self.serial:04d}-{name}")
+            try:
+                os.makedirs(path)
+                break
+            except FileExistsError:
+                pass
         os.chmod(path, 0o777)
         return path
 

@@ -397,7 +397,7 @@ LOGGER = textwrap.dedent(r"""
         at = (n * 7919) % 299000
         rw.seek(at); rw.write(line); m[at:at+len(line)] = line
         if n % 50 == 0:   # opens and closes files all the time
-            p = '/tmp/short-%d' % (n % 7)
+            p = '/tmp/short-%d-%d' % (os.getpid(), n)   # a name of its own: what is closed stays on the host it was closed on
             with open(p, 'w') as f: f.write('x' * (n % 5000))
             with open(p) as f: assert len(f.read()) == n % 5000, (n, p)
             with open('/usr/lib/python3.11/%s' % ('os.py', 'abc.py', 'ast.py')[n % 3]) as f: f.read(100)

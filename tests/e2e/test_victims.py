@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lab_driver import (BUILD, HIDDEN, MOVE, REFUSED, RUN, STRATEGIES, TIMED, Victim, daemons, descriptors, kill, strangers, victim_kinds,
+from lab_driver import (BUILD, HIDDEN, MOVE, OPENS, REFUSED, RUN, STRATEGIES, TIMED, Victim, daemons, descriptors, kill, strangers, victim_kinds,
                         wait_until)
 
 BATCH = 8
@@ -113,7 +113,7 @@ class Batches:
             if v.verdict_line() is None and not case.flags & MOVE and case.strategy != "copy-on-reference":
                 v.assert_untouched_by_godwit()
                 fds = descriptors(v.process().pid)
-                if v.verdict_line() is None and not case.name.startswith(("ipc_listen", "sleep")):
+                if v.verdict_line() is None and not case.flags & OPENS:
                     assert fds == v.fds, f"{case.name}: descriptors, expected {v.fds}, got {fds}"
 
         def exec_ready(case):
@@ -221,7 +221,7 @@ def test_pages_that_travel(lab2, strategy):
     v = Victim(lab2, "mem_anon", 16).wait_ready()
     r = v.migrate("n2", strategy).json
     v.assert_ok()
-    for key in ("unit", "from", "to", "strategy", "freeze_us", "total_ms", "bytes_sent", "pages_sent", "pages_skipped_file", "pages_skipped_zero",
+    for key in ("unit", "from", "to", "strategy", "freeze_us", "stopped_at_ns", "total_ms", "bytes_sent", "pages_sent", "pages_skipped_file", "pages_skipped_zero",
                 "pages_faulted", "outcome"):
         assert key in r, key
     assert (r["unit"], r["from"], r["to"], r["strategy"]) == (f"n1:{v.home_pid}", "n1", "n2", strategy)

@@ -42,21 +42,29 @@ static int in_namespace(int net, int type)
 	return fd;
 }
 
+/* Returns a process in a network namespace of its own, when it is there. */
+static pid_t namespace_holder(void)
+{
+	int p[2];
+	char there;
+
+	MUST(pipe2(p, O_CLOEXEC) == 0);
+	pid_t pid = fork();
+	if (pid == 0) {
+		MUST(unshare(CLONE_NEWNET) == 0 && write(p[1], "", 1) == 1);
+		pause();
+	}
+	close(p[1]);
+	MUST(read(p[0], &there, 1) == 1);
+	close(p[0]);
+	return pid;
+}
+
 static void make_link(void)
 {
 	char c[512];
-	pid_t a = fork();
+	pid_t a = namespace_holder(), b = namespace_holder();
 
-	if (a == 0) {
-		MUST(unshare(CLONE_NEWNET) == 0);
-		pause();
-	}
-	pid_t b = fork();
-	if (b == 0) {
-		MUST(unshare(CLONE_NEWNET) == 0);
-		pause();
-	}
-	usleep(20000);
 	snprintf(c, sizeof(c),
 		 "ip link add fa%d netns %d type veth peer name fb%d netns %d && "
 		 "nsenter -t %d -n sh -c 'ip addr add 10.199.7.1/24 dev fa%d; ip link set fa%d up; ip link set lo up' && "

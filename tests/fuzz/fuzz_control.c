@@ -4,10 +4,12 @@
 
 #include "base/util.h"
 #include "migrate/decode.h"
+#include "migrate/dest.h"
 #include "migrate/migrate.h"
 #include "wire/hello.h"
 
 #define FILES 4
+#define PROCESSES 3
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
@@ -16,15 +18,50 @@ static int try_offer(const uint8_t *data, size_t len, struct err *e)
 	struct offer o;
 	int ret = offer_decode(data, len, &o, e);
 
-	if (ret == 0) {
-		if (!o.nthreads || o.nthreads > OFFER_THREADS_MAX || o.nthreads != o.msg->n_threads || o.threads[0]->tid != o.msg->pid)
+	for (size_t i = 0; ret == 0 && i < o.nprocs; i++) {
+		const struct offer_process *p = &o.procs[i];
+
+		if (!p->nthreads || p->nthreads > OFFER_THREADS_MAX || p->nthreads != p->msg->n_threads || p->threads[0]->tid != p->msg->pid ||
+		    vma_find(&p->vmas, p->msg->scratch_base))
 			abort();
-		if (o.msg->strategy > STRATEGY_COPY_ON_REFERENCE || !hello_name_valid(o.msg->from) || vma_find(&o.vmas, o.msg->scratch_base))
-			abort();
-		if (vma_list_validate(&o.vmas, o.files.n, e) < 0 || mm_validate(&o.mm, o.files.n, e) < 0 || fdtable_validate(o.fds, o.files.n, e) < 0)
+		if (vma_list_validate(&p->vmas, o.files.n, e) < 0 || mm_validate(&p->mm, o.files.n, e) < 0)
 			abort();
 	}
+	if (ret == 0 && (!o.nprocs || o.msg->strategy > STRATEGY_COPY_ON_REFERENCE || !hello_name_valid(o.msg->from) || fdtable_validate(o.fds, o.files.n, o.nprocs, e) < 0))
+		abort();
 	offer_free(&o);
+	return ret;
+}
+
+static void check_runs(const struct run_list *l)
+{
+	uint64_t end = 0, pages = 0;
+
+	for (size_t i = 0; i < l->n; i++) {
+		if (l->v[i].address < end || !l->v[i].npages || l->v[i].address % PAGE_SIZE_BYTES)
+			abort();
+		end = l->v[i].address + l->v[i].npages * PAGE_SIZE_BYTES;
+		pages += l->v[i].npages;
+		if (end > VMA_TASK_SIZE)
+			abort();
+	}
+	if (pages != l->pages)
+		abort();
+}
+
+/* Pages that processes share; the same again must be refused, as it is out of order. */
+static int try_common(const Gw__Content *c, struct err *e)
+{
+	struct dest_process procs[PROCESSES] = { 0 };
+	struct dest d = { .procs = procs, .nprocs = PROCESSES };
+	int ret = dest_take_common(&d, c, e);
+
+	if (ret == 0 && c->data.len && dest_take_common(&d, c, NULL) == 0)
+		abort();
+	check_runs(&d.common.runs);
+	for (size_t i = 0; i < PROCESSES; i++)
+		check_runs(&procs[i].common);
+	dest_common_free(&d);
 	return ret;
 }
 
@@ -37,14 +74,17 @@ static int try_content(const uint8_t *data, size_t len, struct err *e)
 
 	if (ret < 0)
 		return ret;
-	if (!c->last && (c->file == 0 || c->file >= FILES))
+	if (!c->last && c->common)
+		ret = try_common(c, e);
+	else if (!c->last && (c->file == 0 || c->file >= FILES))
 		abort();
-	if (c->last)
-		ret = content_ranges(c, &ranges, e);
-	for (size_t i = 0; ret == 0 && i < ranges.n; i++)
-		if (ranges.v[i].start >= ranges.v[i].end || ranges.v[i].end > VMA_TASK_SIZE || (i && ranges.v[i].start < ranges.v[i - 1].end))
-			abort();
-	range_list_free(&ranges);
+	for (size_t k = 0; k < c->n_expectations && ret == 0; k++) {
+		ret = expectation_ranges(c->expectations[k], &ranges, e);
+		for (size_t i = 0; ret == 0 && i < ranges.n; i++)
+			if (ranges.v[i].start >= ranges.v[i].end || ranges.v[i].end > VMA_TASK_SIZE || (i && ranges.v[i].start < ranges.v[i - 1].end))
+				abort();
+		range_list_free(&ranges);
+	}
 	gw__content__free_unpacked(c, NULL);
 	return ret;
 }
@@ -76,15 +116,15 @@ static int try_files(const uint8_t *data, size_t len, struct err *e)
 
 static int try_round(const uint8_t *data, size_t len, struct err *e)
 {
-	struct vma_list vmas = { 0 };
-	bool changed = false, over;
-	int ret = round_decode(data, len, FILES, &vmas, &changed, &over, e);
+	struct round_news news;
+	int ret = round_decode(data, len, FILES, PROCESSES, &news, e);
 
-	if (ret == 0 && !changed && vmas.n)
+	if (ret == 0 && news.n > PROCESSES)
 		abort();
-	if (ret == 0 && changed && vma_list_validate(&vmas, FILES, e) < 0)
-		abort();
-	vma_list_free(&vmas);
+	for (size_t i = 0; ret == 0 && i < news.n; i++)
+		if (news.msg->layouts[i]->process >= PROCESSES || vma_list_validate(&news.layouts[i], FILES, e) < 0)
+			abort();
+	round_news_free(&news);
 	return ret;
 }
 
@@ -110,10 +150,15 @@ static void check_text(const char *text)
 static int try_refuse(const uint8_t *data, size_t len, struct err *e)
 {
 	struct refusals r = { 0 };
-	int ret = refuse_decode(data, len, &r, e);
+	struct path_list from_home;
+	int ret = refuse_decode(data, len, &r, &from_home, e);
 
-	if (ret == 0 && !r.n)
+	if (ret == 0 && !r.n == !from_home.n)
 		abort();
+	for (size_t i = 0; i < from_home.n; i++)
+		if (from_home.v[i][0] != '/')
+			abort();
+	path_list_free(&from_home);
 	for (size_t i = 0; i < r.n; i++) {
 		check_text(r.v[i].code);
 		check_text(r.v[i].thing);

@@ -8,6 +8,7 @@
 
 #include "agent/abi.h"
 #include "base/util.h"
+#include "migrate/ahead.h"
 #include "migrate/decode.h"
 
 #define FILES 16
@@ -57,7 +58,7 @@ static void check_run(const struct vma_list *l, const struct page_run *r)
 }
 
 /* What passed the check is what the destination relies on: every page of a run has its mapping and its bytes. */
-static void check_pages(const struct go *g, const struct vma_list *l)
+static void check_pages(const struct go_process *g, const struct vma_list *l)
 {
 	const uint8_t *from = g->pages;
 
@@ -76,9 +77,31 @@ static void check_pages(const struct go *g, const struct vma_list *l)
 	}
 }
 
+/* What is taken for a difference lies in the message, and within one page. */
+static void check_deltas(const ProtobufCBinaryData *deltas)
+{
+	const uint8_t *at = deltas->data, *data;
+	size_t left = deltas->len;
+	struct delta d;
+
+	while (delta_next(&at, &left, &d, &data, NULL) > 0)
+		if (data < deltas->data || data + d.len > deltas->data + deltas->len || d.address / PAGE_SIZE_BYTES != (d.address + d.len - 1) / PAGE_SIZE_BYTES)
+			abort();
+}
+
+static void try_ahead(const struct input *in)
+{
+	struct ahead a;
+
+	if (ahead_decode(in->at, in->left, 1, &a, NULL) == 0 && (a.head.process || !a.head.npages || a.pages + a.head.npages * PAGE_SIZE_BYTES != in->at + in->left))
+		abort();
+}
+
 static void try_go(uint32_t pid, unsigned npages, Gw__FdTable *fds, const struct vma_list *l, const struct input *in)
 {
-	const struct go_terms terms = { (pid_t)pid, THREADS_MAX, FILES, fds };
+	Gw__OfferProcess offered = GW__OFFER_PROCESS__INIT;
+	const struct offer_process process = { .msg = &offered, .nthreads = THREADS_MAX };
+	const struct go_terms terms = { &process, 1, 0, FILES, fds };
 	uint32_t msg_len = (uint32_t)in->left;
 	size_t len = sizeof(msg_len) + msg_len + npages * PAGE_SIZE_BYTES;
 	uint8_t *payload = calloc(1, len);
@@ -88,15 +111,18 @@ static void try_go(uint32_t pid, unsigned npages, Gw__FdTable *fds, const struct
 
 	if (!payload)
 		abort();
+	offered.pid = (int32_t)pid;
 	memcpy(payload, &msg_len, sizeof(msg_len));
 	memcpy(payload + sizeof(msg_len), in->at, in->left);
 	ret = go_decode(payload, len, &terms, &g, &e);
 	if (ret > 0 || (ret < 0 && !e.message[0]))
 		abort();
-	if (ret == 0 && (g.npages != npages || !g.nthreads || g.nthreads > THREADS_MAX || g.threads[0]->tid != terms.pid))
+	if (ret == 0 && (g.nprocs != 1 || !g.procs[0].nthreads || g.procs[0].nthreads > THREADS_MAX || g.procs[0].threads[0]->tid != (pid_t)pid))
 		abort();
-	if (ret == 0 && go_check_pages(&g, l, &e) == 0)
-		check_pages(&g, l);
+	if (ret == 0)
+		check_deltas(&g.procs[0].msg->deltas);
+	if (ret == 0 && go_check_pages(&g.procs[0], l, &e) == 0)
+		check_pages(&g.procs[0], l);
 	go_free(&g);
 	/* A length that is a lie. */
 	msg_len = UINT32_MAX - npages;
@@ -119,10 +145,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 
 	if (!take(&in, &pid, sizeof(pid)) || !take(&in, &npages, 1) || !take_part(&in, &table, &table_len) || !take_part(&in, &layout, &layout_len))
 		return 0;
-	if (fdtable_decode(table, table_len, FILES, &fds, NULL) < 0)
+	if (fdtable_decode(table, table_len, FILES, 1, &fds, NULL) < 0)
 		return 0;
 	if (vma_list_decode(layout, layout_len, FILES, &l, NULL) == 0)
 		try_go(pid, npages, fds, &l, &in);
+	try_ahead(&in);
 	vma_list_free(&l);
 	gw__fd_table__free_unpacked(fds, NULL);
 	return 0;

@@ -16,7 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 
 	if (r < 0 ? !e.message[0] : request.pid < 0 || strnlen(request.host, sizeof(request.host)) == sizeof(request.host))
 		abort();
-	if (r >= 0 && request.verb == VERB_MIGRATE && (!request.pid || !request.host[0]))
+	if (r >= 0 && request.verb == VERB_MIGRATE && (!request.pid == !request.unit[0] || !request.host[0]))
 		abort();
 	return 0;
 }

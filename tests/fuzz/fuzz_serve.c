@@ -5,7 +5,7 @@
  * serve.c, send.c, io.c and doubt.c of the agent against a kernel made up here (AGENT_HOSTED, as in fuzz_pages.c). Whatever is asked for and however little the
  * sockets take, every page is sent at most once and with its content, and after END none is missing.
  *
- * Input: mode (0 serve, else doubt), push (0, 1), length (u16) and bytes of choices, what the peer says.
+ * Input: mode (0 serve, else doubt), bits (1: push, 2: small frames, 4: there are pipes, 8: pages to be sent first), length (u16) and bytes of choices, what the peer says.
  */
 #include <stdbool.h>
 #include <stdlib.h>
@@ -18,6 +18,7 @@
 #define FD_GO 12
 #define FD_PAGEMAP 13
 #define FD_ASK 14
+#define FD_PIPE 15 /* and 16 */
 #define RANGES 2u
 #define RANGE_PAGES 24u
 #define OUT_MAX (RANGES * RANGE_PAGES * (AGENT_PAGE + 64) + 65536)
@@ -41,7 +42,9 @@ static struct {
 	struct scratch_header *h;
 	struct input choices, peer;
 	uint8_t *memory[RANGES];
-	bool killed;
+	bool killed, pipes;
+	uint8_t pipe[STREAM_PAGES_MAX * AGENT_PAGE];
+	size_t piped, pipe_taken;
 } k;
 static struct output bulk, fault;
 
@@ -121,6 +124,8 @@ static long do_receive(int fd, uint8_t *to, uint64_t len, int flags)
 	if (c > 1 && c < 64 && n > (size_t)c)
 		n = (size_t)c;
 	memcpy(to, k.peer.at, n);
+	if (flags & MSG_PEEK_FLAG)
+		return (long)n;
 	k.peer.at += n;
 	k.peer.left -= n;
 	return (long)n;
@@ -152,6 +157,51 @@ static long do_send(int fd, const struct msg_hdr *m, int flags)
 	return (long)sent;
 }
 
+/* --- the pipe --- */
+
+static long do_pipe(int *fds)
+{
+	if (!k.pipes || choice() == 0)
+		return -24;
+	fds[0] = FD_PIPE;
+	fds[1] = FD_PIPE + 1;
+	return 0;
+}
+
+static long do_vmsplice(int fd, const struct io_vec *iov, uint64_t n)
+{
+	int c = choice();
+	size_t limit = c > 1 ? (size_t)c * 1021 : sizeof(k.pipe);
+
+	check(fd == FD_PIPE + 1 && k.piped == k.pipe_taken && n > 0);
+	if (c == 0)
+		return -22;
+	k.piped = k.pipe_taken = 0;
+	for (uint64_t i = 0; i < n; i++) {
+		size_t len = iov[i].len < limit - k.piped ? iov[i].len : limit - k.piped;
+
+		len = len < sizeof(k.pipe) - k.piped ? len : sizeof(k.pipe) - k.piped;
+		memcpy(k.pipe + k.piped, (void *)iov[i].base, len);
+		k.piped += len;
+	}
+	return (long)k.piped;
+}
+
+static long do_splice(int from, int to, uint64_t len)
+{
+	struct io_vec iov = { (uint64_t)(k.pipe + k.pipe_taken), len };
+	struct msg_hdr m = { .iov = &iov, .iovlen = 1 };
+	long n;
+
+	check(from == FD_PIPE && to == FD_BULK && len > 0 && len == k.piped - k.pipe_taken);
+	if (choice() == 1)
+		return -22;
+	n = do_send(to, &m, MSG_DONTWAIT_FLAG);
+	if (n > 0)
+		k.pipe_taken += (size_t)n;
+	return n;
+}
+
 long sys6(long nr, long a, long b, long c, long d, long e, long f)
 {
 	switch (nr) {
@@ -161,8 +211,15 @@ long sys6(long nr, long a, long b, long c, long d, long e, long f)
 		return do_send((int)a, (struct msg_hdr *)b, (int)c);
 	case __NR_ioctl:
 		return do_scan((struct scan_argument *)c);
-	case __NR_socket:
-		return FD_ASK;
+	case __NR_pipe2:
+		return do_pipe((int *)a);
+	case __NR_vmsplice:
+		return do_vmsplice((int)a, (struct io_vec *)b, (uint64_t)c);
+	case __NR_splice:
+		return do_splice((int)a, (int)c, (uint64_t)e);
+	case __NR_close:
+		check(a == FD_PIPE || a == FD_PIPE + 1);
+		break;
 	case __NR_connect:
 		return choice() == 1 ? -111 : 0;
 	case __NR_kill: /* the process ends when nothing more is said: or the question would be asked for ever */
@@ -248,6 +305,7 @@ static void run(int mode, int push, uint8_t *peer)
 {
 	uint8_t *scratch = calloc(1, SCRATCH_SLOTS), ask[24] = { 0 };
 	struct page_range ranges[RANGES];
+	struct page_run first[3];
 	uint64_t *bitmap = calloc(1, 8);
 
 	check(scratch && bitmap && RANGES * RANGE_PAGES <= 64);
@@ -265,16 +323,24 @@ static void run(int mode, int push, uint8_t *peer)
 	}
 	for (unsigned r = 0; r < RANGES; r++)
 		ranges[r] = (struct page_range){ .start = (uint64_t)k.memory[r], .end = (uint64_t)k.memory[r] + RANGE_PAGES * AGENT_PAGE, .first_bit = r * RANGE_PAGES };
+	/* The second has pages that do not exist and goes too far; the third is nobody's. */
+	first[0] = (struct page_run){ ranges[0].start + 4 * AGENT_PAGE, 1, 0 };
+	first[1] = (struct page_run){ ranges[1].start + 1 * AGENT_PAGE, RANGE_PAGES, 0 };
+	first[2] = (struct page_run){ AGENT_PAGE, 2, 0 };
+	k.pipes = push & 4;
 	k.h = (struct scratch_header *)(scratch + SCRATCH_HEADER);
 	*k.h = (struct scratch_header){ .worker_fd = -1, .bulk_fd = FD_BULK, .fault_fd = FD_FAULT, .go_fd = FD_GO, .pagemap_fd = FD_PAGEMAP, .tgid = 2,
 					.ranges = (uint64_t)ranges, .nranges = RANGES, .bitmap = (uint64_t)bitmap, .push = (uint32_t)push & 1,
-					.chunk_pages = push & 2 ? 4 : STREAM_PAGES_MAX, .ask = (uint64_t)ask, .ask_len = sizeof(ask) };
+					.chunk_pages = push & 2 ? 4 : STREAM_PAGES_MAX, .ask = (uint64_t)ask, .ask_len = sizeof(ask), .ask_fd = FD_ASK,
+					.first = (uint64_t)first, .nfirst = push & 8 ? 3 : 0 };
 	if (!mode)
 		translate(peer, k.peer.left);
 	if (mode) {
-		int outcome = doubt_resolve(k.h);
+		int outcome;
 
-		check(outcome == 0 || outcome == 1);
+		unit_page(k.h)->state = STATE_IN_DOUBT;
+		outcome = doubt_resolve(k.h);
+		check(outcome == 0 || outcome == 1 || outcome == DOUBT_MOOT);
 	} else {
 		agent_serve(k.h);
 		check(k.killed);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* fuzz_task.c - a process or a thread as a peer describes it (first byte: which), and what is computed from it before anything is restored */
+/* fuzz_task.c - a process, a thread or a tree of processes as a peer describes it (first byte: which), and what is computed from it before anything is restored */
 #include <stdlib.h>
 
 #include "base/util.h"
@@ -7,6 +7,8 @@
 #include "image/process.h"
 #include "image/restart.h"
 #include "image/thread.h"
+#include "image/tree.h"
+#include "image/tree_plan.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
@@ -65,12 +67,38 @@ static void try_thread(const uint8_t *data, size_t len)
 	gw__thread__free_unpacked(msg, NULL);
 }
 
+/* What is believed of it can be planned, or is said not to be; and it is the same when it is sent on. */
+static void try_tree(const uint8_t *data, size_t len)
+{
+	cleanup_free uint8_t *again = NULL;
+	struct tree t, same;
+	struct tree_plan plan;
+	struct err e = ERR_INIT;
+	size_t again_len;
+
+	if (tree_decode(data, len, &t, &e) < 0) {
+		if (!e.message[0])
+			abort();
+		return;
+	}
+	if (tree_plan(&t, NULL, &plan, &e) == 0)
+		tree_plan_free(&plan);
+	else if (!e.message[0])
+		abort();
+	if (tree_encode(&t, &again, &again_len) < 0 || tree_decode(again, again_len, &same, &e) < 0 || memcmp(t.v, same.v, t.n * sizeof(*t.v)))
+		abort();
+	tree_free(&t);
+	tree_free(&same);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
 	if (len < 1 || len > 65536)
 		return 0;
 	if (data[0] == 't')
 		try_thread(data + 1, len - 1);
+	else if (data[0] == 'T')
+		try_tree(data + 1, len - 1);
 	else
 		try_process(data + 1, len - 1, data[0] == 'o');
 	return 0;

@@ -116,17 +116,17 @@ int migrate_source(const struct migrate_request *q, struct migrate_report *repor
 	}
 }
 
-static int take_handed(int handoff, uint8_t *ret_role)
+static int take_handed(int handoff, struct link_handoff *ret_what)
 {
 	union {
 		struct cmsghdr align;
 		char space[CMSG_SPACE(sizeof(int))];
 	} control;
-	struct iovec iov = { ret_role, 1 };
+	struct iovec iov = { ret_what, sizeof(*ret_what) };
 	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
 	int fd = -1;
 
-	if (recvmsg(handoff, &msg, MSG_CMSG_CLOEXEC) == 1 && CMSG_FIRSTHDR(&msg))
+	if (recvmsg(handoff, &msg, MSG_CMSG_CLOEXEC) == (ssize_t)sizeof(*ret_what) && CMSG_FIRSTHDR(&msg))
 		memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(fd));
 	return fd;
 }
@@ -143,15 +143,15 @@ int migrate_dest(int control, const void *hello_payload, size_t hello_len, int h
 		r = frame_send(control, FRAME_ACCEPT, NULL, 0, e);
 	for (i = ROLE_GO; i <= ROLE_BULK && r >= 0; i++) {
 		cleanup_frame struct frame frame = { 0 };
-		uint8_t role = 0;
-		cleanup_close int fd = take_handed(handoff, &role);
+		struct link_handoff what = { 0 };
+		cleanup_close int fd = take_handed(handoff, &what);
 		int said = -1;
 
 		r = frame_recv_expect(fd, FRAME_ROUND, &frame, sizeof(said), WAIT_MS, e);
 		if (r >= 0)
 			memcpy(&said, frame.payload, sizeof(said));
-		if (r >= 0 && (said != role || said != i || fcntl(fd, F_GETFL) & O_NONBLOCK))
-			r = err_set(e, -EPROTO, "role %d handed on as %d", said, role);
+		if (r >= 0 && (said != (int)what.role || said != i || fcntl(fd, F_GETFL) & O_NONBLOCK))
+			r = err_set(e, -EPROTO, "role %d handed on as %u", said, what.role);
 		if (r >= 0)
 			r = frame_send(fd, FRAME_PREPARED, NULL, 0, e);
 	}
@@ -171,9 +171,9 @@ int migrate_dest(int control, const void *hello_payload, size_t hello_len, int h
 	return r < 0 ? r : frame_send(control, FRAME_RESUMED, &entry.pid, sizeof(entry.pid), e);
 }
 
-int migrate_init(void)
+void migrate_init(int ret_keep[MIGRATE_KEEP_FDS])
 {
-	return -1;
+	ret_keep[0] = ret_keep[1] = -1;
 }
 
 int migrate_check(pid_t pid, struct refusals *refusals, struct err *e)

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,7 +71,8 @@ static void __attribute__((noreturn)) child(uint64_t address, int memfd, void *p
 	__builtin_unreachable();
 }
 
-void fake_skeleton_start(struct batch *b, uint64_t address)
+/* The scratch; returns its memfd. */
+static int prepare(struct batch *b, uint64_t address)
 {
 	int memfd = memfd_create("godwit-scratch", MFD_CLOEXEC);
 
@@ -82,10 +84,42 @@ void fake_skeleton_start(struct batch *b, uint64_t address)
 		abort();
 	b->address = address;
 	memcpy(b->scratch, fake_stub_start, fake_stub_end - fake_stub_start);
+	return memfd;
+}
+
+void fake_skeleton_start(struct batch *b, uint64_t address)
+{
+	int memfd = prepare(b, address);
+
 	b->pid = fork();
 	if (b->pid == 0)
 		child(address, memfd, b->scratch);
 	close(memfd);
+}
+
+void fake_skeleton_start_sharing(struct batch *a, uint64_t address_a, struct batch *b, uint64_t address_b)
+{
+	int memfd_a = prepare(a, address_a), memfd_b = prepare(b, address_b);
+	struct control *told = (struct control *)(b->scratch + CONTROL);
+
+	a->pid = fork();
+	if (a->pid == 0) {
+		pid_t pid = (pid_t)syscall(SYS_clone, CLONE_FILES | CLONE_PARENT | SIGCHLD, 0, 0, 0, 0);
+
+		if (pid == 0)
+			child(address_b, memfd_b, b->scratch);
+		__atomic_store_n(&told->n, (uint32_t)pid, __ATOMIC_SEQ_CST);
+		syscall(SYS_futex, &told->n, FUTEX_WAKE, 1, NULL, NULL, 0);
+		child(address_a, memfd_a, a->scratch);
+	}
+	while (!__atomic_load_n(&told->n, __ATOMIC_SEQ_CST))
+		syscall(SYS_futex, &told->n, FUTEX_WAIT, 0, NULL, NULL, 0);
+	b->pid = (pid_t)told->n;
+	close(memfd_a);
+	close(memfd_b);
+	/* Once it runs lists, it does not need its memfd any more, which the other one may close. */
+	if (batch_run(b, NULL) < 0)
+		abort();
 }
 
 void fake_skeleton_end(struct batch *b)

@@ -18,6 +18,8 @@ struct batch {
 
 /* Forks the child, with the scratch at `address`. It inherits all descriptors. Ends the test process on failure. */
 void fake_skeleton_start(struct batch *b, uint64_t address);
+/* The same for a second child that shares the descriptor table of the first (CLONE_FILES). */
+void fake_skeleton_start_sharing(struct batch *a, uint64_t address_a, struct batch *b, uint64_t address_b);
 void fake_skeleton_end(struct batch *b);
 
 #endif

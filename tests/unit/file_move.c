@@ -7,10 +7,12 @@
 #include <cmocka.h>
 
 #include "file_move.h"
+#include "file_phase.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -21,10 +23,19 @@
 #include "base/util.h"
 #include "image/file_look.h"
 
+/* One for each process, in a mapping of all. */
 struct file_shared {
 	uint32_t wanted, done; /* number of phases asked for and run */
 	int phase;
+	pid_t child;           /* FORK: the new process */
+	int child_index;
+	bool share_files;
 };
+
+#define FORK (-1)
+
+struct file_reader *file_move_reader;
+static const struct file_tree *current_tree;
 
 #define check(call, e)                                                             \
 	do {                                                                       \
@@ -46,6 +57,39 @@ static void set(uint32_t *word, uint32_t value)
 	syscall(SYS_futex, word, FUTEX_WAKE, 100, NULL, NULL, 0);
 }
 
+static void __attribute__((noreturn)) serve(struct file_shared *all, int index, void (*phase)(int));
+
+static void fork_from(struct file_shared *all, int index, void (*phase)(int))
+{
+	struct file_shared *me = &all[index];
+	pid_t pid = (pid_t)syscall(SYS_clone, (me->share_files ? CLONE_FILES : 0) | SIGCHLD, 0, 0, 0, 0);
+
+	if (pid == 0)
+		serve(all, me->child_index, phase);
+	me->child = pid;
+}
+
+static void serve(struct file_shared *all, int index, void (*phase)(int))
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (uint32_t i = 1;; i++) {
+		wait_for(&all[index].wanted, i);
+		if (all[index].phase == FORK)
+			fork_from(all, index, phase);
+		else if (current_tree)
+			current_tree->phase(index, all[index].phase);
+		else
+			phase(all[index].phase);
+		set(&all[index].done, i);
+	}
+}
+
+static void open_pidfd(struct file_source *s)
+{
+	s->pidfd = (int)syscall(SYS_pidfd_open, s->pid, 0);
+	assert_true(s->pidfd >= 0);
+}
+
 void file_source_start(struct file_source *s, void (*phase)(int))
 {
 	s->shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -53,16 +97,21 @@ void file_source_start(struct file_source *s, void (*phase)(int))
 	s->pid = fork();
 	assert_true(s->pid >= 0);
 	if (s->pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		close_range(0, ~0u, 0);
-		for (uint32_t i = 1;; i++) {
-			wait_for(&s->shared->wanted, i);
-			phase(s->shared->phase);
-			set(&s->shared->done, i);
-		}
+		serve(s->shared, 0, phase);
 	}
-	s->pidfd = (int)syscall(SYS_pidfd_open, s->pid, 0);
-	assert_true(s->pidfd >= 0);
+	open_pidfd(s);
+}
+
+/* Has `parent` fork the process `index`. */
+static void start_child(struct file_source *parent, struct file_source *s, int index, bool share_files)
+{
+	parent->shared->child_index = index;
+	parent->shared->share_files = share_files;
+	file_source_phase(parent, FORK);
+	s->pid = parent->shared->child;
+	assert_true(s->pid > 0);
+	open_pidfd(s);
 }
 
 void file_source_phase(struct file_source *s, int phase)
@@ -91,15 +140,33 @@ static void assert_no_refusals(struct refusals *r)
 	}
 }
 
-static Gw__FdTable *over_the_wire(struct file_move *m)
+/* The skeletons have other numbers than the sources. */
+static void translate_owners(const struct file_move *m, Gw__FdTable *t)
+{
+	for (size_t i = 0; i < t->n_descs; i++)
+		for (size_t k = 0; k < m->n && t->descs[i]->owner; k++)
+			if (t->descs[i]->owner->id == (uint32_t)m->source[k].pid) {
+				t->descs[i]->owner->id = (uint32_t)m->skeleton[k].pid;
+				break;
+			}
+}
+
+/* old: what was offered; NULL: this is the offer. */
+static Gw__FdTable *over_the_wire(struct file_move *m, const Gw__FdTable *old)
 {
 	struct err e = ERR_INIT;
 	Gw__FdTable *t = NULL;
 	uint8_t *data = NULL;
 	size_t len = 0;
 
-	check(fdtable_encode(&m->table, &data, &len, &e), &e);
-	check(fdtable_decode(data, len, m->files.n, &t, &e), &e);
+	if (old) {
+		check(fdtable_encode_update(&m->table, &data, &len, &e), &e);
+		check(fdtable_decode_update(data, len, m->files.n, old, &t, &e), &e);
+		m->update_bytes = len;
+	} else {
+		check(fdtable_encode(&m->table, &data, &len, &e), &e);
+		check(fdtable_decode(data, len, m->files.n, m->n, &t, &e), &e);
+	}
 	free(data);
 	return t;
 }
@@ -117,66 +184,179 @@ static struct fsfile_answer *answers(struct file_move *m)
 	return a;
 }
 
-static void free_answers(struct file_move *m, struct fsfile_answer *a)
+static void free_answers(uint32_t n, struct fsfile_answer *a)
 {
-	for (uint32_t i = 0; i < m->files.n; i++)
+	for (uint32_t i = 0; i < n; i++)
 		close(a[i].fd);
 	free(a);
 }
 
-void file_move_run(struct file_move *m, void (*phase)(int), void (*before_restore)(void))
+void file_capture_all(const struct fd_process *p, size_t n, struct fdtable *ret, struct fsfile_table *files)
+{
+	struct refusals refusals = { 0 };
+	struct err e = ERR_INIT;
+
+	check(fdtable_capture(p, n, ret, files, &refusals, &e), &e);
+	check(fdtable_recapture(ret, true, files, &refusals, &e), &e);
+	fdtable_release(ret);
+	assert_no_refusals(&refusals);
+	refusals_free(&refusals);
+}
+
+static void start_sources(struct file_move *m, void (*phase)(int))
+{
+	struct fd_process p[FILE_PROCESSES_MAX];
+	const struct file_tree *tree = current_tree;
+
+	m->n = tree ? tree->n : 1;
+	file_source_start(&m->source[0], phase);
+	file_source_phase(&m->source[0], 0);
+	for (size_t i = 1; i < m->n; i++) {
+		m->source[i].shared = m->source[0].shared + i;
+		start_child(&m->source[tree->parent[i]], &m->source[i], (int)i, tree->shares[i]);
+		file_source_phase(&m->source[i], 0);
+	}
+	for (size_t i = 0; i < m->n && tree; i++)
+		file_source_phase(&m->source[i], FILE_PHASE_ALL);
+	for (size_t i = 0; i < m->n; i++)
+		p[i] = (struct fd_process){ m->source[i].pid, m->source[i].pidfd };
+	file_capture_all(p, m->n, &m->table, &m->files);
+}
+
+static void start_skeletons(struct file_move *m, int pairs[][2])
+{
+	const struct file_tree *tree = current_tree;
+
+	for (size_t i = 0; i < m->n; i++)
+		assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pairs[i]), 0);
+	for (size_t i = 0; i < m->n; i++) {
+		uint64_t address = 0x50000000 + i * 2 * FAKE_SCRATCH_SIZE; /* above where the heap may be, below the sanitizers' shadow */
+
+		if (m->n > 1 && i == 0 && tree->shares[1])
+			fake_skeleton_start_sharing(&m->skeleton[0], address, &m->skeleton[1], address + 2 * FAKE_SCRATCH_SIZE);
+		else if (!m->skeleton[i].pid)
+			fake_skeleton_start(&m->skeleton[i], address);
+		setpgid(m->skeleton[i].pid, 0);
+		m->transfer[i] = (struct fd_transfer){ pairs[i][0], pairs[i][1] };
+	}
+	for (size_t i = 0; i < m->n; i++)
+		close(pairs[i][1]);
+}
+
+static void prepare(struct file_move *m, const Gw__FdTable *offer, const struct fd_env *env)
+{
+	struct err e = ERR_INIT;
+
+	check(fdtable_restore_open(offer, env, &m->restore, &e), &e);
+	for (uint32_t i = 0; i < m->n; i++)
+		check(fdtable_restore_place(offer, i, &m->restore, &m->transfer[i], &m->skeleton[i], &e), &e);
+	for (uint32_t i = 0; i < m->n; i++)
+		check(fdtable_restore_late(offer, i, &m->restore, &m->transfer[i], &m->skeleton[i], &e), &e);
+}
+
+/* As the source does right before the freeze. */
+static void rehearse(struct file_move *m)
+{
+	struct refusals refusals = { 0 };
+	struct err e = ERR_INIT;
+
+	fdtable_watch(&m->table, file_move_reader);
+	/* The second time nothing has moved. Unix sockets are looked at together. */
+	for (int i = 0; i < 2; i++) {
+		check(fdtable_recapture(&m->table, false, &m->files, &refusals, &e), &e);
+		assert_true(m->table.learned);
+		assert_int_equal(m->table.few, i == 1 && !m->table.has_unix);
+		fdtable_release(&m->table);
+	}
+	assert_no_refusals(&refusals);
+}
+
+static void phase_of_all(struct file_move *m, int phase)
+{
+	for (size_t i = 0; i < m->n; i++)
+		file_source_phase(&m->source[i], phase);
+}
+
+static void update(struct file_move *m, const Gw__FdTable *offer, const Gw__FdTable *final, const struct fd_env *env)
+{
+	struct fd_target targets[FILE_PROCESSES_MAX];
+	struct err e = ERR_INIT;
+
+	m->update_ns = clock_ns(CLOCK_MONOTONIC);
+	for (size_t i = 0; i < m->n; i++)
+		targets[i] = (struct fd_target){ &m->skeleton[i], &m->transfer[i] };
+	check(fdtable_restore_update(offer, final, env, &m->restore, targets, &e), &e);
+	/* In an order that nobody can count on. */
+	for (size_t i = m->n; i-- > 0;)
+		check(batch_run(&m->skeleton[i], &e), &e);
+	check(fdtable_restore_check(&m->restore, &e), &e);
+	m->update_ns = clock_ns(CLOCK_MONOTONIC) - m->update_ns;
+	for (size_t i = 0; i < m->n; i++)
+		batch_reset(&m->skeleton[i]);
+}
+
+static void move(struct file_move *m, void (*phase)(int), void (*before_restore)(void))
 {
 	struct refusals refusals = { 0 };
 	struct err e = ERR_INIT;
 	struct fd_env env = { 0 };
+	int pairs[FILE_PROCESSES_MAX][2];
 	Gw__FdTable *offer, *final;
 	uint32_t n_offered;
-	int pair[2];
+	int home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), away;
 
 	*m = (struct file_move){ .table = FDTABLE_INIT, .restore = FD_RESTORE_INIT };
-	file_source_start(&m->source, phase);
-	file_source_phase(&m->source, 0);
-	check(fdtable_capture(m->source.pid, m->source.pidfd, &m->table, &m->files, &refusals, &e), &e);
-	assert_no_refusals(&refusals);
-	offer = over_the_wire(m);
+	start_sources(m, phase);
+	offer = over_the_wire(m, NULL);
 	n_offered = m->files.n;
 	if (before_restore)
 		before_restore();
-	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
-	fake_skeleton_start(&m->skeleton, 0x10000000);
-	close(pair[1]);
-	m->restore.transfer_worker = pair[0];
-	m->restore.transfer_task = pair[1];
+	start_skeletons(m, pairs);
+	translate_owners(m, offer);
 	env.n_files = n_offered;
 	env.answers = answers(m);
-	env.self_pid = m->skeleton.pid;
-	check(fdtable_restore_open(offer, &env, &m->restore, &e), &e);
-	check(fdtable_restore_place(offer, &m->restore, &m->skeleton, &e), &e);
-	check(fdtable_restore_late(offer, &env, &m->restore, &m->skeleton, &e), &e);
-	file_source_phase(&m->source, 1);
+	prepare(m, offer, &env);
+	/* The destination may be in another network. */
+	away = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	assert_int_equal(setns(home, CLONE_NEWNET), 0);
+	if (file_move_reader)
+		rehearse(m);
+	phase_of_all(m, 1);
 	m->recapture_ns = clock_ns(CLOCK_MONOTONIC);
-	check(fdtable_recapture(&m->table, &m->files, &refusals, &e), &e);
+	check(fdtable_recapture(&m->table, true, &m->files, &refusals, &e), &e);
 	m->recapture_ns = clock_ns(CLOCK_MONOTONIC) - m->recapture_ns;
 	assert_no_refusals(&refusals);
-	final = over_the_wire(m);
-	file_source_phase(&m->source, 2);
-	m->files.n = MIN(m->files.n, n_offered);
-	free_answers(m, (struct fsfile_answer *)env.answers);
-	m->files.n = MAX(m->files.n, n_offered);
+	m->wire_ns = clock_ns(CLOCK_MONOTONIC);
+	assert_int_equal(setns(away, CLONE_NEWNET), 0);
+	close(away);
+	close(home);
+	final = over_the_wire(m, offer);
+	m->wire_ns = clock_ns(CLOCK_MONOTONIC) - m->wire_ns;
+	translate_owners(m, final);
+	phase_of_all(m, 2);
+	free_answers(n_offered, (struct fsfile_answer *)env.answers);
 	env.answers = answers(m);
 	env.n_files = m->files.n;
-	m->update_ns = clock_ns(CLOCK_MONOTONIC);
-	check(fdtable_restore_update(offer, final, &env, &m->restore, &m->skeleton, &e), &e);
-	check(batch_run(&m->skeleton, &e), &e);
-	check(fdtable_restore_check(&m->restore, &e), &e);
-	m->update_ns = clock_ns(CLOCK_MONOTONIC) - m->update_ns;
-	batch_reset(&m->skeleton);
+	update(m, offer, final, &env);
 	fdtable_restore_free(&m->restore);
-	close(pair[0]);
-	free_answers(m, (struct fsfile_answer *)env.answers);
+	for (size_t i = 0; i < m->n; i++)
+		close(pairs[i][0]);
+	free_answers(env.n_files, (struct fsfile_answer *)env.answers);
+	fdtable_update_free(final, offer);
 	gw__fd_table__free_unpacked(offer, NULL);
-	gw__fd_table__free_unpacked(final, NULL);
 	refusals_free(&refusals);
+}
+
+void file_move_run(struct file_move *m, void (*phase)(int), void (*before_restore)(void))
+{
+	current_tree = NULL;
+	move(m, phase, before_restore);
+}
+
+void file_move_run_tree(struct file_move *m, const struct file_tree *tree)
+{
+	current_tree = tree;
+	move(m, NULL, NULL);
 }
 
 static void compare_epoll(const Gw__FdDesc *a, const Gw__FdDesc *b, const uint32_t *map)
@@ -204,6 +384,47 @@ static void compare_pipe(const Gw__FdPipe *a, const Gw__FdPipe *b)
 		assert_int_equal(a->packet_bytes[i], b->packet_bytes[i]);
 }
 
+static void compare_options(Gw__FdSockOpt **a, size_t n_a, Gw__FdSockOpt **b, size_t n_b)
+{
+	assert_int_equal(n_a, n_b);
+	for (size_t i = 0; i < n_a; i++) {
+		assert_int_equal(a[i]->name, b[i]->name);
+		assert_int_equal(a[i]->value.len, b[i]->value.len);
+		assert_memory_equal(a[i]->value.data, b[i]->value.data, a[i]->value.len);
+	}
+}
+
+static void compare_bytes(const ProtobufCBinaryData *a, const ProtobufCBinaryData *b)
+{
+	assert_int_equal(a->len, b->len);
+	if (a->len)
+		assert_memory_equal(a->data, b->data, a->len);
+}
+
+static void compare_unix(const Gw__FdUnix *a, const Gw__FdUnix *b, const uint32_t *map)
+{
+	assert_int_equal(a->type, b->type);
+	compare_bytes(&a->name, &b->name);
+	assert_int_equal(a->has_file, b->has_file);
+	assert_int_equal(a->mode, b->mode);
+	assert_int_equal(a->state, b->state);
+	assert_int_equal(a->peer ? map[a->peer - 1] + 1 : 0, b->peer);
+	compare_bytes(&a->peer_name, &b->peer_name);
+	assert_int_equal(a->shut_down, b->shut_down);
+	assert_int_equal(a->reset, b->reset);
+	assert_int_equal(a->backlog, b->backlog);
+	assert_int_equal(a->n_accept_queue, b->n_accept_queue);
+	for (size_t i = 0; i < a->n_accept_queue; i++)
+		assert_int_equal(map[a->accept_queue[i] - 1] + 1, b->accept_queue[i]);
+	compare_options(a->options, a->n_options, b->options, b->n_options);
+	assert_int_equal(a->n_queue, b->n_queue);
+	for (size_t i = 0; i < a->n_queue; i++) {
+		compare_bytes(&a->queue[i]->data, &b->queue[i]->data);
+		compare_bytes(&a->queue[i]->sender, &b->queue[i]->sender);
+		assert_int_equal(a->queue[i]->n_descs, b->queue[i]->n_descs);
+	}
+}
+
 static void compare_desc(const struct fdtable *ta, const struct fdtable *tb, uint32_t ia, uint32_t ib, const uint32_t *map)
 {
 	const Gw__FdDesc *a = ta->msg->descs[ia], *b = tb->msg->descs[ib];
@@ -214,7 +435,12 @@ static void compare_desc(const struct fdtable *ta, const struct fdtable *tb, uin
 	assert_int_equal(a->position, b->position);
 	assert_string_equal(a->path, b->path);
 	assert_int_equal(a->device_minor, b->device_minor);
-	assert_int_equal(a->owner_self, b->owner_self);
+	assert_int_equal(a->owner != NULL, b->owner != NULL);
+	if (a->owner) {
+		assert_int_equal(a->owner->type, b->owner->type);
+		assert_int_equal(a->owner->uid, b->owner->uid);
+		assert_int_equal(a->owner->euid, b->owner->euid);
+	}
 	assert_int_equal(a->signal, b->signal);
 	assert_int_equal(a->count, b->count);
 	assert_int_equal(a->semaphore, b->semaphore);
@@ -234,61 +460,100 @@ static void compare_desc(const struct fdtable *ta, const struct fdtable *tb, uin
 			assert_memory_equal(a->socket->local.data, b->socket->local.data, a->socket->local.len);
 		assert_int_equal(a->socket->listening, b->socket->listening);
 		assert_int_equal(a->socket->backlog, b->socket->backlog);
-		assert_int_equal(a->socket->peer ? map[a->socket->peer - 1] + 1 : 0, b->socket->peer);
-		assert_int_equal(a->socket->shut_down, b->socket->shut_down);
-		assert_int_equal(a->socket->n_options, b->socket->n_options);
-		for (size_t i = 0; i < a->socket->n_options; i++)
-			assert_memory_equal(a->socket->options[i]->value.data, b->socket->options[i]->value.data,
-				a->socket->options[i]->value.len);
+		compare_options(a->socket->options, a->socket->n_options, b->socket->options, b->socket->n_options);
 	}
+	if (a->unix_socket)
+		compare_unix(a->unix_socket, b->unix_socket, map);
+}
+
+/* Numbers of all processes; fills the map of descriptions. */
+static void compare_tables(const Gw__FdTable *a, const Gw__FdTable *b, uint32_t *map)
+{
+	memset(map, 0xff, a->n_descs * sizeof(*map));
+	assert_int_equal(a->n_tables, b->n_tables);
+	assert_int_equal(a->n_table_of, b->n_table_of);
+	assert_memory_equal(a->table_of, b->table_of, a->n_table_of * sizeof(*a->table_of));
+	for (size_t k = 0; k < a->n_tables; k++) {
+		const Gw__FdNumbers *na = a->tables[k], *nb = b->tables[k];
+
+		assert_int_equal(na->n_fd, nb->n_fd);
+		for (size_t i = 0; i < na->n_fd; i++) {
+			assert_int_equal(na->fd[i], nb->fd[i]);
+			assert_int_equal(na->cloexec[i], nb->cloexec[i]);
+			if (map[na->desc[i]] == UINT32_MAX)
+				map[na->desc[i]] = nb->desc[i];
+			/* The same numbers share a description, in whichever process. */
+			assert_int_equal(map[na->desc[i]], nb->desc[i]);
+		}
+	}
+	for (size_t i = 0; i < MIN(a->n_descs, 200); i++)
+		for (size_t k = 0; k < i; k++)
+			assert_true(map[i] == UINT32_MAX || map[i] != map[k]);
+}
+
+static void compare_owners(const struct file_move *m, const Gw__FdTable *a, const Gw__FdTable *b, const uint32_t *map)
+{
+	for (size_t i = 0; i < a->n_descs; i++) {
+		const Gw__FdOwner *owner = map[i] == UINT32_MAX ? NULL : a->descs[i]->owner;
+
+		for (size_t k = 0; owner && k < m->n; k++)
+			if (owner->id == (uint32_t)m->source[k].pid)
+				assert_int_equal(b->descs[map[i]]->owner->id, m->skeleton[k].pid);
+	}
+}
+
+static bool lock_is_there(const Gw__FdTable *b, const Gw__FdLock *x, const uint32_t *map)
+{
+	for (size_t i = 0; i < b->n_locks; i++) {
+		const Gw__FdLock *y = b->locks[i];
+
+		if (x->kind == y->kind && x->write == y->write && x->start == y->start && x->end == y->end && map[x->desc] == y->desc &&
+		    x->process == y->process)
+			return true;
+	}
+	return false;
 }
 
 void file_move_compare(struct file_move *m)
 {
+	struct fd_process p[FILE_PROCESSES_MAX];
 	struct fdtable got = FDTABLE_INIT;
 	struct fsfile_table files = { 0 };
-	struct refusals refusals = { 0 };
-	struct err e = ERR_INIT;
 	const Gw__FdTable *a = m->table.msg, *b;
-	int pidfd = (int)syscall(SYS_pidfd_open, m->skeleton.pid, 0);
 	uint32_t *map = calloc(a->n_descs + 1, sizeof(*map));
 
-	/* The source would look like a process outside that has the skeleton's FIFO open. */
-	kill(m->source.pid, SIGKILL);
-	waitpid(m->source.pid, NULL, 0);
+	/* The sources would look like processes outside that have the skeletons' FIFOs open. */
+	for (size_t i = m->n; i-- > 0;)
+		kill(m->source[i].pid, SIGKILL);
+	waitpid(m->source[0].pid, NULL, 0);
 	fdtable_release(&m->table);
-	check(fdtable_capture(m->skeleton.pid, pidfd, &got, &files, &refusals, &e), &e);
-	assert_no_refusals(&refusals);
+	for (size_t i = 0; i < m->n; i++)
+		p[i] = (struct fd_process){ m->skeleton[i].pid, (int)syscall(SYS_pidfd_open, m->skeleton[i].pid, 0) };
+	file_capture_all(p, m->n, &got, &files);
 	b = got.msg;
-	assert_int_equal(a->n_slot_fd, b->n_slot_fd);
-	memset(map, 0xff, a->n_descs * sizeof(*map));
-	for (size_t i = 0; i < a->n_slot_fd; i++) {
-		assert_int_equal(a->slot_fd[i], b->slot_fd[i]);
-		assert_int_equal(a->slot_cloexec[i], b->slot_cloexec[i]);
-		if (map[a->slot_desc[i]] == UINT32_MAX)
-			map[a->slot_desc[i]] = b->slot_desc[i];
-		/* The same numbers share a description. */
-		assert_int_equal(map[a->slot_desc[i]], b->slot_desc[i]);
-	}
+	compare_tables(a, b, map);
 	for (uint32_t i = 0; i < a->n_descs; i++)
 		if (map[i] != UINT32_MAX)
 			compare_desc(&m->table, &got, i, map[i], map);
+	compare_owners(m, a, b, map);
 	assert_int_equal(a->n_locks, b->n_locks);
-	for (size_t i = 0; i < a->n_locks; i++) {
-		assert_int_equal(a->locks[i]->kind, b->locks[i]->kind);
-		assert_int_equal(a->locks[i]->write, b->locks[i]->write);
-		assert_int_equal(a->locks[i]->start, b->locks[i]->start);
-		assert_int_equal(a->locks[i]->end, b->locks[i]->end);
-	}
+	for (size_t i = 0; i < a->n_locks; i++)
+		assert_true(lock_is_there(b, a->locks[i], map));
 	free(map);
 	fdtable_free(&got);
 	fsfile_table_free(&files);
-	close(pidfd);
+	for (size_t i = 0; i < m->n; i++)
+		close(p[i].pidfd);
 }
 
 int file_move_get(struct file_move *m, int fd)
 {
-	int pidfd = (int)syscall(SYS_pidfd_open, m->skeleton.pid, 0);
+	return file_move_get_from(m, 0, fd);
+}
+
+int file_move_get_from(struct file_move *m, int process, int fd)
+{
+	int pidfd = (int)syscall(SYS_pidfd_open, m->skeleton[process].pid, 0);
 	int copy = (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
 
 	close(pidfd);
@@ -300,6 +565,30 @@ void file_move_end(struct file_move *m)
 {
 	fdtable_free(&m->table);
 	fsfile_table_free(&m->files);
-	fake_skeleton_end(&m->skeleton);
-	file_source_end(&m->source);
+	for (size_t i = 0; i < m->n; i++)
+		fake_skeleton_end(&m->skeleton[i]);
+	for (size_t i = m->n; i-- > 1;)
+		close(m->source[i].pidfd);
+	file_source_end(&m->source[0]);
+}
+
+static int run_in_directory(const char *name, const struct CMUnitTest *tests, size_t n)
+{
+	int failed = phase_directory_make() < 0 || _cmocka_run_group_tests(name, tests, n, NULL, NULL);
+
+	phase_directory_remove();
+	return failed;
+}
+
+int file_move_run_tests(const struct CMUnitTest *tests, size_t n)
+{
+	struct err e = ERR_INIT;
+	int failed = run_in_directory("without BPF", tests, n);
+
+	if (file_reader_load(&file_move_reader, &e) == 0)
+		failed |= run_in_directory("with BPF", tests, n);
+	else
+		print_message("no BPF here: %s\n", e.message);
+	file_reader_free(file_move_reader);
+	return failed;
 }

@@ -64,6 +64,9 @@ static bool next_entry(FILE *in, struct entry *entry, bool hints)
 		if ((line[0] >= '0' && line[0] <= '9') || (line[0] >= 'a' && line[0] <= 'f')) {
 			char *shm = strstr(line, " 00:01 "), *rest;
 
+			shm = shm ? shm : strstr(line, "/anon_hugepage");
+			shm = shm ? shm : strstr(line, "/memfd:");
+
 			wanted = !strstr(line, "godwit-scratch") && line[0] != 'f';
 			if (shm || (strstr(line, "/dev/zero") && strstr(line, "rw-p")))
 				strcpy(strchr(line, ' ') + 5, shm ? " shm\n" : " 00000000 00:00 0 \n");
@@ -166,7 +169,7 @@ static void open_files(struct moved *m)
 		MUST(a.verdict != FSFILE_REFUSE);
 		MUST_OK(fsfile_open_lacking(&m->files.v[i], &a, &e));
 		MUST_OK(fsfile_finish(&m->files.v[i], &a, &e));
-		m->fds[i] = a.fd;
+		m->fds[i] = m->files.v[i].type == FSFILE_SYSV ? m->files.v[i].sysv.id : a.fd;
 	}
 }
 
@@ -195,7 +198,7 @@ void build(pid_t pid, struct moved *m)
 	MUST(vdso_compatible(&theirs, &ours, &none));
 	vma_plan_empty(m->b, &own, NULL);
 	MUST_OK(vdso_plan_move(m->b, &m->list, &own, &e));
-	MUST_OK(vma_plan_build(m->b, &m->list, m->fds, m->files.n, &e));
+	MUST_OK(vma_plan_build(m->b, NULL, &m->list, m->fds, m->files.n, NULL, &e));
 	MUST_OK(batch_run(m->b, &e));
 	batch_reset(m->b);
 	/* The kernel changes the link only while the old program is not mapped; a fork of this test maps it on purpose */
@@ -214,7 +217,8 @@ void end_moved(struct moved *m)
 	if (m->b)
 		fake_skeleton_end(m->b);
 	for (uint32_t i = 0; m->fds && i < m->files.n; i++)
-		close(m->fds[i]);
+		if (m->files.v[i].type != FSFILE_SYSV)
+			close(m->fds[i]);
 	free(m->b);
 	free(m->fds);
 	vma_list_free(&m->list);

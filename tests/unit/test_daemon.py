@@ -250,7 +250,7 @@ class Clients(unittest.TestCase):
             done = self.godwit("migrate", str(child.pid), "gone", "--json")
             answer = json.loads(done.stdout)
             self.assertNotEqual(done.returncode, 0)
-            for key in ("unit from to strategy freeze_us total_ms bytes_sent pages_sent pages_skipped_file pages_skipped_zero pages_faulted "
+            for key in ("unit from to strategy freeze_us stopped_at_ns total_ms bytes_sent pages_sent pages_skipped_file pages_skipped_zero pages_faulted "
                         "pages_total rounds pid outcome error refusals").split():
                 self.assertIn(key, answer)
             self.assertNotEqual(answer["outcome"], "moved")

@@ -21,57 +21,17 @@
 #include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/un.h>
 
 #include "base/util.h"
 #include "file_move.h"
-
-#define MUST(x)                                                  \
-	({                                                       \
-		int r_ = (int)(x);                               \
-		if (r_ < 0)                                      \
-			die(__LINE__, #x);                       \
-		r_;                                              \
-	})
-
-static char dir[64];
-
-static const char *in_dir(const char *name);
-
-/* In the source: its descriptors are gone, so the words go to the terminal or the log that the parent has. */
-static void die(int line, const char *what)
-{
-	char text[200];
-	int n = snprintf(text, sizeof(text), "test_file.c:%d: %s: %s\n", line, what, strerror(errno)), fd = open(in_dir("died"),
-		O_WRONLY | O_CREAT, 0600);
-
-	if (write(fd, text, (size_t)n) < 0)
-		abort();
-	abort();
-}
-
-static int at(int fd, int wanted, int flags)
-{
-	if (fd == wanted) {
-		fcntl(fd, F_SETFD, flags & O_CLOEXEC ? FD_CLOEXEC : 0);
-		return fd;
-	}
-	MUST(dup3(fd, wanted, flags));
-	close(fd);
-	return wanted;
-}
-
-static const char *in_dir(const char *name)
-{
-	static char path[4][160];
-	static int next;
-	char *p = path[next++ % 4];
-
-	snprintf(p, sizeof(path[0]), "%s/%s", dir, name);
-	return p;
-}
+#include "image/dir_position.h"
+#include "file_phase.h"
+#include "image/relay.h"
 
 static void files_phase(int phase)
 {
@@ -90,7 +50,7 @@ static void files_phase(int phase)
 		at(MUST(open("/usr", O_PATH)), 9, 0);
 		at(MUST(memfd_create("m", 0)), 10, 0);
 		at(MUST(open("/dev/urandom", O_RDONLY)), 11, 0);
-		at(MUST(open(dir, O_TMPFILE | O_RDWR, 0600)), 12, 0);
+		at(MUST(open(phase_directory, O_TMPFILE | O_RDWR, 0600)), 12, 0);
 	} else if (phase == 1) {
 		char entries[200];
 
@@ -317,28 +277,28 @@ static void release_and_retake(struct file_move *m)
 	struct fdtable t = FDTABLE_INIT;
 	struct fsfile_table files = { 0 };
 	struct refusals refusals = { 0 };
-	int pidfd = (int)syscall(SYS_pidfd_open, m->skeleton.pid, 0);
+	struct fd_process p = { m->skeleton[0].pid, (int)syscall(SYS_pidfd_open, m->skeleton[0].pid, 0) };
 
-	assert_int_equal(fdtable_capture(m->skeleton.pid, pidfd, &t, &files, &refusals, NULL), 0);
+	file_capture_all(&p, 1, &t, &files);
 	for (int round = 0; round < 2; round++) {
-		fdtable_plan_release_locks(&t, &m->skeleton);
+		fdtable_plan_release_locks(&t, 0, &m->skeleton[0]);
 		if (round)
-			fdtable_plan_retake_locks(&t, &m->skeleton);
-		assert_int_equal(batch_run(&m->skeleton, NULL), 0);
-		batch_reset(&m->skeleton);
+			fdtable_plan_retake_locks(&t, 0, &m->skeleton[0]);
+		assert_int_equal(batch_run(&m->skeleton[0], NULL), 0);
+		batch_reset(&m->skeleton[0]);
 		if (!round) {
 			struct fdtable now = FDTABLE_INIT;
 
-			assert_int_equal(fdtable_capture(m->skeleton.pid, pidfd, &now, &files, &refusals, NULL), 0);
+			file_capture_all(&p, 1, &now, &files);
 			assert_int_equal(now.msg->n_locks, 0);
 			fdtable_free(&now);
 		}
 	}
-	assert_int_equal(fdtable_recapture(&t, &files, &refusals, NULL), 0);
+	assert_int_equal(fdtable_recapture(&t, true, &files, &refusals, NULL), 0);
 	assert_int_equal(t.msg->n_locks, 4);
 	fdtable_free(&t);
 	fsfile_table_free(&files);
-	close(pidfd);
+	close(p.pidfd);
 }
 
 static void test_locks(void **state)
@@ -511,17 +471,98 @@ static void test_pairs(void **state)
 	file_move_end(&m);
 }
 
+/* --- positions in directories --- */
+
+static void fill_directory(const char *path, int n)
+{
+	char name[200];
+
+	assert_int_equal(mkdir(path, 0700), 0);
+	for (int i = 0; i < n; i++) {
+		snprintf(name, sizeof(name), "%s/entry-%d", path, i);
+		close(MUST(open(name, O_CREAT | O_WRONLY, 0600)));
+	}
+}
+
+static void remove_directory(const char *path, int n)
+{
+	char name[200];
+
+	for (int i = 0; i < n; i++) {
+		snprintf(name, sizeof(name), "%s/entry-%d", path, i);
+		unlink(name);
+	}
+	rmdir(path);
+}
+
+/* The names that are left to be read. */
+static size_t read_names(int fd, char *to, size_t size)
+{
+	_Alignas(8) char buffer[4096];
+	size_t n = 0;
+	long len;
+
+	while ((len = syscall(SYS_getdents64, fd, buffer, sizeof(buffer))) > 0)
+		for (long at = 0; at < len; at += *(unsigned short *)(buffer + at + 16))
+			n += (size_t)snprintf(to + n, size - n, "%s\n", buffer + at + 19);
+	return n;
+}
+
+static void test_directory_elsewhere(void **state)
+{
+	Gw__FdDesc d = GW__FD_DESC__INIT;
+	char path[64], left[4096], left_there[4096];
+	_Alignas(8) char some[400];
+	struct err e = ERR_INIT;
+	int from, to;
+
+	(void)state;
+	snprintf(path, sizeof(path), "/dev/shm/godwit-test-%d", getpid());
+	fill_directory(path, 20);
+	from = MUST(open(path, O_RDONLY | O_DIRECTORY));
+	assert_true(syscall(SYS_getdents64, from, some, sizeof(some)) > 0);
+	d.kind = GW__FD_KIND__FD_DIRECTORY;
+	d.path = path;
+	d.position = lseek(from, 0, SEEK_CUR);
+	assert_int_equal(dir_position_capture(from, &d, &e), 0);
+	assert_true(d.directory->known && d.directory->read > 0 && d.directory->read < d.directory->entries);
+	/* The very directory. */
+	to = MUST(open(path, O_RDONLY | O_DIRECTORY));
+	assert_int_equal(dir_position_set(&d, to, &e), 0);
+	assert_int_equal(lseek(to, 0, SEEK_CUR), d.position);
+	/* One that is like it. */
+	d.directory->ino++;
+	assert_int_equal(lseek(to, 0, SEEK_SET), 0);
+	assert_int_equal(dir_position_set(&d, to, &e), 0);
+	read_names(from, left, sizeof(left));
+	read_names(to, left_there, sizeof(left_there));
+	assert_string_equal(left, left_there);
+	close(to);
+	/* One that is not. */
+	remove_directory(path, 7);
+	to = MUST(open(path, O_RDONLY | O_DIRECTORY));
+	assert_int_equal(dir_position_set(&d, to, &e), -EAGAIN);
+	close(to);
+	close(from);
+	remove_directory(path, 20);
+	gw__fd_directory__free_unpacked(d.directory, NULL);
+}
+
 static int outside[2];
+
+static char terminals[2][32]; /* whose masters are this program's: one could be relayed */
+
+static pid_t outsider;
 
 static void refused_phase(int phase)
 {
 	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons(16381), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	char path[64];
 
 	if (phase != 0)
 		return;
-	/* Connected to itself. */
+	/* Connected to nobody here. */
 	MUST(socket(AF_INET, SOCK_DGRAM, 0));
-	MUST(bind(0, (void *)&in, sizeof(in)));
 	MUST(connect(0, (void *)&in, sizeof(in)));
 	in.sin_port = htons(16382);
 	MUST(socket(AF_INET, SOCK_STREAM, 0));
@@ -529,13 +570,15 @@ static void refused_phase(int phase)
 	MUST(listen(1, 5));
 	MUST(socket(AF_INET, SOCK_STREAM, 0));
 	MUST(connect(2, (void *)&in, sizeof(in)));
-	MUST(syscall(SYS_inotify_init1, 0));
-	MUST(open("/proc/self/status", O_RDONLY));
-	MUST(syscall(SYS_pidfd_open, getpid(), 0));
-	MUST(open("/dev/ptmx", O_RDWR | O_NOCTTY));
+	/* Which lies in the queue of a socket that nobody has. */
+	MUST((int)write(2, "x", 1));
+	snprintf(path, sizeof(path), "/proc/%d/status", outsider);
+	MUST(open(path, O_RDONLY));
+	MUST(syscall(SYS_pidfd_open, getppid(), 0));
+	MUST(open(terminals[0], O_RDWR | O_NOCTTY));
+	MUST(open(terminals[1], O_RDWR | O_NOCTTY));
 	MUST(open("/dev/tty0", O_PATH) < 0 ? 0 : 0);
-	MUST(open("/sys/kernel", O_RDONLY));
-	MUST(socket(AF_NETLINK, SOCK_RAW, 0));
+	MUST(socket(AF_VSOCK, SOCK_STREAM, 0));
 }
 
 static void expect_refusals(void (*phase)(int), const char *const *codes, size_t n)
@@ -548,7 +591,7 @@ static void expect_refusals(void (*phase)(int), const char *const *codes, size_t
 
 	file_source_start(&s, phase);
 	file_source_phase(&s, 0);
-	if (fdtable_capture(s.pid, s.pidfd, &t, &files, &refusals, &e) < 0)
+	if (fdtable_capture(&(struct fd_process){ s.pid, s.pidfd }, 1, &t, &files, &refusals, &e) < 0)
 		fail_msg("%s", e.message);
 	for (size_t i = 0; i < n; i++) {
 		bool found = false;
@@ -567,12 +610,22 @@ static void expect_refusals(void (*phase)(int), const char *const *codes, size_t
 
 static void test_refused(void **state)
 {
-	static const char *const codes[] = { "fd.socket.udp.connected", "fd.socket.accept-queue", "fd.socket.tcp.established",
-		"fd.inotify", "fd.proc", "fd.pidfd", "fd.tty", "fd.sysfs",
-		"fd.socket.other" };
+	static const char *const codes[] = { "fd.socket.udp.connected", "fd.socket.accept-queue", "fd.proc", "fd.pidfd", "fd.tty", "fd.socket.family.40" };
 
 	(void)state;
+	for (int i = 0; i < 2; i++) {
+		int master = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC), zero = 0;
+
+		assert_true(master >= 0 && ioctl(master, TIOCSPTLCK, &zero) == 0 && ptsname_r(master, terminals[i], sizeof(terminals[i])) == 0);
+	}
+	outsider = fork();
+	if (!outsider) {
+		pause();
+		_exit(0);
+	}
 	expect_refusals(refused_phase, codes, ARRAY_SIZE(codes));
+	kill(outsider, SIGKILL);
+	assert_int_equal(waitpid(outsider, NULL, 0), outsider);
 }
 
 static void outside_phase(int phase)
@@ -585,15 +638,36 @@ static void outside_phase(int phase)
 	MUST(open(path, O_WRONLY));
 }
 
+/* With one kind of end only it is relayed. */
 static void test_outside_pipe(void **state)
 {
-	static const char *const codes[] = { "fd.pipe.outside" };
+	struct file_source s;
+	struct fdtable t = FDTABLE_INIT;
+	struct fsfile_table files = { 0 };
+	struct refusals refusals = { 0 };
+	struct fd_relays relays;
 
 	(void)state;
 	assert_int_equal(pipe2(outside, O_CLOEXEC), 0);
-	expect_refusals(outside_phase, codes, 1);
+	file_source_start(&s, outside_phase);
+	file_source_phase(&s, 0);
+	assert_int_equal(fdtable_capture(&(struct fd_process){ s.pid, s.pidfd }, 1, &t, &files, &refusals, NULL), 0);
+	assert_int_equal(refusals.n, 0);
+	assert_int_equal(fdtable_list_relays(&t, &relays, NULL), 0);
+	assert_int_equal(relays.n, 1);
+	assert_int_equal(relays.v[0].kind, RELAY_UNIT_WRITES);
+	fd_relays_free(&relays);
+	fdtable_free(&t);
+	fsfile_table_free(&files);
+	file_source_end(&s);
 	close(outside[0]);
 	close(outside[1]);
+}
+
+static void print_times(const char *what, const struct file_move *m)
+{
+	print_message("%s: recapture %lu us, over the wire (%zu bytes) %lu us, update %lu us\n", what, (unsigned long)m->recapture_ns / 1000,
+		m->update_bytes, (unsigned long)m->wire_ns / 1000, (unsigned long)m->update_ns / 1000);
 }
 
 static void many_phase(int phase)
@@ -612,8 +686,30 @@ static void test_many(void **state)
 
 	(void)state;
 	file_move_run(&m, many_phase, NULL);
-	print_message("8,500 descriptors, 400 changed: recapture %lu us, update %lu us\n", (unsigned long)m.recapture_ns / 1000,
-		(unsigned long)m.update_ns / 1000);
+	print_times("8,500 descriptors, 400 changed", &m);
+	file_move_compare(&m);
+	file_move_end(&m);
+}
+
+#define PLAIN 8500 /* the test holds them twice, and may hold 20,000 */
+
+static void plain_phase(int phase)
+{
+	if (phase == 0)
+		for (int i = 0; i < PLAIN; i++)
+			MUST(open(in_dir("plain"), O_RDWR | O_CREAT, 0600));
+	else if (phase == 1)
+		for (int i = 0; i < PLAIN; i += 100)
+			MUST(lseek(i, i, SEEK_SET));
+}
+
+static void test_plain(void **state)
+{
+	struct file_move m;
+
+	(void)state;
+	file_move_run(&m, plain_phase, NULL);
+	print_times("8,500 descriptors, the position of 85 changed", &m);
 	file_move_compare(&m);
 	file_move_end(&m);
 }
@@ -636,8 +732,7 @@ static void test_few(void **state)
 
 	(void)state;
 	file_move_run(&m, few_phase, NULL);
-	print_message("5 descriptors: recapture %lu us, update %lu us\n", (unsigned long)m.recapture_ns / 1000,
-		(unsigned long)m.update_ns / 1000);
+	print_times("5 descriptors", &m);
 	file_move_compare(&m);
 	file_move_end(&m);
 }
@@ -648,15 +743,9 @@ int main(void)
 		cmocka_unit_test(test_few), cmocka_unit_test(test_files), cmocka_unit_test(test_pipes),
 			cmocka_unit_test(test_pairs), cmocka_unit_test(test_events),
 		cmocka_unit_test(test_epoll), cmocka_unit_test(test_locks), cmocka_unit_test(test_owner), cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_outside_pipe), cmocka_unit_test(test_many), cmocka_unit_test(test_listen),
+		cmocka_unit_test(test_directory_elsewhere),
+		cmocka_unit_test(test_outside_pipe), cmocka_unit_test(test_many), cmocka_unit_test(test_plain), cmocka_unit_test(test_listen),
 	};
-	char command[100];
-	int r;
 
-	strcpy(dir, "/var/tmp/godwit-test-file-XXXXXX");
-	if (!mkdtemp(dir))
-		return 1;
-	r = cmocka_run_group_tests(tests, NULL, NULL);
-	snprintf(command, sizeof(command), "rm -rf %s", dir);
-	return system(command) == 0 ? r : 1;
+	return file_move_main(tests);
 }

@@ -13,8 +13,9 @@ ALLOWED = {
     "kern": {"base"},
     "wire": {"base"},
     "image": {"base", "kern", "wire"},
-    "migrate": {"base", "kern", "wire", "image"},
-    "daemon": {"base", "kern", "wire", "image", "migrate"},
+    "home": {"base", "kern", "wire"},
+    "migrate": {"base", "kern", "wire", "image", "home"},
+    "daemon": {"base", "kern", "wire", "image", "home", "migrate"},
     "cli": {"base", "wire"},
 }
 # the agent's layout of the scratch is read by those who drive it

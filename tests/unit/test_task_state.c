@@ -227,15 +227,16 @@ static void restore(pid_t pid, const struct image *image)
 		if (p->timers[i]->notify & SIGEV_THREAD_ID)
 			p->timers[i]->notify_tid = pid;
 	process_plan_restore(b, p, PROCESS_EARLY, NULL, 0);
-	must(thread_plan_restore(b, t, THREAD_EARLY, &e), &e);
+	must(thread_plan_restore(b, t, THREAD_MODES, &e), &e);
 	process_plan_restore(b, p, PROCESS_THREADS, NULL, 0);
 	must(thread_plan_restore(b, t, THREAD_CREDENTIALS, &e), &e);
-	process_plan_restore(b, p, PROCESS_LATE, NULL, 0);
+	process_plan_restore(b, p, PROCESS_LATE, p, 0);
 	thread_plan_memory(b, t);
 	signal_plan_queue(b, pid, pid, false, &t->pending);
 	process_plan_restore(b, p, PROCESS_ARM, NULL, clock_process_ns(0));
 	must(batch_run(b, &e), &e);
 	must(process_restore_outside(pid, p, NULL, &e), &e);
+	must(thread_restore_sched(pid, t, &e), &e);
 	xstate_layout_of(p, &layout);
 	must(thread_apply_registers(pid, t, &layout, &e), &e);
 	inject_free(b);
@@ -290,6 +291,18 @@ static void compare_process(const Gw__Process *a, const Gw__Process *b)
 	assert_memory_equal(a->itimers.data, b->itimers.data, 16);
 }
 
+static void compare_credentials(const Gw__Credentials *a, const Gw__Credentials *b)
+{
+	uint8_t packed[2][4096];
+	size_t len = gw__credentials__get_packed_size(a);
+
+	assert_in_range(len, 1, sizeof(packed[0]));
+	assert_int_equal(gw__credentials__get_packed_size(b), len);
+	gw__credentials__pack(a, packed[0]);
+	gw__credentials__pack(b, packed[1]);
+	assert_memory_equal(packed[0], packed[1], len);
+}
+
 static void compare_thread(const Gw__Thread *a, const Gw__Thread *b)
 {
 	struct user_regs_struct x, y;
@@ -309,7 +322,7 @@ static void compare_thread(const Gw__Thread *a, const Gw__Thread *b)
 	assert_bytes(a->affinity, b->affinity);
 	assert_int_equal(a->ioprio, b->ioprio);
 	assert_int_equal(a->timer_slack_ns, b->timer_slack_ns);
-	assert_true(cred_equal(a->credentials, b->credentials));
+	compare_credentials(a->credentials, b->credentials);
 	assert_int_equal(a->no_new_privs, b->no_new_privs);
 	assert_int_equal(a->pdeath_signal, b->pdeath_signal);
 	assert_int_equal(a->mce_kill, b->mce_kill);
@@ -360,8 +373,7 @@ static void test_outside(void **state)
 	(void)state;
 	must(process_capture_outside(pid, p, &r, &e), &e);
 	must(thread_capture_outside(pid, pid, t, &r, &e), &e);
-	assert_true(refused(&r, "task.traced")); /* by this test */
-	assert_int_equal(r.n, 1);
+	assert_int_equal(r.n, 0); /* traced by this test: the caller may trace what it is going to move */
 	must(process_validate(p, true, &e), &e);
 	must(thread_validate(t, &e), &e);
 	refusals_free(&r);
@@ -382,7 +394,6 @@ static void test_refusals(void **state)
 	struct err e = ERR_INIT;
 	Gw__Process *p = process_new(0);
 	pid_t child;
-	char *text;
 
 	(void)state;
 	child = fork();
@@ -391,10 +402,6 @@ static void test_refusals(void **state)
 	waitid(P_PID, (id_t)child, NULL, WEXITED | WNOWAIT);
 	must(process_capture_outside(getpid(), p, &r, &e), &e);
 	assert_true(refused(&r, "task.self"));
-	assert_true(refused(&r, "task.children"));
-	text = refusals_text(&r);
-	assert_non_null(strstr(text, "dead, not waited for"));
-	free(text);
 	refusals_free(&r);
 	must(process_capture_outside(child, p, &r, &e), &e);
 	assert_true(refused(&r, "task.dead"));

@@ -5,9 +5,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/ioctl.h>
-#include <sys/ipc.h>
 #include <sys/mman.h>
-#include <sys/shm.h>
 #include <sys/syscall.h>
 
 #include "base/util.h"
@@ -285,6 +283,47 @@ static void test_sync_keeps_pages(void **state)
 	free(source);
 }
 
+/* One mapping where two lay that have been touched at the destination: the kernel would not join those, and mremap(2) of the whole would fail. */
+static void test_sync_joins(void **state)
+{
+	const uint64_t arena = 0x200000000000, far = arena + 0x100000;
+	const uint64_t flags = MAP_FIXED | MAP_ANONYMOUS | MAP_PRIVATE;
+	struct batch *source = calloc(1, sizeof(*source));
+	struct range_list mapped = { 0 };
+	struct vma_list now = { 0 };
+	struct err e = ERR_INIT;
+	struct moved m;
+	bool changed;
+	char path[64];
+	int mem;
+
+	fake_skeleton_start(source, 0x210000000000);
+	remote_do(source, &e, "mmap", SYS_mmap, arena, 8 * 4096, PROT_READ | PROT_WRITE, flags, -1, 0);
+	remote_do(source, &e, "mmap", SYS_mmap, arena + 9 * 4096, 7 * 4096, PROT_READ | PROT_WRITE, flags, -1, 0);
+	read_source(source->pid, &m);
+	build(source->pid, &m);
+	snprintf(path, sizeof(path), "/proc/%d/mem", m.b->pid);
+	mem = open(path, O_RDWR);
+	MUST(pwrite(mem, "x", 1, arena) == 1 && pwrite(mem, "x", 1, arena + 9 * 4096) == 1);
+
+	remote_do(source, &e, "munmap", SYS_munmap, arena, 16 * 4096);
+	remote_do(source, &e, "mmap", SYS_mmap, arena + 4096, 14 * 4096, PROT_READ | PROT_WRITE, flags, -1, 0);
+	MUST_OK(vma_list_reread(source->pid, &m.list, true, &m.files, &m.refusals, &now, &changed, &e));
+	assert_true(changed);
+	MUST_OK(vma_plan_sync(m.b, &m.list, &now, m.fds, m.files.n, &mapped, &e));
+	MUST_OK(batch_run(m.b, &e));
+	batch_reset(m.b);
+	assert_int_equal(mapped.v[0].start, arena + 4096);
+	assert_int_equal(mapped.v[mapped.n - 1].end, arena + 15 * 4096);
+	MUST(remote_do(m.b, &e, "mremap", SYS_mremap, arena + 4096, 14 * 4096, 15 * 4096, MREMAP_MAYMOVE | MREMAP_FIXED, far) == (int64_t)far);
+	close(mem);
+	vma_list_free(&now);
+	range_list_free(&mapped);
+	end_moved(&m);
+	fake_skeleton_end(source);
+	free(source);
+}
+
 static bool refused(const struct refusals *r, const char *code)
 {
 	for (size_t i = 0; i < r->n; i++)
@@ -293,7 +332,7 @@ static bool refused(const struct refusals *r, const char *code)
 	return false;
 }
 
-static int aio_works, uring_works, perf_works, secret_works, seal_works, sysv_works, uffd_works, huge_works;
+static int uring_works, perf_works, secret_works, seal_works, uffd_works;
 
 /* Everything that cannot move; what this kernel does not have is left out. */
 static void refused_layout(void)
@@ -301,12 +340,10 @@ static void refused_layout(void)
 	struct { uint64_t api, features, ioctls; } uffd_api = { 0xaa, 0, 0 };
 	struct { uint64_t start, len, mode, ioctls; } uffd_register = { 0 };
 	unsigned char uring[256] = { 0 }, perf[128] = { 0 };
-	unsigned long aio = 0;
 	int fd;
 
 	perf[0] = 1; /* PERF_TYPE_SOFTWARE */
 	perf[4] = sizeof(perf);
-	aio_works = syscall(SYS_io_setup, 8, &aio) == 0;
 	fd = syscall(425, 8, uring);
 	uring_works = fd >= 0 && mmap(NULL, 4096, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0) != MAP_FAILED;
 	fd = syscall(SYS_perf_event_open, perf, 0, -1, -1, 0);
@@ -314,10 +351,6 @@ static void refused_layout(void)
 	fd = syscall(447, 0);
 	secret_works = fd >= 0 && ftruncate(fd, 4096) == 0 && mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0) != MAP_FAILED;
 	seal_works = syscall(462, mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), 4096, 0) == 0;
-	fd = shmget(IPC_PRIVATE, 4096, 0600);
-	sysv_works = fd >= 0 && shmat(fd, NULL, 0) != (void *)-1;
-	shmctl(fd, IPC_RMID, NULL);
-	huge_works = mmap(NULL, 2 << 20, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_NORESERVE, -1, 0) != MAP_FAILED;
 	fd = syscall(SYS_userfaultfd, 0);
 	uffd_register.start = (uintptr_t)mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	uffd_register.len = 4096;
@@ -330,15 +363,15 @@ static int *shared_flags;
 static void refused_layout_reported(void)
 {
 	refused_layout();
-	int flags[] = { aio_works, uring_works, perf_works, secret_works, seal_works, sysv_works, uffd_works, huge_works };
+	int flags[] = { uring_works, perf_works, secret_works, seal_works, uffd_works };
 
 	memcpy(shared_flags, flags, sizeof(flags));
 }
 
 static void test_refusals(void **state)
 {
-	static const char *const codes[] = { "vma.aio", "vma.io-uring", "vma.perf", "vma.secretmem", "vma.sealed", "vma.sysv",
-					     "vma.userfaultfd", "vma.hugetlb" };
+	static const char *const codes[] = { "vma.io-uring", "vma.perf", "vma.secretmem", "vma.sealed", "vma.userfaultfd" };
+	const struct vma_list *lists[1];
 	struct fsfile_table files = { 0 };
 	struct refusals refusals = { 0 };
 	struct vma_list list = { 0 };
@@ -356,6 +389,9 @@ static void test_refusals(void **state)
 			fail_msg("%s was not refused: %s", codes[i], refusals_text(&refusals));
 	}
 	/* the flags themselves are shared with this test */
+	lists[0] = &list;
+	assert_false(refused(&refusals, "vma.shared-elsewhere"));
+	assert_int_equal(vma_check_sharing(&pid, lists, 1, &refusals), 0);
 	assert_true(refused(&refusals, "vma.shared-elsewhere"));
 	end_child(pid);
 	vma_list_free(&list);
@@ -405,62 +441,6 @@ static void test_vdso_overlap(void **state)
 	fsfile_table_free(&files);
 	fake_skeleton_end(source);
 	free(source);
-}
-
-static void shared_layout(void)
-{
-	char *p = region(64, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS);
-	int memfd = memfd_create("twice", 0);
-
-	p[5 * 4096] = 1;
-	p[6 * 4096] = 1;
-	p[63 * 4096] = 1;
-	MUST(madvise(p, 64 * 4096, MADV_DONTNEED) == 0); /* no page table entries left */
-	MUST(ftruncate(memfd, 10 * 4096) == 0);
-	p = mmap((void *)0x300000000000, 8 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE, memfd, 0);
-	MUST(p != MAP_FAILED);
-	MUST(mmap((void *)0x300000100000, 4 * 4096, PROT_READ, MAP_SHARED | MAP_FIXED_NOREPLACE, memfd, 4096) != MAP_FAILED);
-	p[2 * 4096] = 1;
-}
-
-static void test_shared_ranges(void **state)
-{
-	pid_t pid = start_child(shared_layout);
-	struct range_list ranges = { 0 };
-	struct fsfile_table files = { 0 };
-	struct refusals refusals = { 0 };
-	struct vma_list list = { 0 };
-	struct err e = ERR_INIT;
-	const struct vma *v;
-
-	MUST_OK(vma_list_read(pid, &files, &refusals, &list, &e));
-	for (size_t i = 0; i < list.n; i++) {
-		v = &list.v[i];
-		if (v->kind != VMA_SHARED_ANON || v->end - v->start != 64 * 4096)
-			continue;
-		MUST_OK(vma_shared_ranges(pid, v, &ranges, &e));
-		assert_int_equal(ranges.n, 2);
-		assert_int_equal(ranges.v[0].start, v->start + 5 * 4096);
-		assert_int_equal(ranges.v[0].end, v->start + 7 * 4096);
-		assert_int_equal(ranges.v[1].start, v->start + 63 * 4096);
-		range_list_free(&ranges);
-	}
-	v = vma_find(&list, 0x300000101000);
-	assert_non_null(v);
-	assert_int_equal(v->content, VMA_CONTENT_SHARED);
-	assert_int_equal(v->file, vma_find(&list, 0x300000000000)->file);
-	MUST_OK(vma_shared_ranges(pid, v, &ranges, &e));
-	assert_int_equal(ranges.n, 1);
-	assert_int_equal(ranges.v[0].start, 0x300000101000);
-	range_list_free(&ranges);
-	MUST_OK(vma_file_ranges(&list, v->file, &ranges, &e));
-	assert_int_equal(ranges.n, 1);
-	assert_int_equal(ranges.v[0].end, 8 * 4096);
-	range_list_free(&ranges);
-	end_child(pid);
-	vma_list_free(&list);
-	fsfile_table_free(&files);
-	refusals_free(&refusals);
 }
 
 /* Maps, splits and unmaps without end. */
@@ -532,9 +512,9 @@ int main(void)
 		cmocka_unit_test(test_odd_layout),
 		cmocka_unit_test(test_sync),
 		cmocka_unit_test(test_sync_keeps_pages),
+		cmocka_unit_test(test_sync_joins),
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_vdso_overlap),
-		cmocka_unit_test(test_shared_ranges),
 		cmocka_unit_test(test_find_free),
 		cmocka_unit_test(test_running),
 	};

@@ -287,6 +287,35 @@ static void unlinked_check(void)
 
 VICTIM(file_unlinked, 0, unlinked_setup, NULL, unlinked_check);
 
+#define SPARSE_LEN (40 << 20)
+#define SPARSE_STEP 40960
+
+static void sparse_setup(void)
+{
+	fds[0] = open(beside("sparse"), O_CREAT | O_EXCL | O_RDWR, 0600);
+	must(fds[0] >= 0 && !unlink(beside("sparse")) && !ftruncate(fds[0], SPARSE_LEN));
+	for (uint64_t at = 4096; at < 1 << 20; at += SPARSE_STEP)
+		must(pwrite(fds[0], &(uint64_t){ mix(at) }, 8, (off_t)at) == 8);
+}
+
+static void sparse_check(void)
+{
+	struct stat st;
+
+	expect(!fstat(fds[0], &st));
+	expect_u64("size of a sparse file", SPARSE_LEN, (uint64_t)st.st_size);
+	for (uint64_t at = 4096; at < 1 << 20; at += SPARSE_STEP) {
+		uint64_t got = 0;
+
+		expect_u64("data behind a hole", at, (uint64_t)lseek(fds[0], (off_t)(at - 4096), SEEK_DATA));
+		expect_u64("hole behind data", at + 4096, (uint64_t)lseek(fds[0], (off_t)at, SEEK_HOLE));
+		expect(pread(fds[0], &got, 8, (off_t)at) == 8);
+		expect_u64("data of a sparse file", mix(at), got);
+	}
+}
+
+VICTIM(file_sparse, 0, sparse_setup, NULL, sparse_check);
+
 static void tmpfile_setup(void)
 {
 	char path[8192];

@@ -4,6 +4,9 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <linux/keyctl.h>
+#include <linux/membarrier.h>
+#include <linux/mempolicy.h>
 #include <linux/securebits.h>
 #include <pthread.h>
 #include <sched.h>
@@ -11,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -101,12 +105,43 @@ static void add_sched(struct text *t)
 		 syscall(SYS_ioprio_get, 1, 0));
 }
 
+static char *bound; /* a mapping with a policy of its own */
+
+static void add_policy(struct text *t, const char *what, void *address)
+{
+	unsigned long nodes[16] = { 0 };
+	int mode = -1;
+	long ret = syscall(SYS_get_mempolicy, &mode, nodes, sizeof(nodes) * 8, address, address ? MPOL_F_ADDR : 0);
+
+	text_add(t, "NUMA policy of %s: %ld %#x %#lx\n", what, ret, (unsigned)mode, nodes[0]);
+}
+
+/* What came late to the kernel, or is told by others. */
+static void add_more(struct text *t)
+{
+	static const char *lines[] = { "/autogroup", NULL };
+	struct text autogroup = { 0 };
+	char key[256] = "";
+
+	text_add(t, "write or execute %ld, merge %ld\n", syscall(SYS_prctl, 66 /* PR_GET_MDWE */, 0, 0, 0, 0), syscall(SYS_prctl, 68 /* PR_GET_MEMORY_MERGE */, 0, 0, 0, 0));
+	add_policy(t, "the thread", NULL);
+	if (bound)
+		add_policy(t, "the mapping", bound);
+	text_file(&autogroup, "/proc/self/autogroup", lines);
+	if (autogroup.s && strstr(autogroup.s, " nice "))
+		text_add(t, "autogroup%s", strstr(autogroup.s, " nice "));
+	free(autogroup.s);
+	if (syscall(SYS_keyctl, KEYCTL_DESCRIBE, KEY_SPEC_SESSION_KEYRING, key, sizeof(key) - 1) > 0)
+		text_add(t, "session keyring %s\n", strrchr(key, ';') ? strrchr(key, ';') : key);
+}
+
 static void add_everything(struct text *t)
 {
 	add_status(t);
 	add_limits(t);
 	add_prctl(t);
 	add_sched(t);
+	add_more(t);
 	text_add(t, "pid %d tid %ld, brk %p\n", getpid(), syscall(SYS_gettid), sbrk(0));
 	add_link(t, "/proc/self/cwd");
 	add_link(t, "/proc/self/exe");
@@ -117,6 +152,7 @@ static void add_everything(struct text *t)
 	text_file(t, "/proc/self/comm", NULL);
 	text_file(t, "/proc/self/oom_score_adj", NULL);
 	text_file(t, "/proc/self/coredump_filter", NULL);
+	text_file(t, "/proc/self/loginuid", NULL);
 }
 
 static void snapshot_now(void)
@@ -290,6 +326,37 @@ static void write_own(const char *path, const char *text)
 	close(fd);
 }
 
+static void memory_setup(void)
+{
+	const unsigned long node = 1;
+
+	bound = map_anon(1 << 20, PROT_READ | PROT_WRITE, 0);
+	fill(bound, 1 << 20, 12);
+	must(!syscall(SYS_mbind, bound, 1 << 20, MPOL_BIND | MPOL_F_STATIC_NODES, &node, 8 * sizeof(node), 0));
+	must(!syscall(SYS_set_mempolicy, MPOL_INTERLEAVE, &node, 8 * sizeof(node)));
+	must(syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, "of a victim") > 0);
+	write_own("/proc/self/autogroup", "5");
+	syscall(SYS_prctl, 67 /* PR_SET_MEMORY_MERGE */, 1, 0, 0, 0);
+	must(!syscall(SYS_prctl, 65 /* PR_SET_MDWE */, 1, 0, 0, 0)); /* last: what is mapped from here on is writable or executable */
+	snapshot_now();
+}
+
+static void memory_work(void)
+{
+	bound[123] ^= 1;
+	bound[123] ^= 1;
+	usleep(100);
+}
+
+static void memory_check(void)
+{
+	compare_now();
+	verify("memory with a NUMA policy", bound, 1 << 20, 12);
+	expect(mmap(NULL, 4096, PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED && errno == EACCES);
+}
+
+VICTIM(ident_memory, 0, memory_setup, memory_work, memory_check);
+
 static void oom_setup(void)
 {
 	write_own("/proc/self/oom_score_adj", "555");
@@ -298,6 +365,43 @@ static void oom_setup(void)
 }
 
 VICTIM(ident_oom, 0, oom_setup, NULL, compare_now);
+
+/* ---- registrations for membarrier(2) ---- */
+
+static long membarrier(int command)
+{
+	return syscall(SYS_membarrier, command, 0, 0);
+}
+
+static long registered;
+
+static void membarrier_setup(void)
+{
+	must(!membarrier(MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED) && !membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) &&
+	     !membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ));
+	registered = membarrier(1 << 9); /* MEMBARRIER_CMD_GET_REGISTRATIONS */
+	must(registered > 0);
+}
+
+static void membarrier_check(void)
+{
+	expect(!membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED));
+	expect(!membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ));
+	expect(membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE) < 0);
+	expect_u64("registrations for membarrier", (uint64_t)registered, (uint64_t)membarrier(1 << 9));
+}
+
+VICTIM(ident_membarrier, 0, membarrier_setup, NULL, membarrier_check);
+
+/* ---- who logged in ---- */
+
+static void loginuid_setup(void)
+{
+	write_own("/proc/self/loginuid", "1717");
+	snapshot_now();
+}
+
+VICTIM(ident_loginuid, 0, loginuid_setup, NULL, compare_now);
 
 static void nnp_setup(void)
 {
@@ -310,6 +414,7 @@ VICTIM(ident_nnp, 0, nnp_setup, NULL, compare_now);
 /* ---- scheduling, for each thread ---- */
 
 static pthread_barrier_t ready_barrier;
+static volatile int compared; /* the threads are among what is compared: none may end before that */
 
 static void *sched_thread(void *arg)
 {
@@ -330,7 +435,7 @@ static void *sched_thread(void *arg)
 	prctl(PR_SET_TIMERSLACK, 60000 + i);
 	add_sched(&mine);
 	pthread_barrier_wait(&ready_barrier);
-	while (!victim_stopping)
+	while (!compared)
 		usleep(10000);
 	add_sched(&after);
 	expect_text("scheduling of a thread", mine.s, after.s);
@@ -350,7 +455,41 @@ static void sched_setup(void)
 static void sched_check(void)
 {
 	compare_now();
+	compared = 1;
 	join_all();
 }
+
+/* A deadline reservation, and options of transparent huge pages that came later than the others. */
+static void *deadline_thread(void *arg)
+{
+	struct {
+		uint32_t size, policy;
+		uint64_t flags;
+		int32_t nice;
+		uint32_t priority;
+		uint64_t runtime, deadline, period;
+	} attr = { sizeof(attr), 6 /* SCHED_DEADLINE */, 2 /* SCHED_FLAG_RECLAIM */, 0, 0, 2000000, 15000000, 20000000 };
+	struct text mine = { 0 }, after = { 0 };
+
+	must(!syscall(SYS_sched_setattr, 0, &attr, 0));
+	add_sched(&mine);
+	pthread_barrier_wait(&ready_barrier);
+	while (!compared)
+		usleep(10000);
+	add_sched(&after);
+	expect_text("scheduling of a thread with a deadline", mine.s, after.s);
+	return NULL;
+}
+
+static void deadline_setup(void)
+{
+	pthread_barrier_init(&ready_barrier, NULL, 2);
+	spawn(deadline_thread, NULL, NULL);
+	pthread_barrier_wait(&ready_barrier);
+	prctl(PR_SET_THP_DISABLE, 1, 2 /* PR_THP_DISABLE_EXCEPT_ADVISED */, 0, 0);
+	snapshot_now();
+}
+
+VICTIM(ident_deadline, 0, deadline_setup, NULL, sched_check);
 
 VICTIM(ident_sched, 0, sched_setup, NULL, sched_check);

@@ -324,6 +324,19 @@ static void expect_left(int timer, uint64_t left, uint64_t interval)
 	expect_u64("interval of a timerfd", interval, (uint64_t)its.it_interval.tv_sec * 1000 * MS + (uint64_t)its.it_interval.tv_nsec);
 }
 
+/* As it was set, relatively or not. */
+static void expect_settime_flags(int timer, const char *flags)
+{
+	static const char *lines[] = { "settime flags:", NULL };
+	struct text info = { 0 };
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", timer);
+	text_file(&info, path, lines);
+	expect(info.s && strstr(info.s, flags));
+	free(info.s);
+}
+
 static void timerfd_check(void)
 {
 	uint64_t passed = now_ns(CLOCK_MONOTONIC) - t0, v = 0;
@@ -332,6 +345,8 @@ static void timerfd_check(void)
 	expect_left(fd[1], 600000 * MS - passed, 0);
 	expect_left(fd[2], 700000 * MS - passed, 2222 * MS);
 	expect_left(fd[4], 0, 0);
+	expect_settime_flags(fd[0], "settime flags: 00\n");
+	expect_settime_flags(fd[1], "settime flags: 01\n");
 	expect(read(fd[3], &v, 8) == 8);
 	if (v * MS + 100 * MS < passed || v * MS > passed + 100 * MS)
 		fail("unread ticks of a 1 ms timerfd, expected %llu, got %llu", (unsigned long long)(passed / MS), (unsigned long long)v);
@@ -456,7 +471,7 @@ static void listen_check(void)
 	}
 }
 
-VICTIM(ipc_listen, 0, listen_setup, listen_work, listen_check);
+VICTIM(ipc_listen, V_OPENS, listen_setup, listen_work, listen_check);
 
 /* ---- sockets without a peer ---- */
 
@@ -490,6 +505,58 @@ static void udp_check(void)
 }
 
 VICTIM(ipc_udp, 0, udp_setup, NULL, udp_check);
+
+/* Two that are connected to each other, with datagrams under way, one of a sender that is no more. */
+static struct sockaddr_in udp_names[4];
+
+static void udp_pair_setup(void)
+{
+	for (int i = 0; i < 4; i++) {
+		socklen_t len = sizeof(udp_names[i]);
+
+		udp_names[i] = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+		fd[i] = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+		must(!bind(fd[i], (struct sockaddr *)&udp_names[i], len) && !getsockname(fd[i], (struct sockaddr *)&udp_names[i], &len));
+	}
+	must(sendto(fd[3], "from the dead", 13, 0, (struct sockaddr *)&udp_names[0], sizeof(udp_names[0])) == 13);
+	must(sendto(fd[2], "", 0, 0, (struct sockaddr *)&udp_names[0], sizeof(udp_names[0])) == 0);
+	close(fd[3]);
+	must(!connect(fd[0], (struct sockaddr *)&udp_names[1], sizeof(udp_names[1])));
+	must(!connect(fd[1], (struct sockaddr *)&udp_names[0], sizeof(udp_names[0])));
+	must(send(fd[1], "one", 3, 0) == 3 && send(fd[1], "three", 5, 0) == 5);
+}
+
+static void expect_datagram(int s, const char *text, const struct sockaddr_in *name)
+{
+	struct sockaddr_in from = { 0 };
+	socklen_t len = sizeof(from);
+	char buf[100] = "";
+	ssize_t n = recvfrom(s, buf, sizeof(buf), MSG_DONTWAIT, (struct sockaddr *)&from, &len);
+
+	if (n != (ssize_t)strlen(text) || memcmp(buf, text, strlen(text)) || from.sin_port != name->sin_port)
+		fail("datagram, expected '%s' of port %d, got '%s' (%zd, errno %d) of %d", text, ntohs(name->sin_port), buf, n, errno,
+			ntohs(from.sin_port));
+}
+
+static void udp_pair_check(void)
+{
+	struct sockaddr_in peer;
+	socklen_t len = sizeof(peer);
+	char c;
+
+	expect_datagram(fd[0], "from the dead", &udp_names[3]);
+	expect_datagram(fd[0], "", &udp_names[2]);
+	expect_datagram(fd[0], "one", &udp_names[1]);
+	expect_datagram(fd[0], "three", &udp_names[1]);
+	expect(recv(fd[0], &c, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN);
+	expect(!getpeername(fd[0], (struct sockaddr *)&peer, &len) && peer.sin_port == udp_names[1].sin_port);
+	expect(send(fd[0], "back", 4, 0) == 4);
+	expect_datagram(fd[1], "back", &udp_names[0]);
+	expect(sendto(fd[2], "no", 2, 0, (struct sockaddr *)&udp_names[0], sizeof(udp_names[0])) == 2);
+	expect(recv(fd[0], &c, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN);
+}
+
+VICTIM(ipc_udp_pair, 0, udp_pair_setup, NULL, udp_pair_check);
 
 static struct sockaddr_un un_address = { .sun_family = AF_UNIX };
 

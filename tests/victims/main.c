@@ -74,6 +74,11 @@ bool failed(void)
 	return __atomic_load_n(&fail_set, __ATOMIC_SEQ_CST);
 }
 
+const char *failure(void)
+{
+	return fail_text;
+}
+
 _Noreturn void broken_setup(const char *file, int line, const char *what)
 {
 	report("FAIL: %s:%d: %s: %s", file, line, what, strerror(errno));

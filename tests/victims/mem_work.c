@@ -5,6 +5,7 @@
  * The storms start when the host name changes, so that with post-copy most pages are still at the source.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -152,8 +153,21 @@ static struct {
 	char *p;
 	size_t len;
 	uint64_t seed;
-	bool read_only;
+	bool hidden, emptied;
 } ring[RING];
+
+static void churn_verify(size_t i)
+{
+	static const char zeros[PAGE];
+
+	if (ring[i].hidden)
+		must(!mprotect(ring[i].p, ring[i].len, PROT_READ));
+	if (!ring[i].emptied)
+		verify("mapping that comes and goes", ring[i].p, ring[i].len, ring[i].seed);
+	for (size_t at = 0; ring[i].emptied && at < ring[i].len; at += PAGE)
+		if (memcmp(ring[i].p + at, zeros, PAGE))
+			fail("page %zu of a mapping that was emptied is not", at / PAGE);
+}
 
 static void churn_work(void)
 {
@@ -161,7 +175,7 @@ static void churn_work(void)
 	uint64_t r = mix(step++);
 
 	if (ring[i].p) {
-		verify("mapping that comes and goes", ring[i].p, ring[i].len, ring[i].seed);
+		churn_verify(i);
 		must(!munmap(ring[i].p, ring[i].len));
 	}
 	ring[i].len = PAGE * (1 + r % 64);
@@ -177,6 +191,13 @@ static void churn_work(void)
 		must(!munmap(p + ring[i].len, 8 * PAGE));
 		ring[i].p = p;
 	}
+	/* Written just now, and then out of sight or gone: what has been sent of them is not what is to arrive. */
+	ring[i].emptied = r % 11 == 0;
+	if (ring[i].emptied)
+		must(!madvise(ring[i].p, ring[i].len, MADV_DONTNEED));
+	ring[i].hidden = r % 6 == 1;
+	if (ring[i].hidden)
+		must(!mprotect(ring[i].p, ring[i].len, PROT_NONE));
 }
 
 static void churn_setup(void)
@@ -187,8 +208,8 @@ static void churn_setup(void)
 
 static void churn_check(void)
 {
-	for (int i = 0; i < RING; i++)
-		verify("mapping that came and went", ring[i].p, ring[i].len, ring[i].seed);
+	for (size_t i = 0; i < RING; i++)
+		churn_verify(i);
 }
 
 VICTIM(mem_churn, 0, churn_setup, churn_work, churn_check);
@@ -455,3 +476,55 @@ static void second_check(void)
 }
 
 VICTIM(exec_second, V_HIDDEN, second_setup, NULL, second_check);
+
+/* ---- pages of a private mapping of a file that are changed, and given back again ---- */
+
+#define GIVEN_PAGES 256ul
+
+static uint64_t *given;
+static uint64_t given_model[GIVEN_PAGES], given_steps; /* 0: as in the file */
+
+static void given_setup(void)
+{
+	int fd = open(beside("given"), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	uint64_t page[512];
+
+	must(fd >= 0);
+	for (uint64_t i = 0; i < GIVEN_PAGES; i++) {
+		fill(page, PAGE, i);
+		must(write(fd, page, PAGE) == (ssize_t)PAGE);
+	}
+	given = mmap(NULL, GIVEN_PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+	must(given != MAP_FAILED && !close(fd));
+	for (uint64_t i = 0; i < GIVEN_PAGES; i++)
+		fill(given + i * 512, PAGE, given_model[i] = 1000 + i);
+}
+
+static void given_verify(uint64_t i)
+{
+	verify(given_model[i] ? "page of a private mapping that was changed" : "page that was given back", given + i * 512, PAGE, given_model[i] ? given_model[i] : i);
+}
+
+static void given_work(void)
+{
+	uint64_t n = given_steps++, i = mix(n) % GIVEN_PAGES;
+
+	given_verify(i);
+	if (n % 3 == 0) {
+		fill(given + i * 512, PAGE, given_model[i] = 5000 + n);
+	} else if (n % 3 == 1) {
+		given_model[i] = 0;
+		must(!madvise(given + i * 512, PAGE, MADV_DONTNEED));
+	} else {
+		usleep(200);
+	}
+}
+
+static void given_check(void)
+{
+	for (uint64_t i = 0; i < GIVEN_PAGES && !failed(); i++)
+		given_verify(i);
+	unlink(beside("given"));
+}
+
+VICTIM(mem_given, 0, given_setup, given_work, given_check);

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
+#include <linux/if_packet.h>
 #include <linux/io_uring.h>
 #include <linux/perf_event.h>
 #include <linux/seccomp.h>
@@ -20,12 +21,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
-#include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -34,7 +33,7 @@
 
 #include "victim.h"
 
-static int held, held2;
+static int held;
 static pid_t helper;
 
 /* Works all the time, so that harm shows. */
@@ -104,40 +103,42 @@ static void just_wait(void *arg)
 		pause();
 }
 
-static void child_setup(void)
+/* A thread that stands in vfork(), since its child does not call exec. */
+static void *stand_in_vfork(void *arg)
 {
-	helper = fork();
-	must(helper >= 0);
-	if (!helper) {
-		signal(SIGTERM, SIG_DFL);
-		alarm(120);
-		just_wait(NULL);
+	pid_t pid = vfork();
+
+	if (!pid) {
+		helper = getpid();
+		for (;;)
+			pause();
 	}
+	return NULL;
 }
 
-REFUSED(child, child_setup, "child|descendant");
-
-static void zombie_setup(void)
+static void vfork_setup(void)
 {
-	pid_t child = fork();
-
-	must(child >= 0);
-	if (!child)
-		_exit(3);
-	usleep(20000);
+	spawn(stand_in_vfork, NULL, NULL);
+	while (!*(volatile pid_t *)&helper)
+		usleep(1000);
 }
 
-REFUSED(zombie, zombie_setup, "child|zombie");
+/* It cannot be stopped as a whole either. */
+VICTIM_TEXT(victim_refuse_vfork, "refuse_vfork", vfork_setup, work, check, V_REFUSED | V_NO_STOP, "vfork");
 
+/* The other end is held by a process outside. */
 static int tcp_pair(void)
 {
 	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t len = sizeof(sin);
-	int l = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), c = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int l = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), c = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), s;
 
 	must(!bind(l, (struct sockaddr *)&sin, len) && !listen(l, 1) && !getsockname(l, (struct sockaddr *)&sin, &len));
 	must(!connect(c, (struct sockaddr *)&sin, len));
-	held2 = accept(l, NULL, NULL);
+	s = accept(l, NULL, NULL);
+	must(s >= 0);
+	detached_helper(just_wait, NULL);
+	close(s);
 	close(l);
 	return c;
 }
@@ -147,7 +148,21 @@ static void tcp_setup(void)
 	hold(tcp_pair());
 }
 
-REFUSED(tcp, tcp_setup, "(?i)fd N\\b.*tcp|tcp.*fd N\\b");
+REFUSED(tcp, tcp_setup, "(?i)fd N\\b.*tcp.*ESTABLISHED");
+
+/* What has been sent lies in the queue of a socket that nobody has yet. */
+static void accept_setup(void)
+{
+	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(sin);
+	int l = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), c = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	must(!bind(l, (struct sockaddr *)&sin, len) && !listen(l, 1) && !getsockname(l, (struct sockaddr *)&sin, &len));
+	must(!connect(c, (struct sockaddr *)&sin, len) && write(c, "x", 1) == 1);
+	hold(l);
+}
+
+REFUSED(accept, accept_setup, "(?i)fd N\\b.*tcp.*not accepted");
 
 static void udp_setup(void)
 {
@@ -158,6 +173,19 @@ static void udp_setup(void)
 }
 
 REFUSED(udp, udp_setup, "(?i)fd N\\b.*udp|udp.*fd N\\b");
+
+static void corked_setup(void)
+{
+	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(sin);
+	int on = 1;
+
+	hold(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+	must(!bind(held, (struct sockaddr *)&sin, len) && !getsockname(held, (struct sockaddr *)&sin, &len) && !connect(held, (struct sockaddr *)&sin, len));
+	must(!setsockopt(held, IPPROTO_UDP, 1 /* UDP_CORK */, &on, sizeof(on)) && send(held, "half", 4, 0) == 4);
+}
+
+REFUSED(corked, corked_setup, "(?i)fd N\\b.*UDP.*not complete");
 
 /* The other end is held by a process outside. */
 static void unix_setup(void)
@@ -172,12 +200,16 @@ static void unix_setup(void)
 
 REFUSED(unix, unix_setup, "(?i)fd N\\b.*(unix|socketpair)");
 
-static void packet_setup(void)
+static void ring_setup(void)
 {
-	hold(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0));
+	struct tpacket_req ring = { .tp_block_size = 4096, .tp_block_nr = 1, .tp_frame_size = 2048, .tp_frame_nr = 2 };
+
+	hold(socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0));
+	must(!setsockopt(held, SOL_PACKET, PACKET_RX_RING, &ring, sizeof(ring)));
+	must(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, held, 0) != MAP_FAILED);
 }
 
-REFUSED(netlink, packet_setup, "(?i)fd N\\b.*(netlink|socket)");
+REFUSED(packet_ring, ring_setup, "(?i)packet ring");
 
 static void hold_pipe(void *arg)
 {
@@ -188,28 +220,33 @@ static void pipe_setup(void)
 {
 	int p[2];
 
+	/* With only one of them it would be relayed. */
 	must(!pipe2(p, 0));
 	detached_helper(hold_pipe, NULL);
-	close(p[1]);
 	hold(p[0]);
 }
 
 REFUSED(pipe, pipe_setup, "(?i)fd N\\b.*pipe");
 
+/* Two terminals whose other ends are held by a process outside: one could be relayed. */
 static void tty_setup(void)
 {
-	int m = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC), s;
+	int m[2], s[2];
 
-	must(m >= 0 && !grantpt(m) && !unlockpt(m));
-	s = open(ptsname(m), O_RDWR | O_CLOEXEC);
-	must(s >= 0);
-	must(getsid(0) == getpid());
-	(void)ioctl(s, TIOCSCTTY, 0);
-	signal(SIGHUP, SIG_IGN);
-	hold(s);
+	for (int i = 0; i < 2; i++) {
+		m[i] = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+		must(m[i] >= 0 && !grantpt(m[i]) && !unlockpt(m[i]));
+	}
+	detached_helper(just_wait, NULL);
+	for (int i = 0; i < 2; i++) {
+		s[i] = open(ptsname(m[i]), O_RDWR | O_NOCTTY | O_CLOEXEC);
+		must(s[i] >= 0);
+		close(m[i]);
+	}
+	hold(s[0]);
 }
 
-REFUSED(tty, tty_setup, "(?i)(fd N\\b.*(tty|terminal|pts))|controlling terminal");
+REFUSED(tty, tty_setup, "(?i)fd N\\b.*(tty|terminal|pts)");
 
 static void be_tracer(void *arg)
 {
@@ -251,22 +288,36 @@ REFUSED(ptraced, ptraced_setup, "(?i)trac");
 
 static void seccomp_setup(void)
 {
-	struct sock_filter allow = { BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW };
-	struct sock_fprog prog = { 1, &allow };
+	struct sock_filter f[] = { BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getpgid, 0, 1),
+				   BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW) };
+	struct sock_fprog prog = { 4, f };
+	int listener;
 
 	must(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
-	must(!prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog));
+	listener = (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &prog);
+	must(listener >= 0);
+	close(listener); /* it stands for one that another process holds */
 }
 
-REFUSED(seccomp, seccomp_setup, "(?i)seccomp");
+REFUSED(seccomp_notify, seccomp_setup, "(?i)seccomp");
 
-static void inotify_setup(void)
+static void landlock_setup(void)
 {
-	hold(inotify_init1(IN_CLOEXEC));
-	must(inotify_add_watch(held, "/etc", IN_CREATE) > 0);
+	const uint64_t handled = 1 << 12; /* LANDLOCK_ACCESS_FS_MAKE_SYM */
+	int rules = (int)syscall(444, &handled, sizeof(handled), 0); /* landlock_create_ruleset */
+
+	must(rules >= 0 && !prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) && !syscall(446, rules, 0));
+	close(rules);
 }
 
-REFUSED(inotify, inotify_setup, "(?i)fd N\\b.*inotify");
+REFUSED(landlock, landlock_setup, "(?i)landlock");
+
+static void keys_setup(void)
+{
+	must(syscall(SYS_add_key, "user", "of a victim", "secret", 6, -2 /* KEY_SPEC_PROCESS_KEYRING */) > 0);
+}
+
+REFUSED(keys, keys_setup, "(?i)keyring");
 
 static void uffd_setup(void)
 {
@@ -293,17 +344,36 @@ static void perf_setup(void)
 
 REFUSED(perf, perf_setup, "(?i)fd N\\b.*perf");
 
-static void sysv_setup(void)
+static void secret_setup(void)
 {
-	int id = shmget(IPC_PRIVATE, 65536, 0600);
-	char *p = shmat(id, NULL, 0);
+	int fd = (int)syscall(447, 0); /* memfd_secret */
+	char *p;
 
-	must(p != (void *)-1);
-	shmctl(id, IPC_RMID, NULL);
+	must(fd >= 0 && !ftruncate(fd, 65536));
+	p = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	must(p != MAP_FAILED);
 	fill(p, 65536, 1);
+	close(fd);
 }
 
-REFUSED(sysv_shm, sysv_setup, "(?i)sysv|shm");
+REFUSED(secretmem, secret_setup, "(?i)secret");
+
+static void *elsewhere;
+
+static void share_memory(void *arg)
+{
+	just_wait(arg);
+}
+
+/* Somebody who stays has it, too. */
+static void shared_elsewhere_setup(void)
+{
+	elsewhere = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	must(elsewhere != MAP_FAILED);
+	detached_helper(share_memory, NULL);
+}
+
+REFUSED(shared_elsewhere, shared_elsewhere_setup, "(?i)shared with another process");
 
 static void mq_setup(void)
 {
@@ -312,13 +382,15 @@ static void mq_setup(void)
 	snprintf(name, sizeof(name), "/victim-%d", getpid());
 	hold(mq_open(name, O_CREAT | O_RDWR | O_CLOEXEC, 0600, NULL));
 	mq_unlink(name);
+	must(!mq_notify(held, &(struct sigevent){ .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1 }));
 }
 
-REFUSED(mqueue, mq_setup, "(?i)fd N\\b");
+REFUSED(mqueue_notify, mq_setup, "(?i)fd N\\b.*queue.*notif");
 
 static void pidfd_setup(void)
 {
-	hold((int)syscall(SYS_pidfd_open, getpid(), 0));
+	detached_helper(just_wait, NULL);
+	hold((int)syscall(SYS_pidfd_open, helper, 0));
 }
 
 REFUSED(pidfd, pidfd_setup, "(?i)fd N\\b.*pidfd");
@@ -377,30 +449,3 @@ static void unshared_files_setup(void)
 }
 
 REFUSED(unshared_files, unshared_files_setup, "(?i)descriptor table|files|thread");
-
-static void in_flight_setup(void)
-{
-	char c = 'x', control[CMSG_SPACE(sizeof(int))] = { 0 };
-	struct iovec iov = { &c, 1 };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
-	struct cmsghdr *h = CMSG_FIRSTHDR(&m);
-	int s[2], null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-
-	must(!socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, s));
-	h->cmsg_level = SOL_SOCKET;
-	h->cmsg_type = SCM_RIGHTS;
-	h->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(h), &null, sizeof(int));
-	must(sendmsg(s[0], &m, 0) == 1);
-	hold(s[1]);
-}
-
-REFUSED(in_flight, in_flight_setup, "(?i)fd (N|[0-9]+)\\b.*(unix|socketpair)");
-
-static void lease_setup(void)
-{
-	hold(open(beside("leased"), O_RDONLY | O_CREAT | O_CLOEXEC, 0600));
-	must(!fcntl(held, F_SETLEASE, F_RDLCK));
-}
-
-REFUSED(lease, lease_setup, "(?i)(fd N\\b.*)?lease");

@@ -313,7 +313,7 @@ static void sleep_setup(void)
 	usleep(20000);
 }
 
-VICTIM(sleep, V_TIMED | V_NO_STOP, sleep_setup, NULL, join_all);
+VICTIM(sleep, V_TIMED | V_NO_STOP | V_OPENS, sleep_setup, NULL, join_all);
 
 /* ---- calls that end when something happens ---- */
 

@@ -24,6 +24,8 @@ VANDALISM = [
     ('mem_shared_file', 'flip data 20000', 'shared file mapping|file behind'),
     ('mem_private_file', 'flip data 9000', 'private file'),
     ('mem_memfd', 'flip memfd 77', 'memfd'),
+    ('shm_sysv_parts', 'flip SYSV 5000', 'segment'),
+    ('shm_holes', 'flip zero 300', 'hole'),
     ('ws_random', 'flip "" 0', 'version'),
     ('regs_main', 'reg rbx', 'rbx|carry'),
     ('regs_main', 'reg r15', 'r15'),

@@ -33,6 +33,7 @@ struct victim_kind {
 #define V_HIDDEN 32u      /* not to be started by a driver */
 
 #define V_NO_STOP 64u    /* an ordinary stop shows in it (calls that end with EINTR after SIGCONT); a move must not */
+#define V_OPENS 128u     /* opens and closes descriptors all the time: there is no list of them to compare */
 
 #define VICTIM_TEXT(id, name_, setup_, work_, check_, flags_, text_)                                        \
 	static const struct victim_kind id __attribute__((used, section("victims"), aligned(64))) = { \
@@ -46,6 +47,7 @@ extern volatile int victim_stopping; /* set when the check begins: worker thread
 
 void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 bool failed(void);
+const char *failure(void); /* what the first call of fail() said */
 _Noreturn void broken_setup(const char *file, int line, const char *what);
 /* For setup and for calls whose failure is itself a finding. */
 #define must(x) do { if (!(x)) broken_setup(__FILE__, __LINE__, #x); } while (0)

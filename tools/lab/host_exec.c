@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -112,7 +113,7 @@ static _Noreturn void run_command(const struct labhost *host, const struct exec_
 	int failure;
 
 	join_control_group(host);
-	if (setns(request->pidfd, CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC) < 0)
+	if (setns(request->pidfd, CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP) < 0)
 		lab_die(host, errno, "exec: entering the host");
 	if (chdir(request->cwd) < 0 && chdir("/") < 0)
 		lab_die(host, errno, "exec: chdir");
@@ -179,6 +180,24 @@ static void start_relay(const struct labhost *host, const struct exec_request *r
 	close(master);
 }
 
+/* A fork in the host's control group: moving there later would wait for all processors. */
+static pid_t fork_in_group(const struct labhost *host)
+{
+	struct clone_args args = { .exit_signal = SIGCHLD };
+	cleanup_close int group = -1;
+	char path[4096];
+
+	if (lab_cgroup(host, path, sizeof(path) - sizeof("/host"))) {
+		strcat(path, "/host");
+		group = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	}
+	if (group >= 0) {
+		args.flags = CLONE_INTO_CGROUP;
+		args.cgroup = (uint64_t)group;
+	}
+	return (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+}
+
 int host_exec(struct labhost *host, int argc, char **argv)
 {
 	struct exec_request request = { .pidfd = -1, .channel = { -1, -1 } };
@@ -205,7 +224,7 @@ int host_exec(struct labhost *host, int argc, char **argv)
 		lab_die(host, errno, "socketpair");
 	if (setns(request.pidfd, CLONE_NEWPID) < 0)
 		lab_die(host, errno, "exec: entering the pid namespace");
-	pid = fork();
+	pid = fork_in_group(host);
 	if (pid < 0)
 		lab_die(host, errno, "exec: fork");
 	if (pid == 0 && request.log && fork() != 0)

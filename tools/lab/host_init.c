@@ -8,7 +8,7 @@
  * the mount namespace what a machine has of its own:
  *
  *   /tmp /run /dev/shm            tmpfs, empty at every start
- *   /proc /sys /dev/pts           of the host's namespaces (the control groups stay where they were)
+ *   /proc /sys /dev/pts           of the host's namespaces ; /sys/fs/cgroup: its own part of the hierarchy of version 2
  *   /var/lib/godwit               STATE/hosts/NAME/lib, kept over restarts, like a disk
  *   /etc/hosts /etc/godwit        STATE/hosts/NAME/etc-hosts, STATE/hosts/NAME/etc
  *
@@ -97,6 +97,18 @@ static void mount_tmp_and_run(const struct labhost *host, int shared_count, char
 	}
 }
 
+static void mount_control_groups(const struct labhost *host)
+{
+	char point[4096];
+
+	if (!lab_cgroup(host, point, sizeof(point)))
+		return;
+	*strrchr(point, '/') = '\0';
+	*strrchr(point, '/') = '\0';
+	umount2(point, MNT_DETACH); /* one file system is not mounted twice on one place */
+	must_mount(host, "cgroup2", point, MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+}
+
 static void mount_kernel_filesystems(const struct labhost *host)
 {
 	cleanup_close int cgroups = detach_copy("/sys/fs/cgroup");
@@ -105,10 +117,64 @@ static void mount_kernel_filesystems(const struct labhost *host)
 	must_mount(host, "sysfs", "/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 	if (cgroups >= 0 && attach(cgroups, "/sys/fs/cgroup") < 0)
 		lab_die(host, errno, "putting back /sys/fs/cgroup");
+	mount_control_groups(host);
 	must_mount(host, "devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620,gid=5");
 	must_mount(host, "tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
 	if (access("/dev/mqueue", F_OK) == 0)
 		must_mount(host, "mqueue", "/dev/mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+}
+
+static void join(const struct labhost *host, const char *group)
+{
+	char procs[5000];
+	cleanup_close int fd = -1;
+
+	snprintf(procs, sizeof(procs), "%s/cgroup.procs", group);
+	fd = open(procs, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, "0", 1) != 1)
+		lab_die(host, errno, "%s", procs);
+}
+
+/* What controllers there are in a group, those below it can use as well. */
+static void hand_down(const char *group)
+{
+	char names[4096] = "", path[4200], word[128], *save;
+	cleanup_fclose FILE *f = NULL;
+
+	snprintf(path, sizeof(path), "%s/cgroup.controllers", group);
+	f = fopen(path, "re");
+	if (!f || !fgets(names, sizeof(names), f))
+		return;
+	snprintf(path, sizeof(path), "%s/cgroup.subtree_control", group);
+	for (char *c = strtok_r(names, " \n", &save); c; c = strtok_r(NULL, " \n", &save)) {
+		cleanup_close int fd = open(path, O_WRONLY | O_CLOEXEC);
+		int len = snprintf(word, sizeof(word), "+%.100s", c);
+
+		if (fd >= 0 && write(fd, word, (size_t)len) < 0)
+			continue; /* one that cannot be shared out */
+	}
+}
+
+/* Its own part of the hierarchy of control groups. */
+static void make_control_groups(const struct labhost *host)
+{
+	char group[4096], leaf[4200], *end;
+
+	if (!lab_cgroup(host, group, sizeof(group)))
+		return;
+	snprintf(leaf, sizeof(leaf), "%s/host", group);
+	make_directories(leaf);
+	end = strrchr(group, '/'); /* of the lab, and before that the machine */
+	*end = '\0';
+	*strrchr(group, '/') = '\0';
+	hand_down(group);
+	group[strlen(group)] = '/';
+	hand_down(group);
+	*end = '/';
+	join(host, group);
+	if (unshare(CLONE_NEWCGROUP) < 0)
+		lab_die(host, errno, "making a cgroup namespace");
+	join(host, leaf);
 }
 
 static void set_last_pid(const struct labhost *host, const char *base)
@@ -124,6 +190,7 @@ static _Noreturn void run_init(const struct labhost *host, int ready, const char
 {
 	sigset_t all;
 
+	make_control_groups(host);
 	/* Only here: the launcher still needs the machine's /proc. */
 	if (unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC) < 0)
 		lab_die(host, errno, "making namespaces");

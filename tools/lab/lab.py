@@ -225,8 +225,21 @@ def limit_memory(name, limit):
                 write_kernel(os.path.join(group, "cgroup.procs"), str(pid))
 
 
+def own_groups():
+    """Where hosts have their own part of the hierarchy of version 2 (labhost.h), or None."""
+    for line in read_file("/proc/self/mounts").splitlines():
+        if line.split()[2] == "cgroup2":
+            return f"{line.split()[1]}/godwit-lab-{PREFIX}"
+    return None
+
+
 def remove_groups(names=None):
     """Removes the control groups of dead hosts (None: of all)."""
+    own = own_groups()
+    for top in [own] if own and names is None else [f"{own}/{name}" for name in names or []]:
+        for path, _, _ in os.walk(top, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
     directory, _ = group_kind()
     if not directory or not os.path.isdir(directory):
         return

@@ -80,6 +80,19 @@ int lab_open_netns(const struct labhost *host, const char *what)
 	return open(path, O_RDONLY | O_CLOEXEC);
 }
 
+bool lab_cgroup(const struct labhost *host, char *path, size_t size)
+{
+	cleanup_fclose FILE *f = fopen("/proc/self/mounts", "re");
+	char line[4096], point[4096], type[64];
+
+	while (f && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%*s %4095s %63s", point, type) != 2 || strcmp(type, "cgroup2") != 0)
+			continue;
+		return snprintf(path, size, "%s/godwit-lab-%s/%s", point, host->prefix, host->name) < (int)size;
+	}
+	return false;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct {

@@ -13,6 +13,7 @@
 #define GODWIT_LAB_LABHOST_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <sys/types.h>
 
 /* Exit status for failures of the lab itself, as env, nohup and docker have it; 126 and 127 are the command's. */
@@ -35,6 +36,12 @@ int lab_open_init(const struct labhost *host, pid_t *ret_pid);
 
 /* The namespace of the lab or of a host (/run/netns/PREFIX-WHAT), open; -1 with errno. */
 int lab_open_netns(const struct labhost *host, const char *what);
+
+/*
+ * The control group of a host in the hierarchy of version 2, as the machine sees it; false: the machine has none. A host's cgroup namespace begins there, and its
+ * processes are in "/host", so that controllers can be handed down to other groups. Hierarchies of version 1 are the machine's.
+ */
+bool lab_cgroup(const struct labhost *host, char *path, size_t size);
 
 /* Sends what pty_open_inside makes through `channel`: the master of a new pty of the host. Runs in the host. */
 int pty_open_inside(int channel);

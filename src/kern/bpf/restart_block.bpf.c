@@ -4,23 +4,15 @@
  *
  * The restart block is where the kernel keeps the absolute end of an interrupted sleep (-ERESTART_RESTARTBLOCK); nothing in
  * /proc shows it. Calls like epoll_wait have none, their end is in a struct hrtimer_sleeper on the kernel stack while the task sleeps: it is
- * found by its task pointer, its function and its state. Struct definitions are the used parts; CO-RE finds the offsets at load time.
+ * found by its task pointer, its function and its state.
  */
-#include <linux/bpf.h>
-
-#include <bpf/bpf_core_read.h>
-#include <bpf/bpf_helpers.h>
+#include "iter.h"
 
 #include "../restart_record.h"
 
-#define CO_RE __attribute__((preserve_access_index))
 #define CHUNK_WORDS 32
 #define CHUNKS 8 /* sleepers were found up to 700 bytes from the stack pointer */
 #define TIMER_ENQUEUED 1
-
-char LICENSE[] SEC("license") = "GPL";
-
-
 
 struct upid {
 	int nr;
@@ -58,16 +50,28 @@ struct restart_block {
 
 struct thread_struct {
 	unsigned long sp;
+	unsigned long fsbase;
 } CO_RE;
 
 struct pt_regs {
 	unsigned long orig_ax;
+	unsigned long sp;
+} CO_RE;
+
+struct seqcount {
+	unsigned int sequence;
+} CO_RE;
+
+struct mm_struct {
+	struct seqcount mm_lock_seq; /* odd: somebody holds the lock for writing */
 } CO_RE;
 
 struct task_struct {
 	struct restart_block restart_block;
+	struct mm_struct *mm;
 	struct pid *thread_pid;
 	unsigned long nvcsw;
+	void *rseq;
 	struct thread_struct thread;
 } CO_RE;
 
@@ -84,17 +88,6 @@ struct hrtimer {
 
 struct hrtimer_sleeper {
 	struct hrtimer timer;
-	struct task_struct *task;
-} CO_RE;
-
-struct seq_file;
-
-struct bpf_iter_meta {
-	struct seq_file *seq;
-} CO_RE;
-
-struct bpf_iter__task {
-	struct bpf_iter_meta *meta;
 	struct task_struct *task;
 } CO_RE;
 
@@ -182,6 +175,18 @@ static __always_inline void find_sleeper(struct task_struct *task, struct restar
 	}
 }
 
+static __always_inline unsigned long long layout_of(struct task_struct *task)
+{
+	struct mm_struct *mm = BPF_CORE_READ(task, mm);
+	unsigned int sequence;
+
+	/* Before Linux 6.14 the field was a plain number. */
+	if (!mm || !bpf_core_field_exists(mm->mm_lock_seq.sequence))
+		return 0;
+	sequence = BPF_CORE_READ(mm, mm_lock_seq.sequence);
+	return sequence & 1 ? 0 : 1ull << 32 | sequence;
+}
+
 SEC("iter/task")
 int read_restart(struct bpf_iter__task *ctx)
 {
@@ -195,8 +200,13 @@ int read_restart(struct bpf_iter__task *ctx)
 	r.switches = task->nvcsw;
 	regs = (void *)bpf_task_pt_regs(task);
 	r.nr = regs ? (long)regs->orig_ax : -1;
+	r.stack = regs ? regs->sp : 0;
+	r.fs = BPF_CORE_READ(task, thread.fsbase);
+	if (bpf_core_field_exists(task->rseq))
+		bpf_probe_read_kernel(&r.rseq, sizeof(r.rseq), &task->rseq);
 	read_block(task, &r);
 	find_sleeper(task, &r);
+	r.layout = layout_of(task);
 	bpf_seq_write(ctx->meta->seq, &r, sizeof(r));
 	return 0;
 }

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* pager.h - what the files of the destination's agent share: pager.c, fill.c */
+#ifndef GODWIT_AGENT_PAGER_H
+#define GODWIT_AGENT_PAGER_H
+
+#include "sys.h"
+
+#define UFFDIO_ZEROPAGE_IOCTL 0xc020aa04ul
+
+struct zero_fill {
+	uint64_t start, len, mode;
+	int64_t done;
+};
+
+/* A connection that is read in pieces. */
+struct stream {
+	int fd;
+	enum { WANT_FRAME, WANT_RUNS, WANT_PAGES } want;
+	uint64_t got, need; /* bytes of the part under way */
+	struct stream_frame *f;
+	uint64_t small, staging; /* staging: where the pages of this frame go: small, or in the pool */
+};
+
+struct pager {
+	struct scratch_header *h;
+	struct agent_buffers *b;
+	struct pager_context *contexts; /* [0]: the process */
+	uint32_t ncontexts;
+	struct stream bulk, fault;
+	uint64_t pool_used; /* pages */
+	struct page_run pending; /* received into the pool at pending_from, and not yet put in place */
+	uint64_t pending_from;
+	uint32_t hurry; /* so many frames are put in place as they come */
+	int bulk_ended, fault_ended;
+	int process_gone;
+};
+
+/* pager.c: reads what the process does to its address spaces; 1 something, 0 nothing, or an error. */
+long drain_events(struct pager *p);
+
+/* fill.c */
+/* Takes [start, end) of current addresses out of the pieces; with `move`, puts what was there at `to`. */
+void pieces_cut(struct pager_context *c, uint64_t start, uint64_t end, int move, uint64_t to);
+struct pager_piece *piece_by_current(struct pager_context *c, uint64_t current);
+void context_drop(struct pager *p, uint32_t i);
+int in_pool(const struct pager *p, uint64_t from);
+/* Puts pages under their source address into all contexts. from: staging or pool, or 0 for zeros. */
+void fill_all(struct pager *p, const struct page_run *run, uint64_t from);
+/* The same with pages in the pool: several runs at once, at the latest when install_pending is called. */
+void install_later(struct pager *p, const struct page_run *run, uint64_t from);
+void install_pending(struct pager *p);
+int is_pending(const struct pager *p, uint64_t original);
+
+#endif

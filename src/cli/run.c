@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * run.c - godwit run: starts a program here that may run elsewhere
+ *
+ * The program takes this process's place (execve), so whoever started `godwit run` has it as a child, with these standard streams, this terminal, these
+ * signals and its own status. With --node a helper, which is nobody's child by then, waits until the program has begun and asks godwitd to move it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "base/util.h"
+#include "cli/cli.h"
+
+#define BEGUN_TRIES 200
+#define TRIES 8
+#define PAUSE_US 50000
+
+/* One attempt: 0 moved, 1 another may do better, -1 it cannot be. ret_why: a sentence. */
+static int ask_to_move(int pid, const char *node, const char *strategy, char ret_why[ERR_MESSAGE_MAX])
+{
+	json_t *request = json_pack("{s:s, s:i, s:s, s:s}", "verb", "migrate", "pid", pid, "host", node, "strategy", strategy), *line = NULL;
+	cleanup_ask struct ask ask = { .fd = -1 };
+	struct err e = ERR_INIT;
+	int ret = -1;
+
+	if (ask_open(&ask, request, &e) < 0) {
+		snprintf(ret_why, ERR_MESSAGE_MAX, "%s", e.message);
+		return -1;
+	}
+	while (ask_next(&ask, true, &line, &e) > 0) {
+		const json_t *error = json_object_get(line, "error");
+
+		if (!strcmp(text_of(line, "event"), "result"))
+			ret = 0;
+		else if (error)
+			ret = strcmp(text_of(error, "code"), "failed") ? -1 : 1;
+		snprintf(ret_why, ERR_MESSAGE_MAX, "%s", error ? text_of(error, "message") : "");
+		if (ret < 0)
+			show_refusals(stderr, json_object_get(error, "refusals"));
+		if (error || !ret)
+			return ret;
+		json_decref(line);
+	}
+	snprintf(ret_why, ERR_MESSAGE_MAX, "%s", e.message);
+	return -1;
+}
+
+/* Descriptors are closed in the middle of execve: it is over when the process has arguments and is no longer in that call. */
+static void wait_begun(int pid)
+{
+	for (int i = 0; i < BEGUN_TRIES; i++) {
+		char path[64], text[64] = "";
+		cleanup_fclose FILE *f = NULL;
+
+		snprintf(path, sizeof(path), "/proc/%d/syscall", pid);
+		f = fopen(path, "re");
+		usleep(PAUSE_US / 10);
+		if (!f || (fgets(text, sizeof(text), f) && strncmp(text, "59 ", 3) && strncmp(text, "322 ", 4)))
+			return;
+	}
+}
+
+/*
+ * In the helper: EOF on the pipe means that the program has been started, a byte that it could not be. A program that has just been started changes faster than
+ * at any later time.
+ */
+static void __attribute__((noreturn)) move(int started, int pid, const char *node, const char *strategy)
+{
+	char why[ERR_MESSAGE_MAX] = "", byte;
+	int ret = 1;
+
+	if (read(started, &byte, 1) != 0)
+		_exit(0);
+	for (int i = 1; i <= TRIES && ret > 0; i++) {
+		wait_begun(pid);
+		ret = ask_to_move(pid, node, strategy, why);
+		if (ret > 0)
+			usleep(PAUSE_US * (unsigned)i);
+	}
+	if (ret != 0)
+		complain("the program runs here: %s", why);
+	_exit(0);
+}
+
+static int start_helper(const char *node, const char *strategy, int *ret_started)
+{
+	int pipe_fds[2], self = getpid();
+	pid_t pid;
+
+	if (pipe2(pipe_fds, O_CLOEXEC) < 0)
+		return -errno;
+	pid = fork();
+	if (pid < 0)
+		return -errno;
+	if (pid == 0) {
+		if (fork() != 0)
+			_exit(0);
+		setsid();
+		close(pipe_fds[1]);
+		close(STDIN_FILENO); /* a pipe of the program's must not be held open here */
+		close(STDOUT_FILENO);
+		move(pipe_fds[0], self, node, strategy);
+	}
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	close(pipe_fds[0]);
+	*ret_started = pipe_fds[1];
+	return 0;
+}
+
+int verb_run(int argc, char **argv)
+{
+	static const struct option options[] = { { "node", required_argument, NULL, 'n' }, { "strategy", required_argument, NULL, 's' }, { 0 } };
+	const char *node = NULL, *strategy = "freeze-free";
+	int o, r, started = -1;
+
+	optind = 1;
+	while ((o = getopt_long(argc, argv, "+n:s:", options, NULL)) != -1) {
+		if (o == 'n')
+			node = optarg;
+		else if (o == 's')
+			strategy = optarg;
+		else
+			return usage_error("run", "%s", "");
+	}
+	if (optind >= argc)
+		return usage_error("run", "a command is expected");
+	r = node ? start_helper(node, strategy, &started) : 0;
+	if (r < 0) {
+		complain("starting a helper: %s", strerror(-r));
+		return EXIT_FAILED;
+	}
+	execvp(argv[optind], &argv[optind]);
+	r = errno;
+	if (started >= 0)
+		(void)!write(started, "", 1);
+	complain("%s: %s", argv[optind], strerror(r));
+	return r == ENOENT ? 127 : 126;
+}

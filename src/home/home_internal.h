@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* home_internal.h - the life of godwit-home, for home.c and back.c */
+#ifndef GODWIT_HOME_HOME_INTERNAL_H
+#define GODWIT_HOME_HOME_INTERNAL_H
+
+#include "home/back.h"
+#include "home/home.h"
+#include "home/session.h"
+
+struct keeper {
+	struct home *h;
+	int pidfd;
+	struct session session;
+	uint64_t next_try_ns;
+	unsigned unknown;
+	bool stub_gone;     /* killed, or ended by us */
+	bool stub_ending;   /* told to end */
+	bool stub_stopped;  /* as last seen */
+	bool unit_stopped;
+	uint32_t stop_due;  /* it has been stopped by this signal, which the stub is not yet */
+	uint64_t continued; /* number of the last message that makes it go on */
+	bool lost;
+	bool free_terminal; /* the terminal is no session's */
+	pid_t group;        /* of the stub */
+	bool ended;         /* the unit has, with this status */
+	uint32_t status;
+	bool over;
+	struct back back;
+};
+
+struct stub_stat {
+	char state; /* 'X': it is gone */
+	int group, terminal, foreground;
+};
+
+void keeper_read_stat(const struct keeper *k, struct stub_stat *ret);
+/* Tells the stub. */
+void keeper_command(struct keeper *k, enum stub_kind kind, uint32_t value);
+void keeper_show_host(struct keeper *k);
+void keeper_tell(struct keeper *k, Gw__HomeKind kind);
+/* Who has killed it means the unit. */
+void keeper_stub_killed(struct keeper *k);
+
+#endif

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* keep.c - closing what is not wanted; see keep.h */
+#include "home/keep.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/util.h"
+
+void keep_only(bool (*wanted)(const void *arg, int fd), const void *arg)
+{
+	cleanup_closedir DIR *d = opendir("/proc/self/fd");
+	struct dirent *item;
+
+	while (d && (item = readdir(d))) {
+		int fd = atoi(item->d_name);
+
+		if (fd > STDERR_FILENO && fd != dirfd(d) && !wanted(arg, fd))
+			close(fd);
+	}
+}
+
+void keep_begin(const char *name, bool (*wanted)(const void *arg, int fd), const void *arg)
+{
+	prctl(PR_SET_NAME, name);
+	setsid();
+	setpriority(PRIO_PROCESS, 0, 0);
+	for (int s = 1; s < NSIG; s++)
+		signal(s, SIG_DFL);
+	signal(SIGPIPE, SIG_IGN);
+	sigprocmask(SIG_SETMASK, &(sigset_t){ 0 }, NULL);
+	keep_only(wanted, arg);
+}
+
+int keep_fork(void)
+{
+	pid_t pid = fork();
+
+	if (pid < 0)
+		return -errno;
+	if (pid == 0 && fork() != 0)
+		_exit(0);
+	if (pid)
+		waitpid(pid, NULL, 0);
+	return pid;
+}

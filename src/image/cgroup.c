@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* cgroup.c - see cgroup.h */
+#include "image/cgroup.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdlib.h>
+
+#include "base/util.h"
+#include "image/bytes.h"
+#include "image/cgroup_group.h"
+#include "image/ns.h"
+#include "image/ns_info.h"
+
+#define PLACES_MAX 16384u
+#define NAME_MAX_LEN 256u
+#define LINE_MAX_LEN (PATH_MAX + 512)
+
+/* Splits "5:cpu,cpuacct:/path"; the names are empty for the one of version 2. */
+static bool split(char *line, const char **ret_names, const char **ret_path)
+{
+	char *names = strchr(line, ':'), *path = names ? strchr(names + 1, ':') : NULL;
+
+	if (!path)
+		return false;
+	path[strcspn(path, "\n")] = 0;
+	*path = 0;
+	*ret_names = names + 1;
+	*ret_path = path + 1;
+	return true;
+}
+
+static char *own_places; /* of this worker: what /proc/self/cgroup says in its own namespace */
+
+int cgroup_read_own(void)
+{
+	cleanup_close int fd = open("/proc/self/cgroup", O_RDONLY | O_CLOEXEC);
+
+	free(own_places);
+	own_places = NULL;
+	return fd < 0 || read_whole(fd, &own_places, NULL) < 0 ? -errno : 0;
+}
+
+const char *cgroup_own_path(const char *names, char path[PATH_MAX])
+{
+	size_t len = strlen(names);
+
+	for (const char *line = own_places; line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
+		const char *own = strchr(line, ':');
+
+		if (!own || strncmp(own + 1, names, len) || own[1 + len] != ':')
+			continue;
+		snprintf(path, PATH_MAX, "%.*s", (int)strcspn(own + len + 2, "\n"), own + len + 2);
+		return path;
+	}
+	return "";
+}
+
+static bool is_own_path(const char *names, const char *path)
+{
+	char own[PATH_MAX];
+
+	return !strcmp(cgroup_own_path(names, own), path);
+}
+
+bool cgroup_leads_here(const char *names, const char *path)
+{
+	char own[PATH_MAX];
+
+	return path_below(cgroup_own_path(names, own), path) != NULL;
+}
+
+static void add(Gw__Process *msg, const char *names, const char *path, pid_t tid)
+{
+	Gw__CgroupPlace *place = must_alloc(sizeof(*place));
+	Gw__CgroupPlace **grown = realloc(msg->cgroups, (msg->n_cgroups + 1) * sizeof(*grown));
+
+	if (!grown)
+		abort();
+	gw__cgroup_place__init(place);
+	string_set(&place->hierarchy, names);
+	string_set(&place->path, path);
+	place->tid = tid;
+	msg->cgroups = grown;
+	grown[msg->n_cgroups++] = place;
+}
+
+static bool is_plain(const char *path)
+{
+	size_t len = strlen(path);
+
+	return path[0] == '/' && len < PATH_MAX && !strstr(path, "/../") && strncmp(path, "/..", 3) != 0 && (len < 3 || strcmp(path + len - 3, "/..") != 0);
+}
+
+static const char *process_place(const Gw__Process *msg, const char *names)
+{
+	for (size_t i = 0; i < msg->n_cgroups; i++)
+		if (!msg->cgroups[i]->tid && !strcmp(msg->cgroups[i]->hierarchy, names))
+			return msg->cgroups[i]->path;
+	return NULL;
+}
+
+/* Of a process (tid 0) what is not godwitd's own place; of a thread what is not its process's. */
+static int capture_places(const char *path, pid_t tid, Gw__Process *msg, struct err *e)
+{
+	cleanup_fclose FILE *f = fopen(path, "re");
+	char line[LINE_MAX_LEN];
+	const char *names, *place;
+
+	if (!f)
+		return errno == ENOENT || errno == ESRCH ? 0 : err_sys(e, -errno, "%s", path); /* a kernel without control groups, a thread that has ended */
+	while (fgets(line, sizeof(line), f) && msg->n_cgroups < PLACES_MAX) {
+		const char *process;
+
+		if (!split(line, &names, &place) || strlen(names) >= NAME_MAX_LEN || !is_plain(place))
+			continue;
+		process = tid ? process_place(msg, names) : NULL;
+		if (process ? strcmp(process, place) != 0 : !is_own_path(names, place))
+			add(msg, names, place, tid);
+	}
+	return 0;
+}
+
+int cgroup_capture(pid_t pid, Gw__Process *msg, struct err *e)
+{
+	cleanup_closedir DIR *threads = NULL;
+	char path[64];
+	int ret;
+
+	ns_in_own_cgroups(true);
+	snprintf(path, sizeof(path), "/proc/%d/cgroup", pid);
+	ret = cgroup_read_own() < 0 ? 0 : capture_places(path, 0, msg, e); /* a kernel without control groups */
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	threads = opendir(path);
+	for (struct dirent *d; ret == 0 && threads && (d = readdir(threads));) {
+		if (atoi(d->d_name) <= 0 || atoi(d->d_name) == pid)
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d/task/%.12s/cgroup", pid, d->d_name);
+		ret = capture_places(path, ns_seen(atoi(d->d_name)), msg, e);
+	}
+	ns_in_own_cgroups(false);
+	return ret;
+}
+
+int cgroup_validate(const Gw__Process *msg, struct err *e)
+{
+	if (msg->n_cgroups > PLACES_MAX)
+		return err_set(e, -EBADMSG, "%zu control groups", msg->n_cgroups);
+	for (size_t i = 0; i < msg->n_cgroups; i++)
+		if (strlen(msg->cgroups[i]->hierarchy) >= NAME_MAX_LEN || !is_plain(msg->cgroups[i]->path))
+			return err_set(e, -EBADMSG, "a control group that cannot be");
+	return 0;
+}
+
+static bool has_option(const char *options, const char *name, size_t len)
+{
+	for (const char *p = options; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL)
+		if (!strncmp(p, name, len) && (!p[len] || p[len] == ',' || p[len] == '\n'))
+			return true;
+	return false;
+}
+
+/* Whether a mount with these options is of the hierarchy with these names. */
+static bool has_names(const char *options, const char *names)
+{
+	for (const char *p = names; *p; p += strcspn(p, ",") + (p[strcspn(p, ",")] == ','))
+		if (!has_option(options, p, strcspn(p, ",")))
+			return false;
+	return true;
+}
+
+/* Where a hierarchy is mounted as a whole. */
+bool cgroup_find_mount(const char *names, char ret_point[PATH_MAX])
+{
+	cleanup_fclose FILE *f = fopen("/proc/self/mountinfo", "re");
+	char line[LINE_MAX_LEN], root[PATH_MAX], type[64], options[LINE_MAX_LEN];
+
+	while (f && fgets(line, sizeof(line), f)) {
+		const char *rest = strstr(line, " - ");
+
+		if (!rest || sscanf(line, "%*s %*s %*s %4095s %4095s", root, ret_point) != 2 || sscanf(rest, " - %63s %*s %4500s", type, options) != 2 ||
+		    strcmp(root, "/") != 0)
+			continue;
+		if (names[0] ? !strcmp(type, "cgroup") && has_names(options, names) : !strcmp(type, "cgroup2"))
+			return true;
+	}
+	return false;
+}
+
+static bool is_threaded(const char *point, const char *path)
+{
+	char file[2 * PATH_MAX], type[64] = "";
+	cleanup_fclose FILE *f = NULL;
+
+	snprintf(file, sizeof(file), "%s%s/cgroup.type", point, path);
+	f = fopen(file, "re");
+	return f && fgets(type, sizeof(type), f) && !strcmp(type, "threaded\n");
+}
+
+void cgroup_to_domain(const char *point, char *path)
+{
+	while (path[0] && is_threaded(point, path))
+		*strrchr(path, '/') = 0;
+}
+
+static int put_into(const char *point, const char *path, const char *file, pid_t pid)
+{
+	char full[2 * PATH_MAX + 32], number[16];
+	int len = snprintf(number, sizeof(number), "%d", pid);
+	cleanup_close int fd = -1;
+
+	snprintf(full, sizeof(full), "%s%s/%s", point, path, file);
+	fd = open(full, O_WRONLY | O_CLOEXEC);
+	return fd < 0 || write(fd, number, (size_t)len) != len ? -errno : 0;
+}
+
+/* A threaded group takes the threads of a process one by one, when the process is in the group that is the domain. */
+static int join_place(pid_t pid, pid_t tid, const Gw__CgroupPlace *place)
+{
+	bool second = !place->hierarchy[0];
+	char point[PATH_MAX], domain[PATH_MAX];
+	int ret;
+
+	if (!cgroup_find_mount(place->hierarchy, point))
+		return -ENOENT;
+	if (place->tid)
+		return put_into(point, place->path, second ? "cgroup.threads" : "tasks", tid);
+	snprintf(domain, sizeof(domain), "%s", place->path);
+	if (second)
+		cgroup_to_domain(point, domain);
+	ret = put_into(point, domain, "cgroup.procs", pid);
+	if (ret == 0 && strcmp(domain, place->path) != 0)
+		ret = put_into(point, place->path, "cgroup.procs", pid);
+	return ret;
+}
+
+static int join(pid_t pid, const Gw__Process *msg, pid_t (*find)(void *arg, pid_t tid), void *arg, struct err *e)
+{
+	for (size_t i = 0; i < msg->n_cgroups; i++) {
+		const Gw__CgroupPlace *place = msg->cgroups[i];
+		pid_t tid = place->tid ? find(arg, place->tid) : 0;
+		int ret = place->tid && !tid ? 0 : join_place(pid, tid, place);
+
+		/* A hierarchy that is not here is one that does nothing to it. */
+		if (ret < 0 && ret != -ENOENT)
+			return err_sys(e, ret, "process %d: joining the control group %s", msg->pid, place->path);
+	}
+	return 0;
+}
+
+int cgroup_join(pid_t pid, const Gw__Process *msg, pid_t (*find)(void *arg, pid_t tid), void *arg, struct err *e)
+{
+	int ret;
+
+	ns_in_own_cgroups(true);
+	ret = join(pid, msg, find, arg, e);
+	ns_in_own_cgroups(false);
+	return ret;
+}

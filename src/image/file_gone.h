@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * file_gone.h - directories, FIFOs and device nodes whose name was removed while they are open (also as a working directory)
+ *
+ * They are made again at the place that they had, opened, and removed again. Where something else has that name by now, they are made beside it, and
+ * only what /proc shows as their name differs. Missing directories above are made for as long as that takes. Regular files are fsfile.h's.
+ */
+#ifndef GODWIT_IMAGE_FILE_GONE_H
+#define GODWIT_IMAGE_FILE_GONE_H
+
+#include "image/file_look.h"
+
+#define FILE_GONE_SUFFIX " (deleted)"
+
+/* Whether a link of /proc says that the name was removed; *ret_len is the length without the suffix. */
+bool file_gone_link(const char *link, size_t *ret_len);
+/* The same for the very inode: a name can end with the suffix. */
+bool file_gone(const char *link, const struct stat *st, size_t *ret_len);
+
+Gw__FdInode *file_gone_inode(const struct stat *st);
+int file_gone_validate(const char *path, const Gw__FdInode *inode, struct err *e);
+
+/* Makes a directory, FIFO or character device (S_IFDIR, S_IFIFO, S_IFCHR with inode->rdev), opens it and removes its name. */
+int file_gone_open(const char *path, const Gw__FdInode *inode, mode_t type, int flags, int *ret_fd, struct err *e);
+
+#endif

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* file_judge.c - which descriptors of a table this host cannot give; see file.h */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "base/util.h"
+#include "image/dir_position.h"
+#include "image/file.h"
+#include "image/file_kernel.h"
+#include "image/lease.h"
+#include "image/place.h"
+#include "image/socket_tcp.h"
+
+/* A number of a description, of the first process that has it. */
+static int number_of(const Gw__FdTable *t, size_t desc)
+{
+	for (size_t k = 0; k < t->n_tables; k++)
+		for (size_t i = 0; i < t->tables[k]->n_fd; i++)
+			if (t->tables[k]->desc[i] == desc)
+				return (int)t->tables[k]->fd[i];
+	return -1;
+}
+
+static void judge_path(const Gw__FdTable *t, size_t i, const char *path, mode_t type, struct refusals *refusals)
+{
+	struct stat st;
+	int r = t->descs[i]->flags & O_NOFOLLOW ? lstat(place_of(path), &st) : stat(place_of(path), &st);
+
+	if (r < 0)
+		refusals_add(refusals, "fd.missing", "it is not on the destination", "make it there, or share the file system between the hosts",
+			     "fd %d (%s)", number_of(t, i), path);
+	else if (type && (st.st_mode & S_IFMT) != type)
+		refusals_add(refusals, "fd.other", "something else has that name on the destination", "move that away there", "fd %d (%s)",
+			     number_of(t, i), path);
+}
+
+void fdtable_judge(const Gw__FdTable *t, bool own_net, struct refusals *refusals)
+{
+	for (size_t i = 0; i < t->n_descs; i++) {
+		const Gw__FdDesc *d = t->descs[i];
+
+		if (d->kind == GW__FD_KIND__FD_KERNEL_FILE || d->kind == GW__FD_KIND__FD_DEVICE)
+			file_kernel_judge(d, number_of(t, i), refusals);
+		if (d->kind == GW__FD_KIND__FD_SOCKET && !own_net)
+			socket_tcp_judge(t, i, number_of(t, i), refusals);
+		lease_judge(d, number_of(t, i), refusals);
+		if (d->kind == GW__FD_KIND__FD_DIRECTORY)
+			dir_position_judge(d, number_of(t, i), refusals);
+		if (d->kind == GW__FD_KIND__FD_DIRECTORY)
+			judge_path(t, i, d->path, S_IFDIR, refusals);
+		else if (d->kind == GW__FD_KIND__FD_PATH)
+			judge_path(t, i, d->path, 0, refusals);
+		else if (d->kind == GW__FD_KIND__FD_PIPE && t->pipes[d->index]->fifo_path[0] && !t->pipes[d->index]->deleted)
+			judge_path(t, i, t->pipes[d->index]->fifo_path, S_IFIFO, refusals);
+	}
+	pty_judge(t, refusals);
+}

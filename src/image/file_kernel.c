@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* file_kernel.c - descriptors of what each kernel has of its own; see file_kernel.h */
+#include "image/file_kernel.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/if_tun.h>
+#include <linux/magic.h>
+#include <net/if.h>
+#include <sys/ioctl.h>
+#include <sys/statfs.h>
+#include <sys/sysmacros.h>
+
+#include "base/util.h"
+#include "image/file_gone.h"
+#include "image/place.h"
+
+#define MEMORY_MAJOR 1
+#define KMSG_MINOR 11
+#define MISC_MAJOR 10
+#define TUN_MINOR 200
+#define MSR_MAJOR 202
+#define HOST_INIT 1 /* every host has that process, as it has /proc/meminfo */
+#define CPUID_MAJOR 203
+
+/* What F_GETFL shows and open(2) takes; with O_PATH only what that keeps. */
+#define OPEN_FLAGS (O_ACCMODE | O_APPEND | O_NONBLOCK | O_DIRECTORY)
+#define PATH_FLAGS (O_PATH | O_DIRECTORY | O_NOFOLLOW)
+
+static const char *const namespaces[] = { "cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts" };
+
+bool file_kernel_magic(unsigned long magic)
+{
+	return magic == PROC_SUPER_MAGIC || magic == SYSFS_MAGIC || magic == CGROUP2_SUPER_MAGIC || magic == CGROUP_SUPER_MAGIC;
+}
+
+bool file_kernel_device(uint32_t device_major, uint32_t device_minor, int fd)
+{
+	/* hwrng, kvm (the device itself has no state), btrfs-control, device mapper's and loop's control */
+	static const uint32_t misc[] = { 183, 232, 234, 236, 237 };
+	struct ifreq interface = { 0 };
+
+	if (device_major == MEMORY_MAJOR) /* null, zero, full, random, urandom, kmsg */
+		return device_minor == 3 || device_minor == 5 || (device_minor >= 7 && device_minor <= 9) || device_minor == KMSG_MINOR;
+	if (device_major == MSR_MAJOR || device_major == CPUID_MAJOR)
+		return true;
+	if (device_major != MISC_MAJOR)
+		return false;
+	if (device_minor == TUN_MINOR) /* before it has an interface */
+		return ioctl(fd, TUNGETIFF, &interface) < 0 && errno == EBADFD;
+	for (size_t i = 0; i < ARRAY_SIZE(misc); i++)
+		if (misc[i] == device_minor)
+			return true;
+	return false;
+}
+
+static int refuse(const struct fd_look *look, struct refusals *refusals, const char *code, const char *cause)
+{
+	refusals_add(refusals, code, cause, "close it first", "fd %d (%s)", look->fd, look->link);
+	return FD_REFUSED;
+}
+
+/* The process that a path of /proc is about; 0: none. *ret_rest is what follows its number. */
+static pid_t path_process(const char *path, const char **ret_rest)
+{
+	char *end;
+	long pid;
+
+	if (strncmp(path, "/proc/", 6) || path[6] < '1' || path[6] > '9')
+		return 0;
+	pid = strtol(path + 6, &end, 10);
+	if ((*end && *end != '/') || pid > INT_MAX)
+		return 0;
+	*ret_rest = end;
+	return (pid_t)pid;
+}
+
+static bool is_own_namespace(const char *name, const char *link)
+{
+	char path[64], own[64];
+	ssize_t len;
+
+	snprintf(path, sizeof(path), "/proc/self/ns/%s", name);
+	len = readlink(path, own, sizeof(own) - 1);
+	own[len < 0 ? 0 : len] = 0;
+	return len > 0 && !strcmp(own, link);
+}
+
+static int capture_namespace(const struct fd_look *look, Gw__FdDesc *d, struct refusals *refusals)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(namespaces); i++) {
+		size_t len = strlen(namespaces[i]);
+
+		if (strncmp(look->link, namespaces[i], len) || look->link[len] != ':' || !is_own_namespace(namespaces[i], look->link))
+			continue;
+		d->path = fd_strdup(namespaces[i]);
+		return 0;
+	}
+	return refuse(look, refusals, "fd.namespace", "it is a namespace other than the source's own");
+}
+
+int file_kernel_capture(const struct fd_look *look, Gw__FdDesc *d, bool (*inside)(void *arg, pid_t pid), void *arg, struct refusals *refusals)
+{
+	const char *rest;
+	size_t len = 0;
+	struct statfs fs;
+	pid_t pid;
+
+	if (d->kind == GW__FD_KIND__FD_NAMESPACE)
+		return capture_namespace(look, d, refusals);
+	if (look->link[0] != '/')
+		return refuse(look, refusals, "fd.unknown", "it has no path");
+	pid = path_process(look->link, &rest);
+	if (d->kind == GW__FD_KIND__FD_DEVICE && file_gone(look->link, look->st, &len)) {
+		d->inode = file_gone_inode(look->st);
+	} else if (file_gone_link(look->link, &len)) {
+		return pid ? refuse(look, refusals, "fd.proc", "it is about a process that has ended") :
+			refuse(look, refusals, "fd.deleted", "what it is about is gone");
+	}
+	if (!pid && !strncmp(look->link, PLACE_OUTSIDE "/", sizeof(PLACE_OUTSIDE)) && path_process(look->link + sizeof(PLACE_OUTSIDE) - 1, &rest))
+		return refuse(look, refusals, "fd.proc", "it is about a process and opened through /proc of the host");
+	if (pid && pid != HOST_INIT && !inside(arg, pid))
+		return refuse(look, refusals, "fd.proc", "it is about a process of the source (a file of /proc) that does not move with it");
+	if (fstatfs(look->held, &fs) == 0)
+		d->fs_magic = (uint64_t)fs.f_type;
+	d->path = fd_strdup(look->link);
+	if (d->inode)
+		d->path[len] = 0;
+	d->device_major = d->kind == GW__FD_KIND__FD_DEVICE ? major(look->st->st_rdev) : 0;
+	d->device_minor = d->kind == GW__FD_KIND__FD_DEVICE ? minor(look->st->st_rdev) : 0;
+	return 0;
+}
+
+static bool good_path(const char *path)
+{
+	size_t len = strlen(path);
+
+	if (path[0] != '/' || len >= PATH_MAX)
+		return false;
+	for (const char *p = path; (p = strstr(p, "/..")); p += 3)
+		if (!p[3] || p[3] == '/')
+			return false;
+	return true;
+}
+
+int file_kernel_validate(const Gw__FdDesc *d, struct err *e)
+{
+	if (d->kind == GW__FD_KIND__FD_NAMESPACE) {
+		for (size_t i = 0; i < ARRAY_SIZE(namespaces); i++)
+			if (!strcmp(d->path, namespaces[i]))
+				return 0;
+		return err_set(e, -EPROTO, "a namespace of an unknown kind");
+	}
+	if (!good_path(d->path))
+		return err_set(e, -EPROTO, "bad path");
+	if (d->kind == GW__FD_KIND__FD_KERNEL_FILE && !file_kernel_magic((unsigned long)d->fs_magic))
+		return err_set(e, -EPROTO, "a file of a strange file system");
+	if (d->inode && file_gone_validate(d->path, d->inode, e) < 0)
+		return -EPROTO;
+	if (d->inode && d->inode->rdev != makedev(d->device_major, d->device_minor))
+		return err_set(e, -EPROTO, "a node of another device");
+	if (d->kind == GW__FD_KIND__FD_DEVICE && (d->device_major > 4095 || d->device_minor >= 1u << 20))
+		return err_set(e, -EPROTO, "device %u:%u", d->device_major, d->device_minor);
+	return 0;
+}
+
+/* What a device of the memory driver is called everywhere, if the path that the source had does not lead to it here. */
+static const char *device_name(uint32_t device_minor)
+{
+	static const char *const names[] = { [3] = "/dev/null", [5] = "/dev/zero", [7] = "/dev/full", [8] = "/dev/random", [9] = "/dev/urandom",
+					     [KMSG_MINOR] = "/dev/kmsg" };
+
+	return device_minor < ARRAY_SIZE(names) ? names[device_minor] : NULL;
+}
+
+static bool is_device(const char *path, const Gw__FdDesc *d)
+{
+	struct stat st;
+
+	return stat(place_of(path), &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(d->device_major, d->device_minor);
+}
+
+static const char *device_path(const Gw__FdDesc *d)
+{
+	const char *name = d->device_major == MEMORY_MAJOR ? device_name(d->device_minor) : NULL;
+
+	if (is_device(d->path, d))
+		return d->path;
+	return name && is_device(name, d) ? name : NULL;
+}
+
+void file_kernel_judge(const Gw__FdDesc *d, int fd, struct refusals *refusals)
+{
+	const char *rest;
+	struct statfs fs;
+
+	if (d->kind == GW__FD_KIND__FD_DEVICE && !d->inode && !device_path(d))
+		refusals_add(refusals, "fd.missing", "the destination does not have this device by that name", "make it there", "fd %d (%s)", fd,
+			     d->path);
+	if (d->kind != GW__FD_KIND__FD_KERNEL_FILE || path_process(d->path, &rest))
+		return;
+	/* Among mounts of the unit's own /proc comes later, with its first process. */
+	if (place_prefix()[0] && d->fs_magic == PROC_SUPER_MAGIC)
+		return;
+	/* symbolic links are looked at by their directory */
+	if (statfs(place_of(d->path), &fs) < 0 && !(d->flags & O_NOFOLLOW))
+		refusals_add(refusals, "fd.missing", "the destination's kernel has no such file", "close it first", "fd %d (%s)", fd, d->path);
+}
+
+static int open_kernel_file(const Gw__FdDesc *d, pid_t (*host_pid)(const void *arg, pid_t pid), const void *arg, struct err *e)
+{
+	int flags = (int)d->flags & (d->flags & O_PATH ? PATH_FLAGS : OPEN_FLAGS);
+	cleanup_free char *path = NULL;
+	const char *rest = d->path;
+	pid_t pid = path_process(d->path, &rest), here = pid && host_pid ? host_pid(arg, pid) : 0;
+	struct statfs fs;
+	int fd;
+
+	here = pid == HOST_INIT && !here ? HOST_INIT : here;
+	if (pid && !here)
+		return err_set(e, -ESRCH, "%s: no process of the unit", d->path);
+	/* In a mount namespace of the unit's own its numbers are in the paths. */
+	if (pid && !place_prefix()[0] ? asprintf(&path, "/proc/%d%s", (int)here, rest) < 0 : !(path = strdup(place_of(d->path))))
+		return err_set(e, -ENOMEM, "no memory for a path");
+	fd = open(path, flags | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0)
+		return err_sys(e, -errno, "%s: opening it on this host", path);
+	if (fstatfs(fd, &fs) < 0 || (uint64_t)fs.f_type != d->fs_magic) {
+		close(fd);
+		return err_set(e, -ENODEV, "%s: of another file system on this host", path);
+	}
+	return fd;
+}
+
+static int open_namespace(const char *name, struct err *e)
+{
+	char path[64];
+	int fd;
+
+	/* This worker has a time namespace of its own. */
+	if (!strcmp(name, "time"))
+		snprintf(path, sizeof(path), "/proc/%d/ns/time", (int)getppid());
+	else
+		snprintf(path, sizeof(path), "/proc/self/ns/%s", name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? err_sys(e, -errno, "%s", path) : fd;
+}
+
+static int open_device(const Gw__FdDesc *d, struct err *e)
+{
+	const char *path = device_path(d);
+	int fd;
+
+	if (d->inode && file_gone_open(d->path, d->inode, S_IFCHR, (int)d->flags & OPEN_FLAGS, &fd, NULL) == 0)
+		return fd;
+	if (!path)
+		return err_set(e, -ENODEV, "%s: not that device on this host", d->path);
+	fd = open(place_of(path), ((int)d->flags & OPEN_FLAGS) | O_CLOEXEC | O_NOCTTY);
+	/* Of the kernel's log what comes from now on. */
+	if (fd >= 0 && d->device_major == MEMORY_MAJOR && d->device_minor == KMSG_MINOR && (d->flags & O_ACCMODE) != O_WRONLY)
+		lseek(fd, 0, SEEK_END);
+	return fd < 0 ? err_sys(e, -errno, "%s: opening it on this host", path) : fd;
+}
+
+int file_kernel_open(const Gw__FdDesc *d, pid_t (*host_pid)(const void *arg, pid_t pid), const void *arg, int *ret_fd, struct err *e)
+{
+	int fd = d->kind == GW__FD_KIND__FD_NAMESPACE ? open_namespace(d->path, e) :
+		d->kind == GW__FD_KIND__FD_DEVICE ? open_device(d, e) : open_kernel_file(d, host_pid, arg, e);
+
+	if (fd < 0)
+		return fd;
+	*ret_fd = fd;
+	return 0;
+}
+
+int file_kernel_seek(const Gw__FdTable *t, const int *fds, struct err *e)
+{
+	for (size_t i = 0; i < t->n_descs; i++) {
+		const Gw__FdDesc *d = t->descs[i];
+
+		if (d->kind != GW__FD_KIND__FD_KERNEL_FILE || (d->flags & O_PATH) || !d->position)
+			continue;
+		if (lseek(fds[i], d->position, SEEK_SET) < 0 && errno != ESPIPE)
+			return err_sys(e, -errno, "%s: setting its position to %lld", d->path, (long long)d->position);
+	}
+	return 0;
+}

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * file_tcp.c - the source's side of the tables: TCP sockets, all of them together, since most are two ends of one connection
+ *
+ * What a connection is made of at the destination is decided when it is made there: sockets of the offer that have been bound, connected, accepted or
+ * left alone since are *renewed*, as unix sockets are (file_unix.c).
+ */
+#include <errno.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include "base/util.h"
+#include "image/file_state.h"
+#include "image/socket_options.h"
+#include "image/socket_tcp.h"
+#include "kern/tcp_peek.h"
+
+struct tcp_set {
+	struct tcp_record *records;
+	struct tcp_member *v; /* ascending by held */
+	size_t n;
+	struct tcp_member *waiting;
+	size_t n_waiting;
+};
+
+static bool is_tcp(const struct fdtable *t, uint32_t i)
+{
+	const struct fd_held *held = &t->held[i];
+	const Gw__FdDesc *d = t->msg->descs[i];
+	struct stat st;
+	int domain;
+
+	if (held->fd < 0 || held->settled)
+		return false;
+	if (held->known && !held->refused)
+		return d->kind == GW__FD_KIND__FD_SOCKET && d->socket && socket_tcp_is_one(d->socket);
+	if (fstat(held->fd, &st) < 0 || !S_ISSOCK(st.st_mode))
+		return false;
+	domain = socket_get_int(held->fd, SOL_SOCKET, SO_DOMAIN);
+	return (domain == AF_INET || domain == AF_INET6) && socket_get_int(held->fd, SOL_SOCKET, SO_TYPE) == SOCK_STREAM &&
+		socket_get_int(held->fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP;
+}
+
+void fdtable_forget_tcp(struct fdtable *t)
+{
+	for (size_t i = 0; t->tcp && i < t->tcp->n; i++)
+		free(t->tcp->v[i].to_send);
+	if (t->tcp) {
+		free(t->tcp->records);
+		free(t->tcp->v);
+		free(t->tcp->waiting);
+	}
+	free(t->tcp);
+	t->tcp = NULL;
+}
+
+static int compare_held(const void *a, const void *b)
+{
+	int x = ((const struct tcp_member *)a)->held, y = ((const struct tcp_member *)b)->held;
+
+	return x < y ? -1 : x > y;
+}
+
+const struct tcp_member *fdtable_find_tcp(const struct fdtable *t, int held)
+{
+	struct tcp_member key = { .held = held };
+
+	return t->tcp && t->tcp->n ? bsearch(&key, t->tcp->v, t->tcp->n, sizeof(key), compare_held) : NULL;
+}
+
+static size_t list_members(struct fdtable *t, struct tcp_member *v)
+{
+	size_t n = 0;
+
+	for (uint32_t i = 0; i < t->msg->n_descs; i++)
+		if (is_tcp(t, i))
+			v[n++] = (struct tcp_member){ .desc = i, .held = t->held[i].fd };
+	qsort(v, n, sizeof(*v), compare_held);
+	return n;
+}
+
+/* Members without a record are left out: their descriptor has another owner by now. */
+static void find_records(struct tcp_set *set, const struct tcp_record *records, size_t n_records)
+{
+	size_t n = 0, k = 0;
+
+	for (size_t i = 0; i < set->n; i++) {
+		while (k < n_records && (records[k].fd < set->v[i].held || (records[k].flags & TCP_RECORD_WAITING)))
+			k++;
+		if (k == n_records || records[k].fd != set->v[i].held)
+			continue;
+		set->v[n] = set->v[i];
+		set->v[n++].record = &records[k];
+	}
+	set->n = n;
+}
+
+/* The queues of listeners: their records lie behind the listener's. */
+static void list_waiting(struct tcp_set *set, const struct tcp_record *records, size_t n_records)
+{
+	set->waiting = fd_alloc(n_records * sizeof(*set->waiting));
+	for (size_t i = 0; i < set->n; i++) {
+		struct tcp_member *m = &set->v[i];
+
+		m->waiting = set->waiting + set->n_waiting;
+		for (const struct tcp_record *r = m->record + 1; r < records + n_records && r->flags & TCP_RECORD_WAITING; r++)
+			m->waiting[m->n_waiting++] = (struct tcp_member){ .desc = m->desc, .held = -1, .record = r };
+		set->n_waiting += m->n_waiting;
+	}
+}
+
+static bool must_renew(const struct fdtable *t, const struct tcp_member *m)
+{
+	const struct fd_held *held = &t->held[m->desc];
+	const Gw__FdDesc *d = t->msg->descs[m->desc];
+
+	return held->known && !held->refused && d->socket && !socket_tcp_is_same(m, d->socket);
+}
+
+static void renew(struct fdtable *t)
+{
+	struct tcp_set *set = t->tcp;
+	size_t n_old = t->msg->n_descs;
+	cleanup_free uint8_t *anew = fd_alloc(set->n);
+	cleanup_free uint32_t *map = NULL;
+
+	for (size_t i = 0; i < set->n; i++)
+		if (must_renew(t, &set->v[i])) {
+			anew[i] = 1;
+			if (set->v[i].other && set->v[i].other->held >= 0)
+				anew[set->v[i].other - set->v] = 1;
+			for (size_t k = 0; k < set->v[i].n_waiting; k++)
+				if (set->v[i].waiting[k].other)
+					anew[set->v[i].waiting[k].other - set->v] = 1;
+		}
+	for (size_t i = 0; i < set->n; i++) {
+		struct tcp_member *m = &set->v[i];
+		uint32_t was = m->desc;
+
+		/* The other end may be one that has not been looked at yet. */
+		if (!anew[i] || !t->held[was].known || t->held[was].refused)
+			continue;
+		if (!map)
+			map = fd_alloc((n_old + set->n) * sizeof(*map));
+		m->desc = fdtable_move_desc(t, was);
+		map[was] = m->desc + 1;
+		for (size_t k = 0; k < m->n_waiting; k++)
+			m->waiting[k].desc = m->desc;
+	}
+	if (map)
+		fdtable_renumber(t, map);
+}
+
+void fdtable_capture_tcp(struct fdtable *t)
+{
+	cleanup_free struct tcp_member *v = fd_alloc(t->msg->n_descs * sizeof(*v));
+	size_t n = list_members(t, v), n_records = 0;
+
+	fdtable_forget_tcp(t);
+	if (!n)
+		return;
+	t->has_tcp = true;
+	t->tcp = fd_alloc(sizeof(*t->tcp));
+	t->tcp->v = take_ptr(v);
+	t->tcp->n = n;
+	/* Without BPF connections are refused (socket_listen.c). */
+	if (tcp_peek(&t->tcp->records, &n_records, NULL) < 0) {
+		t->tcp->n = 0;
+		return;
+	}
+	find_records(t->tcp, t->tcp->records, n_records);
+	list_waiting(t->tcp, t->tcp->records, n_records);
+	socket_tcp_sort(t->tcp->v, t->tcp->n, t->tcp->waiting, t->tcp->n_waiting);
+	renew(t);
+}
+
+/* What is sent while the send queues are read is in one of the queues: those of the receivers are looked at afterwards. */
+static int look_again(struct tcp_set *set, struct err *e)
+{
+	struct tcp_record *records = NULL;
+	size_t n = 0, k = 0;
+	int r = tcp_peek(&records, &n, e);
+
+	if (r < 0)
+		return r;
+	free(set->records);
+	set->records = records;
+	for (size_t i = 0; i < set->n; i++) {
+		while (k < n && (records[k].fd < set->v[i].held || (records[k].flags & TCP_RECORD_WAITING)))
+			k++;
+		if (k == n || records[k].fd != set->v[i].held)
+			return err_set(e, -EAGAIN, "a TCP socket has gone");
+		set->v[i].record = &records[k];
+		for (size_t w = 0; w < set->v[i].n_waiting; w++) {
+			if (++k == n || !(records[k].flags & TCP_RECORD_WAITING))
+				return err_set(e, -EAGAIN, "a connection that waited to be accepted has gone");
+			set->v[i].waiting[w].record = &records[k];
+		}
+	}
+	return 0;
+}
+
+int fdtable_capture_tcp_queues(struct fdtable *t, struct err *e)
+{
+	struct tcp_set *set = t->frozen ? t->tcp : NULL;
+	bool again = false;
+	int r = 0;
+
+	for (size_t i = 0; set && i < set->n && r >= 0; i++) {
+		r = socket_tcp_read_to_send(&set->v[i], e);
+		again = again || r > 0;
+	}
+	if (again && r >= 0)
+		r = look_again(set, e);
+	for (size_t i = 0; set && i < set->n && r >= 0; i++) {
+		const Gw__FdSocket *s = t->msg->descs[set->v[i].desc]->socket;
+
+		if (s && s->tcp)
+			r = socket_tcp_read_received(&set->v[i], s->tcp, e);
+	}
+	return r < 0 ? r : 0;
+}

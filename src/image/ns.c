@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* ns.c - which namespaces a unit owns, and those that a worker enters; see ns.h */
+#include "image/ns.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sched.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+
+#include "base/util.h"
+#include "image/bytes.h"
+#include "image/ns_mount.h"
+#include "image/ns_net.h"
+#include "image/ns_user.h"
+#include "image/place.h"
+#include "image/process_check.h"
+
+#define SETTING_MAX 256
+
+static const struct {
+	const char *name;
+	int flag;
+	bool entered; /* by the worker */
+} kinds[NS_KINDS] = {
+	[NS_UTS] = { "uts", CLONE_NEWUTS, true },
+	[NS_IPC] = { "ipc", CLONE_NEWIPC, true },
+	[NS_NET] = { "net", CLONE_NEWNET, true },
+	[NS_CGROUP] = { "cgroup", CLONE_NEWCGROUP, true },
+	[NS_PID] = { "pid", CLONE_NEWPID, false },
+	[NS_MNT] = { "mnt", CLONE_NEWNS, false },
+	[NS_USER] = { "user", CLONE_NEWUSER, false },
+};
+
+static const char *const ipc_settings[] = {
+	"kernel/shmmax", "kernel/shmall", "kernel/shmmni", "kernel/shm_rmid_forced", "kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem",
+	"kernel/shm_next_id", "kernel/msg_next_id", "kernel/sem_next_id", "fs/mqueue/queues_max", "fs/mqueue/msg_max", "fs/mqueue/msgsize_max", "fs/mqueue/msg_default", "fs/mqueue/msgsize_default",
+};
+
+static int host[NS_KINDS] = { -1, -1, -1, -1, -1, -1, -1 }, unit_net = -1, unit_cgroups = -1; /* host: the worker's own, where it has entered others */
+
+uint32_t ns_owned(pid_t pid)
+{
+	uint32_t owned = 0;
+
+	for (int k = 0; k < NS_KINDS; k++) {
+		char path[64], own[64];
+		struct stat theirs, ours;
+
+		snprintf(path, sizeof(path), "/proc/%d/ns/%s", pid, kinds[k].name);
+		snprintf(own, sizeof(own), "/proc/thread-self/ns/%s", kinds[k].name);
+		if (stat(path, &theirs) == 0 && stat(own, &ours) == 0 && (theirs.st_dev != ours.st_dev || theirs.st_ino != ours.st_ino))
+			owned |= NS_BIT(k);
+	}
+	return owned;
+}
+
+static struct stat unit_id[NS_KINDS]; /* of the unit's namespaces that the worker does not enter; st_ino 0: they are the worker's */
+
+const char *ns_name(enum ns_kind kind)
+{
+	return kinds[kind].name;
+}
+
+uint32_t ns_foreign(pid_t pid)
+{
+	uint32_t foreign = ns_owned(pid);
+
+	for (int k = 0; k < NS_KINDS; k++) {
+		char path[64];
+		struct stat theirs;
+
+		snprintf(path, sizeof(path), "/proc/%d/ns/%s", pid, kinds[k].name);
+		if (!unit_id[k].st_ino || stat(path, &theirs) < 0)
+			continue;
+		foreign &= ~NS_BIT(k);
+		if (theirs.st_ino != unit_id[k].st_ino || theirs.st_dev != unit_id[k].st_dev)
+			foreign |= NS_BIT(k);
+	}
+	return foreign;
+}
+
+bool ns_has_pids(void)
+{
+	return unit_id[NS_PID].st_ino != 0;
+}
+
+pid_t ns_seen(pid_t tid)
+{
+	cleanup_fclose FILE *f = NULL;
+	char path[64], line[256];
+
+	snprintf(path, sizeof(path), "/proc/%d/status", tid);
+	f = ns_has_pids() ? fopen(path, "re") : NULL;
+	while (f && fgets(line, sizeof(line), f))
+		if (strncmp(line, "NSpid:", 6) == 0)
+			return (pid_t)atoi(strrchr(line, '\t'));
+	return tid;
+}
+
+static int open_ns(pid_t pid, enum ns_kind kind)
+{
+	char path[64];
+
+	if (pid)
+		snprintf(path, sizeof(path), "/proc/%d/ns/%s", pid, kinds[kind].name);
+	else
+		snprintf(path, sizeof(path), "/proc/thread-self/ns/%s", kinds[kind].name);
+	return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+bool ns_has_net(void)
+{
+	return unit_net >= 0;
+}
+
+void ns_outside(bool outside)
+{
+	if (unit_net >= 0)
+		(void)!setns(outside ? host[NS_NET] : unit_net, CLONE_NEWNET);
+}
+
+void ns_in_own_cgroups(bool own)
+{
+	if (host[NS_CGROUP] >= 0 && unit_cgroups >= 0)
+		(void)!setns(own ? host[NS_CGROUP] : unit_cgroups, CLONE_NEWCGROUP);
+}
+
+bool ns_has_cgroups(void)
+{
+	return unit_cgroups >= 0;
+}
+
+int ns_make_cgroups(struct err *e)
+{
+	host[NS_CGROUP] = open_ns(0, NS_CGROUP);
+	if (host[NS_CGROUP] < 0 || unshare(CLONE_NEWCGROUP) < 0)
+		return err_sys(e, errno, "a cgroup namespace");
+	unit_cgroups = open_ns(0, NS_CGROUP);
+	if (unit_cgroups < 0)
+		return err_sys(e, errno, "a cgroup namespace");
+	ns_in_own_cgroups(true);
+	return 0;
+}
+
+static int enter(pid_t root, enum ns_kind kind, struct err *e)
+{
+	cleanup_close int fd = open_ns(root, kind);
+
+	host[kind] = open_ns(0, kind);
+	if (host[kind] < 0 || fd < 0 || setns(fd, kinds[kind].flag) < 0)
+		return err_sys(e, errno, "process %d: entering its %s namespace", root, kinds[kind].name);
+	if (kind == NS_NET)
+		unit_net = take_fd(&fd);
+	if (kind == NS_CGROUP)
+		unit_cgroups = take_fd(&fd);
+	return 0;
+}
+
+static const struct stat *id_of_unit(enum ns_kind kind, struct stat *own)
+{
+	if (unit_id[kind].st_ino)
+		return &unit_id[kind];
+	return host[kind] >= 0 && stat("/proc/thread-self/ns/net", own) == 0 ? own : NULL; /* the worker is in it */
+}
+
+void ns_check_others(bool (*is_inside)(void *arg, pid_t pid), void *arg, struct refusals *r)
+{
+	static const struct {
+		enum ns_kind kind;
+		const char *cause;
+	} lost[] = {
+		{ NS_PID, "it is in the pid namespace of the unit without being one of its processes, and would be killed with it" },
+		{ NS_NET, "it is in the network namespace of the unit without being one of its processes, and would lose its devices" },
+	};
+	cleanup_closedir DIR *proc = opendir("/proc");
+	const struct stat *units[ARRAY_SIZE(lost)];
+	struct stat own[ARRAY_SIZE(lost)];
+
+	for (size_t i = 0; i < ARRAY_SIZE(lost); i++)
+		units[i] = id_of_unit(lost[i].kind, &own[i]);
+	for (struct dirent *d; proc && (d = readdir(proc));) {
+		pid_t pid = (pid_t)atoi(d->d_name);
+
+		for (size_t i = 0; pid > 0 && pid != getpid() && i < ARRAY_SIZE(lost); i++) {
+			const struct stat *unit = units[i];
+			struct process_stat stat_now;
+			struct stat theirs;
+			char path[300];
+
+			snprintf(path, sizeof(path), "/proc/%.20s/ns/%s", d->d_name, kinds[lost[i].kind].name);
+			if (!unit || stat(path, &theirs) < 0 || theirs.st_ino != unit->st_ino || theirs.st_dev != unit->st_dev ||
+			    is_inside(arg, pid) || process_stat_read(pid, &stat_now, NULL) < 0 || stat_now.state == 'Z' || stat_now.state == 'X')
+				continue; /* one that has ended loses nothing */
+			refusals_add(r, "ns.others", lost[i].cause, "end it, or start it from the unit", "process %d", pid);
+			break;
+		}
+	}
+}
+
+void ns_leave(void)
+{
+	for (int k = 0; k < NS_KINDS; k++) {
+		if (host[k] >= 0)
+			(void)!setns(host[k], kinds[k].flag);
+		close_fdp(&host[k]);
+		unit_id[k].st_ino = 0;
+	}
+	close_fdp(&unit_net);
+	close_fdp(&unit_cgroups);
+	ns_mounts_leave();
+	ns_net_leave();
+	ns_user_leave();
+	place_set(0);
+}
+
+static int read_setting(const char *name, char *value, size_t size)
+{
+	char path[128];
+	cleanup_close int fd = -1;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/sys/%s", name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, value, size - 1);
+	if (n < 0)
+		return -errno;
+	while (n && value[n - 1] == '\n')
+		n--;
+	value[n] = 0;
+	return 0;
+}
+
+static void read_settings(Gw__Namespaces *msg)
+{
+	msg->settings = must_alloc(ARRAY_SIZE(ipc_settings) * sizeof(*msg->settings));
+	for (size_t i = 0; i < ARRAY_SIZE(ipc_settings); i++) {
+		char value[SETTING_MAX];
+		Gw__NsSetting *s;
+
+		if (read_setting(ipc_settings[i], value, sizeof(value)) < 0 || strcmp(value, "-1") == 0) /* a next number that nobody has asked for */
+			continue;
+		msg->settings[msg->n_settings++] = s = must_alloc(sizeof(*s));
+		gw__ns_setting__init(s);
+		string_set(&s->name, ipc_settings[i]);
+		string_set(&s->value, value);
+	}
+}
+
+/* What belongs to the view is told by the view. */
+static int take_view(pid_t root, struct err *e)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/mnt", root);
+	if (stat(path, &unit_id[NS_MNT]) < 0)
+		return err_sys(e, errno, "%s", path);
+	place_set(root);
+	return 0;
+}
+
+int ns_capture(pid_t root, bool has_view, Gw__Namespaces **ret, struct refusals *r, struct err *e)
+{
+	uint32_t owned = ns_owned(root);
+	Gw__Namespaces *msg;
+	struct utsname names;
+	int code = 0;
+
+	*ret = NULL;
+	if (owned & NS_BIT(NS_PID) && process_in_own_numbers(root))
+		owned &= ~(NS_BIT(NS_PID) | NS_BIT(NS_MNT));
+	if (has_view) {
+		owned &= ~NS_BIT(NS_MNT);
+		code = take_view(root, e);
+	}
+	if (!owned || code < 0)
+		return code;
+	for (int k = 0; k < NS_KINDS && code == 0; k++)
+		if (kinds[k].entered && owned & NS_BIT(k))
+			code = enter(root, (enum ns_kind)k, e);
+	if (code < 0)
+		return code;
+	for (int k = 0; k < NS_KINDS; k++) {
+		char path[64];
+
+		snprintf(path, sizeof(path), "/proc/%d/ns/%s", root, kinds[k].name);
+		if (!kinds[k].entered && owned & NS_BIT(k) && stat(path, &unit_id[k]) < 0)
+			return err_sys(e, errno, "%s", path);
+	}
+	if (owned & NS_BIT(NS_MNT))
+		place_set(root);
+	if (owned & NS_BIT(NS_PID) && ns_seen(root) != 1)
+		refusals_add(r, "ns.pid", "it is in a pid namespace whose first process stays behind", "move that one", "process %d", root);
+	*ret = msg = must_alloc(sizeof(*msg));
+	gw__namespaces__init(msg);
+	msg->owned = owned;
+	msg->root = root;
+	if (uname(&names) == 0) {
+		string_set(&msg->nodename, names.nodename);
+		string_set(&msg->domainname, names.domainname);
+	}
+	if (owned & NS_BIT(NS_USER))
+		code = ns_user_capture(root, msg, r, e);
+	if (owned & NS_BIT(NS_IPC))
+		read_settings(msg);
+	if (owned & NS_BIT(NS_NET) && code == 0) {
+		msg->nets = must_alloc(sizeof(*msg->nets));
+		msg->n_nets = 1;
+		code = ns_net_capture(host[NS_NET], &msg->nets[0], r, e);
+	}
+	if (owned & NS_BIT(NS_MNT) && code == 0)
+		code = ns_mounts_capture(root, msg, r, e);
+	return code;
+}
+
+static bool is_ipc_setting(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(ipc_settings); i++)
+		if (strcmp(name, ipc_settings[i]) == 0)
+			return true;
+	return false;
+}
+
+static int validate(const Gw__Namespaces *msg, struct err *e)
+{
+	if (msg->owned >> NS_KINDS || !msg->owned)
+		return err_set(e, -EBADMSG, "namespaces %#x", msg->owned);
+	if (strlen(msg->nodename) > 64 || strlen(msg->domainname) > 64)
+		return err_set(e, -EBADMSG, "names of a host");
+	if (!msg->n_nets != !(msg->owned & NS_BIT(NS_NET)) || msg->n_nets > 1)
+		return err_set(e, -EBADMSG, "%zu network namespaces", msg->n_nets);
+	for (size_t i = 0; i < msg->n_nets; i++)
+		if (ns_net_validate(msg->nets[i], e) < 0)
+			return -EBADMSG;
+	for (size_t i = 0; i < msg->n_settings; i++)
+		if (!is_ipc_setting(msg->settings[i]->name) || strlen(msg->settings[i]->value) >= SETTING_MAX)
+			return err_set(e, -EBADMSG, "a setting that there is not");
+	return ns_user_validate(msg, e) < 0 ? -EBADMSG : ns_mounts_validate(msg, e);
+}
+
+void ns_encode(const Gw__Namespaces *msg, uint8_t **ret_data, size_t *ret_len)
+{
+	*ret_len = gw__namespaces__get_packed_size(msg);
+	*ret_data = must_alloc(*ret_len);
+	gw__namespaces__pack(msg, *ret_data);
+}
+
+int ns_decode(const void *data, size_t len, Gw__Namespaces **ret, struct err *e)
+{
+	Gw__Namespaces *msg = gw__namespaces__unpack(NULL, len, data);
+	int code = msg ? validate(msg, e) : err_set(e, -EBADMSG, "namespaces that cannot be read");
+
+	if (code < 0) {
+		if (msg)
+			gw__namespaces__free_unpacked(msg, NULL);
+		return code;
+	}
+	*ret = msg;
+	return 0;
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * ns_link.h - the network devices of a unit's network namespace (ip-link(8))
+ *
+ * They keep their numbers. Of a pair of virtual Ethernet devices that leads to the host, the host's end is made at the destination under the same name (another, where that
+ * is taken), and becomes a port of the bridge of the name that it was a port of, in the freeze: before that the unit's addresses are the source's.
+ */
+#ifndef GODWIT_IMAGE_NS_LINK_H
+#define GODWIT_IMAGE_NS_LINK_H
+
+#include "image/ns_list.h"
+#include "image/refuse.h"
+
+bool net_is_name(const char *name);
+/* Source: judges list NET_LINKS, and fills the peers. `host`: the host's network namespace. */
+int net_links_capture(struct netlink *nl, int host, Gw__NsNet *net, struct refusals *r, struct err *e);
+
+/* Destination: makes the devices, switched off. `host`: a socket there, `host_ns` that namespace. Where the host lacks something, it is refused. */
+int net_links_make(struct netlink *nl, struct netlink *host, int host_ns, const Gw__NsNet *net, struct refusals *r, struct err *e);
+/* Switches on those that were on. */
+int net_links_up(struct netlink *nl, const Gw__NsNet *net, struct err *e);
+/* Waits for the carriers that there were, but for tun devices, which have theirs when a descriptor is attached. */
+void net_links_settle(struct netlink *nl, const Gw__NsNet *net);
+
+/* Puts the ends at the host into their bridges (destination); `name` is changed to what they are called here by net_links_make. */
+int net_peers_attach(struct netlink *host, const Gw__NsNet *net, struct err *e);
+/* Source: whether frames pass between the bridges and the unit. */
+void net_peers_pass(struct netlink *host, const Gw__NsNet *net, bool pass);
+/* Source, when the unit runs elsewhere: removes the pairs. */
+void net_peers_remove(struct netlink *host, const Gw__NsNet *net);
+
+#endif

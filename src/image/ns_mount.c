@@ -1,0 +1,450 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* ns_mount.c - reading the mounts of a unit; see ns_mount.h. Contents are in ns_entry.c, making in ns_mount_make.c */
+#include "image/ns_mount.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include "base/util.h"
+#include "image/bytes.h"
+#include "image/place.h"
+
+/* File systems that each mount makes anew, or that have one instance a namespace. */
+static const char *const kernel_types[] = { "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2", "binfmt_misc", "debugfs", "tracefs", "securityfs", "bpf",
+					    "pstore", "configfs", "devtmpfs", "fusectl" };
+
+/* Of the unit that this worker moves. */
+static struct {
+	struct mount_infos mounts;
+	struct mount_infos host;
+	char *lines; /* as they were read, for the comparison in the freeze */
+	int fd;      /* that they can be read from */
+	int *ids;
+	size_t n_ids;
+} unit = { .fd = -1 };
+
+/* A file system of the unit's: its index in the message, or -1. */
+static int find_fs(const Gw__Namespaces *msg, const struct mount_info *m)
+{
+	for (size_t i = 0; i < msg->n_mounts; i++)
+		if (msg->mounts[i]->fs && unit.mounts.v[i].major == m->major && unit.mounts.v[i].minor == m->minor)
+			return (int)msg->mounts[i]->fs - 1;
+	return -1;
+}
+
+static void join(char **field, const char *a, const char *b)
+{
+	char path[2 * PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s%s", strcmp(a, "/") == 0 ? "" : a, strcmp(b, "/") == 0 ? "" : b);
+	string_set(field, path[0] ? path : "/");
+}
+
+/* A path on the host that leads to what the unit has mounted (something else may be mounted over it); the mount nearest to the file system's root counts. */
+static bool find_on_host(const struct mount_info *m, char **path)
+{
+	const struct mount_info *best = NULL;
+	struct stat there, here;
+
+	if (m->fd < 0 || fstat(m->fd, &there) < 0)
+		return false;
+	for (size_t i = 0; i < unit.host.n; i++) {
+		const struct mount_info *o = &unit.host.v[i];
+		cleanup_free char *candidate = NULL;
+
+		if (o->major != m->major || o->minor != m->minor || !path_below(m->root, o->root) || (best && strlen(o->root) >= strlen(best->root)))
+			continue;
+		candidate = strdup("");
+		join(&candidate, o->where, path_below(m->root, o->root));
+		if (lstat(candidate, &here) < 0 || here.st_dev != there.st_dev || here.st_ino != there.st_ino)
+			continue;
+		best = o;
+		join(path, o->where, path_below(m->root, o->root));
+	}
+	return best != NULL;
+}
+
+/* The host has mounted it somewhere, with something over it. */
+static bool is_covered_on_host(const struct mount_info *m)
+{
+	for (size_t i = 0; i < unit.host.n; i++)
+		if (unit.host.v[i].major == m->major && unit.host.v[i].minor == m->minor)
+			return true;
+	return false;
+}
+
+static bool is_group_of_host(unsigned group)
+{
+	for (size_t i = 0; group && i < unit.host.n; i++)
+		if (unit.host.v[i].group == group)
+			return true;
+	return false;
+}
+
+bool ns_mount_is_kernels(const char *type)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(kernel_types); i++)
+		if (strcmp(type, kernel_types[i]) == 0)
+			return true;
+	return false;
+}
+
+static void refuse(const struct mount_info *m, const char *cause, const char *way_out, struct refusals *r)
+{
+	refusals_add(r, "ns.mount", cause, way_out, "mount %s (%s, %s)", m->where, m->type, m->source);
+}
+
+static uint32_t add_fs(Gw__Namespaces *msg, const struct mount_info *m, struct refusals *r)
+{
+	Gw__NsFs *fs = must_alloc(sizeof(*fs));
+	bool covered = is_covered_on_host(m);
+
+	if (!ns_mount_is_kernels(m->type) && strcmp(m->type, "tmpfs"))
+		refuse(m, "file systems of this type that the host has not mounted itself cannot move", "mount it on the host, or unmount it", r);
+	gw__ns_fs__init(fs);
+	string_set(&fs->type, m->type);
+	string_set(&fs->source, m->source);
+	string_set(&fs->options, m->options);
+	fs->readonly = m->readonly;
+	fs->travels = !covered && strcmp(m->type, "tmpfs") == 0;
+	msg->fs = realloc(msg->fs, (msg->n_fs + 1) * sizeof(*msg->fs));
+	if (!msg->fs)
+		abort();
+	msg->fs[msg->n_fs++] = fs;
+	return (uint32_t)msg->n_fs;
+}
+
+/* Contents are read from `root` on, unless they are read from further up. */
+static void add_tree(Gw__NsFs *fs, const char *root)
+{
+	size_t len, kept = 0;
+	bool removed = mount_root_is_removed(root, &len);
+	Gw__NsTree *tree;
+
+	for (size_t i = 0; i < fs->n_trees; i++)
+		if (fs->trees[i]->removed == removed && (removed ? !strcmp(root, fs->trees[i]->root) : path_below(root, fs->trees[i]->root) != NULL))
+			return;
+	for (size_t i = 0; i < fs->n_trees; i++) {
+		if (!removed && !fs->trees[i]->removed && path_below(fs->trees[i]->root, root))
+			gw__ns_tree__free_unpacked(fs->trees[i], NULL);
+		else
+			fs->trees[kept++] = fs->trees[i];
+	}
+	tree = must_alloc(sizeof(*tree));
+	gw__ns_tree__init(tree);
+	string_set(&tree->root, root);
+	tree->removed = removed;
+	fs->trees = realloc(fs->trees, (kept + 1) * sizeof(*fs->trees));
+	if (!fs->trees)
+		abort();
+	fs->trees[kept] = tree;
+	fs->n_trees = kept + 1;
+}
+
+static void describe(const struct mount_info *m, Gw__NsMount *out, Gw__Namespaces *msg, struct refusals *r)
+{
+	size_t len;
+	int fs;
+
+	gw__ns_mount__init(out);
+	out->parent = m->above < 0 ? 0 : (uint32_t)m->above;
+	string_set(&out->where, m->where);
+	string_set(&out->at, m->at);
+	out->flags = m->flags;
+	out->unbindable = m->unbindable;
+	out->group = m->group;
+	out->master = m->master;
+	out->of_host = is_group_of_host(m->group) || is_group_of_host(m->master);
+	if (m->fd < 0) {
+		refuse(m, "the place where it is mounted was removed", "unmount it", r);
+		return;
+	}
+	if (m->idmapped)
+		refuse(m, "mounts that translate owners (idmapped) cannot move", "mount it without", r);
+	/* All of a hierarchy of control groups can be mounted anywhere, and hosts have them in different places. */
+	if ((strncmp(m->type, "cgroup", 6) || strcmp(m->root, "/")) && find_on_host(m, &out->root))
+		return;
+	fs = find_fs(msg, m);
+	if (fs < 0 && mount_root_is_removed(m->root, &len) && is_covered_on_host(m)) {
+		refuse(m, "what is mounted there was removed", "unmount it", r);
+		return;
+	}
+	out->fs = fs < 0 ? add_fs(msg, m, r) : (uint32_t)fs + 1;
+	/* Of control groups above the root of its namespace the unit sees nothing at the destination. */
+	string_set(&out->root, strncmp(m->type, "cgroup", 6) == 0 && strncmp(m->root, "/..", 3) == 0 ? "/" : m->root);
+	if (msg->fs[out->fs - 1]->travels)
+		add_tree(msg->fs[out->fs - 1], m->root);
+	else if (fs < 0 && strcmp(m->root, "/") && ns_mount_is_kernels(m->type) && strncmp(m->type, "cgroup", 6) && strcmp(m->type, "proc") && strcmp(m->type, "sysfs"))
+		refuse(m, "only a part of this file system is mounted, which cannot be made again", "unmount it", r);
+}
+
+static void capture(Gw__Namespaces *msg, struct refusals *r)
+{
+	msg->mounts = must_alloc(unit.mounts.n * sizeof(*msg->mounts));
+	for (size_t i = 0; i < unit.mounts.n; i++) {
+		Gw__NsMount *out = must_alloc(sizeof(*out));
+
+		describe(&unit.mounts.v[i], out, msg, r);
+		msg->mounts[msg->n_mounts++] = out;
+		if (out->fs && i == 0 && strcmp(unit.mounts.v[i].type, "tmpfs"))
+			refuse(&unit.mounts.v[i], "the unit's root is on a file system that the host has not mounted", "mount it on the host", r);
+	}
+}
+
+/* What a copy of a namespace does not show: the numbers of the mounts, and since Linux 6.17 which are unbindable. */
+static int take_own(struct err *e)
+{
+	cleanup_free char *text = strdup(unit.lines);
+	struct mount_infos own = { 0 };
+	int ret = text ? mount_infos_parse(text, &own, e) : -ENOMEM;
+
+	for (size_t i = 0; ret == 0 && i < own.n; i++)
+		for (size_t k = 0; own.v[i].unbindable && k < unit.mounts.n; k++) {
+			struct mount_info *m = &unit.mounts.v[k];
+
+			m->unbindable |= m->major == own.v[i].major && m->minor == own.v[i].minor && !strcmp(m->root, own.v[i].root) && !strcmp(m->where, own.v[i].where);
+		}
+	unit.ids = must_alloc((own.n + 1) * sizeof(*unit.ids));
+	for (unit.n_ids = 0; unit.n_ids < own.n; unit.n_ids++)
+		unit.ids[unit.n_ids] = own.v[unit.n_ids].id;
+	free(own.v);
+	return ret;
+}
+
+int ns_mounts_capture(pid_t root, Gw__Namespaces *msg, struct refusals *r, struct err *e)
+{
+	char path[64];
+	int ret;
+
+	ns_mounts_leave();
+	snprintf(path, sizeof(path), "/proc/%d/mountinfo", root);
+	unit.fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (unit.fd < 0 || read_whole(unit.fd, &unit.lines, NULL) < 0)
+		return err_sys(e, errno, "%s", path);
+	ret = ns_survey(root, &unit.mounts, e);
+	if (ret == 0)
+		ret = take_own(e);
+	if (ret == 0)
+		ret = mount_infos_read("/proc/self/mountinfo", &unit.host, e);
+	if (ret == 0)
+		capture(msg, r);
+	return ret;
+}
+
+void ns_mounts_leave(void)
+{
+	mount_infos_free(&unit.mounts);
+	mount_infos_free(&unit.host);
+	free(unit.lines);
+	free(unit.ids);
+	unit.lines = NULL;
+	unit.ids = NULL;
+	close_fdp(&unit.fd);
+}
+
+static bool is_inside(int fd)
+{
+	cleanup_fclose FILE *f = NULL;
+	char path[64], line[128];
+	int id = -1;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f) && sscanf(line, "mnt_id: %d", &id) != 1)
+		;
+	for (size_t i = 0; i < unit.n_ids; i++)
+		if (unit.ids[i] == id)
+			return true;
+	return false;
+}
+
+void ns_mark_outside(int fd, char *path, size_t size)
+{
+	char marked[sizeof(PLACE_OUTSIDE) + 2 * PATH_MAX];
+	struct stat here, at;
+
+	if (!unit.ids || path[0] != '/' || is_inside(fd) || fstat(fd, &here) < 0)
+		return;
+	for (size_t i = 0; i <= unit.host.n; i++) { /* a path as it is, or of a mount that nobody has any more, which begins at its root */
+		snprintf(marked, sizeof(marked), PLACE_OUTSIDE "%s%s", i && strcmp(unit.host.v[i - 1].where, "/") ? unit.host.v[i - 1].where : "", path);
+		if (strlen(marked) < size && lstat(marked, &at) == 0 && here.st_dev == at.st_dev && here.st_ino == at.st_ino) {
+			memcpy(path, marked, strlen(marked) + 1);
+			return;
+		}
+	}
+}
+
+int ns_mounts_check(struct err *e)
+{
+	cleanup_free char *now = NULL;
+
+	if (unit.fd < 0)
+		return 0;
+	if (read_whole(unit.fd, &now, e) < 0 || strcmp(now, unit.lines) != 0)
+		return err_set(e, -EAGAIN, "the unit has mounted or unmounted something since the offer");
+	return 0;
+}
+
+/* --- what the destination lacks --- */
+
+/* Whether nothing is in a directory. */
+static bool is_empty(int at, const char *path)
+{
+	cleanup_close int fd = openat(at, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	cleanup_closedir DIR *dir = fd < 0 ? NULL : fdopendir(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+
+	for (const struct dirent *d; dir && (d = readdir(dir));)
+		if (strcmp(d->d_name, ".") && strcmp(d->d_name, ".."))
+			return false;
+	return true;
+}
+
+static void ask_about(const struct mount_info *m, const Gw__NsMount *out, Gw__NsAsk *ask)
+{
+	Gw__NsPath *p = must_alloc(sizeof(*p));
+	struct stat st = { 0 };
+
+	gw__ns_path__init(p);
+	(void)!fstat(m->fd, &st);
+	string_set(&p->path, out->root);
+	p->mode = st.st_mode & S_IFMT;
+	p->populated = S_ISDIR(st.st_mode) && !is_empty(m->fd, ".");
+	ask->paths[ask->n_paths++] = p;
+}
+
+void ns_mounts_ask(const Gw__Namespaces *msg, Gw__NsAsk *ask)
+{
+	ask->paths = must_alloc((msg->n_mounts + 1) * sizeof(*ask->paths));
+	for (size_t i = 0; i < msg->n_mounts; i++)
+		if (!msg->mounts[i]->fs)
+			ask_about(&unit.mounts.v[i], msg->mounts[i], ask);
+}
+
+void ns_mounts_answer(const Gw__NsAsk *ask, Gw__NsAnswer *answer)
+{
+	answer->lacking = must_alloc((ask->n_paths + 1) * sizeof(*answer->lacking));
+	for (size_t i = 0; i < ask->n_paths; i++) {
+		const Gw__NsPath *p = ask->paths[i];
+		bool lacking = access(p->path, F_OK) < 0;
+		struct stat st;
+
+		if (!lacking && p->mode)
+			lacking = lstat(p->path, &st) < 0 || (st.st_mode & S_IFMT) != p->mode || (p->populated && is_empty(AT_FDCWD, p->path));
+		answer->lacking[answer->n_lacking++] = lacking;
+	}
+}
+
+/* What is the unit's own, though the host has it mounted: its root, files that are mounted one by one, a file system in memory as a whole. The rest is what it shares with others. */
+static bool can_be_sent(const struct mount_info *m, size_t index)
+{
+	struct stat st;
+
+	if (m->fd < 0 || fstat(m->fd, &st) < 0)
+		return false;
+	return index == 0 || S_ISREG(st.st_mode) || (strcmp(m->type, "tmpfs") == 0 && strcmp(m->root, "/") == 0);
+}
+
+static void send_instead(Gw__Namespaces *msg, size_t index)
+{
+	static const char *const plain = "tmpfs";
+	struct mount_info *m = &unit.mounts.v[index];
+	bool memory = strcmp(m->type, plain) == 0 && strcmp(m->root, "/") == 0;
+	Gw__NsMount *out = msg->mounts[index];
+	Gw__NsFs *fs = must_alloc(sizeof(*fs));
+	struct stat st;
+
+	gw__ns_fs__init(fs);
+	string_set(&fs->type, plain);
+	string_set(&fs->source, m->source);
+	string_set(&fs->options, memory ? m->options : "");
+	fs->travels = true;
+	string_set(&out->root, fstat(m->fd, &st) == 0 && S_ISDIR(st.st_mode) ? "/" : strrchr(m->root, '/'));
+	msg->fs = realloc(msg->fs, (msg->n_fs + 1) * sizeof(*msg->fs));
+	if (!msg->fs)
+		abort();
+	msg->fs[msg->n_fs++] = fs;
+	out->fs = (uint32_t)msg->n_fs;
+	add_tree(fs, out->root);
+}
+
+int ns_mounts_send(Gw__Namespaces *msg, const Gw__NsAnswer *answer, const struct fsfile_table *files, struct refusals *r, struct err *e)
+{
+	size_t first = msg->n_fs, at = 0;
+
+	for (size_t i = 0; i < msg->n_mounts; i++) {
+		if (msg->mounts[i]->fs && msg->mounts[i]->fs <= first)
+			continue;
+		if (at >= answer->n_lacking)
+			return err_set(e, -EPROTO, "an answer about %zu mounts", answer->n_lacking);
+		if (answer->lacking[at++] && can_be_sent(&unit.mounts.v[i], i))
+			send_instead(msg, i);
+	}
+	return first == msg->n_fs ? 0 : ns_entries_capture(msg, first, files, r, e);
+}
+
+int ns_tree_root(const Gw__Namespaces *msg, size_t fs, size_t tree)
+{
+	for (size_t i = 0; i < msg->n_mounts; i++)
+		if (msg->mounts[i]->fs == fs + 1 && strcmp(msg->mounts[i]->root, msg->fs[fs]->trees[tree]->root) == 0)
+			return unit.mounts.v[i].fd;
+	return -1;
+}
+
+static bool is_late_fs(const Gw__Namespaces *msg, const Gw__NsMount *m)
+{
+	return m->fs && strcmp(msg->fs[m->fs - 1]->type, "proc") == 0;
+}
+
+bool ns_mount_is_late(const Gw__Namespaces *msg, size_t i)
+{
+	if (!(msg->owned & NS_BIT(NS_PID)))
+		return false;
+	for (; i; i = msg->mounts[i]->parent)
+		if (is_late_fs(msg, msg->mounts[i]))
+			return true;
+	return false;
+}
+
+static bool good_path(const char *path)
+{
+	return path[0] == '/' && strlen(path) < PATH_MAX && !strstr(path, "/../") && !strstr(path, "/./");
+}
+
+static int check_entries(const Gw__NsTree *t, size_t *entries, size_t *bytes)
+{
+	for (size_t i = 0; i < t->n_entries; i++) {
+		const Gw__NsEntry *n = t->entries[i];
+		const char *p = (const char *)n->path.data;
+
+		if (++*entries > NS_ENTRIES_MAX || (*bytes += n->data.len) > NS_ENTRY_BYTES_MAX || n->path.len >= PATH_MAX || n->link_of > i ||
+		    n->data.len > n->size || n->size > INT64_MAX)
+			return -EBADMSG;
+		if (n->path.len && (p[0] == '/' || memchr(p, 0, n->path.len) || memmem(p, n->path.len, "..", 2) == p || memmem(p, n->path.len, "/../", 4)))
+			return -EBADMSG;
+	}
+	return good_path(t->root) ? 0 : -EBADMSG;
+}
+
+int ns_mounts_validate(const Gw__Namespaces *msg, struct err *e)
+{
+	size_t entries = 0, bytes = 0;
+
+	if (msg->n_mounts > NS_MOUNTS_MAX || !msg->n_mounts != !(msg->owned & NS_BIT(NS_MNT)) || msg->n_fs > msg->n_mounts)
+		return err_set(e, -EBADMSG, "%zu mounts of %zu file systems", msg->n_mounts, msg->n_fs);
+	for (size_t i = 0; i < msg->n_fs; i++)
+		for (size_t k = 0; k < msg->fs[i]->n_trees; k++)
+			if (check_entries(msg->fs[i]->trees[k], &entries, &bytes) < 0)
+				return err_set(e, -EBADMSG, "file system %zu cannot be", i);
+	for (size_t i = 0; i < msg->n_mounts; i++) {
+		const Gw__NsMount *m = msg->mounts[i];
+
+		if ((i && m->parent >= i) || !good_path(m->where) || !good_path(m->root) || (!i && strcmp(m->where, "/")) || m->fs > msg->n_fs ||
+		    m->at[0] == '/' || strstr(m->at, "..") == m->at || strstr(m->at, "/../"))
+			return err_set(e, -EBADMSG, "mount %zu cannot be", i);
+	}
+	return 0;
+}

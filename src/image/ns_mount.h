@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * ns_mount.h - the mounts of a unit that has a mount namespace of its own
+ *
+ * What is mounted is either a part of a file system that the host has mounted too: then it is the path on the host that travels, and the destination binds what it has
+ * there; or a file system that belongs to the unit: in memory (its contents travel), of the kernel (proc, sysfs, devpts, mqueue, cgroup), and these
+ * are mounted anew. Everything else refuses the unit. Peer groups and masters are those among the unit's mounts; what is a slave of a mount of
+ * the host is one at the destination, too, where that one propagates.
+ */
+#ifndef GODWIT_IMAGE_NS_MOUNT_H
+#define GODWIT_IMAGE_NS_MOUNT_H
+
+#include "image/fsfile.h"
+#include "image/ns.h"
+#include "image/ns_info.h"
+
+/* Source: the mounts as a process sees them, ordered, each with a descriptor of its root (-1: it has no path any more). */
+int ns_survey(pid_t pid, struct mount_infos *ret, struct err *e);
+
+/* Whether a file system of that type is the kernel's own, the same on every host: proc, sysfs, devpts... */
+bool ns_mount_is_kernels(const char *type);
+
+/* Source: reads the mounts of `root`, whose mount namespace is its own. Keeps descriptors until ns_mounts_leave. */
+int ns_mounts_capture(pid_t root, Gw__Namespaces *msg, struct refusals *r, struct err *e);
+void ns_mounts_leave(void);
+/*
+ * Source: when a descriptor is on a mount that is not the unit's (a runtime has given it to a container), and the host has the file somewhere: its path there, marked (place.h),
+ * instead of what the kernel has said in `path`.
+ */
+void ns_mark_outside(int fd, char *path, size_t size);
+/* A descriptor of the root of a tree in a file system of the unit's; not the caller's. */
+int ns_tree_root(const Gw__Namespaces *msg, size_t fs, size_t tree);
+/* In the freeze: -EAGAIN when there are other mounts than at the offer. */
+int ns_mounts_check(struct err *e);
+
+/*
+ * Before the offer the destination is asked which paths of the host it lacks. What is the unit's own of that becomes a file system in memory at the destination, with its contents:
+ * ns_mounts_send changes the message so. The arrays in ask and answer are the caller's.
+ */
+void ns_mounts_ask(const Gw__Namespaces *msg, Gw__NsAsk *ask);
+void ns_mounts_answer(const Gw__NsAsk *ask, Gw__NsAnswer *answer);
+int ns_mounts_send(Gw__Namespaces *msg, const Gw__NsAnswer *answer, const struct fsfile_table *files, struct refusals *r, struct err *e);
+
+/* Contents of file systems in memory from number `first` on; `files` have been captured already: those that travel by themselves are left out. */
+int ns_entries_capture(Gw__Namespaces *msg, size_t first, const struct fsfile_table *files, struct refusals *r, struct err *e);
+/* In the freeze: -EAGAIN when the contents are not those any more. */
+int ns_entries_check(const Gw__Namespaces *msg, const struct fsfile_table *files, struct err *e);
+
+int ns_mounts_validate(const Gw__Namespaces *msg, struct err *e);
+/* Belongs to a pid namespace, or is below what does: mounted by the unit's root itself. */
+bool ns_mount_is_late(const Gw__Namespaces *msg, size_t index);
+
+/* Destination: what it lacks of what is to be bound. */
+void ns_mounts_judge(const Gw__Namespaces *msg, struct refusals *r);
+/* A directory of the host that everybody can reach; mounts are put together on it, in the holder's mount namespace. */
+#define NS_MOUNT_TOP "/run/godwit-root"
+/* Destination: before others make the mounts, in a user namespace of the unit's own. */
+int ns_mounts_borrow(const Gw__Namespaces *msg, struct err *e);
+/* In the holder, in a mount namespace of its own: makes all that are not late, and makes them its root. */
+int ns_mounts_make(const Gw__Namespaces *msg, struct err *e);
+/* In the unit's first process: enters the mount namespace (-1: none) and makes those that are late; msg NULL: there are none. */
+int ns_mounts_join(const Gw__Namespaces *msg, int ns, struct err *e);
+int ns_entries_make(const Gw__NsTree *tree, int top, struct err *e);
+
+#endif

@@ -1,0 +1,485 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * ns_mount_make.c - the mounts of a unit at the destination; see ns_mount.h
+ *
+ * Theory of operation: every file system of the unit's is mounted beside its root to be, filled, and each mount is a clone of a part of it, or of a part of
+ * what the host has. Clones are put in place by descriptors, so that what lies on top does not matter, and are private while that goes on. Then come peer
+ * groups: the first of a group is made shared, the others take its group over; a slave takes over the group of its master and is made its slave. What
+ * belongs to a pid namespace is mounted by its first process when it joins, where the first mount of such a file system is the one that the others are cloned from.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include "base/util.h"
+#include "image/bytes.h"
+#include "image/ns_mount.h"
+#include "image/ns_user.h"
+
+#ifndef MOVE_MOUNT_SET_GROUP
+#define MOVE_MOUNT_SET_GROUP 0x100
+#endif
+#ifndef MOUNT_ATTR_NOSYMFOLLOW
+#define MOUNT_ATTR_NOSYMFOLLOW 0x200000
+#endif
+#ifndef MS_NOSYMFOLLOW
+#define MS_NOSYMFOLLOW 256
+#endif
+
+#define TOP NS_MOUNT_TOP
+
+/*
+ * Clones of what mounts show of the host, made outside: in a mount namespace that belongs to another user namespace, what the host has mounted cannot be taken
+ * apart. NULL: they are made when they are needed.
+ */
+static int *borrowed;
+
+struct maker {
+	const Gw__Namespaces *msg;
+	bool late;
+	int *mounts; /* root of each mount, -1: not made, or not by this process and not to be reached */
+	int *fs;     /* root of each file system */
+};
+
+static struct maker maker_new(const Gw__Namespaces *msg, bool late)
+{
+	struct maker m = { msg, late, must_alloc((msg->n_mounts + 1) * sizeof(int)), must_alloc((msg->n_fs + 1) * sizeof(int)) };
+
+	for (size_t i = 0; i < msg->n_mounts; i++)
+		m.mounts[i] = -1;
+	for (size_t i = 0; i < msg->n_fs; i++)
+		m.fs[i] = -1;
+	return m;
+}
+
+static void maker_free(struct maker *m)
+{
+	for (size_t i = 0; i < m->msg->n_mounts; i++)
+		close_fdp(&m->mounts[i]);
+	for (size_t i = 0; i < m->msg->n_fs; i++)
+		close_fdp(&m->fs[i]);
+	free(m->mounts);
+	free(m->fs);
+}
+
+int ns_mounts_borrow(const Gw__Namespaces *msg, struct err *e)
+{
+	borrowed = must_alloc((msg->n_mounts + 1) * sizeof(*borrowed));
+	for (size_t i = 0; i < msg->n_mounts; i++) {
+		cleanup_close int fd = msg->mounts[i]->fs ? -1 : open_tree(AT_FDCWD, msg->mounts[i]->root, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW);
+
+		borrowed[i] = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, NS_HIGH_FD);
+		if (!msg->mounts[i]->fs && borrowed[i] < 0)
+			return err_sys(e, errno, "mount %s: %s of the host", msg->mounts[i]->where, msg->mounts[i]->root);
+	}
+	return 0;
+}
+
+/* --- file systems --- */
+
+static int set_options(int context, const char *options)
+{
+	cleanup_free char *copy = strdup(options);
+	char *save;
+
+	for (char *word = strtok_r(copy, ",", &save); word; word = strtok_r(NULL, ",", &save)) {
+		char *value = strchr(word, '='), id[16];
+
+		if (value)
+			*value++ = 0;
+		if (value && (strcmp(word, "uid") == 0 || strcmp(word, "gid") == 0)) { /* which are read as the host's ids, and are given as one's own */
+			snprintf(id, sizeof(id), "%u", ns_user_gives(word[0] == 'g', (uint32_t)strtoul(value, NULL, 10)));
+			value = id;
+		}
+		if (fsconfig(context, value ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG, word, value, 0) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+static int make_fs(const Gw__NsFs *fs, struct err *e)
+{
+	cleanup_close int context = fsopen(fs->type, FSOPEN_CLOEXEC);
+	const char *extra = strcmp(fs->type, "devpts") == 0 ? "newinstance" : strcmp(fs->type, "cgroup") == 0 && strstr(fs->options, "name=") ? "none" : "";
+	int fd = -1, ret;
+
+	if (context < 0)
+		return err_sys(e, errno, "file systems of type %s", fs->type);
+	(void)!fsconfig(context, FSCONFIG_SET_STRING, "source", fs->source, 0);
+	ret = set_options(context, extra);
+	if (ret == 0)
+		ret = set_options(context, fs->options);
+	if (ret == 0 && fs->readonly && !fs->n_trees && fsconfig(context, FSCONFIG_SET_FLAG, "ro", NULL, 0) < 0)
+		ret = -errno;
+	if (ret == 0 && (fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0 || (fd = fsmount(context, FSMOUNT_CLOEXEC, 0)) < 0))
+		ret = -errno;
+	return ret < 0 ? err_sys(e, ret, "a file system %s (%s, %s)", fs->source, fs->type, fs->options) : fd;
+}
+
+/* The directories above `path`, and what the first entry is at it; a descriptor of it. */
+static int make_tree_root(const Gw__NsTree *t, int top, char *path)
+{
+	const Gw__NsEntry *first = t->n_entries ? t->entries[0] : NULL;
+	bool file = first && !S_ISDIR(first->mode);
+
+	if (!path[0])
+		return openat(top, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	for (char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
+		*slash = 0;
+		mkdirat(top, path, 0755);
+		*slash = '/';
+	}
+	if (file && !S_ISREG(first->mode))
+		return mknodat(top, path, first->mode & (S_IFMT | 07777), first->rdev) < 0 ? -errno : openat(top, path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (!file && mkdirat(top, path, 0700) < 0 && (t->removed || errno != EEXIST))
+		return -1;
+	return openat(top, path, (file ? O_RDWR | O_CREAT | O_EXCL : O_RDONLY | O_DIRECTORY) | O_CLOEXEC | O_NOFOLLOW, 0600);
+}
+
+static void tree_path(const char *root, char path[PATH_MAX])
+{
+	size_t len;
+
+	mount_root_is_removed(root, &len);
+	snprintf(path, PATH_MAX, "%.*s", (int)len - 1, root + 1);
+}
+
+static int fill_fs(const Gw__NsFs *fs, int top, struct err *e)
+{
+	int ret = 0;
+
+	for (int removed = 0; removed < 2; removed++)
+		for (size_t i = 0; i < fs->n_trees && ret == 0; i++) {
+			cleanup_close int root = -1;
+			char path[PATH_MAX];
+
+			if (fs->trees[i]->removed != removed)
+				continue;
+			tree_path(fs->trees[i]->root, path);
+			root = make_tree_root(fs->trees[i], top, path);
+			if (root < 0)
+				return err_sys(e, errno, "%s of a file system in memory", fs->trees[i]->root);
+			ret = ns_entries_make(fs->trees[i], root, e);
+		}
+	return ret;
+}
+
+/* What has no name in it any more, and whether it can be written: when all mounts of it are there. */
+static int finish_fs(const Gw__NsFs *fs, int top, struct err *e)
+{
+	cleanup_close int context = -1;
+
+	for (size_t i = 0; i < fs->n_trees; i++) {
+		char path[PATH_MAX];
+
+		tree_path(fs->trees[i]->root, path);
+		if (fs->trees[i]->removed && unlinkat(top, path, 0) < 0 && unlinkat(top, path, AT_REMOVEDIR) < 0)
+			return err_sys(e, errno, "removing %s in a file system in memory", path);
+	}
+	if (!fs->readonly || !fs->n_trees)
+		return 0;
+	context = fspick(top, "", FSPICK_EMPTY_PATH | FSPICK_CLOEXEC);
+	if (context < 0 || fsconfig(context, FSCONFIG_SET_FLAG, "ro", NULL, 0) < 0 || fsconfig(context, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0) < 0)
+		return err_sys(e, errno, "making a file system %s read-only", fs->type);
+	return 0;
+}
+
+static bool fs_is_late(const Gw__Namespaces *msg, size_t fs)
+{
+	for (size_t i = 0; i < msg->n_mounts; i++)
+		if (msg->mounts[i]->fs == fs + 1 && !ns_mount_is_late(msg, i))
+			return false;
+	return true;
+}
+
+/* Those of the unit, in directories beside its root to be: a part of what is mounted can be cloned. Late ones cannot be put anywhere, and are just made. */
+static int make_all_fs(struct maker *m, struct err *e)
+{
+	int ret = 0;
+
+	for (size_t i = 0; i < m->msg->n_fs && ret >= 0; i++) {
+		char path[64];
+
+		if (fs_is_late(m->msg, i) != m->late)
+			continue;
+		m->fs[i] = ret = make_fs(m->msg->fs[i], e);
+		if (ret >= 0 && !m->late) {
+			snprintf(path, sizeof(path), TOP "/%zu", i);
+			if (mkdir(path, 0700) < 0 || move_mount(m->fs[i], "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+				ret = err_sys(e, errno, "%s", path);
+		}
+		if (ret >= 0)
+			ret = fill_fs(m->msg->fs[i], m->fs[i], e);
+	}
+	return ret < 0 ? ret : 0;
+}
+
+/* --- mounts --- */
+
+static int set_attributes(int fd, const Gw__NsMount *mount, struct err *e)
+{
+	static const struct {
+		uint64_t flag, attr;
+	} map[] = {
+		{ MS_RDONLY, MOUNT_ATTR_RDONLY }, { MS_NOSUID, MOUNT_ATTR_NOSUID }, { MS_NODEV, MOUNT_ATTR_NODEV }, { MS_NOEXEC, MOUNT_ATTR_NOEXEC },
+		{ MS_NODIRATIME, MOUNT_ATTR_NODIRATIME }, { MS_NOSYMFOLLOW, MOUNT_ATTR_NOSYMFOLLOW },
+	};
+	struct mount_attr a = { .attr_clr = MOUNT_ATTR__ATIME };
+
+	/* What is a slave of the host's mount already stays so; nothing propagates from a slave. */
+	a.propagation = mount->of_host && !mount->fs ? MS_SLAVE : MS_PRIVATE;
+	a.attr_set = mount->flags & MS_NOATIME ? MOUNT_ATTR_NOATIME : mount->flags & MS_RELATIME ? MOUNT_ATTR_RELATIME : MOUNT_ATTR_STRICTATIME;
+	for (size_t i = 0; i < ARRAY_SIZE(map); i++)
+		*(mount->flags & map[i].flag ? &a.attr_set : &a.attr_clr) |= map[i].attr;
+	return mount_setattr(fd, "", AT_EMPTY_PATH, &a, sizeof(a)) < 0 ? err_sys(e, errno, "flags of mount %s", mount->where) : 0;
+}
+
+/* A mount of the file system that is there and leads to what mount i shows, or -1. */
+static int find_made(const struct maker *m, size_t i, const char **ret_below)
+{
+	const Gw__NsMount *mount = m->msg->mounts[i];
+
+	for (size_t k = 0; k < m->msg->n_mounts; k++) {
+		const char *below = m->msg->mounts[k]->fs == mount->fs && m->mounts[k] >= 0 ? path_below(mount->root, m->msg->mounts[k]->root) : NULL;
+
+		if (!below)
+			continue;
+		*ret_below = below[0] == '/' ? below + 1 : below;
+		return m->mounts[k];
+	}
+	return -1;
+}
+
+static int clone_mount(struct maker *m, size_t i, struct err *e)
+{
+	const Gw__NsMount *mount = m->msg->mounts[i];
+	const char *below = NULL;
+	char path[PATH_MAX];
+	int from, fd;
+
+	tree_path(mount->root, path);
+	if (!mount->fs && borrowed) {
+		fd = take_fd(&borrowed[i]);
+	} else if (!mount->fs) {
+		fd = open_tree(AT_FDCWD, mount->root, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW);
+	} else if (m->late && (from = find_made(m, i, &below)) < 0 && !path[0] && m->fs[mount->fs - 1] >= 0) {
+		fd = fcntl(m->fs[mount->fs - 1], F_DUPFD_CLOEXEC, 0); /* the first: the mount that came with the file system itself */
+	} else {
+		from = m->late && below ? from : m->fs[mount->fs - 1];
+		below = m->late && below ? below : path;
+		fd = open_tree(from, below, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW | (below[0] ? 0 : AT_EMPTY_PATH));
+	}
+	return fd < 0 ? err_sys(e, errno, "mount %s: %s of file system %s", mount->where, mount->root, mount->fs ? m->msg->fs[mount->fs - 1]->type : "of the host") : fd;
+}
+
+static int attach(struct maker *m, size_t i, struct err *e)
+{
+	const Gw__NsMount *mount = m->msg->mounts[i];
+	int ret;
+
+	if (i == 0)
+		ret = move_mount(m->mounts[i], "", AT_FDCWD, TOP "/root", MOVE_MOUNT_F_EMPTY_PATH);
+	else
+		ret = move_mount(m->mounts[i], "", m->mounts[mount->parent], mount->at, MOVE_MOUNT_F_EMPTY_PATH | (mount->at[0] ? 0 : MOVE_MOUNT_T_EMPTY_PATH));
+	return ret < 0 ? err_sys(e, errno, "mounting %s", mount->where) : 0;
+}
+
+static int make_mounts(struct maker *m, struct err *e)
+{
+	int ret = 0;
+
+	for (size_t i = 0; i < m->msg->n_mounts && ret >= 0; i++) {
+		if (ns_mount_is_late(m->msg, i) != m->late)
+			continue;
+		m->mounts[i] = ret = clone_mount(m, i, e);
+		if (ret >= 0)
+			ret = set_attributes(m->mounts[i], m->msg->mounts[i], e);
+		if (ret >= 0)
+			ret = attach(m, i, e);
+	}
+	for (size_t i = 0; i < m->msg->n_fs && ret >= 0; i++)
+		if (fs_is_late(m->msg, i) == m->late)
+			ret = finish_fs(m->msg->fs[i], m->fs[i], e);
+	return ret < 0 ? ret : 0;
+}
+
+/* --- propagation --- */
+
+static int set_propagation(int fd, uint64_t kind)
+{
+	struct mount_attr a = { .propagation = kind };
+
+	return mount_setattr(fd, "", AT_EMPTY_PATH, &a, sizeof(a)) < 0 ? -errno : 0;
+}
+
+/* The mount of a group that has been put into it, of the largest part of the file system; -1: none. */
+static int find_member(const struct maker *m, const bool *done, uint32_t group)
+{
+	int best = -1;
+
+	for (size_t i = 0; i < m->msg->n_mounts; i++)
+		if (done[i] && m->mounts[i] >= 0 && m->msg->mounts[i]->group == group && (best < 0 || strlen(m->msg->mounts[i]->root) < strlen(m->msg->mounts[best]->root)))
+			best = (int)i;
+	return best;
+}
+
+/* Whether a mount of that group is among those that are made now and is not yet in it. */
+static bool is_to_come(const struct maker *m, const bool *done, uint32_t group)
+{
+	for (size_t i = 0; group && i < m->msg->n_mounts; i++)
+		if (m->msg->mounts[i]->group == group && m->mounts[i] >= 0 && !done[i])
+			return true;
+	return false;
+}
+
+/* Of those that are to be in group `group` and are not, the one with the largest part comes first: what others take over must show all that they show. */
+static bool is_largest(const struct maker *m, const bool *done, size_t i)
+{
+	const Gw__NsMount *mount = m->msg->mounts[i];
+
+	for (size_t k = 0; mount->group && k < m->msg->n_mounts; k++)
+		if (k != i && !done[k] && m->mounts[k] >= 0 && m->msg->mounts[k]->group == mount->group && strlen(m->msg->mounts[k]->root) < strlen(mount->root))
+			return false;
+	return true;
+}
+
+static int take_over(const struct maker *m, int from, size_t to)
+{
+	return move_mount(m->mounts[from], "", m->mounts[to], "", MOVE_MOUNT_SET_GROUP | MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0 ? -errno : 0;
+}
+
+static int join_group(const struct maker *m, const bool *done, size_t i)
+{
+	const Gw__NsMount *mount = m->msg->mounts[i];
+	int peer = mount->group ? find_member(m, done, mount->group) : -1, master = mount->master ? find_member(m, done, mount->master) : -1, ret = 0;
+
+	if (mount->unbindable)
+		return set_propagation(m->mounts[i], MS_UNBINDABLE);
+	if (peer >= 0)
+		return (ret = set_propagation(m->mounts[i], MS_PRIVATE)) < 0 ? ret : take_over(m, peer, i);
+	if (master >= 0)
+		ret = take_over(m, master, i);
+	if (ret == 0 && master >= 0)
+		ret = set_propagation(m->mounts[i], MS_SLAVE);
+	return ret == 0 && mount->group ? set_propagation(m->mounts[i], MS_SHARED) : ret;
+}
+
+static int set_groups(const struct maker *m, struct err *e)
+{
+	cleanup_free bool *done = must_alloc(m->msg->n_mounts + 1);
+	bool moved = true;
+
+	for (size_t i = 0; m->late && i < m->msg->n_mounts; i++)
+		done[i] = !ns_mount_is_late(m->msg, i);
+	while (moved) {
+		moved = false;
+		for (size_t i = 0; i < m->msg->n_mounts; i++) {
+			int ret;
+
+			if (done[i] || m->mounts[i] < 0 || is_to_come(m, done, m->msg->mounts[i]->master) || !is_largest(m, done, i))
+				continue;
+			ret = join_group(m, done, i);
+			if (ret < 0)
+				return err_sys(e, ret, "propagation of mount %s", m->msg->mounts[i]->where);
+			done[i] = moved = true;
+		}
+	}
+	return 0;
+}
+
+/* --- the two passes --- */
+
+static int prepare_top(struct err *e)
+{
+	/* What is mounted from the host is a slave then: nothing that is done here gets back to the host. */
+	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+		return err_sys(e, errno, "a mount namespace");
+	if (mount("godwit", TOP, "tmpfs", 0, "mode=700") < 0 || mkdir(TOP "/root", 0700) < 0)
+		return err_sys(e, errno, "%s", TOP);
+	return 0;
+}
+
+/* What lies over the first one's root: there paths begin. */
+static size_t top_root(const Gw__Namespaces *msg)
+{
+	size_t top = 0;
+
+	for (size_t i = 1; i < msg->n_mounts; i++)
+		if (msg->mounts[i]->parent == top && !msg->mounts[i]->at[0])
+			top = i;
+	return top;
+}
+
+int ns_mounts_make(const Gw__Namespaces *msg, struct err *e)
+{
+	struct maker m = maker_new(msg, false);
+	int ret = prepare_top(e);
+
+	if (ret == 0)
+		ret = make_all_fs(&m, e);
+	if (ret == 0)
+		ret = make_mounts(&m, e);
+	if (ret == 0 && (fchdir(m.mounts[0]) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0))
+		ret = err_sys(e, errno, "a root for the unit");
+	if (ret == 0)
+		ret = set_groups(&m, e);
+	if (ret == 0 && (fchdir(m.mounts[top_root(msg)]) < 0 || chroot(".") < 0 || chdir("/") < 0))
+		ret = err_sys(e, errno, "a root for the unit");
+	maker_free(&m);
+	return ret;
+}
+
+static int make_late(struct maker *m, struct err *e)
+{
+	int ret;
+
+	for (size_t i = 0; i < m->msg->n_mounts; i++) /* those on top are those that others are made on, or cloned from */
+		if (!ns_mount_is_late(m->msg, i))
+			m->mounts[i] = open(m->msg->mounts[i]->where, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	ret = make_mounts(m, e);
+	return ret == 0 ? set_groups(m, e) : ret;
+}
+
+/*
+ * A file system of the kernel can be mounted in another user namespace only by whoever sees one that is whole, as the host's are: so that they are made in a copy of the
+ * host's mount namespace, before the unit's is entered.
+ */
+int ns_mounts_join(const Gw__Namespaces *msg, int ns, struct err *e)
+{
+	struct maker m;
+	bool any = false;
+	int ret = 0;
+
+	if (!msg)
+		return ns >= 0 && setns(ns, CLONE_NEWNS) < 0 ? err_sys(e, errno, "entering the mount namespace") : 0;
+	m = maker_new(msg, true);
+	for (size_t i = 0; i < msg->n_mounts; i++)
+		any |= ns_mount_is_late(msg, i);
+	if (any && borrowed && unshare(CLONE_NEWNS) < 0)
+		ret = err_sys(e, errno, "a mount namespace");
+	if (ret == 0 && any)
+		ret = make_all_fs(&m, e);
+	if (ret == 0 && ns >= 0 && setns(ns, CLONE_NEWNS) < 0)
+		ret = err_sys(e, errno, "entering the mount namespace");
+	if (ret == 0 && any)
+		ret = make_late(&m, e);
+	maker_free(&m);
+	return ret;
+}
+
+/* --- the destination's judgement --- */
+
+void ns_mounts_judge(const Gw__Namespaces *msg, struct refusals *r)
+{
+	for (size_t i = 0; i < msg->n_mounts; i++) {
+		const Gw__NsMount *m = msg->mounts[i];
+
+		if (!m->fs && access(m->root, F_OK) < 0)
+			refusals_add(r, "ns.mount.lacking", "what is mounted there is not on the destination", "make it there, at the same path, or share it between the hosts",
+				     "mount %s (%s of the host)", m->where, m->root);
+	}
+}

@@ -1,0 +1,392 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * ns_net.c - what a unit has set up in a network namespace of its own; see ns_net.h
+ *
+ * Devices and lists by rtnetlink (ns_link.h, ns_list.h), settings below /proc/sys/net, and rules of filters as text by the tools that made them, which are run in the worker's
+ * network namespace, which is the unit's. The source reads all of it while the unit runs; that nothing has changed since is what notifications say in the freeze.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/rtnetlink.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "base/util.h"
+#include "image/bytes.h"
+#include "image/ns_link.h"
+#include "image/ns_net.h"
+
+#define SETTING_MAX 256
+#define SETTINGS_MAX 65536u
+#define PEERS_MAX 1024u
+#define OUTPUT_MAX (4u << 20)
+#define DEPTH_MAX 8
+
+enum { TEXT_NFTABLES, TEXT_IPTABLES, TEXT_IP6TABLES, TEXTS };
+
+static const struct {
+	const char *save[8], *restore[8];
+	const char *used; /* a file of /proc that says whether there is anything; NULL: the tool says it */
+} tools[TEXTS] = {
+	[TEXT_NFTABLES] = { { "nft", "list", "ruleset" }, { "nft", "-f", "-" }, NULL },
+	[TEXT_IPTABLES] = { { "iptables-legacy-save", "-c" }, { "iptables-legacy-restore", "-c" }, "/proc/thread-self/net/ip_tables_names" },
+	[TEXT_IP6TABLES] = { { "ip6tables-legacy-save", "-c" }, { "ip6tables-legacy-restore", "-c" }, "/proc/thread-self/net/ip6_tables_names" },
+};
+
+/* One worker has one unit. */
+static struct netlink host, changes, filter_changes; /* the host's; those that hear of changes */
+static int host_ns = -1;
+
+/* --- settings --- */
+
+static bool is_setting(const char *name)
+{
+	return strncmp(name, "net/", 4) == 0 && !strstr(name, "/../") && !strstr(name, "/./") && strlen(name) < SETTING_MAX;
+}
+
+static int add_setting(Gw__NsNet *msg, const char *name, const char *value)
+{
+	Gw__NsSetting **grown = realloc(msg->settings, (msg->n_settings + 1) * sizeof(*grown)), *s;
+
+	if (!grown)
+		return -ENOMEM;
+	msg->settings = grown;
+	grown[msg->n_settings++] = s = must_alloc(sizeof(*s));
+	gw__ns_setting__init(s);
+	string_set(&s->name, name);
+	string_set(&s->value, value);
+	return 0;
+}
+
+/* One that can be written; those that take effect when they are (flush and the like) show nothing and are left out. */
+static int read_one(Gw__NsNet *msg, int dir, const char *name, const char *path)
+{
+	cleanup_close int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
+	char value[SETTING_MAX];
+	ssize_t n = fd < 0 ? -1 : read(fd, value, sizeof(value) - 1);
+
+	if (n <= 0 || n == (ssize_t)sizeof(value) - 1)
+		return 0;
+	while (n && value[n - 1] == '\n')
+		n--;
+	value[n] = 0;
+	return n ? add_setting(msg, path, value) : 0;
+}
+
+/* Takes over dir. */
+static int read_directory(Gw__NsNet *msg, int dir, const char *path, unsigned depth)
+{
+	cleanup_closedir DIR *d = dir < 0 ? NULL : fdopendir(dir);
+	int ret = 0;
+
+	for (struct dirent *entry; d && ret == 0 && (entry = readdir(d));) {
+		char inner[SETTING_MAX];
+		struct stat st;
+
+		if (entry->d_name[0] == '.' || fstatat(dirfd(d), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+		    snprintf(inner, sizeof(inner), "%s/%s", path, entry->d_name) >= (int)sizeof(inner))
+			continue;
+		if (S_ISDIR(st.st_mode) && depth < DEPTH_MAX)
+			ret = read_directory(msg, openat(dirfd(d), entry->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC), inner, depth + 1);
+		else if (S_ISREG(st.st_mode) && (st.st_mode & 0222) && (st.st_mode & 0444))
+			ret = read_one(msg, dirfd(d), entry->d_name, inner);
+	}
+	return ret;
+}
+
+/* Settings of a network are mostly what they were made as; some cannot be set to what they show, and are left as they are. */
+static void write_one(const Gw__NsSetting *s)
+{
+	char path[300], now[300];
+	cleanup_close int fd = -1;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/sys/%s", s->name);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, now, sizeof(now) - 1);
+	while (n > 0 && now[n - 1] == '\n')
+		n--;
+	if (fd < 0 || ((size_t)n == strlen(s->value) && !memcmp(now, s->value, (size_t)n)))
+		return;
+	(void)!pwrite(fd, s->value, strlen(s->value), 0);
+}
+
+/* Forwarding changes settings of all devices, and those for all devices change those of each; the last may make addresses, for which the others matter. */
+#define PASSES 4u
+static unsigned pass_of(const char *name)
+{
+	return strstr(name, "forward") ? 0 : strstr(name, "/addr_gen_mode") ? 3 : strstr(name, "/all/") ? 1 : 2;
+}
+
+static void write_settings(const Gw__NsNet *net)
+{
+	for (unsigned pass = 0; pass < PASSES; pass++)
+		for (size_t i = 0; i < net->n_settings; i++)
+			if (pass_of(net->settings[i]->name) == pass)
+				write_one(net->settings[i]);
+}
+
+static void write_for_all(const Gw__NsNet *net, const char *name, char *value)
+{
+	size_t len = strlen(name);
+
+	for (size_t i = 0; i < net->n_settings; i++) {
+		Gw__NsSetting s = *net->settings[i];
+		size_t whole = strlen(s.name);
+
+		s.value = value;
+		if (strncmp(s.name, "net/ipv6/conf/", 14) == 0 && whole > len && !strcmp(s.name + whole - len, name))
+			write_one(&s);
+	}
+}
+
+/*
+ * Until write_settings: devices get no addresses by themselves when they are switched on, and nobody is asked whether others have those that they get: the other host has,
+ * until the unit runs here.
+ */
+static void hold_addresses(const Gw__NsNet *net)
+{
+	write_for_all(net, "/addr_gen_mode", (char[]){ "1" });
+	write_for_all(net, "/accept_dad", (char[]){ "0" });
+}
+
+/* --- tools --- */
+
+/* Runs a program with one of its standard descriptors at `fd`. Returns its exit status, or -errno. */
+static int run(const char *const *arguments, int at, int fd)
+{
+	posix_spawn_file_actions_t actions;
+	int status, ret;
+	pid_t pid;
+
+	posix_spawn_file_actions_init(&actions);
+	for (int i = 0; i < 3; i++)
+		if (i == at)
+			posix_spawn_file_actions_adddup2(&actions, fd, i);
+		else
+			posix_spawn_file_actions_addopen(&actions, i, "/dev/null", O_RDWR, 0);
+	ret = posix_spawnp(&pid, arguments[0], &actions, NULL, (char *const *)(uintptr_t)arguments, environ);
+	posix_spawn_file_actions_destroy(&actions);
+	if (ret)
+		return -ret;
+	while ((ret = waitpid(pid, &status, 0)) < 0 && errno == EINTR)
+		;
+	return ret < 0 ? -errno : WIFEXITED(status) ? WEXITSTATUS(status) : 255;
+}
+
+static int temporary(struct err *e)
+{
+	int fd = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+	return fd < 0 ? err_sys(e, errno, "/tmp: a file for what the network's tools say") : fd;
+}
+
+static int save(const char *const *arguments, ProtobufCBinaryData *ret, struct err *e)
+{
+	cleanup_close int fd = temporary(e);
+	cleanup_free uint8_t *data = NULL;
+	struct stat st;
+	int status;
+
+	if (fd < 0)
+		return fd;
+	status = run(arguments, 1, fd);
+	if (status == -ENOENT)
+		return err_set(e, -ENOENT, "%s is not installed", arguments[0]);
+	if (status || fstat(fd, &st) < 0 || st.st_size > OUTPUT_MAX)
+		return err_set(e, -EIO, "%s %s failed (%d)", arguments[0], arguments[1], status);
+	data = must_alloc((size_t)st.st_size + 1);
+	if (pread(fd, data, (size_t)st.st_size, 0) != st.st_size)
+		return err_sys(e, EIO, "what %s says", arguments[0]);
+	bytes_set(ret, data, (size_t)st.st_size);
+	return 0;
+}
+
+static bool is_used(const char *path)
+{
+	cleanup_close int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+	char byte;
+
+	return !path || (fd >= 0 && read(fd, &byte, 1) == 1);
+}
+
+static int capture_texts(Gw__NsNet *net, struct refusals *r, struct err *e)
+{
+	for (size_t i = 0; i < TEXTS; i++) {
+		struct err why = ERR_INIT;
+		int ret = is_used(tools[i].used) ? save(tools[i].save, &net->texts[i], &why) : 0;
+
+		/* A host without nft has nobody who used it: there are no tables to be listed. */
+		if (ret == -ENOENT && tools[i].used)
+			refusals_add(r, "ns.net.filter", "its rules cannot be read without that tool", "install it on both hosts", "network namespace (%s)", tools[i].save[0]);
+		else if (ret < 0 && ret != -ENOENT)
+			return err_set(e, ret, "%s", why.message);
+	}
+	return 0;
+}
+
+static int restore_texts(const Gw__NsNet *net, struct refusals *r, struct err *e)
+{
+	for (size_t i = 0; i < TEXTS; i++) {
+		cleanup_close int fd = -1;
+		const ProtobufCBinaryData *d = &net->texts[i];
+		int status;
+
+		if (!d->len)
+			continue;
+		fd = temporary(e);
+		if (fd < 0)
+			return fd;
+		if (pwrite(fd, d->data, d->len, 0) != (ssize_t)d->len)
+			return err_sys(e, errno, "/tmp");
+		status = run(tools[i].restore, 0, fd);
+		if (status)
+			refusals_add(r, "ns.net.filter", status == -ENOENT ? "the destination has no such tool" : "the destination's tool or kernel does not take its rules",
+				     "install the same version on both hosts", "network namespace (rules that %s saved)", tools[i].save[0]);
+	}
+	return 0;
+}
+
+/* --- changes --- */
+
+static int listen_to(struct netlink *nl, int protocol, const int *groups, size_t n, struct err *e)
+{
+	int ret = netlink_open(nl, protocol, -1, e);
+
+	for (size_t i = 0; i < n && ret == 0; i++)
+		if (mnl_socket_setsockopt(nl->socket, NETLINK_ADD_MEMBERSHIP, (void *)(uintptr_t)&groups[i], sizeof(groups[i])) < 0)
+			ret = err_sys(e, errno, "hearing of changes of a network");
+	return ret;
+}
+
+static int watch(struct err *e)
+{
+	static const int groups[] = { RTNLGRP_LINK,	   RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_RULE,
+				      RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE,	RTNLGRP_IPV6_RULE,  RTNLGRP_NEXTHOP };
+	static const int filters[] = { NFNLGRP_NFTABLES };
+	int ret = listen_to(&changes, NETLINK_ROUTE, groups, ARRAY_SIZE(groups), e);
+
+	return ret < 0 ? ret : listen_to(&filter_changes, NETLINK_NETFILTER, filters, ARRAY_SIZE(filters), e);
+}
+
+static bool has_heard(const struct netlink *nl)
+{
+	char byte;
+
+	return nl->socket && (recv(mnl_socket_get_fd(nl->socket), &byte, 1, MSG_DONTWAIT | MSG_PEEK) >= 0 || errno == ENOBUFS);
+}
+
+void ns_net_leave(void)
+{
+	netlink_close(&host);
+	netlink_close(&changes);
+	netlink_close(&filter_changes);
+}
+
+/* --- source --- */
+
+int ns_net_capture(int outside, Gw__NsNet **ret_net, struct refusals *r, struct err *e)
+{
+	Gw__NsNet *net = *ret_net = must_alloc(sizeof(*net));
+	struct netlink nl = { 0 };
+	int ret;
+
+	gw__ns_net__init(net);
+	net->lists = must_alloc(NET_LISTS * sizeof(*net->lists));
+	net->n_lists = NET_LISTS;
+	net->texts = must_alloc(TEXTS * sizeof(*net->texts));
+	net->n_texts = TEXTS;
+	ret = watch(e);
+	if (ret == 0)
+		ret = netlink_open(&host, NETLINK_ROUTE, outside, e);
+	if (ret == 0)
+		ret = netlink_open(&nl, NETLINK_ROUTE, -1, e);
+	for (int i = 0; i < NET_LISTS && ret == 0; i++)
+		ret = net_list_capture(&nl, (enum net_list)i, &net->lists[i], e);
+	if (ret == 0)
+		ret = net_links_capture(&nl, outside, net, r, e);
+	netlink_close(&nl);
+	if (ret == 0)
+		ret = read_directory(net, open("/proc/sys/net", O_RDONLY | O_DIRECTORY | O_CLOEXEC), "net", 0);
+	return ret < 0 ? ret : capture_texts(net, r, e);
+}
+
+int ns_net_freeze(const Gw__NsNet *net, struct err *e)
+{
+	if (has_heard(&changes) || has_heard(&filter_changes))
+		return err_set(e, -EAGAIN, "the network of the unit has changed since the offer");
+	net_peers_pass(&host, net, false);
+	return 0;
+}
+
+void ns_net_thaw(const Gw__NsNet *net)
+{
+	net_peers_pass(&host, net, true);
+}
+
+void ns_net_gone(const Gw__NsNet *net)
+{
+	net_peers_remove(&host, net);
+}
+
+/* --- destination --- */
+
+int ns_net_validate(const Gw__NsNet *net, struct err *e)
+{
+	if (net->n_lists != NET_LISTS || net->n_texts != TEXTS || net->n_settings > SETTINGS_MAX || net->n_peers > PEERS_MAX)
+		return err_set(e, -EBADMSG, "network: %zu lists, %zu settings, %zu ends", net->n_lists, net->n_settings, net->n_peers);
+	for (int i = 0; i < NET_LISTS; i++)
+		if (!net_list_is_valid((enum net_list)i, &net->lists[i]))
+			return err_set(e, -EBADMSG, "network: list %d", i);
+	for (size_t i = 0; i < net->n_settings; i++)
+		if (!is_setting(net->settings[i]->name) || strlen(net->settings[i]->value) >= SETTING_MAX)
+			return err_set(e, -EBADMSG, "a setting that there is not");
+	for (size_t i = 0; i < net->n_peers; i++)
+		if (!net_is_name(net->peers[i]->name) || (net->peers[i]->bridge[0] && !net_is_name(net->peers[i]->bridge)))
+			return err_set(e, -EBADMSG, "network: name of end %zu", i);
+	return 0;
+}
+
+int ns_net_remember_host(struct err *e)
+{
+	host_ns = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+	return host_ns < 0 ? err_sys(e, errno, "the host's network namespace") : netlink_open(&host, NETLINK_ROUTE, -1, e);
+}
+
+/*
+ * Some settings are reset when a device is switched on, so that they are written before it and after; and some make addresses, so that these are compared
+ * once more.
+ */
+int ns_net_restore(const Gw__NsNet *net, struct refusals *r, struct err *e)
+{
+	static const enum net_list after[] = { NET_ADDRESSES, NET_NEXTHOPS, NET_RULES, NET_ROUTES, NET_NEIGHBOURS, NET_FORWARDING };
+	ProtobufCBinaryData settled = { 0 };
+	struct netlink nl = { 0 };
+	int ret = netlink_open(&nl, NETLINK_ROUTE, -1, e);
+
+	if (ret == 0)
+		ret = net_links_make(&nl, &host, host_ns, net, r, e);
+	if (ret == 0 && !r->n) {
+		write_settings(net);
+		hold_addresses(net);
+		ret = net_links_up(&nl, net, e);
+		net_settled_addresses(&net->lists[NET_ADDRESSES], &settled);
+		if (ret == 0)
+			ret = net_list_restore(&nl, NET_ADDRESSES, &settled, e);
+		write_settings(net);
+		for (size_t i = 0; i < ARRAY_SIZE(after) && ret == 0; i++)
+			ret = net_list_restore(&nl, after[i], &net->lists[after[i]], e);
+		net_links_settle(&nl, net);
+	}
+	free(settled.data);
+	netlink_close(&nl);
+	return ret < 0 || r->n ? ret : restore_texts(net, r, e);
+}
+
+int ns_net_attach(const Gw__NsNet *net, struct err *e)
+{
+	return net_peers_attach(&host, net, e);
+}

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * ns_survey.c - the mounts of a unit, with a descriptor of each one's root
+ *
+ * Theory of operation: a path leads only to what lies on top. So a child makes a copy of the unit's mount namespace for itself, takes the copy apart from the
+ * leaves on, and opens the root of each mount just before it takes it off: then nothing lies on it, or on anything in it. It shares the worker's table of descriptors, where they
+ * stay. The unit's own namespace is not touched; the copy ends with the child.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "base/util.h"
+#include "image/bytes.h"
+#include "image/ns_mount.h"
+
+struct found {
+	int code; /* of the child */
+	size_t n;
+	int fds[NS_MOUNTS_MAX];
+};
+
+/* In a user namespace of the unit's own, what came from outside cannot be taken off; if nothing lies on it, its path leads to it all the same. */
+static bool is_root_of(int fd, int mount_id)
+{
+	struct statx st;
+
+	return statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &st) == 0 && st.stx_mask & STATX_MNT_ID && st.stx_mnt_id == (uint64_t)mount_id;
+}
+
+static int take_apart(int proc, int lines, struct found *found)
+{
+	cleanup_close int info = openat(proc, "self/mountinfo", O_RDONLY | O_CLOEXEC);
+	struct mount_infos l = { 0 };
+	char *text = NULL, *again = NULL;
+
+	if (info < 0 || read_whole(info, &text, NULL) < 0)
+		return -errno;
+	again = strdup(text);
+	if (!again || pwrite(lines, text, strlen(text), 0) != (ssize_t)strlen(text) || mount_infos_parse(again, &l, NULL) < 0 || mount_infos_order(&l, NULL) < 0)
+		return -EOPNOTSUPP;
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return -errno;
+	for (size_t i = l.n; i-- > 0;) {
+		found->fds[i] = open(l.v[i].where, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+		if (i && umount2(l.v[i].where, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && found->fds[i] >= 0 && !is_root_of(found->fds[i], l.v[i].id)) {
+			/* a place that has no path any more */
+			close(found->fds[i]);
+			found->fds[i] = -1;
+		}
+	}
+	found->n = l.n;
+	return 0;
+}
+
+static void __attribute__((noreturn)) survey(int ns, int user, int proc, int lines, struct found *found)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	/* In another user namespace the copy would be locked as a whole. EINVAL: it is the same. */
+	if (setns(user, CLONE_NEWUSER) < 0 && errno != EINVAL)
+		_exit(1);
+	found->code = setns(ns, CLONE_NEWNS) < 0 || unshare(CLONE_NEWNS) < 0 ? -errno : take_apart(proc, lines, found);
+	_exit(0);
+}
+
+int ns_survey(pid_t pid, struct mount_infos *ret, struct err *e)
+{
+	struct found *found = mmap(NULL, sizeof(*found), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	cleanup_close int lines = memfd_create("mountinfo", MFD_CLOEXEC), proc = open("/proc", O_PATH | O_CLOEXEC), ns = -1, user = -1;
+	cleanup_free char *text = NULL;
+	struct mount_infos l = { 0 };
+	char path[64];
+	pid_t child;
+	int code;
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/mnt", pid);
+	ns = open(path, O_RDONLY | O_CLOEXEC);
+	snprintf(path, sizeof(path), "/proc/%d/ns/user", pid);
+	user = open(path, O_RDONLY | O_CLOEXEC);
+	if (found == MAP_FAILED || lines < 0 || proc < 0 || ns < 0 || user < 0)
+		return err_sys(e, errno, "the mounts of process %d", pid);
+	found->code = -ECHILD;
+	child = (pid_t)syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, NULL, NULL, 0);
+	if (child == 0)
+		survey(ns, user, proc, lines, found);
+	while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR)
+		;
+	code = child < 0 ? -errno : found->code;
+	if (code == 0)
+		code = read_whole(lines, &text, e);
+	if (code == 0)
+		code = mount_infos_parse(text, &l, e);
+	if (code == 0)
+		code = mount_infos_order(&l, e);
+	for (size_t i = 0; i < found->n; i++)
+		if (code == 0 && l.n == found->n)
+			l.v[i].fd = found->fds[i];
+		else if (found->fds[i] >= 0)
+			close(found->fds[i]);
+	munmap(found, sizeof(*found));
+	if (code < 0) {
+		free(l.v);
+		return err_sys(e, code, "the mounts of process %d", pid);
+	}
+	*ret = l;
+	return 0;
+}

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * socket_tcp.h - TCP connections
+ *
+ * Theory of operation: what a connection is for the program is what has arrived, what is still to be sent, which directions have ended, and options;
+ * sequence numbers are the hosts' business. Of a connection with both ends in the unit (a *pair*) the two sockets at the destination are therefore
+ * made into the ends of a new one before the freeze, by a bind and a connect in repair mode each (tests/facts/tcp_pair.c). In the freeze each end sends what
+ * the other had received and not read, then what it had not sent yet, and ends its stream if it had: the states follow by themselves.
+ *
+ * A *half* connection is one whose other end has ended its stream and is nobody's any more; one that has *ended* still has its addresses,
+ * perhaps unread data and an error. For these the worker makes the other end, and lets it end, or reset, the connection. A *connecting* socket
+ * calls again, and so does one that nobody has accepted, in the order of the listener's queue.
+ *
+ * The source only looks: records read by BPF (kern/tcp_peek.h), peeks at the queues. Ends of a connection are looked at one after the other while the kernel may
+ * still carry data between them: first what each has to send, then what each has received, so that nothing is missed; what was seen twice is dropped.
+ */
+#ifndef GODWIT_IMAGE_SOCKET_TCP_H
+#define GODWIT_IMAGE_SOCKET_TCP_H
+
+#include "image/file_look.h"
+#include "image/refuse.h"
+#include "kern/tcp_record.h"
+
+/* What a TCP socket is, at the source. */
+enum tcp_class {
+	TCP_CLASS_FREE,      /* neither connected nor listening */
+	TCP_CLASS_LISTENING,
+	TCP_CLASS_LINKED,    /* FdTcp, `kind` says which */
+	TCP_CLASS_REFUSED,
+};
+
+struct tcp_member {
+	uint32_t desc;       /* of one that waits: the listener's */
+	int held;            /* of one that waits: -1 */
+	const struct tcp_record *record;
+	enum tcp_class class;
+	Gw__FdTcpKind kind;
+	const char *why;     /* TCP_CLASS_REFUSED: the cause, and the way out */
+	const char *way_out;
+	const char *code;    /* NULL: that of connections */
+	struct tcp_member *other; /* of a pair, or of one that waits and its client */
+	struct tcp_member *waiting; /* of a listener: its queue */
+	size_t n_waiting;
+	bool gone;           /* of one that waits: its client is nobody's */
+	/* In the freeze: what lies in its send queue, and the number behind the last byte. */
+	uint8_t *to_send;
+	size_t n_to_send;
+	uint32_t end;
+};
+
+bool socket_tcp_is_one(const Gw__FdSocket *s);
+/* Which of them are what, and whose ends. waiting: what waits in the queues of listeners. */
+void socket_tcp_sort(struct tcp_member *m, size_t n, struct tcp_member *waiting, size_t n_waiting);
+/* Whether the destination, which knows s, can go on with the socket that it has made. */
+bool socket_tcp_is_same(const struct tcp_member *m, const Gw__FdSocket *s);
+/* s->tcp, and what belongs to it; s is complete but for that. */
+void socket_tcp_capture(const struct tcp_member *m, Gw__FdSocket *s);
+/* In the freeze, of all members: 1 when there is something. Then, with records that are read after that, the other. */
+int socket_tcp_read_to_send(struct tcp_member *m, struct err *e);
+int socket_tcp_read_received(const struct tcp_member *m, Gw__FdTcp *p, struct err *e);
+
+/* Whether both ends of the connection have nothing to read, to send or to report. m's socket has been captured. */
+bool socket_tcp_is_quiet(const struct tcp_member *m);
+/* A connection that need not be spoken of in the freeze, when it is quiet and has not changed since the offer. */
+bool socket_tcp_can_be_quiet(const Gw__FdSocket *s);
+
+int socket_tcp_validate(const Gw__FdTable *t, size_t desc, struct err *e);
+bool socket_tcp_is_construction_same(const Gw__FdSocket *was, const Gw__FdSocket *now);
+
+/* Destination, of a unit in the host's network namespace: a connection that this host has already, or cannot have. */
+void socket_tcp_judge(const Gw__FdTable *t, size_t desc, int fd, struct refusals *refusals);
+/* Makes the connections of all descriptions from `from` on. others: by description, ends that are nobody's. */
+int socket_tcp_open(const Gw__FdTable *t, size_t from, const int *fds, int *others, struct err *e);
+/* Queues, ends and options, of what is not the same as in the offer. */
+int socket_tcp_fill(const Gw__FdTable *old, const Gw__FdTable *t, const int *fds, int *others, struct err *e);
+/* Ends a connection of this host without a word to anybody. */
+void socket_tcp_forget(int fd);
+
+#endif

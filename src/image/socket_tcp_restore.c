@@ -1,0 +1,605 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* socket_tcp_restore.c - TCP connections at the destination; see socket_tcp.h */
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+
+#include "base/util.h"
+#include "image/socket_address.h"
+#include "image/socket_options.h"
+#include "image/socket_tcp.h"
+
+#define SEGMENT_MAX 32767       /* of TCP_MAXSEG */
+#define QUEUE_BYTES_MAX (64u << 20)
+#define SCALE_MAX 14u
+#define SETTLE_MS 200
+#define WAITING_MAX 65536u
+
+/* struct tcp_repair_opt */
+struct repair_option {
+	uint32_t code, value;
+};
+
+enum { OPTION_SEGMENT = 2, OPTION_WINDOW = 3, OPTION_SACK = 4, OPTION_TIMESTAMP = 8 };
+
+static int set_int(int fd, int level, int name, int value)
+{
+	return setsockopt(fd, level, name, &value, sizeof(value)) < 0 ? -errno : 0;
+}
+
+static int state_of(int fd)
+{
+	struct tcp_info info = { 0 };
+	socklen_t len = sizeof(info);
+
+	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0 ? -1 : info.tcpi_state;
+}
+
+static const Gw__FdSocket *linked(const Gw__FdTable *t, size_t desc)
+{
+	const Gw__FdDesc *d = t->descs[desc];
+
+	return d->kind == GW__FD_KIND__FD_SOCKET && d->socket && d->socket->tcp ? d->socket : NULL;
+}
+
+/* A filter that is locked can be attached only once. */
+static bool is_filter_locked(const Gw__FdSocket *s)
+{
+	return socket_options_int(s->options, s->n_options, SOL_SOCKET, SO_LOCK_FILTER) > 0;
+}
+
+bool socket_tcp_can_be_quiet(const Gw__FdSocket *s)
+{
+	const Gw__FdTcp *p = s->tcp;
+
+	return p && p->kind == GW__FD_TCP_KIND__TCP_PAIR && !p->received.len && !p->unsent.len && !p->sent_end && !p->got_end && !p->deaf && !p->error &&
+		!is_filter_locked(s);
+}
+
+/* --- checks --- */
+
+static int validate_waiting(const Gw__FdTable *t, size_t desc, struct err *e)
+{
+	const Gw__FdSocket *s = linked(t, desc);
+	const Gw__FdDesc *d = s->tcp->other && s->tcp->other <= t->n_descs ? t->descs[s->tcp->other - 1] : NULL;
+	const Gw__FdSocket *listener = d && d->kind == GW__FD_KIND__FD_SOCKET ? d->socket : NULL;
+
+	for (size_t i = 0; listener && listener->listening && i < listener->n_waiting; i++)
+		if (listener->waiting[i]->client == desc + 1)
+			return 0;
+	return err_set(e, -EPROTO, "description %zu: it waits for nobody", desc);
+}
+
+static int validate_listener(const Gw__FdTable *t, size_t desc, struct err *e)
+{
+	const Gw__FdSocket *s = t->descs[desc]->socket;
+	size_t size = s->family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
+
+	if (s->n_waiting && (!s->listening || !socket_tcp_is_one(s) || s->n_waiting > WAITING_MAX))
+		return err_set(e, -EPROTO, "description %zu: a queue of connections of something else", desc);
+	for (size_t i = 0; i < s->n_waiting; i++) {
+		const Gw__FdTcpWaiting *w = s->waiting[i];
+		const Gw__FdSocket *client = w->client && w->client <= t->n_descs ? linked(t, w->client - 1) : NULL;
+
+		if (w->client ? !client || client->tcp->kind != GW__FD_TCP_KIND__TCP_WAITING || client->tcp->other != desc + 1 :
+		    w->local.len != size || w->peer.len != size)
+			return err_set(e, -EPROTO, "description %zu: a connection that waits without a client", desc);
+	}
+	return 0;
+}
+
+static int validate_pair(const Gw__FdTable *t, size_t desc, struct err *e)
+{
+	const Gw__FdSocket *s = linked(t, desc), *other = s->tcp->other && s->tcp->other <= t->n_descs ? linked(t, s->tcp->other - 1) : NULL;
+	struct endpoint local = endpoint_of(&s->local), peer = endpoint_of(&s->peer), there, back;
+
+	if (!other || other->tcp->kind != GW__FD_TCP_KIND__TCP_PAIR || other->tcp->other != desc + 1)
+		return err_set(e, -EPROTO, "description %zu: a connection without its other end", desc);
+	there = endpoint_of(&other->local);
+	back = endpoint_of(&other->peer);
+	return endpoint_same(&local, &back) && endpoint_same(&peer, &there) ? 0 : err_set(e, -EPROTO, "description %zu: two ends of different connections", desc);
+}
+
+int socket_tcp_validate(const Gw__FdTable *t, size_t desc, struct err *e)
+{
+	const Gw__FdSocket *s = linked(t, desc);
+	const Gw__FdTcp *p = s ? s->tcp : NULL;
+	size_t size = s ? s->family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6) : 0;
+	uint16_t family = 0;
+
+	if (!s)
+		return t->descs[desc]->socket ? validate_listener(t, desc, e) : 0;
+	if (s->peer.len == size)
+		memcpy(&family, s->peer.data, sizeof(family));
+	if (!socket_tcp_is_one(s) || s->listening || s->local.len != size || family != s->family || p->kind > GW__FD_TCP_KIND__TCP_WAITING || s->n_waiting)
+		return err_set(e, -EPROTO, "description %zu: a connection of something else", desc);
+	if (p->received.len > QUEUE_BYTES_MAX || p->unsent.len > QUEUE_BYTES_MAX || p->urgent > p->received.len || p->send_scale > SCALE_MAX ||
+	    p->receive_scale > SCALE_MAX || p->user_segment_bytes > UINT16_MAX || p->segment_bytes > (1u << 20))
+		return err_set(e, -EPROTO, "description %zu: a connection that cannot be", desc);
+	if (p->other && p->kind != GW__FD_TCP_KIND__TCP_PAIR && p->kind != GW__FD_TCP_KIND__TCP_WAITING)
+		return err_set(e, -EPROTO, "description %zu: a connection with another end than it can have", desc);
+	return p->kind == GW__FD_TCP_KIND__TCP_PAIR ? validate_pair(t, desc, e) : p->kind == GW__FD_TCP_KIND__TCP_WAITING ? validate_waiting(t, desc, e) : 0;
+}
+
+static bool same_bytes(const ProtobufCBinaryData *a, const ProtobufCBinaryData *b)
+{
+	return a->len == b->len && (!a->len || !memcmp(a->data, b->data, a->len));
+}
+
+bool socket_tcp_is_construction_same(const Gw__FdSocket *was, const Gw__FdSocket *now)
+{
+	if (!was || !now || was->family != now->family || was->type != now->type || was->protocol != now->protocol || !was->tcp != !now->tcp)
+		return false;
+	return !now->tcp || (was->tcp->kind == now->tcp->kind && was->tcp->other == now->tcp->other && same_bytes(&was->local, &now->local) &&
+		same_bytes(&was->peer, &now->peer));
+}
+
+void socket_tcp_judge(const Gw__FdTable *t, size_t desc, int fd, struct refusals *refusals)
+{
+	const Gw__FdSocket *s = linked(t, desc);
+	cleanup_close int probe = -1;
+
+	if (!s || s->tcp->kind == GW__FD_TCP_KIND__TCP_CONNECTING)
+		return;
+	errno = 0;
+	/* A connect in repair mode sends nothing. */
+	probe = socket((int)s->family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
+	if (probe < 0 || set_int(probe, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON) < 0 || bind(probe, (void *)s->local.data, (socklen_t)s->local.len) < 0 ||
+	    connect(probe, (void *)s->peer.data, (socklen_t)s->peer.len) < 0)
+		refusals_add(refusals, "fd.socket.tcp.taken", errno == EADDRNOTAVAIL || errno == EADDRINUSE ?
+			"a connection between the same two ports exists on the destination" : "the destination cannot have such a connection",
+			"end the connection there first, or run the process in a network namespace of its own", "fd %d (TCP connection)", fd);
+}
+
+/* --- making connections --- */
+
+/* One end in the making. */
+struct end {
+	int fd;
+	const Gw__FdSocket *s;   /* whose options it has: of an end that is nobody's, the other one's */
+	const ProtobufCBinaryData *local, *peer;
+	uint32_t send, receive;  /* the next numbers */
+	uint32_t window;         /* that it has promised */
+	uint32_t peer_window;
+};
+
+static uint32_t window_of(const Gw__FdSocket *s, int fd)
+{
+	uint32_t most = 65535u << (s->tcp->options & TCPI_OPT_WSCALE ? s->tcp->receive_scale : 0);
+	int size = socket_get_int(fd, SOL_SOCKET, SO_RCVBUF);
+
+	return MIN(most, MAX((uint32_t)MAX(size, 0) / 2, 65535u));
+}
+
+static int set_sequence(const struct end *x)
+{
+	int r = set_int(x->fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE);
+
+	if (r == 0)
+		r = set_int(x->fd, IPPROTO_TCP, TCP_QUEUE_SEQ, (int)x->send);
+	if (r == 0)
+		r = set_int(x->fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_RECV_QUEUE);
+	if (r == 0)
+		r = set_int(x->fd, IPPROTO_TCP, TCP_QUEUE_SEQ, (int)x->receive);
+	if (r == 0)
+		r = set_int(x->fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE);
+	return r;
+}
+
+static int set_window(const struct end *x)
+{
+	struct tcp_repair_window w = { .snd_wl1 = x->receive, .snd_wnd = x->peer_window, .max_window = x->peer_window, .rcv_wnd = x->window,
+		.rcv_wup = x->receive };
+
+	return setsockopt(x->fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &w, sizeof(w)) < 0 ? -errno : 0;
+}
+
+/* What a handshake would have settled. The nobody's end has the scales the other way round. */
+static int set_settled(const struct end *x, bool reversed)
+{
+	const Gw__FdTcp *p = x->s->tcp;
+	uint32_t send = reversed ? p->receive_scale : p->send_scale, receive = reversed ? p->send_scale : p->receive_scale;
+	struct repair_option v[4] = { { OPTION_SEGMENT, MAX(p->segment_bytes, 536u) } };
+	size_t n = 1;
+
+	if (p->options & TCPI_OPT_WSCALE)
+		v[n++] = (struct repair_option){ OPTION_WINDOW, send | receive << 16 };
+	if (p->options & TCPI_OPT_SACK)
+		v[n++] = (struct repair_option){ OPTION_SACK, 0 };
+	if (p->options & TCPI_OPT_TIMESTAMPS)
+		v[n++] = (struct repair_option){ OPTION_TIMESTAMP, 0 };
+	return setsockopt(x->fd, IPPROTO_TCP, TCP_REPAIR_OPTIONS, v, (socklen_t)(n * sizeof(*v))) < 0 ? -errno : 0;
+}
+
+/* The size of segments has been computed before that of the other end was known: once more. */
+static void compute_segments(int fd)
+{
+	uint8_t options[64];
+	socklen_t len = sizeof(options);
+
+	if (getsockopt(fd, IPPROTO_IP, IP_OPTIONS, options, &len) == 0)
+		(void)!setsockopt(fd, IPPROTO_IP, IP_OPTIONS, options, len);
+}
+
+static int connect_end(const struct end *x, bool reversed, struct err *e)
+{
+	int segment = (int)MIN(MAX(x->s->tcp->segment_bytes, 536u), (uint32_t)SEGMENT_MAX), r;
+
+	/* Congestion control that paces its packets stalls on what it has not seen begin; the real one comes with the late options. */
+	(void)!setsockopt(x->fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
+	r = set_int(x->fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON);
+	if (r == 0)
+		r = set_int(x->fd, IPPROTO_TCP, TCP_MAXSEG, segment);
+	if (r == 0 && bind(x->fd, (void *)x->local->data, (socklen_t)x->local->len) < 0)
+		r = -errno;
+	if (r == 0)
+		r = set_sequence(x);
+	if (r == 0 && connect(x->fd, (void *)x->peer->data, (socklen_t)x->peer->len) < 0)
+		r = -errno;
+	if (r == -EADDRNOTAVAIL || r == -EADDRINUSE)
+		return err_set(e, r, "TCP: a connection between the same two ports exists on this host");
+	if (r == 0)
+		r = set_settled(x, reversed);
+	if (r == 0)
+		r = set_window(x);
+	if (r == 0)
+		r = set_int(x->fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
+	if (r < 0)
+		return err_sys(e, r, "TCP: making a connection");
+	compute_segments(x->fd);
+	set_int(x->fd, IPPROTO_TCP, TCP_MAXSEG, (int)x->s->tcp->user_segment_bytes);
+	/* So that a listener with the same port can listen. */
+	set_int(x->fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	return 0;
+}
+
+/* b is a's other end, or the same one when it is connected to itself. */
+static int connect_both(struct end *a, struct end *b, bool reversed, struct err *e)
+{
+	int r;
+
+	if (getrandom(&a->send, sizeof(a->send), 0) < 0 || getrandom(&b->send, sizeof(b->send), 0) < 0)
+		return err_sys(e, -errno, "getrandom");
+	a->receive = b->send;
+	b->receive = a->send;
+	a->window = b->peer_window = window_of(a->s, a->fd);
+	b->window = a->peer_window = window_of(b->s, b->fd);
+	r = connect_end(a, false, e);
+	return r < 0 || a == b ? r : connect_end(b, reversed, e);
+}
+
+static int set_late(const Gw__FdSocket *s, int fd, struct err *e)
+{
+	int r = socket_options_set_one(fd, s->options, s->n_options, SOL_SOCKET, SO_REUSEADDR, e);
+
+	return r < 0 ? r : socket_options_set(fd, s->options, s->n_options, OPTIONS_LATE, e);
+}
+
+static int open_lonely(const Gw__FdSocket *s, int fd, int *ret_other, struct err *e)
+{
+	struct end a = { .fd = fd, .s = s, .local = &s->local, .peer = &s->peer }, b = { .s = s, .local = &s->peer, .peer = &s->local };
+	int r;
+
+	b.fd = socket((int)s->family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_TCP);
+	if (b.fd < 0)
+		return err_sys(e, -errno, "socket");
+	r = connect_both(&a, &b, true, e);
+	if (r < 0)
+		close(b.fd);
+	else
+		*ret_other = b.fd;
+	return r;
+}
+
+int socket_tcp_open(const Gw__FdTable *t, size_t from, const int *fds, int *others, struct err *e)
+{
+	int r = 0;
+
+	for (size_t i = from; i < t->n_descs && r == 0; i++) {
+		const Gw__FdSocket *s = linked(t, i);
+		size_t other = s && s->tcp->other ? s->tcp->other - 1 : i;
+		struct end a = { .fd = fds[i], .s = s }, b = { .fd = fds[other] };
+
+		if (s && s->tcp->kind == GW__FD_TCP_KIND__TCP_HALF)
+			r = open_lonely(s, fds[i], &others[i], e);
+		if (!s || s->tcp->kind != GW__FD_TCP_KIND__TCP_PAIR || other < i)
+			continue;
+		b.s = t->descs[other]->socket;
+		a.local = b.peer = &s->local;
+		a.peer = b.local = &s->peer;
+		/* Each socket's own kind of address. */
+		b.local = &b.s->local;
+		b.peer = &b.s->peer;
+		r = connect_both(&a, other == i ? &a : &b, false, e);
+		/* That may be all. But for address reuse: a listener may yet have to begin. */
+		if (r == 0 && socket_tcp_can_be_quiet(s))
+			r = socket_options_set(fds[i], s->options, s->n_options, OPTIONS_LATE, e);
+		if (r == 0 && other != i && socket_tcp_can_be_quiet(b.s))
+			r = socket_options_set(fds[other], b.s->options, b.s->n_options, OPTIONS_LATE, e);
+	}
+	return r;
+}
+
+/* --- the freeze --- */
+
+static int send_all(int fd, const uint8_t *data, size_t len, int flags)
+{
+	while (len) {
+		ssize_t n = send(fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL | flags);
+
+		if (n < 0)
+			return -errno;
+		data += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+static void make_room(int fd, size_t len)
+{
+	int wanted = (int)MIN(2 * len + (1u << 20), (size_t)INT32_MAX / 2);
+
+	if (len && socket_get_int(fd, SOL_SOCKET, SO_SNDBUF) < 2 * wanted)
+		set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, wanted);
+}
+
+/* What was set when it was opened must not keep anything back. */
+static void clear_way(int fd)
+{
+	int none = 0;
+
+	set_int(fd, IPPROTO_TCP, TCP_CORK, 0);
+	(void)!setsockopt(fd, SOL_SOCKET, SO_DETACH_FILTER, &none, sizeof(none));
+}
+
+/* Whether all that the other one has sent has come. */
+static void wait_for(int fd, short event)
+{
+	struct pollfd p = { .fd = fd, .events = event };
+
+	(void)!poll(&p, 1, SETTLE_MS);
+}
+
+static int send_received(int from, int to, const Gw__FdTcp *p, struct err *e)
+{
+	size_t urgent = p->urgent ? p->urgent - 1 : p->received.len;
+	const uint8_t *data = p->received.data;
+	int r;
+	char byte;
+
+	if (!p->received.len)
+		return 0;
+	make_room(from, p->received.len);
+	set_int(from, IPPROTO_TCP, TCP_NODELAY, 1);
+	r = send_all(from, data, urgent, 0);
+	if (r == 0 && p->urgent)
+		r = send_all(from, data + urgent, 1, MSG_OOB);
+	if (r == 0 && p->urgent)
+		r = send_all(from, data + urgent + 1, p->received.len - urgent - 1, 0);
+	if (r < 0)
+		return err_sys(e, r, "TCP: filling its queue");
+	wait_for(to, p->urgent ? POLLPRI : POLLIN);
+	if (p->urgent_read)
+		(void)!recv(to, &byte, 1, MSG_OOB | MSG_DONTWAIT);
+	return 0;
+}
+
+static int send_unsent(int fd, const Gw__FdTcp *p, struct err *e)
+{
+	int r, size = socket_get_int(fd, SOL_SOCKET, SO_SNDBUF), locks = socket_get_int(fd, SOL_SOCKET, SO_BUF_LOCK);
+
+	if (!p->unsent.len)
+		return 0;
+	make_room(fd, p->unsent.len);
+	r = send_all(fd, p->unsent.data, p->unsent.len, 0);
+	if (r < 0)
+		return err_sys(e, r, "TCP: what it had not sent");
+	set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, size / 2);
+	set_int(fd, SOL_SOCKET, SO_BUF_LOCK, locks);
+	return 0;
+}
+
+static void end_streams(const Gw__FdTcp *p, int fd)
+{
+	if (p->sent_end)
+		shutdown(fd, SHUT_WR);
+	if (p->deaf)
+		shutdown(fd, SHUT_RD);
+}
+
+/* What has come is acknowledged now, not in 40 ms. */
+static void acknowledge(const Gw__FdSocket *s, int fd)
+{
+	set_int(fd, IPPROTO_TCP, TCP_QUICKACK, 1);
+	socket_options_set_one(fd, s->options, s->n_options, IPPROTO_TCP, TCP_QUICKACK, NULL);
+}
+
+static int fill_pair(const Gw__FdSocket *a, int a_fd, const Gw__FdSocket *b, int b_fd, struct err *e)
+{
+	int r;
+
+	clear_way(a_fd);
+	clear_way(b_fd);
+	r = send_received(b_fd, a_fd, a->tcp, e);
+	if (r == 0 && a != b)
+		r = send_received(a_fd, b_fd, b->tcp, e);
+	if (r == 0)
+		r = set_late(a, a_fd, e);
+	if (r == 0 && a != b)
+		r = set_late(b, b_fd, e);
+	if (r == 0)
+		r = send_unsent(a_fd, a->tcp, e);
+	if (r == 0 && a != b)
+		r = send_unsent(b_fd, b->tcp, e);
+	if (r < 0)
+		return r;
+	end_streams(a->tcp, a_fd);
+	if (a != b)
+		end_streams(b->tcp, b_fd);
+	acknowledge(a, a_fd);
+	acknowledge(b, b_fd);
+	return 0;
+}
+
+/* Both ends have ended their streams and heard of it, or the connection was reset. */
+static int end_it(const Gw__FdTcp *p, int fd, int *other, struct err *e)
+{
+	struct linger at_once = { 1, 0 };
+
+	if (p->error || !p->got_end) {
+		setsockopt(*other, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+		close_fdp(other);
+	} else {
+		socket_tcp_forget(*other);
+		close_fdp(other);
+		shutdown(fd, SHUT_WR);
+	}
+	wait_for(fd, POLLHUP);
+	if (state_of(fd) != TCP_CLOSE)
+		return err_set(e, -EIO, "TCP: a connection that has ended does not end here");
+	if (!p->error)
+		socket_get_int(fd, SOL_SOCKET, SO_ERROR);
+	return 0;
+}
+
+static int fill_lonely(const Gw__FdSocket *s, int fd, int *other, struct err *e)
+{
+	const Gw__FdTcp *p = s->tcp;
+	int r = 0;
+
+	/* Both sockets of a connection that has ended are made one after the other. */
+	if (p->kind == GW__FD_TCP_KIND__TCP_ENDED)
+		r = open_lonely(s, fd, other, e);
+	if (r == 0)
+		r = send_received(*other, fd, p, e);
+	if (r == 0)
+		r = set_late(s, fd, e);
+	if (r < 0)
+		return r;
+	if (p->got_end) {
+		shutdown(*other, SHUT_WR);
+		wait_for(fd, POLLRDHUP);
+	}
+	if (p->kind == GW__FD_TCP_KIND__TCP_ENDED)
+		return end_it(p, fd, other, e);
+	close_fdp(other);
+	r = send_unsent(fd, p, e);
+	end_streams(p, fd);
+	return r;
+}
+
+/* The kernel's own handshake; answered: it must come to its end. */
+static int call(int fd, const ProtobufCBinaryData *local, const ProtobufCBinaryData *peer, bool answered, struct err *e)
+{
+	int flags = fcntl(fd, F_GETFL), r = set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON);
+
+	/* A bind in repair mode asks for no port. */
+	if (r == 0 && bind(fd, (void *)local->data, (socklen_t)local->len) < 0)
+		r = -errno;
+	set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
+	if (r < 0)
+		return err_sys(e, r, "TCP: binding a socket that connects");
+	fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+	r = connect(fd, (void *)peer->data, (socklen_t)peer->len) < 0 && errno != EINPROGRESS ? -errno : 0;
+	if (r == 0 && answered) {
+		wait_for(fd, POLLOUT);
+		/* Now it says how it went. */
+		r = connect(fd, (void *)peer->data, (socklen_t)peer->len) < 0 && errno != EISCONN ? -errno : 0;
+	}
+	fcntl(fd, F_SETFL, flags);
+	return r < 0 ? err_sys(e, r, "TCP: connecting again") : 0;
+}
+
+/* Whatever becomes of it. */
+static int call_again(const Gw__FdSocket *s, int fd, struct err *e)
+{
+	int r = call(fd, &s->local, &s->peer, false, e);
+
+	if (r == 0)
+		r = set_late(s, fd, e);
+	if (r == 0 && s->tcp->error)
+		wait_for(fd, POLLHUP);
+	return r;
+}
+
+static int call_listener(const Gw__FdSocket *s, int fd, struct err *e)
+{
+	int r = call(fd, &s->local, &s->peer, true, e);
+
+	if (r == 0)
+		r = set_late(s, fd, e);
+	if (r == 0)
+		r = send_unsent(fd, s->tcp, e);
+	if (r == 0)
+		end_streams(s->tcp, fd);
+	return r;
+}
+
+/* A client that has called, and closed. */
+static int call_and_close(uint32_t family, const Gw__FdTcpWaiting *w, struct err *e)
+{
+	cleanup_close int fd = socket((int)family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
+
+	return fd < 0 ? err_sys(e, -errno, "socket") : call(fd, &w->local, &w->peer, true, e);
+}
+
+static int fill_listener(const Gw__FdTable *t, const Gw__FdSocket *s, const int *fds, struct err *e)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < s->n_waiting && r == 0; i++) {
+		uint32_t client = s->waiting[i]->client;
+
+		r = client ? call_listener(t->descs[client - 1]->socket, fds[client - 1], e) : call_and_close(s->family, s->waiting[i], e);
+	}
+	return r;
+}
+
+/* Both ends are what they were in the offer: all that is left is whether others may have their ports. */
+static int fill_quiet(const Gw__FdSocket *a, int a_fd, const Gw__FdSocket *b, int b_fd, struct err *e)
+{
+	int r = socket_options_set_one(a_fd, a->options, a->n_options, SOL_SOCKET, SO_REUSEADDR, e);
+
+	return r < 0 || a == b ? r : socket_options_set_one(b_fd, b->options, b->n_options, SOL_SOCKET, SO_REUSEADDR, e);
+}
+
+int socket_tcp_fill(const Gw__FdTable *old, const Gw__FdTable *t, const int *fds, int *others, struct err *e)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < t->n_descs && i < old->n_descs && r == 0; i++)
+		if (linked(t, i) && t->descs[i] != old->descs[i])
+			r = socket_options_update(fds[i], old->descs[i]->socket->options, old->descs[i]->socket->n_options, t->descs[i]->socket->options,
+				t->descs[i]->socket->n_options, e);
+	for (size_t i = 0; i < t->n_descs && r == 0; i++)
+		if (t->descs[i]->kind == GW__FD_KIND__FD_SOCKET && t->descs[i]->socket)
+			r = fill_listener(t, t->descs[i]->socket, fds, e);
+	for (size_t i = 0; i < t->n_descs && r == 0; i++) {
+		const Gw__FdSocket *s = linked(t, i);
+		size_t other = s && s->tcp->other ? s->tcp->other - 1 : i;
+
+		if (!s || s->tcp->kind == GW__FD_TCP_KIND__TCP_WAITING)
+			continue;
+		if (s->tcp->kind == GW__FD_TCP_KIND__TCP_CONNECTING || s->tcp->error == ECONNREFUSED)
+			r = call_again(s, fds[i], e);
+		else if (s->tcp->kind != GW__FD_TCP_KIND__TCP_PAIR)
+			r = fill_lonely(s, fds[i], &others[i], e);
+		else if (other >= i && i < old->n_descs && other < old->n_descs && t->descs[i] == old->descs[i] && t->descs[other] == old->descs[other])
+			r = fill_quiet(s, fds[i], t->descs[other]->socket, fds[other], e);
+		else if (other >= i)
+			r = fill_pair(s, fds[i], t->descs[other]->socket, fds[other], e);
+	}
+	return r;
+}
+
+void socket_tcp_forget(int fd)
+{
+	struct sockaddr none = { .sa_family = AF_UNSPEC };
+
+	if (fd >= 0 && set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON) == 0)
+		(void)!connect(fd, &none, sizeof(none));
+}

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* file_record.h - what the BPF program writes for each descriptor; shared by it and file_table.c, so it includes nothing */
+#ifndef GODWIT_KERN_FILE_RECORD_H
+#define GODWIT_KERN_FILE_RECORD_H
+
+/* Addresses in the kernel tell things apart, and are not used for anything else. Two records of one state are equal byte by byte. */
+struct file_record {
+	unsigned int fd;
+	unsigned int flags;          /* f_flags: as F_GETFL shows them, without FD_CLOEXEC */
+	unsigned long long file;     /* the open file description */
+	unsigned long long inode, kind; /* kind: its operations */
+	long long position;
+	unsigned long long digest;   /* TCP sockets: of all that the kernel keeps about it; 0: something else */
+	unsigned char cloexec;
+	unsigned char has_owner;     /* F_SETOWN, F_SETSIG or O_ASYNC have been used */
+	unsigned char has_locks;     /* somebody holds a lock or a lease on the file */
+	unsigned char reserved[5];
+};
+
+#endif

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * file_table.h - reading a whole descriptor table from the kernel at once, by BPF
+ *
+ * 0.1 us a descriptor, where pidfd_getfd, kcmp and fdinfo take some 5. Load once (the kernel's symbols are read: tens of milliseconds); a
+ * reader survives fork. Needs CAP_BPF and CAP_PERFMON, and BTF in the kernel.
+ */
+#ifndef GODWIT_KERN_FILE_TABLE_H
+#define GODWIT_KERN_FILE_TABLE_H
+
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "kern/file_record.h"
+
+struct file_reader;
+struct file_watch;
+
+int file_reader_load(struct file_reader **ret_reader, struct err *e);
+/* The one descriptor that a forked child must not close. */
+int file_reader_fd(const struct file_reader *reader);
+void file_reader_free(struct file_reader *reader);
+
+/* Of a process. The reader may be freed before the watch. */
+int file_watch_open(const struct file_reader *reader, pid_t pid, struct file_watch **ret_watch, struct err *e);
+void file_watch_close(struct file_watch *watch);
+/* Prepares the next read, so that it is nothing but a read. */
+void file_watch_prepare(struct file_watch *watch);
+/*
+ * One record a descriptor, ascending; *records, of *room entries, grows as necessary. Returns their number. Does not block. Right only for
+ * a process that does not run.
+ */
+ssize_t file_watch_read(struct file_watch *watch, struct file_record **records, size_t *room, struct err *e);
+
+#endif

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* tcp_record.h - what the BPF program writes about a TCP socket; shared by it and tcp_peek.c, so it includes nothing */
+#ifndef GODWIT_KERN_TCP_RECORD_H
+#define GODWIT_KERN_TCP_RECORD_H
+
+enum tcp_record_flags {
+	TCP_RECORD_FINISHED = 1, /* the peer's end of stream has arrived */
+	TCP_RECORD_MPTCP = 2,
+	TCP_RECORD_ULP = 4,
+	TCP_RECORD_WAITING = 8,  /* nobody has accepted it yet: it waits in the queue of the listener with number fd */
+};
+
+/* Addresses as IPv6 has them, IPv4 mapped; ports as numbers. */
+struct tcp_record {
+	int fd;
+	unsigned int state;      /* TCP_* of <netinet/tcp.h> */
+	unsigned int flags;
+	unsigned int shut_down;  /* 1: receiving, 2: sending */
+	int error;               /* not reported yet */
+	unsigned int snd_una, write_seq, rcv_nxt, copied_seq;
+	unsigned int urgent_seq, urgent; /* the kernel's urg_data: 0x100 valid, 0x400 read */
+	unsigned int user_mss;
+	unsigned char local[16], peer[16];
+	unsigned int local_port, peer_port; /* 0: none */
+};
+
+#endif

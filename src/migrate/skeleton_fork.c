@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * skeleton_fork.c - a process of the unit at the destination that another one of it forks; see skeleton_set.h
+ *
+ * Theory of operation: the creator, at rest in its stub, is handed the new process's memfd and sockets, and clones. The scratch is MADV_DONTFORK, so the child has no code to
+ * run; but it is traced from its birth and has stopped before it ran any. It is given its own scratch as the first process was. A creator that
+ * has its layout already (`late`) shares its memory with the child for a moment instead of having it copied, and the child execs the skeleton program: so no
+ * page is copied, and no userfaultfd hears of a fork. One that shares its creator's memory for good has a scratch of its own in there, and an agent.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+
+#include "base/util.h"
+#include "kern/fdpass.h"
+#include "kern/trace.h"
+#include "migrate/skeleton_internal.h"
+
+#define HANDED 4 /* memfd, transfer, bell, program */
+
+/* Hands descriptors over; ret_got[i] is -1 where fds[i] is. */
+static int hand_over(struct skeleton *by, const int fds[HANDED], int ret_got[HANDED], struct err *e)
+{
+	int list[HANDED], got[HANDED], ret;
+	size_t n = 0;
+
+	for (size_t i = 0; i < HANDED; i++)
+		if (fds[i] >= 0)
+			list[n++] = fds[i];
+	ret = fd_send(by->transfer, list, n, e);
+	if (ret == 0)
+		ret = batch_receive_fds(by->threads[0]->batch, by->transfer_end, got, n, e);
+	n = 0;
+	for (size_t i = 0; i < HANDED; i++)
+		ret_got[i] = ret == 0 && fds[i] >= 0 ? got[n++] : -1;
+	return ret;
+}
+
+/* Whose child it is to be, for __WNOTHREAD and PR_SET_PDEATHSIG. */
+static struct skeleton_thread *forking_thread(struct skeleton *by, pid_t tid, struct err *e)
+{
+	if (!tid)
+		return by->threads[0];
+	return skeleton_add_thread(by, tid, e) < 0 ? NULL : skeleton_find_thread(by, tid);
+}
+
+static int64_t clone_process(struct skeleton *by, struct skeleton *s, const struct skeleton_birth *birth, uint64_t flags, unsigned slot, struct err *e)
+{
+	const struct scratch *scratch = &by->agent.scratch;
+	struct skeleton_thread *t = forking_thread(by, birth->tid, e);
+	struct batch *b = t ? t->batch : NULL;
+	struct clone_args *args;
+	uint64_t at, number_at;
+
+	if (!t)
+		return e ? e->code : -ESRCH;
+	args = batch_space(b, sizeof(*args), &at);
+	number_at = batch_data(b, &birth->number, sizeof(birth->number));
+	*args = (struct clone_args){ .flags = flags, .exit_signal = birth->sibling ? 0 : birth->exit_signal };
+	if (flags & CLONE_VM) { /* one that does not exec never uses it: it stops before its first instruction */
+		args->stack = scratch_slot_address(scratch, slot) + SLOT_STACK;
+		args->stack_size = SLOT_STACK_BYTES;
+	}
+	if (birth->number) {
+		args->set_tid = number_at;
+		args->set_tid_size = 1;
+	}
+	return skeleton_spawn(&t->task, b, SYS_clone3, (const uint64_t[6]){ at, sizeof(*args) }, slot, &s->pid, e);
+}
+
+static int compare_ints(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+
+/* The new process, in its creator's memory still: away with the descriptors that are copies of the creator's, and exec. */
+static int exec_skeleton(struct skeleton *by, struct skeleton *s, unsigned slot, const int got[HANDED], struct err *e)
+{
+	struct task task = { .scratch = &by->agent.scratch, .slot = slot, .tid = s->pid, .wake = TASK_PTRACE, .bell_fd = -1 };
+	struct batch *b;
+	uint64_t argv[2] = { 0 }, from = 0;
+	int keep[HANDED], ret = skeleton_first_rest(s->pid, e);
+
+	if (ret == 0 && ptrace(PTRACE_SETOPTIONS, s->pid, 0, SKELETON_OPTIONS | PTRACE_O_TRACEEXEC) < 0)
+		ret = err_sys(e, errno, "the skeleton: options");
+	if (ret < 0)
+		return ret;
+	b = batch_new(&task);
+	memcpy(keep, got, sizeof(keep));
+	qsort(keep, HANDED, sizeof(*keep), compare_ints);
+	for (size_t i = 0; i < HANDED; i++) {
+		if ((uint64_t)keep[i] > from)
+			batch_call(b, "close_range", SYS_close_range, from, (uint64_t)keep[i] - 1, 0);
+		from = (uint64_t)keep[i] + 1;
+	}
+	batch_call(b, "close_range", SYS_close_range, from, ~0u, 0);
+	for (size_t i = 0; i < HANDED; i++)
+		batch_call(b, "fcntl", SYS_fcntl, (uint64_t)got[i], F_SETFD, i == 3 ? FD_CLOEXEC : 0);
+	argv[0] = batch_string(b, "godwit-skeleton");
+	batch_call(b, "execveat", SYS_execveat, (uint64_t)got[3], batch_string(b, ""), batch_data(b, argv, sizeof(argv)), batch_data(b, &argv[1], sizeof(argv[1])),
+		   AT_EMPTY_PATH);
+	batch_prepare(b);
+	ret = task_wake(&task, e);
+	if (ret == 0)
+		ret = skeleton_wait_exec(s, e);
+	batch_free(b);
+	scratch_slot(task.scratch, slot)->flags = 0;
+	return ret;
+}
+
+/* The child has what was handed to its creator, which now forgets it; the child forgets its creator's. */
+static int close_handed(struct skeleton *by, struct skeleton *s, const int got[HANDED], bool shared_table, bool copied, struct err *e)
+{
+	struct batch *b = by->threads[0]->batch;
+	int ret;
+
+	for (size_t i = 0; i < HANDED; i++)
+		if (got[i] >= 0 && !(shared_table && i < 3))
+			batch_call(b, "close", SYS_close, (uint64_t)got[i]);
+	ret = batch_run(b, e);
+	batch_reset(b);
+	if (ret < 0 || !copied)
+		return ret;
+	b = s->threads[0]->batch;
+	batch_call(b, "close", SYS_close, (uint64_t)by->transfer_end);
+	if (by->agent_end >= 0)
+		batch_call(b, "close", SYS_close, (uint64_t)by->agent_end);
+	ret = batch_run(b, e);
+	batch_reset(b);
+	return ret;
+}
+
+int skeleton_fork(struct skeleton *by, struct skeleton *s, const struct skeleton_birth *birth, const struct skeleton_terms *terms, struct err *e)
+{
+	bool shares = birth->share & CLONE_VM, execs = birth->late && !shares;
+	int fds[HANDED] = { -1, -1, -1, -1 }, got[HANDED] = { -1, -1, -1, -1 }, ret;
+	uint64_t flags = birth->share | (execs ? CLONE_VM : 0) | (birth->sibling ? CLONE_PARENT : 0);
+	unsigned slot = 0;
+	int64_t number;
+
+	*s = SKELETON_INIT;
+	s->own_pid_namespace = by->own_pid_namespace;
+	if (birth->late && birth->share & ~(uint64_t)CLONE_VM)
+		return err_set(e, -EAGAIN, "process %d shares with its creator, which is prepared already", birth->number);
+	ret = skeleton_open(s, terms, fds, e);
+	if (ret == 0 && execs)
+		fds[3] = ret = skeleton_program(e);
+	if (ret >= 0)
+		ret = hand_over(by, fds, got, e);
+	for (size_t i = 1; i < HANDED; i++)
+		close_fdp(&fds[i]);
+	if (ret == 0 && execs)
+		ret = skeleton_take_slot(&by->agent.scratch, &slot, e);
+	if (ret < 0)
+		return ret;
+	number = clone_process(by, s, birth, flags, slot, e);
+	if (number < 0)
+		return err_sys(e, (int)number, "creating process %d", birth->number);
+	ret = by->seated && ptrace(PTRACE_SETOPTIONS, s->pid, 0, SKELETON_OPTIONS) < 0 ? err_sys(e, errno, "the skeleton: options") : 0;
+	if (ret == 0 && execs)
+		ret = exec_skeleton(by, s, slot, got, e);
+	if (ret == 0)
+		ret = skeleton_hold_on(s, e);
+	if (ret < 0)
+		return ret;
+	s->transfer_end = got[1];
+	s->agent_end = got[2];
+	s->agent.gadget = by->agent.gadget;
+	if (birth->late)
+		ret = trace_find_gadget(s->pid, &s->agent.gadget, 0, NULL, e);
+	if (ret == 0)
+		ret = skeleton_enter(s, (pid_t)number, terms->base, got[0], e);
+	return ret < 0 ? ret : close_handed(by, s, got, birth->share & CLONE_FILES, !execs && !(birth->share & CLONE_FILES), e);
+}

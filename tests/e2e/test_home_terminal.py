@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Programs on a terminal that stays at home, while a person types: shells, editors, prompts, jobs."""
+
+import fcntl
+import os
+import re
+import select
+import shutil
+import struct
+import subprocess
+import termios
+import threading
+import time
+
+import pytest
+
+from lab_driver import DEV, STRATEGIES, environment, kill, migrate, processes, read, wait_until
+
+# Takes its standard input as the controlling terminal; the lab has made it the leader of a session.
+LOGIN = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 1); os.execvp(sys.argv[1], sys.argv[1:])"
+SHELL = ["bash", "--norc", "-i"]
+PROMPT = r"@@ $"
+
+
+class Terminal:
+    """A pseudo-terminal whose master this process has, and a shell on it in n1."""
+
+    def __init__(self, lab, *command):
+        self.lab, self.host, self.seen, self.text = lab, "n1", 0, ""
+        self.master, slave = os.openpty()
+        self.resize(24, 80)
+        self.shell = subprocess.Popen([DEV, "lab", "exec", "n1", "--", "env", "PS1=@@ ", "TERM=xterm", "/usr/bin/python3", "-c", LOGIN, *(command or SHELL)],
+                                      env=environment(), stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+        os.close(slave)
+        if not command:
+            self.expect(PROMPT)
+            self.line("bind 'set enable-bracketed-paste off'")
+            self.expect(PROMPT)
+
+    def resize(self, lines, columns):
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("4H", lines, columns, 0, 0))
+
+    def type(self, keys):
+        os.write(self.master, keys.encode())
+
+    def line(self, text):
+        self.type(text + "\r")
+
+    def expect(self, pattern, seconds=20):
+        """The match behind what has been expected before."""
+        end = time.monotonic() + seconds
+        while True:
+            m = re.search(pattern, self.text[self.seen:], re.M)
+            if m:
+                self.seen += m.end()
+                return m
+            left = end - time.monotonic()
+            assert left > 0, f"expected {pattern!r} behind {self.text[self.seen:]!r}\n{self.lab.log_tail('n1')}\n{self.lab.log_tail('n2')}"
+            if select.select([self.master], [], [], min(left, 0.2))[0]:
+                try:
+                    self.text += os.read(self.master, 65536).decode(errors="replace").replace("\r\n", "\n")
+                except OSError:
+                    self.text += "[hung up]"
+                    time.sleep(0.05)
+
+    def find(self, name):
+        found = wait_until(name, lambda: [p for p in processes(self.host) if p.name == name and p.state not in "ZX" and "godwit" not in p.cmdline])
+        return max(p.host_pid for p in found)
+
+    def move(self, pid, dest, strategy="freeze-free"):
+        moved = migrate(self.host, pid, dest, strategy)
+        assert moved.status == 0, f"{moved.why()}\n{self.lab.log_tail(self.host)}\n{self.lab.log_tail(dest)}"
+        self.host = dest
+        return moved.json["pid"]
+
+    def leave(self):
+        self.line("exit")
+        assert self.shell.wait(20) is not None
+
+    def close(self):
+        if self.master >= 0:
+            os.close(self.master)
+        self.master = -1
+
+
+@pytest.fixture
+def terminal(lab2):
+    made = []
+    before = {host: {p.host_pid for p in processes(host)} for host in lab2.hosts}
+
+    def start(*command):
+        made.append(Terminal(lab2, *command))
+        return made[-1]
+    yield start
+    for t in made:
+        t.close()
+        t.shell.kill()
+        t.shell.wait()
+    for host in lab2.hosts:
+        for p in processes(host):
+            if p.host_pid not in before[host] and "godwit" not in p.cmdline:
+                kill(p.pid, 9)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_job(lab2, terminal, strategy):
+    """A job of a shell that stays, with a line half typed: editing, Ctrl-Z, fg, bg, Ctrl-C, and the shell's own modes between."""
+    t = terminal()
+    t.line("cat")
+    pid = t.find("cat")
+    t.type("two")
+    t.expect("two")
+    t.move(pid, "n2", strategy)
+    t.type("three\x7f\x7f\x7f\x7f\x7f\x7four\r")
+    t.expect(r"\ntwour\n")
+    t.type("\x1a")
+    t.expect(r"\[1\]\+\s+Stopped\s+cat\n")
+    t.expect(PROMPT)
+    t.line("stty -a | grep -c -- ' -icanon' ; fg")
+    t.expect(r"fg\n0\ncat\n")
+    t.line("three")
+    t.expect(r"^three\nthree\n")
+    t.type("\x1a")
+    t.expect(PROMPT)
+    t.line("bg")
+    t.expect(r"\[1\]\+ cat &\n")
+    t.line("until jobs | grep Stopped; do :; done")  # SIGTTIN
+    t.expect(r"\[1\]\+\s+Stopped\s+cat\n")
+    t.line("fg")
+    t.expect(r"fg\ncat\n")
+    t.line("four")
+    t.expect(r"^four\nfour\n")
+    t.type("\x03")
+    t.expect(r"\^C")
+    t.expect(PROMPT)
+    t.line("echo status $?")
+    t.expect(r"^status 130\n")
+    t.leave()
+    lab2.assert_clean()
+
+
+def test_typed_ahead(terminal):
+    """What is typed while a job runs that does not read is for the shell, in order; a line half typed too."""
+    t = terminal()
+    t.line("sleep 3")
+    pid = t.find("sleep")
+    t.type("echo first $((1 + 1))\r")
+    t.expect(r"\+ 1\)\)\n")
+    t.move(pid, "n2")
+    t.type("echo second $((2 + 3))\recho thi")
+    t.expect(r"^first 2\n")
+    t.expect(r"^second 5\n")
+    t.type("rd\r")
+    t.expect(r"^third\n")
+
+
+@pytest.mark.skipif(not shutil.which("vim"), reason="vim is not installed")
+def test_editor(lab2, terminal):
+    t = terminal()
+    t.line("stty -a >/dev/null; vim -u NONE -n")
+    t.expect("~")
+    t.type("ifirst")
+    t.expect("first")
+    pid = t.find("vim")
+    t.move(pid, "n2")
+    t.type(" line\x1b")
+    t.expect(" line")
+    t.resize(31, 101)
+    t.expect(r"\[30;1H")
+    t.type(":echo 'size' &lines &columns\r")
+    t.expect("size 31 101")
+    t.type("\x1a")
+    t.expect(r"Stopped\s+vim")
+    t.line("echo here $(stty size)")
+    t.expect(r"^here 31 101\n")
+    t.line("fg")
+    t.expect("first line")
+    t.move(pid, "n3")
+    t.type("o" + "second")
+    t.expect("second")
+    t.type("\x1b:q!\r")
+    t.expect(PROMPT)
+    t.line("stty -a | grep -c -- '-echo '; echo status $?")
+    t.expect(r"^0\nstatus 1\n")
+    t.leave()
+    lab2.assert_clean()
+
+
+@pytest.mark.parametrize("strategy", ["freeze-free", "stop-copy"])
+def test_shell(lab2, terminal, strategy):
+    """The leader of the session, with its jobs, there, on and back."""
+    t = terminal()
+    t.line("echo pid $$")
+    pid = int(t.expect(r"^pid (\d+)\n").group(1))
+    t.line("sleep 1000 &")
+    t.expect(r"^\[1\] \d+\n")
+    t.line("cat")
+    t.find("cat")
+    t.type("par")
+    t.expect(r"^par")
+    pid = t.move(pid, "n2", strategy)
+    t.type("tial\r")
+    t.expect(r"tial\npartial\n")
+    t.type("\x1a")
+    t.expect(r"\[2\]\+\s+Stopped\s+cat\n")
+    t.line("jobs; tty; uname -n")
+    t.expect(r"^\[1\]-\s+Running\s+sleep 1000 &\n\[2\]\+\s+Stopped\s+cat\n/dev/pts/\d+\nn2\n")
+    pid = t.move(pid, "n3", strategy)
+    t.resize(44, 99)
+    t.line("fg; stty size </dev/tty")
+    t.expect(r"^cat\n")
+    t.line("more")
+    t.expect(r"^more\nmore\n")
+    t.type("\x04")
+    t.expect(r"^44 99\n")
+    t.move(pid, "n1", strategy)
+    t.line("kill %1; echo on $(uname -n)")
+    t.expect(r"^on n1\n")
+    t.line("exit 7")
+    assert t.shell.wait(20) == 7
+    lab2.assert_clean()
+
+
+def test_prompt(terminal):
+    """A line in Python's editor, and Ctrl-C."""
+    t = terminal()
+    t.line("python3 -q")
+    t.expect(">>> $")
+    t.line("x = 6")
+    t.expect(">>> $")
+    t.type("x *")
+    t.expect(r"x \*")
+    t.move(t.find("python3"), "n2")
+    t.line(" 7")
+    t.expect("^42\n")
+    t.line("import os; os.uname().nodename")
+    t.expect("'n2'\n")
+    t.line("while True: pass\r")
+    t.expect(r"pass\n")
+    t.type("\x03")
+    t.expect("KeyboardInterrupt")
+    t.expect(">>> $")
+    t.type("\x04")
+    t.expect(PROMPT)
+
+
+@pytest.mark.skipif(not shutil.which("top"), reason="top is not installed")
+def test_top(terminal):
+    t = terminal()
+    t.line("top -d 0.3")
+    t.expect("load average")
+    t.move(t.find("top"), "n2")
+    t.expect("load average")
+    t.type("h")
+    t.expect("Help for Interactive Commands")
+    t.type("q")
+    t.expect("load average")
+    t.type("q")
+    t.expect(PROMPT)
+
+
+def test_without_descriptor(terminal):
+    """A controlling terminal that the program has no descriptor of, and a job of which only one process has moved: the keys' signals are for both."""
+    t = terminal()
+    t.line("sh -c 'read x </dev/tty; echo got $x >/dev/tty; exec sleep 77' </dev/null >/dev/null 2>&1")
+    pid = t.find("sh")
+    t.move(pid, "n2")
+    t.line("one")
+    t.expect(r"^one\ngot one\n")
+    t.type("\x1a")
+    t.expect(r"Stopped")
+    t.expect(PROMPT)
+    t.line("kill %1; fg; wait; echo over")
+    t.expect(r"^over\n")
+    t.host = "n1"
+    t.line("sleep 78 | cat")
+    t.move(t.find("sleep"), "n2")
+    t.type("\x03")
+    t.expect(PROMPT)
+    t.line("echo both ${PIPESTATUS[*]}")
+    t.expect(r"^both 130 130\n")
+
+
+def test_hang_up(lab2, terminal):
+    """The window is closed: a job in the background that writes, one in the foreground."""
+    t = terminal()
+    t.line("(while sleep 0.1; do echo ping; done) &")
+    t.expect(r"^\[1\] \d+\n")
+    t.move(int(re.search(r"^\[1\] (\d+)\n", t.text, re.M).group(1)), "n2")
+    t.expect(r"^ping\nping\n")
+    t.host = "n1"
+    t.line("cat")
+    t.move(t.find("cat"), "n2")
+    t.line("pong")
+    t.expect(r"pong\n(ping\n)*pong\n")
+    t.close()
+    lab2.assert_clean()
+
+
+@pytest.mark.skipif(not shutil.which("less"), reason="less is not installed")
+def test_pager(terminal):
+    """In a group that another process has begun, with a pipe and the terminal."""
+    t = terminal()
+    t.line("seq 5000 | less")
+    t.expect(r"^5$")
+    t.move(t.find("less"), "n2")
+    t.type("G")
+    t.expect(r"^5000$")
+    t.type("q")
+    t.expect(PROMPT)
+
+
+def test_typing(lab2, terminal):
+    """Nobody stops typing because a program moves: nothing is lost, doubled or out of order, there and back."""
+    t = terminal()
+    path = os.path.join(lab2.directory("typing"), "text")
+    t.line(f"cat >{path}")
+    pid, typed, over = t.find("cat"), [], threading.Event()
+
+    def type_on():
+        while not over.wait(0.002):
+            typed.append(f"line {len(typed)}\n")
+            t.type(typed[-1])
+    person = threading.Thread(target=type_on)
+    person.start()
+    for dest in ["n2", "n3", "n1"]:
+        pid = t.move(pid, dest)
+        t.expect(rf"^line {len(typed)}\n")
+    over.set()
+    person.join()
+    t.type("\x04")
+    t.expect(PROMPT)
+    assert read(path) == "".join(typed)

@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* ns.c - victims with namespaces of their own: names, limits of IPC, mounts, files in memory, the loopback device, numbers */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "victim.h"
+
+static void write_text(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0640);
+
+	must(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+	close(fd);
+}
+
+static void expect_file(const char *path, const char *text)
+{
+	char got[256] = "";
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || read(fd, got, sizeof(got) - 1) < 0)
+		fail("%s: errno %d", path, errno);
+	expect_text(path, text, got);
+	close(fd);
+}
+
+static struct utsname names;
+
+static void uts_setup(void)
+{
+	must(!unshare(CLONE_NEWUTS | CLONE_NEWIPC));
+	must(!sethostname("of-the-unit", 11) && !setdomainname("domain", 6));
+	write_text("/proc/sys/kernel/msgmax", "12345");
+	write_text("/proc/sys/kernel/sem", "100 200 30 40");
+	must(!uname(&names));
+}
+
+static void uts_check(void)
+{
+	struct utsname now;
+
+	expect(!uname(&now));
+	expect_text("host name", names.nodename, now.nodename);
+	expect_text("domain name", names.domainname, now.domainname);
+	expect_file("/proc/sys/kernel/msgmax", "12345\n");
+	expect_file("/proc/sys/kernel/sem", "100\t200\t30\t40\n");
+}
+
+VICTIM(ns_uts, 0, uts_setup, NULL, uts_check);
+
+/* ---- network: the loopback device ---- */
+
+static int talk(void)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), code;
+	char byte;
+
+	must(fd >= 0);
+	a.sin_port = htons(4711);
+	code = bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || sendto(fd, "x", 1, 0, (struct sockaddr *)&a, sizeof(a)) != 1 || read(fd, &byte, 1) != 1 ? -errno : 0;
+	close(fd);
+	return code;
+}
+
+static void net_setup(void)
+{
+	struct ifreq r = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+	int fd;
+
+	must(!unshare(CLONE_NEWNET));
+	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	must(fd >= 0 && !ioctl(fd, SIOCSIFFLAGS, &r) && !close(fd) && talk() == 0);
+}
+
+static void net_check(void)
+{
+	expect(talk() == 0);
+}
+
+VICTIM(ns_net, 0, net_setup, NULL, net_check);
+
+/* ---- network: devices, addresses, routes, rules, neighbours, filters, settings ---- */
+
+static struct text network;
+
+static void run_tools(const char *commands)
+{
+	char line[256];
+
+	for (const char *next = commands; *next;) {
+		const char *end = strchr(next, '\n');
+
+		snprintf(line, sizeof(line), "%.*s", (int)(end - next), next);
+		if (system(line) != 0)
+			fail("%s", line);
+		next = end + 1;
+	}
+}
+
+static void read_network(struct text *t)
+{
+	char line[4096];
+	FILE *f = popen("exec 2>&1; ip -d link | grep -v gso_max; ip -o addr | sort; ip -4 route show table all; ip -6 route show table all | sort; ip rule; ip -6 rule;"
+			"ip neigh show nud permanent; ip neigh show proxy; ip nexthop; bridge -d link | grep -v state; nft -s list ruleset",
+			"r");
+
+	must(f);
+	while (fgets(line, sizeof(line), f))
+		text_add(t, "%s", line);
+	must(pclose(f) == 0);
+}
+
+static void devices_setup(void)
+{
+	must(!unshare(CLONE_NEWNET));
+	run_tools("ip link set lo up\n"
+		  "ip link add pa address 02:00:00:00:01:01 type veth peer name pb address 02:00:00:00:01:02\n"
+		  "ip link add br0 address 02:00:00:00:01:03 type bridge stp_state 0 ageing_time 1234\n"
+		  "ip link set pa master br0\n"
+		  "ip link set pa alias other addrgenmode none up\n"
+		  "ip link set pb mtu 1400 addrgenmode none up\n"
+		  "ip link set br0 addrgenmode none up\n"
+		  "bridge link set dev pa cost 77 hairpin on\n"
+		  "ip link add mv0 link pb address 02:00:00:00:01:04 type macvlan mode bridge\n"
+		  "ip link add vx0 address 02:00:00:00:01:05 type vxlan id 42 remote 10.99.0.77 dstport 4789 dev pb\n"
+		  "ip tuntap add dev tun7 mode tun user 1000\n"
+		  "ip addr add 10.99.0.5/24 dev pb\n"
+		  "ip addr add 10.99.0.6/24 dev pb\n"
+		  "ip addr add fd00::5/64 dev pb nodad\n"
+		  "ip addr add 192.168.7.1/24 dev br0\n"
+		  "ip addr del 127.0.0.1/8 dev lo\n"
+		  "ip route add default via 10.99.0.1\n"
+		  "ip -6 route add default via fd00::1\n"
+		  "ip route add 172.16.0.0/12 via 10.99.0.1 table 100\n"
+		  "ip route add 10.200.0.0/16 nexthop via 10.99.0.1 weight 2 nexthop via 10.99.0.77\n"
+		  "ip nexthop add id 5 via 10.99.0.1 dev pb\n"
+		  "ip route add 10.201.0.0/16 nhid 5\n"
+		  "ip rule add from 10.99.0.6 table 100 prio 1000\n"
+		  "ip -6 rule add to fd01::/16 table 101 prio 900\n"
+		  "ip neigh add 10.99.0.77 lladdr 02:11:22:33:44:55 dev pb nud permanent\n"
+		  "ip neigh add proxy 10.99.0.200 dev pb\n"
+		  "nft add table inet t\n"
+		  "nft add chain inet t c '{ type filter hook input priority 0; }'\n"
+		  "nft add set inet t s '{ type ipv4_addr; flags timeout; }'\n"
+		  "nft add element inet t s '{ 1.2.3.4 timeout 1h }'\n"
+		  "nft add rule inet t c ip saddr @s counter drop\n");
+	write_text("/proc/sys/net/ipv4/ip_forward", "1");
+	write_text("/proc/sys/net/ipv4/conf/pb/rp_filter", "2");
+	write_text("/proc/sys/net/ipv6/conf/lo/mtu", "1280");
+	read_network(&network);
+}
+
+static void devices_check(void)
+{
+	struct text now = { 0 };
+
+	read_network(&now);
+	expect_text("the network", network.s, now.s);
+	expect_file("/proc/sys/net/ipv4/ip_forward", "1\n");
+	expect_file("/proc/sys/net/ipv4/conf/pb/rp_filter", "2\n");
+	expect_file("/proc/sys/net/ipv4/conf/pb/forwarding", "1\n");
+	expect_file("/proc/sys/net/ipv6/conf/lo/mtu", "1280\n");
+	run_tools("ip route get 10.200.1.1 >/dev/null\n"
+		  "ip link del br0\n");
+}
+
+VICTIM(ns_devices, 0, devices_setup, NULL, devices_check);
+
+static void qdisc_setup(void)
+{
+	must(!unshare(CLONE_NEWNET));
+	run_tools("tc qdisc add dev lo root handle 1: pfifo\n");
+}
+
+static void qdisc_check(void)
+{
+	run_tools("tc qdisc show dev lo | grep -q pfifo\n");
+}
+
+VICTIM_TEXT(victim_refuse_ns_qdisc, "refuse_ns_qdisc", qdisc_setup, NULL, qdisc_check, V_REFUSED, "qdisc pfifo.*queueing disciplines");
+
+/* ---- mounts ---- */
+
+static struct text mounts;
+static char place[4096];
+static int held;
+
+static int compare_lines(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Without what the kernel numbers; in whatever order they were made. */
+static void read_mounts(struct text *t)
+{
+	char *lines[1024];
+	size_t n = 0;
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	char line[8192], where[4096], flags[1024];
+
+	must(f);
+	while (fgets(line, sizeof(line), f)) {
+		char *rest = strstr(line, " - ");
+
+		if (rest && sscanf(line, "%*d %*d %*s %*s %4095s %1023s", where, flags) == 2)
+			must(n < 1024 && asprintf(&lines[n++], "%s %s%s", where, flags, rest) > 0);
+	}
+	fclose(f);
+	qsort(lines, n, sizeof(*lines), compare_lines);
+	for (size_t i = 0; i < n; i++)
+		text_add(t, "%s", lines[i]);
+}
+
+static char *inside(const char *name)
+{
+	static char path[8192];
+
+	snprintf(path, sizeof(path), "%s/%s", place, name);
+	return path;
+}
+
+static void mounts_setup(void)
+{
+	char dir[8192];
+
+	snprintf(place, sizeof(place), "%s", beside("mnt"));
+	must(!unshare(CLONE_NEWNS) && !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
+	must(!mkdir(place, 0755) && !mount("mine", place, "tmpfs", MS_NOSUID | MS_NOEXEC, "size=4m,mode=711"));
+	must(!mkdir(inside("dir"), 0700) && !mkdir(inside("again"), 0700) && !chown(inside("dir"), 7, 8));
+	write_text(inside("dir/text"), "content");
+	must(!symlink("dir/text", inside("link")) && !mkfifo(inside("fifo"), 0600));
+	held = open(inside("held"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	must(held >= 0 && write(held, "of a file that is open", 22) == 22 && lseek(held, 2, SEEK_SET) == 2);
+	snprintf(dir, sizeof(dir), "%s", inside("dir"));
+	must(!mount(dir, inside("again"), NULL, MS_BIND, NULL));
+	must(!mount(dir, dir, NULL, MS_BIND, NULL)); /* on itself */
+	read_mounts(&mounts);
+}
+
+static void mounts_check(void)
+{
+	struct text now = { 0 };
+	struct stat st;
+	char got[64] = "";
+
+	read_mounts(&now);
+	expect_text("mounts", mounts.s, now.s);
+	expect(read(held, got, sizeof(got)) == 20);
+	expect_text("an open file in memory", " a file that is open", got);
+	expect_file(inside("held"), "of a file that is open");
+	expect_file(inside("link"), "content");
+	expect_file(inside("again/text"), "content");
+	expect(!stat(inside("dir"), &st) && st.st_uid == 7 && st.st_gid == 8 && (st.st_mode & 07777) == 0700);
+	expect(!stat(inside("fifo"), &st) && S_ISFIFO(st.st_mode));
+	write_text(inside("new"), "still there to be written");
+}
+
+VICTIM(ns_mounts, V_KEEP_OUT, mounts_setup, NULL, mounts_check);
+
+/* ---- what lies over what, and what propagates where ---- */
+
+static struct text tree_of_mounts;
+
+static const char *below(const char *where)
+{
+	static char path[2][4200];
+	static int next;
+
+	next = !next;
+	snprintf(path[next], sizeof(path[next]), "%s/%s", place, where);
+	return path[next];
+}
+
+static void mount_at(const char *where, const char *source)
+{
+	must(!mkdir(below(where), 0755) || errno == EEXIST);
+	must(!mount(source, below(where), "tmpfs", 0, "size=1m"));
+}
+
+static void bind_at(const char *from, const char *to, unsigned long kind)
+{
+	must(!mkdir(below(to), 0755) || errno == EEXIST);
+	must(!mount(below(from), below(to), NULL, MS_BIND, NULL));
+	must(!kind || !mount(NULL, below(to), NULL, kind, NULL));
+}
+
+/* The number by which a peer group is known from here on: in the order in which they are met. */
+static unsigned group_name(unsigned *names_of, unsigned *n, unsigned group)
+{
+	for (unsigned i = 0; i < *n; i++)
+		if (names_of[i] == group)
+			return i + 1;
+	must(*n < 64);
+	names_of[(*n)++] = group;
+	return *n;
+}
+
+static int by_place(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Mounts below the place with what is mounted, over which path of which parent, and their peer groups. */
+static void read_tree(struct text *t)
+{
+	char *lines[128], line[8192], root[4096], where[4096];
+	unsigned groups[64], ngroups = 0;
+	size_t n = 0;
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+
+	must(f);
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "%*u %*u %*s %4095s %4095s", root, where) == 2 && !strncmp(where, place, strlen(place)))
+			must(n < 128 && asprintf(&lines[n++], "%s %s %s", where, root, strstr(line, where) + strlen(where)) > 0);
+	fclose(f);
+	qsort(lines, n, sizeof(*lines), by_place);
+	for (size_t i = 0; i < n; i++) {
+		char *dash = strstr(lines[i], " - "), *shared = strstr(lines[i], "shared:"), *master = strstr(lines[i], "master:"), *closed = strstr(lines[i], "unbindable");
+
+		must(dash);
+		*strchr(strchr(lines[i], ' ') + 1, ' ') = 0;
+		text_add(t, "%s%s", lines[i], closed && closed < dash ? " unbindable" : "");
+		if (shared && shared < dash)
+			text_add(t, " shared %u", group_name(groups, &ngroups, (unsigned)atoi(shared + 7)));
+		if (master && master < dash)
+			text_add(t, " slave of %u", group_name(groups, &ngroups, (unsigned)atoi(master + 7)));
+		text_add(t, "%s", dash);
+		free(lines[i]);
+	}
+}
+
+static void tree_setup(void)
+{
+	snprintf(place, sizeof(place), "%s", beside("tree"));
+	must(!unshare(CLONE_NEWNS) && !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
+	must(!mkdir(place, 0755) && !mount("top", place, "tmpfs", 0, "size=1m"));
+	mount_at("a", "a"); /* shared by a, c and the part b; d is their slave, e a slave of that and shared itself */
+	must(!mount(NULL, below("a"), NULL, MS_SHARED, NULL) && !mkdir(below("a/sub"), 0700) && !mkdir(below("a/late"), 0700));
+	bind_at("a/sub", "b", 0);
+	bind_at("a", "c", 0);
+	bind_at("a", "d", MS_SLAVE);
+	bind_at("d", "e", 0);
+	must(!mount(NULL, below("d"), NULL, MS_SHARED, NULL));
+	bind_at("d", "f", MS_SLAVE);
+	mount_at("a/sub", "spread"); /* propagates to all of them */
+	mount_at("hidden", "under"); /* contents under contents */
+	write_text(below("hidden/text"), "that nobody sees");
+	must(!mkdir(below("hidden/dir"), 0755));
+	write_text(below("hidden/dir/text"), "covered in part");
+	mount_at("hidden/dir", "middle");
+	mount_at("hidden", "over");
+	write_text(below("hidden/text"), "that is seen");
+	must(!mkdir(below("hidden/gone"), 0755));
+	bind_at("hidden/gone", "gone", 0); /* a directory without a name */
+	must(!rmdir(below("hidden/gone")));
+	mount_at("part", "whole"); /* only a part of it is left */
+	must(!mkdir(below("part/left"), 0755));
+	write_text(below("part/left/text"), "of a part");
+	bind_at("part/left", "left", MS_UNBINDABLE);
+	must(!umount2(below("part"), MNT_DETACH));
+	read_tree(&tree_of_mounts);
+}
+
+static void tree_check(void)
+{
+	struct text now = { 0 };
+
+	read_tree(&now);
+	expect_text("mounts", tree_of_mounts.s, now.s);
+	expect_file(below("hidden/text"), "that is seen");
+	expect(!umount(below("hidden")));
+	expect_file(below("hidden/text"), "that nobody sees");
+	expect(!umount(below("hidden/dir")));
+	expect_file(below("hidden/dir/text"), "covered in part");
+	expect_file(below("left/text"), "of a part");
+	expect(!mount("new", below("a/late"), "tmpfs", 0, NULL)); /* goes where it would have gone */
+	expect(!access(below("f/late"), F_OK) && !umount(below("f/late")) && !umount(below("a/late")));
+}
+
+VICTIM(ns_mount_tree, V_KEEP_OUT, tree_setup, NULL, tree_check);
