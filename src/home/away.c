@@ -83,6 +83,7 @@ static void report_end(struct away *a)
 	a->reported = true;
 	away_terminal_return(&a->terminal, &a->session);
 	tell(a, GW__HOME_KIND__HOME_ENDED, 0, (uint32_t)a->status & 0xffff);
+	a->session.deaf = true; /* what comes from now on nobody reads: its keys are the terminal's again */
 	set_deadline(a, a->committed ? LINGER_MS : UNKNOWN_MS);
 }
 

@@ -312,6 +312,23 @@ static void follow(struct keeper *k, const Gw__HomeMessage *m)
 	keeper_show_host(k);
 }
 
+static void keep_typed(void *arg, const Gw__HomeMessage *m)
+{
+	struct keeper *k = arg;
+
+	if (m->kind == GW__HOME_KIND__HOME_DATA && k->h->terminal.there && m->channel == k->h->terminal.channel)
+		terminal_take_back(&k->h->terminal, m);
+}
+
+/* What was on its way to the unit has been handled before this, or never is. */
+static void take_end(struct keeper *k, uint32_t status)
+{
+	k->ended = true;
+	k->status = status;
+	session_each_kept(&k->session, keep_typed, k);
+	session_confirm(&k->session, UINT64_MAX);
+}
+
 static void handle(void *arg, const Gw__HomeMessage *m)
 {
 	struct keeper *k = arg;
@@ -320,8 +337,7 @@ static void handle(void *arg, const Gw__HomeMessage *m)
 		return;
 	switch (m->kind) {
 	case GW__HOME_KIND__HOME_ENDED:
-		k->ended = true;
-		k->status = m->status;
+		take_end(k, m->status);
 		break;
 	case GW__HOME_KIND__HOME_STOPPED:
 		if (m->ack < k->continued) /* it will go on: what it has heard of since makes it */
@@ -381,9 +397,7 @@ static void lose(struct keeper *k, int code, const struct err *e)
 	if (k->unknown < UNKNOWN_TRIES)
 		return;
 	log_error("event=unit-lost unit=%s host=%s text=\"%s\"", k->h->unit, k->h->host, e->message);
-	if (!k->ended)
-		k->status = SIGKILL;
-	k->ended = k->lost = true;
+	take_end(k, k->ended ? k->status : SIGKILL);
 }
 
 static void session_step(struct keeper *k, short revents)
@@ -402,7 +416,7 @@ static void session_step(struct keeper *k, short revents)
 /* All that the unit has written has been passed on, and what was typed and has not reached it is here again. */
 static bool is_settled(const struct keeper *k)
 {
-	return channels_flushed(&k->h->channels) && (!k->h->terminal.there || k->lost || session_settled(&k->session));
+	return channels_flushed(&k->h->channels) && (!k->h->terminal.there || k->ended || session_settled(&k->session));
 }
 
 /* Then its stop, or its end, shows here. */

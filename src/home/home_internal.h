@@ -19,7 +19,6 @@ struct keeper {
 	bool unit_stopped;
 	uint32_t stop_due;  /* it has been stopped by this signal, which the stub is not yet */
 	uint64_t continued; /* number of the last message that makes it go on */
-	bool lost;
 	bool free_terminal; /* the terminal is no session's */
 	pid_t group;        /* of the stub */
 	bool ended;         /* the unit has, with this status */

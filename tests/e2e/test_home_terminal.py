@@ -281,8 +281,9 @@ def test_without_descriptor(terminal):
     t.expect(r"^both 130 130\n")
 
 
-def test_hang_up(lab2, terminal):
-    """The window is closed: a job in the background that writes, one in the foreground."""
+@pytest.mark.parametrize("nth", range(5))
+def test_hang_up(lab2, terminal, nth):
+    """The window is closed: a job in the background that writes, one in the foreground. The end of one meets the signals of the other's."""
     t = terminal()
     t.line("(while sleep 0.1; do echo ping; done) &")
     t.expect(r"^\[1\] \d+\n")
