@@ -136,6 +136,12 @@ static inline struct vma_list *source_layout(struct source_process *p)
 	return p->layout_changed ? &p->frozen_vmas : &p->u->vmas;
 }
 
+/* Slots that its scratch has, for the threads of the offer and for those made meanwhile. */
+static inline unsigned source_slots(const struct unit_process *u)
+{
+	return (unsigned)u->nthreads + THREADS_SPARE;
+}
+
 /* The agent of the unit's root: its scratch has the unit's page. */
 static inline struct agent *source_root(const struct source *s)
 {
@@ -147,6 +153,18 @@ struct layouts {
 	const struct vma_list **v;
 	size_t n;
 };
+
+/* source.c */
+struct link_peer source_peer(const struct source *s);
+/* Adds up what has been sent so far, after the commit with what the agents have served. */
+void source_account(struct source *s);
+
+/* Steps and what undoes them: source_offer.c, source_agent.c, source_rounds.c */
+int source_offer(void *context, struct err *e);
+void source_offer_undo(void *context);
+int source_agent(void *context, struct err *e);
+void source_agent_undo(void *context);
+int source_rounds(void *context, struct err *e);
 
 /* source_view.c */
 /* When the unit has been captured: serves what earlier attempts have found wanted. */
@@ -174,9 +192,10 @@ int source_files_frozen(struct source *s, const struct layouts *now, struct err 
 void source_mark_left(struct source *s);
 void source_news_free(struct file_news_out *out);
 void source_files_free(struct source *s);
-/* source.c: waits for ACCEPT with n answers, malloc'ed; a REFUSE becomes an error and refusals. */
+/* source_offer.c: waits for ACCEPT with n answers, malloc'ed; a REFUSE becomes an error and refusals. */
 int source_take_accept(struct source *s, uint32_t n, struct fsfile_answer **ret, struct err *e);
 
+/* source_rounds.c */
 /* What a round works with: the layouts of now, and those that have changed. */
 struct round {
 	struct vma_list *vmas;
