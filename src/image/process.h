@@ -63,8 +63,8 @@ int process_encode(const Gw__Process *msg, uint8_t **ret_data, size_t *ret_len);
 /* Decodes and validates. `offer`: a message of process_capture_outside, which has less in it. */
 int process_decode(const void *data, size_t len, bool offer, Gw__Process **ret_msg, struct err *e);
 int process_validate(const Gw__Process *msg, bool offer, struct err *e);
-/* What this host cannot give the process (destination, at the offer). */
-void process_validate_here(const Gw__Process *msg, struct refusals *r);
+/* What this host cannot give the process (destination). known: a message of the same process that was looked at before; what is as it was there is not looked at again. NULL: all is. */
+void process_validate_here(const Gw__Process *msg, const Gw__Process *known, struct refusals *r);
 
 /* now_ns: the process's CLOCK_MONOTONIC (clock_process_ns), for PROCESS_ARM. early: what PROCESS_EARLY was given, for PROCESS_LATE; NULL for the others. */
 int process_plan_restore(struct batch *b, const Gw__Process *msg, enum process_stage stage, const Gw__Process *early, uint64_t now_ns);

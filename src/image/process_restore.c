@@ -80,10 +80,8 @@ static void check_working_directory(const char *path, struct refusals *r)
 	check_directory("working directory was removed from", above, r);
 }
 
-void process_validate_here(const Gw__Process *msg, struct refusals *r)
+static void check_limits(const Gw__Process *msg, bool may_raise, struct refusals *r)
 {
-	uint64_t lacking = msg->xfeatures & ~xstate_layout_here()->features;
-	bool may_raise = have_sys_resource();
 	struct rlimit own;
 
 	for (unsigned i = 0; i < PROCESS_RLIMITS; i++) {
@@ -93,7 +91,23 @@ void process_validate_here(const Gw__Process *msg, struct refusals *r)
 			     "start the destination's godwitd with a higher limit, or with CAP_SYS_RESOURCE", "limit on %s (%llu)", rlimit_names[i],
 			     (unsigned long long)msg->rlimits[2 * i + 1]);
 	}
-	if (msg->oom_score_adj < own_oom_score_adj() && !may_raise)
+}
+
+static bool has_limits_of(const Gw__Process *msg, const Gw__Process *other)
+{
+	return msg->n_rlimits == other->n_rlimits && !memcmp(msg->rlimits, other->rlimits, msg->n_rlimits * sizeof(*msg->rlimits));
+}
+
+void process_validate_here(const Gw__Process *msg, const Gw__Process *known, struct refusals *r)
+{
+	uint64_t lacking = msg->xfeatures & ~xstate_layout_here()->features;
+	bool may_raise = false;
+
+	if (!known || !has_limits_of(msg, known) || msg->oom_score_adj != known->oom_score_adj) {
+		may_raise = have_sys_resource();
+		check_limits(msg, may_raise, r);
+	}
+	if ((!known || msg->oom_score_adj != known->oom_score_adj) && msg->oom_score_adj < own_oom_score_adj() && !may_raise)
 		refusals_add(r, "task.oom-score", "lowering it needs CAP_SYS_RESOURCE, which godwitd on the destination lacks",
 			     "raise the process's oom_score_adj, or lower that of the destination's godwitd", "oom_score_adj %d",
 			     msg->oom_score_adj);
@@ -105,9 +119,12 @@ void process_validate_here(const Gw__Process *msg, struct refusals *r)
 		refusals_add(r, "task.dumpable", "this mode cannot be set by a program", "set sysctl fs.suid_dumpable to 0 before it starts",
 			     "process %d (dumpable by root only)", msg->pid);
 	sysv_validate_here(msg, r);
-	loginuid_validate_here(msg, r);
-	check_working_directory(msg->cwd, r);
-	check_directory("root", msg->root, r);
+	if (!known || msg->loginuid_plus_1 != known->loginuid_plus_1)
+		loginuid_validate_here(msg, r);
+	if (!known || strcmp(msg->cwd, known->cwd) != 0)
+		check_working_directory(msg->cwd, r);
+	if (!known || strcmp(msg->root, known->root) != 0)
+		check_directory("root", msg->root, r);
 }
 
 /* One whose name was removed is made for a moment, beside what may have taken the name. `inside`: the process has its root already. */

@@ -177,10 +177,21 @@ static void plan_modes(struct batch *b, struct thread_query *q)
 	q->seccomp = batch_try(b, "prctl(PR_GET_SECCOMP)", SYS_prctl, PR_GET_SECCOMP);
 }
 
+/* Read once, when lists are planned: sysconf opens files in /sys. */
+static unsigned online_cpus(void)
+{
+	static unsigned online;
+
+	if (!online)
+		online = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+	return online;
+}
+
 void thread_capture_plan(struct batch *b, struct thread_query *q, const Gw__Thread *offered)
 {
 	uint64_t at;
 
+	online_cpus();
 	*q = (struct thread_query){ .offered = offered };
 	q->altstack = batch_space(b, sizeof(stack_t), &at);
 	batch_call(b, "sigaltstack", SYS_sigaltstack, 0, at);
@@ -216,15 +227,12 @@ static void collect_sched(const struct thread_query *q, Gw__Thread *msg)
 {
 	struct thread_sched_attr attr;
 	size_t len = (size_t)q->affinity_call->ret;
-	static unsigned online;
 
-	if (!online)
-		online = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
 	memcpy(&attr, q->sched_attr, sizeof(attr));
 	fill_nice(&attr, 20 - q->nice->ret);
 	bytes_set(&msg->sched_attr, &attr, sizeof(attr));
 	bytes_set(&msg->affinity, NULL, 0);
-	if (bits_in(q->affinity, len) < online)
+	if (bits_in(q->affinity, len) < online_cpus())
 		bytes_set(&msg->affinity, q->affinity, len);
 	msg->ioprio = (uint32_t)q->ioprio->ret;
 	msg->timer_slack_ns = (uint64_t)q->slack->ret;

@@ -106,7 +106,8 @@ int thread_restore_sched(pid_t tid, const Gw__Thread *msg, struct err *e)
 	struct thread_sched_attr attr = choose_sched(msg);
 	uint8_t mask[THREAD_AFFINITY_MAX];
 
-	choose_affinity(msg, mask);
+	if (msg->affinity.len)
+		choose_affinity(msg, mask);
 	if (msg->affinity.len && syscall(SYS_sched_setaffinity, tid, sizeof(mask), mask) < 0)
 		return err_sys(e, -errno, "thread %d: sched_setaffinity", msg->tid);
 	if (msg->ioprio >> 13 && syscall(SYS_ioprio_set, THREAD_IOPRIO_WHO_PROCESS, tid, msg->ioprio) < 0)

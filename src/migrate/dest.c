@@ -155,7 +155,7 @@ static int judge(struct dest *d, struct refusals *refusals, struct err *e)
 	int ret;
 
 	for (size_t i = 0; i < d->nprocs; i++) {
-		process_validate_here(d->procs[i].process, refusals);
+		process_validate_here(d->procs[i].process, NULL, refusals);
 		for (size_t k = 0; k < d->procs[i].nthreads; k++)
 			thread_validate_here(d->procs[i].threads[k], refusals);
 	}

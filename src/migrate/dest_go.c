@@ -137,7 +137,7 @@ static int decode_go(struct dest *d, uint32_t payload_len, struct err *e)
 		pty_set_numbers(d->fds, d->go.fds);
 	for (size_t i = 0; i < d->nprocs && ret == 0; i++) {
 		d->procs[i].go = &d->go.procs[i];
-		process_validate_here(d->go.procs[i].process, &refusals);
+		process_validate_here(d->go.procs[i].process, d->procs[i].process, &refusals);
 	}
 	if (refusals.n)
 		ret = err_set(e, -EPERM, "%s: %s", refusals.v[0].thing, refusals.v[0].cause);

@@ -215,6 +215,9 @@ int source_send_common(struct source *s, struct err *e);
 /* When the answers are there: files that the destination makes must not be written by others. */
 int source_check_sharing(struct source *s, struct err *e);
 
+/* source_rounds.c: what was written during a short while is what will be written next. */
+int source_find_working_set(struct source *s, struct err *e);
+
 /* source_freeze.c */
 int source_freeze(void *context, struct err *e);
 /*

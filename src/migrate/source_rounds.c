@@ -193,8 +193,7 @@ static int precopy_rounds(struct source *s, struct err *e)
 	return 0;
 }
 
-/* What was written during a short while is what will be written next. */
-static int find_working_set(struct source *s, struct err *e)
+int source_find_working_set(struct source *s, struct err *e)
 {
 	struct timespec pause = { 0, WORKING_SET_NS };
 	int ret = 0;
@@ -245,12 +244,5 @@ int source_rounds(void *context, struct err *e)
 	if (ret == 0)
 		source_rehearse(s, false);
 	timeline_mark("rehearsed");
-	if (ret == 0 && s->post_copy && strategy != STRATEGY_HYBRID)
-		ret = find_working_set(s, e);
-	if (ret == 0 && !s->direct_io)
-		ret = source_send_ahead(s, e);
-	timeline_mark("working set sent ahead");
-	if (ret == 0)
-		source_rehearse(s, true);
 	return ret;
 }

@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "base/util.h"
 
-#define MARKS_MAX 64
+#define MARKS_MAX 128
 
 static struct {
 	const char *what;

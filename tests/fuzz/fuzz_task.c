@@ -26,7 +26,7 @@ static void try_process(const uint8_t *data, size_t len, bool offer)
 			abort();
 		return;
 	}
-	process_validate_here(msg, &r);
+	process_validate_here(msg, NULL, &r);
 	refusals_free(&r);
 	xstate_layout_of(msg, &layout);
 	if (offer) {

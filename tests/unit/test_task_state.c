@@ -377,7 +377,7 @@ static void test_outside(void **state)
 	must(process_validate(p, true, &e), &e);
 	must(thread_validate(t, &e), &e);
 	refusals_free(&r);
-	process_validate_here(p, &r);
+	process_validate_here(p, NULL, &r);
 	thread_validate_here(t, &r);
 	if (r.n)
 		fail_msg("%s", refusals_text(&r));
