@@ -170,8 +170,9 @@ def daemons(host):
 
 
 def main_daemon(host):
-    all_pids = {p.pid for p in daemons(host)}
-    return next((p for p in daemons(host) if p.parent not in all_pids and p.state not in "ZX"), None)
+    found = daemons(host)
+    all_pids = {p.pid for p in found}
+    return next((p for p in found if p.parent not in all_pids and p.state not in "ZX"), None)
 
 
 def workers(host):

@@ -379,6 +379,8 @@ def test_killed_at_random(lab2):
         victims = [p for p in workers(side) if p.name != "godwit-init"] + ([main_daemon(side)] if what == "daemon" else [])
         for p in victims:
             kill(p.pid, signal.SIGKILL)
+        ended = {p.pid for p in victims}
+        wait_until(f"{victims} end", lambda: not any(p.pid in ended and p.state not in "ZX" for p in lab_driver.daemons(side)))
         result = moving.end()
         restart_daemons(lab2)
         try:
