@@ -137,7 +137,7 @@ static int read_proc(struct process_query *q, Gw__Process *msg, struct err *e)
 	text[n] = 0;
 	umask_line = strstr(text, "\nUmask:");
 	if (!umask_line)
-		return err_set(e, -EIO, "/proc/%d/status: no umask", q->pid);
+		return err_set(e, -EAGAIN, "process %d is ending", q->pid); /* its working directory has gone already */
 	msg->umask = (uint32_t)strtoul(umask_line + 7, NULL, 8) & 0777;
 	if (read_number(q->oom_fd, 10, &number) == 0)
 		msg->oom_score_adj = (int32_t)number;

@@ -29,7 +29,7 @@
 #define PREPARED_MS 60000
 #define TRIES 40
 #define TRIES_RUNNING 3              /* after so many the unit is held from the beginning */
-#define TORN_TRIES 2
+#define TORN_TRIES 4
 #define VFORK_NS 2000000000ull        /* how long a vfork() may take to call exec */
 #define VFORK_PAUSE_US 2000
 #define AGAIN_NS 10000000000ull       /* attempts are begun for so long */
