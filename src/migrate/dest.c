@@ -285,6 +285,8 @@ static int step_offer(void *context, struct err *e)
 	ret = clocks_read(0, &here, e); /* at once: the source read its own just before it sent the offer */
 	if (ret >= 0)
 		ret = take_offer(d, &f, e);
+	if (ret >= 0 && d->offer->held)
+		pace_hurry(0);
 	if (ret >= 0)
 		d->clocks = clock_offsets_for(d->procs[0].process->clocks, &here);
 	free(here.boot_id == protobuf_c_empty_string ? NULL : here.boot_id);

@@ -364,7 +364,10 @@ static int equip_agent(struct dest_process *p, struct err *e)
 		ret = uffd_enable(a->uffd, UFFD_FEATURES_PAGER, e);
 	if (ret == 0)
 		ret = agent_equip(a, p->skeleton->agent_end, &fds, e);
-	pace_calm_beside(a->pid, p->nthreads); /* the program goes first when the agent and it want the same CPU */
+	if (p->d->offer->held)
+		pace_hurry(a->pid);
+	else
+		pace_calm_beside(a->pid, p->nthreads); /* the program goes first when the agent and it want the same CPU */
 	return ret;
 }
 

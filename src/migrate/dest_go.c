@@ -607,6 +607,8 @@ int dest_commit(void *context, struct err *e)
 	wake_pagers(d);
 	timeline_mark("resumed told");
 	pace_calm(0);
+	for (size_t i = 0; i < d->nprocs && d->offer->held; i++)
+		pace_calm_beside(d->procs[i].skeleton->agent.pid, d->procs[i].nthreads);
 	if (!d->post_copy)
 		pace_cool();
 	tell_resumed(d, when);

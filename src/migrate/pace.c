@@ -114,6 +114,11 @@ static void set_nice(pid_t tid, int nice)
 		setpriority(PRIO_PROCESS, (id_t)tid, nice);
 }
 
+void pace_hurry(pid_t tid)
+{
+	set_nice(tid, HURRY_NICE);
+}
+
 void pace_give_way(void)
 {
 	struct sched_param none = { 0 };

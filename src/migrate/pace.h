@@ -38,6 +38,8 @@ void pace_warm_on_demand(struct pace_demand *d, uint64_t count);
 void pace_rule(void);
 /* The same for a task of the skeleton: until its list of calls gives it the program's own scheduling. */
 void pace_boost(pid_t tid);
+/* For a preparation during which the program stands still: before nearly everything else, by the ordinary scheduler. pace_calm ends it. Also for another task. */
+void pace_hurry(pid_t tid);
 /* The end of pace_rule, without preempting anybody when it wakes: when the program may go on at any moment. */
 void pace_give_way(void);
 /*

@@ -76,7 +76,10 @@ static int equip(struct source_process *p, struct err *e)
 	cleanup_close int ask = -1;
 	int ret;
 
-	pace_calm_beside(p->agent.pid, p->u->nthreads);
+	if (s->hold)
+		pace_hurry(p->agent.pid);
+	else
+		pace_calm_beside(p->agent.pid, p->u->nthreads);
 	p->pages = (struct pages){ .pid = p->u->pid, .agent = &p->agent, .pagemap_fd = -1 };
 	p->pages.pagemap_fd = fds.pagemap = ret = open_proc(p->u->pid, "pagemap", e);
 	if (ret >= 0)

@@ -16,6 +16,7 @@
 #include "migrate/arrival.h"
 #include "migrate/decode.h"
 #include "migrate/hold.h"
+#include "migrate/pace.h"
 #include "wire/frame.h"
 
 #define ANSWER_MS 60000
@@ -111,6 +112,7 @@ static int pack_offer(struct source *s, Gw__Offer *offer, struct err *e)
 	offer->unit = s->report->unit;
 	offer->from = (char *)(uintptr_t)s->request->self_name;
 	offer->strategy = s->strategy;
+	offer->held = s->hold;
 	offer->files_policy = s->request->files;
 	offer->moves = s->moves;
 	source_home_offer(s, offer);
@@ -273,6 +275,7 @@ int source_offer(void *context, struct err *e)
 	int ret = arrival_wait(s->request->pid, asks_to_cancel, s, e);
 
 	if (ret == 0 && s->hold) {
+		pace_hurry(0);
 		s->stopped_ns = clock_ns(CLOCK_REALTIME);
 		ret = hold_unit(s->request->pid, e);
 	}
