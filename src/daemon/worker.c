@@ -175,12 +175,12 @@ void worker_reap(struct daemon *d)
 		for (i = 0; i < WORKERS_MAX && !w; i++)
 			if (d->workers[i].pid == pid)
 				w = &d->workers[i];
-		log_end(w, pid, status);
+		/* Others that end here are processes below a unit's root, and helpers of workers that are gone. */
+		if (w || registry_remove(pid, NULL) > 0)
+			log_end(w, pid, status);
 		if (w) {
 			close_fdp(&w->handoff);
 			w->pid = 0;
-		} else {
-			registry_remove(pid, NULL);
 		}
 	}
 }

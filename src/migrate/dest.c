@@ -21,6 +21,7 @@
 #include "image/place.h"
 #include "migrate/arrival.h"
 #include "migrate/decode.h"
+#include "migrate/guard.h"
 #include "migrate/late.h"
 #include "migrate/outcome.h"
 #include "migrate/pace.h"
@@ -646,16 +647,16 @@ static int step_release(void *context, struct err *e)
 }
 
 static const struct step steps[] = {
-	{ "hello", step_hello, NULL, false },
-	{ "offer", step_offer, NULL, false },
-	{ "content", step_content, undo_content, false },
-	{ "prepare", dest_prepare, dest_prepare_undo, false },
-	{ "rounds", step_rounds, NULL, false },
-	{ "go", dest_go, NULL, false },
-	{ "restore", dest_restore, NULL, false },
-	{ "commit", dest_commit, NULL, false },
-	{ "pull", step_pull, NULL, true },
-	{ "release", step_release, NULL, true },
+	{ "hello", step_hello, NULL, false, false },
+	{ "offer", step_offer, NULL, false, false },
+	{ "content", step_content, undo_content, false, false },
+	{ "prepare", dest_prepare, dest_prepare_undo, false, false },
+	{ "rounds", step_rounds, NULL, false, true },
+	{ "go", dest_go, NULL, false, true },
+	{ "restore", dest_restore, NULL, false, true },
+	{ "commit", dest_commit, NULL, false, true },
+	{ "pull", step_pull, NULL, true, false },
+	{ "release", step_release, NULL, true, false },
 };
 
 const struct step_table dest_steps = { "dest", steps, ARRAY_SIZE(steps) };
@@ -689,6 +690,7 @@ int migrate_dest(int control, const void *hello_payload, size_t hello_len, int h
 	memcpy(d.mig_id, d.peer->mig_id.data, sizeof(d.mig_id));
 	fault_load();
 	limits_raise_descriptors();
+	guard_start();
 	pace_calm(0);
 	pace_prepare();
 	ret = steps_run(&dest_steps, &d, watch_step, &committed, e);

@@ -110,9 +110,9 @@ int registry_remove(pid_t pid, struct err *e)
 	char path[PATH_MAX];
 
 	entry_path(path, pid, "");
-	if (unlink(path) < 0 && errno != ENOENT)
-		return err_sys(e, -errno, "%s: unlink", path);
-	return 0;
+	if (unlink(path) == 0)
+		return 1;
+	return errno == ENOENT ? 0 : err_sys(e, -errno, "%s: unlink", path);
 }
 
 static int decode(const char *text, size_t len, struct registry_entry *ret)

@@ -38,7 +38,7 @@ int registry_make_directory(const char *path, mode_t mode, struct err *e);
 
 /* Writes or replaces the entry of entry->pid atomically. -ESRCH when there is no such process. */
 int registry_add(const struct registry_entry *entry, struct err *e);
-/* Removes the entry; none is no error. */
+/* Removes the entry: 1, or 0 when there is none. */
 int registry_remove(pid_t pid, struct err *e);
 /* Finds the entry of a live process: 0, or -ENOENT when pid did not arrive from elsewhere (e is not set then). */
 int registry_lookup(pid_t pid, struct registry_entry *ret, struct err *e);

@@ -20,6 +20,7 @@
 #include "image/ns_net.h"
 #include "image/restart.h"
 #include "kern/fdpass.h"
+#include "migrate/guard.h"
 #include "migrate/hold.h"
 #include "migrate/pace.h"
 #include "migrate/registry.h"
@@ -195,18 +196,18 @@ static int step_release(void *context, struct err *e)
 }
 
 static const struct step steps[] = {
-	{ "hello", step_hello, NULL, false },
-	{ "offer", source_offer, source_offer_undo, false },
-	{ "agent", source_agent, source_agent_undo, false },
-	{ "content", step_content, NULL, false },
-	{ "prepare", step_prepare, NULL, false },
-	{ "rounds", source_rounds, NULL, false },
-	{ "freeze", source_freeze, source_thaw, false },
-	{ "go", source_go, NULL, false },
-	{ "commit", source_commit, NULL, true },
-	{ "home", source_home, NULL, true },
-	{ "push", step_push, NULL, true },
-	{ "release", step_release, NULL, true },
+	{ "hello", step_hello, NULL, false, false },
+	{ "offer", source_offer, source_offer_undo, false, true },
+	{ "agent", source_agent, source_agent_undo, false, true },
+	{ "content", step_content, NULL, false, true },
+	{ "prepare", step_prepare, NULL, false, true },
+	{ "rounds", source_rounds, NULL, false, true },
+	{ "freeze", source_freeze, source_thaw, false, true },
+	{ "go", source_go, NULL, false, true },
+	{ "commit", source_commit, NULL, true, true },
+	{ "home", source_home, NULL, true, true },
+	{ "push", step_push, NULL, true, false },
+	{ "release", step_release, NULL, true, false },
 };
 
 const struct step_table source_steps = { "source", steps, ARRAY_SIZE(steps) };
@@ -357,6 +358,7 @@ int migrate_source(const struct migrate_request *request, struct migrate_report 
 
 	fault_load();
 	limits_raise_descriptors();
+	guard_start();
 	pace_calm(0);
 	pace_prepare();
 	xstate_layout_here(); /* slow the first time */

@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "migrate/guard.h"
 
 #define FAULT_FILE "/run/godwit/fault"
 
@@ -59,6 +60,7 @@ int steps_run(const struct step_table *table, void *context, step_watch *watch, 
 		const struct step *step = &table->steps[i];
 
 		*ret_committed |= step->committed;
+		guard_watch(step->guarded);
 		ret = watch ? watch(context, step, e) : 0;
 		if (ret == 0)
 			ret = step->run(context, e);

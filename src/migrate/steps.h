@@ -18,6 +18,7 @@ struct step {
 	int (*run)(void *context, struct err *e);
 	void (*undo)(void *context); /* NULL: nothing to undo */
 	bool committed;
+	bool guarded; /* the process may stand still, or the other side wait without an end: the worker must not be stopped (guard.h) */
 };
 
 struct step_table {

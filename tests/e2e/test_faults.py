@@ -6,7 +6,8 @@ makes the next worker of that side do ACTION at that step:
 
     kill      the worker dies                         error    the step fails
     killall   the worker and its daemon die           garbage  the other side gets nonsense
-    stop      it stops, and the test does something: cuts the link until the daemons have noticed (cut), or cuts the power of the other host (power)
+    stop      it stops, and the test does something: cuts the link until the daemons have noticed (cut), or cuts the power of the other host (power),
+              or nothing (stuck)
 
 The hosts' peer_timeout_ms is short, so that silence is noticed within a second or two.
 """
@@ -27,6 +28,7 @@ from lab_driver import wait_until, workers
 HOST = {"source": "n1", "dest": "n2"}
 PEER_TIMEOUT_MS = 1000
 LIMIT_SECONDS = 15          # how long a disturbed migration may take to come to its end
+STUCK_SECONDS = 10          # ... when a worker has been stopped: its guard ends it after two
 FREEZE_SECONDS = 5          # how long the process may stand still when a host before the commit does not answer
 MOVED, FAILED, REFUSED, CANCELLED, IN_DOUBT = 0, 1, 3, 4, 5
 
@@ -41,7 +43,7 @@ def list_steps():
 
 LISTED = list_steps()
 STEPS = [(side, step) for side, step, _ in LISTED]
-ACTIONS = ["kill", "killall", "error", "garbage", "cut", "power"]
+ACTIONS = ["kill", "killall", "error", "garbage", "stuck", "cut", "power"]
 
 
 def late(side, step):
@@ -243,9 +245,43 @@ def run_power(lab_, v, side, step, strategy, known):
     return False
 
 
+def stopped_workers(host):
+    return [p for p in workers(host) if p.state == "T"]
+
+
+def cpu_time(p):
+    """Ticks of all its threads; the victim computes all the time."""
+    fields = read(f"/proc/{p.pid}/stat").rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12]) if len(fields) > 12 else -1
+
+
+def gets_on(p):
+    before = cpu_time(p)
+    return before >= 0 and wait_until(f"{p} gets on", lambda: cpu_time(p) > before + 3, STUCK_SECONDS, 0.02)
+
+
+def run_stuck(lab_, v, side, step, strategy, known):
+    """The worker is stopped, and nobody sends it on: the program goes on in one place all the same."""
+    moving = Disturbed(v, strategy)
+    wait_until(f"the worker of the {side} stops at its step", lambda: stopped_workers(HOST[side]) or not moving.running(), 20, 0.005)
+    host, p = one_live_copy(lab_, v, seconds=STUCK_SECONDS)
+    assert gets_on(p), f"{p} on {host} has ended"
+    if before_commit(side, step):
+        assert host == "n1", f"before the commit, but it is on {host}"
+    for stopped in stopped_workers(HOST[side]):      # where nothing of the program waits for it, it stays so
+        kill(stopped.pid, signal.SIGCONT)
+    result = moving.end()
+    host, p = judge(lab_, v, None, known)
+    if result.status in (MOVED, FAILED):
+        assert (host == "n2") == (result.status == MOVED), f"{result.why()}, it is on {host}"
+    return True
+
+
 def run_case(lab_, v, side, step, strategy, action, known):
     """One disturbed migration of v from n1 to n2; v is then where it is. False when v has died with its host."""
     set_fault(side, step, action if action in ("kill", "killall", "error", "garbage") else "stop")
+    if action == "stuck":
+        return run_stuck(lab_, v, side, step, strategy, known)
     if action == "power":
         return run_power(lab_, v, side, step, strategy, known)
     moving = Disturbed(v, strategy)
@@ -392,6 +428,33 @@ def test_killed_at_random(lab2):
         except AssertionError as e:
             raise AssertionError(f"round {i}, {what} of {side} after {delay:.3f} s: {e}; {result.why()}\nn1: {lab2.log_tail('n1')}\n"
                                  f"n2: {lab2.log_tail('n2')}") from None
+    v.assert_ok(20)
+
+
+def test_stopped_at_random(lab2):
+    """A worker is stopped at a moment that no step table knows, and stays so: the program goes on before long."""
+    random.seed(12)
+    v = start(lab2, "ws_threads", 8)
+    for i in range(12):
+        side, delay, strategy = random.choice(("n1", "n2")), random.random() * 0.3, random.choice(lab_driver.STRATEGIES[:4])
+        moving = Disturbed(v, strategy)
+        try:
+            moving.process.wait(delay)
+        except subprocess.TimeoutExpired:
+            pass
+        for p in workers(side):
+            if p.name not in ("godwit-init", "godwit-guard"):
+                kill(p.pid, signal.SIGSTOP)
+        try:
+            host, p = one_live_copy(lab2, v)
+            assert gets_on(p), f"{p} has ended: {v.lines()}"
+        except AssertionError as e:
+            raise AssertionError(f"round {i}, {strategy}, worker of {side} after {delay:.3f} s: {e}\nn1: {lab2.log_tail('n1')}\nn2: {lab2.log_tail('n2')}") from None
+        for p in stopped_workers(side):
+            kill(p.pid, signal.SIGCONT)
+        moving.end()
+        host, p = judge(lab2, v, None)
+        v.host, v.pid = host, p.host_pid
     v.assert_ok(20)
 
 
