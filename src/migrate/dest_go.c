@@ -78,28 +78,44 @@ static int take_before_go(struct dest *d, const struct frame *f, bool *news_take
 	return dest_files_frozen(d, d->go_buffer, f->len, e);
 }
 
-/*
- * A program that is stopped while it changes its mappings: where all pages come in the freeze, the layout comes before them, and both before the go
- * message.
- */
-static int take_late_layout(struct dest *d, struct err *e)
+/* Waits until something of the go message is there. 1: there is something on the control connection before it. */
+static int is_layout_late(struct dest *d)
 {
 	struct pollfd p[2] = { { d->link.go, POLLIN, 0 }, { d->link.control, POLLIN, 0 } };
-	struct frame f;
-	bool over;
 	char byte;
-	int ret;
 
 	while (poll(p, 2, -1) < 0 && errno == EINTR)
 		;
 	/* The end of the control connection says nothing: the go connection tells the rest. */
-	if (!p[1].revents || recv(p[1].fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0)
-		return 0;
-	ret = frame_recv_expect(d->link.control, FRAME_ROUND, &f, FRAME_PAYLOAD_MAX, LINK_TIMEOUT_MS, e);
-	if (ret < 0)
-		return ret;
-	ret = dest_take_round(d, &f, &over, e);
-	frame_free(&f);
+	return p[1].revents && recv(p[1].fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
+/*
+ * A program that is stopped while it changes its mappings: where all pages come in the freeze, the layout comes before them, before that what is new about files,
+ * and all before the go message.
+ */
+static int take_late_layouts(struct dest *d, bool *news_taken, struct err *e)
+{
+	int ret = 0;
+
+	while (ret == 0 && is_layout_late(d)) {
+		struct frame f;
+		bool over;
+
+		ret = frame_recv(d->link.control, &f, FRAME_PAYLOAD_MAX, LINK_TIMEOUT_MS, e);
+		if (ret < 0)
+			return ret;
+		if (f.type == FRAME_ROUND)
+			ret = dest_take_round(d, &f, &over, e);
+		else if (f.type == FRAME_FILES && !*news_taken)
+			ret = dest_files_frozen(d, f.payload, f.len, e);
+		else if (f.type == FRAME_ERROR)
+			ret = frame_error_decode(&f, e);
+		else
+			ret = err_set(e, -EPROTO, "%s instead of a layout", frame_type_name(f.type));
+		*news_taken |= f.type == FRAME_FILES;
+		frame_free(&f);
+	}
 	return ret;
 }
 
@@ -110,7 +126,7 @@ static int receive_go(struct dest *d, struct frame *ret, struct err *e)
 	int code;
 
 	for (;;) {
-		code = d->post_copy ? 0 : take_late_layout(d, e);
+		code = d->post_copy ? 0 : take_late_layouts(d, &news_taken, e);
 		if (code == 0)
 			code = receive_exactly(d->link.go, header, sizeof(header), e);
 		if (code < 0)

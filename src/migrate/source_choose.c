@@ -241,11 +241,22 @@ static int choose_pages(struct source_process *p, struct err *e)
 	return ret < 0 && e && !e->code ? err_sys(e, ret, "choosing pages") : ret;
 }
 
+/* Where layouts go before the go message, the files that they name go before them. */
+static int tell_late_files(struct source *s, struct err *e)
+{
+	int ret = s->news_frame ? frame_send(s->link.control, FRAME_FILES, s->news_frame, s->news_frame_len, e) : 0;
+
+	free(s->news_frame);
+	s->news_frame = NULL;
+	return ret;
+}
+
 /* New layouts go before the pages that lie in them. */
 static int tell_late_layouts(struct source *s, struct err *e)
 {
 	cleanup_free const struct vma_list **changed = calloc(s->nprocs, sizeof(*changed));
 	bool any = false;
+	int ret;
 
 	if (!changed)
 		return err_sys(e, ENOMEM, "layouts");
@@ -253,7 +264,8 @@ static int tell_late_layouts(struct source *s, struct err *e)
 		changed[i] = s->procs[i].too_much && s->procs[i].layout_changed ? &s->procs[i].frozen_vmas : NULL;
 		any |= changed[i] != NULL;
 	}
-	return any ? source_tell_layouts(s, &(struct layouts){ changed, s->nprocs }, true, e) : 0;
+	ret = any ? tell_late_files(s, e) : 0;
+	return any && ret == 0 ? source_tell_layouts(s, &(struct layouts){ changed, s->nprocs }, true, e) : ret;
 }
 
 static int send_too_much(struct source *s, struct err *e)

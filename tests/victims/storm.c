@@ -278,3 +278,37 @@ static void generations_work(void)
 }
 
 VICTIM(storm_generations, V_MOVE, sea_setup, generations_work, storm_check);
+
+/* ---- always new memory: whenever the program is stopped, it has mapped some since anybody looked ---- */
+
+#define NEWEST 6u
+static char *newest[NEWEST];
+static uint64_t newest_steps;
+
+static void always_new_setup(void)
+{
+}
+
+static void always_new_work(void)
+{
+	uint64_t n = newest_steps++;
+	char **at = &newest[n % NEWEST];
+	int fd = memfd_create("new", MFD_CLOEXEC);
+
+	if (*at) {
+		verify("memory that was new once", *at, PAGE, n - NEWEST);
+		must(!munmap(*at, 2 * PAGE));
+	}
+	must(fd >= 0 && !ftruncate(fd, 2 * (long)PAGE));
+	*at = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, n % 3 ? MAP_SHARED : MAP_PRIVATE, fd, 0);
+	must(*at != MAP_FAILED && !close(fd));
+	fill(*at, PAGE, n);
+}
+
+static void always_new_check(void)
+{
+	for (uint64_t n = newest_steps < NEWEST ? 0 : newest_steps - NEWEST; n < newest_steps && !failed(); n++)
+		verify("new memory", newest[n % NEWEST], PAGE, n);
+}
+
+VICTIM(storm_new, V_OPENS, always_new_setup, always_new_work, always_new_check);
