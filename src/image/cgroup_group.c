@@ -15,6 +15,7 @@
 #include "base/util.h"
 #include "image/bytes.h"
 #include "image/cgroup.h"
+#include "image/cgroup_bpf.h"
 #include "image/cgroup_group.h"
 #include "image/ns.h"
 
@@ -84,6 +85,8 @@ static void read_group(int dir, Gw__CgroupGroup *g)
 		string_set(&g->controllers, text);
 	if (cgroup_read_file(dir, "devices.list", text, CGROUP_SETTING_MAX) == 0)
 		string_set(&g->devices, text);
+	if (!g->hierarchy[0])
+		cgroup_bpf_capture(dir, g);
 	if (d)
 		rewinddir(d);
 	for (struct dirent *entry; d && (entry = readdir(d));)

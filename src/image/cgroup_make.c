@@ -16,6 +16,7 @@
 #include "base/util.h"
 #include "image/bytes.h"
 #include "image/cgroup.h"
+#include "image/cgroup_bpf.h"
 #include "image/cgroup_group.h"
 #include "image/ns.h"
 #include "image/ns_info.h"
@@ -144,6 +145,8 @@ static int make_group(const Gw__CgroupGroup *g, struct cgroups_made *made, struc
 		ret = apply_setting(dir, g, g->settings[i], e);
 	if (ret == 0)
 		ret = apply_devices(dir, g, e);
+	if (ret == 0 && !g->hierarchy[0])
+		ret = cgroup_bpf_restore(dir, g, e);
 	give_owner(dir, g);
 	return ret;
 }
@@ -281,6 +284,8 @@ int cgroups_validate(const Gw__Cgroups *msg, struct err *e)
 
 		if (strlen(g->hierarchy) > 255 || !is_good_path(g->path) || !g->path[1] || g->mode > 07777 || g->n_settings > 1024)
 			return err_set(e, -EBADMSG, "a control group that cannot be");
+		if (cgroup_bpf_validate(g, e) < 0)
+			return -EBADMSG;
 		for (size_t k = 0; k < g->n_settings; k++)
 			if (!cgroup_is_setting(g->settings[k]->name) || strlen(g->settings[k]->value) >= CGROUP_SETTING_MAX)
 				return err_set(e, -EBADMSG, "control group %s: a setting that cannot be", g->path);

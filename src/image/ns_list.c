@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <linux/fib_rules.h>
 #include <linux/if_addr.h>
+#include <linux/if_addrlabel.h>
 #include <linux/neighbour.h>
 #include <linux/nexthop.h>
 #include <linux/rtnetlink.h>
@@ -193,6 +194,16 @@ static void tidy_neighbour(struct nlmsghdr *out, const struct nlmsghdr *in, bool
 	}
 }
 
+static void tidy_label(struct nlmsghdr *out, const struct nlmsghdr *in, bool key)
+{
+	struct ifaddrlblmsg *h = mnl_nlmsg_get_payload(out);
+	const struct nlattr *a;
+
+	h->ifal_seq = 0;
+	mnl_attr_for_each(a, in, sizeof(*h))
+		netlink_copy(out, a);
+}
+
 static const struct list_class classes[NET_LISTS] = {
 	[NET_LINKS] = { "device", RTM_GETLINK, RTM_NEWLINK, 0, sizeof(struct ifinfomsg), want_any, NULL },
 	[NET_ADDRESSES] = { "address", RTM_GETADDR, RTM_NEWADDR, RTM_DELADDR, sizeof(struct ifaddrmsg), any_of_ip, tidy_address },
@@ -201,6 +212,7 @@ static const struct list_class classes[NET_LISTS] = {
 	[NET_ROUTES] = { "route", RTM_GETROUTE, RTM_NEWROUTE, RTM_DELROUTE, sizeof(struct rtmsg), want_route, tidy_route },
 	[NET_NEIGHBOURS] = { "neighbour", RTM_GETNEIGH, RTM_NEWNEIGH, 0, sizeof(struct ndmsg), want_neighbour, tidy_neighbour },
 	[NET_FORWARDING] = { "bridge's or VXLAN's forwarding entry", RTM_GETNEIGH, RTM_NEWNEIGH, 0, sizeof(struct ndmsg), want_forwarding, tidy_neighbour },
+	[NET_LABELS] = { "address label", RTM_GETADDRLABEL, RTM_NEWADDRLABEL, RTM_DELADDRLABEL, sizeof(struct ifaddrlblmsg), want_any, tidy_label },
 };
 
 /* --- reading --- */
@@ -242,7 +254,7 @@ int net_list_capture(struct netlink *nl, enum net_list kind, ProtobufCBinaryData
 		if (code == 0 && kind == NET_NEIGHBOURS)
 			code = read_list(nl, kind, NTF_PROXY, ret);
 	}
-	if (code == -EOPNOTSUPP && kind == NET_NEXTHOPS)
+	if (code == -EOPNOTSUPP && (kind == NET_NEXTHOPS || kind == NET_LABELS))
 		return 0;
 	return code < 0 ? err_sys(e, -code, "the network's list: %s", classes[kind].name) : 0;
 }

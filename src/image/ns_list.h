@@ -14,7 +14,7 @@
 #include "kern/netlink.h"
 #include "ns.pb-c.h"
 
-enum net_list { NET_LINKS, NET_ADDRESSES, NET_NEXTHOPS, NET_RULES, NET_ROUTES, NET_NEIGHBOURS, NET_FORWARDING, NET_LISTS };
+enum net_list { NET_LINKS, NET_ADDRESSES, NET_NEXTHOPS, NET_RULES, NET_ROUTES, NET_NEIGHBOURS, NET_FORWARDING, NET_LABELS, NET_LISTS };
 
 /* Whether bytes from the other host are whole messages of that kind. */
 bool net_list_is_valid(enum net_list kind, const ProtobufCBinaryData *list);

@@ -16,8 +16,10 @@
 
 #include "base/util.h"
 #include "image/bytes.h"
+#include "image/ns_conntrack.h"
 #include "image/ns_link.h"
 #include "image/ns_net.h"
+#include "image/ns_net_refuse.h"
 
 #define SETTING_MAX 256
 #define SETTINGS_MAX 65536u
@@ -25,15 +27,16 @@
 #define OUTPUT_MAX (4u << 20)
 #define DEPTH_MAX 8
 
-enum { TEXT_NFTABLES, TEXT_IPTABLES, TEXT_IP6TABLES, TEXTS };
+enum { TEXT_SETS, TEXT_NFTABLES, TEXT_IPTABLES, TEXT_IP6TABLES, TEXTS }; /* sets before the rules that use them */
 
 static const struct {
 	const char *save[8], *restore[8];
-	const char *used; /* a file of /proc that says whether there is anything; NULL: the tool says it */
+	bool (*used)(void); /* whether there is anything, as the kernel says it: who has made it may have brought the tool along */
 } tools[TEXTS] = {
-	[TEXT_NFTABLES] = { { "nft", "list", "ruleset" }, { "nft", "-f", "-" }, NULL },
-	[TEXT_IPTABLES] = { { "iptables-legacy-save", "-c" }, { "iptables-legacy-restore", "-c" }, "/proc/thread-self/net/ip_tables_names" },
-	[TEXT_IP6TABLES] = { { "ip6tables-legacy-save", "-c" }, { "ip6tables-legacy-restore", "-c" }, "/proc/thread-self/net/ip6_tables_names" },
+	[TEXT_SETS] = { { "ipset", "save" }, { "ipset", "restore" }, net_has_sets },
+	[TEXT_NFTABLES] = { { "nft", "list", "ruleset" }, { "nft", "-f", "-" }, net_has_tables },
+	[TEXT_IPTABLES] = { { "iptables-legacy-save", "-c" }, { "iptables-legacy-restore", "-c" }, net_has_iptables },
+	[TEXT_IP6TABLES] = { { "ip6tables-legacy-save", "-c" }, { "ip6tables-legacy-restore", "-c" }, net_has_ip6tables },
 };
 
 /* One worker has one unit. */
@@ -205,26 +208,30 @@ static int save(const char *const *arguments, ProtobufCBinaryData *ret, struct e
 	return 0;
 }
 
-static bool is_used(const char *path)
+/* Parts of rules that iptables has made by means of nf_tables, and for which nft has no words: it lists them, but does not take them back, or leaves them out. */
+static bool has_foreign_parts(const ProtobufCBinaryData *rules)
 {
-	cleanup_close int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-	char byte;
+	static const char *const marks[] = { "xt match ", "xt target ", "# xt_" };
 
-	return !path || (fd >= 0 && read(fd, &byte, 1) == 1);
+	for (size_t i = 0; i < ARRAY_SIZE(marks) && rules->len; i++)
+		if (memmem(rules->data, rules->len, marks[i], strlen(marks[i])))
+			return true;
+	return false;
 }
 
 static int capture_texts(Gw__NsNet *net, struct refusals *r, struct err *e)
 {
 	for (size_t i = 0; i < TEXTS; i++) {
 		struct err why = ERR_INIT;
-		int ret = is_used(tools[i].used) ? save(tools[i].save, &net->texts[i], &why) : 0;
+		int ret = tools[i].used() ? save(tools[i].save, &net->texts[i], &why) : 0;
 
-		/* A host without nft has nobody who used it: there are no tables to be listed. */
-		if (ret == -ENOENT && tools[i].used)
+		if (ret == -ENOENT)
 			refusals_add(r, "ns.net.filter", "its rules cannot be read without that tool", "install it on both hosts", "network namespace (%s)", tools[i].save[0]);
-		else if (ret < 0 && ret != -ENOENT)
+		else if (ret < 0)
 			return err_set(e, ret, "%s", why.message);
 	}
+	if (has_foreign_parts(&net->texts[TEXT_NFTABLES]))
+		refusals_add(r, "ns.net.filter", "some use extensions of iptables for which nft(8) has no words", "use rules of nft, or iptables-legacy", "network namespace (rules of iptables)");
 	return 0;
 }
 
@@ -311,15 +318,19 @@ int ns_net_capture(int outside, Gw__NsNet **ret_net, struct refusals *r, struct 
 	netlink_close(&nl);
 	if (ret == 0)
 		ret = read_directory(net, open("/proc/sys/net", O_RDONLY | O_DIRECTORY | O_CLOEXEC), "net", 0);
+	if (ret == 0)
+		ret = conntrack_capture(&net->connections, e);
+	if (ret == 0)
+		ret = ns_net_refuse(r, e);
 	return ret < 0 ? ret : capture_texts(net, r, e);
 }
 
-int ns_net_freeze(const Gw__NsNet *net, struct err *e)
+int ns_net_freeze(Gw__NsNet *net, struct err *e)
 {
 	if (has_heard(&changes) || has_heard(&filter_changes))
 		return err_set(e, -EAGAIN, "the network of the unit has changed since the offer");
 	net_peers_pass(&host, net, false);
-	return 0;
+	return conntrack_capture(&net->connections, e);
 }
 
 void ns_net_thaw(const Gw__NsNet *net)
@@ -338,6 +349,8 @@ int ns_net_validate(const Gw__NsNet *net, struct err *e)
 {
 	if (net->n_lists != NET_LISTS || net->n_texts != TEXTS || net->n_settings > SETTINGS_MAX || net->n_peers > PEERS_MAX)
 		return err_set(e, -EBADMSG, "network: %zu lists, %zu settings, %zu ends", net->n_lists, net->n_settings, net->n_peers);
+	if (!conntrack_is_valid(&net->connections))
+		return err_set(e, -EBADMSG, "network: tracked connections");
 	for (int i = 0; i < NET_LISTS; i++)
 		if (!net_list_is_valid((enum net_list)i, &net->lists[i]))
 			return err_set(e, -EBADMSG, "network: list %d", i);
@@ -362,7 +375,7 @@ int ns_net_remember_host(struct err *e)
  */
 int ns_net_restore(const Gw__NsNet *net, struct refusals *r, struct err *e)
 {
-	static const enum net_list after[] = { NET_ADDRESSES, NET_NEXTHOPS, NET_RULES, NET_ROUTES, NET_NEIGHBOURS, NET_FORWARDING };
+	static const enum net_list after[] = { NET_ADDRESSES, NET_NEXTHOPS, NET_RULES, NET_ROUTES, NET_NEIGHBOURS, NET_FORWARDING, NET_LABELS };
 	ProtobufCBinaryData settled = { 0 };
 	struct netlink nl = { 0 };
 	int ret = netlink_open(&nl, NETLINK_ROUTE, -1, e);
@@ -383,10 +396,15 @@ int ns_net_restore(const Gw__NsNet *net, struct refusals *r, struct err *e)
 	}
 	free(settled.data);
 	netlink_close(&nl);
-	return ret < 0 || r->n ? ret : restore_texts(net, r, e);
+	if (ret == 0 && !r->n)
+		ret = restore_texts(net, r, e);
+	/* Once before the freeze, to see whether they are taken here. */
+	return ret < 0 || r->n ? ret : conntrack_restore(&net->connections, e);
 }
 
-int ns_net_attach(const Gw__NsNet *net, struct err *e)
+int ns_net_attach(const Gw__NsNet *net, const ProtobufCBinaryData *connections, struct err *e)
 {
-	return net_peers_attach(&host, net, e);
+	int ret = conntrack_restore(connections, e);
+
+	return ret < 0 ? ret : net_peers_attach(&host, net, e);
 }

@@ -13,8 +13,11 @@ int ns_net_validate(const Gw__NsNet *net, struct err *e);
 
 /* Source, in the unit's network namespace; `host_ns`: the host's. From then on changes are watched. */
 int ns_net_capture(int host_ns, Gw__NsNet **ret, struct refusals *r, struct err *e);
-/* In the freeze: -EAGAIN when it has changed since. Nothing passes between the host's bridges and the unit any more, until ns_net_thaw. */
-int ns_net_freeze(const Gw__NsNet *net, struct err *e);
+/*
+ * In the freeze: -EAGAIN when it has changed since; tracked connections, which change all the time, are read anew. Nothing passes between the host's bridges and the unit
+ * any more, until ns_net_thaw.
+ */
+int ns_net_freeze(Gw__NsNet *net, struct err *e);
 void ns_net_thaw(const Gw__NsNet *net);
 /* The unit runs elsewhere: removes the ends at the host of its pairs. */
 void ns_net_gone(const Gw__NsNet *net);
@@ -25,8 +28,8 @@ void ns_net_leave(void);
 int ns_net_remember_host(struct err *e);
 /* In the new namespace: fills it. */
 int ns_net_restore(const Gw__NsNet *net, struct refusals *r, struct err *e);
-/* In the freeze: connects it to the host's bridges. */
-int ns_net_attach(const Gw__NsNet *net, struct err *e);
+/* In the freeze: makes the tracked connections that there were at the source's, and connects it to the host's bridges. */
+int ns_net_attach(const Gw__NsNet *net, const ProtobufCBinaryData *connections, struct err *e);
 /* When the unit runs here: tells the neighbours where its addresses are now. */
 void ns_net_announce(const Gw__NsNet *net);
 

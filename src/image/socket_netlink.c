@@ -281,6 +281,13 @@ static int capture_state(const struct fd_look *look, Gw__FdSocket *s, struct ref
 	return r;
 }
 
+static bool fans_out_by_program(int fd, const Gw__FdSocket *s)
+{
+	int fanout = s->family == AF_PACKET ? socket_get_int(fd, SOL_PACKET, PACKET_FANOUT) : 0, type = fanout >> 16 & 0xff;
+
+	return type == PACKET_FANOUT_CBPF || type == PACKET_FANOUT_EBPF;
+}
+
 int socket_host_capture(const struct fd_look *look, Gw__FdDesc *d, struct refusals *refusals, struct err *e)
 {
 	const char *what = d->socket->family == AF_NETLINK ? "netlink socket" : "packet socket";
@@ -289,6 +296,11 @@ int socket_host_capture(const struct fd_look *look, Gw__FdDesc *d, struct refusa
 		return socket_refuse_namespace(look, what, refusals);
 	if (socket_options_refuse(look, refusals))
 		return FD_REFUSED;
+	if (fans_out_by_program(look->held, d->socket)) {
+		refusals_add(refusals, "fd.socket.packet.fanout", "a program of BPF chooses among the sockets of its fanout group, and such cannot move yet", "use another kind of fanout",
+			     "fd %d (%s)", look->fd, what);
+		return FD_REFUSED;
+	}
 	return capture_state(look, d->socket, refusals, e);
 }
 

@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 
 #include "base/util.h"
+#include "image/socket_groups.h"
 
 #ifndef SOL_RAW
 #define SOL_RAW 255
@@ -107,6 +108,24 @@
 #ifndef SO_ZEROCOPY
 #define SO_ZEROCOPY 60
 #endif
+#ifndef SO_TXTIME
+#define SO_TXTIME 61
+#endif
+#ifndef IP_UNICAST_IF
+#define IP_UNICAST_IF 50
+#endif
+#ifndef IPV6_UNICAST_IF
+#define IPV6_UNICAST_IF 76
+#endif
+#ifndef TCP_RTO_MAX_MS
+#define TCP_RTO_MAX_MS 44
+#endif
+#ifndef TCP_RTO_MIN_US
+#define TCP_RTO_MIN_US 45
+#endif
+#ifndef TCP_DELACK_MAX_US
+#define TCP_DELACK_MAX_US 46
+#endif
 #ifndef TCP_FASTOPEN_CONNECT
 #define TCP_FASTOPEN_CONNECT 30
 #endif
@@ -176,6 +195,8 @@ static const struct carried {
 	{ SOL_SOCKET, SO_RCVMARK, ANY, 0, OPTIONS_EARLY },
 	{ SOL_SOCKET, SO_RCVPRIORITY, ANY, 0, OPTIONS_EARLY },
 	{ SOL_SOCKET, SO_ZEROCOPY, ANY, 0, OPTIONS_EARLY },
+	{ SOL_SOCKET, SO_TXTIME, ANY, 0, OPTIONS_EARLY },
+	{ SOL_SOCKET, SO_RESERVE_MEM, ANY, 0, OPTIONS_EARLY },
 	{ SOL_SOCKET, SO_REUSEPORT, INET, 0, OPTIONS_EARLY },
 	{ SOL_SOCKET, SO_BINDTODEVICE, INET, 0, OPTIONS_EARLY },
 	{ SOL_SOCKET, SO_RCVTIMEO, ANY, 0, OPTIONS_LATE },
@@ -261,6 +282,9 @@ static const struct carried {
 	{ IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, INET, SOCK_STREAM, OPTIONS_EARLY },
 	{ IPPROTO_TCP, TCP_INQ, INET, SOCK_STREAM, OPTIONS_EARLY },
 	{ IPPROTO_TCP, TCP_TX_DELAY, INET, SOCK_STREAM, OPTIONS_EARLY },
+	{ IPPROTO_TCP, TCP_RTO_MAX_MS, INET, SOCK_STREAM, OPTIONS_EARLY },
+	{ IPPROTO_TCP, TCP_RTO_MIN_US, INET, SOCK_STREAM, OPTIONS_EARLY },
+	{ IPPROTO_TCP, TCP_DELACK_MAX_US, INET, SOCK_STREAM, OPTIONS_EARLY },
 	{ IPPROTO_TCP, TCP_CONGESTION, INET, SOCK_STREAM, OPTIONS_LATE },
 	{ IPPROTO_UDP, UDP_NO_CHECK6_TX, INET, SOCK_DGRAM, OPTIONS_EARLY },
 	{ IPPROTO_UDP, UDP_NO_CHECK6_RX, INET, SOCK_DGRAM, OPTIONS_EARLY },
@@ -285,6 +309,12 @@ static const struct carried {
 	{ SOL_PACKET, PACKET_TIMESTAMP, PACKET, 0, OPTIONS_EARLY },
 	{ SOL_PACKET, PACKET_QDISC_BYPASS, PACKET, 0, OPTIONS_EARLY },
 	{ SOL_PACKET, PACKET_IGNORE_OUTGOING, PACKET, 0, OPTIONS_EARLY },
+	/* Those that name devices: socket_groups.h. */
+	{ IPPROTO_IP, IP_MULTICAST_IF, INET, NO_STREAM, OPTIONS_LATE },
+	{ IPPROTO_IP, IP_UNICAST_IF, INET, NO_STREAM, OPTIONS_LATE },
+	{ IPPROTO_IPV6, IPV6_MULTICAST_IF, V6, NO_STREAM, OPTIONS_LATE },
+	{ IPPROTO_IPV6, IPV6_UNICAST_IF, V6, NO_STREAM, OPTIONS_LATE },
+	{ IPPROTO_IP, MCAST_JOIN_GROUP, INET, NO_STREAM, OPTIONS_LATE },
 	{ IPPROTO_UDPLITE, 10 /* UDPLITE_SEND_CSCOV */, INET, SOCK_DGRAM, OPTIONS_EARLY },
 	{ IPPROTO_UDPLITE, 11 /* UDPLITE_RECV_CSCOV */, INET, SOCK_DGRAM, OPTIONS_EARLY },
 	/* Doubled by the kernel when set: handled apart. */
@@ -305,6 +335,11 @@ static enum families family_bit(uint32_t family)
 static bool applies(const struct carried *o, uint32_t family, uint32_t type)
 {
 	return (o->families & family_bit(family)) && (!o->type || (uint32_t)o->type == type || (o->type == NO_STREAM && type != SOCK_STREAM));
+}
+
+static bool is_named(const struct carried *o)
+{
+	return socket_groups_is((uint32_t)o->level, (uint32_t)o->name);
 }
 
 static bool is_filter(int level, int name)
@@ -347,11 +382,13 @@ static void capture_filter(int fd, const struct carried *c, Gw__FdSockOpt ***v, 
 
 void socket_options_capture(int fd, uint32_t family, uint32_t type, Gw__FdSockOpt ***v, size_t *n)
 {
+	if ((family_bit(family) & INET) && type != SOCK_STREAM)
+		socket_groups_capture(fd, v, n);
 	for (size_t i = 0; i < ARRAY_SIZE(carried); i++) {
 		uint8_t value[OPTION_VALUE_MAX];
 		socklen_t len = sizeof(value);
 
-		if (!applies(&carried[i], family, type))
+		if (!applies(&carried[i], family, type) || is_named(&carried[i]))
 			continue;
 		if (is_filter(carried[i].level, carried[i].name))
 			capture_filter(fd, &carried[i], v, n);
@@ -369,9 +406,21 @@ void socket_options_free(Gw__FdSockOpt ***v, size_t *n)
 	*n = 0;
 }
 
+/* Of TCP's connections there may be very many, and what the kernel keeps about them has been looked at (kern/tcp_peek.h). */
+static bool may_hide(int fd)
+{
+	int family = socket_get_int(fd, SOL_SOCKET, SO_DOMAIN);
+
+	return (family == AF_INET || family == AF_INET6) &&
+		(socket_get_int(fd, SOL_SOCKET, SO_TYPE) != SOCK_STREAM || socket_get_int(fd, SOL_SOCKET, SO_REUSEPORT) > 0);
+}
+
 int socket_options_refuse(const struct fd_look *look, struct refusals *refusals)
 {
 	socklen_t count = 0;
+
+	if (may_hide(look->held) && socket_groups_refuse(look, refusals))
+		return FD_REFUSED;
 
 	if (getsockopt(look->held, SOL_SOCKET, SO_GET_FILTER, NULL, &count) == 0 || errno != EACCES)
 		return 0;
@@ -396,6 +445,11 @@ int socket_options_validate(uint32_t family, uint32_t type, Gw__FdSockOpt *const
 		const struct carried *c = find_carried(family, type, v[i]);
 		bool filter = c && is_filter(c->level, c->name);
 
+		if (c && is_named(c)) {
+			if (!socket_groups_is_valid(v[i]))
+				return err_set(e, -EPROTO, "socket: names of devices");
+			continue;
+		}
 		if (!c || !v[i]->value.len || v[i]->value.len > (filter ? FILTER_BYTES_MAX : OPTION_VALUE_MAX) ||
 		    (filter && v[i]->value.len % sizeof(struct sock_filter)))
 			return err_set(e, -EPROTO, "socket: option %u of level %u", v[i]->name, v[i]->level);
@@ -420,6 +474,8 @@ static int set_option(int fd, const Gw__FdSockOpt *o, struct err *e)
 
 	if (is_filter((int)o->level, (int)o->name))
 		return set_filter(fd, o, e);
+	if (socket_groups_is(o->level, o->name))
+		return socket_groups_set(fd, NULL, o, e);
 	if (getsockopt(fd, (int)o->level, (int)o->name, now, &len) == 0 && len == o->value.len && !memcmp(now, o->value.data, len))
 		return 0;
 	if (o->level == SOL_SOCKET && (o->name == SO_RCVBUF || o->name == SO_SNDBUF)) {
@@ -493,8 +549,11 @@ int socket_options_update(int fd, Gw__FdSockOpt *const *was, size_t n_was, Gw__F
 		const Gw__FdSockOpt *o = find_option(was, n_was, v[i]->level, v[i]->name);
 
 		if (!o || o->value.len != v[i]->value.len || memcmp(o->value.data, v[i]->value.data, o->value.len))
-			r = set_option(fd, v[i], e);
+			r = socket_groups_is(v[i]->level, v[i]->name) ? socket_groups_set(fd, o, v[i], e) : set_option(fd, v[i], e);
 	}
+	for (size_t i = 0; i < n_was && r == 0; i++)
+		if (socket_groups_is(was[i]->level, was[i]->name) && !find_option(v, n, was[i]->level, was[i]->name))
+			r = socket_groups_set(fd, was[i], NULL, e);
 	return r;
 }
 

@@ -247,6 +247,8 @@ void socket_tcp_sort(struct tcp_member *m, size_t n, struct tcp_member *waiting,
 		if (r->flags & (TCP_RECORD_MPTCP | TCP_RECORD_ULP))
 			refuse(&m[i], r->flags & TCP_RECORD_ULP ? "a protocol on top of it in the kernel (TCP_ULP) cannot move" :
 				"MPTCP connections cannot move yet", "close the connection first");
+		else if (r->flags & TCP_RECORD_SIGNED)
+			refuse(&m[i], "keys that sign its segments (TCP_MD5SIG, TCP_AO) cannot move", "use it without");
 		else if (r->state == TCP_LISTEN)
 			sort_listening(&m[i]);
 		else if (r->state == TCP_CLOSE && !m[i].other)

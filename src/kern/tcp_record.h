@@ -8,6 +8,7 @@ enum tcp_record_flags {
 	TCP_RECORD_MPTCP = 2,
 	TCP_RECORD_ULP = 4,
 	TCP_RECORD_WAITING = 8,  /* nobody has accepted it yet: it waits in the queue of the listener with number fd */
+	TCP_RECORD_SIGNED = 16,  /* TCP_MD5SIG, TCP_AO */
 };
 
 /* Addresses as IPv6 has them, IPv4 mapped; ports as numbers. */

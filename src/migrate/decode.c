@@ -8,6 +8,7 @@
 #include "agent/abi.h"
 #include "base/util.h"
 #include "image/membarrier.h"
+#include "image/ns_conntrack.h"
 #include "migrate/migrate.h"
 #include "migrate/registry.h"
 #include "wire/hello.h"
@@ -227,6 +228,8 @@ int go_decode(const uint8_t *payload, size_t len, const struct go_terms *terms, 
 
 	*ret = (struct go){ .offered_fds = terms->fds };
 	code = split_go(payload, len, terms->nprocs, ret, e);
+	if (code >= 0 && !conntrack_is_valid(&ret->msg->connections))
+		code = err_set(e, -EBADMSG, "go: tracked connections");
 	for (size_t i = 0; i < ret->nprocs && code >= 0; i++)
 		code = decode_gone(&terms->procs[i], terms, &ret->procs[i], e);
 	if (code >= 0)

@@ -526,7 +526,7 @@ int dest_restore(void *context, struct err *e)
 	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
 		ret = set_registers(&d->procs[i], e);
 	if (ret == 0 && d->offered.ns && d->offered.ns->n_nets)
-		ret = ns_net_attach(d->offered.ns->nets[0], e);
+		ret = ns_net_attach(d->offered.ns->nets[0], &d->go.msg->connections, e);
 	if (ret == 0)
 		dest_continue(d);
 	timeline_mark("registers set");

@@ -100,6 +100,8 @@ static int encode(struct source *s, struct go_out *out, struct err *e)
 	out->msg.n_processes = s->nprocs;
 	out->msg.home_handled = s->home.handled;
 	out->msg.home_sent = s->home.sent;
+	if (s->unit.ns && s->unit.ns->n_nets)
+		out->msg.connections = s->unit.ns->nets[0]->connections;
 	if (ret >= 0)
 		ret = fdtable_encode_update(&s->unit.fds, &out->msg.fds.data, &out->msg.fds.len, e);
 	if (ret < 0)

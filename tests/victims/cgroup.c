@@ -2,12 +2,14 @@
 /* cgroup.c - victims in control groups of their own: settings, groups of threads, groups that nobody is in, a cgroup namespace */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/bpf.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "victim.h"
@@ -217,3 +219,60 @@ static void namespace_check(void)
 }
 
 VICTIM(cgroup_ns, V_KEEP_OUT, namespace_setup, NULL, namespace_check);
+
+/* ---- a filter of devices, as containers have it ---- */
+
+#define INSN(c, d, s, o, i) { .code = c, .dst_reg = d, .src_reg = s, .off = o, .imm = i }
+
+/* No character device 1:5 (/dev/zero). */
+static void filter_devices(const char *path)
+{
+	struct bpf_insn code[] = {
+		INSN(BPF_LDX | BPF_MEM | BPF_W, 2, 1, 0, 0), /* access_type, the device's type in its lower half */
+		INSN(BPF_ALU | BPF_AND | BPF_K, 2, 0, 0, 0xffff),
+		INSN(BPF_LDX | BPF_MEM | BPF_W, 3, 1, 4, 0), /* major */
+		INSN(BPF_LDX | BPF_MEM | BPF_W, 4, 1, 8, 0),
+		INSN(BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, 1),
+		INSN(BPF_JMP | BPF_JNE | BPF_K, 2, 0, 3, 2 /* BPF_DEVCG_DEV_CHAR */),
+		INSN(BPF_JMP | BPF_JNE | BPF_K, 3, 0, 2, 1),
+		INSN(BPF_JMP | BPF_JNE | BPF_K, 4, 0, 1, 5),
+		INSN(BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, 0),
+		INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0),
+	};
+	union bpf_attr attr = { .prog_type = BPF_PROG_TYPE_CGROUP_DEVICE, .insns = (uintptr_t)code, .insn_cnt = sizeof(code) / sizeof(*code), .license = (uintptr_t)"GPL" };
+	int program = (int)syscall(SYS_bpf, BPF_PROG_LOAD, &attr, sizeof(attr)), dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	must(program >= 0 && dir >= 0);
+	attr = (union bpf_attr){ .target_fd = (uint32_t)dir, .attach_bpf_fd = (uint32_t)program, .attach_type = BPF_CGROUP_DEVICE, .attach_flags = BPF_F_ALLOW_MULTI };
+	must(!syscall(SYS_bpf, BPF_PROG_ATTACH, &attr, sizeof(attr)));
+	close(program);
+	close(dir);
+}
+
+static bool can_open(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	return fd >= 0 && !close(fd);
+}
+
+static void devices_setup(void)
+{
+	char path[4096];
+
+	make_groups("devices");
+	write_text(group[0], "cgroup.procs", "0");
+	snprintf(path, sizeof(path), "%s%s", top, group[0]);
+	filter_devices(path);
+	must(!can_open("/dev/zero") && errno == EPERM && can_open("/dev/null"));
+}
+
+static void devices_check(void)
+{
+	expect(!can_open("/dev/zero"));
+	expect(can_open("/dev/null"));
+	if (!failed())
+		leave();
+}
+
+VICTIM(cgroup_devices, V_KEEP_OUT, devices_setup, NULL, devices_check);

@@ -3,7 +3,10 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/mroute.h>
 #include <net/if.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -95,6 +98,7 @@ VICTIM(ns_net, 0, net_setup, NULL, net_check);
 /* ---- network: devices, addresses, routes, rules, neighbours, filters, settings ---- */
 
 static struct text network;
+static int held;
 
 static void run_tools(const char *commands)
 {
@@ -192,11 +196,168 @@ static void qdisc_check(void)
 
 VICTIM_TEXT(victim_refuse_ns_qdisc, "refuse_ns_qdisc", qdisc_setup, NULL, qdisc_check, V_REFUSED, "qdisc pfifo.*queueing disciplines");
 
+#define REFUSED_NETWORK(id, setup, text) VICTIM_TEXT(victim_refuse_##id, "refuse_" #id, setup, NULL, nothing_check, V_REFUSED, text)
+
+static void nothing_check(void)
+{
+}
+
+static void xfrm_setup(void)
+{
+	must(!unshare(CLONE_NEWNET));
+	run_tools("ip xfrm policy add src 10.77.0.0/16 dst 10.78.0.0/16 dir out tmpl src 10.77.0.1 dst 10.78.0.1 proto esp mode tunnel\n");
+}
+
+REFUSED_NETWORK(ns_xfrm, xfrm_setup, "policies of IPsec");
+
+static void group_setup(void)
+{
+	must(!unshare(CLONE_NEWNET));
+	run_tools("ip link add br0 type bridge\n"
+		  "ip link add pa type veth peer name pb\n"
+		  "ip link set pa master br0 up\n"
+		  "ip link set br0 up\n"
+		  "bridge mdb add dev br0 port pa grp 239.7.7.7 permanent\n");
+}
+
+REFUSED_NETWORK(ns_groups, group_setup, "groups in a bridge's table");
+
+static void multicast_setup(void)
+{
+	must(!unshare(CLONE_NEWNET));
+	run_tools("ip link add pa type veth peer name pb\n"
+		  "ip maddress add 33:33:00:00:77:77 dev pa\n");
+}
+
+REFUSED_NETWORK(ns_maddress, multicast_setup, "multicast addresses");
+
+static void route_setup(void)
+{
+	must(!unshare(CLONE_NEWNET));
+	held = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_IGMP);
+	must(held >= 0 && !setsockopt(held, IPPROTO_IP, 200 /* MRT_INIT */, &(int){ 1 }, sizeof(int)));
+	run_tools("ip link add pa type veth peer name pb\n"
+		  "ip addr add 10.77.0.1/24 dev pa\n"
+		  "ip link set pa up\n");
+	must(!setsockopt(held, IPPROTO_IP, 202 /* MRT_ADD_VIF */,
+			 &(struct vifctl){ .vifc_flags = 8 /* VIFF_USE_IFINDEX */, .vifc_lcl_ifindex = (int)if_nametoindex("pa") }, sizeof(struct vifctl)));
+}
+
+REFUSED_NETWORK(ns_mroute, route_setup, "multicast routing");
+
+/* ---- what a filter and the translation of addresses know about connections ---- */
+
+static int asks, answers;
+static struct text tracked;
+
+static int socket_at(int type, uint32_t address, uint16_t port)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(address) };
+	int fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
+
+	must(fd >= 0 && !bind(fd, (void *)&a, sizeof(a)));
+	return fd;
+}
+
+/* Without the time that is left and what is counted. */
+static void read_tracked(struct text *t)
+{
+	FILE *f = fopen("/proc/net/nf_conntrack", "re");
+	char line[1024], protocol[16], rest[1024];
+
+	must(f);
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "%*s %*s %15s %*s %*s %1023[^\n]", protocol, rest) == 2)
+			text_add(t, "%s %s\n", protocol, rest);
+	fclose(f);
+}
+
+static void tracked_setup(void)
+{
+	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(53), .sin_addr.s_addr = htonl(0x0a4d0009) };
+	char byte;
+
+	must(!unshare(CLONE_NEWNET));
+	run_tools("ip link set lo up\n"
+		  "ip addr add 10.77.0.7/32 dev lo\n"
+		  "ip addr add 10.77.0.9/32 dev lo\n"
+		  "nft add table ip t\n"
+		  "nft add chain ip t o '{ type nat hook output priority -100; }'\n"
+		  "nft add rule ip t o ip daddr 10.77.0.9 udp dport 53 dnat to 10.77.0.7:7053\n"
+		  "nft add chain ip t i '{ type filter hook input priority 0; }'\n"
+		  "nft add rule ip t i ct state established counter accept\n");
+	asks = socket_at(SOCK_DGRAM, 0x0a4d0007, 9999);
+	answers = socket_at(SOCK_DGRAM, 0x0a4d0007, 7053);
+	must(sendto(asks, "?", 1, 0, (void *)&to, sizeof(to)) == 1 && recv(answers, &byte, 1, 0) == 1);
+	run_tools("nft add rule ip t i ct state new counter drop\n");
+	read_tracked(&tracked);
+	must(strstr(tracked.s, "UNREPLIED"));
+}
+
+/* An answer to what was asked before the move comes from whom was asked, and passes. */
+static void tracked_check(void)
+{
+	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(9999), .sin_addr.s_addr = htonl(0x0a4d0007) }, from = { 0 };
+	struct text now = { 0 };
+	socklen_t len = sizeof(from);
+	char byte;
+
+	read_tracked(&now);
+	expect_text("tracked connections", tracked.s, now.s);
+	expect(!setsockopt(asks, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){ 5, 0 }, sizeof(struct timeval)));
+	expect(sendto(answers, "!", 1, 0, (void *)&to, sizeof(to)) == 1);
+	expect(recvfrom(asks, &byte, 1, 0, (void *)&from, &len) == 1);
+	expect_u64("port that the answer comes from", 53, ntohs(from.sin_port));
+	expect_u64("address that the answer comes from", 0x0a4d0009, ntohl(from.sin_addr.s_addr));
+}
+
+VICTIM(ns_tracked, 0, tracked_setup, NULL, tracked_check);
+
+static int stream[2];
+
+static void filter_setup(void)
+{
+	int listening, on = 1;
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(7001), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+
+	must(!unshare(CLONE_NEWNET));
+	run_tools("ip link set lo up\n"
+		  "ipset create friends hash:ip\n"
+		  "ipset add friends 127.0.0.1\n"
+		  "nft add table ip t\n"
+		  "nft add chain ip t i '{ type filter hook input priority 0; }'\n"
+		  "nft add rule ip t i ct state established counter accept\n");
+	listening = socket_at(SOCK_STREAM, INADDR_LOOPBACK, 7001);
+	must(!listen(listening, 1));
+	stream[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	must(!connect(stream[0], (void *)&a, sizeof(a)));
+	stream[1] = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
+	must(stream[1] >= 0 && !close(listening) && !setsockopt(stream[0], IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)));
+	run_tools("nft add rule ip t i ct state new counter drop\n");
+	read_tracked(&tracked);
+	must(strstr(tracked.s, "ESTABLISHED"));
+}
+
+static void filter_check(void)
+{
+	struct text now = { 0 };
+	char byte;
+
+	read_tracked(&now);
+	expect_text("tracked connections", tracked.s, now.s);
+	for (int i = 0; i < 2; i++) {
+		expect(!setsockopt(stream[i], SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){ 5, 0 }, sizeof(struct timeval)));
+		expect(send(stream[!i], "x", 1, 0) == 1 && recv(stream[i], &byte, 1, 0) == 1);
+	}
+	run_tools("ipset test friends 127.0.0.1 2>/dev/null\n");
+}
+
+VICTIM(ns_filter, 0, filter_setup, NULL, filter_check);
+
 /* ---- mounts ---- */
 
 static struct text mounts;
 static char place[4096];
-static int held;
 
 static int compare_lines(const void *a, const void *b)
 {

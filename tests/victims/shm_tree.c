@@ -346,3 +346,37 @@ static void busy_check(void)
 }
 
 VICTIM(tree_cow_busy, 0, busy_setup, busy_work, busy_check);
+
+/* ---- a POSIX object that nobody has open: its name still leads to the memory that is mapped ---- */
+
+static char *named;
+static char object[64];
+
+static void named_setup(void)
+{
+	int fd;
+
+	snprintf(object, sizeof(object), "/victim-named-%d", getpid());
+	fd = shm_open(object, O_RDWR | O_CREAT | O_EXCL, 0600);
+	must(fd >= 0 && !ftruncate(fd, 8 * (long)PAGE));
+	named = mmap(NULL, 8 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	must(named != MAP_FAILED && !close(fd));
+	fill(named, 8 * PAGE, 77);
+}
+
+static void named_check(void)
+{
+	int fd = shm_open(object, O_RDWR, 0);
+	uint64_t word = 0x1122334455667788ull;
+
+	verify("mapped object", named, 8 * PAGE, 77);
+	if (fd < 0) {
+		fail("shm_open(%s): errno %d", object, errno);
+		return;
+	}
+	expect(pwrite(fd, &word, sizeof(word), (long)PAGE) == sizeof(word));
+	expect_u64("what was written by name", word, *(uint64_t *)(named + PAGE));
+	expect(!shm_unlink(object));
+}
+
+VICTIM(shm_named, 0, named_setup, NULL, named_check);

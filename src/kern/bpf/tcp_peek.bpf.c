@@ -68,6 +68,7 @@ struct tcp_sock {
 	unsigned short urg_data;
 	struct tcp_options_received rx_opt;
 	_Bool is_mptcp;
+	void *md5sig_info, *ao_info;
 } CO_RE;
 
 struct socket {
@@ -115,6 +116,8 @@ static __always_inline void write_record(struct seq_file *seq, struct sock *sk, 
 		out.flags |= TCP_RECORD_MPTCP;
 	if (BPF_CORE_READ(icsk, icsk_ulp_ops))
 		out.flags |= TCP_RECORD_ULP;
+	if ((bpf_core_field_exists(tp->md5sig_info) && BPF_CORE_READ(tp, md5sig_info)) || (bpf_core_field_exists(tp->ao_info) && BPF_CORE_READ(tp, ao_info)))
+		out.flags |= TCP_RECORD_SIGNED;
 	out.shut_down = BPF_CORE_READ(sk, sk_shutdown);
 	out.error = BPF_CORE_READ(sk, sk_err);
 	out.snd_una = BPF_CORE_READ(tp, snd_una);

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* sock.c - victims with state of sockets that no call shows: memberships in multicast groups, devices to send over; programs, keys, queues of errors */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/filter.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "victim.h"
+
+#define GROUP 0xef070707u /* 239.7.7.7 */
+
+static int sender, receiver, receiver6;
+static uint16_t port;
+static const struct in6_addr group6 = { { { 0xff, 0x02, [15] = 0x77 } } };
+
+static int bound(int family, uint16_t at)
+{
+	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_port = htons(at) };
+	struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons(at) };
+	int fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	must(fd >= 0 && !bind(fd, family == AF_INET ? (void *)&v4 : (void *)&v6, family == AF_INET ? sizeof(v4) : sizeof(v6)));
+	return fd;
+}
+
+static struct ip_mreqn membership(void)
+{
+	return (struct ip_mreqn){ .imr_multiaddr.s_addr = htonl(GROUP), .imr_ifindex = (int)if_nametoindex("lo") };
+}
+
+static void groups_setup(void)
+{
+	struct ip_mreqn m = membership();
+	struct ipv6_mreq m6 = { group6, if_nametoindex("lo") };
+	struct sockaddr_in a;
+	socklen_t len = sizeof(a);
+	int lo = (int)m6.ipv6mr_interface, index = (int)htonl(m6.ipv6mr_interface);
+
+	receiver = bound(AF_INET, 0);
+	must(!getsockname(receiver, (void *)&a, &len));
+	port = ntohs(a.sin_port);
+	must(!setsockopt(receiver, IPPROTO_IP, IP_ADD_MEMBERSHIP, &m, sizeof(m)));
+	receiver6 = bound(AF_INET6, 0);
+	must(!setsockopt(receiver6, IPPROTO_IPV6, IPV6_JOIN_GROUP, &m6, sizeof(m6)));
+	must(!setsockopt(receiver6, IPPROTO_IPV6, IPV6_MULTICAST_IF, &lo, sizeof(lo)));
+	sender = bound(AF_INET, 0);
+	must(!setsockopt(sender, IPPROTO_IP, IP_MULTICAST_IF, &m, sizeof(m)));
+	must(!setsockopt(sender, IPPROTO_IP, 50 /* IP_UNICAST_IF */, &index, sizeof(index)));
+}
+
+static void groups_check(void)
+{
+	struct ip_mreqn m = membership();
+	struct ipv6_mreq m6 = { group6, if_nametoindex("lo") };
+	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(GROUP) };
+	socklen_t len = sizeof(int);
+	char byte;
+	int lo;
+
+	expect(setsockopt(receiver, IPPROTO_IP, IP_ADD_MEMBERSHIP, &m, sizeof(m)) < 0 && errno == EADDRINUSE);
+	expect(setsockopt(receiver6, IPPROTO_IPV6, IPV6_JOIN_GROUP, &m6, sizeof(m6)) < 0 && errno == EADDRINUSE);
+	expect(!getsockopt(receiver6, IPPROTO_IPV6, IPV6_MULTICAST_IF, &lo, &len) && lo == (int)m6.ipv6mr_interface);
+	expect(!getsockopt(sender, IPPROTO_IP, 50, &lo, &len) && ntohl((uint32_t)lo) == m6.ipv6mr_interface);
+	expect(!setsockopt(receiver, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){ 5, 0 }, sizeof(struct timeval)));
+	expect(sendto(sender, "g", 1, 0, (void *)&to, sizeof(to)) == 1 && recv(receiver, &byte, 1, 0) == 1); /* over lo, which no route leads to */
+	expect(!setsockopt(receiver, IPPROTO_IP, IP_DROP_MEMBERSHIP, &m, sizeof(m)));
+}
+
+VICTIM(sock_groups, 0, groups_setup, NULL, groups_check);
+
+/* Members of other groups again and again. */
+static void joining_work(void)
+{
+	struct ip_mreqn m = membership();
+
+	must(!setsockopt(receiver, IPPROTO_IP, IP_DROP_MEMBERSHIP, &m, sizeof(m)));
+	must(setsockopt(receiver, IPPROTO_IP, IP_DROP_MEMBERSHIP, &m, sizeof(m)) < 0);
+	must(!setsockopt(receiver, IPPROTO_IP, IP_ADD_MEMBERSHIP, &m, sizeof(m)));
+	usleep(500);
+}
+
+VICTIM(sock_joining, 0, groups_setup, joining_work, groups_check);
+
+/* ---- what cannot move ---- */
+
+#define REFUSED(id, setup, text) VICTIM_TEXT(victim_refuse_##id, "refuse_" #id, setup, NULL, unharmed, V_REFUSED, text)
+
+static void unharmed(void)
+{
+}
+
+static void chooser_setup(void)
+{
+	struct sock_filter code[] = { { BPF_RET | BPF_K, 0, 0, 0 } };
+	struct sock_fprog program = { 1, code };
+	int on = 1;
+
+	receiver = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	must(!setsockopt(receiver, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)));
+	must(!bind(receiver, (void *)&(struct sockaddr_in){ .sin_family = AF_INET }, sizeof(struct sockaddr_in)));
+	must(!setsockopt(receiver, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof(program)));
+}
+
+REFUSED(sock_chooser, chooser_setup, "program of BPF chooses among the sockets");
+
+static void errors_setup(void)
+{
+	struct sockaddr_in to = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(to);
+	int on = 1;
+
+	receiver = bound(AF_INET, 0);
+	must(!getsockname(receiver, (void *)&to, &len) && !close(receiver));
+	to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	sender = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	must(!setsockopt(sender, IPPROTO_IP, IP_RECVERR, &on, sizeof(on)));
+	must(sendto(sender, "x", 1, 0, (void *)&to, sizeof(to)) == 1); /* nobody is there */
+}
+
+REFUSED(sock_errors, errors_setup, "error queue has messages");
+
+static void sources_setup(void)
+{
+	struct ip_mreq_source m = { .imr_multiaddr.s_addr = htonl(GROUP), .imr_interface.s_addr = htonl(INADDR_LOOPBACK), .imr_sourceaddr.s_addr = htonl(0x7f000002) };
+
+	receiver = bound(AF_INET, 0);
+	must(!setsockopt(receiver, IPPROTO_IP, IP_ADD_SOURCE_MEMBERSHIP, &m, sizeof(m)));
+}
+
+REFUSED(sock_sources, sources_setup, "lists of sources");
+
+static void signed_setup(void)
+{
+	struct tcp_md5sig key = { .tcpm_keylen = 4, .tcpm_key = "keys" };
+	struct sockaddr_in *from = (void *)&key.tcpm_addr;
+
+	receiver = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	from->sin_family = AF_INET;
+	from->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	must(!bind(receiver, (void *)&(struct sockaddr_in){ .sin_family = AF_INET }, sizeof(struct sockaddr_in)) && !listen(receiver, 1));
+	must(!setsockopt(receiver, IPPROTO_TCP, TCP_MD5SIG, &key, sizeof(key)));
+}
+
+REFUSED(sock_signed, signed_setup, "keys that sign its segments");
