@@ -343,10 +343,15 @@ static long pager_loop(struct pager *p)
 static void wait_for_release(struct scratch_header *h)
 {
 	store_release(&h->drained, 1);
+	stub_ring(h);
 	while (h->worker_fd >= 0 && !load_acquire(&h->uffd_released)) {
-		struct poll_fd worker = { h->worker_fd, 0, 0 };
+		struct poll_fd worker = { h->worker_fd, POLL_IN, 0 };
+		char bell[16];
+		long n = sys(__NR_poll, (long)&worker, 1, -1);
 
-		if (sys(__NR_poll, (long)&worker, 1, 1) > 0)
+		if (n > 0)
+			n = sys(__NR_recvfrom, h->worker_fd, (long)bell, sizeof(bell), MSG_DONTWAIT_FLAG);
+		if (n <= 0 && n != E_AGAIN && n != E_INTR)
 			h->worker_fd = -1;
 	}
 }

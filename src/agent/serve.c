@@ -18,6 +18,8 @@ struct pm_scan_arg {
 };
 
 #define PAGEMAP_SCAN_IOCTL 0xc0606610ul
+#define SCAN_PAGES 512 /* looked for at once for the push */
+#define LOOK_AHEAD 12  /* pages whose beginnings are on their way into the cache while one is looked at */
 #define HOLE_STEP 32 /* pages that do not exist for one of the window of those that do: they cost nothing on the way */
 #define PM_PRESENT (1u << 3)
 #define PM_SWAPPED (1u << 4)
@@ -29,6 +31,8 @@ struct server {
 	struct page_range *ranges;
 	uint64_t *bitmap;
 	uint64_t range, cursor;   /* where the push is */
+	long nfound, next_found;  /* b->regions: what the last scan of the push has found, and how much of it is done */
+	uint64_t scanned;         /* up to here it has looked */
 	int moved;                /* a fault moved the cursor: another pass is needed */
 	int pushing, pushed;      /* pushed: END is on its way or sent */
 	struct msg_hdr message;   /* the frame being sent; iovlen 0 when none */
@@ -41,15 +45,18 @@ struct server {
 	int done;
 };
 
-static long scan(struct server *s, uint64_t start, uint64_t end, uint64_t max_pages, uint64_t *ret_walk_end)
+static long scan(const struct server *s, struct pm_scan_arg *arg)
 {
-	struct pm_scan_arg arg = { .size = sizeof(arg), .start = start, .end = end, .vec = (uint64_t)s->b->regions, .vec_len = REGIONS_MAX,
-				   .max_pages = max_pages, .category_anyof_mask = PM_PRESENT | PM_SWAPPED,
-				   .return_mask = PM_PRESENT | PM_SWAPPED | PM_PFNZERO };
-	long n = sys(__NR_ioctl, s->h->pagemap_fd, (long)PAGEMAP_SCAN_IOCTL, (long)&arg);
+	arg->size = sizeof(*arg);
+	arg->category_anyof_mask = PM_PRESENT | PM_SWAPPED;
+	arg->return_mask = PM_PRESENT | PM_SWAPPED | PM_PFNZERO;
+	return sys(__NR_ioctl, s->h->pagemap_fd, (long)PAGEMAP_SCAN_IOCTL, (long)arg);
+}
 
-	*ret_walk_end = arg.walk_end;
-	return n;
+/* Finds the first page that exists in [start, end): 1, or 0. */
+static long scan_one(const struct server *s, uint64_t start, uint64_t end, struct pm_region *ret_region)
+{
+	return scan(s, &(struct pm_scan_arg){ .start = start, .end = end, .vec = (uint64_t)ret_region, .vec_len = 1, .max_pages = 1 });
 }
 
 /* Whether a page that the scan calls swapped is one, and not a marker in the page table. */
@@ -141,13 +148,15 @@ static void count_frame(struct server *s, const struct stream_frame *f)
 	c->bytes_sent += sizeof(f->frame) + f->frame.nruns * sizeof(f->runs[0]) + f->frame.npages * AGENT_PAGE;
 }
 
-/* Puts the pages of one region into the frame; returns the address where it stopped. */
+/* Puts the pages of one region into the frame; returns the address where it stopped. That pages hold more than zeros is known from their first words, mostly. */
 static uint64_t gather_region(struct server *s, struct stream_frame *f, const struct page_range *r, const struct pm_region *region)
 {
 	for (uint64_t at = region->start; at < region->end; at += AGENT_PAGE) {
 		uint64_t bit = r->first_bit + (at - r->start) / AGENT_PAGE;
 		uint32_t flags;
 
+		if (region->end - at > LOOK_AHEAD * AGENT_PAGE)
+			__builtin_prefetch((const void *)(at + LOOK_AHEAD * AGENT_PAGE));
 		if (s->bitmap[bit >> 6] & (1ull << (bit & 63)))
 			continue;
 		if ((region->categories & PM_SWAPPED) && is_marker(s, at))
@@ -162,6 +171,39 @@ static uint64_t gather_region(struct server *s, struct stream_frame *f, const st
 	return region->end;
 }
 
+/* Looks for what exists from the cursor on, for this frame and others. */
+static long look(struct server *s, struct page_range *r)
+{
+	struct pm_scan_arg arg = { .start = s->cursor, .end = r->end, .vec = (uint64_t)s->b->regions, .vec_len = REGIONS_MAX, .max_pages = SCAN_PAGES };
+	long n = scan(s, &arg);
+
+	s->scanned = arg.walk_end;
+	s->nfound = n < 0 ? 0 : n;
+	s->next_found = 0;
+	return n > 0 && make_readable(r) < 0 ? E_FAULT : n;
+}
+
+/* Puts what has been found into the frame; 1: all of it. */
+static int gather_found(struct server *s, struct stream_frame *f, const struct page_range *r)
+{
+	for (; s->next_found < s->nfound; s->next_found++) {
+		struct pm_region *region = &s->b->regions[s->next_found];
+
+		region->start = s->cursor = gather_region(s, f, r, region);
+		if (region->start < region->end)
+			return 0;
+	}
+	s->cursor = s->scanned;
+	return 1;
+}
+
+static void move_cursor(struct server *s, uint64_t range, uint64_t to)
+{
+	s->range = range;
+	s->cursor = to;
+	s->nfound = s->next_found = 0;
+}
+
 /* Fills the next frame from the cursor on. */
 static long gather(struct server *s)
 {
@@ -170,32 +212,20 @@ static long gather(struct server *s)
 	f->frame = (struct page_frame){ STREAM_MAGIC, STREAM_PAGES, 0, 0 };
 	while (f->frame.npages < s->h->chunk_pages && f->frame.nruns < STREAM_RUNS_MAX) {
 		struct page_range *r = &s->ranges[s->range];
-		uint64_t walk_end;
 		long n;
 
 		if (s->range == s->h->nranges) {
 			if (!s->moved)
 				break;
 			s->moved = 0;
-			s->range = 0;
-			s->cursor = s->h->nranges ? s->ranges[0].start : 0;
+			move_cursor(s, 0, s->ranges[0].start);
 			continue;
 		}
-		n = scan(s, s->cursor, r->end, STREAM_PAGES_MAX, &walk_end);
-		if (n > 0 && make_readable(r) < 0)
-			return E_FAULT;
+		n = s->next_found < s->nfound ? 0 : look(s, r);
 		if (n < 0)
 			return n;
-		for (long i = 0; i < n; i++) {
-			uint64_t stop = gather_region(s, f, r, &s->b->regions[i]);
-
-			s->cursor = stop;
-			if (stop < s->b->regions[i].end)
-				return 0;
-		}
-		s->cursor = walk_end;
-		if (s->cursor >= r->end && ++s->range < s->h->nranges)
-			s->cursor = s->ranges[s->range].start;
+		if (gather_found(s, f, r) && s->cursor >= r->end)
+			move_cursor(s, s->range + 1, s->range + 1 < s->h->nranges ? r[1].start : 0);
 	}
 	return 0;
 }
@@ -308,13 +338,14 @@ static long push_some(struct server *s)
 /* The page asked for does not exist; a sequential reader is told at once how far there is nothing. Adds the pages behind it. */
 static void add_hole(struct server *s, struct stream_frame *f, const struct page_range *r, uint64_t at)
 {
-	uint64_t limit = (uint64_t)(s->window - 1) * HOLE_STEP * AGENT_PAGE, end = r->end - at > limit ? at + limit : r->end, walk_end;
-	long n = end > at + AGENT_PAGE ? scan(s, at, end, 1, &walk_end) : -1;
+	uint64_t limit = (uint64_t)(s->window - 1) * HOLE_STEP * AGENT_PAGE, end = r->end - at > limit ? at + limit : r->end;
+	struct pm_region next;
+	long n = end > at + AGENT_PAGE ? scan_one(s, at, end, &next) : -1;
 
 	if (n < 0)
 		return;
 	if (n > 0)
-		end = s->b->regions[0].start;
+		end = next.start;
 	while ((at += AGENT_PAGE) < end && take_page(s, r, at))
 		add_page(f, at, RUN_ZERO);
 }
@@ -325,8 +356,9 @@ static long answer(struct server *s, const struct fault_request *q)
 	struct stream_frame *f = &s->b->reply;
 	struct page_range *r = find_range(s, q->address);
 	struct io_vec iov[STREAM_RUNS_MAX + 1];
+	struct pm_region page;
 	struct msg_hdr m;
-	uint64_t walk_end, at = q->address & ~(AGENT_PAGE - 1);
+	uint64_t at = q->address & ~(AGENT_PAGE - 1);
 	long n;
 
 	s->h->counters.pages_faulted++;
@@ -334,20 +366,20 @@ static long answer(struct server *s, const struct fault_request *q)
 		return 0;
 	s->window = at == s->next_expected ? (s->window < 16 ? s->window * 2 : 16) : 1;
 	f->frame = (struct page_frame){ STREAM_MAGIC, STREAM_PAGES, 0, 0 };
-	n = scan(s, at, at + AGENT_PAGE, 1, &walk_end);
+	n = scan_one(s, at, at + AGENT_PAGE, &page);
 	if (n < 0)
 		return n;
 	if (n > 0 && make_readable(r) < 0)
 		return E_FAULT;
-	if (n > 0 && (s->b->regions[0].categories & PM_SWAPPED) && is_marker(s, at))
+	if (n > 0 && (page.categories & PM_SWAPPED) && is_marker(s, at))
 		n = 0;
-	add_page(f, at, n == 0 || (s->b->regions[0].categories & PM_PFNZERO) ? RUN_ZERO : 0);
+	add_page(f, at, n == 0 || (page.categories & PM_PFNZERO) ? RUN_ZERO : 0);
 	if (n == 0)
 		add_hole(s, f, r, at);
 	for (uint32_t i = 1; n > 0 && i < s->window && at + i * AGENT_PAGE < r->end; i++) {
 		uint64_t next = at + i * AGENT_PAGE;
 
-		if (scan(s, next, next + AGENT_PAGE, 1, &walk_end) != 1 || (s->b->regions[0].categories & (PM_PFNZERO | PM_SWAPPED)) || !take_page(s, r, next))
+		if (scan_one(s, next, next + AGENT_PAGE, &page) != 1 || (page.categories & (PM_PFNZERO | PM_SWAPPED)) || !take_page(s, r, next))
 			break;
 		add_page(f, next, 0);
 	}
@@ -355,8 +387,7 @@ static long answer(struct server *s, const struct fault_request *q)
 	count_frame(s, f);
 	frame_message(f, iov, &m);
 	if (s->pushing && !s->pushed && s->next_expected < r->end) {
-		s->range = (uint64_t)(r - s->ranges);
-		s->cursor = s->next_expected;
+		move_cursor(s, (uint64_t)(r - s->ranges), s->next_expected);
 		s->moved = 1;
 	}
 	return send_all(s->h->fault_fd, &m);
@@ -376,11 +407,11 @@ static long push_first(struct server *s)
 	f->frame = (struct page_frame){ STREAM_MAGIC, STREAM_PAGES, 0, 0 };
 	for (uint64_t i = 0; i < s->h->nfirst; i++) {
 		for (uint64_t k = 0; k < first[i].npages && f->frame.npages < STREAM_PAGES_MAX; k++) {
-			uint64_t at = first[i].address + k * AGENT_PAGE, walk_end;
+			uint64_t at = first[i].address + k * AGENT_PAGE;
 			struct page_range *r = find_range(s, at);
+			struct pm_region page;
 
-			if (!r || scan(s, at, at + AGENT_PAGE, 1, &walk_end) != 1 || (s->b->regions[0].categories & (PM_PFNZERO | PM_SWAPPED)) ||
-			    !take_page(s, r, at))
+			if (!r || scan_one(s, at, at + AGENT_PAGE, &page) != 1 || (page.categories & (PM_PFNZERO | PM_SWAPPED)) || !take_page(s, r, at))
 				continue;
 			if (make_readable(r) < 0)
 				return E_FAULT;

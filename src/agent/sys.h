@@ -152,6 +152,8 @@ int doubt_resolve(struct scratch_header *h);
 int stub_runs_here(struct scratch_header *h);
 void stub_kill_begin(struct scratch_header *h);
 void stub_kill_finish(struct scratch_header *h);
+/* Tells the worker that there is something to look at. */
+void stub_ring(const struct scratch_header *h);
 void stub_run_list(struct remote_call *calls, uint32_t n, uint32_t *ret_ran);
 
 /* io.c: whole messages on blocking sockets; 0 or negative errno, E_PIPE at the end of the stream */

@@ -24,6 +24,7 @@
 #define PROGRESS_INTERVAL_NS 100000000ull
 
 struct watcher {
+	const struct daemon *d;
 	int fd;
 	bool cancelled;
 	bool answered; /* the client has its result; the worker goes on without it */
@@ -59,6 +60,12 @@ static bool client_cancels(struct watcher *w)
 	return w->cancelled;
 }
 
+static void log_moved(const struct migrate_report *report)
+{
+	log_info("event=moved unit=%s to=%s freeze_us=%llu total_ms=%.1f pages_sent=%llu", report->unit, report->to, (unsigned long long)report->freeze_us,
+		 report->total_ms, (unsigned long long)report->pages_sent);
+}
+
 static bool on_progress(const struct migrate_report *report, void *arg)
 {
 	struct watcher *w = arg;
@@ -70,6 +77,9 @@ static bool on_progress(const struct migrate_report *report, void *arg)
 	if (w->answered)
 		return false;
 	if (report->outcome && !strcmp(report->outcome, "moved")) {
+		if (report->left) /* another process of that number may move */
+			worker_set_done(w->d);
+		log_moved(report);
 		reply_result(w->fd, reply_report(report));
 		shutdown(w->fd, SHUT_RDWR);
 		w->answered = true;
@@ -171,8 +181,7 @@ static void finish(int fd, int r, struct migrate_report *report, const struct re
 {
 	if (r >= 0) {
 		report->outcome = "moved";
-		log_info("event=moved unit=%s to=%s freeze_us=%llu total_ms=%.1f pages_sent=%llu", report->unit, report->to,
-			 (unsigned long long)report->freeze_us, report->total_ms, (unsigned long long)report->pages_sent);
+		log_moved(report);
 		reply_result(fd, reply_report(report));
 		return;
 	}
@@ -222,7 +231,7 @@ static void name_unit(const struct daemon *d, struct request *request)
 static int migrate_here(const struct daemon *d, const struct request *request, int fd)
 {
 	char host[sizeof(request->host)];
-	struct watcher watcher = { .fd = fd };
+	struct watcher watcher = { .d = d, .fd = fd };
 	struct migrate_request order = {
 		.pid = request->pid, .self_name = d->config.name, .self = d->config.listen, .dest_name = host, .strategy = request->strategy,
 		.files = request->files, .timeout_ms = request->timeout_ms, .progress = on_progress, .progress_arg = &watcher,

@@ -554,6 +554,14 @@ static void wait_out_of_stub(struct agent *a, pid_t pid)
 		usleep(1000);
 }
 
+void agent_heard(const struct agent *a)
+{
+	char bell[16];
+
+	while (recv(a->socket, bell, sizeof(bell), MSG_DONTWAIT) > 0)
+		;
+}
+
 void agent_wait_exit(const struct agent *a, int timeout_ms)
 {
 	struct pollfd p = { a->pidfd, POLLIN, 0 };

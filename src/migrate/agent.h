@@ -61,6 +61,9 @@ void agent_remove(struct agent *a, pid_t pid);
 /* Has process `pid` wait for an agent (its own or another's) that has ended and is its child. */
 void agent_reap(pid_t pid, pid_t seen);
 
+/* Takes what the agent has rung its bell for (agent.socket is readable then): drained or finished, which the header says. */
+void agent_heard(const struct agent *a);
+
 /* Waits until the agent has ended; kills it when it does not within the time. */
 void agent_wait_exit(const struct agent *a, int timeout_ms);
 

@@ -519,6 +519,7 @@ static void release_uffd(struct agent *a)
 		return;
 	close_fdp(&a->uffd);
 	__atomic_store_n(&h->uffd_released, 1, __ATOMIC_RELEASE);
+	task_wake(&a->task, NULL);
 }
 
 /* Whether nobody is left who has the memory of this process. */
@@ -543,7 +544,7 @@ static int pull(struct dest_process *p, struct err *e)
 	struct dest *d = p->d;
 	struct agent *a = &p->skeleton->agent;
 	struct scratch_header *h = scratch_header(&a->scratch);
-	struct pollfd f = { a->pidfd, POLLIN, 0 };
+	struct pollfd f[2] = { { a->pidfd, POLLIN, 0 }, { a->socket, POLLIN, 0 } };
 	struct pace_aside aside = { 0 };
 	struct pace_demand demand = { 0 };
 
@@ -551,14 +552,15 @@ static int pull(struct dest_process *p, struct err *e)
 		if (d->push && d->nprocs == 1) /* several processes have no CPU to spare */
 			pace_aside(&aside, a->pid, p->skeleton->pid);
 		pace_warm_on_demand(&demand, h->counters.pages_faulted);
-		poll(&f, 1, d->push ? 2 : 50);
+		poll(f, ARRAY_SIZE(f), d->push ? 2 : 50);
+		agent_heard(a);
 		if (h->shared && all_have_ended(p))
 			__atomic_store_n(&h->shared, 0, __ATOMIC_RELEASE);
 		if (arrival_wanted() && !d->push)
 			pull_rest(d);
 		for (size_t i = 0; i < d->nprocs; i++)
 			release_uffd(&d->procs[i].skeleton->agent);
-		if (f.revents && !__atomic_load_n(&h->finished, __ATOMIC_ACQUIRE))
+		if (f[0].revents && !__atomic_load_n(&h->finished, __ATOMIC_ACQUIRE))
 			return err_set(e, -ESRCH, "the agent of process %d ended before all pages were there", p->skeleton->pid);
 	}
 	pace_cool();

@@ -55,6 +55,7 @@ struct migrate_report {
 	char from[256], to[256];
 	enum strategy strategy;
 	const char *phase;     /* name of the step under way, for progress */
+	bool left;             /* nothing of the unit is here any more but memory that is being freed */
 	uint64_t freeze_us;    /* from the first thread stopped to the destination's threads detached, by the wall clock of both */
 	uint64_t stopped_at_ns; /* when that began, by the source's CLOCK_REALTIME */
 	double total_ms;       /* from the request to the release */
@@ -74,7 +75,10 @@ struct migrate_request {
 	enum strategy strategy;
 	enum fsfile_policy files;
 	unsigned timeout_ms;           /* up to the commit; 0: no limit */
-	/* Called at the start of each step and about ten times a second; returns true to cancel (ignored after the commit). */
+	/*
+	 * Called at the start of each step and about ten times a second; returns true to cancel (ignored after the commit). When the outcome is "moved" the user need not wait
+	 * any longer, though there is still something to do here.
+	 */
 	bool (*progress)(const struct migrate_report *report, void *arg);
 	void *progress_arg;
 };

@@ -34,6 +34,7 @@
 #define VFORK_NS 2000000000ull        /* how long a vfork() may take to call exec */
 #define VFORK_PAUSE_US 2000
 #define AGAIN_NS 10000000000ull       /* attempts are begun for so long */
+#define AGENT_END_MS 60000
 
 struct link_peer source_peer(const struct source *s)
 {
@@ -114,10 +115,11 @@ static int wait_pushed(struct source_process *p, struct err *e)
 	struct pace_demand demand = { 0 };
 
 	while (!__atomic_load_n(&h->finished, __ATOMIC_ACQUIRE)) {
-		struct pollfd f[2] = { { p->agent.pidfd, POLLIN, 0 }, { s->link.control, POLLIN | POLLRDHUP, 0 } };
+		struct pollfd f[3] = { { p->agent.pidfd, POLLIN, 0 }, { s->link.control, POLLIN | POLLRDHUP, 0 }, { p->agent.socket, POLLIN, 0 } };
 
 		pace_warm_on_demand(&demand, h->counters.pages_faulted);
-		poll(f, 2, s->push ? 5 : 200);
+		poll(f, ARRAY_SIZE(f), s->push ? 5 : 200);
+		agent_heard(&p->agent);
 		source_account(s);
 		if (s->request->progress)
 			s->request->progress(s->report, s->request->progress_arg);
@@ -166,6 +168,21 @@ static void end_namespace(struct source *s)
 	source_held_reap(&s->procs[0]);
 }
 
+/*
+ * The processes have ended; that their agents free the memory (half a second for some GiB) nobody needs to wait for. Where namespaces or control groups of the unit's own
+ * end with the agents, it is only then that all has gone.
+ */
+static void tell_left(struct source *s)
+{
+	if (!s->request->progress || s->unit.ns || (s->unit.cgroups && s->unit.cgroups->n_groups))
+		return;
+	s->report->left = true;
+	s->report->total_ms = (double)(clock_ns(CLOCK_MONOTONIC) - s->begin_ns) / 1e6;
+	s->report->outcome = "moved";
+	s->request->progress(s->report, s->request->progress_arg);
+	timeline_mark("told");
+}
+
 static int step_release(void *context, struct err *e)
 {
 	struct source *s = context;
@@ -176,6 +193,7 @@ static int step_release(void *context, struct err *e)
 		struct agent *a = &s->procs[i].agent;
 
 		task_wait(&a->task, 1000, NULL);
+		pace_calm(a->pid); /* what is left to do for it is to free memory */
 		task_command(&a->task, COMMAND_LEAVE);
 		task_wake(&a->task, NULL);
 	}
@@ -183,13 +201,15 @@ static int step_release(void *context, struct err *e)
 		frame_free(&f);
 	end_namespace(s);
 	for (size_t i = 0; i < s->nprocs; i++) {
-		struct pollfd agent = { s->procs[i].agent.pidfd, POLLIN, 0 }, process = { s->unit.procs[i].pidfd, POLLIN, 0 };
+		struct pollfd process = { s->unit.procs[i].pidfd, POLLIN, 0 };
 
-		poll(&agent, 1, 5000);
 		if (s->home.kind != HOME_STUB || i > 0)
 			poll(&process, 1, 5000);
 		registry_remove(s->unit.procs[i].pid, NULL);
 	}
+	tell_left(s);
+	for (size_t i = 0; i < s->nprocs; i++)
+		poll(&(struct pollfd){ s->procs[i].agent.pidfd, POLLIN, 0 }, 1, AGENT_END_MS);
 	if (s->unit.cgroups)
 		cgroups_remove(s->unit.cgroups);
 	return 0;
