@@ -23,19 +23,27 @@
 #define NOT_ASKED (-2)
 
 static struct cred_peek_bpf *loaded;
+static int landlock_word = NOT_ASKED;
+
+/* The descriptor of the program. */
+static int load(struct err *e)
+{
+	if (!loaded)
+		loaded = BPF_ITER_LOAD(cred_peek_bpf__open_and_load);
+	return loaded ? bpf_program__fd(loaded->progs.read_creds) : err_sys(e, -errno, "loading the BPF iterator that reads credentials");
+}
 
 int cred_peek(pid_t pid, struct cred_record **ret, struct err *e)
 {
+	int program = load(e);
 	cleanup_close int fd = -1;
 	void *buffer = NULL;
 	size_t room = 0;
 	ssize_t n;
 
-	if (!loaded)
-		loaded = BPF_ITER_LOAD(cred_peek_bpf__open_and_load);
-	if (!loaded)
-		return err_sys(e, -errno, "loading the BPF iterator that reads credentials");
-	fd = bpf_iter_of(bpf_program__fd(loaded->progs.read_creds), pid, e);
+	if (program < 0)
+		return program;
+	fd = bpf_iter_of(program, pid, e);
 	n = fd < 0 ? fd : bpf_iter_read_all(fd, &buffer, &room, e);
 	if (n < 0) {
 		free(buffer);
@@ -96,11 +104,18 @@ static int learn_word(void)
 	return word;
 }
 
+int cred_peek_prepare(struct err *e)
+{
+	int program = load(e);
+
+	if (program >= 0 && landlock_word == NOT_ASKED)
+		landlock_word = learn_word();
+	return program;
+}
+
 bool cred_has_landlock(const struct cred_record *r)
 {
-	static int word = NOT_ASKED;
-
-	if (word == NOT_ASKED)
-		word = learn_word();
-	return word >= 0 && r->blob[word];
+	if (landlock_word == NOT_ASKED)
+		landlock_word = learn_word();
+	return landlock_word >= 0 && r->blob[landlock_word];
 }

@@ -84,11 +84,11 @@ struct migrate_request {
 };
 
 /*
- * Once, in the daemon before it forks workers: loads what takes long to load and survives fork (the BPF programs that read restart blocks and descriptor
- * tables). Failing is no error: interrupted sleeps then start over, and the freeze takes longer with many descriptors. ret_keep: descriptors that
+ * Once, in the daemon before it forks workers: loads what takes long to load and survives fork (the BPF programs that read restart blocks, descriptor
+ * tables and credentials). Failing is no error: interrupted sleeps then start over, and the freeze takes longer with many descriptors. ret_keep: descriptors that
  * workers must keep, -1 when there are none.
  */
-#define MIGRATE_KEEP_FDS 2
+#define MIGRATE_KEEP_FDS 3
 void migrate_init(int ret_keep[MIGRATE_KEEP_FDS]);
 
 /*

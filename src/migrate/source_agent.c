@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "image/membarrier.h"
+#include "kern/cred_peek.h"
 #include "migrate/pace.h"
 #include "wire/frame.h"
 
@@ -31,6 +32,9 @@ void migrate_init(int ret_keep[MIGRATE_KEEP_FDS])
 		log_warning("event=no-bpf text=\"%s\"", e.message);
 	ret_keep[0] = reader ? restart_reader_fd(reader) : -1;
 	ret_keep[1] = file_reader ? file_reader_fd(file_reader) : -1;
+	ret_keep[2] = cred_peek_prepare(&e);
+	if (ret_keep[2] < 0)
+		log_warning("event=no-bpf text=\"%s\"", e.message);
 }
 
 static int connect_pages(struct source *s, struct err *e)

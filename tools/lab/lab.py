@@ -40,7 +40,7 @@ LABHOST = os.path.join(BUILD, "tools/lab/labhost")
 SUBNET = "10.66.0."
 OUTSIDE = 100                   # x1 is 10.66.0.101
 PID_STEP = 10000                # distance between the first pids of two hosts
-DAEMON_READY_SECONDS = 5
+DAEMON_READY_SECONDS = 30
 MOUNT_POINTS = ["/var/lib/godwit", "/etc/godwit"]
 
 
