@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
+#include <linux/fuse.h>
 #include <sys/xattr.h>
 
 #include "base/limits.h"
@@ -11,6 +12,27 @@
 #include "home/files_fs_internal.h"
 
 #define WRITE_MAX (128u << 10)
+
+static struct files_fs here; /* one for each process */
+
+struct files_node *files_node_of(fuse_ino_t ino)
+{
+	struct files_node *n = here.numbers[ino % FILES_BUCKETS];
+
+	while (n && n->number != ino)
+		n = n->next_number;
+	return n;
+}
+
+static void number_node(struct files_node *n)
+{
+	struct files_node **at;
+
+	n->number = ++here.last_number;
+	at = &here.numbers[n->number % FILES_BUCKETS];
+	n->next_number = *at;
+	*at = n;
+}
 
 static struct files_node **bucket_of(struct files_fs *fs, dev_t dev, ino_t ino)
 {
@@ -35,6 +57,7 @@ static struct files_node *know(struct files_fs *fs, int fd, const struct stat *s
 	}
 	*n = (struct files_node){ .next = *at, .dev = st->st_dev, .ino = st->st_ino, .fd = fd, .writer = -1, .lookups = 1 };
 	*at = n;
+	number_node(n);
 	return n;
 }
 
@@ -50,6 +73,9 @@ static void forget(struct files_fs *fs, fuse_ino_t ino, uint64_t lookups)
 	for (at = bucket_of(fs, n->dev, n->ino); *at != n; at = &(*at)->next)
 		;
 	*at = n->next;
+	for (at = &fs->numbers[n->number % FILES_BUCKETS]; *at != n; at = &(*at)->next_number)
+		;
+	*at = n->next_number;
 	files_lock_drop_all(n);
 	close(n->fd);
 	close_fdp(&n->writer);
@@ -69,7 +95,7 @@ int files_fs_find(struct files_fs *fs, fuse_ino_t parent, const char *name, stru
 		if (*end || end == name || index >= fs->n_directories)
 			return ENOENT;
 		n = &fs->directories[index];
-		ret->ino = (fuse_ino_t)(uintptr_t)n;
+		ret->ino = n->number;
 		return fstat(n->fd, &ret->attr) < 0 ? errno : 0;
 	}
 	fd = openat(files_node_fd(parent), name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
@@ -82,7 +108,7 @@ int files_fs_find(struct files_fs *fs, fuse_ino_t parent, const char *name, stru
 		return code;
 	}
 	n = know(fs, fd, &ret->attr);
-	ret->ino = (fuse_ino_t)(uintptr_t)n;
+	ret->ino = n ? n->number : 0;
 	return n ? 0 : ENOMEM;
 }
 
@@ -372,6 +398,7 @@ static int open_directories(struct files_fs *fs, char *const *directories, size_
 		if (fd < 0 || fstat(fd, &st) < 0)
 			return err_sys(e, errno, "%s", directories[i]);
 		fs->directories[i] = (struct files_node){ .dev = st.st_dev, .ino = st.st_ino, .fd = fd, .writer = -1, .lookups = 1 };
+		number_node(&fs->directories[i]);
 		fs->n_directories++;
 	}
 	return 0;
@@ -380,7 +407,6 @@ static int open_directories(struct files_fs *fs, char *const *directories, size_
 int files_fs_new(char *const *directories, size_t n, void (*answer)(void *arg, const struct iovec *iov, size_t n), void *arg, struct files_fs **ret, struct err *e)
 {
 	static const struct fuse_custom_io io = { .writev = put_answer, .read = read_nothing };
-	static struct files_fs fs;
 	struct fuse_lowlevel_ops ops = {
 		.init = op_init, .lookup = op_lookup, .forget = op_forget, .forget_multi = op_forget_multi, .getattr = op_getattr, .setattr = op_setattr,
 		.readlink = op_readlink, .mknod = op_mknod, .mkdir = op_mkdir, .symlink = op_symlink, .link = op_link, .unlink = op_unlink, .rmdir = op_rmdir,
@@ -395,21 +421,45 @@ int files_fs_new(char *const *directories, size_t n, void (*answer)(void *arg, c
 	fuse_set_log_func(log_fuse);
 	umask(0); /* the other kernel has applied the program's */
 	limits_raise_descriptors();
-	fs = (struct files_fs){ .answer = answer, .arg = arg };
-	code = open_directories(&fs, directories, n, e);
+	here = (struct files_fs){ .answer = answer, .arg = arg, .last_number = FUSE_ROOT_ID };
+	code = open_directories(&here, directories, n, e);
 	if (code < 0)
 		return code;
-	fs.session = fuse_session_new(&args, &ops, sizeof(ops), &fs);
+	here.session = fuse_session_new(&args, &ops, sizeof(ops), &here);
 	fd = open("/dev/null", O_RDWR | O_CLOEXEC); /* libfuse wants one */
-	if (!fs.session || fd < 0 || fuse_session_custom_io(fs.session, &io, fd) != 0)
+	if (!here.session || fd < 0 || fuse_session_custom_io(here.session, &io, fd) != 0)
 		return err_set(e, -ENOMEM, "libfuse: no session");
-	*ret = &fs;
+	*ret = &here;
 	return 0;
 }
 
-void files_fs_handle(struct files_fs *fs, const uint8_t *data, size_t len)
+static bool is_known(uint64_t number)
 {
-	struct fuse_buf buffer = { .size = len, .mem = (void *)(uintptr_t)data };
+	return files_node_of(number) != NULL;
+}
 
+static void refuse(const struct files_fs *fs, const uint8_t *data, int code)
+{
+	struct fuse_out_header out = { .len = sizeof(out), .error = -code };
+	struct fuse_in_header head;
+
+	memcpy(&head, data, sizeof(head));
+	out.unique = head.unique;
+	log_debug("event=file-request-refused opcode=%u node=%llu code=%d", head.opcode, (unsigned long long)head.nodeid, code);
+	fs->answer(fs->arg, &(struct iovec){ &out, sizeof(out) }, 1);
+}
+
+int files_fs_handle(struct files_fs *fs, const uint8_t *data, size_t len)
+{
+	const struct files_known known = { fs->begun, is_known, files_io_handle };
+	struct fuse_buf buffer = { .size = len, .mem = (void *)(uintptr_t)data };
+	int code = files_request_check(data, len, &known);
+
+	if (code > 0)
+		refuse(fs, data, code);
+	if (code)
+		return MIN(code, 0);
+	fs->begun = true;
 	fuse_session_process_buf(fs->session, &buffer);
+	return 0;
 }

@@ -22,8 +22,8 @@ struct files_fs;
 
 /* One for each process: what it holds is given back by the process's end. `answer` is called for each answer. */
 int files_fs_new(char *const *directories, size_t n, void (*answer)(void *arg, const struct iovec *iov, size_t n), void *arg, struct files_fs **ret, struct err *e);
-/* One request; its answers come before this returns, but that of a request that waits for a lock. */
-void files_fs_handle(struct files_fs *fs, const uint8_t *data, size_t len);
+/* One request; its answers come before this returns, but that of a request that waits for a lock. -EPROTO for what is no request. */
+int files_fs_handle(struct files_fs *fs, const uint8_t *data, size_t len);
 /* Whether a request waits for a lock: then files_fs_tick looks for it, every few milliseconds. */
 bool files_fs_waits(const struct files_fs *fs);
 void files_fs_tick(struct files_fs *fs);

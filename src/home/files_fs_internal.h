@@ -8,13 +8,16 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "home/files_check.h"
 #include "home/files_fs.h"
 
 #define FILES_BUCKETS 4096u
 
-/* A file or directory that the other kernel knows; the address is its number there (fuse_ino_t). */
+/* A file or directory that the other kernel knows. */
 struct files_node {
-	struct files_node *next; /* in its bucket */
+	struct files_node *next;        /* in its bucket */
+	struct files_node *next_number; /* the same by number */
+	uint64_t number;                /* what it is called there (fuse_ino_t); never given out twice */
 	dev_t dev;
 	ino_t ino;
 	int fd;             /* O_PATH */
@@ -31,7 +34,9 @@ struct files_fs {
 	void *arg;
 	struct files_node *directories;
 	size_t n_directories;
-	struct files_node *buckets[FILES_BUCKETS];
+	uint64_t last_number;
+	struct files_node *buckets[FILES_BUCKETS], *numbers[FILES_BUCKETS];
+	bool begun;
 	struct files_waiter *waiters;
 };
 
@@ -40,11 +45,8 @@ static inline struct files_fs *files_fs_of(fuse_req_t req)
 	return fuse_req_userdata(req);
 }
 
-/* NULL: the root. */
-static inline struct files_node *files_node_of(fuse_ino_t ino)
-{
-	return ino == FUSE_ROOT_ID ? NULL : (struct files_node *)(uintptr_t)ino;
-}
+/* NULL: the root, or nothing that is known. */
+struct files_node *files_node_of(fuse_ino_t ino);
 
 /* -1 for the root: what is asked of it fails with EBADF. */
 static inline int files_node_fd(fuse_ino_t ino)
@@ -65,6 +67,8 @@ static inline const char *files_node_link(fuse_ino_t ino, char text[FILES_LINK_L
 /* Answers with the entry of that name; 0 or a positive error number, with nothing answered. */
 int files_fs_find(struct files_fs *fs, fuse_ino_t parent, const char *name, struct fuse_entry_param *ret);
 
+/* What an open file's number is: its descriptor's. */
+enum files_handle files_io_handle(uint64_t number);
 void files_io_ops(struct fuse_lowlevel_ops *ops);
 void files_lock_ops(struct fuse_lowlevel_ops *ops);
 /* The locks of this owner go (close(2)); the last lookup of the node has gone. */

@@ -12,28 +12,69 @@
 #define RWF_APPEND 0x10
 #endif
 
-/* An open file: fuse_file_info.fh is its descriptor. Whether it has been written to is kept beside it, by that number. */
-static uint8_t *written;
-static size_t n_written;
+struct listing {
+	DIR *dir;
+	off_t at; /* where the stream stands */
+};
 
-static void note_written(int fd, bool value)
+/* What is open: fuse_file_info.fh is its descriptor, which is the index here. */
+static struct opened {
+	enum files_handle kind;
+	bool written;
+	struct listing *listing;
+} *opened;
+static size_t n_opened;
+
+/* NULL: no memory. */
+static struct opened *opened_at(int fd)
 {
-	if ((size_t)fd >= n_written) {
-		size_t n = MAX((size_t)fd + 1, n_written * 2);
-		uint8_t *grown = value ? realloc(written, n) : NULL;
+	if ((size_t)fd >= n_opened) {
+		size_t n = MAX((size_t)fd + 1, n_opened * 2);
+		struct opened *grown = realloc(opened, n * sizeof(*grown));
 
 		if (!grown)
-			return;
-		memset(grown + n_written, 0, n - n_written);
-		written = grown;
-		n_written = n;
+			return NULL;
+		memset(grown + n_opened, 0, (n - n_opened) * sizeof(*grown));
+		opened = grown;
+		n_opened = n;
 	}
-	written[fd] = value;
+	return &opened[fd];
+}
+
+enum files_handle files_io_handle(uint64_t number)
+{
+	return number < n_opened ? opened[number].kind : FILES_HANDLE_NONE;
+}
+
+/* The number of what has been opened; -1: no memory. */
+static int64_t number_of(int fd, enum files_handle kind, bool written, struct listing *listing)
+{
+	struct opened *o = opened_at(fd);
+
+	if (!o)
+		return -1;
+	*o = (struct opened){ kind, written, listing };
+	return fd;
+}
+
+static void note_written(int fd)
+{
+	struct opened *o = opened_at(fd);
+
+	if (o)
+		o->written = true;
 }
 
 static bool was_written(int fd)
 {
-	return (size_t)fd < n_written && written[fd];
+	return (size_t)fd < n_opened && opened[fd].written;
+}
+
+static void close_opened(int fd)
+{
+	if ((size_t)fd < n_opened)
+		opened[fd] = (struct opened){ 0 };
+	close(fd);
 }
 
 /* How this side opens what a program has opened with `flags`: offsets come with each request, and so does O_APPEND. */
@@ -51,10 +92,13 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fuse_reply_err(req, errno);
 		return;
 	}
-	fi->fh = (uint64_t)fd;
-	note_written(fd, false);
-	if (fuse_reply_open(req, fi) < 0)
+	if (number_of(fd, FILES_HANDLE_FILE, false, NULL) < 0) {
 		close(fd);
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	fi->fh = (uint64_t)fd;
+	fuse_reply_open(req, fi);
 }
 
 /* A new file has the owner that asked for it; one that is there already stays as it is. */
@@ -85,16 +129,17 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 	int fd = open_new(req, files_node_fd(parent), name, mode, fi->flags), code = fd < 0 ? errno : 0;
 	struct fuse_entry_param entry;
 
+	if (!code && number_of(fd, FILES_HANDLE_FILE, true, NULL) < 0) /* written: its name is to be on the disk, too */
+		code = ENOMEM;
 	if (!code)
 		code = files_fs_find(files_fs_of(req), parent, name, &entry);
 	if (code) {
 		if (fd >= 0)
-			close(fd);
+			close_opened(fd);
 		fuse_reply_err(req, code);
 		return;
 	}
 	fi->fh = (uint64_t)fd;
-	note_written(fd, true); /* its name is to be on the disk, too */
 	fuse_reply_create(req, &entry, fi);
 }
 
@@ -120,7 +165,7 @@ static ssize_t write_page(fuse_ino_t ino, const char *data, size_t size, off_t o
 		n->writer = open(files_node_link(ino, link), O_WRONLY | O_CLOEXEC | O_NOCTTY);
 	if (n->writer < 0)
 		return -1;
-	note_written(n->writer, true);
+	note_written(n->writer);
 	return pwrite(n->writer, data, size, offset);
 }
 
@@ -133,7 +178,7 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t si
 		n = write_page(ino, data, size, offset);
 	} else {
 		n = pwritev2((int)fi->fh, &iov, 1, offset, fi->flags & O_APPEND ? RWF_APPEND : 0);
-		note_written((int)fi->fh, true);
+		note_written((int)fi->fh);
 	}
 	if (n < 0)
 		fuse_reply_err(req, errno);
@@ -147,7 +192,7 @@ static int to_disk(int fd)
 		return 0;
 	if (fsync(fd) < 0 && errno != EINVAL && errno != EROFS)
 		return errno;
-	note_written(fd, false);
+	opened[fd].written = false;
 	return 0;
 }
 
@@ -166,8 +211,7 @@ static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	files_lock_closed(files_node_of(ino), (int)fi->fh);
-	note_written((int)fi->fh, false);
-	close((int)fi->fh);
+	close_opened((int)fi->fh);
 	fuse_reply_err(req, 0);
 }
 
@@ -180,7 +224,7 @@ static void op_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_
 static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi)
 {
 	(void)ino;
-	note_written((int)fi->fh, true);
+	note_written((int)fi->fh);
 	fuse_reply_err(req, fallocate((int)fi->fh, mode, offset, length) < 0 ? errno : 0);
 }
 
@@ -197,32 +241,34 @@ static void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, s
 
 /* --- directories --- */
 
-struct listing {
-	DIR *dir;
-	off_t at; /* where the stream stands */
-};
+static struct listing *listing_of(const struct fuse_file_info *fi)
+{
+	return opened[fi->fh].listing;
+}
 
 static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct listing *l = calloc(1, sizeof(*l));
 	int fd = l ? openat(files_node_fd(ino), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1, code = l ? errno : ENOMEM;
 
-	if (fd >= 0 && !(l->dir = fdopendir(fd))) {
+	if (fd >= 0 && number_of(fd, FILES_HANDLE_DIRECTORY, false, l) < 0)
+		code = ENOMEM;
+	else if (fd >= 0 && !(l->dir = fdopendir(fd)))
 		code = errno;
-		close(fd);
-	}
 	if (!l || !l->dir) {
+		if (fd >= 0)
+			close_opened(fd);
 		free(l);
 		fuse_reply_err(req, code);
 		return;
 	}
-	fi->fh = (uint64_t)(uintptr_t)l;
+	fi->fh = (uint64_t)fd;
 	fuse_reply_open(req, fi);
 }
 
 static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
-	struct listing *l = (struct listing *)(uintptr_t)fi->fh;
+	struct listing *l = listing_of(fi);
 	cleanup_free char *buffer = malloc(size);
 	struct dirent *item;
 	size_t len = 0;
@@ -257,9 +303,10 @@ static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset
 
 static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct listing *l = (struct listing *)(uintptr_t)fi->fh;
+	struct listing *l = listing_of(fi);
 
 	(void)ino;
+	opened[fi->fh] = (struct opened){ 0 };
 	closedir(l->dir);
 	free(l);
 	fuse_reply_err(req, 0);
@@ -267,11 +314,9 @@ static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info 
 
 static void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)
 {
-	struct listing *l = (struct listing *)(uintptr_t)fi->fh;
-
 	(void)ino;
 	(void)data_only;
-	fuse_reply_err(req, fsync(dirfd(l->dir)) < 0 ? errno : 0);
+	fuse_reply_err(req, fsync((int)fi->fh) < 0 ? errno : 0);
 }
 
 void files_io_ops(struct fuse_lowlevel_ops *ops)

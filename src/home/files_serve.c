@@ -42,10 +42,12 @@ static void take_request(void *arg, const uint8_t *data, size_t len)
 {
 	struct serving *s = arg;
 
-	if (len)
-		files_fs_handle(s->fs, data, len);
-	else
+	if (!len) {
 		s->over = true;
+	} else if (files_fs_handle(s->fs, data, len) < 0) {
+		log_warning("event=file-relay-nonsense len=%zu", len);
+		s->over = true;
+	}
 }
 
 /* A connection that godwitd hands over at a door. -1: something else. */
