@@ -22,6 +22,7 @@
 
 #include "daemon/config.h"
 #include "daemon/request.h"
+#include "node.pb-c.h"
 #include "wire/frame.h"
 #include "wire/hello.h"
 
@@ -112,6 +113,8 @@ int do_migrate(const struct daemon *d, const struct request *request, int fd);
 int do_forward(const struct daemon *d, const struct request *request, int fd, struct err *e);
 int do_ps(const struct daemon *d, int fd);
 int do_nodes(const struct daemon *d, int fd);
+/* What a node says of itself: a name, text and numbers that are such. */
+int node_info_decode(const void *data, size_t len, Gw__NodeInfo **ret, struct err *e);
 int do_check(const struct daemon *d, const struct request *request, int fd);
 
 /* Fills in and sends NodeInfo; for the main process (a few small reads). */

@@ -10,7 +10,6 @@
 #include "daemon/daemon.h"
 #include "daemon/reply.h"
 #include "migrate/registry.h"
-#include "node.pb-c.h"
 #include "wire/conn.h"
 
 #define ASK_DEADLINE_MS 1000
@@ -67,7 +66,7 @@ struct question {
 	struct err error;
 };
 
-static int info_validate(const Gw__NodeInfo *info, struct err *e)
+static int validate(const Gw__NodeInfo *info, struct err *e)
 {
 	size_t i, len = strnlen(info->kernel, 129);
 
@@ -79,6 +78,18 @@ static int info_validate(const Gw__NodeInfo *info, struct err *e)
 	if (!isfinite(info->load1) || !isfinite(info->load5) || !isfinite(info->load15))
 		return err_set(e, -EPROTO, "node info with a load that is no number");
 	return 0;
+}
+
+int node_info_decode(const void *data, size_t len, Gw__NodeInfo **ret, struct err *e)
+{
+	Gw__NodeInfo *info = gw__node_info__unpack(NULL, len, data);
+	int r = info ? validate(info, e) : err_set(e, -EPROTO, "node info that does not parse");
+
+	if (r < 0 && info)
+		gw__node_info__free_unpacked(info, NULL);
+	else if (r == 0)
+		*ret = info;
+	return r;
 }
 
 static int send_question(const struct daemon *d, struct question *q, struct err *e)
@@ -109,17 +120,10 @@ static int read_answer(struct question *q, struct err *e)
 		return frame_error_decode(&frame, e);
 	if (frame.type != FRAME_NODE_INFO)
 		return err_set(e, -EPROTO, "expected NODE_INFO, got %s (type %u)", frame_type_name(frame.type), frame.type);
-	q->info = gw__node_info__unpack(NULL, frame.len, frame.payload);
-	if (!q->info)
-		return err_set(e, -EPROTO, "node info that does not parse");
-	r = info_validate(q->info, e);
-	if (r < 0) {
-		gw__node_info__free_unpacked(q->info, NULL);
-		q->info = NULL;
-		return r;
-	}
-	close_fdp(&q->fd);
-	return 0;
+	r = node_info_decode(frame.payload, frame.len, &q->info, e);
+	if (r == 0)
+		close_fdp(&q->fd);
+	return r;
 }
 
 static void ask_all(const struct daemon *d, struct question *q, size_t n, struct pollfd *p)

@@ -3,12 +3,14 @@
 #include "migrate/decode.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <sys/mman.h>
 
 #include "agent/abi.h"
 #include "base/util.h"
 #include "image/membarrier.h"
 #include "image/ns_conntrack.h"
+#include "image/signal.h"
 #include "migrate/migrate.h"
 #include "migrate/registry.h"
 #include "wire/hello.h"
@@ -466,4 +468,66 @@ int refuse_decode(const void *data, size_t len, struct refusals *refusals, struc
 	if (refuse)
 		gw__refuse__free_unpacked(refuse, NULL);
 	return n && n <= REFUSE_REASONS_MAX ? 0 : err_set(e, -EPROTO, "a refusal that cannot be read");
+}
+
+int ns_ask_decode(const void *data, size_t len, Gw__NsAsk **ret, struct err *e)
+{
+	Gw__NsAsk *ask = len <= NS_ASK_BYTES_MAX ? gw__ns_ask__unpack(NULL, len, data) : NULL;
+	bool ok = ask && ask->n_paths <= NS_MOUNTS_MAX;
+
+	for (size_t i = 0; ok && i < ask->n_paths; i++)
+		ok = strlen(ask->paths[i]->path) < PATH_MAX;
+	if (!ok) {
+		if (ask)
+			gw__ns_ask__free_unpacked(ask, NULL);
+		return err_set(e, -EPROTO, "a question about mounts that cannot be read");
+	}
+	*ret = ask;
+	return 0;
+}
+
+int ns_answer_decode(const void *data, size_t len, Gw__NsAnswer **ret, struct err *e)
+{
+	Gw__NsAnswer *answer = len <= NS_ASK_BYTES_MAX ? gw__ns_answer__unpack(NULL, len, data) : NULL;
+
+	if (!answer || answer->n_lacking > NS_MOUNTS_MAX) {
+		if (answer)
+			gw__ns_answer__free_unpacked(answer, NULL);
+		return err_set(e, -EPROTO, "an answer about mounts that cannot be read");
+	}
+	*ret = answer;
+	return 0;
+}
+
+int resumed_decode(const void *data, size_t len, Gw__Resumed **ret, struct err *e)
+{
+	Gw__Resumed *resumed = gw__resumed__unpack(NULL, len, data);
+
+	if (!resumed || resumed->pid < 1) {
+		if (resumed)
+			gw__resumed__free_unpacked(resumed, NULL);
+		return err_set(e, -EPROTO, "a word that the process runs which cannot be read");
+	}
+	*ret = resumed;
+	return 0;
+}
+
+int release_decode(const void *data, size_t len, size_t nprocs, Gw__Release **ret, struct err *e)
+{
+	Gw__Release *release = gw__release__unpack(NULL, len, data);
+	int code = release ? 0 : err_set(e, -EPROTO, "late signals that cannot be read");
+
+	for (size_t i = 0; code == 0 && i < release->n_late; i++) {
+		if (release->late[i]->process >= nprocs)
+			code = err_set(e, -EPROTO, "late signals for process %u of %zu", release->late[i]->process, nprocs);
+		else
+			code = signal_validate_queue(&release->late[i]->queue, e);
+	}
+	if (code < 0) {
+		if (release)
+			gw__release__free_unpacked(release, NULL);
+		return code;
+	}
+	*ret = release;
+	return 0;
 }

@@ -118,4 +118,14 @@ void path_list_free(struct path_list *l);
 /* Also the paths that the source is to serve; there are reasons or paths, and paths only where there are no reasons. */
 int refuse_decode(const void *data, size_t len, struct refusals *refusals, struct path_list *ret_from_home, struct err *e);
 
+/* Both sides of MOUNTS: paths that a unit wants to bind, and whether they are lacking. */
+int ns_ask_decode(const void *data, size_t len, Gw__NsAsk **ret, struct err *e);
+int ns_answer_decode(const void *data, size_t len, Gw__NsAnswer **ret, struct err *e);
+
+/* When the threads had been let go, and the pid there; a pid that is none is refused. */
+int resumed_decode(const void *data, size_t len, Gw__Resumed **ret, struct err *e);
+
+/* Signals for processes of which there are `nprocs`. */
+int release_decode(const void *data, size_t len, size_t nprocs, Gw__Release **ret, struct err *e);
+
 #endif

@@ -225,16 +225,13 @@ static int make_namespaces(struct dest *d, struct refusals *refusals, struct err
 
 static int answer_about_mounts(struct dest *d, const struct frame *f, struct err *e)
 {
-	Gw__NsAsk *ask = f->len <= NS_ASK_BYTES_MAX ? gw__ns_ask__unpack(NULL, f->len, f->payload) : NULL;
 	Gw__NsAnswer answer = GW__NS_ANSWER__INIT;
 	cleanup_free uint8_t *packed = NULL;
-	int ret;
+	Gw__NsAsk *ask;
+	int ret = ns_ask_decode(f->payload, f->len, &ask, e);
 
-	if (!ask || ask->n_paths > NS_MOUNTS_MAX) {
-		if (ask)
-			gw__ns_ask__free_unpacked(ask, NULL);
-		return err_set(e, -EBADMSG, "a question about mounts that cannot be read");
-	}
+	if (ret < 0)
+		return ret;
 	ns_mounts_answer(ask, &answer);
 	gw__ns_ask__free_unpacked(ask, NULL);
 	packed = malloc(gw__ns_answer__get_packed_size(&answer) + 1);

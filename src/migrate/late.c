@@ -21,6 +21,7 @@
 #include "image/process_check.h"
 #include "image/pty_session.h"
 #include "image/signal.h"
+#include "migrate/decode.h"
 #include "kern/trace.h"
 #include "migrate/dest.h"
 #include "migrate/source.h"
@@ -150,14 +151,8 @@ static void send_one(pid_t pid, const uint8_t *data)
 
 static void deliver_one(const struct dest *d, const Gw__LateSignals *late)
 {
-	struct err e = ERR_INIT;
-	pid_t pid;
+	pid_t pid = d->procs[late->process].skeleton->pid;
 
-	if (late->process >= d->nprocs || signal_validate_queue(&late->queue, &e) < 0) {
-		log_warning("event=late-signals-ignored process=%u text=\"%s\"", late->process, e.message);
-		return;
-	}
-	pid = d->procs[late->process].skeleton->pid;
 	log_info("event=late-signals pid=%d n=%zu stop=%d kill=%d", pid, late->queue.len / SIGNAL_INFO_LEN, late->stop, late->kill);
 	for (size_t i = 0; i < late->queue.len; i += SIGNAL_INFO_LEN)
 		send_one(pid, late->queue.data + i);
@@ -169,10 +164,14 @@ static void deliver_one(const struct dest *d, const Gw__LateSignals *late)
 
 void late_deliver(const struct dest *d, const void *data, size_t len)
 {
-	Gw__Release *release = len ? gw__release__unpack(NULL, len, data) : NULL;
+	struct err e = ERR_INIT;
+	Gw__Release *release;
 
-	for (size_t i = 0; release && i < release->n_late; i++)
+	if (release_decode(data, len, d->nprocs, &release, &e) < 0) {
+		log_warning("event=late-signals-ignored text=\"%s\"", e.message);
+		return;
+	}
+	for (size_t i = 0; i < release->n_late; i++)
 		deliver_one(d, release->late[i]);
-	if (release)
-		gw__release__free_unpacked(release, NULL);
+	gw__release__free_unpacked(release, NULL);
 }

@@ -142,9 +142,9 @@ void outcome_clean(void)
 	}
 }
 
-static int decode_answer(const struct frame *frame, enum outcome *ret, char ret_boot_id[OUTCOME_BOOT_ID_MAX], struct err *e)
+int outcome_answer_decode(const void *data, size_t len, enum outcome *ret, char ret_boot_id[OUTCOME_BOOT_ID_MAX], struct err *e)
 {
-	Gw__Answer *answer = gw__answer__unpack(NULL, frame->len, frame->payload);
+	Gw__Answer *answer = gw__answer__unpack(NULL, len, data);
 	bool valid = answer && answer->outcome <= OUTCOME_COMMITTED && strnlen(answer->boot_id, OUTCOME_BOOT_ID_MAX) < OUTCOME_BOOT_ID_MAX;
 
 	if (valid) {
@@ -153,7 +153,7 @@ static int decode_answer(const struct frame *frame, enum outcome *ret, char ret_
 	}
 	if (answer)
 		gw__answer__free_unpacked(answer, NULL);
-	return valid ? 0 : err_set(e, -EPROTO, "expected an answer about a migration, got %u bytes that are none", frame->len);
+	return valid ? 0 : err_set(e, -EPROTO, "expected an answer about a migration, got %zu bytes that are none", len);
 }
 
 int outcome_ask(const struct sockaddr_in *to, const Gw__Hello *self, int timeout_ms, enum outcome *ret, char ret_boot_id[OUTCOME_BOOT_ID_MAX],
@@ -170,5 +170,5 @@ int outcome_ask(const struct sockaddr_in *to, const Gw__Hello *self, int timeout
 	r = hello_send(fd, &hello, e);
 	if (r >= 0)
 		r = frame_recv_expect(fd, FRAME_ANSWER, &frame, ANSWER_MAX_BYTES, timeout_ms, e);
-	return r < 0 ? r : decode_answer(&frame, ret, ret_boot_id, e);
+	return r < 0 ? r : outcome_answer_decode(frame.payload, frame.len, ret, ret_boot_id, e);
 }

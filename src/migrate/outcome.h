@@ -56,6 +56,8 @@ void outcome_clean(void);
  */
 int outcome_ask(const struct sockaddr_in *to, const Gw__Hello *self, int timeout_ms, enum outcome *ret, char ret_boot_id[OUTCOME_BOOT_ID_MAX],
 		struct err *e);
+/* What an ANSWER says. */
+int outcome_answer_decode(const void *data, size_t len, enum outcome *ret, char ret_boot_id[OUTCOME_BOOT_ID_MAX], struct err *e);
 /* "pending", ... */
 const char *outcome_name(enum outcome outcome);
 

@@ -17,6 +17,7 @@
 #include "image/mqueue.h"
 #include "image/seccomp.h"
 #include "migrate/late.h"
+#include "migrate/decode.h"
 #include "migrate/outcome.h"
 #include "migrate/pace.h"
 #include "migrate/source.h"
@@ -312,8 +313,7 @@ static void take_resumed(struct source *s)
 	uint64_t now = clock_ns(CLOCK_REALTIME), there = now;
 
 	if (frame_recv_expect(s->link.control, FRAME_RESUMED, &f, FRAME_HELLO_MAX, LINK_TIMEOUT_MS, NULL) == 0) {
-		resumed = gw__resumed__unpack(NULL, f.len, f.payload);
-		if (resumed) {
+		if (resumed_decode(f.payload, f.len, &resumed, NULL) == 0) {
 			there = resumed->realtime_ns;
 			s->report->new_pid = resumed->pid;
 			gw__resumed__free_unpacked(resumed, NULL);

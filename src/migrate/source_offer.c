@@ -240,11 +240,10 @@ static int ask_about_mounts(struct source *s, struct err *e)
 	free(ask.paths);
 	if (ret == 0)
 		ret = frame_recv_expect(s->link.control, FRAME_MOUNTS, &f, NS_ASK_BYTES_MAX, LINK_TIMEOUT_MS, e);
+	if (ret == 0)
+		ret = ns_answer_decode(f.payload, f.len, &answer, e);
 	if (ret < 0)
 		return ret;
-	answer = gw__ns_answer__unpack(NULL, f.len, f.payload);
-	if (!answer)
-		return err_set(e, -EBADMSG, "an answer about mounts that cannot be read");
 	ret = ns_mounts_send(s->unit.ns, answer, &s->unit.files, s->refusals, e);
 	gw__ns_answer__free_unpacked(answer, NULL);
 	return ret == 0 && s->refusals->n ? err_set(e, -EPERM, "process %d cannot move", s->request->pid) : ret;

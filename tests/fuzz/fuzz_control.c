@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* fuzz_control.c - what the two sides of a migration say on the control connection. The first byte says which message: o c n r a f */
+/* fuzz_control.c - what the two sides of a migration say on the control connection. The first byte says which message */
+#include <signal.h>
 #include <stdlib.h>
 
 #include "base/util.h"
+#include "image/ns_mount.h"
 #include "migrate/decode.h"
 #include "migrate/dest.h"
 #include "migrate/migrate.h"
+#include "migrate/outcome.h"
 #include "wire/hello.h"
 
 #define FILES 4
@@ -169,6 +172,77 @@ static int try_refuse(const uint8_t *data, size_t len, struct err *e)
 	return ret;
 }
 
+static int try_ask(const uint8_t *data, size_t len, struct err *e)
+{
+	Gw__NsAnswer answer = GW__NS_ANSWER__INIT;
+	Gw__NsAsk *ask;
+	int ret = ns_ask_decode(data, len, &ask, e);
+
+	if (ret < 0)
+		return ret;
+	ns_mounts_answer(ask, &answer); /* looks, and changes nothing */
+	if (answer.n_lacking != ask->n_paths)
+		abort();
+	free(answer.lacking);
+	gw__ns_ask__free_unpacked(ask, NULL);
+	return 0;
+}
+
+static int try_answer(const uint8_t *data, size_t len, struct err *e)
+{
+	Gw__NsAnswer *answer;
+	int ret = ns_answer_decode(data, len, &answer, e);
+
+	if (ret == 0)
+		gw__ns_answer__free_unpacked(answer, NULL);
+	return ret;
+}
+
+static int try_resumed(const uint8_t *data, size_t len, struct err *e)
+{
+	Gw__Resumed *resumed;
+	int ret = resumed_decode(data, len, &resumed, e);
+
+	if (ret == 0 && resumed->pid < 1)
+		abort();
+	if (ret == 0)
+		gw__resumed__free_unpacked(resumed, NULL);
+	return ret;
+}
+
+static int try_release(const uint8_t *data, size_t len, struct err *e)
+{
+	Gw__Release *release;
+	int ret = release_decode(data, len, PROCESSES, &release, e);
+
+	for (size_t i = 0; ret == 0 && i < release->n_late; i++)
+		if (release->late[i]->process >= PROCESSES || release->late[i]->queue.len % sizeof(siginfo_t))
+			abort();
+	if (ret == 0)
+		gw__release__free_unpacked(release, NULL);
+	return ret;
+}
+
+static int try_outcome(const uint8_t *data, size_t len, struct err *e)
+{
+	char boot_id[OUTCOME_BOOT_ID_MAX];
+	enum outcome outcome;
+	int ret = outcome_answer_decode(data, len, &outcome, boot_id, e);
+
+	if (ret == 0 && (outcome > OUTCOME_COMMITTED || strlen(boot_id) >= sizeof(boot_id)))
+		abort();
+	return ret;
+}
+
+/* By the first byte. */
+static const struct {
+	uint8_t letter;
+	int (*try)(const uint8_t *data, size_t len, struct err *e);
+} messages[] = {
+	{ 'o', try_offer }, { 'c', try_content }, { 'n', try_files }, { 'r', try_round }, { 'a', try_accept }, { 'f', try_refuse },
+	{ 'q', try_ask }, { 'm', try_answer }, { 'd', try_resumed }, { 'l', try_release }, { 'w', try_outcome },
+};
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
 	struct err e = ERR_INIT;
@@ -176,26 +250,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 
 	if (!len || len > 65536)
 		return 0;
-	switch (data[0]) {
-	case 'o':
-		ret = try_offer(data + 1, len - 1, &e);
-		break;
-	case 'c':
-		ret = try_content(data + 1, len - 1, &e);
-		break;
-	case 'n':
-		ret = try_files(data + 1, len - 1, &e);
-		break;
-	case 'r':
-		ret = try_round(data + 1, len - 1, &e);
-		break;
-	case 'a':
-		ret = try_accept(data + 1, len - 1, &e);
-		break;
-	case 'f':
-		ret = try_refuse(data + 1, len - 1, &e);
-		break;
-	}
+	for (size_t i = 0; i < ARRAY_SIZE(messages); i++)
+		if (messages[i].letter == data[0])
+			ret = messages[i].try(data + 1, len - 1, &e);
 	if (ret > 0 || (ret < 0 && !e.message[0]))
 		abort();
 	return 0;
