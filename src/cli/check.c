@@ -47,9 +47,9 @@ int verb_check(int argc, char **argv)
 	int o, status, pid = 0;
 
 	optind = 1;
-	while ((o = getopt_long(argc, argv, "", options, NULL)) != -1) {
+	while ((o = getopt_long(argc, argv, ":", options, NULL)) != -1) {
 		if (o != 'j')
-			return usage_error("check", "%s", "");
+			return option_error("check", o, argv);
 		as_json = true;
 	}
 	if (argc - optind > 1)

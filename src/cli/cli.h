@@ -31,6 +31,8 @@ int verb_run(int argc, char **argv);
 
 /* Prints how a verb is used, on stderr, and returns EXIT_USAGE. */
 int usage_error(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The same for what getopt_long has returned, whose list of short options begins with a colon: '?' or ':'. */
+int option_error(const char *verb, int returned, char *const *argv);
 /* "godwit: ..." on stderr. */
 void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

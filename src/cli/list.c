@@ -12,9 +12,9 @@ int show_list(int argc, char **argv, void (*show)(const json_t *result))
 	int o, status;
 
 	optind = 1;
-	while ((o = getopt_long(argc, argv, "", options, NULL)) != -1) {
+	while ((o = getopt_long(argc, argv, ":", options, NULL)) != -1) {
 		if (o != 'j')
-			return usage_error(argv[0], "%s", "");
+			return option_error(argv[0], o, argv);
 		as_json = true;
 	}
 	if (optind < argc)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* main.c - godwit: the table of verbs (godwit(1)) */
+#include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +19,7 @@ static const struct command verbs[] = {
 	  "  --quiet        print nothing but errors\n"
 	  "Ctrl-C cancels; the process stays here, unharmed. Exit status: 0 moved, 1 failed, 2 usage, 3 refused, 4 cancelled, 5 in doubt.\n",
 	  verb_migrate },
-	{ "run", "[--node HOST] -- COMMAND [ARGUMENT...]", "start a program that may run elsewhere and appears local",
+	{ "run", "-- COMMAND [ARGUMENT...]", "start a program that may run elsewhere and appears local",
 	  "  --node HOST    move it there as soon as it has been started\n"
 	  "  --strategy S   how; see `godwit help migrate`\n"
 	  "The command takes the place of `godwit run`: its exit status is the command's.\n",
@@ -54,7 +55,7 @@ static const struct command *find_verb(const char *name)
 
 static void print_verb(FILE *f, const struct command *v)
 {
-	fprintf(f, "usage: godwit %s%s%s [OPTION...]\n%s.\n\n%s", v->name, *v->arguments ? " " : "", v->arguments, v->summary, v->help);
+	fprintf(f, "usage: godwit %s [OPTION...]%s%s\n%s.\n\n%s", v->name, *v->arguments ? " " : "", v->arguments, v->summary, v->help);
 }
 
 void complain(const char *format, ...)
@@ -84,6 +85,16 @@ int usage_error(const char *verb, const char *format, ...)
 	if (v)
 		print_verb(stderr, v);
 	return EXIT_USAGE;
+}
+
+int option_error(const char *verb, int returned, char *const *argv)
+{
+	const char *word = argv[optind - 1];
+	char letter[3] = { '-', (char)optopt, 0 };
+
+	if (strncmp(word, "--", 2) != 0 && optopt)
+		word = letter;
+	return usage_error(verb, returned == ':' ? "%s: a value is expected" : "there is no option '%s'", word);
 }
 
 /* Levenshtein's distance of two short words; long ones count as far. */
@@ -121,7 +132,9 @@ static int unknown_verb(const char *name)
 			best = i;
 		}
 	}
-	if (best_distance <= 3)
+	if (*name == '-')
+		complain("there is no option '%s' before a verb; godwit help lists what there is", name);
+	else if (best_distance <= 2 && best_distance < strlen(name))
 		complain("there is no '%s'; did you mean 'godwit %s'? (godwit help lists all)", name, verbs[best].name);
 	else
 		complain("there is no '%s'; godwit help lists what there is", name);
@@ -149,6 +162,11 @@ int main(int argc, char **argv)
 
 	if (from_environment && *from_environment)
 		socket_path = from_environment;
+	opterr = 0; /* option_error says it */
+	if (i + 1 == argc && !strcmp(argv[i], "--socket")) {
+		complain("--socket: a path is expected");
+		return EXIT_USAGE;
+	}
 	if (i + 1 < argc && !strcmp(argv[i], "--socket")) {
 		socket_path = argv[i + 1];
 		i += 2;

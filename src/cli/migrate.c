@@ -243,7 +243,7 @@ static int read_options(int argc, char **argv, struct options *ret)
 	int o;
 
 	optind = 1;
-	while ((o = getopt_long(argc, argv, "s:t:q", options, NULL)) != -1) {
+	while ((o = getopt_long(argc, argv, ":s:t:q", options, NULL)) != -1) {
 		if (o == 's')
 			ret->strategy = optarg;
 		else if (o == 'f')
@@ -253,7 +253,7 @@ static int read_options(int argc, char **argv, struct options *ret)
 		else if (o == 'q')
 			ret->quiet = true;
 		else if (o != 't')
-			return usage_error("migrate", "%s", "");
+			return option_error("migrate", o, argv);
 		else if (duration_parse(optarg, &ret->timeout_ms, &e) < 0)
 			return usage_error("migrate", "--timeout: %s", e.message);
 	}
@@ -261,7 +261,7 @@ static int read_options(int argc, char **argv, struct options *ret)
 		return usage_error("migrate", "expected a process and a host, got %d argument%s", argc - optind, argc - optind == 1 ? "" : "s");
 	ret->process = argv[optind];
 	if (!strchr(ret->process, ':') && pid_parse(ret->process, &ret->pid, &e) < 0)
-		return usage_error("migrate", "%s", e.message);
+		return usage_error("migrate", "%s, and no HOME:PID", e.message);
 	ret->host = argv[optind + 1];
 	return EXIT_OK;
 }

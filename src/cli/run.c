@@ -118,13 +118,13 @@ int verb_run(int argc, char **argv)
 	int o, r, started = -1;
 
 	optind = 1;
-	while ((o = getopt_long(argc, argv, "+n:s:", options, NULL)) != -1) {
+	while ((o = getopt_long(argc, argv, "+:n:s:", options, NULL)) != -1) {
 		if (o == 'n')
 			node = optarg;
 		else if (o == 's')
 			strategy = optarg;
 		else
-			return usage_error("run", "%s", "");
+			return option_error("run", o, argv);
 	}
 	if (optind >= argc)
 		return usage_error("run", "a command is expected");

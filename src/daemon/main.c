@@ -205,7 +205,7 @@ static int loop_once(struct daemon *d)
 static int run(struct daemon *d, struct err *e)
 {
 	char address[CONN_ADDRESS_TEXT];
-	int r = worker_init(d, e);
+	int r = geteuid() == 0 ? worker_init(d, e) : err_set(e, -EPERM, "godwitd traces and makes processes: start it as root");
 
 	if (r >= 0)
 		r = open_signals(d, e);
