@@ -113,6 +113,9 @@ static inline bool fsfile_is_memory(const struct fsfile *f)
 
 /* Whether it is in a directory that home serves or is to serve, so that it is the same file on both hosts. */
 bool fsfile_is_homes(const struct fsfile *f);
+struct statfs;
+/* Whether a file system of the source (f_type, f_fsid) is the same network file system as one here. */
+bool fsfile_is_network_same(uint64_t fs_magic, uint64_t fsid, const struct statfs *here);
 
 /*
  * Adds the file behind a magic link (/proc/PID/map_files/A-B, /proc/PID/fd/N, /proc/PID/exe) or finds it in the table,

@@ -43,17 +43,22 @@ static bool by_kernel(uint64_t magic)
 	return magic == PROC_SUPER_MAGIC || magic == SYSFS_MAGIC || magic == CGROUP2_SUPER_MAGIC;
 }
 
+bool fsfile_is_network_same(uint64_t fs_magic, uint64_t fsid, const struct statfs *here)
+{
+	uint64_t own;
+
+	memcpy(&own, &here->f_fsid, sizeof(own));
+	return on_network(fs_magic) && fs_magic == (uint64_t)here->f_type && fsid == own;
+}
+
 /* The very same file? */
 static bool same_file(const struct fsfile *f, const struct stat *st, const struct statfs *fs, const uint8_t boot_id[16])
 {
 	int64_t mtime = st->st_mtim.tv_sec * 1000000000ll + st->st_mtim.tv_nsec;
-	uint64_t fsid;
 
 	if (!memcmp(f->boot_id, boot_id, sizeof(f->boot_id)))
 		return f->dev == st->st_dev && f->ino == st->st_ino;
-	memcpy(&fsid, &fs->f_fsid, sizeof(fsid));
-	return on_network(f->fs_magic) && f->fs_magic == (uint64_t)fs->f_type && f->fsid == fsid && f->ino == st->st_ino &&
-	       f->size == (uint64_t)st->st_size && f->mtime_ns == mtime;
+	return fsfile_is_network_same(f->fs_magic, f->fsid, fs) && f->ino == st->st_ino && f->size == (uint64_t)st->st_size && f->mtime_ns == mtime;
 }
 
 /* Another file with the same content? Only asked for files that the process does not write to. */

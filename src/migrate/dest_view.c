@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include "base/util.h"
 #include "home/files_pump.h"
@@ -81,11 +82,12 @@ bool dest_view_want(struct dest *d, const char *path)
 /* Whether the directory here is the very one. */
 static bool is_same(const struct dest *d, const Gw__Place *p)
 {
+	struct statfs fs;
 	struct stat st;
 
-	if (stat(p->path, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_ino != p->ino)
+	if (stat(p->path, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_ino != p->ino || statfs(p->path, &fs) < 0)
 		return false;
-	return strcmp(d->peer->boot_id, d->own_boot_id) == 0 && st.st_dev == p->dev;
+	return (strcmp(d->peer->boot_id, d->own_boot_id) == 0 && st.st_dev == p->dev) || fsfile_is_network_same(p->fs_magic, p->fsid, &fs);
 }
 
 void dest_view_judge(struct dest *d)

@@ -9,8 +9,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include "base/util.h"
 #include "image/fsfile.h"
@@ -374,6 +376,20 @@ static void test_answers(void **state)
 	free(data);
 }
 
+/* One of a network is the same when its type and number are; one of this host never is by these alone. */
+static void test_network_file_system(void **state)
+{
+	const uint64_t number = 0x1122334455667788;
+	struct statfs here = { .f_type = NFS_SUPER_MAGIC }, memory = { .f_type = TMPFS_MAGIC };
+
+	memcpy(&here.f_fsid, &number, sizeof(number));
+	memcpy(&memory.f_fsid, &number, sizeof(number));
+	assert_true(fsfile_is_network_same(NFS_SUPER_MAGIC, number, &here));
+	assert_false(fsfile_is_network_same(NFS_SUPER_MAGIC, number + 1, &here));
+	assert_false(fsfile_is_network_same(V9FS_MAGIC, number, &here));
+	assert_false(fsfile_is_network_same(TMPFS_MAGIC, number, &memory));
+}
+
 static int setup(void **state)
 {
 	return mkdtemp(directory) ? 0 : -1;
@@ -401,6 +417,7 @@ int main(void)
 		cmocka_unit_test(test_sha256),
 		cmocka_unit_test(test_bytes),
 		cmocka_unit_test(test_answers),
+		cmocka_unit_test(test_network_file_system),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
