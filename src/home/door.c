@@ -33,16 +33,24 @@ static int address_of(const char *name, struct sockaddr_un *ret, struct err *e)
 	return 0;
 }
 
-int door_open(const char *name, struct err *e)
+/* A socket for that address. */
+static int make_socket(const char *name, struct sockaddr_un *ret_at, struct err *e)
 {
-	cleanup_close int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	struct sockaddr_un at;
-	int ret = address_of(name, &at, e);
+	int ret = address_of(name, ret_at, e), fd;
 
 	if (ret < 0)
 		return ret;
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	return fd < 0 ? err_sys(e, -errno, "socket") : fd;
+}
+
+int door_open(const char *name, struct err *e)
+{
+	struct sockaddr_un at;
+	cleanup_close int fd = make_socket(name, &at, e);
+
 	if (fd < 0)
-		return err_sys(e, -errno, "socket");
+		return fd;
 	mkdir(directory, 0700);
 	unlink(at.sun_path);
 	if (bind(fd, (struct sockaddr *)&at, sizeof(at)) < 0 || listen(fd, 4) < 0)
@@ -70,14 +78,11 @@ void door_list(const char *prefix, int (*each)(const char *name, void *arg), voi
 
 int door_connect(const char *name, struct err *e)
 {
-	cleanup_close int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	struct sockaddr_un at;
-	int ret = address_of(name, &at, e);
+	cleanup_close int fd = make_socket(name, &at, e);
 
-	if (ret < 0)
-		return ret;
 	if (fd < 0)
-		return err_sys(e, -errno, "socket");
+		return fd;
 	if (connect(fd, (struct sockaddr *)&at, sizeof(at)) == 0)
 		return take_fd(&fd);
 	if (errno == ENOENT || errno == ECONNREFUSED)

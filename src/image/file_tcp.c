@@ -79,14 +79,21 @@ static size_t list_members(struct fdtable *t, struct tcp_member *v)
 	return n;
 }
 
+/* From record k on, that of a descriptor or where it would be: both are ascending. */
+static size_t record_of(const struct tcp_record *records, size_t n, size_t k, int held)
+{
+	while (k < n && (records[k].fd < held || (records[k].flags & TCP_RECORD_WAITING)))
+		k++;
+	return k;
+}
+
 /* Members without a record are left out: their descriptor has another owner by now. */
 static void find_records(struct tcp_set *set, const struct tcp_record *records, size_t n_records)
 {
 	size_t n = 0, k = 0;
 
 	for (size_t i = 0; i < set->n; i++) {
-		while (k < n_records && (records[k].fd < set->v[i].held || (records[k].flags & TCP_RECORD_WAITING)))
-			k++;
+		k = record_of(records, n_records, k, set->v[i].held);
 		if (k == n_records || records[k].fd != set->v[i].held)
 			continue;
 		set->v[n] = set->v[i];
@@ -186,8 +193,7 @@ static int look_again(struct tcp_set *set, struct err *e)
 	free(set->records);
 	set->records = records;
 	for (size_t i = 0; i < set->n; i++) {
-		while (k < n && (records[k].fd < set->v[i].held || (records[k].flags & TCP_RECORD_WAITING)))
-			k++;
+		k = record_of(records, n, k, set->v[i].held);
 		if (k == n || records[k].fd != set->v[i].held)
 			return err_set(e, -EAGAIN, "a TCP socket has gone");
 		set->v[i].record = &records[k];

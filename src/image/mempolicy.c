@@ -66,7 +66,7 @@ static void add(Gw__Process *msg, Gw__MemoryPolicy *p)
 
 static bool may_have_one(const struct vma *v)
 {
-	return v->kind != VMA_VDSO && v->kind != VMA_VVAR && v->kind != VMA_AIO;
+	return !vma_is_kernels(v);
 }
 
 static int find_some(struct batch *agent, const struct vma *v, size_t n, Gw__Process *msg, struct err *e)

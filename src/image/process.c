@@ -293,16 +293,9 @@ int process_capture_plan(struct batch *b, struct process_query *q, pid_t pid, st
 /* The kernel keeps what wait(2) would tell of a stop until somebody has been told: the last field of /proc/PID/stat. */
 static bool stop_is_unreported(pid_t pid)
 {
-	cleanup_close int fd = open_proc(pid, "stat");
-	char text[1024];
-	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-	const char *last;
+	struct process_stat stat;
 
-	if (n <= 0)
-		return false;
-	text[n] = 0;
-	last = strrchr(text, ' ');
-	return last && atoi(last + 1) != 0;
+	return process_stat_read(pid, &stat, NULL) == 0 && stat.exit_status != 0;
 }
 
 int process_capture_look(struct process_query *q, Gw__Process *msg, struct err *e)

@@ -31,9 +31,9 @@ int process_stat_read(pid_t pid, struct process_stat *ret_stat, struct err *e)
 	name = strchr(text, '(');
 	p = strrchr(text, ')'); /* the name may hold anything */
 	if (!p || !name || p - name > (ptrdiff_t)sizeof(s.name) ||
-	    sscanf(p + 1, " %c %d %d %d %d %d %lu %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %u %*d %*u %*u %*d %*u %*u %*u %*u %*u %*u %*u %*u %*u %*u "
-			  "%*u %*u %*u %d %*d %*u %*u %*u %*u %*d %*u %*u %*u %*u %*u %*u %*u %u", &s.state, &s.ppid, &s.pgid, &s.sid, &s.tty, &s.tpgid,
-		   &s.flags, &s.threads, &s.exit_signal, &s.exit_status) != 10)
+	    sscanf(p + 1, " %c %d %d %d %d %d %lu %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %u %*d %llu %*u %*d %*u %*u %*u %*u %*u %*u %*u %*u %*u %*u "
+			  "%*u %*u %*u %d %d %*u %*u %*u %*u %*d %*u %*u %*u %*u %*u %*u %*u %u", &s.state, &s.ppid, &s.pgid, &s.sid, &s.tty, &s.tpgid,
+		   &s.flags, &s.threads, &s.start_ticks, &s.exit_signal, &s.cpu, &s.exit_status) != 12)
 		return err_set(e, -EIO, "%s: unexpected form", path);
 	memcpy(s.name, name + 1, (size_t)(p - name - 1));
 	*ret_stat = s;

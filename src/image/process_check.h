@@ -17,8 +17,10 @@ struct process_stat {
 	int tty, tpgid;
 	unsigned long flags;
 	unsigned threads;
+	unsigned long long start_ticks; /* of CLOCK_BOOTTIME */
 	int exit_signal;
-	unsigned exit_status; /* of a zombie, as wait(2) gives it */
+	int cpu;
+	unsigned exit_status; /* of a zombie, as wait(2) gives it; of a stopped one, when nobody has been told of the stop yet */
 };
 
 /* -ESRCH when there is no such process. */

@@ -190,7 +190,7 @@ static int capture_tcp(const struct fd_look *look, Gw__FdDesc *d, const struct t
 	if (d->socket)
 		gw__fd_socket__free_unpacked(d->socket, NULL);
 	d->socket = s;
-	if (!socket_same_net_namespace(look->held))
+	if (m->foreign)
 		return socket_refuse_namespace(look, protocol_name(s), refusals);
 	if (m->class == TCP_CLASS_REFUSED)
 		return socket_refuse_because(look, s, m->code, m->why, m->way_out, refusals);

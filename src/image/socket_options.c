@@ -355,6 +355,11 @@ int socket_get_int(int fd, int level, int name)
 	return getsockopt(fd, level, name, &value, &len) < 0 ? -1 : value;
 }
 
+int socket_set_int(int fd, int level, int name, int value)
+{
+	return setsockopt(fd, level, name, &value, sizeof(value)) < 0 ? -errno : 0;
+}
+
 static void add_option(Gw__FdSockOpt ***v, size_t *n, const struct carried *c, const void *value, size_t len)
 {
 	Gw__FdSockOpt *o = fd_alloc(sizeof(*o));

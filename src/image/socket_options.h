@@ -13,6 +13,8 @@
 enum socket_option_time { OPTIONS_EARLY, OPTIONS_LATE };
 
 int socket_get_int(int fd, int level, int name);
+/* 0 or -errno. */
+int socket_set_int(int fd, int level, int name, int value);
 
 /* All carried options of a socket of this family, type and protocol are appended to *v of *n. */
 void socket_options_capture(int fd, uint32_t family, uint32_t type, Gw__FdSockOpt ***v, size_t *n);

@@ -17,7 +17,6 @@
 #include "image/socket_options.h"
 
 #define URGENT_READ 0x400u      /* in the kernel's urg_data */
-#define QUEUE_BYTES_MAX (64u << 20)
 #define PEEK_SLACK (1u << 20)   /* the first segment of a send queue may be acknowledged in part */
 
 bool socket_tcp_is_one(const Gw__FdSocket *s)
@@ -186,7 +185,7 @@ static bool is_connected(const struct tcp_member *m)
 	static const unsigned states = 1u << TCP_ESTABLISHED | 1u << TCP_FIN_WAIT1 | 1u << TCP_FIN_WAIT2 | 1u << TCP_CLOSE_WAIT |
 		1u << TCP_LAST_ACK | 1u << TCP_CLOSING;
 
-	return states >> m->record->state & 1 && socket_same_net_namespace(m->held);
+	return states >> m->record->state & 1 && !m->foreign;
 }
 
 static void make_pairs(struct tcp_member *m, size_t n, struct tcp_member *waiting, size_t n_waiting)
@@ -195,7 +194,7 @@ static void make_pairs(struct tcp_member *m, size_t n, struct tcp_member *waitin
 	size_t n_keys = 0;
 
 	for (size_t i = 0; i < n; i++)
-		if (is_connected(&m[i]) || (is_over(m[i].record) && socket_same_net_namespace(m[i].held)))
+		if (is_connected(&m[i]) || (is_over(m[i].record) && !m[i].foreign))
 			keys[n_keys++] = key_of(&m[i]);
 	for (size_t i = 0; i < n_waiting; i++)
 		keys[n_keys++] = key_of(&waiting[i]);
@@ -240,6 +239,8 @@ static void sort_listening(struct tcp_member *m)
 
 void socket_tcp_sort(struct tcp_member *m, size_t n, struct tcp_member *waiting, size_t n_waiting)
 {
+	for (size_t i = 0; i < n; i++)
+		m[i].foreign = !socket_same_net_namespace(m[i].held);
 	make_pairs(m, n, waiting, n_waiting);
 	for (size_t i = 0; i < n; i++) {
 		const struct tcp_record *r = m[i].record;
@@ -372,16 +373,11 @@ void socket_tcp_capture(const struct tcp_member *m, Gw__FdSocket *s)
 
 /* --- queues, in the freeze --- */
 
-static int set_int(int fd, int level, int name, int value)
-{
-	return setsockopt(fd, level, name, &value, sizeof(value)) < 0 ? -errno : 0;
-}
-
 /* In repair mode. */
 static int peek_to_send(struct tcp_member *m, uint32_t len)
 {
 	ssize_t n;
-	int r = set_int(m->held, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE);
+	int r = socket_set_int(m->held, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE);
 
 	if (r < 0)
 		return r;
@@ -389,7 +385,7 @@ static int peek_to_send(struct tcp_member *m, uint32_t len)
 	n = recv(m->held, m->to_send, len + PEEK_SLACK, MSG_PEEK | MSG_DONTWAIT);
 	r = n < 0 ? -errno : 0;
 	m->n_to_send = n > 0 ? (size_t)n : 0;
-	set_int(m->held, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE);
+	socket_set_int(m->held, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE);
 	return r;
 }
 
@@ -407,16 +403,16 @@ int socket_tcp_read_to_send(struct tcp_member *m, struct err *e)
 
 	if (m->class != TCP_CLASS_LINKED || !len || r->state == TCP_CLOSE || r->state == TCP_SYN_SENT)
 		return 0;
-	if (len > QUEUE_BYTES_MAX)
+	if (len > TCP_QUEUE_BYTES_MAX)
 		return err_set(e, -E2BIG, "TCP: %u bytes wait to be sent", len);
 	/* Leaving repair mode sets it. */
 	reuse = socket_get_int(m->held, SOL_SOCKET, SO_REUSEADDR);
-	ret = set_int(m->held, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON);
+	ret = socket_set_int(m->held, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON);
 	if (ret < 0)
 		return err_sys(e, ret, "TCP_REPAIR");
 	ret = peek_to_send(m, len);
-	set_int(m->held, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
-	set_int(m->held, SOL_SOCKET, SO_REUSEADDR, reuse);
+	socket_set_int(m->held, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
+	socket_set_int(m->held, SOL_SOCKET, SO_REUSEADDR, reuse);
 	if (ret < 0)
 		return err_sys(e, ret, "TCP: reading what it has to send");
 	m->end = end_of_stream(r);
@@ -432,7 +428,7 @@ static ssize_t peek_piece(int fd, uint8_t *data, uint32_t at, uint32_t len, uint
 		n = recv(fd, data + at, 1, MSG_PEEK | MSG_OOB);
 		return n < 0 ? 1 : n; /* it has been read: a byte that nobody will see */
 	}
-	if (set_int(fd, SOL_SOCKET, SO_PEEK_OFF, (int)at) < 0)
+	if (socket_set_int(fd, SOL_SOCKET, SO_PEEK_OFF, (int)at) < 0)
 		return -1;
 	return recv(fd, data + at, (at < urgent ? MIN(len, urgent) : len) - at, MSG_PEEK | MSG_DONTWAIT);
 }
@@ -449,7 +445,7 @@ static int read_received(const struct tcp_member *m, Gw__FdTcp *p, struct err *e
 	bytes_set(&p->received, NULL, 0);
 	if (!len)
 		return 0;
-	if (len > QUEUE_BYTES_MAX)
+	if (len > TCP_QUEUE_BYTES_MAX)
 		return err_set(e, -E2BIG, "TCP: %u bytes wait to be read", len);
 	was = socket_get_int(m->held, SOL_SOCKET, SO_PEEK_OFF);
 	p->received.data = fd_alloc(len);
@@ -461,7 +457,7 @@ static int read_received(const struct tcp_member *m, Gw__FdTcp *p, struct err *e
 			break;
 		at += (uint32_t)n;
 	}
-	set_int(m->held, SOL_SOCKET, SO_PEEK_OFF, was);
+	socket_set_int(m->held, SOL_SOCKET, SO_PEEK_OFF, was);
 	return at < len ? err_set(e, -EAGAIN, "TCP: %u bytes to be read, of which %u can be peeked at", len, at) : 0;
 }
 

@@ -21,6 +21,8 @@
 #include "image/refuse.h"
 #include "kern/tcp_record.h"
 
+#define TCP_QUEUE_BYTES_MAX (64u << 20) /* of one direction */
+
 /* What a TCP socket is, at the source. */
 enum tcp_class {
 	TCP_CLASS_FREE,      /* neither connected nor listening */
@@ -33,6 +35,7 @@ struct tcp_member {
 	uint32_t desc;       /* of one that waits: the listener's */
 	int held;            /* of one that waits: -1 */
 	const struct tcp_record *record;
+	bool foreign;        /* of another network namespace than this process */
 	enum tcp_class class;
 	Gw__FdTcpKind kind;
 	const char *why;     /* TCP_CLASS_REFUSED: the cause, and the way out */

@@ -14,7 +14,6 @@
 #include "image/socket_tcp.h"
 
 #define SEGMENT_MAX 32767       /* of TCP_MAXSEG */
-#define QUEUE_BYTES_MAX (64u << 20)
 #define SCALE_MAX 14u
 #define SETTLE_MS 200
 #define WAITING_MAX 65536u
@@ -25,11 +24,6 @@ struct repair_option {
 };
 
 enum { OPTION_SEGMENT = 2, OPTION_WINDOW = 3, OPTION_SACK = 4, OPTION_TIMESTAMP = 8 };
-
-static int set_int(int fd, int level, int name, int value)
-{
-	return setsockopt(fd, level, name, &value, sizeof(value)) < 0 ? -errno : 0;
-}
 
 static int state_of(int fd)
 {
@@ -117,7 +111,7 @@ int socket_tcp_validate(const Gw__FdTable *t, size_t desc, struct err *e)
 		memcpy(&family, s->peer.data, sizeof(family));
 	if (!socket_tcp_is_one(s) || s->listening || s->local.len != size || family != s->family || p->kind > GW__FD_TCP_KIND__TCP_WAITING || s->n_waiting)
 		return err_set(e, -EPROTO, "description %zu: a connection of something else", desc);
-	if (p->received.len > QUEUE_BYTES_MAX || p->unsent.len > QUEUE_BYTES_MAX || p->urgent > p->received.len || p->send_scale > SCALE_MAX ||
+	if (p->received.len > TCP_QUEUE_BYTES_MAX || p->unsent.len > TCP_QUEUE_BYTES_MAX || p->urgent > p->received.len || p->send_scale > SCALE_MAX ||
 	    p->receive_scale > SCALE_MAX || p->user_segment_bytes > UINT16_MAX || p->segment_bytes > (1u << 20))
 		return err_set(e, -EPROTO, "description %zu: a connection that cannot be", desc);
 	if (p->other && p->kind != GW__FD_TCP_KIND__TCP_PAIR && p->kind != GW__FD_TCP_KIND__TCP_WAITING)
@@ -148,7 +142,7 @@ void socket_tcp_judge(const Gw__FdTable *t, size_t desc, int fd, struct refusals
 	errno = 0;
 	/* A connect in repair mode sends nothing. */
 	probe = socket((int)s->family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
-	if (probe < 0 || set_int(probe, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON) < 0 || bind(probe, (void *)s->local.data, (socklen_t)s->local.len) < 0 ||
+	if (probe < 0 || socket_set_int(probe, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON) < 0 || bind(probe, (void *)s->local.data, (socklen_t)s->local.len) < 0 ||
 	    connect(probe, (void *)s->peer.data, (socklen_t)s->peer.len) < 0)
 		refusals_add(refusals, "fd.socket.tcp.taken", errno == EADDRNOTAVAIL || errno == EADDRINUSE ?
 			"a connection between the same two ports exists on the destination" : "the destination cannot have such a connection",
@@ -177,16 +171,16 @@ static uint32_t window_of(const Gw__FdSocket *s, int fd)
 
 static int set_sequence(const struct end *x)
 {
-	int r = set_int(x->fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE);
+	int r = socket_set_int(x->fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE);
 
 	if (r == 0)
-		r = set_int(x->fd, IPPROTO_TCP, TCP_QUEUE_SEQ, (int)x->send);
+		r = socket_set_int(x->fd, IPPROTO_TCP, TCP_QUEUE_SEQ, (int)x->send);
 	if (r == 0)
-		r = set_int(x->fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_RECV_QUEUE);
+		r = socket_set_int(x->fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_RECV_QUEUE);
 	if (r == 0)
-		r = set_int(x->fd, IPPROTO_TCP, TCP_QUEUE_SEQ, (int)x->receive);
+		r = socket_set_int(x->fd, IPPROTO_TCP, TCP_QUEUE_SEQ, (int)x->receive);
 	if (r == 0)
-		r = set_int(x->fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE);
+		r = socket_set_int(x->fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE);
 	return r;
 }
 
@@ -231,9 +225,9 @@ static int connect_end(const struct end *x, bool reversed, struct err *e)
 
 	/* Congestion control that paces its packets stalls on what it has not seen begin; the real one comes with the late options. */
 	(void)!setsockopt(x->fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
-	r = set_int(x->fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON);
+	r = socket_set_int(x->fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON);
 	if (r == 0)
-		r = set_int(x->fd, IPPROTO_TCP, TCP_MAXSEG, segment);
+		r = socket_set_int(x->fd, IPPROTO_TCP, TCP_MAXSEG, segment);
 	if (r == 0 && bind(x->fd, (void *)x->local->data, (socklen_t)x->local->len) < 0)
 		r = -errno;
 	if (r == 0)
@@ -247,13 +241,13 @@ static int connect_end(const struct end *x, bool reversed, struct err *e)
 	if (r == 0)
 		r = set_window(x);
 	if (r == 0)
-		r = set_int(x->fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
+		r = socket_set_int(x->fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
 	if (r < 0)
 		return err_sys(e, r, "TCP: making a connection");
 	compute_segments(x->fd);
-	set_int(x->fd, IPPROTO_TCP, TCP_MAXSEG, (int)x->s->tcp->user_segment_bytes);
+	socket_set_int(x->fd, IPPROTO_TCP, TCP_MAXSEG, (int)x->s->tcp->user_segment_bytes);
 	/* So that a listener with the same port can listen. */
-	set_int(x->fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	socket_set_int(x->fd, SOL_SOCKET, SO_REUSEADDR, 1);
 	return 0;
 }
 
@@ -344,7 +338,7 @@ static void make_room(int fd, size_t len)
 	int wanted = (int)MIN(2 * len + (1u << 20), (size_t)INT32_MAX / 2);
 
 	if (len && socket_get_int(fd, SOL_SOCKET, SO_SNDBUF) < 2 * wanted)
-		set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, wanted);
+		socket_set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, wanted);
 }
 
 /* What was set when it was opened must not keep anything back. */
@@ -352,7 +346,7 @@ static void clear_way(int fd)
 {
 	int none = 0;
 
-	set_int(fd, IPPROTO_TCP, TCP_CORK, 0);
+	socket_set_int(fd, IPPROTO_TCP, TCP_CORK, 0);
 	(void)!setsockopt(fd, SOL_SOCKET, SO_DETACH_FILTER, &none, sizeof(none));
 }
 
@@ -374,7 +368,7 @@ static int send_received(int from, int to, const Gw__FdTcp *p, struct err *e)
 	if (!p->received.len)
 		return 0;
 	make_room(from, p->received.len);
-	set_int(from, IPPROTO_TCP, TCP_NODELAY, 1);
+	socket_set_int(from, IPPROTO_TCP, TCP_NODELAY, 1);
 	r = send_all(from, data, urgent, 0);
 	if (r == 0 && p->urgent)
 		r = send_all(from, data + urgent, 1, MSG_OOB);
@@ -398,8 +392,8 @@ static int send_unsent(int fd, const Gw__FdTcp *p, struct err *e)
 	r = send_all(fd, p->unsent.data, p->unsent.len, 0);
 	if (r < 0)
 		return err_sys(e, r, "TCP: what it had not sent");
-	set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, size / 2);
-	set_int(fd, SOL_SOCKET, SO_BUF_LOCK, locks);
+	socket_set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, size / 2);
+	socket_set_int(fd, SOL_SOCKET, SO_BUF_LOCK, locks);
 	return 0;
 }
 
@@ -414,7 +408,7 @@ static void end_streams(const Gw__FdTcp *p, int fd)
 /* What has come is acknowledged now, not in 40 ms. */
 static void acknowledge(const Gw__FdSocket *s, int fd)
 {
-	set_int(fd, IPPROTO_TCP, TCP_QUICKACK, 1);
+	socket_set_int(fd, IPPROTO_TCP, TCP_QUICKACK, 1);
 	socket_options_set_one(fd, s->options, s->n_options, IPPROTO_TCP, TCP_QUICKACK, NULL);
 }
 
@@ -495,12 +489,12 @@ static int fill_lonely(const Gw__FdSocket *s, int fd, int *other, struct err *e)
 /* The kernel's own handshake; answered: it must come to its end. */
 static int call(int fd, const ProtobufCBinaryData *local, const ProtobufCBinaryData *peer, bool answered, struct err *e)
 {
-	int flags = fcntl(fd, F_GETFL), r = set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON);
+	int flags = fcntl(fd, F_GETFL), r = socket_set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON);
 
 	/* A bind in repair mode asks for no port. */
 	if (r == 0 && bind(fd, (void *)local->data, (socklen_t)local->len) < 0)
 		r = -errno;
-	set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
+	socket_set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
 	if (r < 0)
 		return err_sys(e, r, "TCP: binding a socket that connects");
 	fcntl(fd, F_SETFL, flags | O_NONBLOCK);
@@ -600,6 +594,6 @@ void socket_tcp_forget(int fd)
 {
 	struct sockaddr none = { .sa_family = AF_UNSPEC };
 
-	if (fd >= 0 && set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON) == 0)
+	if (fd >= 0 && socket_set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON) == 0)
 		(void)!connect(fd, &none, sizeof(none));
 }

@@ -80,6 +80,12 @@ struct vma {
 	char name[VMA_NAME_MAX]; /* PR_SET_VMA_ANON_NAME, "" when none */
 };
 
+/* What the kernel maps by itself: vdso.h, aio.h. */
+static inline bool vma_is_kernels(const struct vma *v)
+{
+	return v->kind == VMA_VDSO || v->kind == VMA_VVAR || v->kind == VMA_AIO;
+}
+
 struct range {
 	uint64_t start, end;
 };

@@ -71,12 +71,6 @@ static const struct advice advices[] = {
 	{ VMA_WIPEONFORK, MADV_WIPEONFORK, MADV_KEEPONFORK, false, "madvise(MADV_WIPEONFORK)" },
 };
 
-/* What the kernel maps: vdso.h, aio.h. */
-static bool kernels(const struct vma *v)
-{
-	return v->kind == VMA_VDSO || v->kind == VMA_VVAR || v->kind == VMA_AIO;
-}
-
 static bool has_file(const struct vma *v)
 {
 	return v->kind == VMA_FILE_PRIVATE || v->kind == VMA_FILE_SHARED || v->kind == VMA_SYSV;
@@ -399,7 +393,7 @@ int vma_plan_sync(struct batch *b, const struct vma_list *old, const struct vma_
 		return rc;
 	for (size_t i = 0; i < p.n; i++) {
 		const struct piece *q = &p.v[i];
-		bool is = q->new && kernels(q->new), was = q->old && kernels(q->old);
+		bool is = q->new && vma_is_kernels(q->new), was = q->old && vma_is_kernels(q->old);
 
 		if (is != was || (is && q->new->kind != q->old->kind))
 			rc = err_set(e, -ENOTSUP, "the program moved its vdso or a ring of asynchronous I/O (%llx) during the preparation; try again",
@@ -443,7 +437,7 @@ int vma_plan_build(struct batch *b, const struct vma_list *there, const struct v
 		rc = vma_list_append(&old, &there->v[i]);
 	/* vdso and vvar are there already */
 	for (size_t i = 0; i < l->n && rc == 0; i++)
-		if (kernels(&l->v[i]))
+		if (vma_is_kernels(&l->v[i]))
 			rc = vma_list_append(&old, &l->v[i]);
 	if (rc < 0) {
 		vma_list_free(&old);
@@ -479,9 +473,9 @@ void vma_plan_empty(struct batch *b, const struct vma_list *own, const struct ra
 	for (size_t i = 0; i < own->n; i++) {
 		uint64_t start = own->v[i].start, end = own->v[i].end;
 
-		if (kernels(&own->v[i]))
+		if (vma_is_kernels(&own->v[i]))
 			continue;
-		while (i + 1 < own->n && own->v[i + 1].start == end && !kernels(&own->v[i + 1]))
+		while (i + 1 < own->n && own->v[i + 1].start == end && !vma_is_kernels(&own->v[i + 1]))
 			end = own->v[++i].end;
 		plan_unmap_except(b, start, end, keep);
 	}
@@ -496,6 +490,6 @@ void vma_plan_finish(struct batch *b, const struct vma_list *l)
 			batch_try(b, "madvise(MADV_COLLAPSE)", SYS_madvise, start, end - start, MADV_COLLAPSE);
 	}
 	for (size_t i = 0; i < l->n; i++)
-		if ((l->v[i].bits & VMA_LOCKED) && !(l->v[i].bits & VMA_LOCKONFAULT) && !kernels(&l->v[i]))
+		if ((l->v[i].bits & VMA_LOCKED) && !(l->v[i].bits & VMA_LOCKONFAULT) && !vma_is_kernels(&l->v[i]))
 			batch_try(b, "mlock2", SYS_mlock2, l->v[i].start, l->v[i].end - l->v[i].start, 0);
 }

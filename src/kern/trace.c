@@ -266,6 +266,19 @@ pid_t trace_event_task(pid_t tid, int status)
 	return (pid_t)task;
 }
 
+void trace_regs_to_call(struct user_regs_struct *regs, uint64_t at, const uint64_t call[7])
+{
+	regs->rax = call[0];
+	regs->rdi = call[1];
+	regs->rsi = call[2];
+	regs->rdx = call[3];
+	regs->r10 = call[4];
+	regs->r8 = call[5];
+	regs->r9 = call[6];
+	regs->rip = at;
+	regs->orig_rax = (unsigned long long)-1;
+}
+
 /* *ret_made: the task that the call has made, if any (PTRACE_O_TRACECLONE). */
 static int run_call(pid_t tid, uint64_t gadget, const struct user_regs_struct *base, const uint64_t call[7], int64_t *ret_result, pid_t *ret_made,
 		    struct err *e)
@@ -273,15 +286,7 @@ static int run_call(pid_t tid, uint64_t gadget, const struct user_regs_struct *b
 	struct user_regs_struct regs = *base;
 	int status, ret;
 
-	regs.rax = call[0];
-	regs.rdi = call[1];
-	regs.rsi = call[2];
-	regs.rdx = call[3];
-	regs.r10 = call[4];
-	regs.r8 = call[5];
-	regs.r9 = call[6];
-	regs.rip = gadget;
-	regs.orig_rax = (unsigned long long)-1;
+	trace_regs_to_call(&regs, gadget, call);
 	ret = trace_set_regs(tid, &regs, e);
 	if (ret < 0)
 		return ret;

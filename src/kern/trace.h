@@ -31,6 +31,8 @@ int trace_detach(pid_t tid, struct err *e);
 
 int trace_get_regs(pid_t tid, struct user_regs_struct *ret_regs, struct err *e);
 int trace_set_regs(pid_t tid, const struct user_regs_struct *regs, struct err *e);
+/* {number, arguments} of a system call, with the instruction at `at`. */
+void trace_regs_to_call(struct user_regs_struct *regs, uint64_t at, const uint64_t call[7]);
 int trace_get_mask(pid_t tid, uint64_t *ret_mask, struct err *e);
 int trace_set_mask(pid_t tid, uint64_t mask, struct err *e);
 
@@ -42,7 +44,7 @@ int trace_list_threads(pid_t pid, pid_t **ret_tids, size_t *ret_n, struct err *e
  * may be NULL). The trampoline of an earlier move may lie behind them.
  */
 #define TRACE_ERRAND_HEAD 16 /* of which 5 are always the same */
-extern const uint8_t trace_errand_head[TRACE_ERRAND_HEAD]; /* what the code of migrate/agent.c that is put there begins with */
+extern const uint8_t trace_errand_head[TRACE_ERRAND_HEAD]; /* what the code of migrate/borrow.c that is put there begins with */
 int trace_find_gadget(pid_t pid, uint64_t *ret_syscall, size_t room_bytes, uint64_t *ret_room, struct err *e);
 
 /*

@@ -25,6 +25,7 @@
 #include "base/util.h"
 #include "image/file_owner.h"
 #include "image/ns.h"
+#include "image/process_check.h"
 #include "image/seccomp.h"
 #include "image/thread.h"
 #include "image/thread_abi.h"
@@ -300,10 +301,7 @@ static int make_orphan(struct agent *a, struct borrowed *b, struct err *e)
 		ret = trace_clone(helper, a->gadget, &b->regs, clone_call, &a->pid, e); /* its options are the helper's */
 	if (a->pid)
 		run_at_once(a->pid);
-	regs.rax = SYS_exit;
-	regs.rdi = 0;
-	regs.rip = a->gadget;
-	regs.orig_rax = (unsigned long long)-1;
+	trace_regs_to_call(&regs, a->gadget, (const uint64_t[7]){ SYS_exit, 0 });
 	if (trace_set_regs(helper, &regs, NULL) < 0 || ptrace(PTRACE_CONT, helper, 0, 0) < 0)
 		kill(helper, SIGKILL);
 	while (waitpid(helper, &status, __WALL) == helper && WIFSTOPPED(status))
@@ -315,15 +313,9 @@ static int make_orphan(struct agent *a, struct borrowed *b, struct err *e)
 
 static pid_t parent_of(pid_t pid)
 {
-	cleanup_fclose FILE *f = NULL;
-	char path[64], line[1024], *end;
-	int parent = -1;
+	struct process_stat stat;
 
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	f = fopen(path, "re");
-	if (f && fgets(line, sizeof(line), f) && (end = strrchr(line, ')')))
-		sscanf(end, ") %*c %d", &parent);
-	return parent;
+	return process_stat_read(pid, &stat, NULL) == 0 ? stat.ppid : -1;
 }
 
 /* A thread with a deadline reservation may clone only when its children shall not inherit that. Returns whether it was changed. */

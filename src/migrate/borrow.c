@@ -194,15 +194,7 @@ int borrow_call(struct borrowed *b, const uint64_t call[7], int64_t *ret_result,
 	ret = trace_poke(b->mem, b->errand, code, sizeof(code), e);
 	if (ret < 0)
 		return ret;
-	regs.rax = call[0];
-	regs.rdi = call[1];
-	regs.rsi = call[2];
-	regs.rdx = call[3];
-	regs.r10 = call[4];
-	regs.r8 = call[5];
-	regs.r9 = call[6];
-	regs.rip = b->errand;
-	regs.orig_rax = (unsigned long long)-1;
+	trace_regs_to_call(&regs, b->errand, call);
 	ret = trace_set_regs(b->tid, &regs, e);
 	if (ret == 0 && !b->masked) { /* in this order: from now on the errand would put it back */
 		ret = trace_set_mask(b->tid, UINT64_MAX, e);

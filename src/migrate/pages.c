@@ -445,7 +445,7 @@ int pages_count(struct pages *p, struct page_count *ret, struct err *e)
 		const struct vma *v = &p->vmas->v[i];
 		int code;
 
-		if (v->kind == VMA_VDSO || v->kind == VMA_VVAR || v->kind == VMA_AIO)
+		if (vma_is_kernels(v))
 			continue;
 		if (v->content == VMA_CONTENT_ANON) {
 			code = pagemap_scan_existing(p->pagemap_fd, v->start, v->end, &pages_query_exists, count_lazy, &lazy, e);

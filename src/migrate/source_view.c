@@ -18,6 +18,7 @@
 #include "image/bytes.h"
 #include "image/ns_info.h"
 #include "image/place.h"
+#include "image/process_check.h"
 #include "migrate/source.h"
 
 #define ENVIRONMENT_MAX (1u << 20)
@@ -129,17 +130,11 @@ static void add_place(Gw__Offer *o, const char *path)
 /* Since when the process runs, by CLOCK_REALTIME in seconds; INT64_MAX: unknown. */
 static int64_t start_of(pid_t pid)
 {
-	cleanup_fclose FILE *f = NULL;
-	unsigned long long ticks;
-	char path[64], text[1024];
-	const char *p;
+	struct process_stat stat;
 
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	f = fopen(path, "re");
-	p = f && fgets(text, sizeof(text), f) ? strrchr(text, ')') : NULL;
-	if (!p || sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &ticks) != 1)
+	if (process_stat_read(pid, &stat, NULL) < 0)
 		return INT64_MAX;
-	return (int64_t)((clock_ns(CLOCK_REALTIME) - clock_ns(CLOCK_BOOTTIME)) / 1000000000ull + ticks / (unsigned long long)sysconf(_SC_CLK_TCK));
+	return (int64_t)((clock_ns(CLOCK_REALTIME) - clock_ns(CLOCK_BOOTTIME)) / 1000000000ull + stat.start_ticks / (unsigned long long)sysconf(_SC_CLK_TCK));
 }
 
 /*
