@@ -178,7 +178,7 @@ static int walk_tree(const Gw__Namespaces *msg, size_t fs, size_t tree, struct w
 
 static void walk_free(struct walk *w)
 {
-	for (size_t i = 0; i < w->n; i++)
+	for (size_t i = 0; w->v && i < w->n; i++)
 		gw__ns_entry__free_unpacked(w->v[i], NULL);
 	free(w->v);
 	free(w->seen);

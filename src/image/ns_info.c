@@ -65,7 +65,7 @@ static void take_options(struct mount_info *m, char *options)
 
 static bool parse(char *line, struct mount_info *m)
 {
-	char *words[64];
+	char *words[64] = { NULL };
 	size_t n = 0, dash = 6;
 
 	*m = (struct mount_info){ .above = -1, .fd = -1 };

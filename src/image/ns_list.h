@@ -27,6 +27,6 @@ void net_settled_addresses(const ProtobufCBinaryData *all, ProtobufCBinaryData *
 
 #define net_list_for_each(m, list)                                                                                                 \
 	for (int left_ = (int)(list)->len, once_ = 1; once_; once_ = 0)                                                            \
-		for (const struct nlmsghdr *m = (const void *)(list)->data; mnl_nlmsg_ok(m, left_); m = mnl_nlmsg_next(m, &left_))
+		for (const struct nlmsghdr *m = (const void *)(list)->data; mnl_nlmsg_ok(m, left_); m = mnl_nlmsg_next(m, &left_)) /* NOLINT(bugprone-macro-parentheses) */
 
 #endif

@@ -31,7 +31,7 @@ static struct {
 static int find_fs(const Gw__Namespaces *msg, const struct mount_info *m)
 {
 	for (size_t i = 0; i < msg->n_mounts; i++)
-		if (msg->mounts[i]->fs && unit.mounts.v[i].major == m->major && unit.mounts.v[i].minor == m->minor)
+		if (msg->mounts[i] && msg->mounts[i]->fs && unit.mounts.v[i].major == m->major && unit.mounts.v[i].minor == m->minor)
 			return (int)msg->mounts[i]->fs - 1;
 	return -1;
 }

@@ -259,7 +259,7 @@ static int clone_mount(struct maker *m, size_t i, struct err *e)
 	const Gw__NsMount *mount = m->msg->mounts[i];
 	const char *below = NULL;
 	char path[PATH_MAX];
-	int from, fd;
+	int from = -1, fd;
 
 	tree_path(mount->root, path);
 	if (!mount->fs && borrowed) {

@@ -175,7 +175,7 @@ int ns_user_capture(pid_t root, Gw__Namespaces *msg, struct refusals *r, struct 
 		ret = read_text(root, "setgroups", &setgroups_text);
 	if (ret < 0)
 		return err_sys(e, -ret, "maps of process %d", root);
-	u->deny_groups = strncmp(setgroups_text, "deny", 4) == 0;
+	u->deny_groups = setgroups_text && strncmp(setgroups_text, "deny", 4) == 0;
 	for (int k = 0; k < NS_KINDS; k++) {
 		cleanup_close int fd = -1, of = -1;
 
