@@ -426,6 +426,7 @@ int files_fs_new(char *const *directories, size_t n, void (*answer)(void *arg, c
 	if (code < 0)
 		return code;
 	here.session = fuse_session_new(&args, &ops, sizeof(ops), &here);
+	fuse_opt_free_args(&args);
 	fd = open("/dev/null", O_RDWR | O_CLOEXEC); /* libfuse wants one */
 	if (!here.session || fd < 0 || fuse_session_custom_io(here.session, &io, fd) != 0)
 		return err_set(e, -ENOMEM, "libfuse: no session");

@@ -359,6 +359,7 @@ static void try_requests(const uint8_t *data, size_t len)
 
 	fuse_set_log_func(say_nothing);
 	session = fuse_session_new(&args, &ops, sizeof(ops), NULL);
+	fuse_opt_free_args(&args);
 	if (!session || fuse_session_custom_io(session, &io, open("/dev/null", O_RDWR | O_CLOEXEC)) != 0)
 		abort();
 	for (; len >= sizeof(n); data += n, len -= n) {
