@@ -116,6 +116,14 @@ static int status_of(const char *code)
 	return EXIT_FAILED;
 }
 
+/* Of the process, in a sentence that goes on with why. */
+static const char *what_became(const json_t *error, int status)
+{
+	if (!strcmp(text_of(error, "code"), "unknown-unit") || number_of(error, "errno") == ESRCH)
+		return "was not found (pgrep NAME says numbers)";
+	return status == EXIT_IN_DOUBT ? "may have moved, nobody knows yet" : "stays here and goes on";
+}
+
 /* line: godwitd's error line. Shows it; returns the exit status. */
 static int show_error(const struct options *o, const json_t *line)
 {
@@ -129,9 +137,12 @@ static int show_error(const struct options *o, const json_t *line)
 		show_refusals(stderr, refusals);
 		return status;
 	}
+	if (!o->as_json && status == EXIT_USAGE) {
+		complain("migrate: %s", text_of(error, "message"));
+		return status;
+	}
 	if (!o->as_json) {
-		complain("process %s %s: %s", o->process,
-			 !strcmp(code, "unknown-unit") ? "was not found" : status == EXIT_IN_DOUBT ? "may have moved, nobody knows yet" : "stays here and goes on", text_of(error, "message"));
+		complain("process %s %s: %s", o->process, what_became(error, status), text_of(error, "message"));
 		return status;
 	}
 	r = json_incref(json_object_get(line, "result"));

@@ -53,6 +53,11 @@ def test_no_such_process(lab2):
     result = migrate("n1", 29999, "n2")
     assert result.status not in (0, 99), result.text
     assert "29999" in result.text, result.text
+    for given, status, words in ((["29999", "n2"], 1, "was not found"), (["--strategy", "none", "1", "n2"], 2, "no strategy 'none'"),
+                                 (["--none", "1", "n2"], 2, "there is no option '--none'"), (["one", "n2"], 2, "no process number")):
+        said = inside("n1", "godwit", "migrate", *given, check=False)
+        assert said.returncode == status and words in said.stderr, said
+        assert "goes on" not in said.stderr, said
 
 
 def test_no_such_host(lab2):
