@@ -6,11 +6,22 @@
 #include <fcntl.h>
 #include <linux/kcmp.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 
 #include "base/util.h"
+#include "image/bytes.h"
 
 #define EPOLL_FD_MAX (1u << 20)
+
+/* How it polls devices that are busy: struct epoll_params of newer kernels' headers. */
+struct poll_params {
+	uint32_t busy_poll_usecs;
+	uint16_t busy_poll_budget;
+	uint8_t prefer_busy_poll, pad;
+};
+#define SET_PARAMS _IOW(0x8a, 1, struct poll_params)
+#define GET_PARAMS _IOR(0x8a, 2, struct poll_params)
 
 static bool watches(const struct fd_look *look, int held, uint32_t tfd, uint32_t nth)
 {
@@ -63,9 +74,12 @@ static uint32_t count_number(uint32_t **seen, uint32_t *n_seen, uint32_t fd)
 int epoll_capture(const struct fd_look *look, Gw__FdDesc *d, const struct fd_resolver *resolver, uint32_t *ret_lost, struct err *e)
 {
 	cleanup_free uint32_t *seen = NULL;
+	struct poll_params params = { 0 }, none = { 0 };
 	uint32_t n_seen = 0;
 
 	free_items(d);
+	(void)ioctl(look->held, GET_PARAMS, &params);
+	bytes_set(&d->epoll_params, &params, memcmp(&params, &none, sizeof(none)) ? sizeof(params) : 0);
 	for (const char *line = look->info; line && *line; line = fdinfo_next_line(line)) {
 		uint32_t fd, events;
 		uint64_t data, ino;
@@ -97,6 +111,8 @@ int epoll_validate(const Gw__FdDesc *d, size_t n_descs, struct err *e)
 {
 	if (d->n_items > EPOLL_ITEMS_MAX)
 		return err_set(e, -EPROTO, "epoll set of %zu entries", d->n_items);
+	if (d->epoll_params.len && d->epoll_params.len != sizeof(struct poll_params))
+		return err_set(e, -EPROTO, "epoll: parameters of %zu bytes", d->epoll_params.len);
 	for (size_t i = 0; i < d->n_items; i++)
 		if (d->items[i]->desc >= n_descs || d->items[i]->fd >= EPOLL_FD_MAX)
 			return err_set(e, -EPROTO, "epoll entry out of range");
@@ -189,11 +205,26 @@ void epoll_plan_remove(struct batch *b, const Gw__FdDesc *was, const Gw__FdDesc 
 	}
 }
 
+static void plan_params(struct batch *b, const Gw__FdDesc *was, const Gw__FdDesc *d, int epfd)
+{
+	static const ProtobufCBinaryData none;
+	void *params;
+	uint64_t at;
+
+	if (bytes_equal(was ? was->epoll_params : none, d->epoll_params))
+		return;
+	params = batch_space(b, sizeof(struct poll_params), &at);
+	if (d->epoll_params.len)
+		memcpy(params, d->epoll_params.data, sizeof(struct poll_params));
+	batch_call(b, "ioctl(EPIOCSPARAMS)", SYS_ioctl, (uint64_t)epfd, SET_PARAMS, at);
+}
+
 int epoll_plan_add(struct batch *b, const Gw__FdDesc *was, const Gw__FdDesc *d, int epfd, const struct fd_numbers *after, struct err *e)
 {
 	cleanup_free const Gw__FdEpollItem **old = sorted(was), **new = sorted(d);
 	size_t n_old = was ? was->n_items : 0, n_new = d->n_items, j = 0;
 
+	plan_params(b, was, d, epfd);
 	for (size_t i = 0; i < n_new; i++) {
 		int r;
 

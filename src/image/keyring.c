@@ -42,8 +42,13 @@ int keyring_capture(pid_t pid, Gw__Process *msg, struct refusals *r, struct err 
 
 	if (n < 1)
 		return n < 0 ? n : 0; /* it has ended, which others will notice */
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < n; i++) {
 		check_thread(pid, &v[i], &v[0], r);
+		/* What is done in the thread before the move would be handed to the program, too. */
+		if (v[i].dispatches)
+			refusals_add(r, "task.dispatch", "its system calls are handed to the program (PR_SET_SYSCALL_USER_DISPATCH), and such threads cannot move yet",
+				     "let it switch that off", "thread %d", v[i].tid);
+	}
 	if (!joined(&v[0]))
 		return 0;
 	string_set(&msg->session_keyring, v[0].session.name);

@@ -147,8 +147,9 @@ int thread_capture_stopped(pid_t tid, Gw__Thread *msg, struct err *e)
 		rc = seccomp_capture(tid, msg, e);
 	if (rc < 0)
 		return rc;
+	/* What a parked thread does would be handed to the program. */
 	if (ptrace(THREAD_PTRACE_GET_DISPATCH, tid, sizeof(dispatch), &dispatch) == 0 && dispatch.mode)
-		bytes_set(&msg->syscall_dispatch, &dispatch, sizeof(dispatch));
+		return err_set(e, -EBUSY, "thread %d has its system calls handed to the program since the offer (PR_SET_SYSCALL_USER_DISPATCH), which cannot move", tid);
 	if (syscall(SYS_get_robust_list, tid, &head, &len) < 0)
 		return err_sys(e, -errno, "thread %d: get_robust_list", tid);
 	msg->robust_list = (uint64_t)(uintptr_t)head;

@@ -16,7 +16,7 @@ struct cred_keyring {
 };
 
 struct cred_record {
-	int tid, unused;
+	int tid, dispatches; /* dispatches: its system calls are handed to the program (PR_SET_SYSCALL_USER_DISPATCH) */
 	struct cred_keyring session, process, thread;
 	unsigned long long blob[CRED_BLOB_WORDS]; /* what security modules keep with the credentials; it may be shorter */
 };

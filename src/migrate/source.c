@@ -364,6 +364,7 @@ static bool may_be_torn(int code)
 	case EFAULT:
 	case EEXIST:
 	case ENOTDIR:
+	case ENODEV:
 	case EINVAL:
 		return true;
 	}

@@ -380,3 +380,43 @@ static void named_check(void)
 }
 
 VICTIM(shm_named, 0, named_setup, NULL, named_check);
+
+/* Names that come and go all the time: those that are there when the program is stopped lead where they led. */
+#define RECENT 6u
+static char *recent[RECENT];
+static uint64_t n_names;
+
+static const char *name_of(uint64_t n)
+{
+	static char text[64];
+
+	snprintf(text, sizeof(text), "/victim-new-%d-%llu", getpid(), (unsigned long long)n);
+	return text;
+}
+
+static void named_new_work(void)
+{
+	uint64_t n = n_names++;
+	char **at = &recent[n % RECENT];
+	int fd = shm_open(name_of(n), O_RDWR | O_CREAT | O_EXCL, 0600);
+
+	must(fd >= 0 && !ftruncate(fd, 2 * (long)PAGE));
+	if (*at) {
+		verify("object with a name", *at, PAGE, n - RECENT);
+		if (shm_unlink(name_of(n - RECENT))) /* a name that nothing of the program leads to would stay behind */
+			fail("shm_unlink(%s): errno %d", name_of(n - RECENT), errno);
+		must(!munmap(*at, 2 * PAGE));
+	}
+	*at = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	must(*at != MAP_FAILED && !close(fd));
+	fill(*at, PAGE, n);
+}
+
+static void named_new_check(void)
+{
+	for (uint64_t n = n_names < RECENT ? 0 : n_names - RECENT; n < n_names && !failed(); n++)
+		if (shm_unlink(name_of(n)))
+			fail("shm_unlink(%s) at the end: errno %d", name_of(n), errno);
+}
+
+VICTIM(shm_named_new, V_OPENS, named_setup, named_new_work, named_new_check);

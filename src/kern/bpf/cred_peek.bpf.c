@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * cred_peek.bpf.c - a task iterator that writes what belongs to a task's credentials and is seen from outside by no other way: its keyrings, and what security
- * modules (Landlock) keep with them
+ * modules (Landlock) keep with them; and whether its system calls are the program's to handle
  *
  * Up to 16 keys lie in one node of a keyring (linux/assoc_array_priv.h); of more only the number is told.
  */
@@ -40,7 +40,16 @@ struct cred {
 	void *security;
 } CO_RE;
 
+enum syscall_work_bit {
+	SYSCALL_WORK_BIT_SYSCALL_USER_DISPATCH = 5,
+};
+
+struct thread_info {
+	unsigned long syscall_work;
+} CO_RE;
+
 struct task_struct {
+	struct thread_info thread_info;
 	int pid;
 	struct cred *cred;
 } CO_RE;
@@ -99,6 +108,7 @@ int read_creds(struct bpf_iter__task *ctx)
 	__builtin_memset(r, 0, sizeof(*r));
 	cred = BPF_CORE_READ(task, cred);
 	r->tid = task->pid;
+	r->dispatches = BPF_CORE_READ(task, thread_info.syscall_work) >> bpf_core_enum_value(enum syscall_work_bit, SYSCALL_WORK_BIT_SYSCALL_USER_DISPATCH) & 1;
 	read_keyring(BPF_CORE_READ(cred, session_keyring), &r->session);
 	read_keyring(BPF_CORE_READ(cred, process_keyring), &r->process);
 	read_keyring(BPF_CORE_READ(cred, thread_keyring), &r->thread);
