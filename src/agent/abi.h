@@ -32,6 +32,11 @@ struct remote_call {
 	uint32_t reserved;
 };
 
+/* In the place of a system call's number: writes the differences (delta.h) at arg[0], arg[1] bytes, into pages that exist and may be written. */
+#define CALL_WRITE_DELTAS (1ull << 32)
+/* For the agent at the source: compares as a struct compare_job at arg[0] says; the result is the length of the differences, or -EFAULT when a page cannot be read. */
+#define CALL_COMPARE (CALL_WRITE_DELTAS + 1)
+
 #define CALL_MAY_FAIL 1u     /* a failure does not end the list */
 #define CALL_SKIPPED (-4095) /* ret of calls behind the one that ended the list */
 
@@ -195,9 +200,17 @@ struct agent_counters {
 	uint64_t ranges_done;
 };
 
+/* CALL_COMPARE: n pages, at these addresses (u64), with what they were; what differs goes to `out` (delta.h). */
+struct compare_job {
+	uint64_t header; /* struct scratch_header */
+	uint64_t addresses, n, sent;
+	uint64_t out, room;
+};
+
 struct scratch_header {
 	uint32_t nslots;
 	uint32_t reserved;
+	uint64_t recover_stack; /* CALL_COMPARE: where a page that cannot be read ends it; entry.S */
 	uint64_t base, size; /* of the scratch in the process */
 	uint64_t arena;      /* offset */
 	uint64_t exec_delta; /* what is at an address can be executed so much behind it */

@@ -85,3 +85,47 @@ stub_spawn:
 	andq $-16, %rsp
 	call stub_task
 	ud2
+
+/*
+ * long compare_guarded(header, job) - compare_pages(header, job), or -EFAULT when a page cannot be read: compare_fault, the handler of SIGSEGV and SIGBUS, makes it return.
+ * The handler finds the stack pointer in the header by the code's own address.
+ */
+	.globl compare_guarded
+	.hidden compare_guarded
+compare_guarded:
+	pushq %rbx
+	pushq %rbp
+	pushq %r12
+	pushq %r13
+	pushq %r14
+	pushq %r15
+	subq $8, %rsp
+	movq %rsp, 8(%rdi)
+	call compare_pages
+1:	addq $8, %rsp
+	popq %r15
+	popq %r14
+	popq %r13
+	popq %r12
+	popq %rbp
+	popq %rbx
+	ret
+2:	movq $-14, %rax
+	jmp 1b
+
+/* rdx: struct ucontext, with the stack pointer and the instruction pointer of the fault at 160 and 168 */
+	.globl compare_fault
+	.hidden compare_fault
+compare_fault:
+	leaq agent_entry(%rip), %rax
+	movq 0x8008(%rax), %rax
+	movq %rax, 160(%rdx)
+	leaq 2b(%rip), %rax
+	movq %rax, 168(%rdx)
+	ret
+
+	.globl compare_return
+	.hidden compare_return
+compare_return:
+	movl $15, %eax
+	syscall

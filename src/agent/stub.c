@@ -12,6 +12,8 @@
  */
 #include "sys.h"
 
+#include "delta.h"
+
 void stub_restore(struct slot *slot) __attribute__((noreturn));
 long stub_spawn(const struct remote_call *call, struct slot *child, struct scratch_header *header);
 void stub_task(struct slot *slot, struct scratch_header *h) __attribute__((noreturn, used));
@@ -53,6 +55,31 @@ static struct slot *slot_at(struct scratch_header *h, uint32_t i)
 	return (struct slot *)(h->base + SCRATCH_SLOTS + (uint64_t)i * SLOT_SIZE);
 }
 
+/* The worker has checked them. */
+static long write_deltas(const uint64_t *at, uint64_t len_bytes)
+{
+	const uint64_t *end = at + len_bytes / 8;
+
+	while (at < end) {
+		const struct delta *d = (const struct delta *)at;
+		uint64_t *to = (uint64_t *)d->address;
+
+		at += sizeof(*d) / 8;
+		for (uint32_t i = 0; i < d->len / 8; i++)
+			*to++ = *at++;
+	}
+	return 0;
+}
+
+static long run_call(const struct remote_call *c)
+{
+	if (c->nr == CALL_WRITE_DELTAS)
+		return write_deltas((const uint64_t *)c->arg[0], c->arg[1]);
+	if (c->nr == CALL_COMPARE)
+		return agent_compare((const struct compare_job *)c->arg[0]);
+	return sys6((long)c->nr, (long)c->arg[0], (long)c->arg[1], (long)c->arg[2], (long)c->arg[3], (long)c->arg[4], (long)c->arg[5]);
+}
+
 void stub_run_list(struct remote_call *calls, uint32_t n, uint32_t *ret_ran)
 {
 	uint32_t i;
@@ -60,7 +87,7 @@ void stub_run_list(struct remote_call *calls, uint32_t n, uint32_t *ret_ran)
 	for (i = 0; i < n; i++) {
 		struct remote_call *c = &calls[i];
 
-		c->ret = sys6((long)c->nr, (long)c->arg[0], (long)c->arg[1], (long)c->arg[2], (long)c->arg[3], (long)c->arg[4], (long)c->arg[5]);
+		c->ret = run_call(c);
 		if (c->ret < 0 && c->ret >= -4095 && !(c->flags & CALL_MAY_FAIL)) {
 			i++;
 			break;

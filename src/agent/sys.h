@@ -47,12 +47,17 @@ void *memset(void *to, int c, size_t n);
 #define E_PIPE (-32)
 #define E_PROTO (-71)
 #define E_TIMEDOUT (-110)
+#define SIGNAL_BUS 7
+#define SIGNAL_SEGV 11
 #define SIGNAL_CONT 18
 #define E_RESTARTSYS (-512)
 #define E_RESTARTNOINTR (-513)
 #define E_RESTARTNOHAND (-514)
 #define E_RESTART_RESTARTBLOCK (-516)
 #define SIGNAL_STOP 19
+#define SIG_SETMASK_HOW 2
+#define SA_SIGINFO_FLAG 4
+#define SA_RESTORER_FLAG 0x04000000
 #define FUTEX_WAIT_OP 0
 #define FUTEX_WAKE_OP 1
 #define MSG_PEEK_FLAG 0x02
@@ -140,6 +145,8 @@ static inline int unit_exchange(struct scratch_header *h, uint32_t from, uint32_
 /* send.c, serve.c, receive.c, pager.c, stub.c */
 void frame_message(struct stream_frame *f, struct io_vec *iov, struct msg_hdr *m);
 long agent_send(struct scratch_header *h);
+/* compare.c; the length of the differences, or a negative errno */
+long agent_compare(const struct compare_job *job);
 long agent_serve(struct scratch_header *h);
 long agent_receive(struct scratch_header *h);
 long agent_pager(struct scratch_header *h);

@@ -307,6 +307,12 @@ int process_capture_look(struct process_query *q, Gw__Process *msg, struct err *
 	return rc < 0 ? rc : timer_capture_look(&q->timers, e);
 }
 
+bool process_is_as_seen(const struct process_query *q, const Gw__Process *msg, const struct process_look *look)
+{
+	return look->known && q->looked && !look->timers && !q->timers.n && look->umask == msg->umask && look->loginuid + 1 == msg->loginuid_plus_1 &&
+	       look->oom_score_adj == msg->oom_score_adj && look->autogroup_nice == msg->autogroup_nice && look->coredump_filter == msg->coredump_filter;
+}
+
 int process_capture_collect(struct process_query *q, Gw__Process *msg, struct err *e)
 {
 	int rc;

@@ -6,7 +6,7 @@
  * the stop), run in the main thread, process_capture_look and process_capture_collect into a new message.
  *
  * Restore, stage by stage (other modules' work goes between them):
- *	PROCESS_EARLY     main thread, first: session, root, working directory, umask, personality
+ *	PROCESS_EARLY     main thread, first: session, root, working directory, umask, personality; all handlers become the default ones
  *	PROCESS_THREADS   when all threads exist: POSIX timers, disarmed
  *	PROCESS_LATE      in the freeze, after memory, files and all credentials: limits, handlers, prctl, and what has become of the working directory and
  *	                  the umask since PROCESS_EARLY. Needs no privileges
@@ -25,6 +25,7 @@
 #include "image/signal.h"
 #include "image/timer.h"
 #include "kern/remote.h"
+#include "kern/restart_record.h"
 #include "task.pb-c.h"
 
 #define PROCESS_RLIMITS 16
@@ -52,6 +53,8 @@ int process_capture_outside(pid_t pid, Gw__Process *msg, struct refusals *r, str
 int process_capture_plan(struct batch *b, struct process_query *q, pid_t pid, struct err *e);
 /* What is seen from outside of a stopped process, which may run its list meanwhile: process_capture_collect does it where this has not been called. */
 int process_capture_look(struct process_query *q, Gw__Process *msg, struct err *e);
+/* Whether `look`, from before process_capture_look, says the same. While it stays as it is, what has been seen needs not be looked at again in the freeze. */
+bool process_is_as_seen(const struct process_query *q, const Gw__Process *msg, const struct process_look *look);
 /*
  * Fills the message with all but the clocks' boot id, which the offer has. The process must be stopped and a tracee: its queue of signals
  * is peeked. -EAGAIN: plan and run again. -EBUSY: something that cannot move was begun after the offer.

@@ -155,6 +155,7 @@ static void plan_early(struct batch *b, const Gw__Process *msg)
 	if (strcmp(msg->root, "/") != 0)
 		batch_call(b, "chroot", SYS_chroot, batch_string(b, msg->root));
 	batch_call(b, "umask", SYS_umask, msg->umask);
+	signal_plan_defaults(b);
 }
 
 static void plan_late(struct batch *b, const Gw__Process *msg, const Gw__Process *early)

@@ -127,15 +127,24 @@ int signal_validate_queue(const ProtobufCBinaryData *queue, struct err *e)
 	return 0;
 }
 
+void signal_plan_defaults(struct batch *b)
+{
+	static const struct signal_kernel_action deflt;
+	uint64_t at = batch_data(b, &deflt, sizeof(deflt));
+
+	for (unsigned i = 0; i < SIGNAL_COUNT; i++)
+		if (i + 1 != SIGKILL && i + 1 != SIGSTOP)
+			batch_call(b, "rt_sigaction", SYS_rt_sigaction, i + 1, at, 0, 8);
+}
+
 void signal_plan_actions(struct batch *b, const Gw__Process *msg)
 {
+	static const struct signal_kernel_action deflt;
 	uint64_t at = batch_data(b, msg->sigactions.data, msg->sigactions.len);
 
-	for (unsigned i = 0; i < SIGNAL_COUNT; i++) {
-		if (i + 1 == SIGKILL || i + 1 == SIGSTOP)
-			continue;
-		batch_call(b, "rt_sigaction", SYS_rt_sigaction, i + 1, at + i * sizeof(struct signal_kernel_action), 0, 8);
-	}
+	for (unsigned i = 0; i < SIGNAL_COUNT; i++)
+		if (i + 1 != SIGKILL && i + 1 != SIGSTOP && memcmp(msg->sigactions.data + i * sizeof(deflt), &deflt, sizeof(deflt)) != 0)
+			batch_call(b, "rt_sigaction", SYS_rt_sigaction, i + 1, at + i * sizeof(deflt), 0, 8);
 }
 
 void signal_plan_queue(struct batch *b, pid_t pid, pid_t tid, bool shared, const ProtobufCBinaryData *queue)

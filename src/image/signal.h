@@ -47,7 +47,10 @@ int signal_validate_actions(const ProtobufCBinaryData *actions, struct err *e);
 int signal_validate_queue(const ProtobufCBinaryData *queue, struct err *e);
 
 /* Sets the handlers of all signals that can have one. */
+/* Where all handlers are the default ones: those of the message that are not. */
 void signal_plan_actions(struct batch *b, const Gw__Process *msg);
+/* Makes all the default ones. */
+void signal_plan_defaults(struct batch *b);
 /*
  * Queues a thread's signals, or with shared the process's (then only in the main thread), run by the task itself with all signals blocked.
  * SIGKILL and SIGSTOP cannot be blocked, and SIGCONT does not stay: a skeleton's thread rests by SIGSTOP, which throws it away. These are left out.

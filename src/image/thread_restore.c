@@ -112,7 +112,9 @@ int thread_restore_sched(pid_t tid, const Gw__Thread *msg, struct err *e)
 		return err_sys(e, -errno, "thread %d: sched_setaffinity", msg->tid);
 	if (msg->ioprio >> 13 && syscall(SYS_ioprio_set, THREAD_IOPRIO_WHO_PROCESS, tid, msg->ioprio) < 0)
 		return err_sys(e, -errno, "thread %d: ioprio_set", msg->tid);
-	if (setpriority(PRIO_PROCESS, (id_t)tid, attr.nice) < 0 || syscall(SYS_sched_setattr, tid, &attr, 0) < 0)
+	/* In the ordinary classes the attributes have the niceness. */
+	if ((attr.policy != SCHED_OTHER && attr.policy != SCHED_BATCH && setpriority(PRIO_PROCESS, (id_t)tid, attr.nice) < 0) ||
+	    syscall(SYS_sched_setattr, tid, &attr, 0) < 0)
 		return err_sys(e, -errno, "thread %d: sched_setattr", msg->tid);
 	return restore_slack(tid, msg, e);
 }

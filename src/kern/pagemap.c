@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/util.h"
@@ -85,6 +86,29 @@ int pagemap_scan(int pagemap_fd, uint64_t start, uint64_t end, const struct page
 		start = a.walk_end;
 	}
 	return 0;
+}
+
+void pagemap_plan_scan(struct batch *b, int fd, uint64_t start, uint64_t end, const struct pagemap_query *query, struct pagemap_planned *ret)
+{
+	uint64_t regions_address, address;
+	const struct pagemap_region *regions = batch_space(b, REGIONS * sizeof(*regions), &regions_address);
+	struct pm_scan_argument *a = batch_space(b, sizeof(*a), &address);
+
+	*a = (struct pm_scan_argument){ .size = sizeof(*a), .start = start, .end = end, .vec = regions_address, .vec_len = REGIONS, .category_mask = query->all_of,
+					.category_anyof_mask = query->any_of, .category_inverted = query->inverted, .return_mask = query->want };
+	*ret = (struct pagemap_planned){ start, end, batch_try(b, "PAGEMAP_SCAN", SYS_ioctl, (uint64_t)fd, PAGEMAP_SCAN_IOCTL, address), a, regions };
+}
+
+int pagemap_planned_report(const struct pagemap_planned *planned, int (*found)(const struct pagemap_region *region, void *arg), void *arg, uint64_t *ret_reached)
+{
+	const struct pm_scan_argument *a = planned->argument;
+	int64_t n = planned->call->ret;
+
+	*ret_reached = planned->start;
+	if (n < 0 || n > REGIONS || a->walk_end <= planned->start || a->walk_end > planned->end)
+		return 0;
+	*ret_reached = a->walk_end;
+	return report(planned->regions, (int)n, found, arg);
 }
 
 unsigned pagemap_marker_type(void)

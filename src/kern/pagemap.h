@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "kern/remote.h"
 
 #define PAGE_CATEGORY_WPALLOWED (1u << 0)
 #define PAGE_CATEGORY_WRITTEN (1u << 1)
@@ -32,6 +33,18 @@ struct pagemap_query {
 /* Calls `found` for every region of [start, end) that matches, in order; a negative return of `found` ends the scan and is returned. */
 int pagemap_scan(int pagemap_fd, uint64_t start, uint64_t end, const struct pagemap_query *query,
 		 int (*found)(const struct pagemap_region *region, void *arg), void *arg, struct err *e);
+
+/* A scan that another task of the process makes, which holds pagemap as `fd`: planned into its list, and read when that has run. */
+struct pagemap_planned {
+	uint64_t start, end;
+	const struct remote_call *call; /* NULL: there is none */
+	const void *argument;
+	const struct pagemap_region *regions;
+};
+
+void pagemap_plan_scan(struct batch *b, int fd, uint64_t start, uint64_t end, const struct pagemap_query *query, struct pagemap_planned *ret);
+/* As pagemap_scan. *ret_reached: up to where it has looked; `start` when it could not. */
+int pagemap_planned_report(const struct pagemap_planned *planned, int (*found)(const struct pagemap_region *region, void *arg), void *arg, uint64_t *ret_reached);
 
 /*
  * The same for a query whose any_of is PRESENT or SWAPPED, and whose want has SWAPPED. The page tables keep markers ("was write-protected while nothing was there", guards), which PAGEMAP_SCAN

@@ -77,6 +77,12 @@ void restart_watch_close(struct restart_watch *watch)
 	free(watch);
 }
 
+void restart_watch_ready(struct restart_watch *watch)
+{
+	if (watch->next_fd < 0)
+		watch->next_fd = bpf_iter_create(watch->link_fd);
+}
+
 int restart_watch_read(struct restart_watch *watch, struct restart_record *ret_records, size_t max, struct err *e)
 {
 	cleanup_close int fd = watch->next_fd >= 0 ? watch->next_fd : bpf_iter_create(watch->link_fd);

@@ -25,6 +25,8 @@ void restart_reader_free(struct restart_reader *reader);
 /* The reader may be freed before the watch. */
 int restart_watch_open(const struct restart_reader *reader, pid_t pid, struct restart_watch **ret_watch, struct err *e);
 void restart_watch_close(struct restart_watch *watch);
+/* Makes the next read cheaper. */
+void restart_watch_ready(struct restart_watch *watch);
 /* One record a thread, at most max; returns their number. Does not block. */
 int restart_watch_read(struct restart_watch *watch, struct restart_record *ret_records, size_t max, struct err *e);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* restart_record.h - what the BPF program writes for each thread; shared by it and restart_block.c, so it includes nothing */
+/* restart_record.h - what the BPF program writes for each thread, and for a process; shared by it and restart_block.c, so it includes nothing */
 #ifndef GODWIT_KERN_RESTART_RECORD_H
 #define GODWIT_KERN_RESTART_RECORD_H
 
@@ -10,6 +10,17 @@ enum restart_record_kind {
 	RESTART_RECORD_FUTEX,     /* expires, pointer (uaddr), value, flags, bitset */
 	RESTART_RECORD_POLL,      /* expires, pointer (ufds), value (nfds), flags: has a timeout */
 	RESTART_RECORD_UNKNOWN,
+};
+
+/* What /proc would say of a process: of its main thread only. */
+struct process_look {
+	unsigned long long fs;       /* who is asked for working and root directory: another one, or another fs_seq, and they may have been changed */
+	unsigned long long timers;   /* 0: it has no POSIX timer */
+	unsigned int known;          /* 0: this kernel is built otherwise, nothing of this is filled */
+	unsigned int fs_seq;
+	unsigned int umask, loginuid;
+	int oom_score_adj, autogroup_nice;
+	unsigned long long coredump_filter;
 };
 
 /* Times are nanoseconds of the host's clock, without the offset of a time namespace. Only right for a task that does not run. */
@@ -28,6 +39,7 @@ struct restart_record {
 	int timer_clock;
 	unsigned long long timer_expires;
 	unsigned long long stack, fs, rseq; /* where it has its stack, its thread-local storage, its area for rseq(2); guesses when it runs */
+	struct process_look look;
 	unsigned long long layout;   /* counts holds of the lock that changes of the address space need: the same twice, no change between; 0: not known */
 };
 

@@ -7,10 +7,6 @@
 
 #include "base/util.h"
 
-#define WORDS (PAGE_SIZE_BYTES / 8)
-#define BLOCK 8 /* words that are compared at once */
-#define SAME_MAX 2 /* words that have not changed, between two that have, cost no more than a difference of their own */
-
 int ahead_decode(const void *payload, size_t len, uint32_t nprocs, struct ahead *ret, struct err *e)
 {
 	const uint8_t *at = payload;
@@ -30,50 +26,6 @@ int ahead_decode(const void *payload, size_t len, uint32_t nprocs, struct ahead 
 			return err_set(e, -EPROTO, "pages that go ahead are not in order");
 	}
 	return 0;
-}
-
-static bool same_block(const uint64_t *a, const uint64_t *b)
-{
-	uint64_t differ = 0;
-
-	for (size_t i = 0; i < BLOCK; i++)
-		differ |= a[i] ^ b[i];
-	return !differ;
-}
-
-/* The end of a difference that begins at word i. */
-static size_t end_of(const uint64_t *before, const uint64_t *now, size_t i)
-{
-	size_t end = i + 1;
-
-	for (size_t k = end; k < WORDS && k - end <= SAME_MAX; k++)
-		if (before[k] != now[k])
-			end = k + 1;
-	return end;
-}
-
-size_t delta_make(const uint64_t *before, const uint64_t *now, uint64_t address, uint8_t *to)
-{
-	size_t used = 0;
-
-	for (size_t i = 0; i < WORDS; i++) {
-		struct delta d = { .address = address + i * 8 };
-		size_t end;
-
-		if (i % BLOCK == 0 && same_block(before + i, now + i)) {
-			i += BLOCK - 1;
-			continue;
-		}
-		if (before[i] == now[i])
-			continue;
-		end = end_of(before, now, i);
-		d.len = (uint32_t)((end - i) * 8);
-		memcpy(to + used, &d, sizeof(d));
-		memcpy(to + used + sizeof(d), now + i, d.len);
-		used += sizeof(d) + d.len;
-		i = end;
-	}
-	return used;
 }
 
 int delta_next(const uint8_t **at, size_t *left, struct delta *ret, const uint8_t **ret_data, struct err *e)

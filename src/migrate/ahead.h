@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "agent/delta.h"
 #include "base/err.h"
 
 /* The payload of an AHEAD frame: this, the addresses of the pages (u64, ascending), the pages. */
@@ -34,17 +35,6 @@ int ahead_compare(const void *a, const void *b);
 /* Marks those of n ascending addresses that lie in [from, to). */
 void ahead_leave_out(uint64_t *addresses, size_t n, uint64_t from, uint64_t to);
 
-/* One difference: `len` bytes (behind this) at an address, both multiples of 8, all in one page. */
-struct delta {
-	uint64_t address;
-	uint32_t len, reserved;
-};
-
-/* Room that the differences of one page need at most. */
-#define DELTA_PAGE_MAX (4096u + sizeof(struct delta))
-
-/* Writes the differences of a page to `to`; returns how many bytes that are. */
-size_t delta_make(const uint64_t *before, const uint64_t *now, uint64_t address, uint8_t *to);
 /* Takes the next difference from *at, of which there are *left bytes; its bytes are at *ret_data. 1, 0 at the end, -EPROTO. */
 int delta_next(const uint8_t **at, size_t *left, struct delta *ret, const uint8_t **ret_data, struct err *e);
 

@@ -66,6 +66,7 @@ struct dest_process {
 	size_t nahead;
 	uint64_t *rseq_pages;     /* those that hold areas for rseq(2), ascending */
 	size_t n_rseq_pages;
+	bool deltas_planned;
 	/* go */
 	struct go_process *go;    /* NULL before it has come */
 };
@@ -191,8 +192,15 @@ int dest_take_ahead(struct dest *d, const void *payload, size_t len, struct err 
 /* With the go message, when the layout is final and stale pages have been dropped: before threads run their lists, what these need; then the rest. */
 int dest_apply_first_deltas(struct dest_process *p, struct err *e);
 int dest_apply_deltas(struct dest_process *p, struct err *e);
+/* The same, but planned: the main thread writes them by itself, where they are few and it may. dest_apply_deltas does nothing then. */
+int dest_plan_deltas(struct dest_process *p, struct batch *b, struct err *e);
+
+/* dest_rehearse.c */
+void dest_rehearse(struct dest *d);
 
 /* dest_go.c */
+/* For dest_rehearse: plans what a message would have the threads run, and forgets it. */
+void dest_rehearse_lists(struct dest_process *p, struct go_process *go);
 /* Puts pages into one mapping, where `registered` by the userfaultfd. */
 int dest_install(struct dest_process *p, const struct vma *v, uint64_t to, const uint8_t *from, uint64_t len, struct err *e);
 int dest_go(void *context, struct err *e);

@@ -5,6 +5,7 @@
  * Only pages that came ahead may have differences: they exist, so that writing to them does not wait for the pager, which does not run yet.
  */
 #include <errno.h>
+#include <sys/mman.h>
 #include <sys/uio.h>
 
 #include "base/util.h"
@@ -12,6 +13,7 @@
 #include "migrate/dest.h"
 
 #define IOVECS 256
+#define PLANNED_MAX (64ul << 10) /* bytes of differences that a thread writes by itself */
 
 int dest_take_ahead(struct dest *d, const void *payload, size_t len, struct err *e)
 {
@@ -137,5 +139,52 @@ int dest_apply_first_deltas(struct dest_process *p, struct err *e)
 
 int dest_apply_deltas(struct dest_process *p, struct err *e)
 {
-	return p->has_guests ? 0 : apply(p, false, e); /* then all have been */
+	return p->has_guests || p->deltas_planned ? 0 : apply(p, false, e); /* guests: then all have been */
+}
+
+/* Copies those outside of areas for rseq to `to`. Returns their length; 0 when one of them is where the program itself may not write. */
+static int64_t gather(const struct dest_process *p, uint8_t *to, struct err *e)
+{
+	const uint8_t *at = p->go->msg->deltas.data, *data;
+	size_t left = p->go->msg->deltas.len, used = 0;
+	uint64_t checked = 0;
+	bool wanted = false;
+	struct delta d;
+	int ret;
+
+	while ((ret = delta_next(&at, &left, &d, &data, e)) > 0) {
+		uint64_t page = PAGE_ALIGN_DOWN(d.address);
+
+		if (page != checked)
+			wanted = !has_area(p, page);
+		if (page != checked && wanted && !has_page(p, page))
+			return err_set(e, -EPROTO, "process %d: a difference of a page that is not here", p->pid);
+		if (page != checked && wanted && !(vma_find(&p->vmas, page)->prot & PROT_WRITE))
+			return 0;
+		checked = page;
+		if (!wanted)
+			continue;
+		memcpy(to + used, &d, sizeof(d));
+		memcpy(to + used + sizeof(d), data, d.len);
+		used += sizeof(d) + d.len;
+	}
+	return ret < 0 ? ret : (int64_t)used;
+}
+
+int dest_plan_deltas(struct dest_process *p, struct batch *b, struct err *e)
+{
+	size_t len = p->go->msg->deltas.len;
+	uint64_t address;
+	uint8_t *to;
+	int64_t used;
+
+	if (!len || len > PLANNED_MAX || p->has_guests)
+		return 0;
+	to = batch_space(b, len, &address);
+	used = gather(p, to, e);
+	if (used <= 0)
+		return (int)used;
+	batch_call(b, "differences of the working set", CALL_WRITE_DELTAS, address, (uint64_t)used);
+	p->deltas_planned = true;
+	return 0;
 }

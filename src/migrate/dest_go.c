@@ -122,9 +122,10 @@ static int take_late_layouts(struct dest *d, bool *news_taken, struct err *e)
 static int receive_go(struct dest *d, struct frame *ret, struct err *e)
 {
 	uint8_t header[FRAME_HEADER_BYTES];
-	bool news_taken = false;
+	bool news_taken = false, rehearsed = false;
 	int code;
 
+	dest_rehearse(d);
 	for (;;) {
 		code = d->post_copy ? 0 : take_late_layouts(d, &news_taken, e);
 		if (code == 0)
@@ -137,6 +138,10 @@ static int receive_go(struct dest *d, struct frame *ret, struct err *e)
 		code = take_before_go(d, ret, &news_taken, e);
 		if (code < 0)
 			break;
+		/* Again, now that the freeze is near. */
+		if (!rehearsed && ret->type == FRAME_AHEAD)
+			dest_rehearse(d);
+		rehearsed |= ret->type == FRAME_AHEAD;
 	}
 	if (code < 0)
 		return code;
@@ -362,6 +367,9 @@ static int plan_lists(struct dest_process *p, struct err *e)
 	uint64_t now = clock_process_ns(p->d->clocks.monotonic_ns);
 	int ret;
 
+	ret = dest_plan_deltas(p, b, e);
+	if (ret < 0)
+		return ret;
 	if (!p->host && memcmp(&p->mm, &go->mm, sizeof(p->mm)))
 		mm_plan_restore(b, &go->mm, -1);
 	membarrier_plan(b, go->process->membarrier, p->membarrier);
@@ -374,6 +382,20 @@ static int plan_lists(struct dest_process *p, struct err *e)
 	if (ret == 0)
 		ret = process_plan_restore(b, go->process, PROCESS_ARM, NULL, now);
 	return ret < 0 && !e->code ? err_set(e, ret, "the lists of calls") : ret;
+}
+
+void dest_rehearse_lists(struct dest_process *p, struct go_process *go)
+{
+	struct refusals ignored = { 0 };
+	struct err unheard = ERR_INIT;
+
+	p->go = go;
+	plan_lists(p, &unheard);
+	p->go = NULL;
+	for (size_t i = 0; i < p->skeleton->nthreads; i++)
+		batch_reset(p->skeleton->threads[i]->batch);
+	process_validate_here(go->process, p->process, &ignored);
+	refusals_free(&ignored);
 }
 
 static int start_lists(struct dest_process *p, struct err *e)

@@ -15,6 +15,7 @@
 #include "agent/abi.h"
 #include "base/err.h"
 #include "image/vma.h"
+#include "kern/pagemap.h"
 #include "migrate/agent.h"
 
 struct run_list {
@@ -48,6 +49,12 @@ struct pages {
 	struct agent_counters sent; /* what rounds have sent */
 	struct run_list recent; /* lazy pages that the last round has sent, while they are at most PAGES_RECENT_MAX */
 	uint64_t skipped_file;
+	/* what others do in the freeze beside the worker (source_beside.c) */
+	struct pagemap_planned planned; /* a part of what is scanned */
+	int (*wait_planned)(void *arg, struct err *e);
+	void *wait_arg;
+	const uint64_t *ahead;     /* pages that are compared, whatever write tracking says; ascending */
+	size_t nahead;
 	struct stream_frame *frames[2]; /* in the scratch: what is being built and what is being sent */
 	uint64_t frames_address[2];
 };
@@ -90,6 +97,9 @@ int pages_written(struct pages *p, uint64_t max, struct run_list *ret, struct er
  */
 #define PAGES_UNSENT 4
 int pages_stale(struct pages *p, int kinds, struct run_list *ret, struct err *e);
+
+/* Plans a part of the scan of lazy pages that pages_stale makes, where there is much to scan; wait_planned is called before it is needed. */
+void pages_plan_scan(struct pages *p, struct batch *b);
 
 /*
  * Inside the freeze: eager pages that the destination has, and that are what the file says at the source again, or nothing: the program has given its own version

@@ -5,7 +5,10 @@
 #include <errno.h>
 
 #include "base/util.h"
+#include "migrate/ahead.h"
 
+#define HUGE_BYTES (2ull << 20)
+#define SHARE_MIN_BYTES (64ull << 20) /* what takes some 15 us */
 #define GROUP_GAP_BYTES (2ull << 20) /* what lies between ranges costs a look at its page tables */
 
 struct written_scan {
@@ -124,10 +127,22 @@ static int stale_existing(const struct pagemap_region *region, void *arg)
 	return ret;
 }
 
+/* What went ahead, and is still there, is compared. */
+static bool all_compared(const struct pages *p, const struct pagemap_region *region)
+{
+	for (uint64_t at = region->start; at < region->end; at += PAGE_SIZE_BYTES)
+		if (!p->nahead || !bsearch(&at, p->ahead, p->nahead, sizeof(at), ahead_compare) || !pages_sent_bit(p, at))
+			return false;
+	return true;
+}
+
 static int stale_written(const struct pagemap_region *region, void *arg)
 {
 	struct written_scan *w = arg;
 	int ret;
+
+	if (all_compared(w->p, region))
+		return 0;
 
 	/* Nothing of it was sent: nothing to do. */
 	if (w->info->lazy && !w->unsent && pages_next_sent(w->p, w->range, region->start, region->end) == region->end)
@@ -180,6 +195,26 @@ static int split_region(const struct pagemap_region *region, void *arg)
 	return 0;
 }
 
+/* The part that is planned has been looked at meanwhile. The layout may be another one since. */
+static int scan_written(struct written_scan *w, uint64_t start, uint64_t end)
+{
+	struct pages *p = w->p;
+	const struct pagemap_planned *planned = &p->planned;
+	uint64_t reached = start;
+	int ret;
+
+	if (planned->call && planned->start >= start && planned->end <= end) {
+		ret = pagemap_scan(p->pagemap_fd, start, planned->start, &pages_query_written, split_region, w, w->e);
+		if (ret == 0)
+			ret = p->wait_planned(p->wait_arg, w->e);
+		if (ret == 0)
+			ret = pagemap_planned_report(planned, split_region, w, &reached);
+		if (ret < 0)
+			return ret;
+	}
+	return pagemap_scan(p->pagemap_fd, reached, end, &pages_query_written, split_region, w, w->e);
+}
+
 static int stale_group(struct written_scan *w, size_t from, size_t to)
 {
 	static const struct pagemap_query eager = { .all_of = PAGE_CATEGORY_WRITTEN, .any_of = PAGE_CATEGORY_PRESENT | PAGE_CATEGORY_SWAPPED,
@@ -200,7 +235,24 @@ static int stale_group(struct written_scan *w, size_t from, size_t to)
 	w->each = simple ? eager_written : stale_written;
 	if (simple)
 		return pagemap_scan_existing(w->p->pagemap_fd, start, end, &eager, split_region, w, w->e);
-	return pagemap_scan(w->p->pagemap_fd, start, end, &pages_query_written, split_region, w, w->e);
+	return scan_written(w, start, end);
+}
+
+void pages_plan_scan(struct pages *p, struct batch *b)
+{
+	uint64_t start = 0, end = 0, half;
+
+	p->planned = (struct pagemap_planned){ 0 };
+	for (size_t i = 0, to; i < p->nranges; i = to) {
+		to = group_from(p, i, GROUP_GAP_BYTES);
+		if (!p->infos[i].lazy || p->ranges[to - 1].end - p->ranges[i].start <= end - start)
+			continue;
+		start = p->ranges[i].start;
+		end = p->ranges[to - 1].end;
+	}
+	half = (start + end) / 2 / HUGE_BYTES * HUGE_BYTES;
+	if (end - start >= SHARE_MIN_BYTES)
+		pagemap_plan_scan(b, scratch_header(&p->agent->scratch)->pagemap_fd, half, end, &pages_query_written, &p->planned);
 }
 
 int pages_stale(struct pages *p, int kinds, struct run_list *ret_list, struct err *e)

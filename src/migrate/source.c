@@ -278,6 +278,7 @@ static void process_free(struct source_process *p)
 	range_list_free(&p->count.lazy_ranges);
 	free(p->late_queue.data);
 	run_list_free(&p->hot);
+	source_free_beside(p);
 	source_free_ahead(p);
 	run_list_free(&p->common);
 	run_list_free(&p->go_runs);

@@ -50,8 +50,13 @@ struct pages_ahead {
 	uint64_t *addresses;      /* ascending */
 	size_t n;
 	uint8_t *sent, *now;      /* their contents: as sent; some as they are */
-	uint8_t *deltas;
-	size_t deltas_len, deltas_room;
+	struct compare_job *job;  /* in the scratch, with `sent`: the agent compares; NULL: this worker does */
+	uint64_t job_address;
+	uint8_t *job_out;         /* what the agent writes */
+	const uint8_t *deltas;    /* in job_out or in own */
+	size_t deltas_len;
+	uint8_t *own;
+	size_t own_room;
 };
 
 struct source;
@@ -77,6 +82,7 @@ struct source_process {
 	struct remote_call *brk;
 	Gw__Process *process;     /* as captured in the freeze */
 	uint64_t rehearsed_layout; /* struct restart_record's layout when the rehearsal found nothing changed; 0: it did not, or nobody knows */
+	struct process_look seen; /* as long as this is what the records say, /proc needs not be looked at again; known is 0: it does */
 	uint64_t compared_layout;  /* the same when contents of files were last compared */
 	int stop_signal;          /* by which the process is stopped, 0: it is not */
 	bool held;                /* parked threads stay tracees; source_held.c */
@@ -88,6 +94,11 @@ struct source_process {
 	bool locks_released;
 	struct run_list hot, go_runs, stale;
 	struct pages_ahead ahead;
+	struct beside {
+		struct batch *b;           /* what the agent does in the freeze; NULL: nothing */
+		const struct remote_call *compare; /* what went ahead; NULL: it does not */
+		bool begun;
+	} beside;
 	struct run_list common;    /* pages that the process shared with others when they were sent */
 };
 
@@ -245,6 +256,17 @@ bool source_is_ahead(const struct source_process *p, uint64_t address);
 /* In the freeze, when it is known which pages the destination is to drop: what has changed in those that went ahead. */
 int source_compare_ahead(struct source_process *p, struct err *e);
 void source_free_ahead(struct source_process *p);
+
+/* source_beside.c */
+/* Whether the agent of the process may do something in the freeze beside the worker. */
+bool source_has_beside(const struct source_process *p);
+/* When the working set has gone ahead: plans what the agent is to do, and rehearses it. */
+int source_plan_beside(struct source_process *p, struct err *e);
+/* When all threads are stopped. */
+int source_begin_beside(struct source_process *p, struct err *e);
+/* Waits for the end, where it has begun. */
+int source_end_beside(struct source_process *p, struct err *e);
+void source_free_beside(struct source_process *p);
 
 /* source_held.c */
 /* Lets a parked thread run the stub, still as a tracee. */

@@ -4,6 +4,9 @@
  *
  * Theory of operation: what is sent is what this worker has read and keeps, torn or not: the process runs. In the freeze the pages are read again and compared, whatever write tracking
  * says. A page whose bit in the account has been turned off meanwhile (its mapping was made anew, or the destination is told to drop it) is none of these any more.
+ *
+ * Many are compared by the agent, which has them mapped and may run on the CPU that the program has just left, while this worker does other things: the kernel takes almost 2 us to read a page
+ * of another process. When a page cannot be read there, or is left out, this worker does it after all.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -17,6 +20,10 @@
 #define AT_ONCE 128u /* pages read by one call */
 #define THREAD_PAGES 4u
 #define THREADS_MAX 512u /* whose stacks go ahead */
+#define AGENT_MIN 12u    /* pages: waking the agent takes as long as comparing a few */
+#define AGENT_MAX 1024u
+#define AGENT_SPARE 8192u /* agent/compare.c wants so much room */
+#define AGENT_TOUCH (64ul << 10)
 
 /* Reads n <= AT_ONCE pages from the i-th on; whether all could be read. */
 static bool read_some(const struct source_process *p, size_t i, size_t n, uint8_t *to)
@@ -95,19 +102,45 @@ static int choose(struct source_process *p, struct err *e)
 	return 0;
 }
 
-/* Memory for the freeze, touched now: what was sent, some of what is there then, the differences of some pages. */
-static int allocate(struct pages_ahead *a, struct err *e)
+/* In the scratch; where there is no room, this worker compares. */
+static void allocate_job(struct source_process *p)
 {
-	size_t sent = a->n * PAGE_SIZE_BYTES, now = AT_ONCE * PAGE_SIZE_BYTES;
+	struct pages_ahead *a = &p->ahead;
+	struct scratch *s = &p->agent.scratch;
+	struct compare_job job = { .header = s->base + SCRATCH_HEADER, .n = a->n, .room = a->n * DELTA_PAGE_MAX + AGENT_SPARE };
+	uint64_t *addresses = scratch_alloc(s, a->n * sizeof(*addresses), &job.addresses);
+	uint8_t *sent = scratch_alloc(s, a->n * PAGE_SIZE_BYTES, &job.sent);
 
-	a->deltas_room = AT_ONCE * DELTA_PAGE_MAX;
-	a->sent = malloc(sent);
+	a->job_out = scratch_alloc(s, job.room, &job.out);
+	a->job = scratch_alloc(s, sizeof(job), &a->job_address);
+	if (!addresses || !sent || !a->job_out || !a->job) {
+		a->job = NULL;
+		return;
+	}
+	memcpy(addresses, a->addresses, a->n * sizeof(*addresses));
+	memset(a->job_out, 0, MIN(job.room, AGENT_TOUCH));
+	a->sent = sent;
+	*a->job = job;
+}
+
+/* Memory for the freeze, touched now: what was sent, some of what is there then, the differences of some pages. */
+static int allocate(struct source_process *p, struct err *e)
+{
+	struct pages_ahead *a = &p->ahead;
+	size_t now = AT_ONCE * PAGE_SIZE_BYTES;
+
+	if (a->n >= AGENT_MIN && a->n <= AGENT_MAX && source_has_beside(p))
+		allocate_job(p);
+	if (a->job)
+		return 0;
+	a->own_room = AT_ONCE * DELTA_PAGE_MAX;
+	a->sent = malloc(a->n * PAGE_SIZE_BYTES);
 	a->now = malloc(now);
-	a->deltas = malloc(a->deltas_room);
-	if (!a->sent || !a->now || !a->deltas)
+	a->own = malloc(a->own_room);
+	if (!a->sent || !a->now || !a->own)
 		return err_sys(e, ENOMEM, "the working set");
 	memset(a->now, 0, now);
-	memset(a->deltas, 0, a->deltas_room);
+	memset(a->own, 0, a->own_room);
 	return 0;
 }
 
@@ -118,13 +151,15 @@ static int send_process(struct source_process *p, struct err *e)
 	int ret = choose(p, e);
 
 	if (ret == 0 && a->n)
-		ret = allocate(a, e);
+		ret = allocate(p, e);
 	if (ret < 0 || !a->n)
 		return ret;
 	if (!read_all(p, a->sent)) { /* it changes its mappings just now: then they go as others do */
 		a->n = 0;
 		return 0;
 	}
+	p->pages.ahead = a->addresses;
+	p->pages.nahead = a->n;
 	head.npages = (uint32_t)a->n;
 	for (size_t i = 0; i < a->n; i++)
 		pages_mark(&p->pages, a->addresses[i], 1);
@@ -183,16 +218,16 @@ static int read_one_by_one(const struct source_process *p, size_t i, size_t n, u
 
 static int make_room(struct pages_ahead *a, size_t bytes, struct err *e)
 {
-	size_t room = 2 * a->deltas_room + bytes;
+	size_t room = 2 * a->own_room + bytes;
 	uint8_t *grown;
 
-	if (a->deltas_room - a->deltas_len >= bytes)
+	if (a->own_room - a->deltas_len >= bytes)
 		return 0;
-	grown = realloc(a->deltas, room);
+	grown = realloc(a->own, room);
 	if (!grown)
 		return err_sys(e, ENOMEM, "differences of the working set");
-	a->deltas = grown;
-	a->deltas_room = room;
+	a->own = grown;
+	a->own_room = room;
 	return 0;
 }
 
@@ -206,7 +241,7 @@ static int compare_some(struct source_process *p, size_t i, size_t n, struct err
 	for (size_t k = 0; k < n && ret == 0; k++) {
 		const uint8_t *sent = a->sent + (i + k) * PAGE_SIZE_BYTES, *now = a->now + k * PAGE_SIZE_BYTES;
 
-		a->deltas_len += delta_make((const uint64_t *)sent, (const uint64_t *)now, a->addresses[i + k], a->deltas + a->deltas_len);
+		a->deltas_len += delta_make((const uint64_t *)sent, (const uint64_t *)now, a->addresses[i + k], a->own + a->deltas_len);
 	}
 	return ret;
 }
@@ -214,19 +249,35 @@ static int compare_some(struct source_process *p, size_t i, size_t n, struct err
 int source_compare_ahead(struct source_process *p, struct err *e)
 {
 	struct pages_ahead *a = &p->ahead;
-	int ret = 0;
+	size_t before = a->n;
+	int ret = source_end_beside(p, e);
 
+	if (ret < 0)
+		return ret;
+	p->pages.nahead = 0;
 	leave_out(p);
+	if (p->beside.compare && p->beside.compare->ret >= 0 && a->n == before) {
+		a->deltas = a->job_out;
+		a->deltas_len = (size_t)p->beside.compare->ret;
+		return 0;
+	}
+	if (a->n && !a->now) {
+		a->now = malloc(AT_ONCE * PAGE_SIZE_BYTES);
+		if (!a->now)
+			return err_sys(e, ENOMEM, "the working set");
+	}
 	for (size_t i = 0; i < a->n && ret == 0; i += AT_ONCE)
 		ret = compare_some(p, i, MIN(a->n - i, (size_t)AT_ONCE), e);
+	a->deltas = a->own;
 	return ret;
 }
 
 void source_free_ahead(struct source_process *p)
 {
 	free(p->ahead.addresses);
-	free(p->ahead.sent);
+	if (!p->ahead.job)
+		free(p->ahead.sent);
 	free(p->ahead.now);
-	free(p->ahead.deltas);
+	free(p->ahead.own);
 	p->ahead = (struct pages_ahead){ 0 };
 }

@@ -162,9 +162,34 @@ static int interrupt_one(struct source_process *p, pid_t tid, struct err *e)
 	return 1;
 }
 
-static int stop_process(struct source_process *p, struct err *e)
+static void read_records(struct source *s, int which)
 {
-	int ret = wait_stops(p, e);
+	for (size_t i = 0; i < s->nprocs; i++) {
+		struct source_process *p = &s->procs[i];
+		int n = p->watch ? restart_watch_read(p->watch, p->records[which], RECORDS_MAX, NULL) : 0;
+
+		p->nrecords[which] = n > 0 ? (size_t)n : 0;
+	}
+}
+
+/* Whether the records have none but threads that are stopped. */
+static bool records_show_all(struct source_process *p)
+{
+	size_t n = p->nrecords[1];
+
+	for (size_t k = 0; k < n; k++) {
+		const struct parked *t = k < p->nparked && p->parked[k].tid == (pid_t)p->records[1][k].tid ? &p->parked[k] : find_parked(p, (pid_t)p->records[1][k].tid);
+
+		if (!t || !t->stopped)
+			return false;
+	}
+	return n && n < RECORDS_MAX;
+}
+
+/* Stops those that are not known. */
+static int stop_others(struct source_process *p, struct err *e)
+{
+	int ret = 0;
 
 	while (ret == 0) {
 		cleanup_free pid_t *tids = NULL;
@@ -186,12 +211,23 @@ static int stop_process(struct source_process *p, struct err *e)
 
 static int stop_all(struct source *s, struct err *e)
 {
+	bool others = false;
 	int ret = 0;
 
 	for (size_t i = 0; i < s->nprocs; i++)
 		interrupt_known(&s->procs[i]);
 	for (size_t i = 0; i < s->nprocs && ret == 0; i++)
-		ret = stop_process(&s->procs[i], e);
+		ret = wait_stops(&s->procs[i], e);
+	if (ret == 0)
+		read_records(s, 1);
+	for (size_t i = 0; i < s->nprocs && ret == 0; i++) {
+		others |= !records_show_all(&s->procs[i]);
+		if (others)
+			ret = stop_others(&s->procs[i], e);
+	}
+	/* They may have changed what all have in common. */
+	if (others)
+		read_records(s, 1);
 	return ret;
 }
 
@@ -272,16 +308,6 @@ void source_look_at_descriptors(struct source *s)
 	fdtable_recapture(&s->unit.fds, false, &s->unit.files, &ignored, &unheard);
 	fdtable_release(&s->unit.fds);
 	refusals_free(&ignored);
-}
-
-static void read_records(struct source *s, int which)
-{
-	for (size_t i = 0; i < s->nprocs; i++) {
-		struct source_process *p = &s->procs[i];
-		int n = p->watch ? restart_watch_read(p->watch, p->records[which], RECORDS_MAX, NULL) : 0;
-
-		p->nrecords[which] = n > 0 ? (size_t)n : 0;
-	}
 }
 
 /* What the records say of the address space; 0: nothing. */
@@ -427,19 +453,22 @@ static int stop_and_park(struct source *s, struct err *e)
 	int ret;
 
 	read_records(s, 0);
+	for (size_t i = 0; i < s->nprocs; i++)
+		if (s->procs[i].watch)
+			restart_watch_ready(s->procs[i].watch);
 	pace_warm();
 	if (!s->hold)
 		s->stopped_ns = clock_ns(CLOCK_REALTIME);
 	ret = stop_all(s, e);
 	timeline_mark("stopped");
+	for (size_t i = 0; i < s->nprocs && ret == 0; i++)
+		ret = source_begin_beside(&s->procs[i], e);
 	if (ret == 0)
 		ret = check_tree(s, e);
 	if (ret < 0)
 		return ret;
 	for (size_t i = 0; i < s->nprocs; i++)
 		drop_ended(&s->procs[i]);
-	read_records(s, 1);
-	timeline_mark("restart records read");
 	for (size_t i = 0; i < s->nprocs && ret == 0; i++)
 		ret = park_process(&s->procs[i], e);
 	return ret;
@@ -515,9 +544,36 @@ static void rehearse_layouts(struct source *s)
 	refusals_free(&ignored);
 }
 
+/* What /proc says of the process; the records are those of rehearse_layouts. And a scan that changes nothing. */
+static void rehearse_look(struct source_process *p)
+{
+	const struct restart_record *r = find_record(p, 0, p->u->pid, 0);
+	struct run_list ignored = { 0 };
+	struct err unheard = ERR_INIT;
+
+	p->seen = (struct process_look){ 0 };
+	if (r && process_capture_look(&p->query, p->process, &unheard) == 0 && process_is_as_seen(&p->query, p->process, &r->look))
+		p->seen = r->look;
+	if (!p->pages.forgotten.n)
+		pages_stale(&p->pages, PAGES_EAGER, &ignored, &unheard);
+	run_list_free(&ignored);
+}
+
+/* Where nothing of it can have changed since, nothing is looked at. */
+static int look(struct source_process *p, struct err *e)
+{
+	const struct restart_record *r = find_record(p, 1, p->u->pid, 0);
+
+	if (p->seen.known && r && !memcmp(&r->look, &p->seen, sizeof(p->seen)) && !p->process->stopped_by)
+		return 0;
+	return process_capture_look(&p->query, p->process, e);
+}
+
 void source_rehearse(struct source *s, bool again)
 {
 	rehearse_layouts(s);
+	for (size_t i = 0; i < s->nprocs && again; i++)
+		rehearse_look(&s->procs[i]);
 	if (again)
 		return;
 	source_look_at_descriptors(s);
@@ -571,6 +627,7 @@ static int get_ready(struct source *s, struct err *e)
 	int ret = plan_all(s, e);
 
 	timeline_mark("planned");
+	link_make_patient(&s->link);
 	pace_warm_prepare(true);
 	pace_prepare_for(count_threads(s));
 	pace_touch();
@@ -580,6 +637,8 @@ static int get_ready(struct source *s, struct err *e)
 	timeline_mark("working set found");
 	if (ret == 0 && !s->direct_io)
 		ret = source_send_ahead(s, e);
+	for (size_t i = 0; i < s->nprocs && ret == 0; i++)
+		ret = source_plan_beside(&s->procs[i], e);
 	timeline_mark("working set sent ahead");
 	if (ret == 0)
 		ret = source_home_hold(s, e);
@@ -613,7 +672,7 @@ int source_freeze(void *context, struct err *e)
 		ret = source_read_pages(s, e);
 	timeline_mark("pages read");
 	for (size_t i = 0; i < s->nprocs && ret == 0; i++) {
-		ret = process_capture_look(&s->procs[i].query, s->procs[i].process, e);
+		ret = look(&s->procs[i], e);
 		if (ret == 0 && strcmp(s->procs[i].process->root, s->procs[i].u->process->root) != 0)
 			ret = err_set(e, -EAGAIN, "process %d has called chroot since the offer", s->procs[i].u->pid);
 	}

@@ -70,7 +70,7 @@ static int encode_process(struct source_process *p, Gw__GoProcess *go, struct by
 	go->n_threads = threads->n;
 	go->threads = threads->v;
 	go->runs = (ProtobufCBinaryData){ p->go_runs.n * sizeof(struct page_run), (uint8_t *)p->go_runs.v };
-	go->deltas = (ProtobufCBinaryData){ p->ahead.deltas_len, p->ahead.deltas };
+	go->deltas = (ProtobufCBinaryData){ p->ahead.deltas_len, (uint8_t *)(uintptr_t)p->ahead.deltas };
 	go->stale = (ProtobufCBinaryData){ p->stale.n * sizeof(struct page_run), (uint8_t *)p->stale.v };
 	return ret;
 }
@@ -139,13 +139,17 @@ static int become_in_doubt(struct source *s, struct err *e)
 /* All that the agents need to go on alone. */
 static void hand_over(struct source *s)
 {
-	link_make_patient(&s->link);
+	bool limited = false; /* source_choose.c has limited how long the freeze may wait for a connection */
+
 	scratch_unit(&source_root(s)->scratch)->serving = (uint32_t)s->nprocs;
 	for (size_t i = 0; i < s->nprocs; i++) {
 		pages_hand_over(&s->procs[i].pages, s->push);
+		limited |= s->procs[i].bulk_in_freeze;
 		if (!s->post_copy)
 			scratch_header(&s->procs[i].agent.scratch)->nranges = 0;
 	}
+	if (limited)
+		link_make_patient(&s->link);
 }
 
 /* From here on the step "commit" finds out who owns the unit, whatever sending it says. */

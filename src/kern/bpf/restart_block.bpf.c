@@ -62,8 +62,45 @@ struct seqcount {
 	unsigned int sequence;
 } CO_RE;
 
+/* Of these only that they are structures matters. */
+struct bitmap {
+	unsigned long first;
+};
+
+struct lock {
+	unsigned int sequence;
+};
+
+struct id {
+	unsigned int val;
+};
+
 struct mm_struct {
 	struct seqcount mm_lock_seq; /* odd: somebody holds the lock for writing */
+	struct bitmap flags;
+} CO_RE;
+
+struct mm_struct___before_6_18 {
+	unsigned long flags;
+} CO_RE;
+
+struct fs_struct {
+	struct lock seq; /* begins with its sequence number */
+	int umask;
+} CO_RE;
+
+struct autogroup {
+	int nice;
+} CO_RE;
+
+struct hlist_head {
+	void *first;
+} CO_RE;
+
+struct signal_struct {
+	struct hlist_head posix_timers;
+	struct autogroup *autogroup;
+	short oom_score_adj;
 } CO_RE;
 
 struct task_struct {
@@ -73,6 +110,10 @@ struct task_struct {
 	unsigned long nvcsw;
 	void *rseq;
 	struct thread_struct thread;
+	struct task_struct *group_leader;
+	struct fs_struct *fs;
+	struct signal_struct *signal;
+	struct id loginuid;
 } CO_RE;
 
 struct hrtimer_clock_base {
@@ -187,6 +228,36 @@ static __always_inline unsigned long long layout_of(struct task_struct *task)
 	return sequence & 1 ? 0 : 1ull << 32 | sequence;
 }
 
+#define DUMP_FILTER_SHIFT 2
+#define DUMP_FILTER_MASK 0x1ff
+
+static __always_inline void look_at(struct task_struct *task, struct process_look *l)
+{
+	struct fs_struct *fs = BPF_CORE_READ(task, fs);
+	struct signal_struct *signal = BPF_CORE_READ(task, signal);
+	struct mm_struct *mm = BPF_CORE_READ(task, mm);
+	struct mm_struct___before_6_18 *old_mm = (void *)mm;
+
+	if (!fs || !signal || !mm || !bpf_core_field_exists(fs->seq) || !bpf_core_field_exists(signal->posix_timers) || !bpf_core_field_exists(task->loginuid))
+		return;
+	if (bpf_core_field_exists(mm->flags))
+		bpf_probe_read_kernel(&l->coredump_filter, sizeof(l->coredump_filter), &mm->flags);
+	else if (bpf_core_field_exists(old_mm->flags))
+		bpf_probe_read_kernel(&l->coredump_filter, sizeof(l->coredump_filter), &old_mm->flags);
+	else
+		return;
+	l->fs = (unsigned long)fs;
+	bpf_probe_read_kernel(&l->fs_seq, sizeof(l->fs_seq), &fs->seq);
+	l->umask = BPF_CORE_READ(fs, umask);
+	bpf_probe_read_kernel(&l->loginuid, sizeof(l->loginuid), &task->loginuid);
+	bpf_probe_read_kernel(&l->timers, sizeof(l->timers), &signal->posix_timers);
+	l->oom_score_adj = BPF_CORE_READ(signal, oom_score_adj);
+	if (bpf_core_field_exists(signal->autogroup))
+		l->autogroup_nice = BPF_CORE_READ(signal, autogroup, nice);
+	l->coredump_filter = l->coredump_filter >> DUMP_FILTER_SHIFT & DUMP_FILTER_MASK;
+	l->known = 1;
+}
+
 SEC("iter/task")
 int read_restart(struct bpf_iter__task *ctx)
 {
@@ -207,6 +278,8 @@ int read_restart(struct bpf_iter__task *ctx)
 	read_block(task, &r);
 	find_sleeper(task, &r);
 	r.layout = layout_of(task);
+	if (task->group_leader == task)
+		look_at(task, &r.look);
 	bpf_seq_write(ctx->meta->seq, &r, sizeof(r));
 	return 0;
 }
