@@ -23,75 +23,6 @@
 #define MAIN_SLOT 1u     /* of the root's main thread (migrate/skeleton.c) */
 #define FDS_MAX 4
 
-/* --- whose process it is --- */
-
-struct rights {
-	uint64_t effective, bounding;
-	int no_new_privs;
-};
-
-static int read_status(pid_t pid, struct owner *o, struct rights *r, struct err *e)
-{
-	cleanup_fclose FILE *f = NULL;
-	cleanup_free char *line = NULL;
-	char path[64];
-	size_t size = 0;
-
-	snprintf(path, sizeof(path), "/proc/%d/status", pid);
-	f = fopen(path, "re");
-	if (!f)
-		return err_sys(e, -errno, "%s", path);
-	while (getline(&line, &size, f) > 0) {
-		sscanf(line, "Uid: %u %u %u", &o->uid[0], &o->uid[1], &o->uid[2]);
-		sscanf(line, "Gid: %u %u %u", &o->gid[0], &o->gid[1], &o->gid[2]);
-		sscanf(line, "CapEff: %lx", &r->effective);
-		sscanf(line, "CapBnd: %lx", &r->bounding);
-		sscanf(line, "NoNewPrivs: %d", &r->no_new_privs);
-		if (strncmp(line, "Groups:", 7))
-			continue;
-		for (char *p = line + 7, *end; ; p = end) {
-			unsigned long group = strtoul(p, &end, 10);
-
-			if (end == p)
-				break;
-			o->groups = realloc(o->groups, (o->n_groups + 1) * sizeof(*o->groups));
-			if (!o->groups)
-				abort();
-			o->groups[o->n_groups++] = (uint32_t)group;
-		}
-	}
-	return 0;
-}
-
-static void forget_owner(struct owner *o)
-{
-	free(o->groups);
-	*o = (struct owner){ 0 };
-}
-
-static bool same_mounts(pid_t pid)
-{
-	char path[64];
-	struct stat there, here;
-
-	snprintf(path, sizeof(path), "/proc/%d/ns/mnt", pid);
-	return stat(path, &there) == 0 && stat("/proc/self/ns/mnt", &here) == 0 && there.st_ino == here.st_ino;
-}
-
-/* Whether the stub can get the rights that making processes takes. */
-static bool can_be_root(pid_t pid)
-{
-	struct owner o = { 0 }, self = { 0 };
-	struct rights r = { 0 }, own = { 0 };
-	bool ok = read_status(pid, &o, &r, NULL) == 0 && read_status(getpid(), &self, &own, NULL) == 0;
-
-	if (ok && (o.uid[1] || (own.effective & ~r.effective)))
-		ok = !r.no_new_privs && !(own.effective & ~r.bounding) && same_mounts(pid);
-	forget_owner(&o);
-	forget_owner(&self);
-	return ok;
-}
-
 /* --- ASK --- */
 
 static const char *why_not(struct keeper *k)
@@ -111,7 +42,7 @@ static const char *why_not(struct keeper *k)
 	keeper_read_stat(k, &stat);
 	if (stat.state == 'T' || k->unit_stopped)
 		return "it is stopped";
-	return can_be_root(k->h->pid) ? NULL : "its stub has not the rights of root, and cannot get them (no_new_privs, capabilities)";
+	return owner_can_be_root(k->h->pid) ? NULL : "its stub has not the rights of root, and cannot get them (no_new_privs, capabilities)";
 }
 
 static void answer(struct keeper *k, int32_t pid, const char *why)
@@ -183,12 +114,11 @@ static int send_become(struct keeper *k, const int fds[3], struct err *e)
 static void hear_skeleton(struct keeper *k, int fds[FDS_MAX], size_t n)
 {
 	struct err e = ERR_INIT;
-	struct rights ignored;
 	int ret = n == STUB_BECOME_FDS - 1 && k->back.state == BACK_ASKED && k->h->pid ? 0 : err_set(&e, -EPROTO, "not now");
 
-	forget_owner(&k->back.owner);
+	owner_forget(&k->back.owner);
 	if (ret == 0)
-		ret = read_status(k->h->pid, &k->back.owner, &ignored, &e);
+		ret = owner_read(k->h->pid, &k->back.owner, &e);
 	if (ret == 0)
 		ret = send_become(k, fds, &e);
 	if (ret == 0)
@@ -486,7 +416,7 @@ void back_close(struct keeper *k)
 	close_fdp(&k->back.door);
 	close_fdp(&k->back.guest);
 	forget(k);
-	forget_owner(&k->back.owner);
+	owner_forget(&k->back.owner);
 }
 
 bool back_has_stub(const struct keeper *k)

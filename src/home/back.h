@@ -22,6 +22,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "home/owner.h"
 #include "home/refill.h"
 #include "home/session.h"
 #include "home/stub_abi.h"
@@ -30,13 +31,6 @@
 struct keeper;
 
 enum back_state { BACK_NONE, BACK_ASKED, BACK_TAKING, BACK_TAKEN, BACK_SETTLING, BACK_SETTLED, BACK_DONE };
-
-/* Whose process the stub is. */
-struct owner {
-	uint32_t uid[3], gid[3]; /* real, effective, saved */
-	uint32_t *groups;
-	size_t n_groups;
-};
 
 struct back {
 	enum back_state state;
