@@ -39,6 +39,8 @@ static const char *why_not(struct keeper *k)
 		return NULL;
 	if (k->stub_gone || k->h->stub < 0)
 		return "its stub is gone";
+	if (k->h->traced)
+		return "its stub has system call filters, which would be its own twice";
 	keeper_read_stat(k, &stat);
 	if (stat.state == 'T' || k->unit_stopped)
 		return "it is stopped";

@@ -100,6 +100,8 @@ static bool is_controlling(int fd)
 void keeper_read_stat(const struct keeper *k, struct stub_stat *ret)
 {
 	read_stat_of(k->h->pid, ret);
+	if (k->tracer.pid && ret->state == 't')
+		ret->state = k->tracer.stopped ? 'T' : 'S';
 }
 
 static char stub_state(const struct keeper *k)
@@ -291,8 +293,10 @@ static void look_at_stub(struct keeper *k)
 		keeper_read_stat(k, &stat);
 	stopped = stat.state == 'T';
 
-	if (stopped && !k->stub_stopped && !k->unit_stopped)
+	if (stopped && !k->stub_stopped && !k->unit_stopped) {
 		keeper_tell(k, GW__HOME_KIND__HOME_STOP);
+		k->stopped = k->session.seq;
+	}
 	k->stub_stopped = stopped;
 	update_terminal(k, &stat);
 }
@@ -303,7 +307,7 @@ static void follow(struct keeper *k, const Gw__HomeMessage *m)
 {
 	session_output(&k->session, NULL); /* that this has been read */
 	session_renew(&k->session, m->ack);
-	k->continued = 0;
+	k->continued = k->stopped = 0;
 	snprintf(k->h->host, sizeof(k->h->host), "%s", m->host);
 	memcpy(&k->h->address, m->address.data, sizeof(k->h->address));
 	memcpy(k->h->mig_id, m->mig_id.data, sizeof(k->h->mig_id));
@@ -355,6 +359,9 @@ static void handle(void *arg, const Gw__HomeMessage *m)
 		take_data(k, m);
 		break;
 	case GW__HOME_KIND__HOME_CONTINUED:
+		if (m->ack < k->stopped) /* it will be stopped */
+			break;
+		k->stopped = 0;
 		k->unit_stopped = false;
 		k->stop_due = 0;
 		if (!k->stub_gone && stub_state(k) == 'T')
@@ -426,7 +433,8 @@ static void finish(struct keeper *k)
 		return;
 	if (k->stop_due && !k->ended) {
 		terminal_leave(&k->h->terminal);
-		if (!k->stub_gone && stub_state(k) != 'T')
+		/* A stub that was stopped first and is not any more has been continued, and is about to say so. */
+		if (!k->stub_gone && stub_state(k) != 'T' && k->stopped <= k->continued)
 			keeper_command(k, STUB_STOP, k->stop_due);
 		k->stop_due = 0;
 		return;
@@ -436,7 +444,7 @@ static void finish(struct keeper *k)
 	k->over = true;
 }
 
-#define POLL_FIXED (2 + BACK_POLL)
+#define POLL_FIXED (3 + BACK_POLL)
 
 static void loop_once(struct keeper *k)
 {
@@ -448,16 +456,18 @@ static void loop_once(struct keeper *k)
 		connect_there(k);
 	p[0] = (struct pollfd){ back_has_stub(k) ? -1 : k->h->stub, POLLIN, 0 };
 	p[1] = (struct pollfd){ k->session.fd, POLLIN | (session_wants_out(&k->session) ? POLLOUT : 0), 0 };
-	back_poll(k, p + 2);
+	p[2] = (struct pollfd){ k->tracer.signals, POLLIN, 0 };
+	back_poll(k, p + 3);
 	if (n)
 		channels_poll(c, p + POLL_FIXED);
 	poll(p, POLL_FIXED + n, TICK_MS);
+	tracer_step(&k->tracer);
 	look_at_stub(k); /* who reads the terminal */
 	if (n)
 		channels_step(c, p + POLL_FIXED, &k->session);
 	if (p[0].revents)
 		hear_stub(k);
-	back_step(k, p + 2);
+	back_step(k, p + 3);
 	look_at_stub(k);
 	finish(k);
 	if (p[1].fd >= 0 && p[1].fd == k->session.fd)
@@ -492,15 +502,28 @@ static void open_terminal(struct keeper *k)
 	}
 }
 
+/* Nothing can be done with one that is not traced. */
+static void trace_stub(struct keeper *k)
+{
+	struct err e = ERR_INIT;
+
+	if (tracer_begin(&k->tracer, k->h->pid, &e) == 0)
+		return;
+	log_error("event=stub-lost unit=%s text=\"%s\"", k->h->unit, e.message);
+	pidfd_signal(k->pidfd, SIGKILL);
+}
+
 static void __attribute__((noreturn)) keep(struct home *h)
 {
 	static struct keeper k;
 	struct stub_message start = { .kind = STUB_START };
 
-	k = (struct keeper){ .h = h, .session = SESSION_INIT, .back = BACK_INIT };
-	back_open(&k);
+	k = (struct keeper){ .h = h, .tracer = TRACER_NONE, .session = SESSION_INIT, .back = BACK_INIT };
 	k.stub_gone = h->stub < 0;
 	k.pidfd = k.stub_gone ? -1 : pidfd_open_process(h->pid, NULL);
+	if (h->traced && !k.stub_gone)
+		trace_stub(&k);
+	back_open(&k);
 	open_terminal(&k);
 	for (size_t i = 0; i < h->channels.n; i++)
 		if (h->channels.v[i].kind & CHANNEL_SOCKET)
@@ -512,6 +535,7 @@ static void __attribute__((noreturn)) keep(struct home *h)
 		pidfd_signal(k.pidfd, SIGSTOP);
 	while (!k.over)
 		loop_once(&k);
+	tracer_end(&k.tracer);
 	back_close(&k);
 	say_goodbye(&k);
 	_exit(0);

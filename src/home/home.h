@@ -31,6 +31,7 @@ struct home {
 	uint32_t uid, gid;   /* real ones of the unit's root */
 	uint8_t skip[STUB_SIGNALS + 1]; /* signals that the unit has taken along */
 	bool stop;           /* it was stopped when it became the stub */
+	bool traced;         /* it has system call filters: tracer.h */
 	struct channels channels; /* relays; their descriptors become godwit-home's */
 	char line[HOME_LINE_BYTES], comm[32]; /* of the stub, for ps(1) */
 	/* a terminal among the channels */
@@ -50,7 +51,7 @@ bool home_is_awaited(pid_t ppid, pid_t daemon);
 
 /*
  * Makes the stub out of the frozen process: `main` is the list of its parked main thread; the other threads have been told to DIE, its memory is held by the agent. Fills in
- * h->stub and h->stop. When it fails the process is still what it was.
+ * h->stub and h->stop. With h->traced the caller traces all threads, and the stub spins until godwit-home does. When it fails the process is still what it was.
  */
 int home_plant(struct home *h, struct batch *main, int process_pidfd, struct err *e);
 

@@ -6,10 +6,12 @@
 #include "home/back.h"
 #include "home/home.h"
 #include "home/session.h"
+#include "home/tracer.h"
 
 struct keeper {
 	struct home *h;
 	int pidfd;
+	struct tracer tracer;
 	struct session session;
 	uint64_t next_try_ns;
 	unsigned unknown;
@@ -18,7 +20,8 @@ struct keeper {
 	bool stub_stopped;  /* as last seen */
 	bool unit_stopped;
 	uint32_t stop_due;  /* it has been stopped by this signal, which the stub is not yet */
-	uint64_t continued; /* number of the last message that makes it go on */
+	uint64_t continued; /* number of the last message that makes it go on, and of the last one that stops it because the stub was stopped */
+	uint64_t stopped;
 	bool free_terminal; /* the terminal is no session's */
 	pid_t group;        /* of the stub */
 	bool ended;         /* the unit has, with this status */

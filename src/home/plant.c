@@ -20,8 +20,10 @@
 
 #include "base/util.h"
 #include "home/home.h"
+#include "home/tracer.h"
 #include "kern/fdpass.h"
 #include "kern/task.h"
+#include "kern/trace.h"
 
 extern const uint8_t home_stub_blob[], home_stub_blob_end[];
 
@@ -120,7 +122,9 @@ static int wait_ready(struct home *h, const struct remote_call *exec, struct err
 {
 	struct stub_message ready = { 0 };
 
-	for (int waited = 0; waited < READY_MS; waited += 10) {
+	for (int waited = 0; waited < READY_MS; waited += 10) { /* threads that have ended must be waited for, or execve waits */
+		if (h->traced)
+			tracer_send_on_all(h->pid);
 		struct pollfd p = { h->stub, POLLIN, 0 };
 
 		if (poll(&p, 1, 10) > 0) {
@@ -176,6 +180,16 @@ static int open_pair(struct home *h, struct batch *b, int process_pidfd, int *re
 	return ret;
 }
 
+/* It spins. */
+static int let_go(struct home *h, struct err *e)
+{
+	int ret = trace_interrupt(h->pid, e);
+
+	if (ret == 0)
+		ret = trace_wait_stop(h->pid, e);
+	return ret < 0 ? ret : trace_detach(h->pid, e);
+}
+
 int home_plant(struct home *h, struct batch *b, int process_pidfd, struct err *e)
 {
 	struct remote_call *exec;
@@ -189,14 +203,17 @@ int home_plant(struct home *h, struct batch *b, int process_pidfd, struct err *e
 	if (ret < 0)
 		return ret;
 	argv = batch_space(b, 2 * sizeof(*argv), &argv_at);
-	envp = batch_space(b, 2 * sizeof(*envp), &envp_at);
+	envp = batch_space(b, 3 * sizeof(*envp), &envp_at);
 	argv[0] = batch_string(b, h->line);
 	envp[0] = batch_string(b, h->comm);
+	envp[1] = h->traced ? batch_string(b, STUB_SPINS) : 0;
 	batch_call(b, "close_range", SYS_close_range, STUB_SOCKET + 1, ~0u, CLOSE_RANGE_CLOEXEC);
 	exec = batch_call(b, "execveat", SYS_execveat, (uint64_t)program, batch_string(b, ""), argv_at, envp_at, AT_EMPTY_PATH);
 	ret = batch_start(b, e);
 	if (ret == 0)
 		ret = wait_ready(h, exec, e);
+	if (ret == 0 && h->traced)
+		ret = let_go(h, e);
 	if (ret < 0)
 		close_fdp(&h->stub);
 	return ret;

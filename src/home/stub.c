@@ -232,6 +232,16 @@ static void become(struct stub *s, const int *fds)
 	sys(__NR_sendto, STUB_SOCKET, (long)&failed, sizeof(failed), 0x4000, 0, 0);
 }
 
+/* --- system call filters --- */
+
+/* They are in force until godwit-home traces it. Nobody does any more after half a minute or so. */
+static void wait_for_tracer(void)
+{
+	uint64_t go = 0, left = 1ull << 30;
+
+	asm volatile("1: pause\n\ttestq %0, %0\n\tjnz 2f\n\tdecq %1\n\tjnz 1b\n\tud2\n2:" : "+a"(go), "+r"(left) : : "cc");
+}
+
 /* --- messages --- */
 
 struct control {
@@ -324,6 +334,8 @@ void __attribute__((noreturn, used)) stub_main(long *stack)
 		sys(__NR_prctl, 15, (long)envp[0]); /* PR_SET_NAME */
 	if (sys(__NR_sendto, STUB_SOCKET, (long)&ready, sizeof(ready), 0x4000, 0, 0) < 0)
 		die(SIG_KILL);
+	if (envp[0] && envp[1])
+		wait_for_tracer();
 	for (;;) {
 		struct poll_fd p[2] = { { STUB_SOCKET, POLL_IN, 0 }, { s.signals, POLL_IN, 0 } };
 

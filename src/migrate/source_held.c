@@ -91,8 +91,8 @@ void source_held_thaw(struct source_process *p, struct parked *t)
 }
 
 /*
- * The main thread is to become the stub (docs/home.md), of which nobody need know: its threads run the stub of the agent again, as those of other processes do. The SIGCONT is
- * one that is not passed on.
+ * The main thread is to become the stub (docs/home.md), of which nobody need know: its threads run the stub of the agent again, as those of other processes do. With system
+ * call filters they stay tracees (home/tracer.h), also in a stopped process. The SIGCONT is one that is not passed on.
  */
 static void let_go(struct source_process *p)
 {
@@ -100,6 +100,10 @@ static void let_go(struct source_process *p)
 
 	info.si_pid = getpid();
 	info.si_value.sival_ptr = (void *)(uintptr_t)STUB_CONTINUE_VALUE;
+	p->held = false;
+	p->s->home.home.traced = seccomp_in_use(p->u->threads, p->u->nthreads);
+	if (p->s->home.home.traced)
+		return;
 	for (size_t i = 0; i < p->nparked; i++) {
 		struct parked *t = &p->parked[i];
 
@@ -108,7 +112,6 @@ static void let_go(struct source_process *p)
 		t->task.wake = TASK_FUTEX;
 	}
 	syscall(SYS_rt_sigqueueinfo, p->u->pid, SIGCONT, &info);
-	p->held = false;
 }
 
 static void set_home(struct source_process *p, enum home_state state)

@@ -17,8 +17,8 @@
 #define HOLD_MS 2000
 #define DIE_MS 2000
 
-/* Parent, user and group, and whether seccomp filters are in force (the stub's calls are not the program's). */
-static int read_status(pid_t pid, pid_t *ret_ppid, bool *ret_filtered, uint32_t ret_ids[2], struct err *e)
+/* Parent, user and group. */
+static int read_status(pid_t pid, pid_t *ret_ppid, uint32_t ret_ids[2], struct err *e)
 {
 	cleanup_fclose FILE *f = NULL;
 	cleanup_free char *line = NULL;
@@ -31,14 +31,11 @@ static int read_status(pid_t pid, pid_t *ret_ppid, bool *ret_filtered, uint32_t 
 	if (!f)
 		return err_sys(e, -errno, "%s", path);
 	*ret_ppid = 0;
-	*ret_filtered = false;
 	while (getline(&line, &size, f) > 0) {
 		if (sscanf(line, "PPid: %d", &number) == 1)
 			*ret_ppid = number;
 		sscanf(line, "Uid: %u", &ret_ids[0]);
 		sscanf(line, "Gid: %u", &ret_ids[1]);
-		if (sscanf(line, "Seccomp: %d", &number) == 1)
-			*ret_filtered = number != 0;
 	}
 	return 0;
 }
@@ -86,8 +83,8 @@ int source_home_look(struct source *s, struct err *e)
 	struct source_home *sh = &s->home;
 	pid_t pid = s->request->pid;
 	struct registry_entry entry;
-	bool filtered = false, awaited;
-	int ret = read_status(pid, &sh->parent, &filtered, sh->ids, e);
+	bool awaited;
+	int ret = read_status(pid, &sh->parent, sh->ids, e);
 
 	if (ret < 0)
 		return ret;
@@ -104,11 +101,6 @@ int source_home_look(struct source *s, struct err *e)
 	}
 	/* A session's leader is needed at home as long as its terminal is: its end would hang it up. */
 	awaited = home_is_awaited(sh->parent, getppid()) || (sh->leads && fdtable_relayed_terminal(s->unit.fds.msg) >= 0);
-	if (awaited && filtered) {
-		refusals_add(s->refusals, "home.seccomp", "its system call filters would be its stub's, too, so that its parent would see it killed",
-			     "start it detached (setsid -f)", "process %d (parent %d)", pid, sh->parent);
-		return err_set(e, -EPERM, "process %d cannot move", pid);
-	}
 	if (awaited)
 		sh->kind = HOME_STUB;
 	else if (has_relays(s))

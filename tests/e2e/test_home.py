@@ -152,6 +152,23 @@ def test_stop_and_continue(lab2, family, group):
     f.wait_news("exited 42")
 
 
+@pytest.mark.parametrize("filtered", [False, True])
+def test_continued_at_once(lab2, family, filtered):
+    """As soon as it has stopped it is continued: that it has stopped is still on its way home then."""
+    f = family(group=True, before=["filtered"] if filtered else [])
+    f.migrate("n2")
+    f.wait_stub()
+    for i in range(15):
+        f.send(signal.SIGSTOP)
+        wait_until("the unit is stopped", lambda: f.unit().state == "T")
+        f.send(signal.SIGCONT)
+        wait_until("the unit goes on", lambda: f.unit().state != "T")
+        f.wait_log("signal 18 ", i + 1)
+    f.send(signal.SIGTERM)
+    f.wait_news("exited 42")
+    assert read(f.news).count("stopped") <= 15
+
+
 def test_stops_itself(lab2, family):
     """SIGTSTP at the unit's host stops the stub by the same signal; it is continued at home."""
     f = family(group=True)
@@ -319,3 +336,83 @@ def test_pending_signals_once(lab2, family):
     f.send(signal.SIGTERM)
     f.wait_news("exited 42")
     assert read(f.log).count("signal 44 ") == 300
+
+
+@pytest.fixture
+def filtered(family):
+    """homebody with a system call filter that kills it for what a stub does."""
+    made = family(before=["filtered"], group=True)
+    assert "Seccomp:\t2" in read(f"/proc/{made.stub().pid}/status")
+    return made
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_filtered(lab2, filtered, strategy):
+    """The stub has the filter too, which is out of force as long as godwit-home traces it."""
+    f = filtered
+    before = relations(f.stub().pid)
+    f.migrate("n2", strategy)
+    assert "Seccomp:\t2" in read(f"/proc/{f.wait_stub().pid}/status") and relations(f.stub().pid) == before
+    for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGRTMIN + 3):
+        f.send(number)
+        f.wait_log(f"signal {int(number)} ")
+    f.send(signal.SIGSTOP)
+    f.wait_news("stopped 19")
+    wait_until("the unit is stopped", lambda: f.unit().state == "T")
+    f.send(signal.SIGCONT)
+    f.wait_news("continued")
+    wait_until("the unit goes on", lambda: f.unit().state != "T")
+    f.send(signal.SIGUSR2)
+    f.wait_news(f"stopped {int(signal.SIGTSTP)}")
+    f.send(signal.SIGCONT)
+    f.wait_news("continued", 2)
+    f.migrate("n3", strategy)
+    wait_until("the stub has followed", lambda: " n3:" in f.stub().cmdline)
+    moved = migrate("n3", f.there, "home", strategy)
+    assert moved.status == 0, moved.why()
+    f.host, f.there = "n1", moved.json["pid"]
+    f.send(signal.SIGINT)
+    f.wait_log("signal 2 ")
+    assert read(f.log).splitlines()[-1].endswith(" n1")
+    f.send(signal.SIGTERM)
+    f.wait_news("exited 42")
+    lab2.assert_clean()
+
+
+@pytest.mark.parametrize("number, news", [(signal.SIGALRM, f"killed {int(signal.SIGSEGV)} clean"), (signal.SIGKILL, f"killed {int(signal.SIGKILL)} clean")])
+def test_filtered_death(lab2, filtered, number, news):
+    f = filtered
+    f.migrate("n2")
+    f.wait_stub()
+    f.send(number)
+    f.wait_news(news)
+    wait_until("the unit has ended", lambda: not find_process("n2", f.there))
+    lab2.assert_clean()
+
+
+def test_filtered_stopped(lab2, filtered):
+    """It was stopped when it moved: so is its stub."""
+    f = filtered
+    f.send(signal.SIGSTOP)
+    f.wait_news("stopped 19")
+    f.migrate("n2")
+    f.wait_stub()
+    wait_until("a stopped stub", lambda: f.stub().state in "Tt")
+    assert f.unit().state == "T"
+    f.send(signal.SIGCONT)
+    f.wait_news("continued")
+    f.wait_log("signal 18 ")
+    f.send(signal.SIGTERM)
+    f.wait_news("exited 42")
+    assert read(f.news).count("stopped") == 1
+    lab2.assert_clean()
+
+
+def test_filtered_keeper_dies(lab2, filtered):
+    """As without filters: the stub dies by SIGKILL, the unit lives on."""
+    f = filtered
+    f.migrate("n2")
+    f.wait_stub()
+    kill(next(p for p in processes("n1") if p.name == "godwit-home").pid, signal.SIGKILL)
+    f.wait_news("killed 9 clean")
+    assert f.unit()
