@@ -33,8 +33,8 @@ static const char *why_not(struct keeper *k)
 		return "another migration is bringing it home";
 	if (k->ended || k->over)
 		return "it has ended";
-	if (k->h->terminal.there)
-		return "its terminal is here";
+	if (back_terminal_why_not(k))
+		return back_terminal_why_not(k);
 	if (!k->h->pid)
 		return NULL;
 	if (k->stub_gone || k->h->stub < 0)
@@ -68,11 +68,15 @@ static void hear_ask(struct keeper *k)
 	const struct channels *c = &k->h->channels;
 	struct door_answer a = { .pid = k->h->pid };
 	const char *no = why_not(k);
+	struct stub_stat stat = { 0 };
 
 	if (no) {
 		answer(k, -EPERM, no);
 		return;
 	}
+	if (k->h->pid && k->h->controls)
+		keeper_read_stat(k, &stat);
+	k->back.foreground = stat.foreground;
 	k->back.state = BACK_ASKED;
 	pause_reading(k, true);
 	for (size_t i = 0; i < c->n; i++)
@@ -149,14 +153,15 @@ static void add_kept(void *arg, const Gw__HomeMessage *m)
 }
 
 /* What lay in the pipe at the unit's host. */
-static void add_rest(int file, const struct channel *ch, struct refill *r)
+void keeper_read_rest(const struct keeper *k, uint32_t id, struct refill *r)
 {
 	struct door_rest head;
+	int file = k->back.rest;
 
 	for (off_t at = 0; pread(file, &head, sizeof(head), at) == (ssize_t)sizeof(head); at += (off_t)(sizeof(head) + head.len)) {
 		cleanup_free uint8_t *data = NULL;
 
-		if (head.id != ch->id || !head.len)
+		if (head.id != id || !head.len)
 			continue;
 		data = malloc(head.len);
 		if (!data || pread(file, data, head.len, at + (off_t)sizeof(head)) != (ssize_t)head.len)
@@ -173,18 +178,20 @@ static int settle_channel(struct keeper *k, const struct channel *ch, struct ref
 	*r = REFILL_INIT;
 	if (ch->original < 0)
 		return 0;
+	if (ch->kind & CHANNEL_TERMINAL) /* back_terminal.c */
+		return ch->done < ch->have ? err_set(e, -EAGAIN, "the terminal: not all that was written has been shown") : 0;
 	r->fd = ch->original;
 	if (ch->kind & CHANNEL_SOCKET) { /* nothing can be put back into one */
 		session_each_kept(&k->session, add_kept, &c);
 		return r->len || ch->done < ch->have ? err_set(e, -EAGAIN, "a relayed unix socket: not all that is on its way has been read") : 0;
 	}
 	if (ch->kind & CHANNEL_READS) { /* the unit reads */
-		add_rest(k->back.rest, ch, r);
+		keeper_read_rest(k, ch->id, r);
 		session_each_kept(&k->session, add_kept, &c);
 	} else {
 		if (ch->done < ch->have)
 			refill_add(r, ch->buffer + ch->done, ch->have - ch->done);
-		add_rest(k->back.rest, ch, r);
+		keeper_read_rest(k, ch->id, r);
 	}
 	return refill_check_room(r, e);
 }
@@ -262,9 +269,10 @@ static void hear_back(struct keeper *k)
 		answer(k, -EPROTO, "not now");
 		return;
 	}
+	back_give_terminal(k);
 	for (size_t i = 0; i < c->n; i++) {
 		struct err e = ERR_INIT;
-		int ret = c->v[i].kind & CHANNEL_SOCKET ? 0 : c->v[i].kind & CHANNEL_READS ? refill_before(&k->back.refills[i], &e) : refill_behind(&k->back.refills[i], &e);
+		int ret = c->v[i].kind & (CHANNEL_SOCKET | CHANNEL_TERMINAL) ? 0 : c->v[i].kind & CHANNEL_READS ? refill_before(&k->back.refills[i], &e) : refill_behind(&k->back.refills[i], &e);
 
 		if (ret < 0)
 			log_error("event=relay-lost unit=%s text=\"%s\"", k->h->unit, e.message);
@@ -346,6 +354,7 @@ static int plant_again(struct keeper *k, struct err *e)
 		return ret;
 	b = batch_new(&task);
 	close_fdp(&k->h->stub);
+	back_restore_foreground(k, b);
 	batch_try(b, "setgroups", SYS_setgroups, o->n_groups, o->n_groups ? batch_data(b, o->groups, o->n_groups * sizeof(*o->groups)) : 0);
 	batch_try(b, "setresgid", SYS_setresgid, o->gid[0], o->gid[1], o->gid[2]);
 	ret = batch_run(b, e);

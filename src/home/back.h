@@ -10,7 +10,7 @@
  *	     -> TAKEN     the worker makes the unit's root out of it; signals stay pending in it
  *	     -> SETTLING  the unit is frozen: waits until everything that godwit-away has sent is here
  *	     -> SETTLED   what is on its way in relays is known, and there is room for it where it belongs
- *	     -> DONE      the unit runs here; waits for godwit-away's word (MOVED), then ends
+ *	     -> DONE      its terminal and pipes have what was on its way, and the unit runs here; waits for godwit-away's word (MOVED), then ends
  *
  * The worker's end before DONE, unless the unit's state says that it was committed, means that the unit stays where it is: what was the stub execs the stub's
  * program again (home_plant), and everything goes on.
@@ -40,6 +40,7 @@ struct back {
 	struct owner owner;
 	uint64_t handled, sent; /* SETTLING: struct door_settle */
 	int rest;
+	pid_t foreground;       /* ASKED: the foreground group of its terminal */
 	struct refill *refills; /* SETTLED: one for each channel */
 	bool moved;             /* DONE: godwit-away has said so */
 	uint64_t deadline_ns;   /* DONE */

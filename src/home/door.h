@@ -71,8 +71,11 @@ struct door_settle {
 } __attribute__((packed));
 
 struct door_rest {
-	uint32_t id, len;
+	uint32_t id, len; /* id: a relay's, or REST_* */
 };
+
+/* Of the terminal: what the unit has written and nobody has taken, what was typed and not read (by the line discipline, behind that), its modes and size. */
+enum door_rest_part { REST_OUTPUT = 0x10000, REST_TYPED, REST_TYPED_BEHIND, REST_MODES, REST_WINDOW };
 
 #define DOOR_RELAYS_MAX 1024u
 

@@ -237,7 +237,7 @@ static void update_terminal(struct keeper *k, const struct stub_stat *stat)
 	struct terminal *t = &k->h->terminal;
 	struct channel *ch = t->there ? channels_find(&k->h->channels, t->channel) : NULL;
 
-	if (!ch)
+	if (!ch || back_holds_relays(k))
 		return;
 	k->group = stat->group;
 	if (!k->ended && !k->stop_due)
@@ -316,7 +316,7 @@ static void follow(struct keeper *k, const Gw__HomeMessage *m)
 	keeper_show_host(k);
 }
 
-static void keep_typed(void *arg, const Gw__HomeMessage *m)
+void keeper_keep_typed(void *arg, const Gw__HomeMessage *m)
 {
 	struct keeper *k = arg;
 
@@ -329,7 +329,7 @@ static void take_end(struct keeper *k, uint32_t status)
 {
 	k->ended = true;
 	k->status = status;
-	session_each_kept(&k->session, keep_typed, k);
+	session_each_kept(&k->session, keeper_keep_typed, k);
 	session_confirm(&k->session, UINT64_MAX);
 }
 

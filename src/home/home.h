@@ -38,6 +38,7 @@ struct home {
 	size_t typed;        /* bytes that were typed and not read when the unit was frozen: it has them */
 	bool leads;          /* the unit's root leads a session */
 	bool controls;       /* the terminal is the one of the root's session */
+	bool foreground;     /* ... whose leader stays here, and in which a group of the unit's is in the foreground: the stub's is to be that from now on */
 	struct terminal terminal; /* godwit-home's */
 };
 

@@ -40,6 +40,14 @@ void keeper_read_stat(const struct keeper *k, struct stub_stat *ret);
 void keeper_command(struct keeper *k, enum stub_kind kind, uint32_t value);
 void keeper_show_host(struct keeper *k);
 void keeper_tell(struct keeper *k, Gw__HomeKind kind);
+/* What lay at the unit's host: struct door_rest with this id. Appends to *r. */
+void keeper_read_rest(const struct keeper *k, uint32_t id, struct refill *r);
+/* For session_each_kept: what was typed and has not reached the unit. `arg` is the keeper. */
+void keeper_keep_typed(void *arg, const Gw__HomeMessage *m);
+/* back_terminal.c: why it cannot have its terminal back, or NULL; behind the commit; what the skeleton has done to it is taken back, by calls of the stub's. */
+const char *back_terminal_why_not(const struct keeper *k);
+void back_give_terminal(struct keeper *k);
+void back_restore_foreground(struct keeper *k, struct batch *b);
 /* Who has killed it means the unit. */
 void keeper_stub_killed(struct keeper *k);
 

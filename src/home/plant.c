@@ -151,6 +151,20 @@ static int run_while_stopped(struct home *h, struct batch *b, struct err *e)
 	return batch_run(b, e);
 }
 
+/* Of a shell's own job, say, of which nothing is left here. */
+static void take_foreground(struct batch *b)
+{
+	int64_t group = remote_do(b, NULL, "getpgrp", SYS_getpgrp), fd = remote_do(b, NULL, "opening the controlling terminal", SYS_openat, AT_FDCWD, batch_string(b, "/dev/tty"), O_RDWR | O_NOCTTY);
+	pid_t number = (pid_t)group;
+
+	if (group <= 0 || fd < 0)
+		return;
+	batch_try(b, "TIOCSPGRP", SYS_ioctl, (uint64_t)fd, TIOCSPGRP, batch_data(b, &number, sizeof(number)));
+	batch_try(b, "close", SYS_close, (uint64_t)fd);
+	batch_run(b, NULL);
+	batch_reset(b);
+}
+
 /* The pair's first end becomes the stub's descriptor 0; the program's number is behind it. */
 static int open_pair(struct home *h, struct batch *b, int process_pidfd, int *ret_program, struct err *e)
 {
@@ -198,6 +212,8 @@ int home_plant(struct home *h, struct batch *b, int process_pidfd, struct err *e
 
 	describe(h);
 	batch_reset(b);
+	if (h->foreground)
+		take_foreground(b);
 	ret = open_pair(h, b, process_pidfd, &program, e);
 	batch_reset(b);
 	if (ret < 0)

@@ -40,8 +40,7 @@ bool pty_is_kind(Gw__FdKind kind)
 	return kind == GW__FD_KIND__FD_PTY_MASTER || kind == GW__FD_KIND__FD_PTY_SLAVE || kind == GW__FD_KIND__FD_PTY_TTY;
 }
 
-/* N, by a descriptor of either end; -1 when it is hung up or no pseudo-terminal. */
-static int number_of(int fd)
+int pty_number_of(int fd)
 {
 	unsigned int device;
 	struct stat st;
@@ -56,7 +55,7 @@ static int number_of(int fd)
 
 bool pty_same(const Gw__FdDesc *d, int fd)
 {
-	return number_of(fd) == (int)d->device_minor;
+	return pty_number_of(fd) == (int)d->device_minor;
 }
 
 /* Whether a process has one of the unit's descriptions of a pseudo-terminal in its table. */
@@ -153,7 +152,7 @@ static uint32_t find_pty(struct scan *c, uint64_t id, uint32_t number)
 static int look_at(struct scan *c, uint32_t i, struct err *e)
 {
 	Gw__FdDesc *d = c->s->msg->descs[i];
-	int held = c->s->held(c->s->arg, i), number = number_of(held);
+	int held = c->s->held(c->s->arg, i), number = pty_number_of(held);
 	const struct tty_record_file *file = find_file(c, held);
 	struct winsize window;
 	struct found *f;

@@ -62,13 +62,21 @@ void pty_judge(const Gw__FdTable *t, struct refusals *refusals);
 
 struct pty_made {
 	int master;    /* the worker's; -1: not made, or closed in the unit */
-	bool done;
+	bool done, home;
 	int *early;    /* by description: opened when it was made, until pty_open gives it away; -1: none */
 	size_t n_early;
 };
 
+/* The unit comes home: its relayed terminal is one that exists. Neither its contents nor its settings are looked after here. */
+struct pty_home {
+	int fd;                                                 /* a description of it */
+	int (*open_tty)(void *arg, int flags, struct err *e);   /* opens /dev/tty by a process that it controls; NULL: not now */
+	void *arg;
+};
+
 /* The worker's pseudo-terminals, by index. */
 struct pty_set {
+	const struct pty_home *home; /* NULL: the relayed one is made anew */
 	struct pty_made *v;
 	size_t n;
 };

@@ -263,11 +263,39 @@ void pty_set_numbers(const Gw__FdTable *from, Gw__FdTable *t)
 		t->ptys[i]->number = from->ptys[i]->number;
 }
 
-static int make(const Gw__FdTable *t, uint32_t index, struct pty_made *m, struct err *e)
+static int take_home(Gw__FdPty *p, const struct pty_home *home, struct pty_made *m, struct err *e)
+{
+	int number = pty_number_of(home->fd);
+
+	m->done = m->home = true;
+	if (number < 0)
+		return err_set(e, -EIO, "the terminal at home has been hung up");
+	p->number = (uint32_t)number;
+	return 0;
+}
+
+static int open_home(const Gw__FdDesc *d, const struct pty_home *home, int *ret_fd, struct err *e)
+{
+	int flags = (int)(d->flags & OPEN_FLAGS), fd;
+
+	if (d->kind == GW__FD_KIND__FD_PTY_TTY)
+		fd = home->open_tty ? home->open_tty(home->arg, flags, e) : err_set(e, -EAGAIN, "/dev/tty was opened during the migration; try again");
+	else
+		fd = fd_reopen(home->fd, flags);
+	if (fd < 0)
+		return d->kind == GW__FD_KIND__FD_PTY_TTY ? fd : err_sys(e, fd, "opening the terminal at home");
+	*ret_fd = fd;
+	return 0;
+}
+
+static int make(const Gw__FdTable *t, uint32_t index, const struct pty_home *home, struct pty_made *m, struct err *e)
 {
 	const Gw__FdPty *p = t->ptys[index];
-	int r = open_number(p, &m->master, e);
+	int r;
 
+	if (p->relay && home)
+		return take_home(t->ptys[index], home, m, e);
+	r = open_number(p, &m->master, e);
 	m->done = true;
 	if (r == 0 && p->relay)
 		t->ptys[index]->number = number_of_master(m->master, p->number);
@@ -299,7 +327,7 @@ int pty_make_all(const Gw__FdTable *t, struct pty_set *set, struct err *e)
 	for (int without = 0; without < 2; without++)
 		for (uint32_t i = 0; i < t->n_ptys && r == 0; i++)
 			if (!set->v[i].done && (t->ptys[i]->relay || !t->ptys[i]->master_path[0]) == without)
-				r = make(t, i, &set->v[i], e);
+				r = make(t, i, set->home, &set->v[i], e);
 	return r;
 }
 
@@ -312,6 +340,8 @@ int pty_open(const Gw__FdTable *t, size_t i, struct pty_set *set, int *ret_fd, s
 	if (fd < 0)
 		return fd;
 	m = &set->v[d->index];
+	if (m->home && !d->hung_up)
+		return open_home(d, set->home, ret_fd, e);
 	if (i < m->n_early && m->early[i] >= 0) {
 		*ret_fd = take_fd(&m->early[i]);
 		return 0;

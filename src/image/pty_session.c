@@ -91,7 +91,7 @@ static uint64_t lowest_free(const Gw__FdNumbers *n)
 	return fd;
 }
 
-void pty_plan_foreground(const Gw__FdTable *t, pid_t pid, uint32_t process, struct batch *b)
+void pty_plan_foreground(const Gw__FdTable *t, pid_t pid, uint32_t process, pid_t home_group, struct batch *b)
 {
 	int index = process || pty_inherited(t) < 0 ? pty_of_session(t, pid) : pty_inherited(t);
 	uint64_t fd, group_at;
@@ -102,8 +102,10 @@ void pty_plan_foreground(const Gw__FdTable *t, pid_t pid, uint32_t process, stru
 		return;
 	fd = lowest_free(t->tables[t->table_of[process]]);
 	snprintf(path, sizeof(path), "/dev/pts/%u", t->ptys[index]->number);
+	if (home_group && t->ptys[index]->relay)
+		snprintf(path, sizeof(path), "/dev/tty");
 	group = batch_space(b, sizeof(*group), &group_at);
-	*group = t->ptys[index]->foreground;
+	*group = home_group && t->ptys[index]->foreground == pid ? home_group : t->ptys[index]->foreground;
 	batch_call(b, "opening the controlling terminal", SYS_openat, AT_FDCWD, batch_string(b, path), O_RDWR | O_NOCTTY | O_CLOEXEC);
 	/* A group whose last process has ended cannot be set; nobody can be told the difference but by its number. */
 	batch_try(b, "TIOCSPGRP", SYS_ioctl, fd, TIOCSPGRP, group_at);

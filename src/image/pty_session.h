@@ -38,8 +38,9 @@ int pty_give_up_controlling(struct batch *b, struct err *e);
 
 /*
  * Plans the foreground group of the session of `pid`, by its leader, which has the table of this process: behind fdtable_restore_update. The root (process 0)
- * does it for the session that it is born to.
+ * does it for the session that it is born to. `home_group`: the root is on its own terminal again, whose name
+ * need not be one here (devpts has instances), and in this group, in whose place it had one of its own; 0.
  */
-void pty_plan_foreground(const Gw__FdTable *t, pid_t pid, uint32_t process, struct batch *b);
+void pty_plan_foreground(const Gw__FdTable *t, pid_t pid, uint32_t process, pid_t home_group, struct batch *b);
 
 #endif

@@ -558,6 +558,7 @@ static void choose_parent(struct dest *d)
 	if (dest_home_comes(&d->home)) {
 		d->set.committed = dest_home_back;
 		d->restore.originals = &d->home.originals;
+		d->restore.ptys.home = d->home.terminal.fd >= 0 ? &d->home.terminal : NULL;
 		if (d->home.seat.pid) {
 			take_place(&d->offered.tree, &d->home);
 			d->set.seat = &d->home.seat;
@@ -576,7 +577,7 @@ static int give_terminal(struct dest *d, struct err *e)
 {
 	int index = fdtable_relayed_terminal(d->fds);
 
-	if (index < 0 || !d->offer->home)
+	if (index < 0 || !d->offer->home || dest_home_comes(&d->home))
 		return 0;
 	d->parent.slave = pty_open_slave(d->restore.ptys.v[index].master, O_RDWR | O_NONBLOCK, e);
 	d->parent.controls = d->fds->ptys[index]->inherited;

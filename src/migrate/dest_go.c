@@ -352,9 +352,10 @@ static int plan_descriptors(struct dest *d, struct err *e)
 		return err_sys(e, ENOMEM, "descriptors");
 	for (size_t i = 0; i < d->nprocs; i++)
 		targets[i] = (struct fd_target){ d->procs[i].skeleton->threads[0]->batch, &d->procs[i].transfer };
+	d->home.terminal.open_tty = NULL; /* its list is being written */
 	ret = fdtable_restore_update(d->fds, d->go.fds, &d->env, &d->restore, targets, e);
 	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
-		pty_plan_foreground(d->go.fds, d->procs[i].pid, (uint32_t)i, targets[i].b);
+		pty_plan_foreground(d->go.fds, d->procs[i].pid, (uint32_t)i, d->home.terminal.fd >= 0 ? d->home.group : 0, targets[i].b);
 	return ret;
 }
 

@@ -3,14 +3,17 @@
 #include "migrate/dest_home.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 
 #include "base/log.h"
 #include "base/util.h"
 #include "home/channel.h"
 #include "image/process_check.h"
+#include "kern/fdpass.h"
 #include "migrate/dest.h"
 
 #define ANSWER_MS 2000
@@ -24,6 +27,13 @@ static int receive_answer(int door, struct door_answer *ret, int timeout_ms, str
 		return err_set(e, -ETIMEDOUT, "the process that cares for the unit at home does not answer");
 	ret->why[sizeof(ret->why) - 1] = 0;
 	return ret->pid < 0 ? err_set(e, -EPERM, "%s", ret->why) : 0;
+}
+
+static enum relay_kind relay_kind(uint32_t kind)
+{
+	if (kind & CHANNEL_TERMINAL)
+		return RELAY_TERMINAL;
+	return kind & CHANNEL_SOCKET ? RELAY_SOCKET : kind & CHANNEL_READS ? RELAY_UNIT_READS : RELAY_UNIT_WRITES;
 }
 
 static int receive_originals(struct dest_home *h, size_t n, struct err *e)
@@ -41,7 +51,9 @@ static int receive_originals(struct dest_home *h, size_t n, struct err *e)
 
 		if (poll(&p, 1, ANSWER_MS) <= 0 || door_receive(h->seat.door, &relay, sizeof(relay), &fd, 1, &got, NULL) != (ssize_t)sizeof(relay) || got != 1)
 			return err_set(e, -ETIMEDOUT, "the process that cares for the unit at home does not answer");
-		r->v[r->n++] = (struct fd_relay){ .id = relay.id, .kind = relay.kind & CHANNEL_SOCKET ? RELAY_SOCKET : relay.kind & CHANNEL_READS ? RELAY_UNIT_READS : RELAY_UNIT_WRITES, .fd = fd };
+		if (relay.kind & CHANNEL_TERMINAL)
+			h->terminal.fd = fd;
+		r->v[r->n++] = (struct fd_relay){ .id = relay.id, .kind = relay_kind(relay.kind), .fd = fd };
 	}
 	return 0;
 }
@@ -52,6 +64,7 @@ static int read_place(struct dest_home *h, struct err *e)
 	int ret = process_stat_read(h->seat.pid, &stat, e);
 
 	h->session = ret < 0 ? 0 : stat.sid;
+	h->group = ret < 0 ? 0 : stat.pgid;
 	return ret < 0 ? err_set(e, -ESRCH, "the stub %d is gone", h->seat.pid) : 0;
 }
 
@@ -75,6 +88,39 @@ static bool is_home(const struct dest *d)
 	return d->offer->home && !strncmp(d->offer->unit, d->self_name, len) && d->offer->unit[len] == ':';
 }
 
+/* /dev/tty is the terminal of whoever opens it: only the root's, in its stub's place, is the one that is meant. */
+static int open_tty(void *arg, int flags, struct err *e)
+{
+	struct dest *d = arg;
+	struct skeleton *root = d->procs[0].skeleton;
+	struct batch *b = root->threads[0]->batch;
+	int64_t number = remote_do(b, e, "opening /dev/tty", SYS_openat, AT_FDCWD, batch_string(b, "/dev/tty"), (uint64_t)flags | O_NOCTTY);
+	int fd;
+
+	if (number < 0)
+		return (int)number;
+	fd = pidfd_get(root->pidfd, (int)number, e);
+	remote_do(b, NULL, "close", SYS_close, (uint64_t)number);
+	return fd;
+}
+
+static int look_at_terminal(struct dest *d, struct err *e)
+{
+	struct pty_home *home = &d->home.terminal;
+	int index = fdtable_relayed_terminal(d->fds);
+
+	if (index < 0)
+		return 0;
+	if (home->fd < 0)
+		return err_set(e, -EPERM, "its terminal is not known at home");
+	for (size_t i = 0; i < d->fds->n_descs; i++)
+		if (pty_is_kind(d->fds->descs[i]->kind) && d->fds->descs[i]->index == (uint32_t)index && d->fds->descs[i]->hung_up)
+			return err_set(e, -EPERM, "it has descriptors of a terminal that has been hung up");
+	home->open_tty = open_tty;
+	home->arg = d;
+	return 0;
+}
+
 static int ask(struct dest *d, struct err *e)
 {
 	struct dest_home *h = &d->home;
@@ -91,6 +137,8 @@ static int ask(struct dest *d, struct err *e)
 	if (ret == 0)
 		ret = receive_originals(h, a.relays, e);
 	h->seat.pid = a.pid;
+	if (ret == 0)
+		ret = look_at_terminal(d, e);
 	if (ret == 0 && a.pid && a.pid != d->procs[0].pid)
 		ret = err_set(e, -ESRCH, "the stub is process %d", a.pid);
 	if (ret == 0 && a.pid && d->offered.ns)
@@ -112,18 +160,40 @@ void dest_home_ask(struct dest *d)
 	dest_home_free(d);
 }
 
+static int write_part(int fd, uint32_t id, const ProtobufCBinaryData *data, struct err *e)
+{
+	const struct door_rest head = { id, (uint32_t)data->len };
+
+	if (data->len && (write(fd, &head, sizeof(head)) != (ssize_t)sizeof(head) || write(fd, data->data, data->len) != (ssize_t)data->len))
+		return err_sys(e, -errno, "what lies in relays");
+	return 0;
+}
+
+static int write_terminal(int fd, const Gw__FdPty *p, struct err *e)
+{
+	const struct {
+		uint32_t part;
+		const ProtobufCBinaryData *data;
+	} list[] = { { REST_OUTPUT, &p->master->queue }, { REST_OUTPUT, &p->master->waiting }, { REST_TYPED, &p->slave->queue }, { REST_TYPED_BEHIND, &p->slave->waiting },
+		     { REST_MODES, &p->termios }, { REST_WINDOW, &p->window } };
+	int ret = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(list) && ret == 0; i++)
+		ret = write_part(fd, list[i].part, list[i].data, e);
+	return ret;
+}
+
 static int write_rest(int fd, const Gw__FdTable *t, struct err *e)
 {
-	for (size_t i = 0; i < t->n_pipes; i++) {
-		const Gw__FdPipe *p = t->pipes[i];
-		const struct door_rest head = { p->relay_id, (uint32_t)p->data.len };
+	int ret = 0;
 
-		if (!p->relay || !p->data.len)
-			continue;
-		if (write(fd, &head, sizeof(head)) != (ssize_t)sizeof(head) || write(fd, p->data.data, p->data.len) != (ssize_t)p->data.len)
-			return err_sys(e, -errno, "what lies in relayed pipes");
-	}
-	return 0;
+	for (size_t i = 0; i < t->n_pipes && ret == 0; i++)
+		if (t->pipes[i]->relay)
+			ret = write_part(fd, t->pipes[i]->relay_id, &t->pipes[i]->data, e);
+	for (size_t i = 0; i < t->n_ptys && ret == 0; i++)
+		if (t->ptys[i]->relay)
+			ret = write_terminal(fd, t->ptys[i], e);
+	return ret;
 }
 
 int dest_home_settle(struct dest *d, struct err *e)

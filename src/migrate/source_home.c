@@ -177,6 +177,7 @@ static void note_terminal(struct source *s)
 	s->home.home.typed = p->slave->queue.len;
 	s->home.home.leads = s->home.leads;
 	s->home.home.controls = p->inherited || p->session > 0;
+	s->home.home.foreground = p->inherited && p->foreground > 0;
 	terminal_begin(&s->home.home.terminal, ch->fd, (const void *)p->termios.data, p->inherited ? p->foreground > 0 : p->session > 0);
 }
 

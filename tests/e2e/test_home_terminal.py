@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from lab_driver import DEV, STRATEGIES, environment, kill, migrate, processes, read, wait_until
+from lab_driver import DEV, STRATEGIES, environment, find_process, inside, kill, migrate, processes, read, residue, wait_until
 
 # Takes its standard input as the controlling terminal; the lab has made it the leader of a session.
 LOGIN = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 1); os.execvp(sys.argv[1], sys.argv[1:])"
@@ -70,7 +70,7 @@ class Terminal:
     def move(self, pid, dest, strategy="freeze-free"):
         moved = migrate(self.host, pid, dest, strategy)
         assert moved.status == 0, f"{moved.why()}\n{self.lab.log_tail(self.host)}\n{self.lab.log_tail(dest)}"
-        self.host = dest
+        self.host = moved.json["to"]
         return moved.json["pid"]
 
     def leave(self):
@@ -213,7 +213,7 @@ def test_shell(lab2, terminal, strategy):
     t.expect(r"^more\nmore\n")
     t.type("\x04")
     t.expect(r"^44 99\n")
-    t.move(pid, "n1", strategy)
+    t.move(pid, "home", strategy)
     t.line("kill %1; echo on $(uname -n)")
     t.expect(r"^on n1\n")
     t.line("exit 7")
@@ -324,7 +324,7 @@ def test_typing(lab2, terminal):
             t.type(typed[-1])
     person = threading.Thread(target=type_on)
     person.start()
-    for dest in ["n2", "n3", "n1"]:
+    for dest in ["n2", "n3", "home", "n2", "home"]:
         pid = t.move(pid, dest)
         t.expect(rf"^line {len(typed)}\n")
     over.set()
@@ -332,3 +332,179 @@ def test_typing(lab2, terminal):
     t.type("\x04")
     t.expect(PROMPT)
     assert read(path) == "".join(typed)
+
+
+def relations(pid):
+    """Parent, group, session and terminal of a process of n1, and what its descriptors are."""
+    host = find_process("n1", pid).pid
+    return read(f"/proc/{host}/stat").rpartition(")")[2].split()[1:5], {n: os.readlink(f"/proc/{host}/fd/{n}").split(":")[0] for n in os.listdir(f"/proc/{host}/fd")}
+
+
+def at_home(t, pid, before):
+    """It is a process as any other, on the terminal that it had."""
+    wait_until("nothing between", lambda: not [p for h in t.lab.hosts for p in processes(h) if p.name in ("godwit-home", "godwit-away")])
+    p = find_process("n1", pid)
+    assert not p.cmdline.startswith("godwit-stub") and relations(pid) == before and not residue(p.pid)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_comes_home(lab2, terminal, strategy):
+    """A job, with a line half typed at each host."""
+    t = terminal()
+    t.line("cat")
+    pid = t.find("cat")
+    before = relations(pid)
+    t.type("one")
+    t.expect("one")
+    t.move(pid, "n2", strategy)
+    t.type("two")
+    t.expect("two")
+    t.move(pid, "home", strategy)
+    if strategy != "copy-on-reference":
+        at_home(t, pid, before)
+    t.type("thre\x7f\x7f\x7f\x7f\x7fx\r")
+    t.expect(r"\nonetwx\n")
+    t.type("\x1a")
+    t.expect(r"\[1\]\+\s+Stopped\s+cat\n")
+    t.line("stty -a | grep -c -- ' -icanon'; fg")
+    t.expect(r"fg\n0\ncat\n")
+    t.move(pid, "n3", strategy)
+    t.line("four")
+    t.expect(r"^four\nfour\n")
+    t.move(pid, "home", strategy)
+    t.type("\x03")
+    t.expect(r"\^C")
+    t.expect(PROMPT)
+    t.line("echo status $?")
+    t.expect(r"^status 130\n")
+    t.leave()
+    lab2.assert_clean()
+
+
+def test_typed_ahead_home(lab2, terminal):
+    """What was typed while it was away, and it has not read: for the shell, when it has ended at home."""
+    t = terminal()
+    t.line("sleep 6")
+    pid = t.find("sleep")
+    before = relations(pid)
+    t.type("echo first $((1 + 1))\r")
+    t.expect(r"\+ 1\)\)\n")
+    t.move(pid, "n2")
+    t.type("echo second $((2 + 3))\recho thi")
+    t.expect(r"echo thi")
+    t.move(pid, "home")
+    at_home(t, pid, before)
+    t.type("r\x7frd\recho ov")
+    t.expect(r"^first 2\n")
+    t.expect(r"^second 5\n")
+    t.expect(r"^third\n")
+    t.type("er\r")
+    t.expect(r"^over\n")
+
+
+def test_output_home(lab2, terminal):
+    """All that it writes appears once, in order, wherever it is."""
+    t = terminal()
+    t.line("python3 -c 'import time;[(print(\"line\", i), time.sleep(0.001)) for i in range(15000)]'")
+    t.expect(r"^line 20\n")
+    pid = t.find("python3")
+    failed = []
+
+    def move():
+        try:
+            for dest in ("n2", "home", "n3", "n2", "home"):
+                t.move(pid, dest)
+        except AssertionError as e:
+            failed.append(e)
+    mover = threading.Thread(target=move)
+    mover.start()
+    t.expect(r"^line 14999\n", 120)
+    mover.join()
+    assert not failed, failed
+    t.expect(PROMPT)
+    assert re.findall(r"^line (\d+)$", t.text, re.M) == [str(i) for i in range(15000)]
+    t.leave()
+    lab2.assert_clean()
+
+
+@pytest.mark.skipif(not shutil.which("vim") or not shutil.which("less"), reason="vim or less is not installed")
+def test_screens_home(lab2, terminal):
+    """An editor in its own modes, and a pager that has /dev/tty open."""
+    t = terminal()
+    t.line("vim -u NONE -n")
+    t.expect("~")
+    pid = t.find("vim")
+    before = relations(pid)
+    t.move(pid, "n2")
+    t.type("ifirst")
+    t.expect("first")
+    t.move(pid, "home")
+    at_home(t, pid, before)
+    t.resize(31, 101)
+    t.expect(r"\[30;1H")
+    t.type("\x1b:echo 'size' &lines &columns\r")
+    t.expect("size 31 101")
+    t.type("\x1a")
+    t.expect(r"Stopped\s+vim")
+    t.line("fg")
+    t.expect("first")
+    t.type(":q!\r")
+    t.expect(PROMPT)
+    t.line("stty -a | grep -c -- '-echo '; echo status $?")
+    t.expect(r"^0\nstatus 1\n")
+    t.line("seq 5000 | less")
+    t.expect(r"^5$")
+    pid = t.find("less")
+    before = relations(pid)
+    t.move(pid, "n2")
+    t.type("G")
+    t.expect(r"^5000$")
+    t.move(pid, "home")
+    at_home(t, pid, before)
+    t.type("g")
+    t.expect(r"M4$")
+    t.type("q")
+    t.expect(PROMPT)
+    t.leave()
+    lab2.assert_clean()
+
+
+@pytest.mark.parametrize("step", ["restore", "commit"])
+def test_shell_stays_away(lab2, terminal, step):
+    """A shell in a shell, whose own job is in the foreground: it comes home only at the second try, and the terminal has not been touched by the first."""
+    t = terminal()
+    t.line("PS1='%% ' bash --norc -i")
+    t.expect(r"%% $")
+    t.line("bind 'set enable-bracketed-paste off'")
+    t.expect(r"%% $")
+    t.line("echo pid $$")
+    pid = int(t.expect(r"^pid (\d+)\n").group(1))
+    before = relations(pid)
+    t.line("cat")
+    t.find("cat")
+    t.move(pid, "n2")
+    t.line("one")
+    t.expect(r"^one\none\n")
+    inside("n1", "sh", "-c", f"echo dest:{step}:error >/run/godwit/fault")
+    try:
+        assert migrate("n2", pid, "home").status != 0
+    finally:
+        inside("n1", "rm", "-f", "/run/godwit/fault")
+    t.line("two")
+    t.expect(r"^two\ntwo\n")
+    t.type("\x1a")
+    t.expect(r"Stopped\s+cat\n")
+    t.line("fg")
+    t.expect(r"^cat\n")
+    t.move(pid, "home")
+    at_home(t, pid, before)
+    t.line("three")
+    t.expect(r"^three\nthree\n")
+    t.type("\x04")
+    t.expect(r"%% $")
+    t.line("exit 5")
+    t.expect(PROMPT)
+    t.line("echo status $?")
+    t.expect(r"^status 5\n")
+    t.leave()
+    lab2.assert_clean()
