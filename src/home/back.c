@@ -149,7 +149,7 @@ static void add_kept(void *arg, const Gw__HomeMessage *m)
 	struct collecting *c = arg;
 
 	if (m->kind == GW__HOME_KIND__HOME_DATA && m->channel == c->channel->id)
-		refill_add(c->refill, m->data.data, m->data.len);
+		refill_add(c->refill, m->data.len ? (const void *)m->data.data : "", MAX(m->data.len, (size_t)1)); /* also an empty datagram counts */
 }
 
 /* What lay in the pipe at the unit's host. */

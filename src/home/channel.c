@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* channel.c - relaying descriptors; see channel.h */
-#include "home/channel.h"
+#include "home/channel_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -40,6 +40,14 @@ static void forbid_rights(struct channel *ch, bool home)
 		ch->original = fcntl(ch->fd, F_DUPFD_CLOEXEC, 0);
 }
 
+static int socket_type(unsigned kind, int fd)
+{
+	int type = 0;
+	socklen_t len = sizeof(type);
+
+	return kind & CHANNEL_SOCKET && getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 ? type : 0;
+}
+
 int channels_add(struct channels *c, uint32_t id, unsigned kind, int fd, struct err *e)
 {
 	struct channel *grown = realloc(c->v, (c->n + 1) * sizeof(*grown));
@@ -52,7 +60,7 @@ int channels_add(struct channels *c, uint32_t id, unsigned kind, int fd, struct 
 		return err_sys(e, ENOMEM, "relays");
 	}
 	own = own_description(kind, fd);
-	c->v[c->n++] = (struct channel){ .id = id, .kind = kind, .fd = own, .original = -1 };
+	c->v[c->n++] = (struct channel){ .id = id, .kind = kind, .fd = own, .original = -1, .type = socket_type(kind, own) };
 	if (kind & CHANNEL_SOCKET)
 		forbid_rights(&c->v[c->n - 1], kind & CHANNEL_HOME);
 	else if (own != fd && kind & CHANNEL_HOME)
@@ -62,7 +70,7 @@ int channels_add(struct channels *c, uint32_t id, unsigned kind, int fd, struct 
 	return 0;
 }
 
-static void tell(struct session *s, const struct channel *ch, Gw__HomeKind kind, const void *data, size_t len)
+void channel_tell(struct session *s, const struct channel *ch, Gw__HomeKind kind, const void *data, size_t len)
 {
 	Gw__HomeMessage m = GW__HOME_MESSAGE__INIT;
 
@@ -91,14 +99,14 @@ static void close_when_done(struct channel *ch)
 		close_fdp(&ch->original);
 }
 
-static void end_reading(struct channel *ch, struct session *s)
+void channel_end_reading(struct channel *ch, struct session *s)
 {
 	ch->end_sent = true;
 	if (ch->kind & CHANNEL_TERMINAL) {
 		ch->ending = true;
 		ch->have = ch->done = 0;
 	}
-	tell(s, ch, GW__HOME_KIND__HOME_END, NULL, 0);
+	channel_tell(s, ch, GW__HOME_KIND__HOME_END, NULL, 0);
 	close_when_done(ch);
 }
 
@@ -107,12 +115,16 @@ static bool read_some(struct channel *ch, struct session *s)
 {
 	static uint8_t data[CHANNEL_DATA_MAX];
 	size_t room = CHANNEL_DATA_MAX - ch->in_flight, skip;
-	ssize_t n = ch->kind & CHANNEL_SOCKET ? recv(ch->fd, data, room, MSG_DONTWAIT) : read(ch->fd, data, room);
+	ssize_t n;
+
+	if (channel_has_messages(ch))
+		return channel_read_message(ch, s);
+	n = ch->kind & CHANNEL_SOCKET ? recv(ch->fd, data, room, MSG_DONTWAIT) : read(ch->fd, data, room);
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return false;
 	if (n <= 0) { /* also EIO of a terminal that is gone */
-		end_reading(ch, s);
+		channel_end_reading(ch, s);
 		return false;
 	}
 	skip = MIN(ch->skip, (size_t)n);
@@ -122,7 +134,7 @@ static bool read_some(struct channel *ch, struct session *s)
 	if (ch->seen)
 		ch->seen(ch->arg, data + skip, (size_t)n - skip);
 	ch->in_flight += (size_t)n - skip;
-	tell(s, ch, GW__HOME_KIND__HOME_DATA, data + skip, (size_t)n - skip);
+	channel_tell(s, ch, GW__HOME_KIND__HOME_DATA, data + skip, (size_t)n - skip);
 	return true;
 }
 
@@ -131,8 +143,9 @@ static void give_up_writing(struct channel *ch, struct session *s)
 {
 	ch->have = ch->done = 0;
 	if (!ch->ending)
-		tell(s, ch, GW__HOME_KIND__HOME_BROKEN, NULL, 0);
+		channel_tell(s, ch, GW__HOME_KIND__HOME_BROKEN, NULL, 0);
 	ch->ending = true;
+	ch->broken |= ch->type == SOCK_DGRAM; /* its peer was for both */
 	close_when_done(ch);
 }
 
@@ -144,7 +157,7 @@ static void end_writing(struct channel *ch)
 }
 
 /* A message of the unit is not one of root's. */
-static ssize_t send_some(const struct channel *ch, const void *data, size_t len)
+ssize_t channel_send(const struct channel *ch, const void *data, size_t len)
 {
 	union {
 		struct cmsghdr align;
@@ -162,25 +175,37 @@ static ssize_t send_some(const struct channel *ch, const void *data, size_t len)
 	return sendmsg(ch->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
+/* Returns the bytes written, -EAGAIN when there is no room. */
+static ssize_t write_once(struct channel *ch)
+{
+	ssize_t n;
+
+	if (channel_has_messages(ch))
+		return channel_write_message(ch);
+	n = ch->kind & CHANNEL_SOCKET ? channel_send(ch, ch->buffer + ch->done, ch->have - ch->done) : write(ch->fd, ch->buffer + ch->done, ch->have - ch->done);
+	if (n < 0)
+		return errno == EINTR ? -EAGAIN : -errno;
+	ch->done += (size_t)n;
+	return n;
+}
+
 static void write_some(struct channel *ch, struct session *s)
 {
 	size_t written = 0;
 
 	while (ch->done < ch->have) {
-		ssize_t n = ch->kind & CHANNEL_SOCKET ? send_some(ch, ch->buffer + ch->done, ch->have - ch->done) :
-							write(ch->fd, ch->buffer + ch->done, ch->have - ch->done);
+		ssize_t n = write_once(ch);
 
-		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		if (n == -EAGAIN)
 			break;
 		if (n < 0) {
 			give_up_writing(ch, s);
 			return;
 		}
-		ch->done += (size_t)n;
 		written += (size_t)n;
 	}
 	if (written)
-		tell(s, ch, GW__HOME_KIND__HOME_TAKEN, NULL, written);
+		channel_tell(s, ch, GW__HOME_KIND__HOME_TAKEN, NULL, written);
 	if (ch->done == ch->have) {
 		ch->done = ch->have = 0;
 		if (ch->ending)
@@ -192,7 +217,7 @@ void channels_poll(const struct channels *c, struct pollfd *p)
 {
 	for (size_t i = 0; i < c->n; i++) {
 		const struct channel *ch = &c->v[i];
-		bool writes = ch->done < ch->have, waits = (ch->kind & CHANNEL_WRITES) && !ch->ending;
+		bool writes = channel_has_messages(ch) ? channel_has_whole(ch) : ch->done < ch->have, waits = (ch->kind & CHANNEL_WRITES) && !ch->ending;
 
 		/* An error is reported though nothing is asked for: only where it is wanted, or the loop would spin. */
 		p[i] = (struct pollfd){ writes || may_read(ch) || waits ? ch->fd : -1, (short)((may_read(ch) ? POLLIN : 0) | (writes ? POLLOUT : 0)), 0 };
@@ -207,14 +232,14 @@ void channels_step(struct channels *c, const struct pollfd *p, struct session *s
 		if (ch->fd < 0 || !p[i].revents || p[i].fd != ch->fd)
 			continue;
 		if ((p[i].revents & POLLHUP) && (ch->kind & CHANNEL_TERMINAL) && !(ch->kind & CHANNEL_MASTER)) {
-			end_reading(ch, s);
+			channel_end_reading(ch, s);
 			continue;
 		}
 		if (may_read(ch) && (p[i].revents & (POLLIN | POLLHUP | POLLERR)))
 			read_some(ch, s);
 		if (ch->fd >= 0 && ch->done < ch->have)
 			write_some(ch, s);
-		else if (ch->fd >= 0 && (p[i].revents & (ch->kind & CHANNEL_SOCKET ? POLLERR | POLLHUP : POLLERR)) && (ch->kind & CHANNEL_WRITES) && !ch->ending)
+		else if (ch->fd >= 0 && ch->type != SOCK_DGRAM && (p[i].revents & (ch->kind & CHANNEL_SOCKET ? POLLERR | POLLHUP : POLLERR)) && (ch->kind & CHANNEL_WRITES) && !ch->ending)
 			give_up_writing(ch, s);
 	}
 }
@@ -240,7 +265,12 @@ void channel_put(struct channel *ch, uint8_t byte, struct session *s)
 static void take_data(struct channel *ch, const Gw__HomeMessage *m, struct session *s)
 {
 	if (ch->fd < 0 || ch->ending) { /* nobody reads it any more, which the other side is about to learn */
-		tell(s, ch, GW__HOME_KIND__HOME_TAKEN, NULL, m->data.len);
+		channel_tell(s, ch, GW__HOME_KIND__HOME_TAKEN, NULL, m->data.len);
+		return;
+	}
+	if (channel_has_messages(ch)) {
+		channel_keep_message(ch, m->data.data, m->data.len, m->count);
+		write_some(ch, s);
 		return;
 	}
 	append(ch, m->data.data, m->data.len, s);
@@ -276,6 +306,7 @@ void channels_handle(struct channels *c, const Gw__HomeMessage *m, struct sessio
 		break;
 	case GW__HOME_KIND__HOME_BROKEN:
 		ch->broken = true;
+		ch->ending |= ch->type == SOCK_DGRAM;
 		close_when_done(ch);
 		break;
 	default:

@@ -3,7 +3,7 @@
  * channel.h - relaying one descriptor: what is read from it here is written there, and the other way round
  *
  * A pipe whose other end stayed at home is cut in two: the unit has a pipe at its host, godwit-away the other end of that; godwit-home has the end at home that
- * the unit had. Bytes on their way are bounded (CHANNEL_DATA_MAX a direction), so that a writer is held up as by a full pipe. End of file and broken pipes are
+ * the unit had. Datagrams and the messages of a SOCK_SEQPACKET socket stay what they are: a large one goes in pieces. Bytes on their way are bounded (CHANNEL_DATA_MAX a direction), so that a writer is held up as by a full pipe. End of file and broken pipes are
  * passed on. The descriptors are opened anew where that is possible (pipes, FIFOs), so that O_NONBLOCK is nobody else's.
  */
 #ifndef GODWIT_HOME_CHANNEL_H
@@ -29,9 +29,10 @@ struct channel {
 	int fd;            /* -1: done */
 	int original;      /* at home: the unit's own, for its return; -1 */
 	int rights;        /* a socket's SO_PASSRIGHTS, as it was */
+	int type;          /* a socket's SOCK_*; 0: no socket */
 	int32_t sender[3]; /* a socket at home: pid, user and group id that who asks for them (SO_PASSCRED) sees; pid 0: this process's */
 	size_t in_flight;  /* sent, not yet taken by the other side */
-	uint8_t *buffer;   /* to be written */
+	uint8_t *buffer;   /* to be written; with messages (channel_message.c): struct message_head and data each */
 	size_t have, done;
 	bool paused;       /* nothing is read now */
 	size_t skip;       /* so many bytes that are read first are dropped */

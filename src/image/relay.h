@@ -3,7 +3,7 @@
  * relay.h - descriptors whose other end stays at home: which they are, and the ends that stand for those at the destination
  *
  * A pipe (or FIFO) of which the unit has only read ends, or only write ends, while a process outside has the others, is *relayed*: the unit gets a pipe at
- * the destination, and src/home carries what goes through it. So is a connected unix stream whose other end is outside. A relay has a number for life (relay_id). What lies in the pipe at home stays there, for
+ * the destination, and src/home carries what goes through it. So is a connected unix socket whose other end is outside. A relay has a number for life (relay_id). What lies in the pipe at home stays there, for
  * src/home to read or for whom it was written; what lies in the one of a host that the unit leaves again travels as any pipe's content does.
  *
  * A pseudo-terminal whose master is outside is relayed, too (at most one in a unit): the unit gets another one at the destination, whose master src/home has. What has been

@@ -145,7 +145,7 @@ static int make_pair(struct fd_restore *r, uint32_t type, const struct end ends[
 {
 	int first = must_accept(&ends[0]) ? 0 : 1, fds[2] = { -1, -1 }, result;
 
-	if (must_accept(&ends[first])) {
+	if (type != SOCK_DGRAM && must_accept(&ends[first])) {
 		result = accept_pair(type, ends[first].name, fds, e);
 		if (result < 0)
 			return result;

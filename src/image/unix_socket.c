@@ -274,6 +274,7 @@ static void relay(struct unix_capture *c, struct unix_member *m, uint32_t peer_i
 	u->relay = true;
 	u->state = GW__FD_UNIX_STATE__UNIX_GONE;
 	u->reset = false;
+	u->has_file = false; /* its name is that of the one at home, which is still there */
 	m->peer_ino = peer_ino;
 	capture_name(m->held, getpeername, &u->peer_name);
 }
@@ -287,7 +288,7 @@ static int capture_peer(struct unix_capture *c, struct unix_member *m, uint32_t 
 
 	if (u->state == GW__FD_UNIX_STATE__UNIX_CONNECTED) {
 		peer = find_member(c, peer_ino);
-		if (!peer && u->type == SOCK_STREAM && m->desc < RELAYS_MAX - RELAYS_SOCKETS && m->fd >= 0) {
+		if (!peer && m->desc < RELAYS_MAX - RELAYS_SOCKETS && m->fd >= 0) {
 			relay(c, m, peer_ino);
 			return 0;
 		}
@@ -514,7 +515,7 @@ int unix_socket_validate(const Gw__FdTable *t, size_t index, struct err *e)
 		return err_set(e, -EPROTO, "unix socket: type %u", u ? u->type : 0);
 	if (u->mode > 07777 || u->shut_down > SHUT_BOTH || u->backlog > BACKLOG_MAX)
 		return err_set(e, -EPROTO, "unix socket: mode, shutdown or backlog out of range");
-	if (u->relay && (u->state != GW__FD_UNIX_STATE__UNIX_GONE || u->type != SOCK_STREAM || u->relay_id >= RELAYS_MAX))
+	if (u->relay && (u->state != GW__FD_UNIX_STATE__UNIX_GONE || u->relay_id >= RELAYS_MAX))
 		return err_set(e, -EPROTO, "unix socket: relay %u", u->relay_id);
 	if (u->has_file && (!unix_name_is_path(&u->name) ||
 	    (u->name.data[offsetof(struct sockaddr_un, sun_path)] != '/' && u->directory[0] != '/')))

@@ -4,7 +4,7 @@
  *
  * What there is to know is in three places: the socket's own calls on a duplicate (type, name, options), sock_diag (unix_diag.h: who
  * is connected to whom, who waits in an accept queue), and the queue (unix_queue.h). Sockets refer to each other by the index of their
- * description. A stream that is connected to somebody outside of the unit is relayed (relay.h); others are refused.
+ * description. One that is connected to somebody outside of the unit is relayed (relay.h).
  *
  * All sockets of the table are looked at together, after the table is complete: members of the unit are found by inode.
  */

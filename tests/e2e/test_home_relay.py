@@ -307,3 +307,100 @@ def test_unix_peer_goes(lab2, served):
     assert ask(p, "bye") == "n2 bye b''EPIPE"
     p.shell.stdin.close()
     assert p.status() == 9
+
+
+# Answers what begins with "say", and writes down all that comes, with whose it is.
+LOGGER = """import os, socket, struct, sys
+kind, path, log = sys.argv[1:]
+s = socket.socket(socket.AF_UNIX, getattr(socket, kind))
+s.bind(path)
+if kind == "SOCK_SEQPACKET":
+    s.listen(1)
+    s = s.accept()[0]
+s.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+out = open(log, "w", buffering=1)
+while True:
+    data, more, flags, sender = s.recvmsg(500000, 1000)
+    if not more:
+        break
+    pid = struct.unpack("3i", more[0][2][:12])[0]
+    print(pid, len(data), data[:40].decode(), file=out)
+    if data.startswith(b"say"):
+        answer = [os.uname().nodename.encode() + b" " + data]
+        s.sendmsg(answer, [], 0, sender) if kind == "SOCK_DGRAM" else s.sendmsg(answer)
+    if data.startswith(b"bye"):
+        break
+print("end", file=out)
+"""
+TALKER = """import errno, os, signal, socket, sys
+kind, path = sys.argv[1:]
+s = socket.socket(socket.AF_UNIX, getattr(socket, kind))
+if kind == "SOCK_DGRAM":
+    s.bind(path + ".client")
+s.connect(path)
+print("ready", flush=True)
+for line in sys.stdin:
+    word, answer = line.split()[0], ""
+    try:
+        if word == "many":
+            for i in range(2000): s.send(b"message %d " % i + b"x" * (i % 700))
+        elif word == "large":
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 500000)
+            s.send(b"large" + b"y" * 150000)
+            s.send(b"")
+            s.send(b"after")
+        elif word == "lost":
+            for i in range(100000): s.send(b"lost")
+        else:
+            s.send(line.strip().encode())
+            if word == "say": answer = s.recv(1000).decode()
+    except OSError as e:
+        answer += errno.errorcode[e.errno]
+    print(os.uname().nodename, word, answer, s.getpeername() == path if word == "say" else "", flush=True)
+sys.exit(9)
+"""
+
+
+@pytest.mark.parametrize("kind", ["SOCK_DGRAM", "SOCK_SEQPACKET"])
+def test_unix_messages(lab2, piped, kind):
+    """A service at home that takes messages (/dev/log): they stay whole and in order, wherever the program is, and are its own."""
+    d = lab2.directory("messages")
+    path, log = f"{d}/socket", f"{d}/log"
+    server = popen("n1", "/usr/bin/python3", "-c", LOGGER, kind, path, log)
+    wait_until("the service", lambda: os.path.exists(path))
+    p = piped("/usr/bin/python3", "-c", TALKER, kind, path)
+    assert p.line() == "ready"
+    pid, hosts = p.pid, []
+
+    def ask(text):
+        p.say(text)
+        return p.line().split()
+    try:
+        for dest in (None, "n2", "n3", "home", "n2"):
+            if dest:
+                moved = migrate(p.host, p.pid, dest)
+                assert moved.status == 0, f"{moved.why()}\n{lab2.log_tail('n1')}"
+                p.host, p.pid = moved.json["to"], moved.json["pid"]
+            if dest == "home":
+                wait_until("no relay", lambda: not [q for h in lab2.hosts for q in processes(h) if q.name in ("godwit-home", "godwit-away")])
+            hosts.append(p.host)
+            assert ask(f"say {dest}") == [p.host, "say", "n1", "say", str(dest), "True"]
+            assert ask("many") == [p.host, "many"] and ask("large") == [p.host, "large"]
+        assert ask("bye") == ["n2", "bye"]
+        wait_until("the end", lambda: read(log).endswith("end\n"), 30)
+        server.wait()
+        answer = ask("lost")
+        assert answer[:2] == ["n2", "lost"] and answer[2] in ("ECONNREFUSED", "EPIPE", "ECONNRESET"), answer
+    finally:
+        server.kill()
+        server.wait()
+    lines = [line.split() for line in read(log).splitlines()]
+    expected = []
+    for dest in (None, "n2", "n3", "home", "n2"):
+        expected += [["say", str(dest)]] + [["message", str(i), "x" * (i % 700)] for i in range(2000)] + [["large" + "y" * 150000], [], ["after"]]
+    expected += [["bye"]]
+    assert [line[1:3] for line in lines[:-1]] == [[str(len(" ".join(w))), *" ".join(w)[:40].split()[:1]] for w in expected]
+    assert {line[0] for line in lines[:-1]} == {str(pid)}
+    p.shell.stdin.close()
+    assert p.status() == 9
+    lab2.assert_clean()
