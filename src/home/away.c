@@ -32,10 +32,9 @@
 #include "kern/fdpass.h"
 
 #define GUESTS_MAX 4
-#define LINGER_MS 600000   /* how long an end is kept for a home that is not connected */
+#define LINGER_MS 600000   /* how long an end, or where the unit has gone, is kept for a home that is not connected */
 #define UNKNOWN_MS 60000   /* ... when it is not known that the unit was ever taken over */
 #define MODES_MS 50
-#define MOVED_MS 10000     /* for home to say that it has read where the unit is now */
 #define SI_TKILL_CODE (-6)
 
 struct away {
@@ -274,7 +273,7 @@ static void tell_moved(struct away *a)
 	session_send(&a->session, &m);
 	a->session.deaf = true; /* what comes from now on is for the next host */
 	a->moved = true;
-	set_deadline(a, MOVED_MS);
+	set_deadline(a, LINGER_MS); /* home would take the unit for lost */
 }
 
 /* The unit has left, or has stayed after all. A worker that died after the commit could not say so: its agent kills what is left here. */

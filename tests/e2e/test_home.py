@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -306,6 +307,24 @@ def test_cut_link(lab2, family):
     os.kill(f.unit().pid, signal.SIGTERM)
     lab("heal", "n1", "n2")
     wait_until("the end", lambda: "exited 42\n" in read(f.news), 60)
+
+
+def test_moves_on_unseen(lab2, family):
+    """It moves on while home cannot be reached, for longer than anything waits: the stub follows when it can."""
+    f = family()
+    f.migrate("n2")
+    f.wait_stub()
+    lab("cut", "n1", "n2")
+    try:
+        f.migrate("n3")
+        time.sleep(12)
+        assert f.stub() and f.unit()
+    finally:
+        lab("heal", "n1", "n2")
+    wait_until("the stub has followed", lambda: " n3:" in f.stub().cmdline, 60)
+    f.send(signal.SIGTERM)
+    f.wait_news("exited 42")
+    lab2.assert_clean()
 
 
 def test_home_dies(lab2, family):
