@@ -96,7 +96,7 @@ static void jobs_setup(void)
 static void jobs_work(void)
 {
 	int code = (int)(++jobs % 200), status;
-	pid_t pid = fork();
+	pid_t pid = fork(), got;
 
 	must(pid >= 0);
 	if (!pid) {
@@ -111,9 +111,11 @@ static void jobs_work(void)
 			usleep(3000);
 		_exit(code);
 	}
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+	while ((got = waitpid(pid, &status, 0)) < 0 && errno == EINTR)
 		;
-	if (status != (jobs % 7 ? code << 8 : 0))
+	if (got != pid)
+		fail("job %lu: waitpid(%d), expected the same, got %d (errno %d)", jobs, pid, got, errno);
+	else if (status != (jobs % 7 ? code << 8 : 0))
 		fail("job %lu: status, expected %#x, got %#x", jobs, jobs % 7 ? code << 8 : 0, status);
 }
 
