@@ -144,7 +144,9 @@ struct fd_env {
 	struct fd_clocks clocks;
 	/* What this worker calls a process of the unit; 0: there is none by that number. */
 	pid_t (*host_pid)(const void *arg, pid_t pid);
-	const void *host_pid_arg;
+	/* A descriptor of the working directory that a process here has and that is this one, whose name was removed; -1: none has. */
+	int (*removed_cwd)(const void *arg, const Gw__FdInode *inode);
+	const void *host_pid_arg;            /* for both */
 	const pid_t *pids;                   /* of the unit's processes, as this process sees them; may be NULL */
 	size_t n_pids;
 };

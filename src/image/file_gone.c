@@ -39,6 +39,8 @@ Gw__FdInode *file_gone_inode(const struct stat *st)
 	inode->uid = st->st_uid;
 	inode->gid = st->st_gid;
 	inode->rdev = st->st_rdev;
+	inode->dev = st->st_dev;
+	inode->ino = st->st_ino;
 	return inode;
 }
 
@@ -54,6 +56,11 @@ int file_gone_validate(const char *path, const Gw__FdInode *inode, struct err *e
 		if (!p[3] || p[3] == '/')
 			return err_set(e, -EPROTO, "bad path");
 	return 0;
+}
+
+bool file_gone_same(const Gw__FdInode *a, const Gw__FdInode *b)
+{
+	return a->ino && a->ino == b->ino && a->dev == b->dev;
 }
 
 /* Makes the directories above that are missing; *ret_ends holds where their names end. */

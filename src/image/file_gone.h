@@ -2,6 +2,8 @@
 /*
  * file_gone.h - directories, FIFOs and device nodes whose name was removed while they are open (also as a working directory)
  *
+ * Descriptions and working directories of one such directory are of one again: whoever comes first makes it, the others open that (working directories: cwd.h).
+ *
  * They are made again at the place that they had, opened, and removed again. Where something else has that name by now, they are made beside it, and
  * only what /proc shows as their name differs. Missing directories above are made for as long as that takes. Regular files are fsfile.h's.
  */
@@ -18,6 +20,8 @@ bool file_gone_link(const char *link, size_t *ret_len);
 bool file_gone(const char *link, const struct stat *st, size_t *ret_len);
 
 Gw__FdInode *file_gone_inode(const struct stat *st);
+/* Whether both are the same one at the source. */
+bool file_gone_same(const Gw__FdInode *a, const Gw__FdInode *b);
 int file_gone_validate(const char *path, const Gw__FdInode *inode, struct err *e);
 
 /* Makes a directory, FIFO or character device (S_IFDIR, S_IFIFO, S_IFCHR with inode->rdev), opens it and removes its name. */

@@ -83,11 +83,24 @@ static int open_path(const Gw__FdDesc *d, int *ret_fd, struct err *e)
 	return 0;
 }
 
-static int open_deleted_dir(const Gw__FdDesc *d, int *ret_fd, struct err *e)
+/* A directory without a name may be somebody's working directory, or have another description. */
+static int open_deleted_dir(const Gw__FdTable *t, size_t i, const struct fd_env *env, const int *fds, int *ret_fd, struct err *e)
 {
-	int flags = d->flags & O_PATH ? O_PATH : (int)(d->flags & OPEN_FLAGS);
+	const Gw__FdDesc *d = t->descs[i];
+	int flags = O_DIRECTORY | (d->flags & O_PATH ? O_PATH : (int)(d->flags & OPEN_FLAGS)), fd;
+	cleanup_close int cwd = env->removed_cwd ? env->removed_cwd(env->host_pid_arg, d->inode) : -1;
+	int made = cwd;
 
-	return file_gone_open(d->path, d->inode, S_IFDIR, flags | O_DIRECTORY, ret_fd, e);
+	for (size_t k = 0; k < i && made < 0; k++)
+		if (t->descs[k]->kind == GW__FD_KIND__FD_DELETED_DIR && file_gone_same(t->descs[k]->inode, d->inode))
+			made = fds[k];
+	if (made < 0)
+		return file_gone_open(d->path, d->inode, S_IFDIR, flags, ret_fd, e);
+	fd = fd_reopen(made, flags);
+	if (fd < 0)
+		return err_sys(e, fd, "%s (deleted)", d->path);
+	*ret_fd = fd;
+	return 0;
 }
 
 /* Processes made to have ended: of one run of fdtable_open_from. */
@@ -106,9 +119,11 @@ static int open_original(const Gw__FdDesc *d, struct fd_relay *r, int *ret_fd, s
 	return 0;
 }
 
-static int open_desc(const Gw__FdTable *t, const Gw__FdDesc *d, const struct fd_env *env, const struct fd_relays *originals, struct pipe_made *pipes,
-	int *ret_fd, struct err *e)
+static int open_desc(const Gw__FdTable *t, size_t i, const struct fd_env *env, const struct fd_restore *r, struct pipe_made *pipes, int *ret_fd, struct err *e)
 {
+	const struct fd_relays *originals = r->originals;
+	const Gw__FdDesc *d = t->descs[i];
+
 	switch (d->kind) {
 	case GW__FD_KIND__FD_FILE:
 		return open_file(t, d, env, ret_fd, e);
@@ -116,7 +131,7 @@ static int open_desc(const Gw__FdTable *t, const Gw__FdDesc *d, const struct fd_
 	case GW__FD_KIND__FD_PATH:
 		return open_path(d, ret_fd, e);
 	case GW__FD_KIND__FD_DELETED_DIR:
-		return open_deleted_dir(d, ret_fd, e);
+		return open_deleted_dir(t, i, env, r->fds, ret_fd, e);
 	case GW__FD_KIND__FD_LEASED:
 		*ret_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 		return *ret_fd < 0 ? err_sys(e, -errno, "/dev/null") : 0;
@@ -263,7 +278,7 @@ int fdtable_open_from(const Gw__FdTable *t, size_t from, const struct fd_env *en
 		if (d->kind == GW__FD_KIND__FD_CLOSED)
 			continue;
 		result = d->kind == GW__FD_KIND__FD_UNIX ? 0 : pty_is_kind(d->kind) ? pty_open(t, i, &r->ptys, &r->fds[i], e) :
-			open_desc(t, d, env, r->originals, pipes, &r->fds[i], e);
+			open_desc(t, i, env, r, pipes, &r->fds[i], e);
 		if (result == 0)
 			result = fill_flags(NULL, d, r->fds[i], e);
 		if (result == 0 && has_position(d) && d->position)

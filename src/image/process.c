@@ -16,6 +16,7 @@
 #include "image/bytes.h"
 #include "image/cgroup.h"
 #include "image/clocks.h"
+#include "image/cwd.h"
 #include "image/keyring.h"
 #include "image/membarrier.h"
 #include "image/mempolicy.h"
@@ -146,7 +147,7 @@ static int read_proc(struct process_query *q, Gw__Process *msg, struct err *e)
 		msg->coredump_filter = (uint32_t)number;
 	if (read_number(q->login_fd, 10, &number) == 0)
 		msg->loginuid_plus_1 = (uint32_t)number + 1;
-	rc = read_link(q->pid, "cwd", &msg->cwd, e);
+	rc = cwd_capture(q->pid, msg, e);
 	return rc < 0 ? rc : read_link(q->pid, "root", &msg->root, e);
 }
 
@@ -373,8 +374,10 @@ int process_validate(const Gw__Process *msg, bool offer, struct err *e)
 
 	if (msg->pid < 1 || msg->pid > 0x400000)
 		return err_set(e, -EBADMSG, "process id %d", msg->pid);
-	if (msg->cwd[0] != '/' || msg->root[0] != '/' || strlen(msg->cwd) >= PATH_MAX || strlen(msg->root) >= PATH_MAX)
-		return err_set(e, -EBADMSG, "working or root directory is not an absolute path");
+	if (cwd_validate(msg, e) < 0)
+		return -EBADMSG;
+	if (msg->root[0] != '/' || strlen(msg->root) >= PATH_MAX)
+		return err_set(e, -EBADMSG, "root directory is not an absolute path");
 	if (msg->n_rlimits != 2 * PROCESS_RLIMITS)
 		return err_set(e, -EBADMSG, "%zu resource limits", msg->n_rlimits);
 	for (unsigned i = 0; i < PROCESS_RLIMITS; i++)

@@ -11,7 +11,7 @@
 
 #include "base/util.h"
 #include "image/bytes.h"
-#include "image/file_gone.h"
+#include "image/cwd.h"
 #include "image/loginuid.h"
 #include "image/mempolicy.h"
 #include "image/ns_info.h"
@@ -36,12 +36,12 @@ static bool have_sys_resource(void)
 	return syscall(SYS_capget, &header, data) == 0 && (data[0].effective >> CAP_SYS_RESOURCE & 1);
 }
 
-static void check_directory(const char *what, const char *path, struct refusals *r)
+static void check_root(const char *path, struct refusals *r)
 {
 	struct stat st;
 
 	if (stat(place_of(path), &st) < 0 || !S_ISDIR(st.st_mode))
-		refusals_add(r, "task.directory", "there is no such directory on the destination", "make it there", "%s directory %s", what, path);
+		refusals_add(r, "task.directory", "there is no such directory on the destination", "make it there", "root directory %s", path);
 }
 
 static int own_oom_score_adj(void)
@@ -52,32 +52,6 @@ static int own_oom_score_adj(void)
 	if (!f || fscanf(f, "%d", &value) != 1)
 		return 0;
 	return value;
-}
-
-/* Whether the name was removed; *ret_len is its length. */
-static bool is_gone(const char *path, size_t *ret_len)
-{
-	struct stat st;
-
-	return file_gone_link(path, ret_len) && lstat(path, &st) < 0;
-}
-
-static void check_working_directory(const char *path, struct refusals *r)
-{
-	char above[PATH_MAX];
-	size_t len;
-
-	if (!is_gone(path, &len)) {
-		check_directory("working", path, r);
-		return;
-	}
-	if (!strncmp(path, "/proc/", 6) && path[6] >= '1' && path[6] <= '9') {
-		refusals_add(r, "task.directory", "it is that of a process that has ended", "let the program change to another", "working directory %s", path);
-		return;
-	}
-	snprintf(above, sizeof(above), "%.*s", (int)len, path);
-	*(strrchr(above, '/') == above ? above + 1 : strrchr(above, '/')) = 0;
-	check_directory("working directory was removed from", above, r);
 }
 
 static void check_limits(const Gw__Process *msg, bool may_raise, struct refusals *r)
@@ -122,36 +96,15 @@ void process_validate_here(const Gw__Process *msg, const Gw__Process *known, str
 	if (!known || msg->loginuid_plus_1 != known->loginuid_plus_1)
 		loginuid_validate_here(msg, r);
 	if (!known || strcmp(msg->cwd, known->cwd) != 0)
-		check_working_directory(msg->cwd, r);
+		cwd_validate_here(msg, r);
 	if (!known || strcmp(msg->root, known->root) != 0)
-		check_directory("root", msg->root, r);
-}
-
-/* One whose name was removed is made for a moment, beside what may have taken the name. `inside`: the process has its root already. */
-static void plan_chdir(struct batch *b, const Gw__Process *msg, bool inside)
-{
-	const char *below = inside ? path_below(msg->cwd, msg->root) : NULL;
-	size_t skip = below ? (size_t)(below - msg->cwd) : 0, len;
-	char path[PATH_MAX + 16];
-	struct stat st;
-	uint64_t at;
-
-	if (!is_gone(msg->cwd, &len)) {
-		batch_call(b, "chdir", SYS_chdir, batch_string(b, msg->cwd[skip] ? msg->cwd + skip : "/"));
-		return;
-	}
-	snprintf(path, sizeof(path), "%.*s", (int)len, msg->cwd);
-	if (lstat(path, &st) == 0)
-		snprintf(path + len, sizeof(path) - len, ".%d", msg->pid);
-	at = batch_string(b, path + skip);
-	batch_call(b, "making the working directory for a moment (mkdir)", SYS_mkdir, at, 0755);
-	batch_call(b, "chdir", SYS_chdir, at);
-	batch_call(b, "removing the working directory again (rmdir)", SYS_rmdir, at);
+		check_root(msg->root, r);
 }
 
 static void plan_early(struct batch *b, const Gw__Process *msg)
 {
-	plan_chdir(b, msg, false);
+	if (!msg->cwd_removed)
+		cwd_plan(b, msg, false);
 	if (strcmp(msg->root, "/") != 0)
 		batch_call(b, "chroot", SYS_chroot, batch_string(b, msg->root));
 	batch_call(b, "umask", SYS_umask, msg->umask);
@@ -177,8 +130,8 @@ static void plan_late(struct batch *b, const Gw__Process *msg, const Gw__Process
 		batch_call(b, "arch_prctl(ARCH_REQ_XCOMP_PERM)", SYS_arch_prctl, PROCESS_ARCH_REQ_XCOMP_PERM, XSTATE_TILE_DATA);
 	if (msg->umask != early->umask)
 		batch_call(b, "umask", SYS_umask, msg->umask);
-	if (strcmp(msg->cwd, early->cwd) != 0)
-		plan_chdir(b, msg, true);
+	if (!msg->cwd_removed && (early->cwd_removed || strcmp(msg->cwd, early->cwd) != 0))
+		cwd_plan(b, msg, true);
 	if (msg->mdwe) /* from here on no mapping becomes executable */
 		batch_call(b, "prctl(PR_SET_MDWE)", SYS_prctl, PR_SET_MDWE, msg->mdwe);
 }

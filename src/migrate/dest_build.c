@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "image/aio.h"
+#include "image/cwd.h"
 #include "image/keyring.h"
 #include "image/loginuid.h"
 #include "image/membarrier.h"
@@ -390,10 +391,54 @@ static int plan_finish(struct dest_process *p, struct err *e)
 
 /* --- threads and descriptors --- */
 
+/* A descriptor of the working directory whose name was removed, of a process that has it already; -1: none has. */
+static int open_removed_cwd(const struct dest_process *p)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/cwd", p->skeleton->pid);
+	return open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
+static int removed_cwd(const void *arg, const Gw__FdInode *inode)
+{
+	const struct dest *d = arg;
+
+	for (size_t i = 0; i < d->nprocs; i++)
+		if (cwd_is_removed_inode(d->procs[i].process, inode))
+			return open_removed_cwd(&d->procs[i]);
+	return -1;
+}
+
+/* The first process that has it makes it. */
+static int enter_removed_cwd(struct dest_process *p, struct err *e)
+{
+	struct batch *b = main_batch(p);
+	cleanup_close int fd = -1;
+	int ret = 0, number;
+
+	for (size_t i = 0; i < p->index && fd < 0; i++)
+		if (cwd_is_same(p->d->procs[i].process, p->process))
+			fd = open_removed_cwd(&p->d->procs[i]);
+	if (fd < 0)
+		ret = cwd_make_removed(p->process, &fd, e);
+	if (ret == 0)
+		ret = fd_send(p->transfer.worker_end, &fd, 1, e);
+	if (ret == 0)
+		ret = batch_receive_fds(b, p->transfer.task_number, &number, 1, e);
+	if (ret < 0)
+		return ret;
+	batch_call(b, "fchdir", SYS_fchdir, number);
+	batch_call(b, "close", SYS_close, number);
+	ret = batch_run(b, e);
+	batch_reset(b);
+	return ret;
+}
+
 static int build_threads(struct dest_process *p, struct err *e)
 {
 	struct skeleton *s = p->skeleton;
-	int ret = 0;
+	int ret = p->process->cwd_removed ? enter_removed_cwd(p, e) : 0;
 
 	for (size_t i = 0; i < s->nthreads && ret == 0; i++) /* threads that had to fork are there already; the others inherit it */
 		ret = loginuid_set(s->threads[i]->batch, p->process, e);
@@ -429,7 +474,7 @@ static int build_descriptors(struct dest *d, struct err *e)
 	for (size_t i = 0; i < d->nprocs; i++)
 		d->pids[i] = d->procs[i].skeleton ? d->procs[i].skeleton->pid : 0;
 	d->env = (struct fd_env){ .answers = d->answers, .n_files = d->files.n, .clocks = { d->clocks.monotonic_ns, d->clocks.boottime_ns },
-				  .host_pid = host_pid, .host_pid_arg = d, .pids = d->pids, .n_pids = d->nprocs };
+				  .host_pid = host_pid, .removed_cwd = removed_cwd, .host_pid_arg = d, .pids = d->pids, .n_pids = d->nprocs };
 	ret = fdtable_restore_open(d->fds, &d->env, &d->restore, e);
 	for (uint32_t i = 0; i < d->nprocs && ret == 0; i++) {
 		ret = fdtable_restore_place(d->fds, i, &d->restore, &d->procs[i].transfer, main_batch(&d->procs[i]), e);

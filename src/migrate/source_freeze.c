@@ -18,6 +18,7 @@
 #include "base/util.h"
 #include "image/aio.h"
 #include "image/clocks.h"
+#include "image/cwd.h"
 #include "image/mempolicy.h"
 #include "image/ns_mount.h"
 #include "image/ns_net.h"
@@ -675,6 +676,8 @@ int source_freeze(void *context, struct err *e)
 		ret = look(&s->procs[i], e);
 		if (ret == 0 && strcmp(s->procs[i].process->root, s->procs[i].u->process->root) != 0)
 			ret = err_set(e, -EAGAIN, "process %d has called chroot since the offer", s->procs[i].u->pid);
+		if (ret == 0 && cwd_is_news(s->procs[i].u->process, s->procs[i].process))
+			ret = err_set(e, -EAGAIN, "process %d: its working directory was removed since the offer", s->procs[i].u->pid);
 	}
 	timeline_mark("processes seen");
 	ret = ret < 0 ? ret : collect_all(s, e);

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* cwd.c - the working directory of a process; see cwd.h */
+#include "image/cwd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "image/bytes.h"
+#include "image/file_gone.h"
+#include "image/ns_info.h"
+#include "image/place.h"
+
+/* --- source --- */
+
+/* A name can end with the suffix: then there is something under it. */
+static bool is_removed(pid_t pid, const char *link, const struct stat *st)
+{
+	char path[PATH_MAX + 64];
+	struct stat there;
+	size_t len;
+
+	if (!file_gone_link(link, &len))
+		return false;
+	snprintf(path, sizeof(path), "/proc/%d/root%s", pid, link);
+	return st->st_nlink == 0 || lstat(path, &there) < 0 || there.st_dev != st->st_dev || there.st_ino != st->st_ino;
+}
+
+static void set_removed(Gw__Process *msg, const struct stat *st)
+{
+	Gw__RemovedDirectory *r = calloc(1, sizeof(*r));
+
+	if (!r)
+		abort();
+	gw__removed_directory__init(r);
+	r->mode = st->st_mode & 07777;
+	r->uid = st->st_uid;
+	r->gid = st->st_gid;
+	r->dev = st->st_dev;
+	r->ino = st->st_ino;
+	msg->cwd_removed = r;
+}
+
+int cwd_capture(pid_t pid, Gw__Process *msg, struct err *e)
+{
+	char path[64], text[PATH_MAX + 16];
+	struct stat st;
+	ssize_t n;
+
+	if (msg->cwd_removed)
+		gw__removed_directory__free_unpacked(msg->cwd_removed, NULL);
+	msg->cwd_removed = NULL;
+	snprintf(path, sizeof(path), "/proc/%d/cwd", pid);
+	n = readlink(path, text, sizeof(text) - 1);
+	if (n < 0)
+		return err_sys(e, -errno, "%s", path);
+	text[n] = 0;
+	if (file_gone_link(text, &(size_t){ 0 })) {
+		if (stat(path, &st) < 0)
+			return err_sys(e, -errno, "%s", path);
+		if (is_removed(pid, text, &st)) {
+			text[strlen(text) - strlen(FILE_GONE_SUFFIX)] = 0;
+			set_removed(msg, &st);
+		}
+	}
+	string_set(&msg->cwd, text);
+	return 0;
+}
+
+bool cwd_is_news(const Gw__Process *was, const Gw__Process *now)
+{
+	return now->cwd_removed && !cwd_is_same(was, now);
+}
+
+/* --- destination --- */
+
+int cwd_validate(const Gw__Process *msg, struct err *e)
+{
+	Gw__FdInode inode = GW__FD_INODE__INIT;
+
+	if (msg->cwd[0] != '/' || strlen(msg->cwd) >= PATH_MAX)
+		return err_set(e, -EBADMSG, "working directory is not an absolute path");
+	if (!msg->cwd_removed)
+		return 0;
+	inode.mode = msg->cwd_removed->mode;
+	return file_gone_validate(msg->cwd, &inode, e) < 0 ? -EBADMSG : 0;
+}
+
+void cwd_validate_here(const Gw__Process *msg, struct refusals *r)
+{
+	struct stat st;
+
+	if (msg->cwd_removed && !strncmp(msg->cwd, "/proc/", 6) && msg->cwd[6] >= '1' && msg->cwd[6] <= '9')
+		refusals_add(r, "task.directory", "it is that of a process that has ended", "let the program change to another", "working directory %s", msg->cwd);
+	else if (!msg->cwd_removed && (stat(place_of(msg->cwd), &st) < 0 || !S_ISDIR(st.st_mode)))
+		refusals_add(r, "task.directory", "there is no such directory on the destination", "make it there", "working directory %s", msg->cwd);
+}
+
+bool cwd_is_removed_inode(const Gw__Process *msg, const Gw__FdInode *inode)
+{
+	return msg->cwd_removed && inode->ino && msg->cwd_removed->ino == inode->ino && msg->cwd_removed->dev == inode->dev;
+}
+
+bool cwd_is_same(const Gw__Process *a, const Gw__Process *b)
+{
+	return a->cwd_removed && b->cwd_removed && a->cwd_removed->ino == b->cwd_removed->ino && a->cwd_removed->dev == b->cwd_removed->dev;
+}
+
+int cwd_make_removed(const Gw__Process *msg, int *ret_fd, struct err *e)
+{
+	Gw__FdInode inode = GW__FD_INODE__INIT;
+
+	inode.mode = msg->cwd_removed->mode;
+	inode.uid = msg->cwd_removed->uid;
+	inode.gid = msg->cwd_removed->gid;
+	return file_gone_open(msg->cwd, &inode, S_IFDIR, O_PATH | O_DIRECTORY, ret_fd, e);
+}
+
+void cwd_plan(struct batch *b, const Gw__Process *msg, bool inside)
+{
+	const char *below = inside ? path_below(msg->cwd, msg->root) : NULL;
+	size_t skip = below ? (size_t)(below - msg->cwd) : 0;
+
+	batch_call(b, "chdir", SYS_chdir, batch_string(b, msg->cwd[skip] ? msg->cwd + skip : "/"));
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* gone.c - victims about directories whose name was removed, and who has the same one */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tree.h"
+
+static int fds[5]; /* of the working directory twice; of another one twice; of a third one once */
+static pid_t fellow;
+static struct stat before[6];
+
+static void compare(const char *what, const struct stat *a, const struct stat *b)
+{
+	if (a->st_dev != b->st_dev || a->st_ino != b->st_ino)
+		fail("%s: %#lx:%lu and %#lx:%lu are one directory no more", what, (unsigned long)a->st_dev, (unsigned long)a->st_ino,
+			(unsigned long)b->st_dev, (unsigned long)b->st_ino);
+}
+
+static void look(struct stat st[6])
+{
+	for (int i = 0; i < 5; i++)
+		expect(!fstat(fds[i], &st[i]));
+	expect(!stat(".", &st[5]));
+}
+
+static void fellow_main(int told)
+{
+	struct stat own, parents;
+
+	member_ready(told);
+	member_wait();
+	expect(!stat(".", &own) && !fstat(fds[0], &parents));
+	compare("working directory of a child and a descriptor of its parent", &own, &parents);
+	member_fail("child");
+	_exit(0);
+}
+
+static int open_removed(const char *name, int n, int *ret)
+{
+	if (mkdir(beside(name), 0700) || chown(beside(name), 7, 8) || chmod(beside(name), 01711))
+		return -1;
+	while (n--)
+		ret[n] = open(beside(name), n ? O_RDONLY | O_DIRECTORY : O_PATH | O_DIRECTORY);
+	return rmdir(beside(name));
+}
+
+static void setup(void)
+{
+	must(!mkdir(beside("here"), 0700) && !chown(beside("here"), 5, 6) && !chmod(beside("here"), 0750) && !chdir(beside("here")));
+	fds[0] = open(".", O_RDONLY | O_DIRECTORY);
+	fds[1] = open(".", O_PATH | O_DIRECTORY);
+	must(!rmdir(beside("here")));
+	must(!open_removed("there", 2, &fds[2]) && !open_removed("else", 1, &fds[4]));
+	fellow = member_fork(fellow_main, true);
+	look(before);
+}
+
+static void check(void)
+{
+	struct stat now[6];
+
+	look(now);
+	for (int i = 0; i < 6; i++)
+		expect(now[i].st_mode == before[i].st_mode && now[i].st_uid == before[i].st_uid && now[i].st_gid == before[i].st_gid && !now[i].st_nlink);
+	compare("two descriptors of the working directory", &now[0], &now[1]);
+	compare("a descriptor and the working directory", &now[0], &now[5]);
+	compare("two descriptors of a directory", &now[2], &now[3]);
+	expect(now[0].st_ino != now[2].st_ino && now[2].st_ino != now[4].st_ino);
+	member_ask("child", fellow);
+}
+
+VICTIM(gone_directories, 0, setup, NULL, check);
