@@ -122,6 +122,18 @@ void ns_outside(bool outside)
 		(void)!setns(outside ? host[NS_NET] : unit_net, CLONE_NEWNET);
 }
 
+int ns_remember_host_net(struct err *e)
+{
+	host[NS_NET] = open_ns(0, NS_NET);
+	return host[NS_NET] < 0 ? err_sys(e, errno, "the host's network namespace") : 0;
+}
+
+int ns_remember_unit_net(struct err *e)
+{
+	unit_net = open_ns(0, NS_NET);
+	return unit_net < 0 ? err_sys(e, errno, "the unit's network namespace") : 0;
+}
+
 void ns_in_own_cgroups(bool own)
 {
 	if (host[NS_CGROUP] >= 0 && unit_cgroups >= 0)

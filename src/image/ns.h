@@ -51,6 +51,9 @@ bool ns_has_pids(void);
 pid_t ns_seen(pid_t tid);
 /* Whether it has a network namespace of its own. */
 bool ns_has_net(void);
+/* Destination: before the worker leaves the host's, and when it is in the unit's, for ns_outside. */
+int ns_remember_host_net(struct err *e);
+int ns_remember_unit_net(struct err *e);
 /* Back in the host's network namespace for a connection to another host (true), and back to the unit's (false). */
 void ns_outside(bool outside);
 

@@ -169,6 +169,8 @@ static int make_all(const Gw__Namespaces *msg, struct report *report, struct ns_
 	uint32_t inside = msg->user ? msg->user->inside : 0;
 	int ret = msg->n_nets ? ns_net_remember_host(e) : 0;
 
+	if (ret == 0 && msg->owned & NS_BIT(NS_NET))
+		ret = ns_remember_host_net(e);
 	if (ret == 0 && inside & NS_BIT(NS_MNT))
 		ret = ns_mounts_borrow(msg, e);
 	if (ret == 0 && msg->user)
@@ -177,6 +179,8 @@ static int make_all(const Gw__Namespaces *msg, struct report *report, struct ns_
 	made->user = owner.fd;
 	if (ret == 0)
 		ret = enter_new(msg, inside, e);
+	if (ret == 0 && msg->owned & NS_BIT(NS_NET))
+		ret = ns_remember_unit_net(e);
 	if (ret == 0)
 		ret = fill(msg, r, e);
 	if (ret == 0 && !r->n && inside & NS_BIT(NS_MNT)) {

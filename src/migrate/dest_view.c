@@ -30,15 +30,13 @@ int dest_view_begin(struct dest *d, struct err *e)
 	if (files_export_is_here(v->token.data)) /* at home again: its files are here */
 		return 0;
 	home = view_address(v);
-	ns_outside(true);
-	fd = files_pump_connect(&home, d->self_name, v->token.data, session, e);
-	ns_outside(false);
-	if (fd < 0)
-		return fd;
 	fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
 	if (fuse < 0)
 		return err_sys(e, -errno, "/dev/fuse, for files that home serves");
-	ret = files_pump_start(&home, d->self_name, session, fuse, fd, e);
+	ns_outside(true); /* where godwit-relay stays: it may have to connect again */
+	fd = files_pump_connect(&home, d->self_name, v->token.data, session, e);
+	ret = fd < 0 ? fd : files_pump_start(&home, d->self_name, session, fuse, fd, e);
+	ns_outside(false);
 	if (ret == 0)
 		ret = view_make(v, fuse, &d->ns, e);
 	if (ret < 0)

@@ -95,6 +95,27 @@ static void net_check(void)
 
 VICTIM(ns_net, 0, net_setup, NULL, net_check);
 
+/* Home's files are for a unit that cannot reach home over its own network, too. */
+static char private_path[64];
+static int private_fd = -1;
+
+static void net_files_setup(void)
+{
+	must(!unshare(CLONE_NEWNET));
+	snprintf(private_path, sizeof(private_path), "/tmp/ns-net-files-%d", getpid());
+	private_fd = open(private_path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	must(private_fd >= 0 && write(private_fd, "before", 6) == 6);
+}
+
+static void net_files_check(void)
+{
+	expect(write(private_fd, " after", 6) == 6);
+	expect_file(private_path, "before after");
+	expect(!unlink(private_path));
+}
+
+VICTIM(ns_net_files, 0, net_files_setup, NULL, net_files_check);
+
 /* ---- network: devices, addresses, routes, rules, neighbours, filters, settings ---- */
 
 static struct text network;
