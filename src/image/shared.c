@@ -50,6 +50,12 @@ static int add_whole(struct shared *s, const struct shared_mapping *m)
 	return range_list_add(&s->dirty[m->file], m->offset, m->offset + (m->end - m->start));
 }
 
+/* One mapping of it may have been longer than anybody has seen it. */
+static int add_file(struct shared *s, int32_t file)
+{
+	return range_list_add(&s->dirty[file], 0, SHARED_END);
+}
+
 /* In pieces, so that the program does not wait long for the lock. */
 static int protect(const struct shared_view *view, const struct shared_mapping *m, int (*found)(const struct pagemap_region *, void *), void *arg)
 {
@@ -129,14 +135,62 @@ static bool is_still_there(const struct shared_mapping *m, const struct vma_list
 	return true;
 }
 
-/* What was written through a mapping that is gone can no longer be seen. */
-static int add_lost(struct shared *s, const struct shared_seen *seen, const struct vma_list *l)
+/* Whether all of [start, end) is in pieces of l that may be in any order. */
+static bool is_covered(const struct range_list *l, uint64_t start, uint64_t end)
+{
+	for (size_t i = 0; i < l->n && start < end; i++)
+		if (l->v[i].start <= start && start < l->v[i].end)
+			return is_covered(l, l->v[i].end, end);
+	return start >= end;
+}
+
+static bool was_seen(const struct shared_seen *seen, uint64_t start, uint64_t end)
+{
+	for (size_t i = 0; i < seen->n && start < end; i++)
+		if (seen->v[i].start <= start && start < seen->v[i].end)
+			return was_seen(seen, seen->v[i].end, end);
+	return start >= end;
+}
+
+/* Adds what was unmapped. Returns false when it was not where the last look had seen it. */
+static bool add_unmapped(struct shared *s, const struct shared_seen *seen, const struct range_list *l)
+{
+	for (size_t k = 0; k < l->n; k++) {
+		if (!was_seen(seen, l->v[k].start, l->v[k].end))
+			return false;
+		for (size_t i = 0; i < seen->n; i++) {
+			const struct shared_mapping *m = &seen->v[i];
+			uint64_t start = MAX(m->start, l->v[k].start), end = MIN(m->end, l->v[k].end);
+
+			if (start < end && range_list_add(&s->dirty[m->file], m->offset + (start - m->start), m->offset + (end - m->start)) < 0)
+				return false;
+		}
+	}
+	return true;
+}
+
+static int distrust(struct shared *s, const struct shared_seen *seen, const struct vma_list *l)
 {
 	int ret = 0;
 
 	for (size_t i = 0; i < seen->n && ret == 0; i++)
-		if (!is_still_there(&seen->v[i], l))
-			ret = add_whole(s, &seen->v[i]);
+		ret = add_file(s, seen->v[i].file);
+	for (size_t k = 0; l && k < l->n_shared && ret == 0; k++)
+		if (is_looked_at(&l->v[l->shared[k]]) && (uint32_t)l->v[l->shared[k]].file < s->n)
+			ret = add_file(s, l->v[l->shared[k]].file);
+	return ret;
+}
+
+/* What was written through a mapping that is gone, or a part of one, can no longer be seen. */
+static int add_lost(struct shared *s, const struct shared_seen *seen, const struct shared_view *view)
+{
+	int ret = 0;
+
+	if (view->remapped || !add_unmapped(s, seen, &view->unmapped))
+		return distrust(s, seen, view->vmas);
+	for (size_t i = 0; i < seen->n && ret == 0; i++)
+		if (!is_still_there(&seen->v[i], view->vmas) && !is_covered(&view->unmapped, seen->v[i].start, seen->v[i].end))
+			ret = add_file(s, seen->v[i].file);
 	return ret;
 }
 
@@ -153,7 +207,7 @@ static int look(struct shared *s, const struct shared_view *view, const struct s
 	else if (ret == 0 && !x.any)
 		ret = pagemap_scan(view->pagemap_fd, m->start, m->end, &query_written, add_dirty, &x, e);
 	/* -EPERM: a part of it has been made anew right now. */
-	if ((ret == 0 && (x.any || view->remapped)) || (ret == -EPERM && !frozen))
+	if ((ret == 0 && x.any) || (ret == -EPERM && !frozen))
 		ret = add_whole(s, m);
 	return ret;
 }
@@ -174,8 +228,7 @@ static int add_ended(struct shared *s, const struct shared_view *views, size_t n
 	for (size_t i = s->nseen; i-- > 0 && ret == 0;) {
 		if (is_viewed(views, n, s->seen[i].pid))
 			continue;
-		for (size_t k = 0; k < s->seen[i].n && ret == 0; k++)
-			ret = add_whole(s, &s->seen[i].v[k]);
+		ret = distrust(s, &s->seen[i], NULL);
 		free(s->seen[i].v);
 		s->seen[i] = s->seen[--s->nseen];
 	}
@@ -253,7 +306,7 @@ int shared_collect(struct shared *s, const struct shared_view *views, size_t n, 
 
 		if (!seen || !l->shared)
 			return err_sys(e, -ENOMEM, "account of shared memory");
-		ret = add_lost(s, seen, l);
+		ret = add_lost(s, seen, &views[i]);
 		for (size_t k = 0; k < l->n_shared && ret == 0; k++) {
 			const struct vma *v = &l->v[l->shared[k]];
 			struct shared_mapping m = mapping_of(v);

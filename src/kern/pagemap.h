@@ -65,7 +65,7 @@ int uffd_unregister(int uffd, uint64_t start, uint64_t end, struct err *e);
 int uffd_copy(int uffd, uint64_t to, const void *from, size_t len, struct err *e);
 
 #define UFFD_FEATURES_TRACK ((1ull << 13) | (1ull << 15))                                 /* WP_UNPOPULATED, WP_ASYNC */
-#define UFFD_FEATURES_TRACK_SHARED (UFFD_FEATURES_TRACK | 1ull << 2)                      /* REMAP */
+#define UFFD_FEATURES_TRACK_SHARED (UFFD_FEATURES_TRACK | 1ull << 2 | 1ull << 6)          /* REMAP, UNMAP */
 #define UFFD_FEATURES_PAGER ((1ull << 1) | (1ull << 2) | (1ull << 3) | (1ull << 6)) /* FORK, REMAP, REMOVE, UNMAP */
 
 #endif

@@ -6,7 +6,8 @@
 #include "image/shared_watch.h"
 #include "migrate/source.h"
 
-static struct shared_view *views_of(struct source *s, const struct layouts *now, struct err *e)
+/* What has become of mappings is for the next look (`take`). */
+static struct shared_view *views_of(struct source *s, const struct layouts *now, bool take, struct err *e)
 {
 	struct shared_view *v = calloc(s->nprocs + 1, sizeof(*v));
 
@@ -14,8 +15,9 @@ static struct shared_view *views_of(struct source *s, const struct layouts *now,
 		err_sys(e, ENOMEM, "account of shared memory");
 	for (size_t i = 0; v && i < s->nprocs; i++)
 		v[i] = (struct shared_view){ .pid = s->procs[i].u->pid, .pagemap_fd = s->procs[i].pages.pagemap_fd, .uffd = s->procs[i].agent.shared_uffd,
-					     .vmas = now ? now->v[i] : &s->procs[i].u->vmas,
-					     .remapped = shared_watch_remapped(s->shared_watch, i) };
+					     .vmas = now ? now->v[i] : &s->procs[i].u->vmas };
+	for (size_t i = 0; v && take && i < s->nprocs; i++)
+		v[i].remapped = shared_watch_take(s->shared_watch, i, &v[i].unmapped);
 	return v;
 }
 
@@ -35,7 +37,7 @@ static int track_newest(struct source *s, struct err *e)
 
 	if (ret == 0) {
 		const struct layouts now = { r.now, s->nprocs };
-		cleanup_free struct shared_view *views = views_of(s, &now, e);
+		cleanup_free struct shared_view *views = views_of(s, &now, false, e);
 
 		ret = views ? shared_track(&s->shared, views, s->nprocs, e) : -ENOMEM;
 	}
@@ -45,7 +47,7 @@ static int track_newest(struct source *s, struct err *e)
 
 int source_track_shared(struct source *s, struct err *e)
 {
-	cleanup_free struct shared_view *views = views_of(s, NULL, e);
+	cleanup_free struct shared_view *views = views_of(s, NULL, false, e);
 	cleanup_free int *uffds = calloc(s->nprocs + 1, sizeof(*uffds));
 	int ret;
 
@@ -69,11 +71,16 @@ void source_untrack_shared(struct source *s)
 
 int source_collect_shared(struct source *s, const struct layouts *now, bool frozen, struct err *e)
 {
-	cleanup_free struct shared_view *views = views_of(s, now, e);
+	cleanup_free struct shared_view *views = views_of(s, now, true, e);
+	int ret = views ? 0 : -ENOMEM;
 
-	if (frozen && s->direct_io && shared_distrust(&s->shared) < 0)
-		return err_sys(e, ENOMEM, "account of shared memory");
-	return views ? shared_collect(&s->shared, views, s->nprocs, s->unit.files.n, frozen, e) : -ENOMEM;
+	if (ret == 0 && frozen && s->direct_io && shared_distrust(&s->shared) < 0)
+		ret = err_sys(e, ENOMEM, "account of shared memory");
+	if (ret == 0)
+		ret = shared_collect(&s->shared, views, s->nprocs, s->unit.files.n, frozen, e);
+	for (size_t i = 0; views && i < s->nprocs; i++)
+		range_list_free(&views[i].unmapped);
+	return ret;
 }
 
 /* Whether files that the destination makes are written by somebody outside of the unit, too. */

@@ -138,6 +138,14 @@ static void expect_dirty(const struct shared *s, uint32_t file, size_t n, const 
 	}
 }
 
+/* All of the file, however long. */
+static void expect_all_dirty(const struct shared *s, uint32_t file)
+{
+	assert_int_equal(s->dirty[file].n, 1);
+	assert_int_equal(s->dirty[file].v[0].start, 0);
+	assert_true(s->dirty[file].v[0].end == SHARED_END);
+}
+
 static void test_tracking(void **state)
 {
 	cleanup_close int fd = memfd_create("shared", MFD_CLOEXEC);
@@ -146,6 +154,7 @@ static void test_tracking(void **state)
 	struct shared_view views[2];
 	struct batch *a, *b;
 	struct shared s = { 0 };
+	struct shared_watch *w;
 	struct err e = ERR_INIT;
 	uint32_t file;
 
@@ -156,6 +165,8 @@ static void test_tracking(void **state)
 	assert_int_equal(vma_find(&lb, AT_B)->file, file);
 	for (int i = 0; i < 64; i++)
 		poke(i % 2 ? a : b, (i % 2 ? AT_A : AT_B) + i * 4096);
+	w = shared_watch_start((const int[]){ views[0].uffd, views[1].uffd }, 2, &e);
+	MUST(w);
 	MUST_OK(shared_track(&s, views, 2, &e));
 	MUST_OK(shared_collect(&s, views, 2, files.n, false, &e));
 	expect_dirty(&s, file, 0, NULL);
@@ -181,8 +192,10 @@ static void test_tracking(void **state)
 
 	/* a mapping in the same place that is another one; one that is gone */
 	remote_do(b, &e, "mmap", SYS_mmap, AT_B, 64 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, 3, 0);
+	assert_false(shared_watch_take(w, 1, &views[1].unmapped));
 	MUST_OK(shared_collect(&s, views, 2, files.n, true, &e));
 	expect_dirty(&s, file, 1, (const uint64_t[]){ 0, 64 });
+	range_list_free(&views[1].unmapped);
 	shared_clean(&s, file);
 	MUST_OK(shared_collect(&s, views, 2, files.n, false, &e));
 	shared_clean(&s, file);
@@ -191,14 +204,15 @@ static void test_tracking(void **state)
 	lb.v[vma_find(&lb, AT_B) - lb.v].content = VMA_CONTENT_NONE;
 	MUST(vma_list_index(&lb) == 0);
 	MUST_OK(shared_collect(&s, views, 2, files.n, true, &e));
-	expect_dirty(&s, file, 1, (const uint64_t[]){ 0, 64 });
+	expect_all_dirty(&s, file);
 
 	shared_clean(&s, file);
 
 	/* a process that has ended */
 	MUST_OK(shared_collect(&s, views + 1, 1, files.n, true, &e));
-	expect_dirty(&s, file, 1, (const uint64_t[]){ 0, 64 });
+	expect_all_dirty(&s, file);
 
+	shared_watch_stop(w);
 	shared_free(&s);
 	fake_skeleton_end(a);
 	fake_skeleton_end(b);
@@ -237,16 +251,29 @@ static void test_doubled(void **state)
 	shared_clean(&s, file);
 	MUST_OK(shared_collect(&s, &view, 1, files.n, false, &e));
 	expect_dirty(&s, file, 0, NULL);
-	assert_false(shared_watch_remapped(w, 0));
+	assert_false(shared_watch_take(w, 0, &view.unmapped));
+	assert_int_equal(view.unmapped.n, 0);
 
 	second = remote_do(b, &e, "mremap", SYS_mremap, AT_A, 0, 64 * 4096, MREMAP_MAYMOVE);
 	MUST(second > 0);
 	poke(b, (uint64_t)second + 7 * 4096);
 	MUST(remote_do(b, &e, "munmap", SYS_munmap, (uint64_t)second, 64 * 4096) == 0);
-	view.remapped = shared_watch_remapped(w, 0);
+	view.remapped = shared_watch_take(w, 0, &view.unmapped);
 	assert_true(view.remapped);
 	MUST_OK(shared_collect(&s, &view, 1, files.n, true, &e));
-	expect_dirty(&s, file, 1, (const uint64_t[]){ 0, 64 });
+	expect_all_dirty(&s, file);
+	shared_clean(&s, file);
+	range_list_free(&view.unmapped);
+	assert_false(shared_watch_take(w, 0, &view.unmapped));
+
+	/* Shorter, and as long again. */
+	MUST(remote_do(b, &e, "mremap", SYS_mremap, AT_A, 64 * 4096, 4096, 0) == AT_A);
+	MUST(remote_do(b, &e, "mremap", SYS_mremap, AT_A, 4096, 64 * 4096, 0) == AT_A);
+	view.remapped = shared_watch_take(w, 0, &view.unmapped);
+	assert_false(view.remapped);
+	MUST_OK(shared_collect(&s, &view, 1, files.n, true, &e));
+	expect_dirty(&s, file, 1, (const uint64_t[]){ 1, 64 });
+	range_list_free(&view.unmapped);
 
 	/* When nobody is there to read the event, nobody waits for that. */
 	shared_watch_stop(w);

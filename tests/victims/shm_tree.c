@@ -420,3 +420,41 @@ static void named_new_check(void)
 }
 
 VICTIM(shm_named_new, V_OPENS, named_setup, named_new_work, named_new_check);
+
+/* ---- shared memory of which one process maps now more and now less; the other one has never touched it ---- */
+
+#define STRETCH_PAGES 2048u
+static char *stretched, *whole;
+static uint64_t stretch_model[STRETCH_PAGES], stretch_now = 1, stretch_steps;
+
+static void stretch_setup(void)
+{
+	stretched = mmap(NULL, STRETCH_PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	must(stretched != MAP_FAILED);
+	whole = mremap(stretched, 0, STRETCH_PAGES * PAGE, MREMAP_MAYMOVE); /* its page table stays empty */
+	must(whole != MAP_FAILED);
+	stretched = mremap(stretched, STRETCH_PAGES * PAGE, PAGE, 0);
+	must(stretched != MAP_FAILED);
+}
+
+/* One page longer each time, and that page is written; at the end short again. */
+static void stretch_work(void)
+{
+	for (int i = 0; i < 64; i++) {
+		uint64_t next = stretch_now < STRETCH_PAGES ? stretch_now + 1 : 1;
+
+		stretched = mremap(stretched, stretch_now * PAGE, next * PAGE, MREMAP_MAYMOVE);
+		must(stretched != MAP_FAILED);
+		stretch_now = next;
+		stretch_model[next - 1] = mix(++stretch_steps);
+		*(uint64_t *)(void *)(stretched + (next - 1) * PAGE) = stretch_model[next - 1];
+	}
+}
+
+static void stretch_check(void)
+{
+	for (uint64_t i = 0; i < STRETCH_PAGES; i++)
+		expect_u64("page of memory that was mapped for a moment", stretch_model[i], *(uint64_t *)(void *)(whole + i * PAGE));
+}
+
+VICTIM(shm_stretched, 0, stretch_setup, stretch_work, stretch_check);
