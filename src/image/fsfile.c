@@ -5,6 +5,7 @@
  */
 #include "image/fsfile.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -25,6 +26,7 @@
 
 /* Files that are read through descriptors and are larger than this are sent, not hashed. */
 #define HASH_MAX_BYTES (64ull << 20)
+#define NAMES_MAX 65536u /* of a directory that are looked at */
 
 int fsfile_boot_id(uint8_t ret[16], struct err *e)
 {
@@ -76,6 +78,29 @@ int fsfile_reopen(int path_fd, int flags)
 	return fd < 0 ? -errno : fd;
 }
 
+/* Another name that the file has (link(2)), in the directory from which its own was removed: takes the place of `path`. */
+static bool find_other_name(char path[PATH_MAX], const struct stat *st)
+{
+	char *slash = strrchr(path, '/');
+	size_t dir_len = (size_t)(slash - path) + (slash == path);
+	cleanup_closedir DIR *dir = NULL;
+	char name[PATH_MAX];
+	struct dirent *d;
+
+	snprintf(name, sizeof(name), "%.*s", (int)dir_len, path);
+	dir = opendir(place_of(name));
+	for (unsigned left = NAMES_MAX; dir && left && (d = readdir(dir)); left--) {
+		struct stat at;
+
+		if (d->d_ino != st->st_ino || fstatat(dirfd(dir), d->d_name, &at, AT_SYMLINK_NOFOLLOW) < 0 || at.st_dev != st->st_dev || at.st_ino != st->st_ino ||
+		    snprintf(name, sizeof(name), "%.*s/%s", (int)(slash - path), path, d->d_name) >= (int)sizeof(name))
+			continue;
+		strcpy(path, name);
+		return true;
+	}
+	return false;
+}
+
 /* The path of an O_PATH descriptor; whether it was unlinked. */
 static int take_path(int fd, const struct stat *st, struct fsfile *f, struct err *e)
 {
@@ -93,7 +118,7 @@ static int take_path(int fd, const struct stat *st, struct fsfile *f, struct err
 	if ((size_t)len > strlen(suffix) && !strcmp(path + len - strlen(suffix), suffix) &&
 	    (stat(place_of(path), &at) < 0 || at.st_dev != st->st_dev || at.st_ino != st->st_ino)) {
 		path[len - strlen(suffix)] = 0;
-		f->unlinked = true;
+		f->unlinked = path[0] != '/' || st->st_nlink == 0 || !find_other_name(path, st);
 	}
 	ns_mark_outside(fd, path, sizeof(path));
 	if (path[0] != '/')

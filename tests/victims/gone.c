@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* gone.c - victims about directories whose name was removed, and who has the same one */
+/* gone.c - victims about directories whose name was removed, and who has the same one; and files that have another name */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -74,3 +75,35 @@ static void check(void)
 }
 
 VICTIM(gone_directories, 0, setup, NULL, check);
+
+/* ---- a file that was opened by a name that is gone, and has another one ---- */
+
+static int written;
+static struct stat file_was;
+static char other[4200];
+
+static void name_setup(void)
+{
+	snprintf(other, sizeof(other), "%s", beside("other"));
+	written = open(beside("name"), O_RDWR | O_CREAT | O_EXCL, 0640);
+	must(written >= 0 && !link(beside("name"), other) && !unlink(beside("name")) && write(written, "before ", 7) == 7);
+	must(!fstat(written, &file_was));
+}
+
+static void name_check(void)
+{
+	struct stat by_name, now;
+	char text[32] = "";
+	int fd;
+
+	expect(write(written, "after", 5) == 5);
+	expect(!fstat(written, &now) && now.st_nlink == 1 && now.st_ino == file_was.st_ino);
+	fd = open(other, O_RDONLY);
+	expect(fd >= 0 && read(fd, text, sizeof(text) - 1) == 12);
+	expect_text("by its other name", "before after", text);
+	expect(!fstat(fd, &by_name));
+	compare("by name and by descriptor", &by_name, &now);
+	close(fd);
+}
+
+VICTIM(gone_name, 0, name_setup, NULL, name_check);
