@@ -21,6 +21,7 @@
 
 #include "base/util.h"
 #include "image/file_look.h"
+#include "image/peer_cred.h"
 #include "image/socket_options.h"
 #include "image/relay.h"
 #include "image/unix_name.h"
@@ -60,9 +61,32 @@ static bool owns_name(const Gw__FdTable *t, size_t i)
 	return true;
 }
 
-/* Two connected ends, the first of which has the abstract name without holding it. */
-static int accept_pair(uint32_t type, const ProtobufCBinaryData *name, int ret_fds[2], struct err *e)
+/* One end of a pair that is to be made. */
+struct end {
+	const ProtobufCBinaryData *name;
+	bool owner; /* of the file, or of the abstract name */
+	size_t tag; /* its description, or any other number of its own */
+	const Gw__FdUnixCred *cred; /* what it says of the other end */
+};
+
+static int listen_as(int fd, int backlog, const Gw__FdUnixCred *cred)
 {
+	struct peer_cred_own own;
+	int ret;
+
+	peer_cred_enter(cred, &own);
+	ret = listen(fd, backlog) < 0 ? -errno : 0;
+	peer_cred_leave(&own);
+	return ret;
+}
+
+/* Two connected ends, the first of which has the abstract name without holding it. */
+static int accept_pair(uint32_t type, const struct end *first, const struct end *second, int ret_fds[2], struct err *e)
+{
+	const ProtobufCBinaryData *name = first->name;
+	struct peer_cred_own own;
+	int ret;
+
 	cleanup_close int listener = socket(AF_UNIX, (int)type | SOCK_CLOEXEC, 0), client = socket(AF_UNIX, (int)type | SOCK_CLOEXEC, 0);
 	cleanup_close int accepted = -1;
 	struct ucred cred = { 0 };
@@ -76,8 +100,12 @@ static int accept_pair(uint32_t type, const ProtobufCBinaryData *name, int ret_f
 		return err_sys(e, -errno, "unix socket");
 	if (bind(listener, (void *)&a, len) < 0 && errno == EADDRINUSE)
 		return err_set(e, -EADDRINUSE, "unix socket %s: another process on this host has the name; stop it first", text);
-	if (listen(listener, 1) < 0 || connect(client, (void *)&a, len) < 0)
-		return err_sys(e, -errno, "unix socket: connecting to %s", text);
+	ret = listen_as(listener, 1, second->cred);
+	peer_cred_enter(first->cred, &own);
+	ret = ret == 0 && connect(client, (void *)&a, len) < 0 ? -errno : ret;
+	peer_cred_leave(&own);
+	if (ret < 0)
+		return err_sys(e, ret, "unix socket: connecting to %s", text);
 	accepted = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 	if (accepted < 0)
 		return err_sys(e, -errno, "unix socket: accepting at %s", text);
@@ -104,13 +132,6 @@ static int name_end(struct fd_restore *r, int fd, const ProtobufCBinaryData *nam
 	return 0;
 }
 
-/* One end of a pair that is to be made. */
-struct end {
-	const ProtobufCBinaryData *name;
-	bool owner; /* of the file, or of the abstract name */
-	size_t tag; /* its description, or any other number of its own */
-};
-
 static bool must_accept(const struct end *x)
 {
 	return x->name->len && !unix_name_is_path(x->name) && !x->owner;
@@ -130,7 +151,8 @@ static int pair_of_the_dead(const Gw__FdUnixCred *cred, uint32_t type, int ret_f
 		return -1;
 	child = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
 	if (child == 0)
-		_exit(setresgid(cred->gid, cred->gid, cred->gid) < 0 || setresuid(cred->uid, cred->uid, cred->uid) < 0 ||
+		_exit(syscall(SYS_setgroups, cred->n_groups, cred->groups) < 0 || syscall(SYS_setresgid, cred->gid, cred->gid, cred->gid) < 0 ||
+			syscall(SYS_setresuid, cred->uid, cred->uid, cred->uid) < 0 ||
 			socketpair(AF_UNIX, (int)type | SOCK_CLOEXEC, 0, fds) < 0);
 	while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR)
 		;
@@ -140,23 +162,68 @@ static int pair_of_the_dead(const Gw__FdUnixCred *cred, uint32_t type, int ret_f
 	return child > 0 && status == 0 ? 0 : -1;
 }
 
-static int make_pair(struct fd_restore *r, uint32_t type, const struct end ends[2], const Gw__FdUnixCred *cred, int ret_fds[2],
-	struct err *e)
+/* What a process of before made is made by somebody with its number, if that is free, else by this one with its ids. */
+static int make_socketpair(uint32_t type, const Gw__FdUnixCred *cred, int ret_fds[2], struct err *e)
+{
+	struct peer_cred_own own;
+	int ret;
+
+	if (cred && !cred->process && cred->pid > 1 && pair_of_the_dead(cred, type, ret_fds) == 0)
+		return 0;
+	peer_cred_enter(cred, &own);
+	ret = socketpair(AF_UNIX, (int)type | SOCK_CLOEXEC, 0, ret_fds) < 0 ? -errno : 0;
+	peer_cred_leave(&own);
+	return ret < 0 ? err_sys(e, ret, "socketpair") : 0;
+}
+
+/* A pair whose first end was accepted from a listener with a path: that of whoever listened and that of whoever connected differ. */
+static int accept_in_den(struct fd_restore *r, uint32_t type, const struct end *first, const struct end *second, int ret_fds[2], struct err *e)
+{
+	cleanup_close int listener = socket(AF_UNIX, (int)type | SOCK_CLOEXEC, 0), client = socket(AF_UNIX, (int)type | SOCK_CLOEXEC, 0);
+	struct peer_cred_own own;
+	int ret = listener < 0 || client < 0 ? err_sys(e, -errno, "unix socket") : unix_den_bind(&r->den, listener, first->name, first->tag, e);
+
+	if (ret == 0 && listen_as(listener, 1, second->cred) < 0)
+		ret = err_sys(e, -errno, "unix socket: listen");
+	if (ret < 0)
+		return ret;
+	peer_cred_enter(first->cred, &own);
+	ret = unix_den_connect(&r->den, client, first->tag, e);
+	peer_cred_leave(&own);
+	if (ret < 0)
+		return ret;
+	ret_fds[0] = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	if (ret_fds[0] < 0)
+		return err_sys(e, -errno, "unix socket: accepting");
+	ret_fds[1] = take_fd(&client);
+	return 0;
+}
+
+static bool is_from_den(const struct end *x)
+{
+	return x->name->len && unix_name_is_path(x->name) && !x->owner;
+}
+
+static int make_pair(struct fd_restore *r, uint32_t type, const struct end ends[2], int ret_fds[2], struct err *e)
 {
 	int first = must_accept(&ends[0]) ? 0 : 1, fds[2] = { -1, -1 }, result;
+	bool in_den = false;
 
-	if (type != SOCK_DGRAM && must_accept(&ends[first])) {
-		result = accept_pair(type, ends[first].name, fds, e);
+	if (type != SOCK_DGRAM && !must_accept(&ends[first]) && ends[0].cred && ends[1].cred && !peer_cred_equal(ends[0].cred, ends[1].cred)) {
+		in_den = is_from_den(&ends[0]) || is_from_den(&ends[1]);
+		first = is_from_den(&ends[0]) ? 0 : 1;
+	}
+	if (in_den || (type != SOCK_DGRAM && must_accept(&ends[first]))) {
+		result = in_den ? accept_in_den(r, type, &ends[first], &ends[!first], fds, e) : accept_pair(type, &ends[first], &ends[!first], fds, e);
 		if (result < 0)
 			return result;
 		ret_fds[first] = fds[0];
 		ret_fds[!first] = fds[1];
 		return name_end(r, fds[1], ends[!first].name, ends[!first].owner, ends[!first].tag, e);
 	}
-	if (!(cred && !cred->process && cred->pid > 1 && pair_of_the_dead(cred, type, ret_fds) == 0) &&
-	    socketpair(AF_UNIX, (int)type | SOCK_CLOEXEC, 0, ret_fds) < 0)
-		return err_sys(e, -errno, "socketpair");
-	result = name_end(r, ret_fds[0], ends[0].name, ends[0].owner, ends[0].tag, e);
+	result = make_socketpair(type, ends[0].cred ? ends[0].cred : ends[1].cred, ret_fds, e);
+	if (result == 0)
+		result = name_end(r, ret_fds[0], ends[0].name, ends[0].owner, ends[0].tag, e);
 	return result < 0 ? result : name_end(r, ret_fds[1], ends[1].name, ends[1].owner, ends[1].tag, e);
 }
 
@@ -175,7 +242,7 @@ static int open_pair(const Gw__FdTable *t, size_t i, struct fd_restore *r, struc
 	bool gone = u->state == GW__FD_UNIX_STATE__UNIX_GONE;
 	size_t peer = gone ? i : u->peer - 1;
 	const Gw__FdUnix *other = unix_of(t, peer);
-	struct end ends[2] = { { &u->name, owns_name(t, i), i }, { &u->peer_name, false, t->n_descs + i } };
+	struct end ends[2] = { { &u->name, owns_name(t, i), i, u->peer_cred }, { &u->peer_name, false, t->n_descs + i, NULL } };
 	int fds[2] = { -1, -1 }, result;
 
 	if (!other)
@@ -189,8 +256,8 @@ static int open_pair(const Gw__FdTable *t, size_t i, struct fd_restore *r, struc
 	if (gone)
 		ends[1].owner = !some_socket_has(t, &u->peer_name) && !unix_name_is_path(&u->peer_name);
 	else
-		ends[1] = (struct end){ &other->name, owns_name(t, peer), peer };
-	result = make_pair(r, u->type, ends, u->peer_cred, fds, e);
+		ends[1] = (struct end){ &other->name, owns_name(t, peer), peer, other->peer_cred };
+	result = make_pair(r, u->type, ends, fds, e);
 	r->fds[i] = fds[0];
 	if (gone)
 		r->others[i] = fds[1];
@@ -210,12 +277,13 @@ static int open_dgram_pair(const Gw__FdTable *t, size_t i, struct fd_restore *r,
 {
 	const Gw__FdUnix *u = unix_of(t, i), *peer = unix_of(t, u->peer - 1);
 	struct sockaddr none = { .sa_family = AF_UNSPEC };
-	int fds[2];
+	int fds[2], result;
 
 	if (r->fds[u->peer - 1] >= 0)
 		return err_set(e, -EOPNOTSUPP, "unix datagram socket: several are connected to one without a name");
-	if (socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, fds) < 0)
-		return err_sys(e, -errno, "socketpair");
+	result = make_socketpair(SOCK_DGRAM, u->peer_cred, fds, e);
+	if (result < 0)
+		return result;
 	r->fds[i] = fds[0];
 	r->fds[u->peer - 1] = fds[1];
 	if (peer->state != GW__FD_UNIX_STATE__UNIX_CONNECTED || peer->peer != i + 1)
@@ -344,8 +412,12 @@ static int fill_connection(struct filling *f, size_t i, size_t j)
 	const Gw__FdUnix *u = unix_of(f->t, i);
 	const Gw__FdUnixWaiting *w = j < u->n_waiting ? u->waiting[j] : NULL;
 	cleanup_close int gone = -1;
-	int fd = u->accept_queue[j] ? f->r->fds[u->accept_queue[j] - 1] : -1;
-	int result = fd >= 0 ? connect_to(f, fd, i) : gone_client(f, i, w, &gone);
+	int fd = u->accept_queue[j] ? f->r->fds[u->accept_queue[j] - 1] : -1, result;
+	struct peer_cred_own own;
+
+	peer_cred_enter(w ? w->cred : NULL, &own);
+	result = fd >= 0 ? connect_to(f, fd, i) : gone_client(f, i, w, &gone);
+	peer_cred_leave(&own);
 
 	if (fd >= 0 && w && w->n_queue)
 		widen(fd);
@@ -362,11 +434,11 @@ static int fill_listener(struct filling *f, size_t i)
 
 	if (u->state != GW__FD_UNIX_STATE__UNIX_LISTENING)
 		return 0;
-	if (listen(fd, (int)room) < 0)
+	if (listen_as(fd, (int)room, u->peer_cred) < 0)
 		return err_sys(f->e, -errno, "unix socket: listen");
 	for (size_t j = 0; j < u->n_accept_queue && result == 0; j++)
 		result = fill_connection(f, i, j);
-	if (result == 0 && room != u->backlog && listen(fd, (int)u->backlog) < 0)
+	if (result == 0 && room != u->backlog && listen_as(fd, (int)u->backlog, u->peer_cred) < 0)
 		return err_sys(f->e, -errno, "unix socket: listen");
 	return result;
 }

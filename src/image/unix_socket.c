@@ -11,6 +11,7 @@
 
 #include "base/util.h"
 #include "image/bytes.h"
+#include "image/peer_cred.h"
 #include "image/socket_options.h"
 #include "image/unix_diag.h"
 #include "image/unix_name.h"
@@ -119,20 +120,6 @@ static int capture_file(struct unix_capture *c, struct unix_member *m, Gw__FdUni
 	return 0;
 }
 
-static void capture_peer_cred(int held, Gw__FdUnix *u)
-{
-	struct ucred cred;
-	socklen_t len = sizeof(cred);
-
-	if (u->peer_cred || getsockopt(held, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 || cred.pid == 0)
-		return;
-	u->peer_cred = fd_alloc(sizeof(*u->peer_cred));
-	gw__fd_unix_cred__init(u->peer_cred);
-	u->peer_cred->pid = cred.pid;
-	u->peer_cred->uid = cred.uid;
-	u->peer_cred->gid = cred.gid;
-}
-
 /* State as sock_diag has it; peers follow. */
 static Gw__FdUnixState state_of(const struct unix_diag_info *diag)
 {
@@ -175,7 +162,7 @@ static int capture_own(struct unix_capture *c, struct unix_member *m, const stru
 	capture_name(m->held, getsockname, &u->name);
 	socket_options_free(&u->options, &u->n_options);
 	socket_options_capture(m->held, AF_UNIX, u->type, &u->options, &u->n_options);
-	capture_peer_cred(m->held, u);
+	u->peer_cred = u->peer_cred ? u->peer_cred : peer_cred_capture(m->held);
 	return capture_file(c, m, u, diag);
 }
 
@@ -188,12 +175,24 @@ static void forget_waiting(Gw__FdUnix *u)
 	u->n_waiting = 0;
 }
 
-static void add_waiting(Gw__FdUnix *u, const char *name, size_t len)
+static Gw__FdUnixCred *new_cred(const struct queue_record *r)
+{
+	Gw__FdUnixCred *cred = fd_alloc(sizeof(*cred));
+
+	gw__fd_unix_cred__init(cred);
+	cred->pid = (int32_t)r->b;
+	cred->uid = r->c;
+	cred->gid = r->d;
+	return cred;
+}
+
+static void add_waiting(Gw__FdUnix *u, const struct queue_record *r, const char *name)
 {
 	Gw__FdUnixWaiting *w = fd_alloc(sizeof(*w));
 
 	gw__fd_unix_waiting__init(w);
-	bytes_set(&w->name, name, len > offsetof(struct sockaddr_un, sun_path) ? len : 0);
+	bytes_set(&w->name, name, r->len > offsetof(struct sockaddr_un, sun_path) ? r->len : 0);
+	w->cred = new_cred(r);
 	fd_append(&u->waiting, &u->n_waiting, w);
 }
 
@@ -205,13 +204,8 @@ static void add_sent(Gw__FdUnixWaiting *w, const struct queue_record *r, const c
 	m->data.data = fd_alloc(r->len);
 	m->data.len = r->len;
 	memcpy(m->data.data, data, r->len);
-	if (r->b) {
-		m->cred = fd_alloc(sizeof(*m->cred));
-		gw__fd_unix_cred__init(m->cred);
-		m->cred->pid = (int32_t)r->b;
-		m->cred->uid = r->c;
-		m->cred->gid = r->d;
-	}
+	if (r->b)
+		m->cred = new_cred(r);
 	fd_append(&w->queue, &w->n_queue, m);
 }
 
@@ -228,7 +222,7 @@ static bool read_waiting(struct unix_member *m, Gw__FdUnix *u)
 		return false;
 	while ((r = queue_next(records, len, &at, &data))) {
 		if (r->kind == QUEUE_CONNECTION)
-			add_waiting(u, data, r->len);
+			add_waiting(u, r, data);
 		else if (r->kind != QUEUE_MESSAGE || (r->a & QUEUE_MESSAGE_MORE) || !u->n_waiting)
 			return false;
 		else

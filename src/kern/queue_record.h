@@ -8,7 +8,7 @@
 enum queue_record_kind {
 	QUEUE_WATCHES = 1, /* of inotify, first: a the number that the next watch gets, b the length of the queue */
 	QUEUE_EVENT,       /* a mask, b watch, c cookie; data: the name, without its null byte */
-	QUEUE_CONNECTION,  /* of a listening unix socket: data: the address of the other end */
+	QUEUE_CONNECTION,  /* of a listening unix socket: b, c, d the pid, uid and gid of who has connected; data: the address of the other end */
 	QUEUE_MESSAGE,     /* in its queue: a QUEUE_MESSAGE_*; b, c, d the sender's pid (0: no credentials), uid, gid; data */
 };
 

@@ -59,18 +59,6 @@ struct sk_buff_head {
 	struct sk_buff *next;
 } CO_RE;
 
-struct sock {
-	struct sk_buff_head sk_receive_queue;
-} CO_RE;
-
-struct sk_buff {
-	struct sk_buff *next;
-	struct sock *sk;
-	char cb[48];
-	unsigned int len, data_len;
-	unsigned char *data;
-} CO_RE;
-
 struct upid {
 	int nr;
 } CO_RE;
@@ -87,6 +75,25 @@ typedef struct {
 typedef struct {
 	unsigned int val;
 } kgid_t;
+
+struct cred {
+	kuid_t euid;
+	kgid_t egid;
+} CO_RE;
+
+struct sock {
+	struct sk_buff_head sk_receive_queue;
+	struct pid *sk_peer_pid;
+	const struct cred *sk_peer_cred;
+} CO_RE;
+
+struct sk_buff {
+	struct sk_buff *next;
+	struct sock *sk;
+	char cb[48];
+	unsigned int len, data_len;
+	unsigned char *data;
+} CO_RE;
 
 struct task_struct {
 	struct pid *thread_pid;
@@ -221,6 +228,9 @@ static long connection_step(unsigned int i, void *context)
 	embryo = (struct unix_sock *)BPF_CORE_READ(skb, sk);
 	client = (struct unix_sock *)BPF_CORE_READ(embryo, peer);
 	addr = client ? BPF_CORE_READ(client, addr) : 0;
+	out.head.b = number_of(BPF_CORE_READ(embryo, sk.sk_peer_pid));
+	out.head.c = BPF_CORE_READ(embryo, sk.sk_peer_cred, euid.val);
+	out.head.d = BPF_CORE_READ(embryo, sk.sk_peer_cred, egid.val);
 	put(w->seq, QUEUE_CONNECTION, addr ? (char *)addr + bpf_core_field_offset(struct unix_address, name) : 0,
 		addr ? (unsigned int)BPF_CORE_READ(addr, len) & 0xff : 0);
 	queue = (void *)((char *)embryo + bpf_core_field_offset(struct sock, sk_receive_queue));
