@@ -10,6 +10,7 @@
 #include "base/util.h"
 #include "image/file_gone.h"
 #include "image/fsfile.h"
+#include "image/place.h"
 
 #define OPEN_FLAGS (O_ACCMODE | O_APPEND | O_SYNC | O_DSYNC | O_DIRECT | O_NOATIME)
 #define RETRY_MS 2
@@ -88,7 +89,7 @@ static bool is_here(const Gw__FdDesc *d)
 	uint8_t boot_id[16];
 	struct stat st;
 
-	return lstat(d->path, &st) == 0 && S_ISREG(st.st_mode) && fsfile_boot_id(boot_id, NULL) == 0 &&
+	return lstat(place_of(d->path), &st) == 0 && S_ISREG(st.st_mode) && fsfile_boot_id(boot_id, NULL) == 0 &&
 		!memcmp(boot_id, d->directory->boot_id.data, sizeof(boot_id)) && st.st_dev == d->directory->dev && st.st_ino == d->directory->ino;
 }
 
@@ -185,7 +186,7 @@ int lease_open(const Gw__FdDesc *d, int *ret_fd, struct err *e)
 
 	if (!is_here(d))
 		return err_set(e, -EAGAIN, "%s is another file by now", d->path);
-	fd = open(d->path, (int)(d->flags & OPEN_FLAGS) | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	fd = open(place_of(d->path), (int)(d->flags & OPEN_FLAGS) | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 	if (fd < 0)
 		return err_sys(e, -errno, "%s", d->path);
 	if (fstat(fd, &st) < 0 || st.st_ino != d->directory->ino || fcntl(fd, F_SETFL, (int)(d->flags & (OPEN_FLAGS | O_NONBLOCK))) < 0 ||

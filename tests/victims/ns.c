@@ -573,3 +573,28 @@ static void tree_check(void)
 }
 
 VICTIM(ns_mount_tree, V_KEEP_OUT, tree_setup, NULL, tree_check);
+
+/* A lease on a file that the host has elsewhere. */
+static int leased = -1;
+
+static void lease_setup(void)
+{
+	char here[4200];
+
+	snprintf(here, sizeof(here), "%s", beside("."));
+	must(!unshare(CLONE_NEWNS) && !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) && !mount(here, "/mnt", NULL, MS_BIND, NULL));
+	leased = open("/mnt/leased", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	must(leased >= 0 && !fcntl(leased, F_SETLEASE, F_WRLCK));
+}
+
+static void lease_check(void)
+{
+	/* It comes back when nobody at the source has the file open any more. */
+	for (int i = 0; i < 500 && fcntl(leased, F_GETLEASE) != F_WRLCK; i++)
+		usleep(10000);
+	expect_u64("lease", F_WRLCK, (uint64_t)fcntl(leased, F_GETLEASE));
+	expect(write(leased, "still", 5) == 5 && !fcntl(leased, F_SETLEASE, F_UNLCK));
+	expect_file("/mnt/leased", "still");
+}
+
+VICTIM(ns_lease, V_KEEP_OUT, lease_setup, NULL, lease_check);
