@@ -19,6 +19,7 @@
 #include "base/util.h"
 #include "image/buildid.h"
 #include "image/fsfile_internal.h"
+#include "image/ns_info.h"
 #include "image/ns_mount.h"
 #include "image/place.h"
 #include "image/sha256.h"
@@ -101,12 +102,35 @@ static bool find_other_name(char path[PATH_MAX], const struct stat *st)
 	return false;
 }
 
-/* The path of an O_PATH descriptor; whether it was unlinked. */
+/* Whether something is mounted over the path since the file was opened: a mount on that which the file is on. */
+static bool is_mounted_over(int fd, const char *path)
+{
+	char list[64], line[2 * PATH_MAX], point[PATH_MAX];
+	cleanup_fclose FILE *f = NULL;
+	unsigned long long parent;
+	struct statx sx;
+
+	snprintf(list, sizeof(list), "%.*s/mountinfo", place_prefix()[0] ? (int)(strlen(place_prefix()) - strlen("/root")) : (int)strlen("/proc/self"),
+		 place_prefix()[0] ? place_prefix() : "/proc/self");
+	f = statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &sx) == 0 && sx.stx_mask & STATX_MNT_ID ? fopen(list, "re") : NULL;
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "%*u %llu %*s %*s %4095s", &parent, point) == 2 && parent == sx.stx_mnt_id && path_below(path, point))
+			return true;
+	return false;
+}
+
+static bool leads_to(const char *path, const struct stat *st)
+{
+	struct stat at;
+
+	return stat(place_of(path), &at) == 0 && at.st_dev == st->st_dev && at.st_ino == st->st_ino;
+}
+
+/* The path of an O_PATH descriptor; whether it can be reached by none. */
 static int take_path(int fd, const struct stat *st, struct fsfile *f, struct err *e)
 {
 	static const char suffix[] = " (deleted)";
 	char link[32], path[PATH_MAX];
-	struct stat at;
 	ssize_t len;
 
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
@@ -115,10 +139,11 @@ static int take_path(int fd, const struct stat *st, struct fsfile *f, struct err
 		return err_sys(e, -errno, "%s", link);
 	path[len] = 0;
 	f->unlinked = st->st_nlink == 0;
-	if ((size_t)len > strlen(suffix) && !strcmp(path + len - strlen(suffix), suffix) &&
-	    (stat(place_of(path), &at) < 0 || at.st_dev != st->st_dev || at.st_ino != st->st_ino)) {
+	if ((size_t)len > strlen(suffix) && !strcmp(path + len - strlen(suffix), suffix) && !leads_to(path, st)) {
 		path[len - strlen(suffix)] = 0;
 		f->unlinked = path[0] != '/' || st->st_nlink == 0 || !find_other_name(path, st);
+	} else if (path[0] == '/' && st->st_nlink && !leads_to(path, st)) {
+		f->unlinked = is_mounted_over(fd, path);
 	}
 	ns_mark_outside(fd, path, sizeof(path));
 	if (path[0] != '/')

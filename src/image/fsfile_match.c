@@ -259,7 +259,7 @@ int fsfile_match(const struct fsfile *f, struct fsfile_answer *ret, struct refus
 		a.verdict = FSFILE_TEMP;
 		if (f->nlink && (f->uses & WRITES)) {
 			a.verdict = FSFILE_REFUSE;
-			refuse(refusals, f, "the program writes to it; its name was removed, but it has another name that cannot be found",
+			refuse(refusals, f, "the program writes to it, and it has a name that cannot be found (its own was removed, or something is mounted over it)",
 			       "close it first");
 		}
 	} else {

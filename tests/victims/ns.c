@@ -598,3 +598,43 @@ static void lease_check(void)
 }
 
 VICTIM(ns_lease, V_KEEP_OUT, lease_setup, NULL, lease_check);
+
+/* A file that something has been mounted over since. */
+static int below_fd = -1;
+static char below_dir[4200];
+
+static void over_setup(void)
+{
+	char path[4300];
+
+	snprintf(below_dir, sizeof(below_dir), "%s", beside("below"));
+	snprintf(path, sizeof(path), "%s/file", below_dir);
+	must(!unshare(CLONE_NEWNS) && !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) && !mkdir(below_dir, 0755));
+	write_text(path, "below");
+	below_fd = open(path, O_RDONLY | O_CLOEXEC);
+	must(below_fd >= 0 && !mount("over", below_dir, "tmpfs", 0, NULL));
+	write_text(path, "above");
+}
+
+static void over_check(void)
+{
+	char text[16] = "", path[4300];
+
+	snprintf(path, sizeof(path), "%s/file", below_dir);
+	expect(read(below_fd, text, sizeof(text)) == 5);
+	expect_text("a file below a mount", "below", text);
+	expect_file(path, "above");
+	expect(!umount(below_dir)); /* not in use */
+}
+
+VICTIM(ns_mounted_over, V_KEEP_OUT, over_setup, NULL, over_check);
+
+static void over_written_setup(void)
+{
+	over_setup();
+	must(!umount(below_dir));
+	below_fd = open(beside("below/file"), O_RDWR | O_CLOEXEC);
+	must(below_fd >= 0 && !mount("over", below_dir, "tmpfs", 0, NULL));
+}
+
+VICTIM_TEXT(victim_refuse_mounted_over, "refuse_mounted_over", over_written_setup, NULL, over_check, V_REFUSED | V_KEEP_OUT, "below/file.*mounted over");
