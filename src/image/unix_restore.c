@@ -1,30 +1,21 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/*
- * unix_restore.c - making unix sockets anew; see unix_restore.h
- *
- * A connected pair is a socketpair(2) whose ends are bound afterwards. That does not do for abstract names, which can be bound once
- * only, while all the sockets that a listener has accepted have its name: such an end is accepted from a listener of that name that
- * lives for a moment, before the unit's own gets the name.
- */
+/* unix_restore.c - making unix sockets anew; see unix_restore.h */
 #include "image/unix_restore.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/sched.h>
-#include <signal.h>
 #include <stddef.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 
 #include "base/util.h"
 #include "image/file_look.h"
 #include "image/peer_cred.h"
+#include "image/place.h"
 #include "image/socket_options.h"
 #include "image/relay.h"
 #include "image/unix_name.h"
+#include "image/unix_pair.h"
 #include "image/unix_queue.h"
 
 #define SEND_BUFFER (UNIX_QUEUE_BYTES_MAX * 2)
@@ -61,172 +52,6 @@ static bool owns_name(const Gw__FdTable *t, size_t i)
 	return true;
 }
 
-/* One end of a pair that is to be made. */
-struct end {
-	const ProtobufCBinaryData *name;
-	bool owner; /* of the file, or of the abstract name */
-	size_t tag; /* its description, or any other number of its own */
-	const Gw__FdUnixCred *cred; /* what it says of the other end */
-};
-
-static int listen_as(int fd, int backlog, const Gw__FdUnixCred *cred)
-{
-	struct peer_cred_own own;
-	int ret;
-
-	peer_cred_enter(cred, &own);
-	ret = listen(fd, backlog) < 0 ? -errno : 0;
-	peer_cred_leave(&own);
-	return ret;
-}
-
-/* Two connected ends, the first of which has the abstract name without holding it. */
-static int accept_pair(uint32_t type, const struct end *first, const struct end *second, int ret_fds[2], struct err *e)
-{
-	const ProtobufCBinaryData *name = first->name;
-	struct peer_cred_own own;
-	int ret;
-
-	cleanup_close int listener = socket(AF_UNIX, (int)type | SOCK_CLOEXEC, 0), client = socket(AF_UNIX, (int)type | SOCK_CLOEXEC, 0);
-	cleanup_close int accepted = -1;
-	struct ucred cred = { 0 };
-	socklen_t cred_len = sizeof(cred);
-	struct sockaddr_un a;
-	unsigned int len = unix_name_address(name, &a);
-	char text[200];
-
-	unix_name_describe(name, text, sizeof(text));
-	if (listener < 0 || client < 0)
-		return err_sys(e, -errno, "unix socket");
-	if (bind(listener, (void *)&a, len) < 0 && errno == EADDRINUSE)
-		return err_set(e, -EADDRINUSE, "unix socket %s: another process on this host has the name; stop it first", text);
-	ret = listen_as(listener, 1, second->cred);
-	peer_cred_enter(first->cred, &own);
-	ret = ret == 0 && connect(client, (void *)&a, len) < 0 ? -errno : ret;
-	peer_cred_leave(&own);
-	if (ret < 0)
-		return err_sys(e, ret, "unix socket: connecting to %s", text);
-	accepted = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-	if (accepted < 0)
-		return err_sys(e, -errno, "unix socket: accepting at %s", text);
-	if (getsockopt(accepted, SOL_SOCKET, SO_PEERCRED, &cred, &cred_len) < 0 || cred.pid != getpid())
-		return err_set(e, -EAGAIN, "unix socket %s: somebody else has connected to it", text);
-	ret_fds[0] = take_fd(&accepted);
-	ret_fds[1] = take_fd(&client);
-	return 0;
-}
-
-/* Gives an end the name that it has without a file, if it has one. Abstract ones: only when it is to hold the name. */
-static int name_end(struct fd_restore *r, int fd, const ProtobufCBinaryData *name, bool owner, size_t tag, struct err *e)
-{
-	struct sockaddr_un a;
-	unsigned int len;
-
-	if (!name->len || (owner && unix_name_is_path(name)))
-		return 0;
-	if (unix_name_is_path(name))
-		return unix_den_bind(&r->den, fd, name, tag, e);
-	len = unix_name_address(name, &a);
-	if (bind(fd, (void *)&a, len) < 0)
-		return err_sys(e, -errno, "unix socket: binding to the abstract name %.100s", a.sun_path + 1);
-	return 0;
-}
-
-static bool must_accept(const struct end *x)
-{
-	return x->name->len && !unix_name_is_path(x->name) && !x->owner;
-}
-
-/*
- * A socketpair(2) as a process made it that is no more: its number and ids are what SO_PEERCRED shows. Somebody with that number makes it,
- * in this process's table of descriptors, and ends. -1: the number is taken; then the pair is this process's.
- */
-static int pair_of_the_dead(const Gw__FdUnixCred *cred, uint32_t type, int ret_fds[2])
-{
-	pid_t number = cred->pid, child;
-	struct clone_args args = { .flags = CLONE_FILES, .exit_signal = SIGCHLD, .set_tid = (uintptr_t)&number, .set_tid_size = 1 };
-	int *fds = mmap(NULL, 2 * sizeof(*fds), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0), status = -1;
-
-	if (fds == MAP_FAILED)
-		return -1;
-	child = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
-	if (child == 0)
-		_exit(syscall(SYS_setgroups, cred->n_groups, cred->groups) < 0 || syscall(SYS_setresgid, cred->gid, cred->gid, cred->gid) < 0 ||
-			syscall(SYS_setresuid, cred->uid, cred->uid, cred->uid) < 0 ||
-			socketpair(AF_UNIX, (int)type | SOCK_CLOEXEC, 0, fds) < 0);
-	while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR)
-		;
-	ret_fds[0] = fds[0];
-	ret_fds[1] = fds[1];
-	munmap(fds, 2 * sizeof(*fds));
-	return child > 0 && status == 0 ? 0 : -1;
-}
-
-/* What a process of before made is made by somebody with its number, if that is free, else by this one with its ids. */
-static int make_socketpair(uint32_t type, const Gw__FdUnixCred *cred, int ret_fds[2], struct err *e)
-{
-	struct peer_cred_own own;
-	int ret;
-
-	if (cred && !cred->process && cred->pid > 1 && pair_of_the_dead(cred, type, ret_fds) == 0)
-		return 0;
-	peer_cred_enter(cred, &own);
-	ret = socketpair(AF_UNIX, (int)type | SOCK_CLOEXEC, 0, ret_fds) < 0 ? -errno : 0;
-	peer_cred_leave(&own);
-	return ret < 0 ? err_sys(e, ret, "socketpair") : 0;
-}
-
-/* A pair whose first end was accepted from a listener with a path: that of whoever listened and that of whoever connected differ. */
-static int accept_in_den(struct fd_restore *r, uint32_t type, const struct end *first, const struct end *second, int ret_fds[2], struct err *e)
-{
-	cleanup_close int listener = socket(AF_UNIX, (int)type | SOCK_CLOEXEC, 0), client = socket(AF_UNIX, (int)type | SOCK_CLOEXEC, 0);
-	struct peer_cred_own own;
-	int ret = listener < 0 || client < 0 ? err_sys(e, -errno, "unix socket") : unix_den_bind(&r->den, listener, first->name, first->tag, e);
-
-	if (ret == 0 && listen_as(listener, 1, second->cred) < 0)
-		ret = err_sys(e, -errno, "unix socket: listen");
-	if (ret < 0)
-		return ret;
-	peer_cred_enter(first->cred, &own);
-	ret = unix_den_connect(&r->den, client, first->tag, e);
-	peer_cred_leave(&own);
-	if (ret < 0)
-		return ret;
-	ret_fds[0] = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-	if (ret_fds[0] < 0)
-		return err_sys(e, -errno, "unix socket: accepting");
-	ret_fds[1] = take_fd(&client);
-	return 0;
-}
-
-static bool is_from_den(const struct end *x)
-{
-	return x->name->len && unix_name_is_path(x->name) && !x->owner;
-}
-
-static int make_pair(struct fd_restore *r, uint32_t type, const struct end ends[2], int ret_fds[2], struct err *e)
-{
-	int first = must_accept(&ends[0]) ? 0 : 1, fds[2] = { -1, -1 }, result;
-	bool in_den = false;
-
-	if (type != SOCK_DGRAM && !must_accept(&ends[first]) && ends[0].cred && ends[1].cred && !peer_cred_equal(ends[0].cred, ends[1].cred)) {
-		in_den = is_from_den(&ends[0]) || is_from_den(&ends[1]);
-		first = is_from_den(&ends[0]) ? 0 : 1;
-	}
-	if (in_den || (type != SOCK_DGRAM && must_accept(&ends[first]))) {
-		result = in_den ? accept_in_den(r, type, &ends[first], &ends[!first], fds, e) : accept_pair(type, &ends[first], &ends[!first], fds, e);
-		if (result < 0)
-			return result;
-		ret_fds[first] = fds[0];
-		ret_fds[!first] = fds[1];
-		return name_end(r, fds[1], ends[!first].name, ends[!first].owner, ends[!first].tag, e);
-	}
-	result = make_socketpair(type, ends[0].cred ? ends[0].cred : ends[1].cred, ret_fds, e);
-	if (result == 0)
-		result = name_end(r, ret_fds[0], ends[0].name, ends[0].owner, ends[0].tag, e);
-	return result < 0 ? result : name_end(r, ret_fds[1], ends[1].name, ends[1].owner, ends[1].tag, e);
-}
-
 static bool some_socket_has(const Gw__FdTable *t, const ProtobufCBinaryData *name)
 {
 	for (size_t i = 0; i < t->n_descs; i++)
@@ -242,7 +67,7 @@ static int open_pair(const Gw__FdTable *t, size_t i, struct fd_restore *r, struc
 	bool gone = u->state == GW__FD_UNIX_STATE__UNIX_GONE;
 	size_t peer = gone ? i : u->peer - 1;
 	const Gw__FdUnix *other = unix_of(t, peer);
-	struct end ends[2] = { { &u->name, owns_name(t, i), i, u->peer_cred }, { &u->peer_name, false, t->n_descs + i, NULL } };
+	struct unix_end ends[2] = { { &u->name, owns_name(t, i), i, u->peer_cred }, { &u->peer_name, false, t->n_descs + i, NULL } };
 	int fds[2] = { -1, -1 }, result;
 
 	if (!other)
@@ -256,8 +81,8 @@ static int open_pair(const Gw__FdTable *t, size_t i, struct fd_restore *r, struc
 	if (gone)
 		ends[1].owner = !some_socket_has(t, &u->peer_name) && !unix_name_is_path(&u->peer_name);
 	else
-		ends[1] = (struct end){ &other->name, owns_name(t, peer), peer, other->peer_cred };
-	result = make_pair(r, u->type, ends, fds, e);
+		ends[1] = (struct unix_end){ &other->name, owns_name(t, peer), peer, other->peer_cred };
+	result = unix_make_pair(r, u->type, ends, fds, e);
 	r->fds[i] = fds[0];
 	if (gone)
 		r->others[i] = fds[1];
@@ -281,7 +106,7 @@ static int open_dgram_pair(const Gw__FdTable *t, size_t i, struct fd_restore *r,
 
 	if (r->fds[u->peer - 1] >= 0)
 		return err_set(e, -EOPNOTSUPP, "unix datagram socket: several are connected to one without a name");
-	result = make_socketpair(SOCK_DGRAM, u->peer_cred, fds, e);
+	result = unix_socketpair_as(SOCK_DGRAM, u->peer_cred, fds, e);
 	if (result < 0)
 		return result;
 	r->fds[i] = fds[0];
@@ -289,7 +114,7 @@ static int open_dgram_pair(const Gw__FdTable *t, size_t i, struct fd_restore *r,
 	if (peer->state != GW__FD_UNIX_STATE__UNIX_CONNECTED || peer->peer != i + 1)
 		if (connect(fds[1], &none, sizeof(none)) < 0)
 			return err_sys(e, -errno, "unix datagram socket: disconnecting");
-	return name_end(r, fds[0], &u->name, owns_name(t, i), i, e);
+	return unix_name_end(r, fds[0], &u->name, owns_name(t, i), i, e);
 }
 
 static int open_single(const Gw__FdTable *t, size_t i, struct fd_restore *r, struct err *e)
@@ -303,7 +128,7 @@ static int open_single(const Gw__FdTable *t, size_t i, struct fd_restore *r, str
 	if (u->has_file)
 		return unix_place_check(u, r->fds, r->n, e);
 	/* Abstract names are taken in the freeze: from then on others can send. */
-	return unix_name_is_path(&u->name) ? name_end(r, fd, &u->name, false, i, e) : 0;
+	return unix_name_is_path(&u->name) ? unix_name_end(r, fd, &u->name, false, i, e) : 0;
 }
 
 int unix_open(const Gw__FdTable *t, size_t from, struct fd_restore *r, struct err *e)
@@ -398,7 +223,7 @@ static int gone_client(struct filling *f, size_t listener, const Gw__FdUnixWaiti
 		return err_sys(f->e, -errno, "unix socket");
 	/* A name that somebody has by now cannot be given to the dead. */
 	if (w && w->name.len && !(taken && !unix_name_is_path(&w->name)))
-		result = name_end(f->r, fd, &w->name, false, 2 * f->t->n_descs + 1, f->e);
+		result = unix_name_end(f->r, fd, &w->name, false, 2 * f->t->n_descs + 1, f->e);
 	if (result == 0)
 		result = connect_to(f, fd, listener);
 	if (result == 0)
@@ -434,11 +259,11 @@ static int fill_listener(struct filling *f, size_t i)
 
 	if (u->state != GW__FD_UNIX_STATE__UNIX_LISTENING)
 		return 0;
-	if (listen_as(fd, (int)room, u->peer_cred) < 0)
+	if (unix_listen_as(fd, (int)room, u->peer_cred) < 0)
 		return err_sys(f->e, -errno, "unix socket: listen");
 	for (size_t j = 0; j < u->n_accept_queue && result == 0; j++)
 		result = fill_connection(f, i, j);
-	if (result == 0 && room != u->backlog && listen_as(fd, (int)u->backlog, u->peer_cred) < 0)
+	if (result == 0 && room != u->backlog && unix_listen_as(fd, (int)u->backlog, u->peer_cred) < 0)
 		return err_sys(f->e, -errno, "unix socket: listen");
 	return result;
 }
@@ -503,17 +328,20 @@ static int send_by_name(struct filling *f, size_t i, int via, const Gw__FdUnixMe
 	uint8_t path[sizeof(struct sockaddr_un)];
 	ProtobufCBinaryData name = u->name;
 	pid_t pid = sender_pid(f, m);
-	int result = in_den ? unix_den_enter(&f->r->den, f->e) : 0;
+	int result = in_den ? unix_den_enter(&f->r->den, f->e) : place_enter();
 
-	if (result == 0 && in_den)
-		unix_den_address(i, path, &name);
-	else if (result == 0 && unix_name_is_path(&u->name))
-		result = unix_place_address(u, path, &name, f->e);
 	if (result < 0)
-		return result;
-	result = unix_queue_send(via, m, &name, f->r->fds, pid, f->e);
+		return in_den ? result : err_sys(f->e, result, "the root of the unit");
+	if (in_den)
+		unix_den_address(i, path, &name);
+	else if (unix_name_is_path(&u->name))
+		result = unix_place_address(u, path, &name, f->e);
+	if (result == 0)
+		result = unix_queue_send(via, m, &name, f->r->fds, pid, f->e);
 	if (in_den)
 		unix_den_leave(&f->r->den);
+	else
+		place_leave();
 	return result;
 }
 
@@ -525,7 +353,7 @@ static int stand_in(struct filling *f, const ProtobufCBinaryData *name, int *ret
 
 	if (fd < 0)
 		return err_sys(f->e, -errno, "unix socket");
-	result = name_end(f->r, fd, name, false, 2 * f->t->n_descs, f->e);
+	result = unix_name_end(f->r, fd, name, false, 2 * f->t->n_descs, f->e);
 	if (result == 0)
 		*ret_fd = take_fd(&fd);
 	return result;

@@ -12,9 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/ipc.h>
 #include <sys/mount.h>
+#include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -638,3 +641,50 @@ static void over_written_setup(void)
 }
 
 VICTIM_TEXT(victim_refuse_mounted_over, "refuse_mounted_over", over_written_setup, NULL, over_check, V_REFUSED | V_KEEP_OUT, "below/file.*mounted over");
+
+/* A datagram of somebody who has gone, at a socket whose path is one of the unit's mounts. */
+static int receiver = -1;
+
+static void datagram_setup(void)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX, .sun_path = "/mnt/receiver" };
+	int sender = socket(AF_UNIX, SOCK_DGRAM, 0);
+	char here[4200];
+
+	snprintf(here, sizeof(here), "%s", beside("."));
+	must(!unshare(CLONE_NEWNS) && !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) && !mount(here, "/mnt", NULL, MS_BIND, NULL));
+	receiver = socket(AF_UNIX, SOCK_DGRAM, 0);
+	must(receiver >= 0 && !bind(receiver, (void *)&a, sizeof(a)));
+	must(sender >= 0 && !connect(sender, (void *)&a, sizeof(a)) && send(sender, "said", 4, 0) == 4 && !close(sender));
+}
+
+static void datagram_check(void)
+{
+	char text[16] = "";
+
+	expect(recv(receiver, text, sizeof(text), MSG_DONTWAIT) == 4);
+	expect_text("a datagram", "said", text);
+}
+
+VICTIM(ns_datagram, V_KEEP_OUT, datagram_setup, NULL, datagram_check);
+
+/* The first segment of an IPC namespace has the number of any other one's first. */
+static char *segment_data;
+
+static void segment_setup(void)
+{
+	int id;
+
+	must(!unshare(CLONE_NEWIPC));
+	id = shmget(IPC_PRIVATE, 65536, 0600);
+	segment_data = id < 0 ? (void *)-1 : shmat(id, NULL, 0);
+	must(id == 0 && segment_data != (void *)-1 && !shmctl(id, IPC_RMID, NULL));
+	fill(segment_data, 65536, (uint64_t)getpid());
+}
+
+static void segment_check(void)
+{
+	verify("the segment", segment_data, 65536, (uint64_t)getpid());
+}
+
+VICTIM(ns_segment, 0, segment_setup, NULL, segment_check);
