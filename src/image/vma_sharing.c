@@ -7,6 +7,8 @@
 #include <linux/kcmp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 #include "base/util.h"
@@ -29,14 +31,36 @@ static bool is_ours(const struct sharing *s, pid_t pid)
 	return false;
 }
 
+static bool is_segment(const struct vma_line *l)
+{
+	return l->path_len > 5 && !memcmp(l->path, "/SYSV", 5);
+}
+
+/* The inode number of a System V segment is its number, which each IPC namespace counts by itself. */
+static bool may_be_same(const struct vma *v, pid_t pid, const struct vma_line *l, pid_t other)
+{
+	struct stat own, theirs;
+	char path[64];
+
+	if (v->ino != l->ino || v->dev != l->dev || is_segment(l) != (v->kind == VMA_SYSV))
+		return false;
+	if (v->kind != VMA_SYSV)
+		return true;
+	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", pid);
+	if (stat(path, &own) < 0)
+		return true;
+	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", other);
+	return stat(path, &theirs) < 0 || (own.st_ino == theirs.st_ino && own.st_dev == theirs.st_dev);
+}
+
 /* The unit's mapping of the same object that travels. */
-static const struct vma *find_object(const struct sharing *s, uint64_t dev, uint64_t ino, pid_t *ret_pid)
+static const struct vma *find_object(const struct sharing *s, const struct vma_line *l, pid_t other, pid_t *ret_pid)
 {
 	for (size_t i = 0; i < s->n; i++)
 		for (size_t k = 0; k < s->lists[i]->n; k++) {
 			const struct vma *v = &s->lists[i]->v[k];
 
-			if (v->content == VMA_CONTENT_SHARED && v->ino == ino && v->dev == dev) {
+			if (v->content == VMA_CONTENT_SHARED && may_be_same(v, s->pids[i], l, other)) {
 				*ret_pid = s->pids[i];
 				return v;
 			}
@@ -61,7 +85,7 @@ static void check_other(struct sharing *s, pid_t other)
 
 		if (!(l.ino || l.dev) || !l.shared || vma_left_out(&l))
 			continue;
-		v = find_object(s, l.dev, l.ino, &pid);
+		v = find_object(s, &l, other, &pid);
 		if (!v)
 			continue;
 		/* Agents, and tasks that only share the address space */

@@ -62,3 +62,12 @@ def test_nothing_is_left_after_a_failure(lab2):
         assert objects("n1") == there and objects("n2") == others
     v.migrate("n2")
     v.assert_ok()
+
+
+def test_segment_of_that_number_in_another_namespace(lab2):
+    """Each IPC namespace counts its segments by itself: that somebody else has number 0, too, says nothing."""
+    other = Victim(lab2, "ns_segment", expect_move=False).wait_ready()
+    v = Victim(lab2, "ns_segment").wait_ready()
+    v.migrate("n2")
+    v.assert_ok()
+    other.assert_ok()
