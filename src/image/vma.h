@@ -86,6 +86,12 @@ static inline bool vma_is_kernels(const struct vma *v)
 	return v->kind == VMA_VDSO || v->kind == VMA_VVAR || v->kind == VMA_AIO;
 }
 
+/* Whether pages of it can be shared copy-on-write with a relative, so that they travel once (migrate/source_common.c). */
+static inline bool vma_may_be_common(const struct vma *v)
+{
+	return v->content == VMA_CONTENT_ANON || (v->content == VMA_CONTENT_PRIVATE && v->kind == VMA_FILE_PRIVATE);
+}
+
 struct range {
 	uint64_t start, end;
 };

@@ -13,6 +13,7 @@
 #include "base/util.h"
 #include "image/vdso.h"
 #include "image/vma_restore.h"
+#include "kern/fdpass.h"
 #include "migrate/dest.h"
 
 #define MADV_DROP 24 /* MADV_DONTNEED_LOCKED */
@@ -108,11 +109,22 @@ static bool meets_scratch(const struct dest *d, uint64_t start, uint64_t end)
 	return false;
 }
 
+/* A file that the first process has open for a moment. */
+struct given {
+	int32_t file;
+	int number;
+};
+
 static int compare_places(const void *a, const void *b)
 {
 	const struct vma *x = a, *y = b;
 
 	return x->start < y->start ? -1 : x->start > y->start;
+}
+
+static bool has_file(const struct dest *d, const struct vma *v)
+{
+	return v->file >= 0 && (uint32_t)v->file < d->files.n && d->answers[v->file].fd >= 0;
 }
 
 /* The mappings with common pages, as the first process has them that has any there. */
@@ -131,10 +143,10 @@ static int choose_places(struct dest *d, struct err *e)
 			if (!v || v == last)
 				continue;
 			last = v;
-			if (v->content != VMA_CONTENT_ANON || v->bits & VMA_GROWSDOWN || overlaps(places, v->start, v->end) || meets_scratch(d, v->start, v->end))
+			if (!vma_may_be_common(v) || v->bits & VMA_GROWSDOWN || (v->kind == VMA_FILE_PRIVATE && !has_file(d, v)) || overlaps(places, v->start, v->end) || meets_scratch(d, v->start, v->end))
 				continue;
-			place = (struct vma){ .start = v->start, .end = v->end, .prot = PROT_READ | PROT_WRITE, .kind = VMA_ANON, .content = VMA_CONTENT_ANON,
-					      .bits = v->bits & VMA_NORESERVE ? VMA_NORESERVE : VMA_ACCOUNT, .file = -1 };
+			place = (struct vma){ .start = v->start, .end = v->end, .offset = v->offset, .prot = PROT_READ | PROT_WRITE, .kind = v->kind, .content = v->content,
+					      .bits = v->bits & VMA_NORESERVE ? VMA_NORESERVE : VMA_ACCOUNT, .file = v->kind == VMA_FILE_PRIVATE ? v->file : -1 };
 			if (vma_list_append(places, &place) < 0)
 				return err_sys(e, ENOMEM, "common pages");
 		}
@@ -144,23 +156,46 @@ static int choose_places(struct dest *d, struct err *e)
 	return 0;
 }
 
-/* Places where something of the skeleton's own lies are left out. */
-static int map_places(struct vma_list *places, struct batch *b, struct err *e)
+/* The number of the place's file in the first process; -1: memory without one. *last: the one of before, which is closed unless it is the same. */
+static int give_file(struct dest *d, struct skeleton *first, int32_t file, struct given *last, struct err *e)
 {
+	struct batch *b = first->threads[0]->batch;
+	int ret = 0;
+
+	if (last->file == file)
+		return 0;
+	if (last->number >= 0) {
+		batch_call(b, "close", SYS_close, (uint64_t)last->number);
+		ret = batch_run(b, e);
+		batch_reset(b);
+	}
+	*last = (struct given){ file, -1 };
+	if (ret == 0 && file >= 0)
+		ret = fd_send(first->transfer, &d->answers[file].fd, 1, e);
+	return ret < 0 || file < 0 ? ret : batch_receive_fds(b, first->transfer_end, &last->number, 1, e);
+}
+
+/* Places where something of the skeleton's own lies are left out. */
+static int map_places(struct dest *d, struct skeleton *first, struct err *e)
+{
+	struct vma_list *places = &d->common.places;
+	struct batch *b = first->threads[0]->batch;
+	struct given given = { -1, -1 };
 	struct remote_call *calls[MAP_BATCH];
 	size_t kept = 0;
 
 	for (size_t i = 0; i < places->n;) {
-		size_t n = MIN(places->n - i, (size_t)MAP_BATCH);
-		int ret;
+		size_t n = 0;
+		int ret = give_file(d, first, places->v[i].file, &given, e);
 
-		for (size_t k = 0; k < n; k++) {
-			const struct vma *v = &places->v[i + k];
+		for (; ret == 0 && n < MAP_BATCH && i + n < places->n && places->v[i + n].file == given.file; n++) {
+			const struct vma *v = &places->v[i + n];
 
-			calls[k] = batch_try(b, "mmap", SYS_mmap, v->start, v->end - v->start, PROT_READ | PROT_WRITE,
-					     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | (v->bits & VMA_NORESERVE ? MAP_NORESERVE : 0), ~0ull, 0);
+			calls[n] = batch_try(b, "mmap", SYS_mmap, v->start, v->end - v->start, PROT_READ | PROT_WRITE,
+					     MAP_PRIVATE | (v->file < 0 ? MAP_ANONYMOUS : 0) | MAP_FIXED_NOREPLACE | (v->bits & VMA_NORESERVE ? MAP_NORESERVE : 0),
+					     (uint64_t)(int64_t)given.number, v->offset);
 		}
-		ret = batch_run(b, e);
+		ret = ret < 0 ? ret : batch_run(b, e);
 		for (size_t k = 0; k < n && ret == 0; k++)
 			if (calls[k]->ret == (int64_t)places->v[i + k].start)
 				places->v[kept++] = places->v[i + k];
@@ -170,7 +205,7 @@ static int map_places(struct vma_list *places, struct batch *b, struct err *e)
 		i += n;
 	}
 	places->n = kept;
-	return 0;
+	return give_file(d, first, -1, &given, e);
 }
 
 /* Puts what is common and in [start, end) into a process. */
@@ -211,7 +246,7 @@ int dest_common_begin(struct skeleton *first, void *arg, struct err *e)
 	}
 	ret = choose_places(d, e);
 	if (ret == 0)
-		ret = map_places(&c->places, first->threads[0]->batch, e);
+		ret = map_places(d, first, e);
 	for (size_t i = 0; i < c->places.n && ret == 0; i++)
 		ret = put(c, first->mem_fd, c->places.v[i].start, c->places.v[i].end, e);
 	return ret;
@@ -235,7 +270,7 @@ int dest_common_inherited(const struct dest_process *p, struct vma_list *ret, st
 		const struct vma *v = &places->v[i], *own = vma_find(&p->own, v->start);
 
 		/* One that was made later has inherited nothing. */
-		if (!own || own->kind != VMA_ANON || own->end < v->end || meets_vdso(&p->vmas, v))
+		if (!own || own->kind != v->kind || own->end < v->end || meets_vdso(&p->vmas, v))
 			continue;
 		if (vma_list_append(ret, v) < 0)
 			return err_sys(e, ENOMEM, "common pages");
@@ -304,7 +339,7 @@ int dest_common_settle(struct dest_process *p, const struct vma_list *inherited,
 		for (uint64_t k = 0; k < p->common.v[i].npages && ret == 0; k++) {
 			uint64_t at = p->common.v[i].address + k * PAGE_SIZE_BYTES;
 
-			if (!has(&c->runs, at) || !vma_find(&p->vmas, at) || vma_find(&p->vmas, at)->content != VMA_CONTENT_ANON)
+			if (!has(&c->runs, at) || !vma_find(&p->vmas, at) || !vma_may_be_common(vma_find(&p->vmas, at)))
 				ret = err_set(e, -EPROTO, "process %d has a common page that has not come", p->pid);
 			else if (!is_kept(inherited, mapped, at))
 				ret = put(c, p->skeleton->mem_fd, at, at + PAGE_SIZE_BYTES, e);

@@ -389,6 +389,11 @@ bool pages_is_lazy(const struct pages *p, uint64_t address)
 	return r && p->infos[r - p->ranges].lazy;
 }
 
+bool pages_has(const struct pages *p, uint64_t address)
+{
+	return pages_range_find(p, address) != NULL;
+}
+
 static int count_region(const struct pagemap_region *region, void *arg)
 {
 	*(uint64_t *)arg += (region->end - region->start) / PAGE_SIZE_BYTES;

@@ -112,6 +112,8 @@ void pages_mark(struct pages *p, uint64_t address, uint64_t npages);
 void pages_unmark(struct pages *p, uint64_t address, uint64_t npages);
 bool pages_sent_bit(const struct pages *p, uint64_t address);
 bool pages_is_lazy(const struct pages *p, uint64_t address);
+/* Whether it is in a range of the account. */
+bool pages_has(const struct pages *p, uint64_t address);
 /* Whether a page exists at the source; -errno on failure. */
 int pages_exists(const struct pages *p, uint64_t address);
 

@@ -2,7 +2,8 @@
 /*
  * source_common.c - pages that processes of a unit share copy-on-write; docs/decisions/2026-11-30-copy-on-write.md
  *
- * Theory of operation: two processes share a page when the same page frame is at the same address in both (/proc/PID/pagemap, CAP_SYS_ADMIN). Such pages
+ * Theory of operation: two processes share a page when the same page frame is at the same address in both (/proc/PID/pagemap, CAP_SYS_ADMIN): one of anonymous memory, or
+ * a modified one of a private file mapping (those that are not modified are the file's). Such pages
  * travel once, before the destination has forked the processes of the skeleton from one that holds them. Writes are watched from before
  * the last look at the frames on: who writes a shared page gets another frame, or is the last who has it; either shows. So what a process has in common is
  * as good as sent, until it is seen to be written.
@@ -20,6 +21,7 @@
 #define BATCH_PAGES 64u       /* in one message */
 #define RUNS_MAX 4096u        /* in one message */
 #define ENTRY_PRESENT (1ull << 63)
+#define ENTRY_FILE (1ull << 61) /* a file's page, or of shared memory */
 #define ENTRY_FRAME ((1ull << 55) - 1)
 
 struct common_page {
@@ -34,13 +36,13 @@ struct common {
 	struct err *e;
 };
 
-/* The frames of n pages; 0 where none is. */
+/* The frames of n pages; 0 where none is, or a file's. */
 static int read_frames(int pagemap_fd, uint64_t address, size_t n, uint64_t *ret)
 {
 	ssize_t got = pread(pagemap_fd, ret, n * sizeof(*ret), (off_t)(address / PAGE_SIZE_BYTES * sizeof(*ret)));
 
 	for (size_t i = 0; i < n; i++)
-		ret[i] = got == (ssize_t)(n * sizeof(*ret)) && ret[i] & ENTRY_PRESENT ? ret[i] & ENTRY_FRAME : 0;
+		ret[i] = got == (ssize_t)(n * sizeof(*ret)) && ret[i] & ENTRY_PRESENT && !(ret[i] & ENTRY_FILE) ? ret[i] & ENTRY_FRAME : 0;
 	return got < 0 ? -errno : 0;
 }
 
@@ -127,7 +129,7 @@ static bool seen_by_earlier(const struct source *s, size_t k, uint64_t at)
 	for (size_t j = 0; j < k; j++) {
 		const struct vma *v = has_memory(&s->procs[j]) ? vma_find(&s->procs[j].u->vmas, at) : NULL;
 
-		if (v && v->content == VMA_CONTENT_ANON)
+		if (v && vma_may_be_common(v))
 			return true;
 	}
 	return false;
@@ -149,7 +151,7 @@ static int find_pages(struct common *c)
 		const struct vma_list *l = &c->s->procs[k].u->vmas;
 
 		for (size_t i = 0; has_memory(&c->s->procs[k]) && i < l->n && ret == 0; i++)
-			for (uint64_t at = l->v[i].start, n; l->v[i].content == VMA_CONTENT_ANON && at < l->v[i].end && ret == 0; at += n * PAGE_SIZE_BYTES) {
+			for (uint64_t at = l->v[i].start, n; vma_may_be_common(&l->v[i]) && at < l->v[i].end && ret == 0; at += n * PAGE_SIZE_BYTES) {
 				n = MIN((l->v[i].end - at) / PAGE_SIZE_BYTES, (uint64_t)WINDOW);
 				if (!seen_by_earlier(c->s, k, at))
 					ret = compare_window(c, k, at, n, frames);
@@ -184,7 +186,7 @@ static int pages_of(const struct common *c, const struct source_process *p, stru
 		n = together(c, i, WINDOW);
 		read_frames(p->pages.pagemap_fd, c->v[i].address, n, frames);
 		for (size_t k = 0; k < n && ret == 0; k++)
-			if (c->v[i + k].frame && frames[k] == c->v[i + k].frame && pages_is_lazy(&p->pages, c->v[i + k].address))
+			if (c->v[i + k].frame && frames[k] == c->v[i + k].frame && pages_has(&p->pages, c->v[i + k].address))
 				ret = run_list_add(ret_list, c->v[i + k].address, 1, 0);
 	}
 	return ret;
@@ -290,9 +292,13 @@ static int settle(struct common *c, size_t process, const struct run_list *armed
 {
 	struct source_process *p = &c->s->procs[process];
 	int ret = pages_of(c, p, &p->common);
+	uint64_t lazy = 0;
 
-	for (size_t i = 0; i < p->common.n; i++)
+	for (size_t i = 0; i < p->common.n; i++) {
 		pages_mark(&p->pages, p->common.v[i].address, p->common.v[i].npages);
+		for (uint64_t k = 0; k < p->common.v[i].npages; k++)
+			lazy += pages_is_lazy(&p->pages, p->common.v[i].address + k * PAGE_SIZE_BYTES);
+	}
 	for (size_t i = 0; i < armed->n && ret == 0; i++)
 		for (uint64_t k = 0; k < armed->v[i].npages && ret == 0; k++) {
 			uint64_t at = armed->v[i].address + k * PAGE_SIZE_BYTES;
@@ -300,7 +306,7 @@ static int settle(struct common *c, size_t process, const struct run_list *armed
 			if (!pages_sent_bit(&p->pages, at))
 				ret = range_list_add(&p->pages.forgotten, at, at + PAGE_SIZE_BYTES);
 		}
-	p->count.lazy -= MIN(p->count.lazy, p->common.pages);
+	p->count.lazy -= MIN(p->count.lazy, lazy);
 	return ret < 0 ? ret : send_runs(c, process, &p->common);
 }
 

@@ -218,12 +218,11 @@ static void cow_child(int member)
 	_exit(failed() ? 1 : 0);
 }
 
-static void cow_setup(void)
+static void cow_fork(void)
 {
 	char c;
 
 	must(!pipe2(say, O_CLOEXEC) && !pipe2(hear, O_CLOEXEC));
-	inherited = map_anon(COW_LEN, PROT_READ | PROT_WRITE, 0);
 	fill(inherited, COW_LEN, 0);
 	for (int m = 1; m < MEMBERS; m++) {
 		children[m] = fork();
@@ -237,6 +236,22 @@ static void cow_setup(void)
 		fill(inherited + at, PAGE, 77 + at);
 	pss_before = proportional_kib();
 	report("info pss_kib=%ld", pss_before);
+}
+
+static void cow_setup(void)
+{
+	inherited = map_anon(COW_LEN, PROT_READ | PROT_WRITE, 0);
+	cow_fork();
+}
+
+static void cow_file_setup(void)
+{
+	int fd = open(beside("mapped"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+	must(fd >= 0 && !ftruncate(fd, COW_LEN));
+	inherited = mmap(NULL, COW_LEN, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+	must(inherited != MAP_FAILED && !close(fd));
+	cow_fork();
 }
 
 static void cow_check(void)
@@ -260,6 +275,7 @@ static void cow_check(void)
 }
 
 VICTIM(tree_cow, 0, cow_setup, NULL, cow_check);
+VICTIM(tree_cow_file, 0, cow_file_setup, NULL, cow_check);
 
 /* ---- memory that was inherited, and that all go on writing ---- */
 
