@@ -79,27 +79,40 @@ int fsfile_reopen(int path_fd, int flags)
 	return fd < 0 ? -errno : fd;
 }
 
-/* Another name that the file has (link(2)), in the directory from which its own was removed: takes the place of `path`. */
-static bool find_other_name(char path[PATH_MAX], const struct stat *st)
+/* The name of the inode in a directory; false: it has none in there. */
+static bool find_name_in(DIR *dir, const struct stat *st, char ret_name[NAME_MAX + 1])
 {
-	char *slash = strrchr(path, '/');
-	size_t dir_len = (size_t)(slash - path) + (slash == path);
-	cleanup_closedir DIR *dir = NULL;
-	char name[PATH_MAX];
 	struct dirent *d;
 
-	snprintf(name, sizeof(name), "%.*s", (int)dir_len, path);
-	dir = opendir(place_of(name));
 	for (unsigned left = NAMES_MAX; dir && left && (d = readdir(dir)); left--) {
 		struct stat at;
 
-		if (d->d_ino != st->st_ino || fstatat(dirfd(dir), d->d_name, &at, AT_SYMLINK_NOFOLLOW) < 0 || at.st_dev != st->st_dev || at.st_ino != st->st_ino ||
-		    snprintf(name, sizeof(name), "%.*s/%s", (int)(slash - path), path, d->d_name) >= (int)sizeof(name))
+		if (d->d_ino != st->st_ino || fstatat(dirfd(dir), d->d_name, &at, AT_SYMLINK_NOFOLLOW) < 0 || at.st_dev != st->st_dev || at.st_ino != st->st_ino)
 			continue;
-		strcpy(path, name);
+		snprintf(ret_name, NAME_MAX + 1, "%s", d->d_name);
 		return true;
 	}
 	return false;
+}
+
+/* Another name that the file has (link(2)), in the directory from which its own was removed or, if that is gone, too, the nearest above it: takes the place of `path`. */
+static bool find_other_name(char path[PATH_MAX], const struct stat *st)
+{
+	char dir_path[PATH_MAX], name[NAME_MAX + 1];
+	cleanup_closedir DIR *dir = NULL;
+	char *slash;
+
+	snprintf(dir_path, sizeof(dir_path), "%s", path);
+	do {
+		slash = strrchr(dir_path, '/');
+		*slash = 0;
+		dir = opendir(place_of(slash == dir_path ? "/" : dir_path));
+	} while (!dir && errno == ENOENT && slash != dir_path);
+	if (!find_name_in(dir, st, name) || strlen(dir_path) + strlen(name) + 2 > PATH_MAX)
+		return false;
+	strcpy(path, dir_path);
+	strcat(strcat(path, "/"), name);
+	return true;
 }
 
 /* Whether something is mounted over the path since the file was opened: a mount on that which the file is on. */

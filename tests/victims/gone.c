@@ -85,8 +85,10 @@ static char other[4200];
 static void name_setup(void)
 {
 	snprintf(other, sizeof(other), "%s", beside("other"));
-	written = open(beside("name"), O_RDWR | O_CREAT | O_EXCL, 0640);
-	must(written >= 0 && !link(beside("name"), other) && !unlink(beside("name")) && write(written, "before ", 7) == 7);
+	must(!mkdir(beside("below"), 0700));
+	written = open(beside("below/name"), O_RDWR | O_CREAT | O_EXCL, 0640);
+	must(written >= 0 && !link(beside("below/name"), other) && !unlink(beside("below/name")) && write(written, "before ", 7) == 7);
+	must(!rmdir(beside("below")));
 	must(!fstat(written, &file_was));
 }
 
