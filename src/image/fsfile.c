@@ -139,7 +139,7 @@ static bool leads_to(const char *path, const struct stat *st)
 	return stat(place_of(path), &at) == 0 && at.st_dev == st->st_dev && at.st_ino == st->st_ino;
 }
 
-/* The path of an O_PATH descriptor; whether it can be reached by none. */
+/* The path of an O_PATH descriptor; whether it was unlinked, or leads elsewhere. */
 static int take_path(int fd, const struct stat *st, struct fsfile *f, struct err *e)
 {
 	static const char suffix[] = " (deleted)";
@@ -156,7 +156,7 @@ static int take_path(int fd, const struct stat *st, struct fsfile *f, struct err
 		path[len - strlen(suffix)] = 0;
 		f->unlinked = path[0] != '/' || st->st_nlink == 0 || !find_other_name(path, st);
 	} else if (path[0] == '/' && st->st_nlink && !leads_to(path, st)) {
-		f->unlinked = is_mounted_over(fd, path);
+		f->mounted_over = is_mounted_over(fd, path);
 	}
 	ns_mark_outside(fd, path, sizeof(path));
 	if (path[0] != '/')
@@ -348,7 +348,7 @@ static bool is_servable(const struct fsfile *f)
 	const char *path = fsfile_seen(f);
 	size_t len = (size_t)(strrchr(path, '/') - path);
 
-	if (place_prefix()[0])
+	if (place_prefix()[0] || f->mounted_over)
 		return false;
 	if (strncmp(last, path, len) || last[len]) {
 		snprintf(last, sizeof(last), "%.*s", (int)len, path);

@@ -245,6 +245,8 @@ int fsfile_match(const struct fsfile *f, struct fsfile_answer *ret, struct refus
 
 	if (!f->uses) {
 		a.verdict = FSFILE_HAVE;
+	} else if (f->mounted_over) {
+		refuse(refusals, f, "something has been mounted over it since it was opened, and no path leads to it", "close it, or unmount that, first");
 	} else if (f->fs_magic == PROC_SUPER_MAGIC && strlen(fsfile_seen(f)) > 6 && fsfile_seen(f)[6] >= '0' && fsfile_seen(f)[6] <= '9') {
 		refuse(refusals, f, "it is a file of /proc about a process of the source", "close it first");
 	} else if (fsfile_is_memory(f)) {
@@ -259,7 +261,7 @@ int fsfile_match(const struct fsfile *f, struct fsfile_answer *ret, struct refus
 		a.verdict = FSFILE_TEMP;
 		if (f->nlink && (f->uses & WRITES)) {
 			a.verdict = FSFILE_REFUSE;
-			refuse(refusals, f, "the program writes to it, and it has a name that cannot be found (its own was removed, or something is mounted over it)",
+			refuse(refusals, f, "the program writes to it; its name was removed, and it has another name that cannot be found",
 			       "close it first");
 		}
 	} else {

@@ -66,17 +66,28 @@ static int protect(const struct shared_view *view, const struct shared_mapping *
 	return ret;
 }
 
-/* Registering again what is registered does no harm. A mapping that went away meanwhile is the next look's matter. */
+/*
+ * Registering again what is registered does no harm. A mapping that went away meanwhile is the next look's matter. One that has grown meanwhile must not be registered in part: the
+ * kernel would split it, and the program could no longer mremap(2) it as a whole. So the free addresses behind it are registered with it, unless something else is there by now.
+ */
 static int track(const struct shared_view *view, const struct shared_mapping *m, struct err *e)
 {
-	int ret = uffd_register(view->uffd, m->start, m->end, UFFD_TRACK, NULL);
+	int ret = uffd_register(view->uffd, m->start, m->limit, UFFD_TRACK, NULL);
 
+	if (ret < 0)
+		ret = uffd_register(view->uffd, m->start, m->end, UFFD_TRACK, NULL);
 	return ret == 0 || ret == -EINVAL || ret == -ENOENT ? 0 : err_sys(e, ret, "tracking writes to shared memory at %llx", (unsigned long long)m->start);
 }
 
-static struct shared_mapping mapping_of(const struct vma *v)
+/* The ith mapping of the process. */
+static struct shared_mapping mapping_of(const struct shared_view *view, size_t i)
 {
-	return (struct shared_mapping){ v->start, v->end, v->offset, v->file };
+	const struct vma *v = &view->vmas->v[i];
+	uint64_t limit = i + 1 < view->vmas->n ? v[1].start : VMA_TASK_SIZE;
+
+	if (view->scratch.start >= v->end && view->scratch.start < limit)
+		limit = view->scratch.start;
+	return (struct shared_mapping){ v->start, v->end, v->offset, limit, v->file };
 }
 
 static bool is_looked_at(const struct vma *v)
@@ -100,8 +111,10 @@ static struct shared_seen *seen_of(struct shared *s, pid_t pid)
 }
 
 /* The list of now takes the place of the one of before. */
-static int remember(struct shared_seen *seen, const struct vma_list *l)
+static int remember(struct shared_seen *seen, const struct shared_view *view)
 {
+	const struct vma_list *l = view->vmas;
+
 	seen->n = 0;
 	for (size_t i = 0; i < l->n_shared; i++) {
 		const struct vma *v = &l->v[l->shared[i]];
@@ -117,7 +130,7 @@ static int remember(struct shared_seen *seen, const struct vma_list *l)
 			seen->v = grown;
 			seen->allocated = allocated;
 		}
-		seen->v[seen->n++] = mapping_of(v);
+		seen->v[seen->n++] = mapping_of(view, l->shared[i]);
 	}
 	return 0;
 }
@@ -280,7 +293,7 @@ int shared_track(struct shared *s, const struct shared_view *views, size_t n, st
 	for (size_t i = 0; i < n && ret == 0; i++) {
 		struct shared_seen *seen = seen_of(s, views[i].pid);
 
-		if (!seen || !views[i].vmas->shared || remember(seen, views[i].vmas) < 0)
+		if (!seen || !views[i].vmas->shared || remember(seen, &views[i]) < 0)
 			return err_sys(e, -ENOMEM, "account of shared memory");
 		for (size_t k = 0; k < seen->n && ret == 0; k++) {
 			ret = track(&views[i], &seen->v[k], e);
@@ -309,13 +322,13 @@ int shared_collect(struct shared *s, const struct shared_view *views, size_t n, 
 		ret = add_lost(s, seen, &views[i]);
 		for (size_t k = 0; k < l->n_shared && ret == 0; k++) {
 			const struct vma *v = &l->v[l->shared[k]];
-			struct shared_mapping m = mapping_of(v);
+			struct shared_mapping m = mapping_of(&views[i], l->shared[k]);
 
 			if (is_looked_at(v) && (uint32_t)m.file < s->n)
 				ret = look(s, &views[i], &m, frozen, e);
 		}
 		if (ret == 0)
-			ret = remember(seen, l);
+			ret = remember(seen, &views[i]);
 	}
 	for (uint32_t i = 0; i < s->n; i++)
 		put_in_order(&s->dirty[i]);

@@ -22,11 +22,13 @@ struct shared_view {
 	bool remapped;                 /* since the last look, asked after the processes stand still: shared_watch_take() */
 	struct range_list unmapped;
 	const struct vma_list *vmas;   /* mappings with VMA_CONTENT_SHARED are looked at */
+	struct range scratch;          /* where the agent's is, which is not in vmas */
 };
 
 /* A shared mapping as it was at the last look. */
 struct shared_mapping {
 	uint64_t start, end, offset;
+	uint64_t limit; /* from `end` to here nothing is mapped */
 	int32_t file;
 };
 

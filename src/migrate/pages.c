@@ -266,7 +266,7 @@ static int track_range(struct pages *p, uint64_t start, uint64_t end, struct err
 /*
  * The kernel splits a mapping of which only a part is registered, and then the program can no longer mremap(2) it as a whole. As the program goes on mapping
  * while this worker looks, ranges are registered together with the free addresses between them: a span ends only where something lies that is not tracked, or
- * shared: that is registered by itself, so that a mapping made anew in its place is noticed.
+ * shared: that is registered by itself, so that a mapping made anew in its place is noticed, with the free addresses behind it, into which it may grow.
  */
 static int each_span(struct pages *p, int (*f)(struct pages *p, uint64_t start, uint64_t end, struct err *e), struct err *e)
 {
@@ -290,7 +290,7 @@ static int each_span(struct pages *p, int (*f)(struct pages *p, uint64_t start, 
 		ret = start < (v ? v->start : VMA_TASK_SIZE) ? f(p, start, v ? v->start : VMA_TASK_SIZE, e) : 0;
 		if (ret < 0)
 			return ret;
-		start = v ? v->end : start;
+		start = !v ? start : v->content != VMA_CONTENT_SHARED ? v->end : i + 1 < p->vmas->n ? v[1].start : VMA_TASK_SIZE;
 	}
 	return 0;
 }

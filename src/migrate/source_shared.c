@@ -15,7 +15,8 @@ static struct shared_view *views_of(struct source *s, const struct layouts *now,
 		err_sys(e, ENOMEM, "account of shared memory");
 	for (size_t i = 0; v && i < s->nprocs; i++)
 		v[i] = (struct shared_view){ .pid = s->procs[i].u->pid, .pagemap_fd = s->procs[i].pages.pagemap_fd, .uffd = s->procs[i].agent.shared_uffd,
-					     .vmas = now ? now->v[i] : &s->procs[i].u->vmas };
+					     .vmas = now ? now->v[i] : &s->procs[i].u->vmas,
+					     .scratch = { s->procs[i].agent.scratch.base, s->procs[i].agent.scratch.base + s->procs[i].agent.scratch.size } };
 	for (size_t i = 0; v && take && i < s->nprocs; i++)
 		v[i].remapped = shared_watch_take(s->shared_watch, i, &v[i].unmapped);
 	return v;

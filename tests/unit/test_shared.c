@@ -227,6 +227,35 @@ static void test_tracking(void **state)
 	fsfile_table_free(&files);
 }
 
+/* A mapping that has grown since the list was read can still be moved as a whole. */
+static void test_grown(void **state)
+{
+	cleanup_close int fd = memfd_create("grown", MFD_CLOEXEC);
+	struct fsfile_table files = { 0 };
+	struct vma_list l = { 0 };
+	struct shared_view view;
+	struct shared s = { 0 };
+	struct shared_watch *w;
+	struct err e = ERR_INIT;
+	struct batch *b;
+
+	MUST(ftruncate(fd, 128 * 4096) == 0);
+	b = start_mapper(0x210000000000, fd, AT_A, &view, &l, &files);
+	w = shared_watch_start(&view.uffd, 1, &e);
+	MUST(w);
+	MUST(remote_do(b, &e, "mremap", SYS_mremap, AT_A, 64 * 4096, 80 * 4096, 0) == AT_A);
+	MUST_OK(shared_track(&s, &view, 1, &e));
+	MUST(remote_do(b, &e, "mremap", SYS_mremap, AT_A, 80 * 4096, 128 * 4096, MREMAP_MAYMOVE) > 0);
+	shared_watch_stop(w);
+	close(view.uffd);
+	shared_free(&s);
+	fake_skeleton_end(b);
+	close(view.pagemap_fd);
+	free(b);
+	vma_list_free(&l);
+	fsfile_table_free(&files);
+}
+
 /* A mapping that is made from another one after a look, written to, and gone before the next. */
 static void test_doubled(void **state)
 {
@@ -411,7 +440,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_tracking),
-		cmocka_unit_test(test_doubled),
+		cmocka_unit_test(test_grown), cmocka_unit_test(test_doubled),
 		cmocka_unit_test(test_anonymous),
 		cmocka_unit_test(test_late_seals),
 		cmocka_unit_test(test_huge),

@@ -84,10 +84,13 @@ static char other[4200];
 
 static void name_setup(void)
 {
+	char path[4300];
+
 	snprintf(other, sizeof(other), "%s", beside("other"));
 	must(!mkdir(beside("below"), 0700));
-	written = open(beside("below/name"), O_RDWR | O_CREAT | O_EXCL, 0640);
-	must(written >= 0 && !link(beside("below/name"), other) && !unlink(beside("below/name")) && write(written, "before ", 7) == 7);
+	snprintf(path, sizeof(path), "%s/name", beside("below"));
+	written = open(path, O_RDWR | O_CREAT | O_EXCL, 0640);
+	must(written >= 0 && !link(path, other) && !unlink(path) && write(written, "before ", 7) == 7);
 	must(!rmdir(beside("below")));
 	must(!fstat(written, &file_was));
 }

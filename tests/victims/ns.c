@@ -580,12 +580,16 @@ VICTIM(ns_mount_tree, V_KEEP_OUT, tree_setup, NULL, tree_check);
 /* A lease on a file that the host has elsewhere. */
 static int leased = -1;
 
+/* A directory of the host, by another path. */
+static void mount_here(void)
+{
+	must(!mkdir(beside("dir"), 0755) && !unshare(CLONE_NEWNS) && !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
+	must(!mount(beside("dir"), "/mnt", NULL, MS_BIND, NULL));
+}
+
 static void lease_setup(void)
 {
-	char here[4200];
-
-	snprintf(here, sizeof(here), "%s", beside("."));
-	must(!unshare(CLONE_NEWNS) && !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) && !mount(here, "/mnt", NULL, MS_BIND, NULL));
+	mount_here();
 	leased = open("/mnt/leased", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	must(leased >= 0 && !fcntl(leased, F_SETLEASE, F_WRLCK));
 }
@@ -630,17 +634,7 @@ static void over_check(void)
 	expect(!umount(below_dir)); /* not in use */
 }
 
-VICTIM(ns_mounted_over, V_KEEP_OUT, over_setup, NULL, over_check);
-
-static void over_written_setup(void)
-{
-	over_setup();
-	must(!umount(below_dir));
-	below_fd = open(beside("below/file"), O_RDWR | O_CLOEXEC);
-	must(below_fd >= 0 && !mount("over", below_dir, "tmpfs", 0, NULL));
-}
-
-VICTIM_TEXT(victim_refuse_mounted_over, "refuse_mounted_over", over_written_setup, NULL, over_check, V_REFUSED | V_KEEP_OUT, "below/file.*mounted over");
+VICTIM_TEXT(victim_refuse_mounted_over, "refuse_mounted_over", over_setup, NULL, over_check, V_REFUSED | V_KEEP_OUT, "below.*/file.*mounted over");
 
 /* A datagram of somebody who has gone, at a socket whose path is one of the unit's mounts. */
 static int receiver = -1;
@@ -649,10 +643,8 @@ static void datagram_setup(void)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX, .sun_path = "/mnt/receiver" };
 	int sender = socket(AF_UNIX, SOCK_DGRAM, 0);
-	char here[4200];
 
-	snprintf(here, sizeof(here), "%s", beside("."));
-	must(!unshare(CLONE_NEWNS) && !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) && !mount(here, "/mnt", NULL, MS_BIND, NULL));
+	mount_here();
 	receiver = socket(AF_UNIX, SOCK_DGRAM, 0);
 	must(receiver >= 0 && !bind(receiver, (void *)&a, sizeof(a)));
 	must(sender >= 0 && !connect(sender, (void *)&a, sizeof(a)) && send(sender, "said", 4, 0) == 4 && !close(sender));
