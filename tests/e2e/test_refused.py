@@ -133,3 +133,11 @@ def test_same_ports_taken(lab2):
         for p in running.values():
             p.kill()
             p.wait()
+
+
+def test_file_that_something_is_mounted_over(lab2):
+    """No path leads to it: at the destination another file would be opened, or made."""
+    v = Victim(lab2, "ns_mounted_over", expect_move=False).wait_ready()
+    result = migrate("n1", v.pid, "n2")
+    assert result.status == EXIT_REFUSED and "mounted over" in result.text, result.text
+    v.assert_ok()
