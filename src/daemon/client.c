@@ -16,6 +16,7 @@
 #include "daemon/daemon.h"
 #include "daemon/reply.h"
 #include "home/where.h"
+#include "kern/nsfs.h"
 #include "migrate/registry.h"
 
 void client_drop(struct client *c)
@@ -56,14 +57,10 @@ static int check_namespace(int fd, struct err *e)
 {
 	struct ucred cred;
 	socklen_t len = sizeof(cred);
-	struct stat theirs, ours;
-	char path[64];
 
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
 		return err_sys(e, -errno, "SO_PEERCRED");
-	snprintf(path, sizeof(path), "/proc/%d/ns/pid", (int)cred.pid);
-	if (cred.pid <= 0 || stat(path, &theirs) < 0 || stat("/proc/self/ns/pid", &ours) < 0 || theirs.st_ino != ours.st_ino ||
-	    theirs.st_dev != ours.st_dev)
+	if (cred.pid <= 0 || ns_id(cred.pid, NS_PID) != ns_id(0, NS_PID))
 		return err_set(e, -EXDEV, "you are in another pid namespace than godwitd, where process numbers mean other processes: "
 				       "run godwit in godwitd's namespace (nsenter -p -t PID_OF_GODWITD)");
 	return 0;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "kern/nsfs.h"
 
 struct rights {
 	uint64_t effective, bounding;
@@ -57,11 +58,7 @@ void owner_forget(struct owner *o)
 
 static bool same_mounts(pid_t pid)
 {
-	char path[64];
-	struct stat there, here;
-
-	snprintf(path, sizeof(path), "/proc/%d/ns/mnt", pid);
-	return stat(path, &there) == 0 && stat("/proc/self/ns/mnt", &here) == 0 && there.st_ino == here.st_ino;
+	return ns_id(pid, NS_MNT) == ns_id(0, NS_MNT);
 }
 
 bool owner_can_be_root(pid_t pid)

@@ -8,8 +8,14 @@
 #include <sched.h>
 #include <time.h>
 
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
 #include "base/util.h"
 #include "image/bytes.h"
+#include "kern/nsfs.h"
 
 #ifndef CLONE_NEWTIME
 #define CLONE_NEWTIME 0x80
@@ -98,30 +104,6 @@ int clocks_validate(const Gw__Clocks *clocks, struct err *e)
 	return 0;
 }
 
-static bool read_ns_link(pid_t pid, const char *name, char *text, size_t len)
-{
-	char path[64];
-	ssize_t n;
-
-	snprintf(path, sizeof(path), "/proc/%d/ns/%s", pid, name);
-	n = readlink(path, text, len - 1);
-	if (n < 0)
-		return false;
-	text[n] = 0;
-	return true;
-}
-
-void clocks_check(pid_t pid, struct refusals *r)
-{
-	char own[64], children[64];
-
-	if (!read_ns_link(pid, "time", own, sizeof(own)) || !read_ns_link(pid, "time_for_children", children, sizeof(children)))
-		return;
-	if (strchr(own, '[') && strchr(children, '[') && strcmp(strchr(own, '['), strchr(children, '[')) != 0)
-		refusals_add(r, "task.time-namespace", "its future children would get another time namespace than its own",
-			     "move it before it calls unshare(CLONE_NEWTIME)", "process %d", pid);
-}
-
 struct clock_offsets clock_offsets_for(const Gw__Clocks *source, const Gw__Clocks *dest)
 {
 	struct clock_offsets offsets = { source->monotonic_offset_ns, source->boottime_offset_ns, true };
@@ -144,30 +126,97 @@ static void split(int64_t ns, long long *ret_s, long long *ret_ns)
 	}
 }
 
-int clock_enter_namespace(const struct clock_offsets *offsets, struct err *e)
+static int write_offsets(int64_t monotonic_ns, int64_t boottime_ns, struct err *e)
 {
 	cleanup_close int fd = -1;
 	long long ms, mns, bs, bns;
-	int64_t own_monotonic, own_boottime;
 	char text[128];
-	int len, rc;
+	int len;
 
-	if (!offsets->needed)
-		return 0;
-	rc = own_offsets(&own_monotonic, &own_boottime, e);
-	if (rc < 0)
-		return rc;
 	if (unshare(CLONE_NEWTIME) < 0)
 		return err_sys(e, errno == EINVAL ? -EOPNOTSUPP : -errno, "unshare(CLONE_NEWTIME)");
 	fd = open("/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC);
 	if (fd < 0)
 		return err_sys(e, -errno, "/proc/self/timens_offsets");
-	split(offsets->monotonic_ns, &ms, &mns);
-	split(offsets->boottime_ns, &bs, &bns);
+	split(monotonic_ns, &ms, &mns);
+	split(boottime_ns, &bs, &bns);
 	len = snprintf(text, sizeof(text), "monotonic %lld %lld\nboottime %lld %lld\n", ms, mns, bs, bns);
 	if (write(fd, text, (size_t)len) != len)
 		return err_sys(e, -errno, "clock offsets (%lld s, %lld s)", ms, bs);
 	return 0;
+}
+
+int clock_enter_namespace(const struct clock_offsets *offsets, struct err *e)
+{
+	int64_t own_monotonic, own_boottime;
+	int rc = offsets->needed ? own_offsets(&own_monotonic, &own_boottime, e) : 0;
+
+	return rc < 0 || !offsets->needed ? rc : write_offsets(offsets->monotonic_ns, offsets->boottime_ns, e);
+}
+
+/* --- time namespaces apart from the caller's: a child lives in them --- */
+
+/* What the child has to say; it waits until the caller has seen it. */
+struct visit {
+	int code;
+	int64_t monotonic_ns, boottime_ns;
+};
+
+/* ns >= 0: enters it and reads its offsets; -1: makes one with those in v. *ret_child is to be ended by end_visit. */
+static int begin_visit(int ns, struct visit *v, pid_t *ret_child, int *ret_socket, struct err *e)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return err_sys(e, -errno, "socketpair");
+	*ret_child = fork();
+	if (*ret_child == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close(pair[0]);
+		if (ns < 0)
+			v->code = write_offsets(v->monotonic_ns, v->boottime_ns, NULL);
+		else if ((v->code = ns_enter(ns, NS_TIME)) == 0)
+			v->code = read_offsets(0, &v->monotonic_ns, &v->boottime_ns, NULL);
+		if (write(pair[1], v, sizeof(*v)) == sizeof(*v))
+			(void)!read(pair[1], &v->code, 1);
+		_exit(0);
+	}
+	close(pair[1]);
+	*ret_socket = pair[0];
+	if (*ret_child < 0 || read(pair[0], v, sizeof(*v)) != sizeof(*v))
+		v->code = -ECHILD;
+	return v->code < 0 ? err_sys(e, v->code, "a time namespace") : 0;
+}
+
+static void end_visit(pid_t child, int socket)
+{
+	close(socket);
+	while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR)
+		;
+}
+
+int clocks_offsets_of(int ns, int64_t *ret_monotonic, int64_t *ret_boottime, struct err *e)
+{
+	struct visit v = { 0 };
+	pid_t child = 0;
+	int socket = -1, rc = begin_visit(ns, &v, &child, &socket, e);
+
+	end_visit(child, socket);
+	*ret_monotonic = v.monotonic_ns;
+	*ret_boottime = v.boottime_ns;
+	return rc;
+}
+
+int clocks_make_namespace(int64_t monotonic_ns, int64_t boottime_ns, struct err *e)
+{
+	struct visit v = { 0, monotonic_ns, boottime_ns };
+	pid_t child = 0;
+	int socket = -1, rc = begin_visit(-1, &v, &child, &socket, e), fd = -1;
+
+	if (rc == 0 && (fd = ns_open_for_children(child, NS_TIME)) < 0)
+		rc = err_sys(e, -errno, "a time namespace");
+	end_visit(child, socket);
+	return rc < 0 ? rc : fd;
 }
 
 uint64_t clock_process_ns(int64_t monotonic_offset_ns)

@@ -13,8 +13,12 @@
 #include <sys/sysmacros.h>
 
 #include "base/util.h"
+#include "image/file.h"
 #include "image/file_gone.h"
+#include "image/fsfile_internal.h"
+#include "image/ns_other.h"
 #include "image/place.h"
+#include "kern/nsfs.h"
 
 #define MEMORY_MAJOR 1
 #define KMSG_MINOR 11
@@ -27,8 +31,6 @@
 /* What F_GETFL shows and open(2) takes; with O_PATH only what that keeps. */
 #define OPEN_FLAGS (O_ACCMODE | O_APPEND | O_NONBLOCK | O_DIRECTORY)
 #define PATH_FLAGS (O_PATH | O_DIRECTORY | O_NOFOLLOW)
-
-static const char *const namespaces[] = { "cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts" };
 
 bool file_kernel_magic(unsigned long magic)
 {
@@ -76,28 +78,22 @@ static pid_t path_process(const char *path, const char **ret_rest)
 	return (pid_t)pid;
 }
 
-static bool is_own_namespace(const char *name, const char *link)
-{
-	char path[64], own[64];
-	ssize_t len;
-
-	snprintf(path, sizeof(path), "/proc/self/ns/%s", name);
-	len = readlink(path, own, sizeof(own) - 1);
-	own[len < 0 ? 0 : len] = 0;
-	return len > 0 && !strcmp(own, link);
-}
-
 static int capture_namespace(const struct fd_look *look, Gw__FdDesc *d, struct refusals *refusals)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(namespaces); i++) {
-		size_t len = strlen(namespaces[i]);
+	for (int k = 0; k < NS_KINDS; k++) {
+		const char *name = ns_name((enum ns_kind)k);
+		size_t len = strlen(name);
 
-		if (strncmp(look->link, namespaces[i], len) || look->link[len] != ':' || !is_own_namespace(namespaces[i], look->link))
+		if (strncmp(look->link, name, len) || look->link[len] != ':')
 			continue;
-		d->path = fd_strdup(namespaces[i]);
+		if (!ns_others_find((enum ns_kind)k, look->st->st_ino, &d->space) && !ns_is_hosts((enum ns_kind)k, look->st->st_ino))
+			break;
+		if (!ns_others_find((enum ns_kind)k, look->st->st_ino, &d->space))
+			d->space = NS_HOSTS;
+		d->path = fd_strdup(name);
 		return 0;
 	}
-	return refuse(look, refusals, "fd.namespace", "it is a namespace other than the source's own");
+	return refuse(look, refusals, "fd.namespace", "it is a namespace that none of the unit's processes is in");
 }
 
 int file_kernel_capture(const struct fd_look *look, Gw__FdDesc *d, bool (*inside)(void *arg, pid_t pid), void *arg, struct refusals *refusals)
@@ -147,8 +143,8 @@ static bool good_path(const char *path)
 int file_kernel_validate(const Gw__FdDesc *d, struct err *e)
 {
 	if (d->kind == GW__FD_KIND__FD_NAMESPACE) {
-		for (size_t i = 0; i < ARRAY_SIZE(namespaces); i++)
-			if (!strcmp(d->path, namespaces[i]))
+		for (int k = 0; k < NS_KINDS; k++)
+			if (!strcmp(d->path, ns_name((enum ns_kind)k)))
 				return 0;
 		return err_set(e, -EPROTO, "a namespace of an unknown kind");
 	}
@@ -233,18 +229,17 @@ static int open_kernel_file(const Gw__FdDesc *d, pid_t (*host_pid)(const void *a
 	return fd;
 }
 
-static int open_namespace(const char *name, struct err *e)
+/* Those of the first process are open, as its own. */
+static int open_namespace(const Gw__FdDesc *d, pid_t first, struct err *e)
 {
-	char path[64];
-	int fd;
+	int fd = -1;
 
-	/* This worker has a time namespace of its own. */
-	if (!strcmp(name, "time"))
-		snprintf(path, sizeof(path), "/proc/%d/ns/time", (int)getppid());
-	else
-		snprintf(path, sizeof(path), "/proc/self/ns/%s", name);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	return fd < 0 ? err_sys(e, -errno, "%s", path) : fd;
+	for (int k = 0; k < NS_KINDS && (!d->space || d->space == NS_HOSTS); k++)
+		if (!strcmp(d->path, ns_name((enum ns_kind)k)))
+			fd = d->space ? ns_open_hosts((enum ns_kind)k) : ns_open(first, (enum ns_kind)k);
+	if (d->space && d->space != NS_HOSTS)
+		fd = ns_others_fd(d->space) < 0 ? -1 : fsfile_reopen(ns_others_fd(d->space), O_RDONLY);
+	return fd < 0 ? err_set(e, -ENOENT, "the unit's %s namespace cannot be opened", d->path) : fd;
 }
 
 static int open_device(const Gw__FdDesc *d, struct err *e)
@@ -263,10 +258,10 @@ static int open_device(const Gw__FdDesc *d, struct err *e)
 	return fd < 0 ? err_sys(e, -errno, "%s: opening it on this host", path) : fd;
 }
 
-int file_kernel_open(const Gw__FdDesc *d, pid_t (*host_pid)(const void *arg, pid_t pid), const void *arg, int *ret_fd, struct err *e)
+int file_kernel_open(const Gw__FdDesc *d, const struct fd_env *env, int *ret_fd, struct err *e)
 {
-	int fd = d->kind == GW__FD_KIND__FD_NAMESPACE ? open_namespace(d->path, e) :
-		d->kind == GW__FD_KIND__FD_DEVICE ? open_device(d, e) : open_kernel_file(d, host_pid, arg, e);
+	int fd = d->kind == GW__FD_KIND__FD_NAMESPACE ? open_namespace(d, env->n_pids ? env->pids[0] : 0, e) :
+		d->kind == GW__FD_KIND__FD_DEVICE ? open_device(d, e) : open_kernel_file(d, env->host_pid, env->host_pid_arg, e);
 
 	if (fd < 0)
 		return fd;

@@ -3,7 +3,7 @@
  * file_kernel.h - descriptors of what each kernel has of its own: files of /proc, /sys and cgroups, namespaces, stateless devices
  *
  * They are opened anew at the same path. /proc/PID is followed when PID is a process of the unit; of other processes, and of those that
- * have ended, a descriptor is refused. A namespace is the destination's own of that kind when it is the source's own. Devices are those
+ * have ended, a descriptor is refused. A namespace is one of the unit's (ns_other.h) or the host's own. Devices are those
  * whose drivers keep nothing about who has them open.
  */
 #ifndef GODWIT_IMAGE_FILE_KERNEL_H
@@ -26,8 +26,8 @@ int file_kernel_validate(const Gw__FdDesc *d, struct err *e);
 /* Destination, at the offer; fd: a number, for words. */
 void file_kernel_judge(const Gw__FdDesc *d, int fd, struct refusals *refusals);
 
-/* host_pid: what this worker calls a process of the unit by that number; 0: none. */
-int file_kernel_open(const Gw__FdDesc *d, pid_t (*host_pid)(const void *arg, pid_t pid), const void *arg, int *ret_fd, struct err *e);
+struct fd_env;
+int file_kernel_open(const Gw__FdDesc *d, const struct fd_env *env, int *ret_fd, struct err *e);
 /*
  * Sets the positions of all that are half read: as the last thing in the freeze, for the kernel makes the text up to the position anew,
  * and the process must be what it was by then. fds: by description.

@@ -138,7 +138,7 @@ static int open_desc(const Gw__FdTable *t, size_t i, const struct fd_env *env, c
 	case GW__FD_KIND__FD_DEVICE:
 	case GW__FD_KIND__FD_KERNEL_FILE:
 	case GW__FD_KIND__FD_NAMESPACE:
-		return file_kernel_open(d, env->host_pid, env->host_pid_arg, ret_fd, e);
+		return file_kernel_open(d, env, ret_fd, e);
 	case GW__FD_KIND__FD_PIPE:
 		if (fd_relays_find(originals, t->pipes[d->index]))
 			return open_original(d, fd_relays_find(originals, t->pipes[d->index]), ret_fd, e);

@@ -14,77 +14,53 @@
 #include "image/bytes.h"
 #include "image/ns_mount.h"
 #include "image/ns_net.h"
+#include "image/ns_other.h"
 #include "image/ns_user.h"
 #include "image/place.h"
 #include "image/process_check.h"
 
 #define SETTING_MAX 256
 
-static const struct {
-	const char *name;
-	int flag;
-	bool entered; /* by the worker */
-} kinds[NS_KINDS] = {
-	[NS_UTS] = { "uts", CLONE_NEWUTS, true },
-	[NS_IPC] = { "ipc", CLONE_NEWIPC, true },
-	[NS_NET] = { "net", CLONE_NEWNET, true },
-	[NS_CGROUP] = { "cgroup", CLONE_NEWCGROUP, true },
-	[NS_PID] = { "pid", CLONE_NEWPID, false },
-	[NS_MNT] = { "mnt", CLONE_NEWNS, false },
-	[NS_USER] = { "user", CLONE_NEWUSER, false },
-};
-
 static const char *const ipc_settings[] = {
 	"kernel/shmmax", "kernel/shmall", "kernel/shmmni", "kernel/shm_rmid_forced", "kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem",
 	"kernel/shm_next_id", "kernel/msg_next_id", "kernel/sem_next_id", "fs/mqueue/queues_max", "fs/mqueue/msg_max", "fs/mqueue/msgsize_max", "fs/mqueue/msg_default", "fs/mqueue/msgsize_default",
 };
 
-static int host[NS_KINDS] = { -1, -1, -1, -1, -1, -1, -1 }, unit_net = -1, unit_cgroups = -1; /* host: the worker's own, where it has entered others */
+static int host[NS_KINDS] = { -1, -1, -1, -1, -1, -1, -1, -1 }, unit_net = -1, unit_cgroups = -1; /* host: the worker's own, where it has entered others */
 
 uint32_t ns_owned(pid_t pid)
 {
 	uint32_t owned = 0;
 
-	for (int k = 0; k < NS_KINDS; k++) {
-		char path[64], own[64];
-		struct stat theirs, ours;
-
-		snprintf(path, sizeof(path), "/proc/%d/ns/%s", pid, kinds[k].name);
-		snprintf(own, sizeof(own), "/proc/thread-self/ns/%s", kinds[k].name);
-		if (stat(path, &theirs) == 0 && stat(own, &ours) == 0 && (theirs.st_dev != ours.st_dev || theirs.st_ino != ours.st_ino))
+	for (int k = 0; k < NS_KINDS; k++)
+		if (k != NS_TIME && ns_differs(pid, 0, (enum ns_kind)k)) /* clocks.h */
 			owned |= NS_BIT(k);
-	}
 	return owned;
 }
 
-static struct stat unit_id[NS_KINDS]; /* of the unit's namespaces that the worker does not enter; st_ino 0: they are the worker's */
+static uint64_t unit_id[NS_KINDS]; /* of the unit's namespaces that the worker does not enter; 0: they are the worker's */
 
-const char *ns_name(enum ns_kind kind)
+bool ns_is_hosts(enum ns_kind kind, uint64_t id)
 {
-	return kinds[kind].name;
+	return id == (host[kind] >= 0 ? ns_id_of(host[kind]) : ns_id(0, kind));
 }
 
-uint32_t ns_foreign(pid_t pid)
+int ns_open_hosts(enum ns_kind kind)
 {
-	uint32_t foreign = ns_owned(pid);
+	return host[kind] >= 0 ? fcntl(host[kind], F_DUPFD_CLOEXEC, 0) : ns_open(0, kind);
+}
 
-	for (int k = 0; k < NS_KINDS; k++) {
-		char path[64];
-		struct stat theirs;
-
-		snprintf(path, sizeof(path), "/proc/%d/ns/%s", pid, kinds[k].name);
-		if (!unit_id[k].st_ino || stat(path, &theirs) < 0)
-			continue;
-		foreign &= ~NS_BIT(k);
-		if (theirs.st_ino != unit_id[k].st_ino || theirs.st_dev != unit_id[k].st_dev)
-			foreign |= NS_BIT(k);
-	}
-	return foreign;
+int ns_remember_hosts(struct err *e)
+{
+	for (int k = 0; k < NS_KINDS; k++)
+		if (NS_ENTERED & NS_BIT(k) && host[k] < 0 && (host[k] = ns_open(0, (enum ns_kind)k)) < 0)
+			return err_sys(e, errno, "the host's %s namespace", ns_name((enum ns_kind)k));
+	return 0;
 }
 
 bool ns_has_pids(void)
 {
-	return unit_id[NS_PID].st_ino != 0;
+	return unit_id[NS_PID] != 0;
 }
 
 pid_t ns_seen(pid_t tid)
@@ -100,17 +76,6 @@ pid_t ns_seen(pid_t tid)
 	return tid;
 }
 
-static int open_ns(pid_t pid, enum ns_kind kind)
-{
-	char path[64];
-
-	if (pid)
-		snprintf(path, sizeof(path), "/proc/%d/ns/%s", pid, kinds[kind].name);
-	else
-		snprintf(path, sizeof(path), "/proc/thread-self/ns/%s", kinds[kind].name);
-	return open(path, O_RDONLY | O_CLOEXEC);
-}
-
 bool ns_has_net(void)
 {
 	return unit_net >= 0;
@@ -124,13 +89,13 @@ void ns_outside(bool outside)
 
 int ns_remember_host_net(struct err *e)
 {
-	host[NS_NET] = open_ns(0, NS_NET);
+	host[NS_NET] = ns_open(0, NS_NET);
 	return host[NS_NET] < 0 ? err_sys(e, errno, "the host's network namespace") : 0;
 }
 
 int ns_remember_unit_net(struct err *e)
 {
-	unit_net = open_ns(0, NS_NET);
+	unit_net = ns_open(0, NS_NET);
 	return unit_net < 0 ? err_sys(e, errno, "the unit's network namespace") : 0;
 }
 
@@ -147,10 +112,10 @@ bool ns_has_cgroups(void)
 
 int ns_make_cgroups(struct err *e)
 {
-	host[NS_CGROUP] = open_ns(0, NS_CGROUP);
+	host[NS_CGROUP] = ns_open(0, NS_CGROUP);
 	if (host[NS_CGROUP] < 0 || unshare(CLONE_NEWCGROUP) < 0)
 		return err_sys(e, errno, "a cgroup namespace");
-	unit_cgroups = open_ns(0, NS_CGROUP);
+	unit_cgroups = ns_open(0, NS_CGROUP);
 	if (unit_cgroups < 0)
 		return err_sys(e, errno, "a cgroup namespace");
 	ns_in_own_cgroups(true);
@@ -159,11 +124,11 @@ int ns_make_cgroups(struct err *e)
 
 static int enter(pid_t root, enum ns_kind kind, struct err *e)
 {
-	cleanup_close int fd = open_ns(root, kind);
+	cleanup_close int fd = ns_open(root, kind);
 
-	host[kind] = open_ns(0, kind);
-	if (host[kind] < 0 || fd < 0 || setns(fd, kinds[kind].flag) < 0)
-		return err_sys(e, errno, "process %d: entering its %s namespace", root, kinds[kind].name);
+	host[kind] = ns_open(0, kind);
+	if (host[kind] < 0 || fd < 0 || setns(fd, ns_flag(kind)) < 0)
+		return err_sys(e, errno, "process %d: entering its %s namespace", root, ns_name(kind));
 	if (kind == NS_NET)
 		unit_net = take_fd(&fd);
 	if (kind == NS_CGROUP)
@@ -171,11 +136,11 @@ static int enter(pid_t root, enum ns_kind kind, struct err *e)
 	return 0;
 }
 
-static const struct stat *id_of_unit(enum ns_kind kind, struct stat *own)
+static uint64_t id_of_unit(enum ns_kind kind)
 {
-	if (unit_id[kind].st_ino)
-		return &unit_id[kind];
-	return host[kind] >= 0 && stat("/proc/thread-self/ns/net", own) == 0 ? own : NULL; /* the worker is in it */
+	if (unit_id[kind])
+		return unit_id[kind];
+	return host[kind] >= 0 ? ns_id(0, kind) : 0; /* the worker is in it */
 }
 
 void ns_check_others(bool (*is_inside)(void *arg, pid_t pid), void *arg, struct refusals *r)
@@ -188,23 +153,17 @@ void ns_check_others(bool (*is_inside)(void *arg, pid_t pid), void *arg, struct 
 		{ NS_NET, "it is in the network namespace of the unit without being one of its processes, and would lose its devices" },
 	};
 	cleanup_closedir DIR *proc = opendir("/proc");
-	const struct stat *units[ARRAY_SIZE(lost)];
-	struct stat own[ARRAY_SIZE(lost)];
+	uint64_t units[ARRAY_SIZE(lost)];
 
 	for (size_t i = 0; i < ARRAY_SIZE(lost); i++)
-		units[i] = id_of_unit(lost[i].kind, &own[i]);
+		units[i] = id_of_unit(lost[i].kind);
 	for (struct dirent *d; proc && (d = readdir(proc));) {
 		pid_t pid = (pid_t)atoi(d->d_name);
 
 		for (size_t i = 0; pid > 0 && pid != getpid() && i < ARRAY_SIZE(lost); i++) {
-			const struct stat *unit = units[i];
 			struct process_stat stat_now;
-			struct stat theirs;
-			char path[300];
 
-			snprintf(path, sizeof(path), "/proc/%.20s/ns/%s", d->d_name, kinds[lost[i].kind].name);
-			if (!unit || stat(path, &theirs) < 0 || theirs.st_ino != unit->st_ino || theirs.st_dev != unit->st_dev ||
-			    is_inside(arg, pid) || process_stat_read(pid, &stat_now, NULL) < 0 || stat_now.state == 'Z' || stat_now.state == 'X')
+			if (!units[i] || ns_id(pid, lost[i].kind) != units[i] || is_inside(arg, pid) || process_stat_read(pid, &stat_now, NULL) < 0 || stat_now.state == 'Z' || stat_now.state == 'X')
 				continue; /* one that has ended loses nothing */
 			refusals_add(r, "ns.others", lost[i].cause, "end it, or start it from the unit", "process %d", pid);
 			break;
@@ -216,12 +175,13 @@ void ns_leave(void)
 {
 	for (int k = 0; k < NS_KINDS; k++) {
 		if (host[k] >= 0)
-			(void)!setns(host[k], kinds[k].flag);
+			(void)!setns(host[k], ns_flag((enum ns_kind)k));
 		close_fdp(&host[k]);
-		unit_id[k].st_ino = 0;
+		unit_id[k] = 0;
 	}
 	close_fdp(&unit_net);
 	close_fdp(&unit_cgroups);
+	ns_others_leave();
 	ns_mounts_leave();
 	ns_net_leave();
 	ns_user_leave();
@@ -245,16 +205,16 @@ static int read_setting(const char *name, char *value, size_t size)
 	return 0;
 }
 
-static void read_settings(Gw__Namespaces *msg)
+void ns_settings_capture(Gw__NsSetting ***v, size_t *n)
 {
-	msg->settings = must_alloc(ARRAY_SIZE(ipc_settings) * sizeof(*msg->settings));
+	*v = must_alloc(ARRAY_SIZE(ipc_settings) * sizeof(**v));
 	for (size_t i = 0; i < ARRAY_SIZE(ipc_settings); i++) {
 		char value[SETTING_MAX];
 		Gw__NsSetting *s;
 
 		if (read_setting(ipc_settings[i], value, sizeof(value)) < 0 || strcmp(value, "-1") == 0) /* a next number that nobody has asked for */
 			continue;
-		msg->settings[msg->n_settings++] = s = must_alloc(sizeof(*s));
+		(*v)[(*n)++] = s = must_alloc(sizeof(*s));
 		gw__ns_setting__init(s);
 		string_set(&s->name, ipc_settings[i]);
 		string_set(&s->value, value);
@@ -264,11 +224,9 @@ static void read_settings(Gw__Namespaces *msg)
 /* What belongs to the view is told by the view. */
 static int take_view(pid_t root, struct err *e)
 {
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/%d/ns/mnt", root);
-	if (stat(path, &unit_id[NS_MNT]) < 0)
-		return err_sys(e, errno, "%s", path);
+	unit_id[NS_MNT] = ns_id(root, NS_MNT);
+	if (!unit_id[NS_MNT])
+		return err_sys(e, errno, "the mount namespace of process %d", root);
 	place_set(root);
 	return 0;
 }
@@ -290,17 +248,13 @@ int ns_capture(pid_t root, bool has_view, Gw__Namespaces **ret, struct refusals 
 	if (!owned || code < 0)
 		return code;
 	for (int k = 0; k < NS_KINDS && code == 0; k++)
-		if (kinds[k].entered && owned & NS_BIT(k))
+		if (NS_ENTERED & owned & NS_BIT(k))
 			code = enter(root, (enum ns_kind)k, e);
 	if (code < 0)
 		return code;
-	for (int k = 0; k < NS_KINDS; k++) {
-		char path[64];
-
-		snprintf(path, sizeof(path), "/proc/%d/ns/%s", root, kinds[k].name);
-		if (!kinds[k].entered && owned & NS_BIT(k) && stat(path, &unit_id[k]) < 0)
-			return err_sys(e, errno, "%s", path);
-	}
+	for (int k = 0; k < NS_KINDS; k++)
+		if (~NS_ENTERED & owned & NS_BIT(k) && !(unit_id[k] = ns_id(root, (enum ns_kind)k)))
+			return err_sys(e, errno, "the %s namespace of process %d", ns_name((enum ns_kind)k), root);
 	if (owned & NS_BIT(NS_MNT))
 		place_set(root);
 	if (owned & NS_BIT(NS_PID) && ns_seen(root) != 1)
@@ -316,7 +270,7 @@ int ns_capture(pid_t root, bool has_view, Gw__Namespaces **ret, struct refusals 
 	if (owned & NS_BIT(NS_USER))
 		code = ns_user_capture(root, msg, r, e);
 	if (owned & NS_BIT(NS_IPC))
-		read_settings(msg);
+		ns_settings_capture(&msg->settings, &msg->n_settings);
 	if (owned & NS_BIT(NS_NET) && code == 0) {
 		msg->nets = must_alloc(sizeof(*msg->nets));
 		msg->n_nets = 1;
@@ -335,9 +289,17 @@ static bool is_ipc_setting(const char *name)
 	return false;
 }
 
+int ns_settings_validate(Gw__NsSetting *const *v, size_t n, struct err *e)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!is_ipc_setting(v[i]->name) || strlen(v[i]->value) >= SETTING_MAX)
+			return err_set(e, -EBADMSG, "a setting that there is not");
+	return 0;
+}
+
 static int validate(const Gw__Namespaces *msg, struct err *e)
 {
-	if (msg->owned >> NS_KINDS || !msg->owned)
+	if (msg->owned >> NS_TIME || (!msg->owned && !msg->n_others))
 		return err_set(e, -EBADMSG, "namespaces %#x", msg->owned);
 	if (strlen(msg->nodename) > 64 || strlen(msg->domainname) > 64)
 		return err_set(e, -EBADMSG, "names of a host");
@@ -346,9 +308,8 @@ static int validate(const Gw__Namespaces *msg, struct err *e)
 	for (size_t i = 0; i < msg->n_nets; i++)
 		if (ns_net_validate(msg->nets[i], e) < 0)
 			return -EBADMSG;
-	for (size_t i = 0; i < msg->n_settings; i++)
-		if (!is_ipc_setting(msg->settings[i]->name) || strlen(msg->settings[i]->value) >= SETTING_MAX)
-			return err_set(e, -EBADMSG, "a setting that there is not");
+	if (ns_settings_validate(msg->settings, msg->n_settings, e) < 0 || ns_others_validate(msg, e) < 0)
+		return -EBADMSG;
 	return ns_user_validate(msg, e) < 0 ? -EBADMSG : ns_mounts_validate(msg, e);
 }
 

@@ -2,8 +2,7 @@
 /*
  * ns.h - the namespaces that a unit has for itself (namespaces(7))
  *
- * A unit owns a namespace when its root is in another one than godwitd. All its processes must be in the same ones (process_check.c sees to that). The
- * worker itself enters UTS, IPC, network and cgroup namespaces, at the source to see what the unit sees, at the destination after it has made them, where
+ * A unit owns a namespace when its root is in another one than godwitd; those that others of its processes are in are in ns_other.h. The worker itself enters UTS, IPC, network and cgroup namespaces, at the source to see what the unit sees, at the destination after it has made them, where
  * the skeleton then inherits them; connections to other hosts are made outside (ns_outside). The mount namespace is not entered but
  * reached through a process (place.h). The pid namespace is made with the unit's root, which is its first process.
  *
@@ -17,11 +16,11 @@
 
 #include "base/err.h"
 #include "image/refuse.h"
+#include "kern/nsfs.h"
 #include "ns.pb-c.h"
 
-enum ns_kind { NS_UTS, NS_IPC, NS_NET, NS_CGROUP, NS_PID, NS_MNT, NS_USER, NS_KINDS };
-
-#define NS_BIT(kind) (1u << (kind))
+/* Those that a worker lives in as its unit does. */
+#define NS_ENTERED (NS_BIT(NS_UTS) | NS_BIT(NS_IPC) | NS_BIT(NS_NET) | NS_BIT(NS_CGROUP))
 #define NS_MOUNTS_MAX 1024u
 #define NS_ENTRIES_MAX 262144u
 #define NS_ENTRY_BYTES_MAX (192u << 20) /* of all of them */
@@ -37,9 +36,6 @@ bool ns_has_cgroups(void);
 /* Destination: one for the unit, with its roots where the worker is; the worker stays in its own. */
 int ns_make_cgroups(struct err *e);
 
-/* Which of them `pid` does not share with the unit: with the caller before ns_capture, with its root after it. */
-uint32_t ns_foreign(pid_t pid);
-const char *ns_name(enum ns_kind kind);
 
 /*
  * Source: enters the root's UTS, IPC, network and cgroup namespaces, and reads what is in them. *ret is NULL for a unit without any of its own. Mounts
@@ -54,6 +50,15 @@ bool ns_has_net(void);
 /* Destination: before the worker leaves the host's, and when it is in the unit's, for ns_outside. */
 int ns_remember_host_net(struct err *e);
 int ns_remember_unit_net(struct err *e);
+/* Source: whether a namespace is godwitd's own. Destination: that of a kind, to be closed. */
+bool ns_is_hosts(enum ns_kind kind, uint64_t id);
+int ns_open_hosts(enum ns_kind kind);
+/* Destination, before the worker enters others: remembers godwitd's own. */
+int ns_remember_hosts(struct err *e);
+/* Settings of System V IPC and of message queues, of the caller's namespace. */
+void ns_settings_capture(Gw__NsSetting ***v, size_t *n);
+int ns_settings_validate(Gw__NsSetting *const *v, size_t n, struct err *e);
+int ns_settings_restore(Gw__NsSetting *const *v, size_t n, struct err *e);
 /* Back in the host's network namespace for a connection to another host (true), and back to the unit's (false). */
 void ns_outside(bool outside);
 

@@ -36,19 +36,19 @@ static int write_setting(const Gw__NsSetting *s, struct err *e)
 	return write(fd, text, (size_t)n) == n ? 0 : err_sys(e, errno, "%s: writing %s", path, s->value);
 }
 
-static int write_settings(const Gw__Namespaces *msg, struct err *e)
+int ns_settings_restore(Gw__NsSetting *const *v, size_t n, struct err *e)
 {
 	int ret = 0;
 
-	for (size_t i = 0; i < msg->n_settings && ret == 0; i++)
-		ret = write_setting(msg->settings[i], e);
+	for (size_t i = 0; i < n && ret == 0; i++)
+		ret = write_setting(v[i], e);
 	return ret;
 }
 
 /* In the owner of the user namespace: settings that only its root may write. */
 static int fill_as_owner(const Gw__Namespaces *msg)
 {
-	return msg->user->inside & NS_BIT(NS_IPC) ? write_settings(msg, NULL) : 0;
+	return msg->user->inside & NS_BIT(NS_IPC) ? ns_settings_restore(msg->settings, msg->n_settings, NULL) : 0;
 }
 
 /* --- the holder --- */
@@ -90,13 +90,10 @@ static void hold_as_owner(const Gw__Namespaces *msg, int socket, void *arg)
 /* For those that join, who may not look into the holder. */
 static int open_mounts(struct ns_made *made, struct err *e)
 {
-	cleanup_close int fd = -1;
-	char path[64];
+	cleanup_close int fd = ns_open(made->holder, NS_MNT);
 
-	snprintf(path, sizeof(path), "/proc/%d/ns/mnt", made->holder);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
 	made->mounts = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, NS_HIGH_FD);
-	return made->mounts < 0 ? err_sys(e, errno, "%s", path) : 0;
+	return made->mounts < 0 ? err_sys(e, errno, "the mount namespace of process %d", made->holder) : 0;
 }
 
 static int wait_held(struct report *report, int ready, struct ns_made *made, struct err *e)
@@ -147,16 +144,17 @@ void ns_made_free(struct ns_made *made)
 /* Those that the worker lives in; `inside`: they are there. */
 static int enter_new(const Gw__Namespaces *msg, uint32_t inside, struct err *e)
 {
-	uint32_t own = msg->owned & ~inside;
-	int flags = (own & NS_BIT(NS_UTS) ? CLONE_NEWUTS : 0) | (own & NS_BIT(NS_IPC) ? CLONE_NEWIPC : 0) | (own & NS_BIT(NS_NET) ? CLONE_NEWNET : 0) |
-		    (own & NS_BIT(NS_CGROUP) && !ns_has_cgroups() ? CLONE_NEWCGROUP : 0);
+	uint32_t own = msg->owned & NS_ENTERED & ~inside & ~(ns_has_cgroups() ? NS_BIT(NS_CGROUP) : 0);
+	int flags = 0;
 
+	for (int k = 0; k < NS_KINDS; k++)
+		flags |= own & NS_BIT(k) ? ns_flag((enum ns_kind)k) : 0;
 	return unshare(flags) < 0 ? err_sys(e, errno, "namespaces %#x", own) : 0;
 }
 
 static int fill(const Gw__Namespaces *msg, struct refusals *r, struct err *e)
 {
-	int ret = msg->user && msg->user->inside & NS_BIT(NS_IPC) ? 0 : write_settings(msg, e);
+	int ret = msg->user && msg->user->inside & NS_BIT(NS_IPC) ? 0 : ns_settings_restore(msg->settings, msg->n_settings, e);
 
 	if (ret == 0 && msg->owned & NS_BIT(NS_UTS) && (sethostname(msg->nodename, strlen(msg->nodename)) < 0 || setdomainname(msg->domainname, strlen(msg->domainname)) < 0))
 		return err_sys(e, errno, "the names of a host");
@@ -167,10 +165,12 @@ static int make_all(const Gw__Namespaces *msg, struct report *report, struct ns_
 {
 	struct ns_owner owner = { 0, -1, -1 };
 	uint32_t inside = msg->user ? msg->user->inside : 0;
-	int ret = msg->n_nets ? ns_net_remember_host(e) : 0;
+	int ret = ns_remember_hosts(e);
 
 	if (ret == 0 && msg->owned & NS_BIT(NS_NET))
 		ret = ns_remember_host_net(e);
+	if (ret == 0 && msg->n_nets)
+		ret = ns_net_remember_host(e);
 	if (ret == 0 && inside & NS_BIT(NS_MNT))
 		ret = ns_mounts_borrow(msg, e);
 	if (ret == 0 && msg->user)

@@ -20,6 +20,7 @@
 #include "image/ns_link.h"
 #include "image/ns_net.h"
 #include "image/ns_net_refuse.h"
+#include "kern/nsfs.h"
 
 #define SETTING_MAX 256
 #define SETTINGS_MAX 65536u
@@ -365,7 +366,7 @@ int ns_net_validate(const Gw__NsNet *net, struct err *e)
 
 int ns_net_remember_host(struct err *e)
 {
-	host_ns = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+	host_ns = ns_open(0, NS_NET);
 	return host_ns < 0 ? err_sys(e, errno, "the host's network namespace") : netlink_open(&host, NETLINK_ROUTE, -1, e);
 }
 

@@ -77,14 +77,11 @@ int ns_survey(pid_t pid, struct mount_infos *ret, struct err *e)
 	cleanup_close int lines = memfd_create("mountinfo", MFD_CLOEXEC), proc = open("/proc", O_PATH | O_CLOEXEC), ns = -1, user = -1;
 	cleanup_free char *text = NULL;
 	struct mount_infos l = { 0 };
-	char path[64];
 	pid_t child;
 	int code;
 
-	snprintf(path, sizeof(path), "/proc/%d/ns/mnt", pid);
-	ns = open(path, O_RDONLY | O_CLOEXEC);
-	snprintf(path, sizeof(path), "/proc/%d/ns/user", pid);
-	user = open(path, O_RDONLY | O_CLOEXEC);
+	ns = ns_open(pid, NS_MNT);
+	user = ns_open(pid, NS_USER);
 	if (found == MAP_FAILED || lines < 0 || proc < 0 || ns < 0 || user < 0)
 		return err_sys(e, errno, "the mounts of process %d", pid);
 	found->code = -ECHILD;

@@ -142,30 +142,21 @@ static void read_ids(pid_t root, Gw__NsUser *u)
 	}
 }
 
-static bool same(int fd, const struct stat *other)
-{
-	struct stat st;
-
-	return fd >= 0 && fstat(fd, &st) == 0 && st.st_ino == other->st_ino && st.st_dev == other->st_dev;
-}
-
 int ns_user_capture(pid_t root, Gw__Namespaces *msg, struct refusals *r, struct err *e)
 {
 	cleanup_close int ns = -1, parent = -1;
-	struct stat theirs, ours;
+	uint64_t theirs = ns_id(root, NS_USER);
 	Gw__NsUser *u = msg->user = must_alloc(sizeof(*u));
 	cleanup_free char *setgroups_text = NULL;
 	uid_t owner = 0;
-	char path[64];
 	int ret;
 
 	gw__ns_user__init(u);
-	snprintf(path, sizeof(path), "/proc/%d/ns/user", root);
-	ns = open(path, O_RDONLY | O_CLOEXEC);
+	ns = ns_open(root, NS_USER);
 	parent = ns < 0 ? -1 : ioctl(ns, NS_GET_PARENT);
-	if (ns < 0 || fstat(ns, &theirs) < 0 || stat("/proc/self/ns/user", &ours) < 0 || ioctl(ns, NS_GET_OWNER_UID, &owner) < 0)
-		return err_sys(e, errno, "%s", path);
-	if (!same(parent, &ours))
+	if (ns < 0 || !theirs || ioctl(ns, NS_GET_OWNER_UID, &owner) < 0)
+		return err_sys(e, errno, "the user namespace of process %d", root);
+	if (ns_id_of(parent) != ns_id(0, NS_USER))
 		refusals_add(r, "ns.user.nested", "it is in a user namespace inside another one that stays", "move the process that made that", "process %d", root);
 	u->owner = owner;
 	ret = read_text(root, "uid_map", &u->uid_map);
@@ -181,10 +172,9 @@ int ns_user_capture(pid_t root, Gw__Namespaces *msg, struct refusals *r, struct 
 
 		if (k == NS_USER || !(msg->owned & NS_BIT(k)))
 			continue;
-		snprintf(path, sizeof(path), "/proc/%d/ns/%s", root, ns_name((enum ns_kind)k));
-		fd = open(path, O_RDONLY | O_CLOEXEC);
+		fd = ns_open(root, (enum ns_kind)k);
 		of = fd < 0 ? -1 : ioctl(fd, NS_GET_USERNS);
-		u->inside |= same(of, &theirs) ? NS_BIT(k) : 0;
+		u->inside |= ns_id_of(of) == theirs ? NS_BIT(k) : 0;
 	}
 	read_ids(root, u);
 	remember(u);
@@ -215,8 +205,6 @@ int ns_user_validate(const Gw__Namespaces *msg, struct err *e)
 		return err_set(e, -EBADMSG, "user namespace: ids, groups or maps");
 	return 0;
 }
-
-static const int flags[NS_KINDS] = { [NS_UTS] = CLONE_NEWUTS, [NS_IPC] = CLONE_NEWIPC, [NS_NET] = CLONE_NEWNET, [NS_CGROUP] = CLONE_NEWCGROUP };
 
 /* The first id that is inside, for files that are made there. */
 static uint32_t first_id(const char *map)
@@ -262,8 +250,8 @@ static int be_owner(const Gw__NsUser *u, int socket)
 		return -errno;
 	live_with_parent();
 	for (int k = 0; k < NS_KINDS; k++)
-		if (u->inside & NS_BIT(k))
-			others |= flags[k];
+		if (u->inside & NS_ENTERED & NS_BIT(k))
+			others |= ns_flag((enum ns_kind)k);
 	return unshare(others) < 0 ? -errno : 0;
 }
 
@@ -289,14 +277,12 @@ static int write_maps(pid_t pid, const Gw__NsUser *u)
 static int enter_inner(pid_t owner, const Gw__NsUser *u, struct err *e)
 {
 	for (int k = 0; k < NS_KINDS; k++) {
-		char path[64];
 		cleanup_close int fd = -1;
 
-		if (!flags[k] || !(u->inside & NS_BIT(k)))
+		if (!(NS_ENTERED & u->inside & NS_BIT(k)))
 			continue;
-		snprintf(path, sizeof(path), "/proc/%d/ns/%s", owner, ns_name((enum ns_kind)k));
-		fd = open(path, O_RDONLY | O_CLOEXEC);
-		if (fd < 0 || setns(fd, flags[k]) < 0)
+		fd = ns_open(owner, (enum ns_kind)k);
+		if (fd < 0 || ns_enter(fd, (enum ns_kind)k) < 0)
 			return err_sys(e, errno, "the unit's %s namespace", ns_name((enum ns_kind)k));
 	}
 	return 0;
@@ -306,7 +292,6 @@ int ns_user_make(const Gw__Namespaces *msg, int (*fill)(const Gw__Namespaces *ms
 {
 	const Gw__NsUser *u = msg->user;
 	cleanup_close int fd = -1;
-	char path[64];
 	int pair[2], code;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
@@ -332,11 +317,10 @@ int ns_user_make(const Gw__Namespaces *msg, int (*fill)(const Gw__Namespaces *ms
 		code = hear(pair[0]);
 	if (code < 0)
 		return err_sys(e, -code, "a user namespace");
-	snprintf(path, sizeof(path), "/proc/%d/ns/user", ret->pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
+	fd = ns_open(ret->pid, NS_USER);
 	ret->fd = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, NS_HIGH_FD);
 	if (ret->fd < 0)
-		return err_sys(e, errno, "%s", path);
+		return err_sys(e, errno, "the user namespace of process %d", ret->pid);
 	remember(u);
 	return enter_inner(ret->pid, u, e);
 }

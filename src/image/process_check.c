@@ -7,9 +7,8 @@
 #include <fcntl.h>
 
 #include "base/util.h"
-#include "image/clocks.h"
-#include "image/ns.h"
 #include "image/timer.h"
+#include "kern/nsfs.h"
 
 #define FLAG_KTHREAD 0x00200000ul
 #define STATE_RETRIES 100
@@ -40,19 +39,6 @@ int process_stat_read(pid_t pid, struct process_stat *ret_stat, struct err *e)
 	return 0;
 }
 
-static bool namespace_of(const char *pid, const char *name, char *text, size_t size)
-{
-	char path[64];
-	ssize_t n;
-
-	snprintf(path, sizeof(path), "/proc/%.20s/ns/%.20s", pid, name);
-	n = readlink(path, text, size - 1);
-	if (n < 0)
-		return false;
-	text[n] = 0;
-	return true;
-}
-
 /*
  * Whether Godwit has put it into a pid namespace, with its own /proc, because its number was taken here (skeleton_start.c): it leaves that by moving. The first process of
  * such a namespace is Godwit's.
@@ -60,30 +46,15 @@ static bool namespace_of(const char *pid, const char *name, char *text, size_t s
 bool process_in_own_numbers(pid_t pid)
 {
 	cleanup_closedir DIR *proc = opendir("/proc");
-	char number[16], own[64], theirs[64];
+	uint64_t own = ns_id(pid, NS_PID);
 
-	snprintf(number, sizeof(number), "%d", pid);
-	if (!namespace_of(number, "pid", own, sizeof(own)))
-		return false;
 	for (struct dirent *d; proc && (d = readdir(proc));) {
 		struct process_stat stat;
 
-		if (atoi(d->d_name) > 0 && namespace_of(d->d_name, "pid", theirs, sizeof(theirs)) && !strcmp(own, theirs) &&
-		    process_stat_read(atoi(d->d_name), &stat, NULL) == 0 && !strcmp(stat.name, "godwit-init"))
+		if (own && atoi(d->d_name) > 0 && ns_id(atoi(d->d_name), NS_PID) == own && process_stat_read(atoi(d->d_name), &stat, NULL) == 0 && !strcmp(stat.name, "godwit-init"))
 			return true;
 	}
 	return false;
-}
-
-static void check_namespaces(pid_t pid, struct refusals *r)
-{
-	uint32_t foreign = ns_foreign(pid);
-
-	for (int k = 0; k < NS_KINDS; k++)
-		if (foreign & NS_BIT(k) && !((k == NS_PID || k == NS_MNT) && process_in_own_numbers(pid)))
-			refusals_add(r, "task.namespace", "namespaces other than those of the unit's first process cannot move yet",
-				     "start the program without them", "process %d (%s namespace)", pid, ns_name((enum ns_kind)k));
-	clocks_check(pid, r);
 }
 
 static void check_program(pid_t pid, struct refusals *r)
@@ -184,7 +155,6 @@ int process_check(pid_t pid, const struct process_stat *stat, struct refusals *r
 	check_state(pid, stat->state, r);
 	check_status(pid, r);
 	check_relations(pid, stat, r);
-	check_namespaces(pid, r);
 	check_program(pid, r);
 	return timer_check(pid, r, e);
 }

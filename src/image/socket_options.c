@@ -16,6 +16,7 @@
 
 #include "base/util.h"
 #include "image/socket_groups.h"
+#include "kern/nsfs.h"
 
 #ifndef SOL_RAW
 #define SOL_RAW 255
@@ -565,9 +566,8 @@ int socket_options_update(int fd, Gw__FdSockOpt *const *was, size_t n_was, Gw__F
 bool socket_same_net_namespace(int fd)
 {
 	cleanup_close int ns = ioctl(fd, SIOCGSKNS);
-	struct stat theirs, ours;
 
-	return ns < 0 || fstat(ns, &theirs) < 0 || stat("/proc/self/ns/net", &ours) < 0 || theirs.st_ino == ours.st_ino;
+	return ns < 0 || ns_id_of(ns) == ns_id(0, NS_NET);
 }
 
 int socket_refuse_namespace(const struct fd_look *look, const char *what, struct refusals *refusals)

@@ -18,6 +18,7 @@
 
 #include "base/util.h"
 #include "image/bytes.h"
+#include "kern/nsfs.h"
 
 #ifndef TUNGETDEVNETNS
 #define TUNGETDEVNETNS _IO('T', 227)
@@ -132,9 +133,8 @@ static void capture_interface(Gw__FdTun *t)
 static bool same_namespace(int fd)
 {
 	cleanup_close int ns = ioctl(fd, TUNGETDEVNETNS);
-	struct stat theirs, ours;
 
-	return ns < 0 || fstat(ns, &theirs) < 0 || stat("/proc/self/ns/net", &ours) < 0 || theirs.st_ino == ours.st_ino;
+	return ns < 0 || ns_id_of(ns) == ns_id(0, NS_NET);
 }
 
 int tun_capture(const struct fd_look *look, Gw__FdDesc *d, bool frozen, struct refusals *refusals, struct err *e)

@@ -3,23 +3,22 @@
 #include "kern/netlink.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <sched.h>
 #include <stdarg.h>
 #include <string.h>
 
 #include "base/util.h"
+#include "kern/nsfs.h"
 
 int netlink_open(struct netlink *nl, int protocol, int ns, struct err *e)
 {
-	cleanup_close int here = ns < 0 ? -1 : open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+	cleanup_close int here = ns < 0 ? -1 : ns_open(0, NS_NET);
 	struct mnl_socket *s;
 
 	*nl = (struct netlink){ 0 };
-	if (ns >= 0 && (here < 0 || setns(ns, CLONE_NEWNET) < 0))
+	if (ns >= 0 && (here < 0 || ns_enter(ns, NS_NET) < 0))
 		return err_sys(e, errno, "entering a network namespace");
 	s = mnl_socket_open2(protocol, SOCK_CLOEXEC);
-	if (ns >= 0 && setns(here, CLONE_NEWNET) < 0)
+	if (ns >= 0 && ns_enter(here, NS_NET) < 0)
 		abort(); /* everything else would be done in the wrong one */
 	if (!s || mnl_socket_bind(s, 0, MNL_SOCKET_AUTOPID) < 0) {
 		int code = errno;

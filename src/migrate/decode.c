@@ -10,6 +10,7 @@
 #include "base/util.h"
 #include "image/membarrier.h"
 #include "image/ns_conntrack.h"
+#include "image/ns_other.h"
 #include "image/signal.h"
 #include "migrate/migrate.h"
 #include "migrate/registry.h"
@@ -132,6 +133,8 @@ int offer_decode(const void *data, size_t len, struct offer *ret, struct err *e)
 	}
 	if (code == 0 && o->namespaces.len)
 		code = ns_decode(o->namespaces.data, o->namespaces.len, &ret->ns, e);
+	for (size_t i = 0; i < ret->nprocs && code == 0; i++)
+		code = ns_others_validate_process(ret->ns, ret->procs[i].process, e);
 	if (code == 0 && o->processes[0]->pid == 1 && !(ret->ns && ret->ns->owned & NS_BIT(NS_PID)))
 		code = err_set(e, -EPROTO, "the first process of a host in an offer");
 	return code < 0 ? code : check_tree(ret, e);

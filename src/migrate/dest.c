@@ -18,6 +18,7 @@
 #include "base/util.h"
 #include "image/aio.h"
 #include "image/ns_mount.h"
+#include "image/ns_other.h"
 #include "image/place.h"
 #include "migrate/arrival.h"
 #include "migrate/decode.h"
@@ -215,6 +216,8 @@ static int make_namespaces(struct dest *d, struct refusals *refusals, struct err
 
 	ns_mounts_judge(d->offered.ns, refusals);
 	ret = refusals->n ? 0 : ns_make(d->offered.ns, &d->ns, refusals, e);
+	if (ret == 0 && !refusals->n)
+		ret = ns_others_make(d->offered.ns, d->procs[0].process->clocks, &d->clocks, refusals, e);
 	if (ret < 0 || !d->ns.holder)
 		return ret;
 	place_set(d->ns.holder);
@@ -286,7 +289,7 @@ static int step_offer(void *context, struct err *e)
 	if (ret >= 0 && d->offer->held)
 		pace_hurry(0);
 	if (ret >= 0)
-		d->clocks = clock_offsets_for(d->procs[0].process->clocks, &here);
+		dest_set_clocks(d, &here);
 	free(here.boot_id == protobuf_c_empty_string ? NULL : here.boot_id);
 	frame_free(&f);
 	if (ret == 0 && d->offered.cgroups)

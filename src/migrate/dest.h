@@ -67,6 +67,7 @@ struct dest_process {
 	uint64_t *rseq_pages;     /* those that hold areas for rseq(2), ascending */
 	size_t n_rseq_pages;
 	bool deltas_planned;
+	struct clock_offsets clocks; /* of its time namespace here */
 	/* go */
 	struct go_process *go;    /* NULL before it has come */
 };
@@ -161,6 +162,14 @@ int dest_register(struct dest_process *p, const struct range_list *ranges, struc
 int dest_prepare_pieces(struct dest_process *p, struct err *e);
 /* Puts the list of pieces where the agent looks for it: with the go message the lazy ones, before it all. */
 int dest_set_pieces(struct dest_process *p, struct err *e);
+
+/* dest_spaces.c */
+/* For skeleton_set: puts a process into its namespaces. */
+int dest_enter_namespaces(struct skeleton *s, pid_t number, void *arg, struct err *e);
+/* `here`: this host's clocks, read when the source's were. */
+void dest_set_clocks(struct dest *d, const Gw__Clocks *here);
+/* By how much this worker's clocks are behind those that the source's worker had. */
+struct fd_clocks dest_clock_deltas(const struct dest *d);
 
 /* dest_stop.c: stops processes that are to be stopped, before they run their lists. */
 int dest_stop(struct dest *d, struct err *e);

@@ -473,7 +473,7 @@ static int build_descriptors(struct dest *d, struct err *e)
 		return err_sys(e, -ENOMEM, "descriptors");
 	for (size_t i = 0; i < d->nprocs; i++)
 		d->pids[i] = d->procs[i].skeleton ? d->procs[i].skeleton->pid : 0;
-	d->env = (struct fd_env){ .answers = d->answers, .n_files = d->files.n, .clocks = { d->clocks.monotonic_ns, d->clocks.boottime_ns },
+	d->env = (struct fd_env){ .answers = d->answers, .n_files = d->files.n, .clocks = dest_clock_deltas(d),
 				  .host_pid = host_pid, .removed_cwd = removed_cwd, .host_pid_arg = d, .pids = d->pids, .n_pids = d->nprocs };
 	ret = fdtable_restore_open(d->fds, &d->env, &d->restore, e);
 	for (uint32_t i = 0; i < d->nprocs && ret == 0; i++) {
@@ -661,6 +661,7 @@ static int create_skeletons(struct dest *d, struct err *e)
 	d->set.fds = d->fds;
 	d->set.first = dest_common_begin;
 	d->set.first_arg = d;
+	d->set.settle = dest_enter_namespaces;
 	ret = pty_make_all(d->fds, &d->restore.ptys, e);
 	if (ret == 0)
 		ret = give_terminal(d, e);

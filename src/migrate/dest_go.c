@@ -365,7 +365,7 @@ static int plan_lists(struct dest_process *p, struct err *e)
 	const struct go_process *go = p->go;
 	struct skeleton *s = p->skeleton;
 	struct batch *b = s->threads[0]->batch;
-	uint64_t now = clock_process_ns(p->d->clocks.monotonic_ns);
+	uint64_t now = clock_process_ns(p->clocks.monotonic_ns);
 	int ret;
 
 	ret = dest_plan_deltas(p, b, e);

@@ -119,8 +119,9 @@ static int finish(const struct dest_process *p, Gw__Thread *msg, const struct re
 	return patch.len ? trace_poke(p->skeleton->mem_fd, patch.address, patch.data, patch.len, e) : 0;
 }
 
-static int sort_out(const struct dest_process *p, const struct restart_now *now, struct primed_list *l, struct err *e)
+static int sort_out(const struct dest_process *p, struct primed_list *l, struct err *e)
 {
+	const struct restart_now now = restart_now_read(p->clocks.monotonic_ns, p->clocks.boottime_ns);
 	int ret = 0;
 
 	for (size_t i = 0; i < p->go->nthreads && ret == 0; i++) {
@@ -130,17 +131,16 @@ static int sort_out(const struct dest_process *p, const struct restart_now *now,
 		if (!msg->restart || msg->restart->kind == GW__RESTART__KIND__NONE)
 			continue;
 		*next = (struct primed){ .t = skeleton_find_thread(p->skeleton, msg->tid), .msg = msg };
-		if (restart_prime_call(msg, now, &next->prime))
+		if (restart_prime_call(msg, &now, &next->prime))
 			l->n++;
 		else
-			ret = finish(p, msg, now, e);
+			ret = finish(p, msg, &now, e);
 	}
 	return ret;
 }
 
 int dest_settle_restarts(struct dest *d, struct err *e)
 {
-	struct restart_now now = restart_now_read(d->clocks.monotonic_ns, d->clocks.boottime_ns);
 	struct primed_list l = { 0 };
 	size_t n = 0;
 	int ret = 0;
@@ -151,7 +151,7 @@ int dest_settle_restarts(struct dest *d, struct err *e)
 	if (!l.v)
 		return err_sys(e, ENOMEM, "interrupted calls");
 	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
-		ret = sort_out(&d->procs[i], &now, &l, e);
+		ret = sort_out(&d->procs[i], &l, e);
 	if (ret == 0)
 		ret = prime_all(&l, e);
 	free(l.v);

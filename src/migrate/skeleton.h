@@ -41,6 +41,7 @@ struct skeleton {
 	int pidfd, mem_fd;
 	bool own_pid_namespace;
 	pid_t namespace_init; /* of one that is there for its number only; 0: it is in none */
+	uint32_t namespaces[NS_KINDS]; /* as Process.namespaces: those that it is in so far */
 	const struct skeleton_world *world; /* of the first process; NULL: the worker's */
 	struct skeleton_thread **threads; /* [0]: the main thread */
 	size_t nthreads;

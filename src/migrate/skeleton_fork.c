@@ -144,6 +144,7 @@ int skeleton_fork(struct skeleton *by, struct skeleton *s, const struct skeleton
 
 	*s = SKELETON_INIT;
 	s->own_pid_namespace = by->own_pid_namespace;
+	memcpy(s->namespaces, by->namespaces, sizeof(s->namespaces));
 	if (birth->late && birth->share & ~(uint64_t)CLONE_VM)
 		return err_set(e, -EAGAIN, "process %d shares with its creator, which is prepared already", birth->number);
 	ret = skeleton_open(s, terms, fds, e);

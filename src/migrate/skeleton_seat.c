@@ -20,6 +20,7 @@
 #include "home/door.h"
 #include "home/stub_abi.h"
 #include "kern/fdpass.h"
+#include "kern/nsfs.h"
 #include "kern/trace.h"
 #include "migrate/skeleton_internal.h"
 #include "migrate/unit_page.h"
@@ -53,14 +54,11 @@ static int stop(struct skeleton *s, struct err *e)
 /* Into the time namespace that this worker's children live in, where that is another one. */
 static int join_time(struct skeleton *s, struct err *e)
 {
-	cleanup_close int fd = open("/proc/self/ns/time_for_children", O_RDONLY | O_CLOEXEC);
+	cleanup_close int fd = ns_open_for_children(0, NS_TIME);
 	struct batch *b = s->threads[0]->batch;
-	struct stat wanted, now;
-	char path[64];
 	int number, ret;
 
-	snprintf(path, sizeof(path), "/proc/%d/ns/time", s->pid);
-	if (fd < 0 || fstat(fd, &wanted) < 0 || stat(path, &now) < 0 || wanted.st_ino == now.st_ino)
+	if (fd < 0 || ns_id_of(fd) == ns_id(s->pid, NS_TIME))
 		return 0;
 	ret = fd_send(s->transfer, &fd, 1, e);
 	if (ret == 0)

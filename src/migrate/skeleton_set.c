@@ -129,13 +129,12 @@ static int make_one(struct making *m, const struct tree_op *op, struct err *e)
 	bool process = op->task < m->tree->n && !m->tree->v[op->task].zombie;
 	const struct skeleton_terms small = { SMALL_BASE, 2, SMALL_ARENA }, *terms = process ? &m->terms[op->task] : &small;
 	struct skeleton *s = m->v[op->task] = skeleton_new();
+	int ret;
 
 	if (!s)
 		return err_sys(e, ENOMEM, "processes of the skeleton");
 	m->exit_signal[op->task] = op->sibling ? m->exit_signal[op->by] : op->exit_signal;
 	if (op->by == TREE_OUTSIDE) {
-		int ret;
-
 		s->parent = m->set->parent;
 		s->world = m->set->world;
 		if (m->set->seat && op->task == 0)
@@ -150,9 +149,10 @@ static int make_one(struct making *m, const struct tree_op *op, struct err *e)
 		m->begun = true;
 		return ret;
 	}
-	return skeleton_fork(m->v[op->by], s,
+	ret = skeleton_fork(m->v[op->by], s,
 			     &(struct skeleton_birth){ .number = number_of(m, op->task), .tid = forking_tid(m, op), .sibling = op->sibling, .exit_signal = op->exit_signal,
 						       .share = shared_flags(m, op->task, op->by), .late = m->late }, terms, e);
+	return ret == 0 && process && m->set->settle ? m->set->settle(s, number_of(m, op->task), m->set->first_arg, e) : ret;
 }
 
 static int end_one(struct making *m, const struct tree_op *op, struct err *e)
@@ -335,7 +335,7 @@ static int create(struct skeleton_set *set, const struct tree *tree, const struc
 
 int skeleton_set_create(struct skeleton_set *set, const struct tree *tree, bool own_namespace, const struct skeleton_terms *terms, struct err *e)
 {
-	const struct skeleton_set wanted = { .parent = set->parent, .first = set->first, .first_arg = set->first_arg, .fds = set->fds, .world = set->world,
+	const struct skeleton_set wanted = { .parent = set->parent, .first = set->first, .first_arg = set->first_arg, .settle = set->settle, .fds = set->fds, .world = set->world,
 					     .committed = set->committed, .seat = set->seat };
 	struct tree_plan plan;
 	int ret = tree_plan(tree, NULL, &plan, e);

@@ -26,6 +26,8 @@ struct skeleton_set {
 	/* Before skeleton_set_create, NULL: none. Called with the first process, which holds nothing yet, before the others are forked from it. */
 	int (*first)(struct skeleton *s, void *arg, struct err *e);
 	void *first_arg;
+	/* The same for each other one that lives, before others are forked from it; it has no agent yet. */
+	int (*settle)(struct skeleton *s, pid_t number, void *arg, struct err *e);
 	/* Between the commit and the moment when the processes run; NULL: none. */
 	void (*committed)(void *arg);
 	const struct skeleton_seat *seat; /* set before skeleton_set_create: the root gets a stub's place; NULL: it is made */

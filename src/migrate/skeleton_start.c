@@ -78,7 +78,7 @@ static int join_world(const struct skeleton *s)
 
 	if (s->world && !inside)
 		ret = ns_join(s->world->msg, s->world->made, s->world->why);
-	if (ret == 0 && ((s->own_pid_namespace && !(s->world && s->world->msg)) || (user && s->namespace_init && s->world->made->mounts < 0)))
+	if (ret == 0 && s->namespace_init && !(s->world && s->world->msg && s->world->made->mounts >= 0))
 		ret = mount_numbers();
 	if (ret == 0 && user && !user_owns_pids(s))
 		ret = ns_user_enter(user, s->world->made->user, s->world->why);
@@ -213,7 +213,6 @@ static pid_t start_namespace_init(const struct skeleton *s, struct err *e)
 
 static int enter_own_namespace(struct skeleton *s, struct err *e)
 {
-	char path[64];
 	cleanup_close int fd = -1;
 	pid_t init = start_namespace_init(s, e);
 
@@ -222,9 +221,8 @@ static int enter_own_namespace(struct skeleton *s, struct err *e)
 	s->namespace_init = init;
 	if (!user_of(s))
 		return 0;
-	snprintf(path, sizeof(path), "/proc/%d/ns/pid", init);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	return fd < 0 || setns(fd, CLONE_NEWPID) < 0 ? err_sys(e, errno, "%s", path) : 0;
+	fd = ns_open(init, NS_PID);
+	return fd < 0 || ns_enter(fd, NS_PID) < 0 ? err_sys(e, errno, "the pid namespace of process %d", init) : 0;
 }
 
 /* What child_main needs, for a child that the surrogate parent clones. */

@@ -71,6 +71,7 @@ struct source_process {
 	struct restart_watch *watch;
 	struct restart_record *records[2]; /* before and after the stop */
 	size_t nrecords[2];
+	uint64_t namespaces;      /* struct restart_record's when it was in those of the offer; 0: not known */
 	int mem_fd;               /* /proc/PID/mem */
 	struct page_count count;
 	bool too_much;            /* for the go message: what is left is sent over the bulk connection in the freeze */
@@ -238,6 +239,8 @@ int source_freeze(void *context, struct err *e);
 void source_rehearse(struct source *s, bool again);
 /* While the process runs, before contents of files are compared; for the same in the freeze. */
 void source_note_layouts(struct source *s);
+/* When its watch is there: that it is in the namespaces that it was offered with, and how that can be seen in the freeze. */
+int source_note_namespaces(struct source_process *p, struct err *e);
 /* While the process runs: files that it has opened. What fails or cannot move now may be over at the freeze, where it is looked at again. */
 void source_look_at_descriptors(struct source *s);
 void source_thaw(void *context);

@@ -119,6 +119,9 @@ static int prepare_agent(struct source_process *p, struct err *e)
 		p->records[i] = calloc(RECORDS_MAX, sizeof(**p->records));
 	if (!p->records[0] || !p->records[1])
 		return err_sys(e, ENOMEM, "restart records");
+	ret = source_note_namespaces(p, e);
+	if (ret < 0)
+		return ret;
 	p->agent.guest = u->guest;
 	ret = agent_inject(&p->agent, u->pid, p->s->request->pid, base, source_slots(u), pages_arena_bytes(&u->vmas), p->watch, e);
 	if (ret == -EREMOTE)

@@ -22,6 +22,7 @@
 #include "image/mempolicy.h"
 #include "image/ns_mount.h"
 #include "image/ns_net.h"
+#include "image/ns_other.h"
 #include "image/restart.h"
 #include "image/seccomp.h"
 #include "kern/trace.h"
@@ -449,6 +450,31 @@ static int park_process(struct source_process *p, struct err *e)
 	return ret;
 }
 
+int source_note_namespaces(struct source_process *p, struct err *e)
+{
+	int n = p->watch ? restart_watch_read(p->watch, p->records[0], RECORDS_MAX, NULL) : 0;
+	const struct restart_record *r = n > 0 ? restart_record_find(p->records[0], (size_t)n, p->u->pid) : NULL;
+
+	p->namespaces = r ? r->namespaces : 0;
+	return ns_others_same(p->u->pid, p->u->pid, p->u->process) ? 0 : err_set(e, -EAGAIN, "process %d is in another namespace than at the offer", p->u->pid);
+}
+
+static int check_namespaces(const struct source_process *p, struct err *e)
+{
+	bool known = p->namespaces && p->nrecords[1];
+
+	for (size_t i = 0; i < (known ? p->nrecords[1] : 1); i++) {
+		const struct restart_record *r = &p->records[1][i];
+		pid_t tid = known ? (pid_t)r->tid : p->u->pid;
+
+		if (known && r->namespaces == p->namespaces)
+			continue;
+		if (!ns_others_same(p->u->pid, tid, p->u->process))
+			return err_set(e, -EAGAIN, "thread %d is in another namespace than its process was at the offer", tid);
+	}
+	return 0;
+}
+
 static int stop_and_park(struct source *s, struct err *e)
 {
 	int ret;
@@ -470,6 +496,8 @@ static int stop_and_park(struct source *s, struct err *e)
 		return ret;
 	for (size_t i = 0; i < s->nprocs; i++)
 		drop_ended(&s->procs[i]);
+	for (size_t i = 0; i < s->nprocs && ret == 0; i++)
+		ret = check_namespaces(&s->procs[i], e);
 	for (size_t i = 0; i < s->nprocs && ret == 0; i++)
 		ret = park_process(&s->procs[i], e);
 	return ret;

@@ -12,6 +12,7 @@
 #include "base/util.h"
 #include "image/file_owner.h"
 #include "image/ns_mount.h"
+#include "image/ns_other.h"
 #include "image/aio.h"
 #include "image/process.h"
 #include "image/process_check.h"
@@ -82,6 +83,7 @@ static int capture_process(struct unit *unit, struct unit_process *u, struct ref
 		u->process = process_new(u->pid);
 		ret = process_capture_outside(u->pid, u->process, refusals, e);
 		u->process->pid = u->number;
+		ns_others_name(u->pid, u->process);
 	}
 	if (ret >= 0 && refusals->n == before) /* what is no ordinary process has no memory to look at */
 		ret = capture_threads(u, refusals, e);
@@ -116,11 +118,7 @@ static int capture_descriptors(struct unit *u, struct refusals *refusals, struct
 
 static bool same_pid_namespace(pid_t pid)
 {
-	struct stat ours, theirs;
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/%d/ns/pid", pid);
-	return stat("/proc/self/ns/pid", &ours) < 0 || stat(path, &theirs) < 0 || ours.st_ino == theirs.st_ino;
+	return !ns_differs(pid, 0, NS_PID);
 }
 
 static int list_processes(struct unit *u, struct err *e)
@@ -204,6 +202,19 @@ static int capture_cgroups(struct unit *u, struct refusals *refusals, struct err
 	return cgroups_capture(u->procs[0].pid, processes, u->nprocs, &u->cgroups, refusals, e);
 }
 
+static int capture_others(struct unit *u, struct refusals *refusals, struct err *e)
+{
+	cleanup_free pid_t *pids = calloc(u->nprocs, sizeof(*pids));
+	int ret;
+
+	if (!pids)
+		return err_sys(e, ENOMEM, "namespaces");
+	for (size_t i = 0; i < u->nprocs; i++)
+		pids[i] = u->procs[i].pid;
+	ret = ns_others_capture(pids, u->nprocs, &u->ns, refusals, e);
+	return ret == -ESRCH ? err_set(e, -EAGAIN, "processes of the unit have ended meanwhile") : ret;
+}
+
 static bool has_ended(const struct unit_process *u, int error)
 {
 	struct pollfd p = { u->pidfd, POLLIN, 0 };
@@ -221,6 +232,8 @@ static int capture(struct unit *u, struct refusals *refusals, struct err *e)
 		view_enter(u->procs[0].pid, u->view);
 	if (ret >= 0)
 		ret = ns_capture(u->procs[0].pid, u->view, &u->ns, refusals, e);
+	if (ret >= 0)
+		ret = capture_others(u, refusals, e);
 	if (ret >= 0 && u->ns)
 		ns_check_others(belongs, u, refusals);
 	for (size_t i = 0; i < u->nprocs && ret >= 0; i++) {

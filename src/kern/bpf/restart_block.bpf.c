@@ -13,6 +13,7 @@
 #define CHUNK_WORDS 32
 #define CHUNKS 8 /* sleepers were found up to 700 bytes from the stack pointer */
 #define TIMER_ENQUEUED 1
+#define NAMESPACES_MAX 12
 
 struct upid {
 	int nr;
@@ -103,9 +104,19 @@ struct signal_struct {
 	short oom_score_adj;
 } CO_RE;
 
+struct cred {
+	void *user_ns;
+} CO_RE;
+
+struct nsproxy {
+	void *uts_ns; /* and the others behind it */
+} CO_RE;
+
 struct task_struct {
 	struct restart_block restart_block;
 	struct mm_struct *mm;
+	struct nsproxy *nsproxy;
+	const struct cred *real_cred;
 	struct pid *thread_pid;
 	unsigned long nvcsw;
 	void *rseq;
@@ -258,6 +269,22 @@ static __always_inline void look_at(struct task_struct *task, struct process_loo
 	l->known = 1;
 }
 
+static __always_inline unsigned long long namespaces_of(struct task_struct *task)
+{
+	unsigned int from = bpf_core_field_offset(struct nsproxy, uts_ns), size = bpf_core_type_size(struct nsproxy) - from;
+	char *proxy = (char *)BPF_CORE_READ(task, nsproxy);
+	unsigned long long words[NAMESPACES_MAX] = { 0 };
+	unsigned long long a = (unsigned long)BPF_CORE_READ(task, real_cred, user_ns);
+
+	if (!proxy || size > sizeof(words) || bpf_probe_read_kernel(words, size, proxy + from))
+		return 0;
+	for (unsigned int i = 0; i < NAMESPACES_MAX; i++) {
+		a = (a ^ words[i]) * 0x9e3779b97f4a7c15ull;
+		a ^= a >> 29;
+	}
+	return a | 1;
+}
+
 SEC("iter/task")
 int read_restart(struct bpf_iter__task *ctx)
 {
@@ -280,6 +307,7 @@ int read_restart(struct bpf_iter__task *ctx)
 	r.layout = layout_of(task);
 	if (task->group_leader == task)
 		look_at(task, &r.look);
+	r.namespaces = namespaces_of(task);
 	bpf_seq_write(ctx->meta->seq, &r, sizeof(r));
 	return 0;
 }

@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* ns_other.c - see ns_other.h */
+#include "image/ns_other.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/nsfs.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/utsname.h>
+
+#include "base/util.h"
+#include "image/bytes.h"
+
+#define NAME_LEN_MAX 64
+
+/* What the processes of a unit may be in apart from each other. */
+static const uint32_t movable = NS_BIT(NS_UTS) | NS_BIT(NS_IPC) | NS_BIT(NS_TIME);
+
+/* One worker has one unit: at the source those that it has found, at the destination those that it has made. */
+static struct other {
+	enum ns_kind kind;
+	uint64_t id;
+	int fd;
+} *others;
+static size_t n_others;
+/* Source: those of the unit's first process; held open, so that no other one can be taken for them. */
+static uint64_t first[NS_KINDS];
+static int first_fds[NS_KINDS] = { -1, -1, -1, -1, -1, -1, -1, -1 };
+
+static int add_other(enum ns_kind kind, int fd)
+{
+	struct other *grown = realloc(others, (n_others + 1) * sizeof(*grown));
+
+	if (!grown)
+		abort();
+	others = grown;
+	grown[n_others] = (struct other){ kind, ns_id_of(fd), fd };
+	return (int)n_others++;
+}
+
+int ns_others_fd(uint32_t number)
+{
+	return number && number <= n_others ? others[number - 1].fd : -1;
+}
+
+void ns_others_leave(void)
+{
+	for (size_t i = 0; i < n_others; i++)
+		close_fdp(&others[i].fd);
+	free(others);
+	others = NULL;
+	n_others = 0;
+	for (int k = 0; k < NS_KINDS; k++) {
+		close_fdp(&first_fds[k]);
+		first[k] = 0;
+	}
+}
+
+/* Into the one and back; *ret_back is what leads back. */
+static int visit(int fd, enum ns_kind kind, int *ret_back)
+{
+	cleanup_close int back = ns_open(0, kind);
+	int ret = back < 0 ? -errno : ns_enter(fd, kind);
+
+	if (ret == 0)
+		*ret_back = take_fd(&back);
+	return ret;
+}
+
+static void come_back(int back, enum ns_kind kind)
+{
+	if (ns_enter(back, kind) < 0)
+		abort(); /* all else would be done in the wrong one */
+	close(back);
+}
+
+/* --- source --- */
+
+bool ns_others_find(enum ns_kind kind, uint64_t id, uint32_t *ret)
+{
+	if (id == (first[kind] ? first[kind] : ns_id(0, kind))) {
+		*ret = 0;
+		return true;
+	}
+	for (size_t i = 0; i < n_others; i++)
+		if (others[i].kind == kind && others[i].id == id) {
+			*ret = (uint32_t)i + 1;
+			return true;
+		}
+	return false;
+}
+
+/* Objects of System V IPC: the worker's namespace is another one for a moment. */
+static bool has_objects(void)
+{
+	static const char *const lists[] = { "/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
+		cleanup_fclose FILE *f = fopen(lists[i], "re");
+		char line[512];
+
+		if (f && fgets(line, sizeof(line), f) && fgets(line, sizeof(line), f))
+			return true;
+	}
+	return false;
+}
+
+static void capture_uts(Gw__NsOther *out)
+{
+	struct utsname names;
+
+	if (uname(&names) < 0)
+		return;
+	string_set(&out->nodename, names.nodename);
+	string_set(&out->domainname, names.domainname);
+}
+
+static int capture_one(int fd, enum ns_kind kind, pid_t pid, Gw__NsOther *out, struct refusals *r, struct err *e)
+{
+	int back = -1, ret;
+
+	if (kind == NS_TIME)
+		return clocks_offsets_of(fd, &out->monotonic_offset_ns, &out->boottime_offset_ns, e);
+	ret = visit(fd, kind, &back);
+	if (ret < 0)
+		return err_sys(e, ret, "process %d: entering its %s namespace", pid, ns_name(kind));
+	if (kind == NS_UTS)
+		capture_uts(out);
+	if (kind == NS_IPC) {
+		ns_settings_capture(&out->settings, &out->n_settings);
+		if (has_objects())
+			refusals_add(r, "ns.ipc", "there are System V objects in its IPC namespace, which is not that of the unit's first process", "remove them (ipcrm)", "process %d", pid);
+	}
+	come_back(back, kind);
+	return 0;
+}
+
+/* Whether it belongs to the user namespace that the worker is in. */
+static bool is_of_host(int fd)
+{
+	cleanup_close int user = ioctl(fd, NS_GET_USERNS);
+
+	return ns_id_of(user) == ns_id(0, NS_USER);
+}
+
+static int add_found(pid_t pid, enum ns_kind kind, Gw__Namespaces **msg, struct refusals *r, struct err *e)
+{
+	cleanup_close int fd = ns_open(pid, kind);
+	Gw__NsOther *out, **grown;
+
+	if (fd < 0)
+		return err_sys(e, errno == ENOENT ? ESRCH : errno, "the %s namespace of process %d", ns_name(kind), pid);
+	if (!(movable & NS_BIT(kind)) || !is_of_host(fd) || n_others >= NS_OTHERS_MAX) {
+		refusals_add(r, "task.namespace", "namespaces other than those of the unit's first process cannot move yet", "start the program without them",
+			     "process %d (%s namespace)", pid, ns_name(kind));
+		return 0;
+	}
+	if (!*msg) {
+		*msg = must_alloc(sizeof(**msg));
+		gw__namespaces__init(*msg);
+	}
+	grown = realloc((*msg)->others, ((*msg)->n_others + 1) * sizeof(*grown));
+	if (!grown)
+		abort();
+	(*msg)->others = grown;
+	grown[(*msg)->n_others++] = out = must_alloc(sizeof(*out));
+	gw__ns_other__init(out);
+	out->kind = kind;
+	out->of_host = ns_is_hosts(kind, ns_id_of(fd));
+	add_other(kind, fcntl(fd, F_DUPFD_CLOEXEC, 0));
+	return out->of_host ? 0 : capture_one(fd, kind, pid, out, r, e);
+}
+
+/* Threads have what is their process's, or are refused. */
+static void check_threads(pid_t pid, struct refusals *r)
+{
+	cleanup_closedir DIR *dir = NULL;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	dir = opendir(path);
+	for (struct dirent *d; dir && (d = readdir(dir));)
+		for (int k = 0; k < NS_KINDS && atoi(d->d_name) > 0 && atoi(d->d_name) != pid; k++)
+			if (ns_differs(pid, atoi(d->d_name), (enum ns_kind)k))
+				refusals_add(r, "thread.namespace", "threads with namespaces other than their process's cannot move", "use a process instead",
+					     "thread %s (%s namespace)", d->d_name, ns_name((enum ns_kind)k));
+}
+
+static void check_children(pid_t pid, struct refusals *r)
+{
+	static const enum ns_kind kinds[] = { NS_PID, NS_TIME };
+
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		uint64_t own = ns_id(pid, kinds[i]), children = ns_id_for_children(pid, kinds[i]);
+
+		/* 0: a pid namespace whose first process has not been made yet */
+		if (own && own != children && (children || kinds[i] == NS_PID))
+			refusals_add(r, "task.namespace-for-children", "its future children would get another namespace than its own", "move it before it calls unshare, or its children",
+				     "process %d (%s namespace)", pid, ns_name(kinds[i]));
+	}
+}
+
+int ns_others_capture(const pid_t *pids, size_t n, Gw__Namespaces **msg, struct refusals *r, struct err *e)
+{
+	int ret = 0;
+
+	ns_others_leave();
+	for (int k = 0; k < NS_KINDS; k++) {
+		first_fds[k] = ns_open(pids[0], (enum ns_kind)k);
+		first[k] = first_fds[k] < 0 ? 0 : ns_id_of(first_fds[k]);
+	}
+	for (size_t i = 0; i < n && ret == 0; i++) {
+		for (int k = 0; k < NS_KINDS && ret == 0; k++) {
+			uint64_t id = ns_id(pids[i], (enum ns_kind)k);
+			uint32_t number;
+
+			if (id && !ns_others_find((enum ns_kind)k, id, &number))
+				ret = add_found(pids[i], (enum ns_kind)k, msg, r, e);
+		}
+		check_threads(pids[i], r);
+		check_children(pids[i], r);
+	}
+	return ret;
+}
+
+void ns_others_name(pid_t pid, Gw__Process *msg)
+{
+	uint32_t numbers[NS_KINDS] = { 0 };
+	bool any = false;
+
+	for (int k = 0; k < NS_KINDS; k++)
+		any |= ns_others_find((enum ns_kind)k, ns_id(pid, (enum ns_kind)k), &numbers[k]) && numbers[k];
+	free(msg->namespaces);
+	msg->n_namespaces = any ? NS_KINDS : 0;
+	msg->namespaces = must_alloc(sizeof(numbers));
+	memcpy(msg->namespaces, numbers, sizeof(numbers));
+}
+
+bool ns_others_same(pid_t pid, pid_t tid, const Gw__Process *msg)
+{
+	for (int k = 0; k < NS_KINDS; k++) {
+		uint64_t id = ns_id(tid, (enum ns_kind)k);
+		uint32_t number;
+
+		if (id && (!ns_others_find((enum ns_kind)k, id, &number) || number != (msg->n_namespaces ? msg->namespaces[k] : 0)))
+			return false;
+	}
+	return ns_id(pid, NS_PID) == ns_id_for_children(pid, NS_PID) && ns_id(pid, NS_TIME) == ns_id_for_children(pid, NS_TIME);
+}
+
+/* --- destination --- */
+
+int ns_others_validate(const Gw__Namespaces *msg, struct err *e)
+{
+	if (msg->n_others > NS_OTHERS_MAX)
+		return err_set(e, -EBADMSG, "%zu namespaces", msg->n_others);
+	for (size_t i = 0; i < msg->n_others; i++) {
+		const Gw__NsOther *o = msg->others[i];
+
+		if (o->kind >= NS_KINDS || !(movable & NS_BIT(o->kind)))
+			return err_set(e, -EBADMSG, "a namespace of kind %u", o->kind);
+		if (strlen(o->nodename) > NAME_LEN_MAX || strlen(o->domainname) > NAME_LEN_MAX || ns_settings_validate(o->settings, o->n_settings, e) < 0)
+			return err_set(e, -EBADMSG, "names or settings of a namespace");
+	}
+	return 0;
+}
+
+int ns_others_validate_process(const Gw__Namespaces *msg, const Gw__Process *p, struct err *e)
+{
+	if (p->n_namespaces && p->n_namespaces != NS_KINDS)
+		return err_set(e, -EBADMSG, "process %d: %zu namespaces", p->pid, p->n_namespaces);
+	for (size_t k = 0; k < p->n_namespaces; k++) {
+		uint32_t number = p->namespaces[k];
+
+		if (number && (!msg || number > msg->n_others || msg->others[number - 1]->kind != k))
+			return err_set(e, -EBADMSG, "process %d: a %s namespace that there is not", p->pid, ns_name((enum ns_kind)k));
+	}
+	return 0;
+}
+
+/* In a new one. */
+static int fill(const Gw__NsOther *o, struct err *e)
+{
+	if (o->kind == NS_UTS && (sethostname(o->nodename, strlen(o->nodename)) < 0 || setdomainname(o->domainname, strlen(o->domainname)) < 0))
+		return err_sys(e, errno, "the names of a host");
+	return o->kind == NS_IPC ? ns_settings_restore(o->settings, o->n_settings, e) : 0;
+}
+
+static int make_one(const Gw__NsOther *o, struct err *e)
+{
+	cleanup_close int back = ns_open(0, (enum ns_kind)o->kind), fd = -1;
+	int ret;
+
+	if (back < 0 || unshare(ns_flag((enum ns_kind)o->kind)) < 0)
+		return err_sys(e, errno, "a %s namespace", ns_name((enum ns_kind)o->kind));
+	ret = fill(o, e);
+	fd = ns_open(0, (enum ns_kind)o->kind);
+	come_back(take_fd(&back), (enum ns_kind)o->kind);
+	if (ret == 0 && fd < 0)
+		return err_sys(e, errno, "a %s namespace", ns_name((enum ns_kind)o->kind));
+	if (ret == 0)
+		add_other((enum ns_kind)o->kind, take_fd(&fd));
+	return ret;
+}
+
+int ns_others_make(const Gw__Namespaces *msg, const Gw__Clocks *first_clocks, const struct clock_offsets *offsets, struct refusals *r, struct err *e)
+{
+	int ret = 0;
+
+	(void)r;
+	for (size_t i = 0; i < msg->n_others && ret == 0; i++) {
+		const Gw__NsOther *o = msg->others[i];
+		int fd = -1;
+
+		if (o->of_host) {
+			fd = ns_open_hosts((enum ns_kind)o->kind);
+			ret = fd < 0 ? err_sys(e, errno, "the host's %s namespace", ns_name((enum ns_kind)o->kind)) : add_other((enum ns_kind)o->kind, fd) * 0;
+		} else if (o->kind == NS_TIME) {
+			fd = ret = clocks_make_namespace(offsets->monotonic_ns + o->monotonic_offset_ns - first_clocks->monotonic_offset_ns,
+							 offsets->boottime_ns + o->boottime_offset_ns - first_clocks->boottime_offset_ns, e);
+			ret = fd < 0 ? fd : add_other(NS_TIME, fd) * 0;
+		} else {
+			ret = make_one(o, e);
+		}
+	}
+	return ret;
+}

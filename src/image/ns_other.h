@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * ns_other.h - namespaces of a unit that its first process is not in
+ *
+ * They are a table, of all kinds: Namespaces.others. A process names those that it is in by kind (Process.namespaces), and so does a descriptor of a namespace
+ * (FdDesc.space): 0 is the one that the unit's first process is in, whichever that is; n is others[n - 1]. The worker holds each open, on both sides; it enters one
+ * for as long as it looks into it, or fills it. A process is made in its creator's namespaces, and enters its own before others are born to it.
+ */
+#ifndef GODWIT_IMAGE_NS_OTHER_H
+#define GODWIT_IMAGE_NS_OTHER_H
+
+#include "image/clocks.h"
+#include "image/ns.h"
+#include "task.pb-c.h"
+
+#define NS_OTHERS_MAX 256u
+#define NS_HOSTS UINT32_MAX /* FdDesc.space: godwitd's own */
+
+/*
+ * Source, after ns_capture: finds what the processes (pids[0]: the first one) are in and reads it. *msg is made if it is NULL and there is something to be said. What
+ * cannot move is refused.
+ */
+int ns_others_capture(const pid_t *pids, size_t n, Gw__Namespaces **msg, struct refusals *r, struct err *e);
+/* Which ones a process is in. */
+void ns_others_name(pid_t pid, Gw__Process *msg);
+/* Whether a thread is still in those that its process was in at the offer. */
+bool ns_others_same(pid_t pid, pid_t tid, const Gw__Process *msg);
+/* By which number a namespace is known; false: it is none of the unit's. */
+bool ns_others_find(enum ns_kind kind, uint64_t id, uint32_t *ret);
+void ns_others_leave(void);
+
+int ns_others_validate(const Gw__Namespaces *msg, struct err *e);
+/* Of Process.namespaces, with the table that they refer to (NULL: none). */
+int ns_others_validate_process(const Gw__Namespaces *msg, const Gw__Process *process, struct err *e);
+/* Destination, when the worker is in those of the first process. `first`: the source's clocks of that one, and what they are to be here. */
+int ns_others_make(const Gw__Namespaces *msg, const Gw__Clocks *first, const struct clock_offsets *offsets, struct refusals *r, struct err *e);
+/* The namespace of that number, open; not the caller's. -1 for 0. */
+int ns_others_fd(uint32_t number);
+
+#endif

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* dest_spaces.c - processes of the unit that are in other namespaces than its first process; see image/ns_other.h */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/syscall.h>
+
+#include "base/util.h"
+#include "image/ns_other.h"
+#include "kern/fdpass.h"
+#include "migrate/dest.h"
+
+static struct dest_process *find(struct dest *d, pid_t number)
+{
+	for (size_t i = 0; i < d->nprocs; i++)
+		if (d->procs[i].pid == number)
+			return &d->procs[i];
+	return NULL;
+}
+
+/* The first process is in those of number 0. */
+static int open_wanted(const struct dest *d, enum ns_kind kind, uint32_t number)
+{
+	return number ? fcntl(ns_others_fd(number), F_DUPFD_CLOEXEC, 0) : ns_open(d->set.v[0]->pid, kind);
+}
+
+static int enter(struct skeleton *s, enum ns_kind kind, int ns, struct err *e)
+{
+	struct batch *b = s->threads[0]->batch;
+	int number, ret = fd_send(s->transfer, &ns, 1, e);
+
+	if (ret == 0)
+		ret = batch_receive_fds(b, s->transfer_end, &number, 1, e);
+	if (ret == 0)
+		ret = (int)remote_do(b, e, "setns", SYS_setns, (uint64_t)number, (uint64_t)ns_flag(kind));
+	return ret < 0 ? ret : (int)remote_do(b, e, "close", SYS_close, (uint64_t)number);
+}
+
+int dest_enter_namespaces(struct skeleton *s, pid_t number, void *arg, struct err *e)
+{
+	struct dest *d = arg;
+	const struct dest_process *p = find(d, number);
+
+	for (int k = 0; p && k < NS_KINDS; k++) {
+		uint32_t wanted = p->process->n_namespaces ? p->process->namespaces[k] : 0;
+		cleanup_close int ns = -1;
+		int ret;
+
+		if (s->namespaces[k] == wanted)
+			continue;
+		ns = open_wanted(d, (enum ns_kind)k, wanted);
+		ret = ns < 0 ? err_sys(e, errno, "the unit's %s namespace", ns_name((enum ns_kind)k)) : enter(s, (enum ns_kind)k, ns, e);
+		if (ret < 0)
+			return err_wrap(e, "process %d: entering its %s namespace", number, ns_name((enum ns_kind)k)), ret;
+		s->namespaces[k] = wanted;
+	}
+	return 0;
+}
+
+void dest_set_clocks(struct dest *d, const Gw__Clocks *here)
+{
+	const Gw__Clocks *first = d->procs[0].process->clocks;
+
+	d->clocks = clock_offsets_for(first, here);
+	for (size_t i = 0; i < d->nprocs; i++) {
+		const Gw__Clocks *own = d->procs[i].process->clocks;
+
+		d->procs[i].clocks = d->clocks;
+		d->procs[i].clocks.monotonic_ns += own->monotonic_offset_ns - first->monotonic_offset_ns;
+		d->procs[i].clocks.boottime_ns += own->boottime_offset_ns - first->boottime_offset_ns;
+	}
+}
+
+struct fd_clocks dest_clock_deltas(const struct dest *d)
+{
+	const Gw__Clocks *first = d->procs[0].process->clocks;
+
+	return (struct fd_clocks){ d->clocks.monotonic_ns - first->monotonic_offset_ns, d->clocks.boottime_ns - first->boottime_offset_ns };
+}
