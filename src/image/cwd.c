@@ -13,6 +13,7 @@
 #include "image/file_gone.h"
 #include "image/ns_info.h"
 #include "image/place.h"
+#include "kern/nsfs.h"
 
 /* --- source --- */
 
@@ -77,6 +78,12 @@ bool cwd_is_news(const Gw__Process *was, const Gw__Process *now)
 
 /* --- destination --- */
 
+/* In the mount namespace that the process is in. */
+static bool mark(const Gw__Process *msg, char *path, size_t size)
+{
+	return place_mark(msg->n_namespaces ? msg->namespaces[NS_MNT] : 0, msg->cwd, path, size);
+}
+
 int cwd_validate(const Gw__Process *msg, struct err *e)
 {
 	Gw__FdInode inode = GW__FD_INODE__INIT;
@@ -91,11 +98,12 @@ int cwd_validate(const Gw__Process *msg, struct err *e)
 
 void cwd_validate_here(const Gw__Process *msg, struct refusals *r)
 {
+	char path[PATH_MAX + 64];
 	struct stat st;
 
 	if (msg->cwd_removed && !strncmp(msg->cwd, "/proc/", 6) && msg->cwd[6] >= '1' && msg->cwd[6] <= '9')
 		refusals_add(r, "task.directory", "it is that of a process that has ended", "let the program change to another", "working directory %s", msg->cwd);
-	else if (!msg->cwd_removed && (stat(place_of(msg->cwd), &st) < 0 || !S_ISDIR(st.st_mode)))
+	else if (!msg->cwd_removed && (!mark(msg, path, sizeof(path)) || stat(place_of(path), &st) < 0 || !S_ISDIR(st.st_mode)))
 		refusals_add(r, "task.directory", "there is no such directory on the destination", "make it there", "working directory %s", msg->cwd);
 }
 
@@ -112,11 +120,14 @@ bool cwd_is_same(const Gw__Process *a, const Gw__Process *b)
 int cwd_make_removed(const Gw__Process *msg, int *ret_fd, struct err *e)
 {
 	Gw__FdInode inode = GW__FD_INODE__INIT;
+	char path[PATH_MAX + 64];
 
+	if (!mark(msg, path, sizeof(path)))
+		return err_set(e, -ENAMETOOLONG, "working directory %s", msg->cwd);
 	inode.mode = msg->cwd_removed->mode;
 	inode.uid = msg->cwd_removed->uid;
 	inode.gid = msg->cwd_removed->gid;
-	return file_gone_open(msg->cwd, &inode, S_IFDIR, O_PATH | O_DIRECTORY, ret_fd, e);
+	return file_gone_open(path, &inode, S_IFDIR, O_PATH | O_DIRECTORY, ret_fd, e);
 }
 
 void cwd_plan(struct batch *b, const Gw__Process *msg, bool inside)

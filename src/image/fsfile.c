@@ -169,19 +169,24 @@ int fsfile_place(struct fsfile *f, struct err *e)
 {
 	char *placed;
 
-	if (!place_prefix()[0] || fsfile_is_memory(f))
+	if (fsfile_is_memory(f) || place_of(f->path) == f->path)
 		return 0;
 	placed = strdup(place_of(f->path));
 	if (!placed)
 		return err_set(e, -ENOMEM, "no memory for a path");
-	free(f->path);
+	f->marked = f->path;
 	f->path = placed;
 	return 0;
 }
 
 const char *fsfile_seen(const struct fsfile *f)
 {
-	return f->path + (fsfile_is_memory(f) || strncmp(f->path, place_prefix(), strlen(place_prefix())) ? 0 : strlen(place_prefix()));
+	return fsfile_is_memory(f) ? f->path : place_seen(f->path);
+}
+
+const char *fsfile_told(const struct fsfile *f)
+{
+	return f->marked ? f->marked : f->path;
 }
 
 bool fsfile_is_homes(const struct fsfile *f)
@@ -260,6 +265,7 @@ int fsfile_add_fd(struct fsfile_table *t, int fd, uint32_t uses, uint32_t *ret_i
 	grown = rc < 0 ? NULL : realloc(t->v, (t->n + 1) * sizeof(*grown));
 	if (!grown) {
 		free(f.path);
+		free(f.marked);
 		return rc < 0 ? rc : err_set(e, -ENOMEM, "no memory for a file");
 	}
 	f.fd = fd;
@@ -291,6 +297,7 @@ void fsfile_table_free(struct fsfile_table *t)
 		close_fdp(&t->v[i].fd);
 		close_fdp(&t->v[i].read_fd);
 		free(t->v[i].path);
+		free(t->v[i].marked);
 	}
 	free(t->v);
 	*t = (struct fsfile_table){ 0 };
@@ -348,7 +355,7 @@ static bool is_servable(const struct fsfile *f)
 	const char *path = fsfile_seen(f);
 	size_t len = (size_t)(strrchr(path, '/') - path);
 
-	if (place_prefix()[0] || f->mounted_over)
+	if (place_prefix()[0] || place_has_spaces() || f->mounted_over)
 		return false;
 	if (strncmp(last, path, len) || last[len]) {
 		snprintf(last, sizeof(last), "%.*s", (int)len, path);

@@ -78,6 +78,7 @@ struct fsfile_sysv {
 struct fsfile {
 	enum fsfile_type type;
 	char *path;                     /* as /proc shows it, without " (deleted)"; a memfd's: its name */
+	char *marked;                   /* path before it was placed (place.h); NULL: it was not */
 	uint64_t dev, ino, size;
 	uint32_t mode, uid, gid, nlink; /* mode: permission bits only */
 	int64_t mtime_ns, ctime_ns;
@@ -215,6 +216,8 @@ int fsfile_table_encode(const struct fsfile_table *t, uint8_t **ret_data, size_t
 /* Where the unit has a mount namespace of its own (place.h): the path as this worker reaches it, in f->path from then on; and as the unit sees it. */
 int fsfile_place(struct fsfile *f, struct err *e);
 const char *fsfile_seen(const struct fsfile *f);
+/* As it travels: with the mark of its mount namespace. */
+const char *fsfile_told(const struct fsfile *f);
 int fsfile_table_decode(const void *data, size_t len, struct fsfile_table *ret, struct err *e);
 int fsfile_table_validate(const struct fsfile_table *t, struct err *e);
 int fsfile_answers_encode(const struct fsfile_answer *answers, uint32_t n, uint8_t **ret_data, size_t *ret_len, struct err *e);

@@ -13,7 +13,7 @@ static void put(struct fsfile *f, Gw__FsFile *m, Gw__FsDirectory *directories, G
 {
 	gw__fs_file__init(m);
 	m->type = f->type;
-	m->path = (ProtobufCBinaryData){ strlen(fsfile_seen(f)), (uint8_t *)(uintptr_t)fsfile_seen(f) };
+	m->path = (ProtobufCBinaryData){ strlen(fsfile_told(f)), (uint8_t *)(uintptr_t)fsfile_told(f) };
 	m->dev = f->dev;
 	m->ino = f->ino;
 	m->size = f->size;

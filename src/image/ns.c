@@ -277,7 +277,7 @@ int ns_capture(pid_t root, bool has_view, Gw__Namespaces **ret, struct refusals 
 		code = ns_net_capture(host[NS_NET], &msg->nets[0], r, e);
 	}
 	if (owned & NS_BIT(NS_MNT) && code == 0)
-		code = ns_mounts_capture(root, msg, r, e);
+		code = ns_mounts_capture(root, 0, msg, r, e);
 	return code;
 }
 

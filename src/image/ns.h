@@ -21,6 +21,7 @@
 
 /* Those that a worker lives in as its unit does. */
 #define NS_ENTERED (NS_BIT(NS_UTS) | NS_BIT(NS_IPC) | NS_BIT(NS_NET) | NS_BIT(NS_CGROUP))
+#define NS_OTHERS_MAX 256u
 #define NS_MOUNTS_MAX 1024u
 #define NS_ENTRIES_MAX 262144u
 #define NS_ENTRY_BYTES_MAX (192u << 20) /* of all of them */
@@ -73,14 +74,17 @@ int ns_decode(const void *data, size_t len, Gw__Namespaces **ret, struct err *e)
 
 /* Destination: makes them, enters them and fills them; then the mounts, in the namespace of a process that this leaves behind. */
 struct ns_made {
-	pid_t holder; /* of the mount namespace; 0: none */
-	int user, mounts; /* the user and the mount namespace; -1: none */
+	pid_t holder; /* of the mount namespaces; 0: none */
+	int user, mounts; /* the user and the first process's mount namespace; -1: none */
+	pid_t spaces[NS_OTHERS_MAX]; /* holders of other mount namespaces, by number - 1; they end with the holder */
 };
 #define NS_MADE_INIT ((struct ns_made){ .user = -1, .mounts = -1 })
 #define NS_HIGH_FD 64 /* for descriptors that ns_join finds: above the numbers that the skeleton takes for itself before it joins */
 int ns_make(const Gw__Namespaces *msg, struct ns_made *made, struct refusals *r, struct err *e);
-/* The part of it that makes the holder: a process in a new mount namespace, where make(arg) has put the mounts together. */
-int ns_hold(int (*make)(const void *arg, struct err *e), const void *arg, struct ns_made *made, struct err *e);
+/*
+ * The part of it that makes the holder: a process in a new mount namespace, where make(arg) has put the mounts together. first: that is the first process's.
+ */
+int ns_hold(int (*make)(const void *arg, pid_t *ret_pids, struct err *e), const void *arg, bool first, struct ns_made *made, struct err *e);
 /*
  * In the new process, which is to be in the namespace's own pid namespace already: enters the mount namespace and mounts what belongs to a pid namespace. msg is NULL
  * for a unit that has only a view (view.h).

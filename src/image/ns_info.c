@@ -199,6 +199,14 @@ static void place(struct ordering *o, struct mount_info *m, int above)
 	}
 }
 
+void mount_info_set_at(struct mount_infos *l, size_t i)
+{
+	struct mount_info *m = &l->v[i];
+	const char *at = m->above >= 0 ? path_below(m->where, l->v[m->above].where) : "";
+
+	m->at = at && at[0] == '/' ? at + 1 : at ? at : m->where + 1;
+}
+
 int mount_infos_order(struct mount_infos *l, struct err *e)
 {
 	struct mount_info *root = find_root(l);
@@ -210,12 +218,8 @@ int mount_infos_order(struct mount_infos *l, struct err *e)
 	place(&(struct ordering){ l, &to }, root, -1);
 	free(l->v);
 	*l = to;
-	for (size_t i = 0; i < l->n; i++) {
-		struct mount_info *m = &l->v[i];
-		const char *at = i ? path_below(m->where, l->v[m->above].where) : "";
-
-		m->at = at && at[0] == '/' ? at + 1 : at ? at : m->where + 1;
-	}
+	for (size_t i = 0; i < l->n; i++)
+		mount_info_set_at(l, i);
 	return 0;
 }
 

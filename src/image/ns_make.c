@@ -57,14 +57,15 @@ static int fill_as_owner(const Gw__Namespaces *msg)
 struct report {
 	volatile int done;
 	int code;
+	pid_t spaces[NS_OTHERS_MAX];
 	struct err e;
 };
 
-static void __attribute__((noreturn)) hold(int (*make)(const void *arg, struct err *e), const void *arg, struct report *report, int ready)
+static void __attribute__((noreturn)) hold(int (*make)(const void *arg, pid_t *ret_pids, struct err *e), const void *arg, struct report *report, int ready)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	prctl(PR_SET_NAME, "godwit-mounts");
-	report->code = unshare(CLONE_NEWNS) < 0 ? err_sys(&report->e, errno, "a mount namespace") : make(arg, &report->e);
+	report->code = unshare(CLONE_NEWNS) < 0 ? err_sys(&report->e, errno, "a mount namespace") : make(arg, report->spaces, &report->e);
 	report->done = 1;
 	(void)!write(ready, "", 1);
 	syscall(SYS_close_range, 0, ~0u, 0);
@@ -73,9 +74,14 @@ static void __attribute__((noreturn)) hold(int (*make)(const void *arg, struct e
 	_exit(1);
 }
 
-static int make_mounts(const void *arg, struct err *e)
+static int make_mounts(const void *arg, pid_t *ret_pids, struct err *e)
 {
-	return ns_mounts_make(arg, e);
+	return ns_mounts_make(arg, ret_pids, e);
+}
+
+static bool has_mounts(const Gw__Namespaces *msg)
+{
+	return msg->owned & NS_BIT(NS_MNT);
 }
 
 /* The owner of the user namespace is the holder of the mounts, which belong to it, as soon as it is told so. */
@@ -96,14 +102,16 @@ static int open_mounts(struct ns_made *made, struct err *e)
 	return made->mounts < 0 ? err_sys(e, errno, "the mount namespace of process %d", made->holder) : 0;
 }
 
-static int wait_held(struct report *report, int ready, struct ns_made *made, struct err *e)
+static int wait_held(struct report *report, int ready, bool first, struct ns_made *made, struct err *e)
 {
 	char byte;
 
 	(void)!read(ready, &byte, 1);
+	memcpy(made->spaces, report->spaces, sizeof(made->spaces));
 	return !report->done	? err_set(e, -ECHILD, "the process that makes the unit's mounts has ended")
 	     : report->code < 0 ? err_set(e, report->code, "%s", report->e.message)
-				: open_mounts(made, e);
+	     : first		? open_mounts(made, e)
+				: 0;
 }
 
 static struct report *report_new(void)
@@ -111,7 +119,7 @@ static struct report *report_new(void)
 	return mmap(NULL, sizeof(struct report), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 }
 
-int ns_hold(int (*make)(const void *arg, struct err *e), const void *arg, struct ns_made *made, struct err *e)
+int ns_hold(int (*make)(const void *arg, pid_t *ret_pids, struct err *e), const void *arg, bool first, struct ns_made *made, struct err *e)
 {
 	struct report *report = report_new();
 	int ready[2], code;
@@ -122,7 +130,7 @@ int ns_hold(int (*make)(const void *arg, struct err *e), const void *arg, struct
 	if (made->holder == 0)
 		hold(make, arg, report, ready[1]);
 	close(ready[1]);
-	code = made->holder < 0 ? err_sys(e, errno, "a mount namespace") : wait_held(report, ready[0], made, e);
+	code = made->holder < 0 ? err_sys(e, errno, "a mount namespace") : wait_held(report, ready[0], first, made, e);
 	close(ready[0]);
 	munmap(report, sizeof(*report));
 	return code;
@@ -185,14 +193,14 @@ static int make_all(const Gw__Namespaces *msg, struct report *report, struct ns_
 		ret = fill(msg, r, e);
 	if (ret == 0 && !r->n && inside & NS_BIT(NS_MNT)) {
 		(void)!write(owner.socket, "", 1);
-		ret = wait_held(report, owner.socket, made, e);
+		ret = wait_held(report, owner.socket, true, made, e);
 	} else if (owner.pid > 0) {
 		close_fdp(&owner.socket); /* it ends */
 		waitpid(owner.pid, NULL, 0);
 		made->holder = 0;
-		ret = ret == 0 && !r->n && msg->owned & NS_BIT(NS_MNT) ? ns_hold(make_mounts, msg, made, e) : ret;
-	} else if (ret == 0 && !r->n && msg->owned & NS_BIT(NS_MNT)) {
-		ret = ns_hold(make_mounts, msg, made, e);
+		ret = ret == 0 && !r->n && msg->n_mounts ? ns_hold(make_mounts, msg, has_mounts(msg), made, e) : ret;
+	} else if (ret == 0 && !r->n && msg->n_mounts) {
+		ret = ns_hold(make_mounts, msg, has_mounts(msg), made, e);
 	}
 	close_fdp(&owner.socket);
 	return ret;

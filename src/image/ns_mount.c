@@ -17,15 +17,27 @@
 static const char *const kernel_types[] = { "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2", "binfmt_misc", "debugfs", "tracefs", "securityfs", "bpf",
 					    "pstore", "configfs", "devtmpfs", "fusectl" };
 
-/* Of the unit that this worker moves. */
-static struct {
-	struct mount_infos mounts;
-	struct mount_infos host;
+/* One mount namespace. */
+struct space {
+	uint32_t number;
 	char *lines; /* as they were read, for the comparison in the freeze */
 	int fd;      /* that they can be read from */
 	int *ids;
 	size_t n_ids;
-} unit = { .fd = -1 };
+};
+
+/* Of the unit that this worker moves. */
+static struct {
+	struct mount_infos mounts; /* as in the message */
+	struct mount_infos host;
+	struct space *spaces;
+	size_t n_spaces;
+} unit;
+
+bool ns_mount_is_root(const Gw__Namespaces *msg, size_t i)
+{
+	return !i || msg->mounts[i]->space != msg->mounts[i - 1]->space;
+}
 
 /* A file system of the unit's: its index in the message, or -1. */
 static int find_fs(const Gw__Namespaces *msg, const struct mount_info *m)
@@ -182,56 +194,91 @@ static void describe(const struct mount_info *m, Gw__NsMount *out, Gw__Namespace
 		refuse(m, "only a part of this file system is mounted, which cannot be made again", "unmount it", r);
 }
 
-static void capture(Gw__Namespaces *msg, struct refusals *r)
+static void capture(Gw__Namespaces *msg, uint32_t space, struct refusals *r)
 {
-	msg->mounts = must_alloc(unit.mounts.n * sizeof(*msg->mounts));
-	for (size_t i = 0; i < unit.mounts.n; i++) {
+	msg->mounts = realloc(msg->mounts, (unit.mounts.n + 1) * sizeof(*msg->mounts));
+	if (!msg->mounts)
+		abort();
+	for (size_t i = msg->n_mounts; i < unit.mounts.n; i++) {
 		Gw__NsMount *out = must_alloc(sizeof(*out));
 
 		describe(&unit.mounts.v[i], out, msg, r);
+		out->space = space;
 		msg->mounts[msg->n_mounts++] = out;
-		if (out->fs && i == 0 && strcmp(unit.mounts.v[i].type, "tmpfs"))
+		if (out->fs && ns_mount_is_root(msg, i) && strcmp(unit.mounts.v[i].type, "tmpfs"))
 			refuse(&unit.mounts.v[i], "the unit's root is on a file system that the host has not mounted", "mount it on the host", r);
 	}
 }
 
 /* What a copy of a namespace does not show: the numbers of the mounts, and since Linux 6.17 which are unbindable. */
-static int take_own(struct err *e)
+static int take_own(struct space *s, struct mount_infos *seen, struct err *e)
 {
-	cleanup_free char *text = strdup(unit.lines);
+	cleanup_free char *text = strdup(s->lines);
 	struct mount_infos own = { 0 };
 	int ret = text ? mount_infos_parse(text, &own, e) : -ENOMEM;
 
 	for (size_t i = 0; ret == 0 && i < own.n; i++)
-		for (size_t k = 0; own.v[i].unbindable && k < unit.mounts.n; k++) {
-			struct mount_info *m = &unit.mounts.v[k];
+		for (size_t k = 0; own.v[i].unbindable && k < seen->n; k++) {
+			struct mount_info *m = &seen->v[k];
 
 			m->unbindable |= m->major == own.v[i].major && m->minor == own.v[i].minor && !strcmp(m->root, own.v[i].root) && !strcmp(m->where, own.v[i].where);
 		}
-	unit.ids = must_alloc((own.n + 1) * sizeof(*unit.ids));
-	for (unit.n_ids = 0; unit.n_ids < own.n; unit.n_ids++)
-		unit.ids[unit.n_ids] = own.v[unit.n_ids].id;
+	s->ids = must_alloc((own.n + 1) * sizeof(*s->ids));
+	for (s->n_ids = 0; s->n_ids < own.n; s->n_ids++)
+		s->ids[s->n_ids] = own.v[s->n_ids].id;
 	free(own.v);
 	return ret;
 }
 
-int ns_mounts_capture(pid_t root, Gw__Namespaces *msg, struct refusals *r, struct err *e)
+/* Behind those of other namespaces; the descriptors go along. */
+static int append(struct mount_infos *seen, struct err *e)
 {
+	struct mount_info *grown;
+	size_t first = unit.mounts.n;
+
+	if (first + seen->n > NS_MOUNTS_MAX)
+		return err_set(e, -E2BIG, "the unit has more than %u mounts", NS_MOUNTS_MAX);
+	grown = realloc(unit.mounts.v, (first + seen->n) * sizeof(*grown));
+	if (!grown)
+		abort();
+	unit.mounts.v = grown;
+	for (size_t i = 0; i < seen->n; i++) {
+		grown[first + i] = seen->v[i];
+		grown[first + i].above += seen->v[i].above < 0 ? 0 : (int)first;
+		seen->v[i].fd = -1;
+	}
+	unit.mounts.n += seen->n;
+	for (size_t i = 0; i < unit.mounts.n; i++) /* which point into what has moved */
+		mount_info_set_at(&unit.mounts, i);
+	return 0;
+}
+
+int ns_mounts_capture(pid_t pid, uint32_t number, Gw__Namespaces *msg, struct refusals *r, struct err *e)
+{
+	struct space *grown = realloc(unit.spaces, (unit.n_spaces + 1) * sizeof(*grown)), *s;
+	struct mount_infos seen = { 0 };
 	char path[64];
 	int ret;
 
-	ns_mounts_leave();
-	snprintf(path, sizeof(path), "/proc/%d/mountinfo", root);
-	unit.fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (unit.fd < 0 || read_whole(unit.fd, &unit.lines, NULL) < 0)
+	if (!grown)
+		abort();
+	unit.spaces = grown;
+	s = &grown[unit.n_spaces++];
+	*s = (struct space){ .number = number };
+	snprintf(path, sizeof(path), "/proc/%d/mountinfo", pid);
+	s->fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (s->fd < 0 || read_whole(s->fd, &s->lines, NULL) < 0)
 		return err_sys(e, errno, "%s", path);
-	ret = ns_survey(root, &unit.mounts, e);
+	ret = ns_survey(pid, &seen, e);
 	if (ret == 0)
-		ret = take_own(e);
+		ret = take_own(s, &seen, e);
 	if (ret == 0)
+		ret = append(&seen, e);
+	mount_infos_free(&seen);
+	if (ret == 0 && !unit.host.n)
 		ret = mount_infos_read("/proc/self/mountinfo", &unit.host, e);
 	if (ret == 0)
-		capture(msg, r);
+		capture(msg, number, r);
 	return ret;
 }
 
@@ -239,14 +286,18 @@ void ns_mounts_leave(void)
 {
 	mount_infos_free(&unit.mounts);
 	mount_infos_free(&unit.host);
-	free(unit.lines);
-	free(unit.ids);
-	unit.lines = NULL;
-	unit.ids = NULL;
-	close_fdp(&unit.fd);
+	for (size_t i = 0; i < unit.n_spaces; i++) {
+		free(unit.spaces[i].lines);
+		free(unit.spaces[i].ids);
+		close_fdp(&unit.spaces[i].fd);
+	}
+	free(unit.spaces);
+	unit.spaces = NULL;
+	unit.n_spaces = 0;
 }
 
-static bool is_inside(int fd)
+/* The mount namespace of the unit's that a descriptor is in; NULL: none. */
+static const struct space *space_of(int fd)
 {
 	cleanup_fclose FILE *f = NULL;
 	char path[64], line[128];
@@ -256,18 +307,38 @@ static bool is_inside(int fd)
 	f = fopen(path, "re");
 	while (f && fgets(line, sizeof(line), f) && sscanf(line, "mnt_id: %d", &id) != 1)
 		;
-	for (size_t i = 0; i < unit.n_ids; i++)
-		if (unit.ids[i] == id)
-			return true;
-	return false;
+	for (size_t k = 0; k < unit.n_spaces; k++)
+		for (size_t i = 0; i < unit.spaces[k].n_ids; i++)
+			if (unit.spaces[k].ids[i] == id)
+				return &unit.spaces[k];
+	return NULL;
+}
+
+/* What is the same file by the same path for the first process is not marked. Directories are, since what is mounted below them may be something else. */
+static void mark_space(const struct space *s, const struct stat *here, char *path, size_t size)
+{
+	char marked[sizeof(PLACE_SPACE) + 16 + PATH_MAX];
+	struct stat at;
+
+	if (!s->number || (!S_ISDIR(here->st_mode) && !S_ISLNK(here->st_mode) && lstat(place_of(path), &at) == 0 && here->st_dev == at.st_dev && here->st_ino == at.st_ino))
+		return;
+	if (place_mark(s->number, path, marked, sizeof(marked)) && strlen(marked) < size)
+		memcpy(path, marked, strlen(marked) + 1);
 }
 
 void ns_mark_outside(int fd, char *path, size_t size)
 {
 	char marked[sizeof(PLACE_OUTSIDE) + 2 * PATH_MAX];
+	const struct space *s = unit.n_spaces && path[0] == '/' ? space_of(fd) : NULL;
 	struct stat here, at;
 
-	if (!unit.ids || path[0] != '/' || is_inside(fd) || fstat(fd, &here) < 0)
+	if (!unit.n_spaces || path[0] != '/' || fstat(fd, &here) < 0)
+		return;
+	if (s) {
+		mark_space(s, &here, path, size);
+		return;
+	}
+	if (unit.spaces[0].number) /* the first process is among the host's mounts */
 		return;
 	for (size_t i = 0; i <= unit.host.n; i++) { /* a path as it is, or of a mount that nobody has any more, which begins at its root */
 		snprintf(marked, sizeof(marked), PLACE_OUTSIDE "%s%s", i && strcmp(unit.host.v[i - 1].where, "/") ? unit.host.v[i - 1].where : "", path);
@@ -280,12 +351,12 @@ void ns_mark_outside(int fd, char *path, size_t size)
 
 int ns_mounts_check(struct err *e)
 {
-	cleanup_free char *now = NULL;
+	for (size_t i = 0; i < unit.n_spaces; i++) {
+		cleanup_free char *now = NULL;
 
-	if (unit.fd < 0)
-		return 0;
-	if (read_whole(unit.fd, &now, e) < 0 || strcmp(now, unit.lines) != 0)
-		return err_set(e, -EAGAIN, "the unit has mounted or unmounted something since the offer");
+		if (read_whole(unit.spaces[i].fd, &now, e) < 0 || strcmp(now, unit.spaces[i].lines) != 0)
+			return err_set(e, -EAGAIN, "the unit has mounted or unmounted something since the offer");
+	}
 	return 0;
 }
 
@@ -339,13 +410,13 @@ void ns_mounts_answer(const Gw__NsAsk *ask, Gw__NsAnswer *answer)
 }
 
 /* What is the unit's own, though the host has it mounted: its root, files that are mounted one by one, a file system in memory as a whole. The rest is what it shares with others. */
-static bool can_be_sent(const struct mount_info *m, size_t index)
+static bool can_be_sent(const struct mount_info *m, bool is_root)
 {
 	struct stat st;
 
 	if (m->fd < 0 || fstat(m->fd, &st) < 0)
 		return false;
-	return index == 0 || S_ISREG(st.st_mode) || (strcmp(m->type, "tmpfs") == 0 && strcmp(m->root, "/") == 0);
+	return is_root || S_ISREG(st.st_mode) || (strcmp(m->type, "tmpfs") == 0 && strcmp(m->root, "/") == 0);
 }
 
 static void send_instead(Gw__Namespaces *msg, size_t index)
@@ -380,7 +451,7 @@ int ns_mounts_send(Gw__Namespaces *msg, const Gw__NsAnswer *answer, const struct
 			continue;
 		if (at >= answer->n_lacking)
 			return err_set(e, -EPROTO, "an answer about %zu mounts", answer->n_lacking);
-		if (answer->lacking[at++] && can_be_sent(&unit.mounts.v[i], i))
+		if (answer->lacking[at++] && can_be_sent(&unit.mounts.v[i], ns_mount_is_root(msg, i)))
 			send_instead(msg, i);
 	}
 	return first == msg->n_fs ? 0 : ns_entries_capture(msg, first, files, r, e);
@@ -403,7 +474,7 @@ bool ns_mount_is_late(const Gw__Namespaces *msg, size_t i)
 {
 	if (!(msg->owned & NS_BIT(NS_PID)))
 		return false;
-	for (; i; i = msg->mounts[i]->parent)
+	for (; !ns_mount_is_root(msg, i); i = msg->mounts[i]->parent)
 		if (is_late_fs(msg, msg->mounts[i]))
 			return true;
 	return false;
@@ -429,11 +500,31 @@ static int check_entries(const Gw__NsTree *t, size_t *entries, size_t *bytes)
 	return good_path(t->root) ? 0 : -EBADMSG;
 }
 
+/* Each mount namespace has mounts, behind each other. */
+static int check_spaces(const Gw__Namespaces *msg)
+{
+	cleanup_free bool *seen = must_alloc(msg->n_others + 1);
+	uint32_t space = 0;
+
+	memset(seen, 0, msg->n_others + 1);
+	for (size_t i = 0; i < msg->n_mounts; i++) {
+		space = msg->mounts[i]->space;
+		if (space > msg->n_others || (space && (msg->others[space - 1]->kind != NS_MNT || msg->others[space - 1]->of_host)) ||
+		    (seen[space] && msg->mounts[i - 1]->space != space))
+			return -EBADMSG;
+		seen[space] = true;
+	}
+	for (size_t k = 0; k < msg->n_others; k++)
+		if (seen[k + 1] != (msg->others[k]->kind == NS_MNT && !msg->others[k]->of_host))
+			return -EBADMSG;
+	return seen[0] == ((msg->owned & NS_BIT(NS_MNT)) != 0) ? 0 : -EBADMSG;
+}
+
 int ns_mounts_validate(const Gw__Namespaces *msg, struct err *e)
 {
 	size_t entries = 0, bytes = 0;
 
-	if (msg->n_mounts > NS_MOUNTS_MAX || !msg->n_mounts != !(msg->owned & NS_BIT(NS_MNT)) || msg->n_fs > msg->n_mounts)
+	if (msg->n_mounts > NS_MOUNTS_MAX || msg->n_fs > msg->n_mounts || check_spaces(msg) < 0)
 		return err_set(e, -EBADMSG, "%zu mounts of %zu file systems", msg->n_mounts, msg->n_fs);
 	for (size_t i = 0; i < msg->n_fs; i++)
 		for (size_t k = 0; k < msg->fs[i]->n_trees; k++)
@@ -442,7 +533,9 @@ int ns_mounts_validate(const Gw__Namespaces *msg, struct err *e)
 	for (size_t i = 0; i < msg->n_mounts; i++) {
 		const Gw__NsMount *m = msg->mounts[i];
 
-		if ((i && m->parent >= i) || !good_path(m->where) || !good_path(m->root) || (!i && strcmp(m->where, "/")) || m->fs > msg->n_fs ||
+		bool root = ns_mount_is_root(msg, i);
+
+		if ((!root && (m->parent >= i || msg->mounts[m->parent]->space != m->space)) || !good_path(m->where) || !good_path(m->root) || (root && strcmp(m->where, "/")) || m->fs > msg->n_fs ||
 		    m->at[0] == '/' || strstr(m->at, "..") == m->at || strstr(m->at, "/../"))
 			return err_set(e, -EBADMSG, "mount %zu cannot be", i);
 	}

@@ -20,12 +20,17 @@ int ns_survey(pid_t pid, struct mount_infos *ret, struct err *e);
 /* Whether a file system of that type is the kernel's own, the same on every host: proc, sysfs, devpts... */
 bool ns_mount_is_kernels(const char *type);
 
-/* Source: reads the mounts of `root`, whose mount namespace is its own. Keeps descriptors until ns_mounts_leave. */
-int ns_mounts_capture(pid_t root, Gw__Namespaces *msg, struct refusals *r, struct err *e);
+/*
+ * Source: adds the mounts of a mount namespace of the unit's, as process `pid` sees them; `space`: its number (ns_other.h). Keeps descriptors until ns_mounts_leave.
+ */
+int ns_mounts_capture(pid_t pid, uint32_t space, Gw__Namespaces *msg, struct refusals *r, struct err *e);
+/* Whether a mount is the root of its namespace. */
+bool ns_mount_is_root(const Gw__Namespaces *msg, size_t index);
 void ns_mounts_leave(void);
 /*
- * Source: when a descriptor is on a mount that is not the unit's (a runtime has given it to a container), and the host has the file somewhere: its path there, marked (place.h),
- * instead of what the kernel has said in `path`.
+ * Source: when a descriptor is on a mount that is not in the first process's namespace, marks `path`, which is what the kernel has said of it (place.h): with the number of
+ * another of the unit's, unless the same path leads to the same file in that of the first, too; or as one of the host, where that has the file somewhere (a runtime
+ * has given it to a container).
  */
 void ns_mark_outside(int fd, char *path, size_t size);
 /* A descriptor of the root of a tree in a file system of the unit's; not the caller's. */
@@ -56,9 +61,12 @@ void ns_mounts_judge(const Gw__Namespaces *msg, struct refusals *r);
 #define NS_MOUNT_TOP "/run/godwit-root"
 /* Destination: before others make the mounts, in a user namespace of the unit's own. */
 int ns_mounts_borrow(const Gw__Namespaces *msg, struct err *e);
-/* In the holder, in a mount namespace of its own: makes all that are not late, and makes them its root. */
-int ns_mounts_make(const Gw__Namespaces *msg, struct err *e);
-/* In the unit's first process: enters the mount namespace (-1: none) and makes those that are late; msg NULL: there are none. */
+/*
+ * In the holder, in a mount namespace of its own: makes all that are not late, and makes those of the first process's namespace its root. For each other namespace it
+ * leaves a child, in shared memory at ret_pids[number - 1].
+ */
+int ns_mounts_make(const Gw__Namespaces *msg, pid_t *ret_pids, struct err *e);
+/* In the unit's first process: enters the mount namespace (-1: none) and makes those that are late, also in others; msg NULL: there are none. */
 int ns_mounts_join(const Gw__Namespaces *msg, int ns, struct err *e);
 int ns_entries_make(const Gw__NsTree *tree, int top, struct err *e);
 

@@ -6,18 +6,26 @@
  * what the host has. Clones are put in place by descriptors, so that what lies on top does not matter, and are private while that goes on. Then come peer
  * groups: the first of a group is made shared, the others take its group over; a slave takes over the group of its master and is made its slave. What
  * belongs to a pid namespace is mounted by its first process when it joins, where the first mount of such a file system is the one that the others are cloned from.
+ *
+ * Each mount namespace that the first process is not in is put together in the same way by a child of the holder, in a copy of the holder's from before it has put its own
+ * together. They share a table of descriptors, so that the holder has the mounts of all of them for the peer groups, which go over the borders.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
 #include "base/util.h"
 #include "image/bytes.h"
 #include "image/ns_mount.h"
+#include "image/ns_other.h"
 #include "image/ns_user.h"
 
 #ifndef MOVE_MOUNT_SET_GROUP
@@ -41,16 +49,26 @@ static int *borrowed;
 struct maker {
 	const Gw__Namespaces *msg;
 	bool late;
-	int *mounts; /* root of each mount, -1: not made, or not by this process and not to be reached */
+	uint32_t space; /* which mount namespace is put together */
+	int *mounts; /* root of each mount, -1: not made, or not by this process and not to be reached; shared with children */
 	int *fs;     /* root of each file system */
+	int *spaces; /* each mount namespace, 0 is the first process's; -1: none, or not here; shared as well */
 };
+
+static int *shared_ints(size_t n)
+{
+	int *v = mmap(NULL, (n + 1) * sizeof(*v), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (v == MAP_FAILED)
+		abort();
+	memset(v, 0xff, (n + 1) * sizeof(*v)); /* -1 */
+	return v;
+}
 
 static struct maker maker_new(const Gw__Namespaces *msg, bool late)
 {
-	struct maker m = { msg, late, must_alloc((msg->n_mounts + 1) * sizeof(int)), must_alloc((msg->n_fs + 1) * sizeof(int)) };
+	struct maker m = { msg, late, 0, shared_ints(msg->n_mounts), must_alloc((msg->n_fs + 1) * sizeof(int)), shared_ints(msg->n_others) };
 
-	for (size_t i = 0; i < msg->n_mounts; i++)
-		m.mounts[i] = -1;
 	for (size_t i = 0; i < msg->n_fs; i++)
 		m.fs[i] = -1;
 	return m;
@@ -62,7 +80,10 @@ static void maker_free(struct maker *m)
 		close_fdp(&m->mounts[i]);
 	for (size_t i = 0; i < m->msg->n_fs; i++)
 		close_fdp(&m->fs[i]);
-	free(m->mounts);
+	for (size_t i = 0; i <= m->msg->n_others; i++)
+		close_fdp(&m->spaces[i]);
+	munmap(m->mounts, (m->msg->n_mounts + 1) * sizeof(*m->mounts));
+	munmap(m->spaces, (m->msg->n_others + 1) * sizeof(*m->spaces));
 	free(m->fs);
 }
 
@@ -196,6 +217,14 @@ static bool fs_is_late(const Gw__Namespaces *msg, size_t fs)
 	return true;
 }
 
+static bool fs_is_used(const Gw__Namespaces *msg, size_t fs, uint32_t space)
+{
+	for (size_t i = 0; i < msg->n_mounts; i++)
+		if (msg->mounts[i]->fs == fs + 1 && msg->mounts[i]->space == space)
+			return true;
+	return false;
+}
+
 /* Those of the unit, in directories beside its root to be: a part of what is mounted can be cloned. Late ones cannot be put anywhere, and are just made. */
 static int make_all_fs(struct maker *m, struct err *e)
 {
@@ -204,7 +233,7 @@ static int make_all_fs(struct maker *m, struct err *e)
 	for (size_t i = 0; i < m->msg->n_fs && ret >= 0; i++) {
 		char path[64];
 
-		if (fs_is_late(m->msg, i) != m->late)
+		if (fs_is_late(m->msg, i) != m->late || (m->late && !fs_is_used(m->msg, i, m->space)))
 			continue;
 		m->fs[i] = ret = make_fs(m->msg->fs[i], e);
 		if (ret >= 0 && !m->late) {
@@ -244,7 +273,7 @@ static int find_made(const struct maker *m, size_t i, const char **ret_below)
 	const Gw__NsMount *mount = m->msg->mounts[i];
 
 	for (size_t k = 0; k < m->msg->n_mounts; k++) {
-		const char *below = m->msg->mounts[k]->fs == mount->fs && m->mounts[k] >= 0 ? path_below(mount->root, m->msg->mounts[k]->root) : NULL;
+		const char *below = m->msg->mounts[k]->fs == mount->fs && m->msg->mounts[k]->space == m->space && m->mounts[k] >= 0 ? path_below(mount->root, m->msg->mounts[k]->root) : NULL;
 
 		if (!below)
 			continue;
@@ -281,7 +310,7 @@ static int attach(struct maker *m, size_t i, struct err *e)
 	const Gw__NsMount *mount = m->msg->mounts[i];
 	int ret;
 
-	if (i == 0)
+	if (ns_mount_is_root(m->msg, i))
 		ret = move_mount(m->mounts[i], "", AT_FDCWD, TOP "/root", MOVE_MOUNT_F_EMPTY_PATH);
 	else
 		ret = move_mount(m->mounts[i], "", m->mounts[mount->parent], mount->at, MOVE_MOUNT_F_EMPTY_PATH | (mount->at[0] ? 0 : MOVE_MOUNT_T_EMPTY_PATH));
@@ -293,7 +322,7 @@ static int make_mounts(struct maker *m, struct err *e)
 	int ret = 0;
 
 	for (size_t i = 0; i < m->msg->n_mounts && ret >= 0; i++) {
-		if (ns_mount_is_late(m->msg, i) != m->late)
+		if (ns_mount_is_late(m->msg, i) != m->late || m->msg->mounts[i]->space != m->space)
 			continue;
 		m->mounts[i] = ret = clone_mount(m, i, e);
 		if (ret >= 0)
@@ -301,10 +330,17 @@ static int make_mounts(struct maker *m, struct err *e)
 		if (ret >= 0)
 			ret = attach(m, i, e);
 	}
-	for (size_t i = 0; i < m->msg->n_fs && ret >= 0; i++)
-		if (fs_is_late(m->msg, i) == m->late)
-			ret = finish_fs(m->msg->fs[i], m->fs[i], e);
 	return ret < 0 ? ret : 0;
+}
+
+static int finish_all_fs(const struct maker *m, struct err *e)
+{
+	int ret = 0;
+
+	for (size_t i = 0; i < m->msg->n_fs && ret >= 0; i++)
+		if (m->fs[i] >= 0 && fs_is_late(m->msg, i) == m->late)
+			ret = finish_fs(m->msg->fs[i], m->fs[i], e);
+	return ret;
 }
 
 /* --- propagation --- */
@@ -352,6 +388,16 @@ static int take_over(const struct maker *m, int from, size_t to)
 	return move_mount(m->mounts[from], "", m->mounts[to], "", MOVE_MOUNT_SET_GROUP | MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0 ? -errno : 0;
 }
 
+/* The kind of a mount can be set from within its namespace only, its group from anywhere. */
+static int enter_space(struct maker *m, uint32_t space)
+{
+	int ret = m->space == space ? 0 : ns_enter(m->spaces[space], NS_MNT);
+
+	if (ret == 0)
+		m->space = space;
+	return ret;
+}
+
 static int join_group(const struct maker *m, const bool *done, size_t i)
 {
 	const Gw__NsMount *mount = m->msg->mounts[i];
@@ -368,7 +414,7 @@ static int join_group(const struct maker *m, const bool *done, size_t i)
 	return ret == 0 && mount->group ? set_propagation(m->mounts[i], MS_SHARED) : ret;
 }
 
-static int set_groups(const struct maker *m, struct err *e)
+static int set_groups(struct maker *m, struct err *e)
 {
 	cleanup_free bool *done = must_alloc(m->msg->n_mounts + 1);
 	bool moved = true;
@@ -382,7 +428,9 @@ static int set_groups(const struct maker *m, struct err *e)
 
 			if (done[i] || m->mounts[i] < 0 || is_to_come(m, done, m->msg->mounts[i]->master) || !is_largest(m, done, i))
 				continue;
-			ret = join_group(m, done, i);
+			ret = enter_space(m, m->msg->mounts[i]->space);
+			if (ret == 0)
+				ret = join_group(m, done, i);
 			if (ret < 0)
 				return err_sys(e, ret, "propagation of mount %s", m->msg->mounts[i]->where);
 			done[i] = moved = true;
@@ -403,32 +451,124 @@ static int prepare_top(struct err *e)
 	return 0;
 }
 
-/* What lies over the first one's root: there paths begin. */
-static size_t top_root(const Gw__Namespaces *msg)
+static size_t find_root(const Gw__Namespaces *msg, uint32_t space)
 {
-	size_t top = 0;
+	size_t i = 0;
 
-	for (size_t i = 1; i < msg->n_mounts; i++)
-		if (msg->mounts[i]->parent == top && !msg->mounts[i]->at[0])
-			top = i;
-	return top;
+	while (i < msg->n_mounts && msg->mounts[i]->space != space)
+		i++;
+	return i;
 }
 
-int ns_mounts_make(const Gw__Namespaces *msg, struct err *e)
+/* What lies over the first one's root: there paths begin. */
+static int go_to_top(const struct maker *m, struct err *e)
+{
+	size_t top = find_root(m->msg, m->space);
+
+	for (size_t i = top + 1; i < m->msg->n_mounts && m->msg->mounts[i]->space == m->space; i++)
+		if (m->msg->mounts[i]->parent == top && !m->msg->mounts[i]->at[0])
+			top = i;
+	return fchdir(m->mounts[top]) < 0 || chroot(".") < 0 || chdir("/") < 0 ? err_sys(e, errno, "a root for the unit") : 0;
+}
+
+/* Puts together what m->space says, in the caller's own namespace, and makes it its root. */
+static int make_space(struct maker *m, struct err *e)
+{
+	int ret = make_mounts(m, e);
+
+	if (ret == 0 && (fchdir(m->mounts[find_root(m->msg, m->space)]) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0))
+		return err_sys(e, errno, "a root for the unit");
+	return ret;
+}
+
+/* What a child that puts together another one has to say, in shared memory. */
+struct child {
+	int code;
+	struct err e;
+};
+
+static void __attribute__((noreturn)) live_in_space(struct maker *m, uint32_t space, struct child *c, int ready)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	prctl(PR_SET_NAME, "godwit-mounts");
+	m->space = space;
+	c->code = unshare(CLONE_NEWNS) < 0 ? err_sys(&c->e, errno, "copying a mount namespace") : 0;
+	m->spaces[space] = ns_open(0, NS_MNT);
+	for (size_t i = 0; i < m->msg->n_fs; i++) {
+		char path[64];
+
+		snprintf(path, sizeof(path), TOP "/%zu", i);
+		m->fs[i] = m->fs[i] < 0 ? -1 : open(path, O_PATH | O_CLOEXEC);
+	}
+	if (c->code == 0)
+		c->code = make_space(m, &c->e);
+	if (c->code == 0)
+		c->code = go_to_top(m, &c->e);
+	(void)!write(ready, "", 1);
+	while (c->code == 0)
+		pause();
+	_exit(1);
+}
+
+static int make_other(struct maker *m, uint32_t space, pid_t *ret_pid, struct err *e)
+{
+	struct child *c = mmap(NULL, sizeof(*c), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	int ready[2], end, ret;
+	pid_t pid;
+
+	if (c == MAP_FAILED || pipe2(ready, O_CLOEXEC) < 0)
+		return err_sys(e, errno, "a mount namespace");
+	c->code = -ECHILD;
+	pid = (pid_t)syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, NULL, NULL, 0);
+	if (pid == 0)
+		live_in_space(m, space, c, ready[1]);
+	if (pid < 0)
+		return err_sys(e, errno, "a mount namespace");
+	*ret_pid = pid; /* in shared memory: not by the child */
+	/* The end that it writes to is this process's as well. */
+	end = (int)syscall(SYS_pidfd_open, pid, 0);
+	poll((struct pollfd[]){ { ready[0], POLLIN, 0 }, { end, POLLIN, 0 } }, 2, -1);
+	ret = c->code;
+	if (ret < 0)
+		err_set(e, ret, "%s", c->e.message[0] ? c->e.message : "the process that makes a mount namespace has ended");
+	close_fdp(&end);
+	close(ready[0]);
+	close(ready[1]);
+	munmap(c, sizeof(*c));
+	return ret;
+}
+
+static int make_others(struct maker *m, pid_t *ret_pids, struct err *e)
+{
+	int ret = 0;
+
+	for (size_t i = 0; i < m->msg->n_mounts && ret == 0; i++)
+		if (m->msg->mounts[i]->space && ns_mount_is_root(m->msg, i))
+			ret = make_other(m, m->msg->mounts[i]->space, &ret_pids[m->msg->mounts[i]->space - 1], e);
+	return ret;
+}
+
+int ns_mounts_make(const Gw__Namespaces *msg, pid_t *ret_pids, struct err *e)
 {
 	struct maker m = maker_new(msg, false);
+	bool owned = msg->owned & NS_BIT(NS_MNT);
 	int ret = prepare_top(e);
 
+	m.spaces[0] = ns_open(0, NS_MNT);
 	if (ret == 0)
 		ret = make_all_fs(&m, e);
 	if (ret == 0)
-		ret = make_mounts(&m, e);
-	if (ret == 0 && (fchdir(m.mounts[0]) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0))
-		ret = err_sys(e, errno, "a root for the unit");
+		ret = make_others(&m, ret_pids, e);
+	if (ret == 0 && owned)
+		ret = make_space(&m, e);
+	if (ret == 0)
+		ret = finish_all_fs(&m, e);
 	if (ret == 0)
 		ret = set_groups(&m, e);
-	if (ret == 0 && (fchdir(m.mounts[top_root(msg)]) < 0 || chroot(".") < 0 || chdir("/") < 0))
-		ret = err_sys(e, errno, "a root for the unit");
+	if (ret == 0 && (ret = enter_space(&m, 0)) < 0)
+		err_sys(e, ret, "the mount namespace of the unit's first process");
+	if (ret == 0 && owned)
+		ret = go_to_top(&m, e);
 	maker_free(&m);
 	return ret;
 }
@@ -438,10 +578,34 @@ static int make_late(struct maker *m, struct err *e)
 	int ret;
 
 	for (size_t i = 0; i < m->msg->n_mounts; i++) /* those on top are those that others are made on, or cloned from */
-		if (!ns_mount_is_late(m->msg, i))
+		if (!ns_mount_is_late(m->msg, i) && m->msg->mounts[i]->space == m->space)
 			m->mounts[i] = open(m->msg->mounts[i]->where, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	ret = make_mounts(m, e);
+	if (ret == 0)
+		ret = finish_all_fs(m, e);
 	return ret == 0 ? set_groups(m, e) : ret;
+}
+
+/* In the first process: what is late in one of the namespaces, which `ns` is. */
+static int join_space(const Gw__Namespaces *msg, uint32_t space, int ns, struct err *e)
+{
+	struct maker m = maker_new(msg, true);
+	bool any = false;
+	int ret = 0;
+
+	m.space = space;
+	for (size_t i = 0; i < msg->n_mounts; i++)
+		any |= msg->mounts[i]->space == space && ns_mount_is_late(msg, i);
+	if (any && borrowed && unshare(CLONE_NEWNS) < 0)
+		ret = err_sys(e, errno, "a mount namespace");
+	if (ret == 0 && any)
+		ret = make_all_fs(&m, e);
+	if (ret == 0 && (any || !space) && (ret = ns_enter(ns, NS_MNT)) < 0)
+		err_sys(e, ret, "entering the mount namespace");
+	if (ret == 0 && any)
+		ret = make_late(&m, e);
+	maker_free(&m);
+	return ret;
 }
 
 /*
@@ -450,25 +614,21 @@ static int make_late(struct maker *m, struct err *e)
  */
 int ns_mounts_join(const Gw__Namespaces *msg, int ns, struct err *e)
 {
-	struct maker m;
-	bool any = false;
+	cleanup_close int before = ns_open(0, NS_MNT);
 	int ret = 0;
 
-	if (!msg)
-		return ns >= 0 && setns(ns, CLONE_NEWNS) < 0 ? err_sys(e, errno, "entering the mount namespace") : 0;
-	m = maker_new(msg, true);
-	for (size_t i = 0; i < msg->n_mounts; i++)
-		any |= ns_mount_is_late(msg, i);
-	if (any && borrowed && unshare(CLONE_NEWNS) < 0)
-		ret = err_sys(e, errno, "a mount namespace");
-	if (ret == 0 && any)
-		ret = make_all_fs(&m, e);
-	if (ret == 0 && ns >= 0 && setns(ns, CLONE_NEWNS) < 0)
-		ret = err_sys(e, errno, "entering the mount namespace");
-	if (ret == 0 && any)
-		ret = make_late(&m, e);
-	maker_free(&m);
-	return ret;
+	for (uint32_t space = 1; msg && space <= msg->n_others && ret == 0; space++) {
+		if (msg->others[space - 1]->kind != NS_MNT || msg->others[space - 1]->of_host)
+			continue;
+		ret = join_space(msg, space, ns_others_fd(space), e);
+		if (ret == 0)
+			ret = ns_enter(before, NS_MNT);
+	}
+	if (ret < 0)
+		return ret;
+	if (msg && ns >= 0)
+		return join_space(msg, 0, ns, e);
+	return ns >= 0 && (ret = ns_enter(ns, NS_MNT)) < 0 ? err_sys(e, ret, "entering the mount namespace") : 0;
 }
 
 /* --- the destination's judgement --- */

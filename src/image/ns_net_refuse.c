@@ -19,6 +19,7 @@
 #include "base/util.h"
 #include "image/ns_conntrack.h"
 #include "kern/netlink.h"
+#include "kern/nsfs.h"
 
 /* Newer than the headers, perhaps. */
 #define ATTACH_FLOW_DISSECTOR 17u
@@ -179,7 +180,7 @@ static bool has_program(uint32_t target, uint32_t type)
 
 static bool has_programs(void)
 {
-	cleanup_close int ns = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+	cleanup_close int ns = ns_open(0, NS_NET);
 	struct if_nameindex *devices = if_nameindex();
 	bool found = has_program((uint32_t)ns, ATTACH_FLOW_DISSECTOR) || has_program((uint32_t)ns, ATTACH_SK_LOOKUP);
 

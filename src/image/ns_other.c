@@ -11,11 +11,13 @@
 
 #include "base/util.h"
 #include "image/bytes.h"
+#include "image/ns_mount.h"
+#include "image/place.h"
 
 #define NAME_LEN_MAX 64
 
 /* What the processes of a unit may be in apart from each other. */
-static const uint32_t movable = NS_BIT(NS_UTS) | NS_BIT(NS_IPC) | NS_BIT(NS_TIME);
+static const uint32_t movable = NS_BIT(NS_UTS) | NS_BIT(NS_IPC) | NS_BIT(NS_TIME) | NS_BIT(NS_MNT);
 
 /* One worker has one unit: at the source those that it has found, at the destination those that it has made. */
 static struct other {
@@ -35,7 +37,8 @@ static int add_other(enum ns_kind kind, int fd)
 	if (!grown)
 		abort();
 	others = grown;
-	grown[n_others] = (struct other){ kind, ns_id_of(fd), fd };
+	grown[n_others] = (struct other){ kind, ns_id_of(fd), fcntl(fd, F_DUPFD_CLOEXEC, NS_HIGH_FD) };
+	close(fd);
 	return (int)n_others++;
 }
 
@@ -116,10 +119,18 @@ static void capture_uts(Gw__NsOther *out)
 	string_set(&out->domainname, names.domainname);
 }
 
-static int capture_one(int fd, enum ns_kind kind, pid_t pid, Gw__NsOther *out, struct refusals *r, struct err *e)
+/* The last one of the table. */
+static int capture_one(int fd, enum ns_kind kind, pid_t pid, Gw__Namespaces *msg, struct refusals *r, struct err *e)
 {
+	Gw__NsOther *out = msg->others[msg->n_others - 1];
 	int back = -1, ret;
 
+	if (kind == NS_MNT) {
+		ret = place_set_space((uint32_t)n_others, pid);
+		if (ret < 0)
+			return err_sys(e, ret == -ENOENT ? -ESRCH : ret, "the root of process %d's mount namespace", pid);
+		return ns_mounts_capture(pid, (uint32_t)n_others, msg, r, e);
+	}
 	if (kind == NS_TIME)
 		return clocks_offsets_of(fd, &out->monotonic_offset_ns, &out->boottime_offset_ns, e);
 	ret = visit(fd, kind, &back);
@@ -144,6 +155,12 @@ static bool is_of_host(int fd)
 	return ns_id_of(user) == ns_id(0, NS_USER);
 }
 
+/* Beside one that belongs to a user namespace of the unit's, others that do not cannot be made together with it. */
+static bool mounts_can_move(const Gw__Namespaces *msg, enum ns_kind kind, int fd)
+{
+	return kind != NS_MNT || (!ns_is_hosts(NS_MNT, ns_id_of(fd)) && !(msg && msg->user && msg->user->inside & NS_BIT(NS_MNT)));
+}
+
 static int add_found(pid_t pid, enum ns_kind kind, Gw__Namespaces **msg, struct refusals *r, struct err *e)
 {
 	cleanup_close int fd = ns_open(pid, kind);
@@ -151,7 +168,7 @@ static int add_found(pid_t pid, enum ns_kind kind, Gw__Namespaces **msg, struct 
 
 	if (fd < 0)
 		return err_sys(e, errno == ENOENT ? ESRCH : errno, "the %s namespace of process %d", ns_name(kind), pid);
-	if (!(movable & NS_BIT(kind)) || !is_of_host(fd) || n_others >= NS_OTHERS_MAX) {
+	if (!(movable & NS_BIT(kind)) || !is_of_host(fd) || n_others >= NS_OTHERS_MAX || !mounts_can_move(*msg, kind, fd)) {
 		refusals_add(r, "task.namespace", "namespaces other than those of the unit's first process cannot move yet", "start the program without them",
 			     "process %d (%s namespace)", pid, ns_name(kind));
 		return 0;
@@ -169,7 +186,7 @@ static int add_found(pid_t pid, enum ns_kind kind, Gw__Namespaces **msg, struct 
 	out->kind = kind;
 	out->of_host = ns_is_hosts(kind, ns_id_of(fd));
 	add_other(kind, fcntl(fd, F_DUPFD_CLOEXEC, 0));
-	return out->of_host ? 0 : capture_one(fd, kind, pid, out, r, e);
+	return out->of_host ? 0 : capture_one(fd, kind, pid, *msg, r, e);
 }
 
 /* Threads have what is their process's, or are refused. */
@@ -279,6 +296,15 @@ int ns_others_validate_process(const Gw__Namespaces *msg, const Gw__Process *p, 
 	return 0;
 }
 
+void ns_others_take_over(const Gw__Process *offered, Gw__Process *msg)
+{
+	if (!offered->n_namespaces || msg->n_namespaces)
+		return;
+	msg->namespaces = must_alloc(offered->n_namespaces * sizeof(*msg->namespaces));
+	memcpy(msg->namespaces, offered->namespaces, offered->n_namespaces * sizeof(*msg->namespaces));
+	msg->n_namespaces = offered->n_namespaces;
+}
+
 /* In a new one. */
 static int fill(const Gw__NsOther *o, struct err *e)
 {
@@ -304,11 +330,10 @@ static int make_one(const Gw__NsOther *o, struct err *e)
 	return ret;
 }
 
-int ns_others_make(const Gw__Namespaces *msg, const Gw__Clocks *first_clocks, const struct clock_offsets *offsets, struct refusals *r, struct err *e)
+int ns_others_make(const Gw__Namespaces *msg, const struct ns_made *made, const Gw__Clocks *first_clocks, const struct clock_offsets *offsets, struct err *e)
 {
 	int ret = 0;
 
-	(void)r;
 	for (size_t i = 0; i < msg->n_others && ret == 0; i++) {
 		const Gw__NsOther *o = msg->others[i];
 		int fd = -1;
@@ -316,6 +341,9 @@ int ns_others_make(const Gw__Namespaces *msg, const Gw__Clocks *first_clocks, co
 		if (o->of_host) {
 			fd = ns_open_hosts((enum ns_kind)o->kind);
 			ret = fd < 0 ? err_sys(e, errno, "the host's %s namespace", ns_name((enum ns_kind)o->kind)) : add_other((enum ns_kind)o->kind, fd) * 0;
+		} else if (o->kind == NS_MNT) {
+			fd = ns_open(made->spaces[i], NS_MNT);
+			ret = fd < 0 || place_set_space((uint32_t)i + 1, made->spaces[i]) < 0 ? err_sys(e, errno, "mount namespace %zu of the unit, which process %d holds (%d)", i + 1, made->spaces[i], fd) : add_other(NS_MNT, fd) * 0;
 		} else if (o->kind == NS_TIME) {
 			fd = ret = clocks_make_namespace(offsets->monotonic_ns + o->monotonic_offset_ns - first_clocks->monotonic_offset_ns,
 							 offsets->boottime_ns + o->boottime_offset_ns - first_clocks->boottime_offset_ns, e);

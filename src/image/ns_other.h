@@ -13,7 +13,6 @@
 #include "image/ns.h"
 #include "task.pb-c.h"
 
-#define NS_OTHERS_MAX 256u
 #define NS_HOSTS UINT32_MAX /* FdDesc.space: godwitd's own */
 
 /*
@@ -32,8 +31,10 @@ void ns_others_leave(void);
 int ns_others_validate(const Gw__Namespaces *msg, struct err *e);
 /* Of Process.namespaces, with the table that they refer to (NULL: none). */
 int ns_others_validate_process(const Gw__Namespaces *msg, const Gw__Process *process, struct err *e);
-/* Destination, when the worker is in those of the first process. `first`: the source's clocks of that one, and what they are to be here. */
-int ns_others_make(const Gw__Namespaces *msg, const Gw__Clocks *first, const struct clock_offsets *offsets, struct refusals *r, struct err *e);
+/* What is said in the offer only. */
+void ns_others_take_over(const Gw__Process *offered, Gw__Process *msg);
+/* Destination, after ns_make. `first`: the source's clocks of the first process, and what they are to be here. */
+int ns_others_make(const Gw__Namespaces *msg, const struct ns_made *made, const Gw__Clocks *first, const struct clock_offsets *offsets, struct err *e);
 /* The namespace of that number, open; not the caller's. -1 for 0. */
 int ns_others_fd(uint32_t number);
 

@@ -8,6 +8,8 @@
 #ifndef GODWIT_IMAGE_PLACE_H
 #define GODWIT_IMAGE_PLACE_H
 
+#include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /* A process in the unit's mount namespace; 0: paths are as the worker sees them. */
@@ -17,6 +19,17 @@ void place_set(pid_t pid);
  * See ns_mark_outside.
  */
 #define PLACE_OUTSIDE "/proc/self/root"
+/*
+ * Paths in another mount namespace of the unit's (ns_other.h) than that of its first process are marked with its number.
+ */
+#define PLACE_SPACE "/proc/self/ns/mnt/"
+/* pid: a process in it, whatever its own root is. 0 or -errno. */
+int place_set_space(uint32_t number, pid_t pid);
+bool place_has_spaces(void);
+/* The path with that mark, or as it is for 0. Returns false if it does not fit. */
+bool place_mark(uint32_t number, const char *path, char *ret, size_t size);
+/* What the unit calls a path that place_of has given. */
+const char *place_seen(const char *placed);
 /* "" or "/proc/PID/root". */
 const char *place_prefix(void);
 /* The prefix and the path (the path itself when it is one outside), in one of a few static buffers (up to four are valid at a time). */

@@ -20,6 +20,7 @@
 #include "image/process_abi.h"
 #include "image/sysv.h"
 #include "image/xstate.h"
+#include "kern/nsfs.h"
 
 #define DUMPABLE_BY_ROOT 2 /* cannot be set by prctl: what a change of ids gives under fs.suid_dumpable=2 */
 
@@ -36,11 +37,13 @@ static bool have_sys_resource(void)
 	return syscall(SYS_capget, &header, data) == 0 && (data[0].effective >> CAP_SYS_RESOURCE & 1);
 }
 
-static void check_root(const char *path, struct refusals *r)
+/* `space`: of the mount namespace that the process is in. */
+static void check_root(uint32_t space, const char *path, struct refusals *r)
 {
+	char marked[PATH_MAX + 64];
 	struct stat st;
 
-	if (stat(place_of(path), &st) < 0 || !S_ISDIR(st.st_mode))
+	if (!place_mark(space, path, marked, sizeof(marked)) || stat(place_of(marked), &st) < 0 || !S_ISDIR(st.st_mode))
 		refusals_add(r, "task.directory", "there is no such directory on the destination", "make it there", "root directory %s", path);
 }
 
@@ -74,6 +77,7 @@ static bool has_limits_of(const Gw__Process *msg, const Gw__Process *other)
 
 void process_validate_here(const Gw__Process *msg, const Gw__Process *known, struct refusals *r)
 {
+	uint32_t space = msg->n_namespaces ? msg->namespaces[NS_MNT] : 0;
 	uint64_t lacking = msg->xfeatures & ~xstate_layout_here()->features;
 	bool may_raise = false;
 
@@ -98,7 +102,7 @@ void process_validate_here(const Gw__Process *msg, const Gw__Process *known, str
 	if (!known || strcmp(msg->cwd, known->cwd) != 0)
 		cwd_validate_here(msg, r);
 	if (!known || strcmp(msg->root, known->root) != 0)
-		check_root(msg->root, r);
+		check_root(space, msg->root, r);
 }
 
 static void plan_early(struct batch *b, const Gw__Process *msg)

@@ -283,7 +283,7 @@ static int place_directories(const struct plan *p, struct err *e)
 	return ret;
 }
 
-static int make(const void *arg, struct err *e)
+static int make(const void *arg, pid_t *unused, struct err *e)
 {
 	const struct plan *p = arg;
 	int ret;
@@ -299,5 +299,5 @@ int view_make(const Gw__View *v, int fuse, struct ns_made *made, struct err *e)
 {
 	const struct plan p = { v, fuse };
 
-	return ns_hold(make, &p, made, e);
+	return ns_hold(make, &p, true, made, e);
 }

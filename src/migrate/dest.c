@@ -217,10 +217,9 @@ static int make_namespaces(struct dest *d, struct refusals *refusals, struct err
 	ns_mounts_judge(d->offered.ns, refusals);
 	ret = refusals->n ? 0 : ns_make(d->offered.ns, &d->ns, refusals, e);
 	if (ret == 0 && !refusals->n)
-		ret = ns_others_make(d->offered.ns, d->procs[0].process->clocks, &d->clocks, refusals, e);
-	if (ret < 0 || !d->ns.holder)
-		return ret;
-	place_set(d->ns.holder);
+		ret = ns_others_make(d->offered.ns, &d->ns, d->procs[0].process->clocks, &d->clocks, e);
+	if (ret == 0 && d->ns.mounts >= 0)
+		place_set(d->ns.holder);
 	for (uint32_t i = 0; i < d->files.n && ret == 0; i++)
 		ret = fsfile_place(&d->files.v[i], e);
 	return ret;

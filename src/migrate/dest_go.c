@@ -19,6 +19,7 @@
 #include "base/util.h"
 #include "home/channel.h"
 #include "home/door.h"
+#include "image/ns_other.h"
 #include "image/aio.h"
 #include "image/file_kernel.h"
 #include "image/keyring.h"
@@ -158,6 +159,7 @@ static int decode_go(struct dest *d, uint32_t payload_len, struct err *e)
 		pty_set_numbers(d->fds, d->go.fds);
 	for (size_t i = 0; i < d->nprocs && ret == 0; i++) {
 		d->procs[i].go = &d->go.procs[i];
+		ns_others_take_over(d->procs[i].process, d->go.procs[i].process);
 		process_validate_here(d->go.procs[i].process, d->procs[i].process, &refusals);
 	}
 	if (refusals.n)

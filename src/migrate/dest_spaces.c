@@ -2,6 +2,7 @@
 /* dest_spaces.c - processes of the unit that are in other namespaces than its first process; see image/ns_other.h */
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/mount.h>
 #include <sys/syscall.h>
 
 #include "base/util.h"
@@ -35,6 +36,20 @@ static int enter(struct skeleton *s, enum ns_kind kind, int ns, struct err *e)
 	return ret < 0 ? ret : (int)remote_do(b, e, "close", SYS_close, (uint64_t)number);
 }
 
+/* In a pid namespace that is there for a number (skeleton_start.c), /proc of the host would show others. */
+static int show_numbers(const struct dest *d, struct skeleton *s, uint32_t space, struct err *e)
+{
+	static bool done[NS_OTHERS_MAX];
+	struct batch *b = s->threads[0]->batch;
+	uint64_t type;
+
+	if (!d->set.namespace_init || done[space - 1])
+		return 0;
+	done[space - 1] = true;
+	type = batch_string(b, "proc");
+	return (int)remote_do(b, e, "mounting /proc", SYS_mount, type, batch_string(b, "/proc"), type, MS_NOSUID | MS_NODEV | MS_NOEXEC, 0);
+}
+
 int dest_enter_namespaces(struct skeleton *s, pid_t number, void *arg, struct err *e)
 {
 	struct dest *d = arg;
@@ -49,6 +64,8 @@ int dest_enter_namespaces(struct skeleton *s, pid_t number, void *arg, struct er
 			continue;
 		ns = open_wanted(d, (enum ns_kind)k, wanted);
 		ret = ns < 0 ? err_sys(e, errno, "the unit's %s namespace", ns_name((enum ns_kind)k)) : enter(s, (enum ns_kind)k, ns, e);
+		if (ret == 0 && k == NS_MNT && wanted)
+			ret = show_numbers(d, s, wanted, e);
 		if (ret < 0)
 			return err_wrap(e, "process %d: entering its %s namespace", number, ns_name((enum ns_kind)k)), ret;
 		s->namespaces[k] = wanted;

@@ -31,7 +31,7 @@ static size_t n_wanted;
 
 static bool may_serve(const struct source *s)
 {
-	return !s->unit.view && !place_prefix()[0] && (s->request->files == FSFILE_POLICY_AUTO || s->request->files == FSFILE_POLICY_RELAY);
+	return !s->unit.view && !place_prefix()[0] && !place_has_spaces() && (s->request->files == FSFILE_POLICY_AUTO || s->request->files == FSFILE_POLICY_RELAY);
 }
 
 static bool want(const char *path)
