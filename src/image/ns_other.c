@@ -7,6 +7,7 @@
 #include <linux/nsfs.h>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/utsname.h>
 
 #include "base/util.h"
@@ -109,6 +110,26 @@ static bool has_objects(void)
 	return false;
 }
 
+/* POSIX message queues that have a name: a mount of theirs that is attached nowhere shows them (fsopen(2)). */
+static bool has_queues(void)
+{
+	cleanup_close int context = fsopen("mqueue", FSOPEN_CLOEXEC);
+	cleanup_closedir DIR *dir = NULL;
+	cleanup_close int mount = -1;
+	struct dirent *d;
+	int fd;
+
+	if (context < 0 || fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		return false;
+	mount = fsmount(context, FSMOUNT_CLOEXEC, 0);
+	fd = mount < 0 ? -1 : openat(mount, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	dir = fd < 0 ? NULL : fdopendir(fd);
+	while (dir && (d = readdir(dir)))
+		if (strcmp(d->d_name, ".") && strcmp(d->d_name, ".."))
+			return true;
+	return false;
+}
+
 static void capture_uts(Gw__NsOther *out)
 {
 	struct utsname names;
@@ -142,6 +163,8 @@ static int capture_one(int fd, enum ns_kind kind, pid_t pid, Gw__Namespaces *msg
 		ns_settings_capture(&out->settings, &out->n_settings);
 		if (has_objects())
 			refusals_add(r, "ns.ipc", "there are System V objects in its IPC namespace, which is not that of the unit's first process", "remove them (ipcrm)", "process %d", pid);
+		if (has_queues())
+			refusals_add(r, "ns.ipc", "there are POSIX message queues in its IPC namespace, which is not that of the unit's first process", "let the program remove them (mq_unlink)", "process %d", pid);
 	}
 	come_back(back, kind);
 	return 0;

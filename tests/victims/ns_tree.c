@@ -2,6 +2,7 @@
 /* ns_tree.c - victims whose processes are in several namespaces of a kind, and descriptors of namespaces */
 #include <errno.h>
 #include <fcntl.h>
+#include <mqueue.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
@@ -351,6 +352,22 @@ static void nothing(void)
 }
 
 VICTIM_TEXT(victim_refuse_thread_namespace, "refuse_thread_namespace", thread_setup, NULL, nothing, V_REFUSED, "uts namespace.*threads with namespaces");
+
+static void with_queue(int told)
+{
+	must(!unshare(CLONE_NEWIPC) && mq_open("/of-a-member", O_CREAT | O_RDWR | O_CLOEXEC, 0600, NULL) >= 0);
+	member_ready(told);
+	member_wait();
+	_exit(0);
+}
+
+static void queue_setup(void)
+{
+	begin();
+	add(with_queue);
+}
+
+VICTIM_TEXT(victim_refuse_queue_apart, "refuse_queue_apart", queue_setup, NULL, nothing, V_REFUSED, "POSIX message queues in its IPC namespace");
 
 static void children_setup(void)
 {
