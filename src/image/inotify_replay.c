@@ -216,7 +216,8 @@ static const Gw__FdFileEvent *other_half(const struct replay *r, size_t i)
 
 static void name_of(const Gw__FdFileEvent *x, char out[NAME_MAX + 1])
 {
-	memcpy(out, x->name.data, x->name.len);
+	if (x->name.len)
+		memcpy(out, x->name.data, x->name.len);
 	out[x->name.len] = '\0';
 }
 

@@ -258,7 +258,8 @@ static int fill_packet(const Gw__FdSocket *s, int fd, struct err *e)
 		const Gw__FdMembership *m = s->memberships[i];
 		struct packet_mreq request = { .mr_type = (unsigned short)m->type, .mr_alen = (unsigned short)m->address.len };
 
-		memcpy(request.mr_address, m->address.data, MIN(m->address.len, sizeof(request.mr_address)));
+		if (m->address.len)
+			memcpy(request.mr_address, m->address.data, MIN(m->address.len, sizeof(request.mr_address)));
 		r = find_device(m->device, &request.mr_ifindex, e);
 		if (r == 0 && setsockopt(fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &request, sizeof(request)) < 0)
 			r = err_sys(e, -errno, "packet socket: membership of type %u on %s", m->type, m->device);
