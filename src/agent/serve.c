@@ -21,6 +21,7 @@ struct pm_scan_arg {
 #define SCAN_PAGES 512 /* looked for at once for the push */
 #define LOOK_AHEAD 12  /* pages whose beginnings are on their way into the cache while one is looked at */
 #define HOLE_STEP 32 /* pages that do not exist for one of the window of those that do: they cost nothing on the way */
+#define LAST_WORD_MS 2000
 #define PM_PRESENT (1u << 3)
 #define PM_SWAPPED (1u << 4)
 #define PM_PFNZERO (1u << 5)
@@ -425,8 +426,8 @@ static long push_first(struct server *s)
 	return send_all(s->h->fault_fd, &m);
 }
 
-/* Takes one request when there is one: 1 handled, 0 none. */
-static long serve_request(struct server *s)
+/* Takes one request when there is one: 1 it is in s->request, 0 none. */
+static long take_request(struct server *s)
 {
 	long n = sys(__NR_recvfrom, s->h->fault_fd, (long)&s->request + s->request_got, sizeof(s->request) - s->request_got, MSG_DONTWAIT_FLAG);
 
@@ -439,6 +440,16 @@ static long serve_request(struct server *s)
 		return 0;
 	s->request_got = 0;
 	s->h->counters.faults_served++;
+	return 1;
+}
+
+/* 1 handled, 0 none. */
+static long serve_request(struct server *s)
+{
+	long n = take_request(s);
+
+	if (n <= 0)
+		return n;
 	switch (s->request.kind) {
 	case FAULT_PAGE:
 		n = answer(s, &s->request);
@@ -453,29 +464,42 @@ static long serve_request(struct server *s)
 	return E_PROTO;
 }
 
-static long serve(struct scratch_header *h)
+/*
+ * A program that ends there needs no more pages: the pager says so and goes, and what is on its way to it is refused. Its word, on another connection, may come behind
+ * that.
+ */
+static int has_let_go(struct server *s)
 {
-	struct server s = { .h = h, .b = agent_buffers(h), .ranges = (struct page_range *)h->ranges, .bitmap = (uint64_t *)h->bitmap,
-			    .pushing = (int)h->push, .window = 1, .pipe = { -1, -1 } };
-	int told = 0;
-	long ret;
+	struct poll_fd word = { s->h->fault_fd, POLL_IN, 0 };
 
-	if (!h->nranges) /* everything went before the commit */
-		return 0;
-	s.cursor = s.ranges[0].start;
-	ret = push_first(&s);
+	while (!s->done && sys(__NR_poll, (long)&word, 1, LAST_WORD_MS) > 0) {
+		long n = take_request(s);
+
+		if (n < 0)
+			break;
+		s->done = n > 0 && s->request.kind == FAULT_DONE;
+	}
+	return s->done;
+}
+
+static long serve_all(struct server *s)
+{
+	struct scratch_header *h = s->h;
+	int told = 0;
+	long ret = push_first(s);
+
 	if (ret < 0)
 		return ret;
-	pipe_open(&s);
-	while (!s.done) {
+	pipe_open(s);
+	while (!s->done) {
 		struct poll_fd wait[2] = { { h->fault_fd, POLL_IN, 0 }, { h->bulk_fd, 0, 0 } };
-		long n = serve_request(&s);
+		long n = serve_request(s);
 
 		if (n < 0)
 			return n;
 		if (n > 0)
 			continue;
-		n = push_some(&s);
+		n = push_some(s);
 		if (n < 0)
 			return n;
 		if (n > 0)
@@ -488,12 +512,25 @@ static long serve(struct scratch_header *h)
 		} else if (h->tgid > 0) {
 			stub_kill_finish(h);
 		}
-		wait[1].events = s.message.iovlen ? POLL_OUT : 0;
+		wait[1].events = s->message.iovlen ? POLL_OUT : 0;
 		sys(__NR_poll, (long)wait, 2, -1);
 		if (wait[1].revents & (POLL_ERR | POLL_HUP))
 			return E_PIPE;
 	}
 	return 0;
+}
+
+static long serve(struct scratch_header *h)
+{
+	struct server s = { .h = h, .b = agent_buffers(h), .ranges = (struct page_range *)h->ranges, .bitmap = (uint64_t *)h->bitmap,
+			    .pushing = (int)h->push, .window = 1, .pipe = { -1, -1 } };
+	long ret;
+
+	if (!h->nranges) /* everything went before the commit */
+		return 0;
+	s.cursor = s.ranges[0].start;
+	ret = serve_all(&s);
+	return (ret == E_PIPE || ret == E_CONNRESET) && has_let_go(&s) ? 0 : ret;
 }
 
 /* Waits until the worker has made the stub, or has failed or died. */

@@ -45,6 +45,7 @@ void *memset(void *to, int c, size_t n);
 #define E_SRCH (-3)
 #define E_NOMEM (-12)
 #define E_PIPE (-32)
+#define E_CONNRESET (-104)
 #define E_PROTO (-71)
 #define E_TIMEDOUT (-110)
 #define SIGNAL_BUS 7

@@ -458,6 +458,18 @@ def test_stopped_at_random(lab2):
     v.assert_ok(20)
 
 
+def test_ends_while_pages_are_on_their_way(lab2):
+    """A program that has moved, and ends before its pages are there, has moved: also when the sender finds its connection broken before it reads why."""
+    for _ in range(8):
+        v = start(lab2, "ws_random", 200)
+        moving = Disturbed(v, "freeze-free")
+        wait_until("it runs on n2", lambda: [p for _, p in copies(("n2",), v.status) if not held(p)] and not copies(("n1",), v.status), step=0.002)
+        for _, p in copies(("n2",), v.status):
+            kill(p.pid, signal.SIGKILL)
+        result = moving.end()
+        assert result.status == MOVED, result.why()
+
+
 def test_link_cut_while_pages_are_on_their_way(lab2):
     """Post-copy waits out silence that is much longer than the patience of all other connections."""
     v = start(lab2, "ws_random", 24)
