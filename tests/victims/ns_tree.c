@@ -367,7 +367,7 @@ static void queue_setup(void)
 	add(with_queue);
 }
 
-VICTIM_TEXT(victim_refuse_queue_apart, "refuse_queue_apart", queue_setup, NULL, nothing, V_REFUSED, "POSIX message queues in its IPC namespace");
+VICTIM_TEXT(victim_refuse_queue_apart, "refuse_queue_apart", queue_setup, NULL, ask_all, V_REFUSED, "POSIX message queues in its IPC namespace");
 
 static void children_setup(void)
 {
