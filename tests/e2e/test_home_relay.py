@@ -313,11 +313,11 @@ def test_unix_peer_goes(lab2, served):
 LOGGER = """import os, socket, struct, sys
 kind, path, log = sys.argv[1:]
 s = socket.socket(socket.AF_UNIX, getattr(socket, kind))
+s.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)     # before anybody can send: what is accepted has it, too
 s.bind(path)
 if kind == "SOCK_SEQPACKET":
     s.listen(1)
     s = s.accept()[0]
-s.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
 out = open(log, "w", buffering=1)
 while True:
     data, more, flags, sender = s.recvmsg(500000, 1000)
