@@ -97,3 +97,35 @@ int bpf_iter_read_own(int program, void **ret, size_t *ret_len, struct err *e)
 	*ret = buffer;
 	return 0;
 }
+
+int bpf_iter_watch_open(struct bpf_iter_watch *w, int program, union bpf_iter_link_info *info, pid_t pid, struct err *e)
+{
+	LIBBPF_OPTS(bpf_link_create_opts, opts, .iter_info = info, .iter_info_len = sizeof(*info));
+	int link_fd = bpf_link_create(program, 0, BPF_TRACE_ITER, &opts);
+
+	if (link_fd < 0)
+		return err_sys(e, link_fd, "process %d: attaching the BPF iterator", pid);
+	*w = (struct bpf_iter_watch){ link_fd, -1 };
+	return 0;
+}
+
+void bpf_iter_watch_close(struct bpf_iter_watch *w)
+{
+	close_fdp(&w->next_fd);
+	close_fdp(&w->link_fd);
+}
+
+void bpf_iter_watch_prepare(struct bpf_iter_watch *w)
+{
+	if (w->next_fd < 0)
+		w->next_fd = bpf_iter_create(w->link_fd);
+}
+
+int bpf_iter_watch_take(struct bpf_iter_watch *w, struct err *e)
+{
+	int fd;
+
+	bpf_iter_watch_prepare(w);
+	fd = take_fd(&w->next_fd);
+	return fd < 0 ? err_sys(e, fd, "BPF iterator") : fd;
+}

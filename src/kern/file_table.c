@@ -14,8 +14,7 @@ struct file_reader {
 };
 
 struct file_watch {
-	int link_fd;
-	int next_fd; /* an iteration made beforehand; -1: none */
+	struct bpf_iter_watch iter;
 };
 
 int file_reader_load(struct file_reader **ret_reader, struct err *e)
@@ -51,19 +50,13 @@ void file_reader_free(struct file_reader *reader)
 int file_watch_open(const struct file_reader *reader, pid_t pid, struct file_watch **ret_watch, struct err *e)
 {
 	union bpf_iter_link_info info = { .task.tid = (uint32_t)pid };
-	LIBBPF_OPTS(bpf_link_create_opts, opts, .iter_info = &info, .iter_info_len = sizeof(info));
-	int link_fd = bpf_link_create(file_reader_fd(reader), 0, BPF_TRACE_ITER, &opts);
-	struct file_watch *watch;
+	struct file_watch *watch = calloc(1, sizeof(*watch));
+	int ret = watch ? bpf_iter_watch_open(&watch->iter, file_reader_fd(reader), &info, pid, e) : err_sys(e, -ENOMEM, "BPF iterator");
 
-	if (link_fd < 0)
-		return err_sys(e, link_fd, "process %d: attaching the BPF iterator", pid);
-	watch = calloc(1, sizeof(*watch));
-	if (!watch) {
-		close(link_fd);
-		return err_sys(e, -ENOMEM, "BPF iterator");
+	if (ret < 0) {
+		free(watch);
+		return ret;
 	}
-	watch->link_fd = link_fd;
-	watch->next_fd = -1;
 	*ret_watch = watch;
 	return 0;
 }
@@ -72,28 +65,24 @@ void file_watch_close(struct file_watch *watch)
 {
 	if (!watch)
 		return;
-	close_fdp(&watch->next_fd);
-	close_fdp(&watch->link_fd);
+	bpf_iter_watch_close(&watch->iter);
 	free(watch);
 }
 
 void file_watch_prepare(struct file_watch *watch)
 {
-	if (watch->next_fd < 0)
-		watch->next_fd = bpf_iter_create(watch->link_fd);
+	bpf_iter_watch_prepare(&watch->iter);
 }
 
 ssize_t file_watch_read(struct file_watch *watch, struct file_record **records, size_t *room, struct err *e)
 {
 	size_t room_bytes = *room * sizeof(**records);
-	cleanup_close int fd = -1;
+	cleanup_close int fd = bpf_iter_watch_take(&watch->iter, e);
 	void *buffer = *records;
 	ssize_t n;
 
-	file_watch_prepare(watch);
-	fd = take_fd(&watch->next_fd);
 	if (fd < 0)
-		return err_sys(e, fd, "BPF iterator");
+		return fd;
 	n = bpf_iter_read_all(fd, &buffer, &room_bytes, e);
 	*records = buffer;
 	*room = room_bytes / sizeof(**records);

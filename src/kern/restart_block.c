@@ -14,8 +14,7 @@ struct restart_reader {
 };
 
 struct restart_watch {
-	int link_fd;
-	int next_fd; /* an iteration made beforehand, so that a read in the freeze is a read; -1: none */
+	struct bpf_iter_watch iter;
 };
 
 int restart_reader_load(struct restart_reader **ret_reader, struct err *e)
@@ -51,19 +50,14 @@ void restart_reader_free(struct restart_reader *reader)
 int restart_watch_open(const struct restart_reader *reader, pid_t pid, struct restart_watch **ret_watch, struct err *e)
 {
 	union bpf_iter_link_info info = { .task.pid = (uint32_t)pid };
-	LIBBPF_OPTS(bpf_link_create_opts, opts, .iter_info = &info, .iter_info_len = sizeof(info));
-	int link_fd = bpf_link_create(bpf_program__fd(reader->bpf->progs.read_restart), 0, BPF_TRACE_ITER, &opts);
-	struct restart_watch *watch;
+	struct restart_watch *watch = calloc(1, sizeof(*watch));
+	int ret = watch ? bpf_iter_watch_open(&watch->iter, restart_reader_fd(reader), &info, pid, e) : err_sys(e, -ENOMEM, "BPF iterator");
 
-	if (link_fd < 0)
-		return err_sys(e, link_fd, "process %d: attaching the BPF iterator", pid);
-	watch = calloc(1, sizeof(*watch));
-	if (!watch) {
-		close(link_fd);
-		return err_sys(e, -ENOMEM, "BPF iterator");
+	if (ret < 0) {
+		free(watch);
+		return ret;
 	}
-	watch->link_fd = link_fd;
-	watch->next_fd = bpf_iter_create(link_fd);
+	bpf_iter_watch_prepare(&watch->iter);
 	*ret_watch = watch;
 	return 0;
 }
@@ -72,25 +66,22 @@ void restart_watch_close(struct restart_watch *watch)
 {
 	if (!watch)
 		return;
-	close_fdp(&watch->next_fd);
-	close_fdp(&watch->link_fd);
+	bpf_iter_watch_close(&watch->iter);
 	free(watch);
 }
 
 void restart_watch_ready(struct restart_watch *watch)
 {
-	if (watch->next_fd < 0)
-		watch->next_fd = bpf_iter_create(watch->link_fd);
+	bpf_iter_watch_prepare(&watch->iter);
 }
 
 int restart_watch_read(struct restart_watch *watch, struct restart_record *ret_records, size_t max, struct err *e)
 {
-	cleanup_close int fd = watch->next_fd >= 0 ? watch->next_fd : bpf_iter_create(watch->link_fd);
+	cleanup_close int fd = bpf_iter_watch_take(&watch->iter, e);
 	ssize_t n;
 
 	if (fd < 0)
-		return err_sys(e, fd, "BPF iterator");
-	watch->next_fd = -1;
+		return fd;
 	n = bpf_iter_fill(fd, ret_records, max * sizeof(*ret_records), e);
 	return n < 0 ? (int)n : (int)((size_t)n / sizeof(*ret_records));
 }
