@@ -143,6 +143,14 @@ static uint64_t id_of_unit(enum ns_kind kind)
 	return host[kind] >= 0 ? ns_id(0, kind) : 0; /* the worker is in it */
 }
 
+/* Whether a namespace moves with the unit; units_own: that of its first process, if it does. */
+static bool is_units(enum ns_kind kind, uint64_t id, uint64_t units_own)
+{
+	uint32_t number = 0;
+
+	return id && (id == units_own || (ns_others_find(kind, id, &number) && number && !ns_is_hosts(kind, id)));
+}
+
 void ns_check_others(bool (*is_inside)(void *arg, pid_t pid), void *arg, struct refusals *r)
 {
 	static const struct {
@@ -163,7 +171,7 @@ void ns_check_others(bool (*is_inside)(void *arg, pid_t pid), void *arg, struct 
 		for (size_t i = 0; pid > 0 && pid != getpid() && i < ARRAY_SIZE(lost); i++) {
 			struct process_stat stat_now;
 
-			if (!units[i] || ns_id(pid, lost[i].kind) != units[i] || is_inside(arg, pid) || process_stat_read(pid, &stat_now, NULL) < 0 || stat_now.state == 'Z' || stat_now.state == 'X')
+			if (!is_units(lost[i].kind, ns_id(pid, lost[i].kind), units[i]) || is_inside(arg, pid) || process_stat_read(pid, &stat_now, NULL) < 0 || stat_now.state == 'Z' || stat_now.state == 'X')
 				continue; /* one that has ended loses nothing */
 			refusals_add(r, "ns.others", lost[i].cause, "end it, or start it from the unit", "process %d", pid);
 			break;
@@ -183,7 +191,7 @@ void ns_leave(void)
 	close_fdp(&unit_cgroups);
 	ns_others_leave();
 	ns_mounts_leave();
-	ns_net_leave();
+	ns_nets_leave();
 	ns_user_leave();
 	place_set(0);
 }
@@ -273,8 +281,9 @@ int ns_capture(pid_t root, bool has_view, Gw__Namespaces **ret, struct refusals 
 		ns_settings_capture(&msg->settings, &msg->n_settings);
 	if (owned & NS_BIT(NS_NET) && code == 0) {
 		msg->nets = must_alloc(sizeof(*msg->nets));
-		msg->n_nets = 1;
-		code = ns_net_capture(host[NS_NET], &msg->nets[0], r, e);
+		msg->n_nets = 1; /* ns_nets_capture fills it */
+		msg->nets[0] = must_alloc(sizeof(*msg->nets[0]));
+		gw__ns_net__init(msg->nets[0]);
 	}
 	if (owned & NS_BIT(NS_MNT) && code == 0)
 		code = ns_mounts_capture(root, 0, msg, r, e);

@@ -13,6 +13,8 @@
 #include "base/util.h"
 #include "image/bytes.h"
 #include "image/ns_link_internal.h"
+#include "image/ns_net.h"
+#include "image/ns_other.h"
 
 static const char *const kinds[] = {
 	"bridge", "veth", "tun", "macvlan", "ipvlan", "vlan", "vxlan", "geneve", "dummy", "ifb", "vrf", "ipip", "sit", "gre", "gretap", "ip6tnl", "ip6gre", "ip6gretap", "vti", "vti6",
@@ -166,7 +168,7 @@ static bool is_special(const struct net_link *l)
 	return strcmp(l->kind, "macvlan") == 0 && net_attr_u32(a[IFLA_MACVLAN_MODE]) == MACVLAN_MODE_SOURCE;
 }
 
-static void check_link(const struct net_link *l, bool peer_is_host, struct refusals *r)
+static void check_link(const struct net_link *l, bool peer_is_known, struct refusals *r)
 {
 	if (l->header->ifi_flags & IFF_LOOPBACK)
 		return;
@@ -174,7 +176,7 @@ static void check_link(const struct net_link *l, bool peer_is_host, struct refus
 		refusals_add(r, "ns.net.device", "it is a device of this host", "give it back to the host (ip link set DEVICE netns 1)", "network device %s", l->name);
 	else if (!is_known(l->kind))
 		refusals_add(r, "ns.net.device", "devices of this kind cannot move", "remove it there", "network device %s (%s)", l->name, l->kind);
-	else if (l->a[IFLA_LINK_NETNSID] && !peer_is_host)
+	else if (l->a[IFLA_LINK_NETNSID] && !peer_is_known)
 		refusals_add(r, "ns.net.peer", strcmp(l->kind, "veth") ? "it is above a device of another network namespace" : "its other end is in a network namespace that does not move",
 			     "use a pair of virtual Ethernet devices (veth) with the other end in a bridge of the host", "network device %s (%s)", l->name, l->kind);
 	else if (is_special(l))
@@ -195,7 +197,33 @@ static int check_qdisc(const struct nlmsghdr *m, void *arg)
 	return 0;
 }
 
-int net_links_capture(struct netlink *nl, int host_ns, Gw__NsNet *net, struct refusals *r, struct err *e)
+/* Whether the other end of a pair is in another network namespace of the unit's. */
+static bool capture_pair(struct netlink *nl, const Gw__Namespaces *msg, Gw__NsNet *net, const struct net_link *l)
+{
+	int32_t id = (int32_t)net_attr_u32(l->a[IFLA_LINK_NETNSID]);
+	uint32_t number;
+
+	for (size_t i = 0; ns_net_of(msg, i, &number); i++) {
+		Gw__NsPair *p, **grown;
+
+		if (ns_net_of(msg, i, &number) == net || id_of(nl, number ? ns_others_fd(number) : ns_first_fd(NS_NET)) != id)
+			continue;
+		grown = realloc(net->pairs, (net->n_pairs + 1) * sizeof(*grown));
+		if (!grown)
+			abort();
+		net->pairs = grown;
+		grown[net->n_pairs++] = p = must_alloc(sizeof(*p));
+		gw__ns_pair__init(p);
+		p->index = (uint32_t)l->header->ifi_index;
+		p->space = number;
+		p->other = net_attr_u32(l->a[IFLA_LINK]);
+		p->id = id;
+		return true;
+	}
+	return false;
+}
+
+int net_links_capture(struct netlink *nl, int host_ns, const Gw__Namespaces *msg, Gw__NsNet *net, struct refusals *r, struct err *e)
 {
 	struct netlink host;
 	int32_t id = id_of(nl, host_ns);
@@ -211,7 +239,7 @@ int net_links_capture(struct netlink *nl, int host_ns, Gw__NsNet *net, struct re
 		if (!net_link_read(m, &l))
 			continue;
 		peer_is_host = !strcmp(l.kind, "veth") && l.a[IFLA_LINK_NETNSID] && (int32_t)net_attr_u32(l.a[IFLA_LINK_NETNSID]) == id && id >= 0;
-		check_link(&l, peer_is_host, r);
+		check_link(&l, peer_is_host || (!strcmp(l.kind, "veth") && l.a[IFLA_LINK_NETNSID] && capture_pair(nl, msg, net, &l)), r);
 		if (peer_is_host)
 			capture_peer(&host, net, &l, r);
 	}

@@ -12,11 +12,13 @@
 #include "image/refuse.h"
 
 bool net_is_name(const char *name);
-/* Source: judges list NET_LINKS, and fills the peers. `host`: the host's network namespace. */
-int net_links_capture(struct netlink *nl, int host, Gw__NsNet *net, struct refusals *r, struct err *e);
+/* Source: judges list NET_LINKS, and fills peers and pairs. `host`: the host's network namespace; msg: the unit's. */
+int net_links_capture(struct netlink *nl, int host, const Gw__Namespaces *msg, Gw__NsNet *net, struct refusals *r, struct err *e);
 
+/* Destination: by which numbers the namespace knows those of the other ends, in all of them before the kernel chooses some, which it does with the devices. */
+void net_pairs_number(struct netlink *nl, const Gw__NsNet *net);
 /* Destination: makes the devices, switched off. `host`: a socket there, `host_ns` that namespace. Where the host lacks something, it is refused. */
-int net_links_make(struct netlink *nl, struct netlink *host, int host_ns, const Gw__NsNet *net, struct refusals *r, struct err *e);
+int net_links_make(struct netlink *nl, struct netlink *host, int host_ns, const Gw__Namespaces *msg, const Gw__NsNet *net, struct refusals *r, struct err *e);
 /* Switches on those that were on. */
 int net_links_up(struct netlink *nl, const Gw__NsNet *net, struct err *e);
 /* Waits for the carriers that there were, but for tun devices, which have theirs when a descriptor is attached. */

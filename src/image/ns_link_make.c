@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <linux/if_bridge.h>
 #include <linux/if_tun.h>
+#include <linux/net_namespace.h>
+#include <linux/rtnetlink.h>
 #include <linux/veth.h>
 #include <net/if.h>
 #include <net/if_arp.h>
@@ -14,6 +16,8 @@
 #include "image/bytes.h"
 #include "image/ns_link.h"
 #include "image/ns_link_internal.h"
+#include "image/ns_net.h"
+#include "image/ns_other.h"
 
 #define FLAGS (IFF_UP | IFF_PROMISC | IFF_ALLMULTI | IFF_NOARP | IFF_MULTICAST | IFF_DEBUG | IFF_DYNAMIC) /* that are set from outside */
 
@@ -31,6 +35,7 @@ static const uint16_t carried[] = { IFLA_MTU, IFLA_TXQLEN, IFLA_GROUP, IFLA_NUM_
 struct making {
 	struct netlink *nl, *host;
 	int host_ns;
+	const Gw__Namespaces *msg;
 	const Gw__NsNet *net;
 	struct refusals *r;
 };
@@ -90,10 +95,13 @@ static struct nlattr *begin_end(struct nlmsghdr *m, int index)
 	return nest;
 }
 
-static void put_end_here(struct nlmsghdr *m, const struct net_link *other)
+/* ns: the namespace that it is in; -1: this one. */
+static void put_end(struct nlmsghdr *m, const struct net_link *other, int ns)
 {
 	struct nlattr *nest = begin_end(m, other->header->ifi_index);
 
+	if (ns >= 0)
+		mnl_attr_put_u32(m, IFLA_NET_NS_FD, (uint32_t)ns);
 	mnl_attr_put_strz(m, IFLA_IFNAME, other->name);
 	for (size_t i = 0; i < ARRAY_SIZE(carried); i++)
 		if (other->a[carried[i]])
@@ -121,6 +129,32 @@ static void put_end_at_host(const struct making *k, struct nlmsghdr *m, Gw__NsPe
 	if (p->address.len == 6)
 		mnl_attr_put(m, IFLA_ADDRESS, 6, p->address.data);
 	mnl_attr_nest_end(m, nest);
+}
+
+/* The end that is in another namespace of the unit's. */
+static int put_end_elsewhere(const struct making *k, struct nlmsghdr *m, const Gw__NsPair *p)
+{
+	int ns = p->space ? ns_others_fd(p->space) : ns_first_fd(NS_NET); /* open until the kernel has read the message */
+	const struct nlmsghdr *other = NULL;
+	struct net_link end;
+	uint32_t number;
+	Gw__NsNet *net;
+
+	for (size_t i = 0; (net = ns_net_of(k->msg, i, &number)); i++)
+		if (number == p->space)
+			other = find_number(net, p->other);
+	if (ns < 0 || !other || !net_link_read(other, &end))
+		return -ENODEV;
+	put_end(m, &end, ns);
+	return 0;
+}
+
+static const Gw__NsPair *find_pair(const Gw__NsNet *net, int index)
+{
+	for (size_t i = 0; i < net->n_pairs; i++)
+		if (net->pairs[i]->index == (uint32_t)index)
+			return net->pairs[i];
+	return NULL;
 }
 
 /* --- one device --- */
@@ -206,6 +240,7 @@ static int make_link(const struct making *k, const struct net_link *l)
 	uint32_t below = net_attr_u32(l->a[IFLA_LINK]);
 	const struct nlmsghdr *other = find_number(k->net, below);
 	Gw__NsPeer *peer = find_peer(k->net, l->header->ifi_index);
+	const Gw__NsPair *pair = find_pair(k->net, l->header->ifi_index);
 	struct net_link end;
 
 	if (strcmp(l->kind, "tun") == 0)
@@ -219,9 +254,11 @@ static int make_link(const struct making *k, const struct net_link *l)
 		data = mnl_attr_nest_start(m, IFLA_INFO_DATA);
 		if (peer)
 			put_end_at_host(k, m, peer);
-		else if (other && net_link_read(other, &end))
-			put_end_here(m, &end);
-		else
+		else if (pair && put_end_elsewhere(k, m, pair) < 0)
+			return -ENODEV;
+		else if (!pair && other && net_link_read(other, &end))
+			put_end(m, &end, -1);
+		else if (!pair)
 			return -ENODEV;
 		mnl_attr_nest_end(m, data);
 	} else {
@@ -340,9 +377,22 @@ static int prepare_peers(const struct making *k, struct err *e)
 	return 0;
 }
 
-int net_links_make(struct netlink *nl, struct netlink *host, int host_ns, const Gw__NsNet *net, struct refusals *r, struct err *e)
+void net_pairs_number(struct netlink *nl, const Gw__NsNet *net)
 {
-	struct making k = { nl, host, host_ns, net, r };
+	for (size_t i = 0; i < net->n_pairs; i++) {
+		const Gw__NsPair *p = net->pairs[i];
+		char buf[128];
+		struct nlmsghdr *m = netlink_begin(buf, RTM_NEWNSID, 0, sizeof(struct rtgenmsg));
+
+		mnl_attr_put_u32(m, NETNSA_NSID, (uint32_t)p->id);
+		mnl_attr_put_u32(m, NETNSA_FD, (uint32_t)(p->space ? ns_others_fd(p->space) : ns_first_fd(NS_NET)));
+		(void)netlink_do(nl, m);
+	}
+}
+
+int net_links_make(struct netlink *nl, struct netlink *host, int host_ns, const Gw__Namespaces *msg, const Gw__NsNet *net, struct refusals *r, struct err *e)
+{
+	struct making k = { nl, host, host_ns, msg, net, r };
 	int ret = make_all(&k, e);
 
 	if (ret < 0 || r->n)

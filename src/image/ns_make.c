@@ -160,13 +160,13 @@ static int enter_new(const Gw__Namespaces *msg, uint32_t inside, struct err *e)
 	return unshare(flags) < 0 ? err_sys(e, errno, "namespaces %#x", own) : 0;
 }
 
-static int fill(const Gw__Namespaces *msg, struct refusals *r, struct err *e)
+static int fill(const Gw__Namespaces *msg, struct err *e)
 {
 	int ret = msg->user && msg->user->inside & NS_BIT(NS_IPC) ? 0 : ns_settings_restore(msg->settings, msg->n_settings, e);
 
 	if (ret == 0 && msg->owned & NS_BIT(NS_UTS) && (sethostname(msg->nodename, strlen(msg->nodename)) < 0 || setdomainname(msg->domainname, strlen(msg->domainname)) < 0))
 		return err_sys(e, errno, "the names of a host");
-	return ret == 0 && msg->n_nets ? ns_net_restore(msg->nets[0], r, e) : ret;
+	return ret;
 }
 
 static int make_all(const Gw__Namespaces *msg, struct report *report, struct ns_made *made, struct refusals *r, struct err *e)
@@ -177,8 +177,6 @@ static int make_all(const Gw__Namespaces *msg, struct report *report, struct ns_
 
 	if (ret == 0 && msg->owned & NS_BIT(NS_NET))
 		ret = ns_remember_host_net(e);
-	if (ret == 0 && msg->n_nets)
-		ret = ns_net_remember_host(e);
 	if (ret == 0 && inside & NS_BIT(NS_MNT))
 		ret = ns_mounts_borrow(msg, e);
 	if (ret == 0 && msg->user)
@@ -190,7 +188,7 @@ static int make_all(const Gw__Namespaces *msg, struct report *report, struct ns_
 	if (ret == 0 && msg->owned & NS_BIT(NS_NET))
 		ret = ns_remember_unit_net(e);
 	if (ret == 0)
-		ret = fill(msg, r, e);
+		ret = fill(msg, e);
 	if (ret == 0 && !r->n && inside & NS_BIT(NS_MNT)) {
 		(void)!write(owner.socket, "", 1);
 		ret = wait_held(report, owner.socket, true, made, e);

@@ -19,6 +19,7 @@
 #include "image/ns_conntrack.h"
 #include "image/ns_link.h"
 #include "image/ns_net.h"
+#include "image/ns_other.h"
 #include "image/ns_net_refuse.h"
 #include "kern/nsfs.h"
 
@@ -41,8 +42,44 @@ static const struct {
 };
 
 /* One worker has one unit. */
-static struct netlink host, changes, filter_changes; /* the host's; those that hear of changes */
-static int host_ns = -1;
+static struct netlink host; /* the host's */
+static struct watch {
+	struct netlink changes, filters; /* that hear of changes of one namespace */
+} *watches;
+static size_t n_watches;
+
+Gw__NsNet *ns_net_of(const Gw__Namespaces *msg, size_t i, uint32_t *ret_number)
+{
+	*ret_number = 0;
+	if (i < msg->n_nets)
+		return msg->nets[i];
+	i -= msg->n_nets;
+	for (size_t k = 0; k < msg->n_others; k++)
+		if (msg->others[k]->net && i-- == 0) {
+			*ret_number = (uint32_t)k + 1;
+			return msg->others[k]->net;
+		}
+	return NULL;
+}
+
+/* In each one: what is to be done with it. Ends with the first failure. */
+static int in_each(const Gw__Namespaces *msg, int (*what)(Gw__NsNet *net, void *arg, struct err *e), void *arg, struct err *e)
+{
+	uint32_t number;
+	Gw__NsNet *net;
+	int ret = 0;
+
+	for (size_t i = 0; ret == 0 && (net = ns_net_of(msg, i, &number)); i++) {
+		cleanup_close int back = number ? ns_open(0, NS_NET) : -1;
+
+		if (number && (back < 0 || ns_enter(ns_others_fd(number), NS_NET) < 0))
+			return err_sys(e, errno, "a network namespace of the unit");
+		ret = what(net, arg, e);
+		if (number && ns_enter(back, NS_NET) < 0)
+			abort(); /* all else would be done in the wrong one */
+	}
+	return ret;
+}
 
 /* --- settings --- */
 
@@ -270,14 +307,14 @@ static int listen_to(struct netlink *nl, int protocol, const int *groups, size_t
 	return ret;
 }
 
-static int watch(struct err *e)
+static int watch(struct watch *w, struct err *e)
 {
 	static const int groups[] = { RTNLGRP_LINK,	   RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_RULE,
 				      RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE,	RTNLGRP_IPV6_RULE,  RTNLGRP_NEXTHOP };
 	static const int filters[] = { NFNLGRP_NFTABLES };
-	int ret = listen_to(&changes, NETLINK_ROUTE, groups, ARRAY_SIZE(groups), e);
+	int ret = listen_to(&w->changes, NETLINK_ROUTE, groups, ARRAY_SIZE(groups), e);
 
-	return ret < 0 ? ret : listen_to(&filter_changes, NETLINK_NETFILTER, filters, ARRAY_SIZE(filters), e);
+	return ret < 0 ? ret : listen_to(&w->filters, NETLINK_NETFILTER, filters, ARRAY_SIZE(filters), e);
 }
 
 static bool has_heard(const struct netlink *nl)
@@ -287,67 +324,125 @@ static bool has_heard(const struct netlink *nl)
 	return nl->socket && (recv(mnl_socket_get_fd(nl->socket), &byte, 1, MSG_DONTWAIT | MSG_PEEK) >= 0 || errno == ENOBUFS);
 }
 
-void ns_net_leave(void)
+void ns_nets_leave(void)
 {
 	netlink_close(&host);
-	netlink_close(&changes);
-	netlink_close(&filter_changes);
+	for (size_t i = 0; i < n_watches; i++) {
+		netlink_close(&watches[i].changes);
+		netlink_close(&watches[i].filters);
+	}
+	free(watches);
+	watches = NULL;
+	n_watches = 0;
 }
 
 /* --- source --- */
 
-int ns_net_capture(int outside, Gw__NsNet **ret_net, struct refusals *r, struct err *e)
+/* What one capture works with. */
+struct capturing {
+	const Gw__Namespaces *msg;
+	int outside;
+	struct refusals *r;
+};
+
+static int begin_watch(struct err *e)
 {
-	Gw__NsNet *net = *ret_net = must_alloc(sizeof(*net));
+	struct watch *grown = realloc(watches, (n_watches + 1) * sizeof(*grown));
+
+	if (!grown)
+		abort();
+	watches = grown;
+	grown[n_watches] = (struct watch){ 0 };
+	return watch(&grown[n_watches++], e);
+}
+
+static int capture_net(Gw__NsNet *net, void *arg, struct err *e)
+{
+	const struct capturing *c = arg;
 	struct netlink nl = { 0 };
 	int ret;
 
-	gw__ns_net__init(net);
 	net->lists = must_alloc(NET_LISTS * sizeof(*net->lists));
 	net->n_lists = NET_LISTS;
 	net->texts = must_alloc(TEXTS * sizeof(*net->texts));
 	net->n_texts = TEXTS;
-	ret = watch(e);
-	if (ret == 0)
-		ret = netlink_open(&host, NETLINK_ROUTE, outside, e);
+	ret = begin_watch(e);
 	if (ret == 0)
 		ret = netlink_open(&nl, NETLINK_ROUTE, -1, e);
 	for (int i = 0; i < NET_LISTS && ret == 0; i++)
 		ret = net_list_capture(&nl, (enum net_list)i, &net->lists[i], e);
 	if (ret == 0)
-		ret = net_links_capture(&nl, outside, net, r, e);
+		ret = net_links_capture(&nl, c->outside, c->msg, net, c->r, e);
 	netlink_close(&nl);
 	if (ret == 0)
 		ret = read_directory(net, open("/proc/sys/net", O_RDONLY | O_DIRECTORY | O_CLOEXEC), "net", 0);
 	if (ret == 0)
 		ret = conntrack_capture(&net->connections, e);
+	if (ret == 0 && net->connections.len && (!c->msg->n_nets || net != c->msg->nets[0]))
+		refusals_add(c->r, "ns.net.conntrack", "tracked connections move with the first process's network namespace only", "try again when they are over", "a network namespace of the unit");
 	if (ret == 0)
-		ret = ns_net_refuse(r, e);
-	return ret < 0 ? ret : capture_texts(net, r, e);
+		ret = ns_net_refuse(c->r, e);
+	return ret < 0 ? ret : capture_texts(net, c->r, e);
 }
 
-int ns_net_freeze(Gw__NsNet *net, struct err *e)
+int ns_nets_capture(Gw__Namespaces *msg, struct refusals *r, struct err *e)
 {
-	if (has_heard(&changes) || has_heard(&filter_changes))
-		return err_set(e, -EAGAIN, "the network of the unit has changed since the offer");
-	net_peers_pass(&host, net, false);
-	return conntrack_capture(&net->connections, e);
+	cleanup_close int outside = ns_open_hosts(NS_NET);
+	uint32_t number;
+	int ret;
+
+	if (!ns_net_of(msg, 0, &number))
+		return 0;
+	ret = netlink_open(&host, NETLINK_ROUTE, outside, e);
+	return ret < 0 ? ret : in_each(msg, capture_net, &(struct capturing){ msg, outside, r }, e);
 }
 
-void ns_net_thaw(const Gw__NsNet *net)
+static int look_again(Gw__NsNet *net, void *arg, struct err *e)
 {
-	net_peers_pass(&host, net, true);
+	const Gw__Namespaces *msg = arg;
+	int ret = conntrack_capture(&net->connections, e);
+
+	return ret == 0 && net->connections.len && (!msg->n_nets || net != msg->nets[0]) ? err_set(e, -EAGAIN, "connections are tracked in a network namespace of the unit") : ret;
 }
 
-void ns_net_gone(const Gw__NsNet *net)
+static void peers_pass(const Gw__Namespaces *msg, bool pass)
 {
-	net_peers_remove(&host, net);
+	uint32_t number;
+	Gw__NsNet *net;
+
+	for (size_t i = 0; (net = ns_net_of(msg, i, &number)); i++)
+		net_peers_pass(&host, net, pass);
+}
+
+int ns_nets_freeze(Gw__Namespaces *msg, struct err *e)
+{
+	for (size_t i = 0; i < n_watches; i++)
+		if (has_heard(&watches[i].changes) || has_heard(&watches[i].filters))
+			return err_set(e, -EAGAIN, "the network of the unit has changed since the offer");
+	peers_pass(msg, false);
+	return in_each(msg, look_again, msg, e);
+}
+
+void ns_nets_thaw(const Gw__Namespaces *msg)
+{
+	peers_pass(msg, true);
+}
+
+void ns_nets_gone(const Gw__Namespaces *msg)
+{
+	uint32_t number;
+	Gw__NsNet *net;
+
+	for (size_t i = 0; (net = ns_net_of(msg, i, &number)); i++)
+		net_peers_remove(&host, net);
 }
 
 /* --- destination --- */
 
 int ns_net_validate(const Gw__NsNet *net, struct err *e)
 {
+	if (net->n_pairs > PEERS_MAX)
+		return err_set(e, -EBADMSG, "network: %zu pairs", net->n_pairs);
 	if (net->n_lists != NET_LISTS || net->n_texts != TEXTS || net->n_settings > SETTINGS_MAX || net->n_peers > PEERS_MAX)
 		return err_set(e, -EBADMSG, "network: %zu lists, %zu settings, %zu ends", net->n_lists, net->n_settings, net->n_peers);
 	if (!conntrack_is_valid(&net->connections))
@@ -364,48 +459,111 @@ int ns_net_validate(const Gw__NsNet *net, struct err *e)
 	return 0;
 }
 
-int ns_net_remember_host(struct err *e)
+/* What one restoring works with. */
+struct restoring {
+	const Gw__Namespaces *msg;
+	int outside;
+	struct refusals *r;
+};
+
+static int number_spaces(Gw__NsNet *net, void *arg, struct err *e)
 {
-	host_ns = ns_open(0, NS_NET);
-	return host_ns < 0 ? err_sys(e, errno, "the host's network namespace") : netlink_open(&host, NETLINK_ROUTE, -1, e);
+	struct netlink nl = { 0 };
+	int ret = netlink_open(&nl, NETLINK_ROUTE, -1, e);
+
+	if (ret == 0)
+		net_pairs_number(&nl, net);
+	netlink_close(&nl);
+	return ret;
 }
 
-/*
- * Some settings are reset when a device is switched on, so that they are written before it and after; and some make addresses, so that these are compared
- * once more.
- */
-int ns_net_restore(const Gw__NsNet *net, struct refusals *r, struct err *e)
+static int make_links(Gw__NsNet *net, void *arg, struct err *e)
+{
+	const struct restoring *c = arg;
+	struct netlink nl = { 0 };
+	int ret = netlink_open(&nl, NETLINK_ROUTE, -1, e);
+
+	if (ret == 0)
+		ret = net_links_make(&nl, &host, c->outside, c->msg, net, c->r, e);
+	netlink_close(&nl);
+	return ret;
+}
+
+/* Some settings are reset when a device is switched on, so that they are written before it and after. */
+static int switch_on(Gw__NsNet *net, void *arg, struct err *e)
+{
+	struct netlink nl = { 0 };
+	int ret = netlink_open(&nl, NETLINK_ROUTE, -1, e);
+
+	write_settings(net);
+	hold_addresses(net);
+	if (ret == 0)
+		ret = net_links_up(&nl, net, e);
+	netlink_close(&nl);
+	return ret;
+}
+
+/* Some settings make addresses, so that these are compared once more. */
+static int fill_lists(Gw__NsNet *net, void *arg, struct err *e)
 {
 	static const enum net_list after[] = { NET_ADDRESSES, NET_NEXTHOPS, NET_RULES, NET_ROUTES, NET_NEIGHBOURS, NET_FORWARDING, NET_LABELS };
 	ProtobufCBinaryData settled = { 0 };
 	struct netlink nl = { 0 };
 	int ret = netlink_open(&nl, NETLINK_ROUTE, -1, e);
 
+	net_settled_addresses(&net->lists[NET_ADDRESSES], &settled);
 	if (ret == 0)
-		ret = net_links_make(&nl, &host, host_ns, net, r, e);
-	if (ret == 0 && !r->n) {
-		write_settings(net);
-		hold_addresses(net);
-		ret = net_links_up(&nl, net, e);
-		net_settled_addresses(&net->lists[NET_ADDRESSES], &settled);
-		if (ret == 0)
-			ret = net_list_restore(&nl, NET_ADDRESSES, &settled, e);
-		write_settings(net);
-		for (size_t i = 0; i < ARRAY_SIZE(after) && ret == 0; i++)
-			ret = net_list_restore(&nl, after[i], &net->lists[after[i]], e);
-		net_links_settle(&nl, net);
-	}
+		ret = net_list_restore(&nl, NET_ADDRESSES, &settled, e);
+	write_settings(net);
+	for (size_t i = 0; i < ARRAY_SIZE(after) && ret == 0; i++)
+		ret = net_list_restore(&nl, after[i], &net->lists[after[i]], e);
+	net_links_settle(&nl, net);
 	free(settled.data);
 	netlink_close(&nl);
-	if (ret == 0 && !r->n)
-		ret = restore_texts(net, r, e);
+	if (ret == 0)
+		ret = restore_texts(net, ((const struct restoring *)arg)->r, e);
 	/* Once before the freeze, to see whether they are taken here. */
-	return ret < 0 || r->n ? ret : conntrack_restore(&net->connections, e);
+	return ret < 0 || ((const struct restoring *)arg)->r->n ? ret : conntrack_restore(&net->connections, e);
 }
 
-int ns_net_attach(const Gw__NsNet *net, const ProtobufCBinaryData *connections, struct err *e)
+/* Step by step, since devices of one may be the other ends of another's. */
+int ns_nets_restore(const Gw__Namespaces *msg, struct refusals *r, struct err *e)
 {
-	int ret = conntrack_restore(connections, e);
+	cleanup_close int outside = ns_open_hosts(NS_NET);
+	struct restoring c = { msg, outside, r };
+	uint32_t number;
+	int ret;
 
-	return ret < 0 ? ret : net_peers_attach(&host, net, e);
+	if (!ns_net_of(msg, 0, &number))
+		return 0;
+	ret = netlink_open(&host, NETLINK_ROUTE, outside, e);
+	if (ret == 0)
+		ret = in_each(msg, number_spaces, NULL, e);
+	if (ret == 0)
+		ret = in_each(msg, make_links, &c, e);
+	if (ret == 0 && !r->n)
+		ret = in_each(msg, switch_on, &c, e);
+	return ret < 0 || r->n ? ret : in_each(msg, fill_lists, &c, e);
+}
+
+int ns_nets_attach(const Gw__Namespaces *msg, const ProtobufCBinaryData *connections, struct err *e)
+{
+	int ret = msg->n_nets ? conntrack_restore(connections, e) : 0;
+	uint32_t number;
+	Gw__NsNet *net;
+
+	for (size_t i = 0; ret == 0 && (net = ns_net_of(msg, i, &number)); i++)
+		ret = net_peers_attach(&host, net, e);
+	return ret;
+}
+
+static int announce(Gw__NsNet *net, void *arg, struct err *e)
+{
+	ns_net_announce(net);
+	return 0;
+}
+
+void ns_nets_announce(const Gw__Namespaces *msg)
+{
+	in_each(msg, announce, NULL, NULL);
 }

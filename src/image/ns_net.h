@@ -11,26 +11,31 @@
 
 int ns_net_validate(const Gw__NsNet *net, struct err *e);
 
-/* Source, in the unit's network namespace; `host_ns`: the host's. From then on changes are watched. */
-int ns_net_capture(int host_ns, Gw__NsNet **ret, struct refusals *r, struct err *e);
-/*
- * In the freeze: -EAGAIN when it has changed since; tracked connections, which change all the time, are read anew. Nothing passes between the host's bridges and the unit
- * any more, until ns_net_thaw.
- */
-int ns_net_freeze(Gw__NsNet *net, struct err *e);
-void ns_net_thaw(const Gw__NsNet *net);
-/* The unit runs elsewhere: removes the ends at the host of its pairs. */
-void ns_net_gone(const Gw__NsNet *net);
-/* Ends the watch. */
-void ns_net_leave(void);
+/* All functions are about every network namespace of the unit: that of the first process, which the worker is in, and others (ns_other.h). */
 
-/* Destination, before the worker enters the new namespace: remembers the host's. */
-int ns_net_remember_host(struct err *e);
-/* In the new namespace: fills it. */
-int ns_net_restore(const Gw__NsNet *net, struct refusals *r, struct err *e);
-/* In the freeze: makes the tracked connections that there were at the source's, and connects it to the host's bridges. */
-int ns_net_attach(const Gw__NsNet *net, const ProtobufCBinaryData *connections, struct err *e);
+/* Source: when it is known which there are. From then on changes are watched. */
+int ns_nets_capture(Gw__Namespaces *msg, struct refusals *r, struct err *e);
+/*
+ * In the freeze: -EAGAIN when one has changed since; tracked connections of the first process's, which change all the time, are read anew. Nothing passes between the host's bridges and the unit any more,
+ * until ns_nets_thaw.
+ */
+int ns_nets_freeze(Gw__Namespaces *msg, struct err *e);
+void ns_nets_thaw(const Gw__Namespaces *msg);
+/* The unit runs elsewhere: removes the ends at the host of its pairs. */
+void ns_nets_gone(const Gw__Namespaces *msg);
+/* Ends the watch. */
+void ns_nets_leave(void);
+
+/* Destination, when they are there: fills them. */
+int ns_nets_restore(const Gw__Namespaces *msg, struct refusals *r, struct err *e);
+/* In the freeze: makes the tracked connections that there were in the first process's, and connects all to the host's bridges. */
+int ns_nets_attach(const Gw__Namespaces *msg, const ProtobufCBinaryData *connections, struct err *e);
 /* When the unit runs here: tells the neighbours where its addresses are now. */
+void ns_nets_announce(const Gw__Namespaces *msg);
+/* Of one, in that (ns_announce.c). */
 void ns_net_announce(const Gw__NsNet *net);
+
+/* The network namespaces of a message: the i-th, NULL behind the last, and its number. */
+Gw__NsNet *ns_net_of(const Gw__Namespaces *msg, size_t i, uint32_t *ret_number);
 
 #endif

@@ -13,12 +13,13 @@
 #include "base/util.h"
 #include "image/bytes.h"
 #include "image/ns_mount.h"
+#include "image/ns_net.h"
 #include "image/place.h"
 
 #define NAME_LEN_MAX 64
 
 /* What the processes of a unit may be in apart from each other. */
-static const uint32_t movable = NS_BIT(NS_UTS) | NS_BIT(NS_IPC) | NS_BIT(NS_TIME) | NS_BIT(NS_MNT);
+static const uint32_t movable = NS_BIT(NS_UTS) | NS_BIT(NS_IPC) | NS_BIT(NS_NET) | NS_BIT(NS_TIME) | NS_BIT(NS_MNT);
 
 /* One worker has one unit: at the source those that it has found, at the destination those that it has made. */
 static struct other {
@@ -41,6 +42,11 @@ static int add_other(enum ns_kind kind, int fd)
 	grown[n_others] = (struct other){ kind, ns_id_of(fd), fcntl(fd, F_DUPFD_CLOEXEC, NS_HIGH_FD) };
 	close(fd);
 	return (int)n_others++;
+}
+
+int ns_first_fd(enum ns_kind kind)
+{
+	return first_fds[kind];
 }
 
 int ns_others_fd(uint32_t number)
@@ -152,6 +158,11 @@ static int capture_one(int fd, enum ns_kind kind, pid_t pid, Gw__Namespaces *msg
 			return err_sys(e, ret == -ENOENT ? -ESRCH : ret, "the root of process %d's mount namespace", pid);
 		return ns_mounts_capture(pid, (uint32_t)n_others, msg, r, e);
 	}
+	if (kind == NS_NET) { /* ns_nets_capture, when all are known */
+		out->net = must_alloc(sizeof(*out->net));
+		gw__ns_net__init(out->net);
+		return 0;
+	}
 	if (kind == NS_TIME)
 		return clocks_offsets_of(fd, &out->monotonic_offset_ns, &out->boottime_offset_ns, e);
 	ret = visit(fd, kind, &back);
@@ -261,7 +272,7 @@ int ns_others_capture(const pid_t *pids, size_t n, Gw__Namespaces **msg, struct 
 		check_threads(pids[i], r);
 		check_children(pids[i], r);
 	}
-	return ret;
+	return ret < 0 || !*msg ? ret : ns_nets_capture(*msg, r, e);
 }
 
 void ns_others_name(pid_t pid, Gw__Process *msg)
@@ -300,6 +311,8 @@ int ns_others_validate(const Gw__Namespaces *msg, struct err *e)
 
 		if (o->kind >= NS_KINDS || !(movable & NS_BIT(o->kind)))
 			return err_set(e, -EBADMSG, "a namespace of kind %u", o->kind);
+		if (!o->net != !(o->kind == NS_NET && !o->of_host) || (o->net && ns_net_validate(o->net, e) < 0))
+			return err_set(e, -EBADMSG, "a network namespace that cannot be");
 		if (strlen(o->nodename) > NAME_LEN_MAX || strlen(o->domainname) > NAME_LEN_MAX || ns_settings_validate(o->settings, o->n_settings, e) < 0)
 			return err_set(e, -EBADMSG, "names or settings of a namespace");
 	}
@@ -353,9 +366,16 @@ static int make_one(const Gw__NsOther *o, struct err *e)
 	return ret;
 }
 
+/* The worker is in those of the first process. */
+static int remember_first(struct err *e)
+{
+	first_fds[NS_NET] = ns_open(0, NS_NET);
+	return first_fds[NS_NET] < 0 ? err_sys(e, errno, "a network namespace") : 0;
+}
+
 int ns_others_make(const Gw__Namespaces *msg, const struct ns_made *made, const Gw__Clocks *first_clocks, const struct clock_offsets *offsets, struct err *e)
 {
-	int ret = 0;
+	int ret = remember_first(e);
 
 	for (size_t i = 0; i < msg->n_others && ret == 0; i++) {
 		const Gw__NsOther *o = msg->others[i];

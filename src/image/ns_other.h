@@ -35,6 +35,8 @@ int ns_others_validate_process(const Gw__Namespaces *msg, const Gw__Process *pro
 void ns_others_take_over(const Gw__Process *offered, Gw__Process *msg);
 /* Destination, after ns_make. `first`: the source's clocks of the first process, and what they are to be here. */
 int ns_others_make(const Gw__Namespaces *msg, const struct ns_made *made, const Gw__Clocks *first, const struct clock_offsets *offsets, struct err *e);
+/* That of the first process, wherever the worker is at the moment; not the caller's. At the destination of NS_NET only. */
+int ns_first_fd(enum ns_kind kind);
 /* The namespace of that number, open; not the caller's. -1 for 0. */
 int ns_others_fd(uint32_t number);
 

@@ -572,7 +572,7 @@ bool socket_same_net_namespace(int fd)
 
 int socket_refuse_namespace(const struct fd_look *look, const char *what, struct refusals *refusals)
 {
-	refusals_add(refusals, "fd.socket.namespace", "sockets of another network namespace cannot move yet",
-		"run it in the host's network namespace", "fd %d (%s)", look->fd, what);
+	refusals_add(refusals, "fd.socket.namespace", "sockets of another network namespace than that of the unit's first process cannot move yet",
+		"start what needs it as a unit of its own", "fd %d (%s)", look->fd, what);
 	return FD_REFUSED;
 }

@@ -550,8 +550,8 @@ int dest_restore(void *context, struct err *e)
 	timeline_mark("interrupted calls settled");
 	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
 		ret = set_registers(&d->procs[i], e);
-	if (ret == 0 && d->offered.ns && d->offered.ns->n_nets)
-		ret = ns_net_attach(d->offered.ns->nets[0], &d->go.msg->connections, e);
+	if (ret == 0 && d->offered.ns)
+		ret = ns_nets_attach(d->offered.ns, &d->go.msg->connections, e);
 	if (ret == 0)
 		dest_continue(d);
 	timeline_mark("registers set");
@@ -653,8 +653,8 @@ int dest_commit(void *context, struct err *e)
 	if (!d->post_copy)
 		pace_cool();
 	tell_resumed(d, when);
-	if (d->offered.ns && d->offered.ns->n_nets)
-		ns_net_announce(d->offered.ns->nets[0]);
+	if (d->offered.ns)
+		ns_nets_announce(d->offered.ns);
 	give_relays(d);
 	fdtable_restore_free(&d->restore);
 	for (uint32_t i = 0; i < d->files.n; i++)

@@ -139,8 +139,8 @@ static int step_push(void *context, struct err *e)
 	struct source *s = context;
 	int ret = 0;
 
-	if (s->unit.ns && s->unit.ns->n_nets)
-		ns_net_gone(s->unit.ns->nets[0]);
+	if (s->unit.ns)
+		ns_nets_gone(s->unit.ns);
 	if (!s->push) {
 		s->report->total_ms = (double)(clock_ns(CLOCK_MONOTONIC) - s->begin_ns) / 1e6;
 		s->report->outcome = "moved"; /* what is left stays until it is asked for; the user need not wait */

@@ -378,8 +378,8 @@ static int compare(struct source *s, struct err *e)
 		ret = err_set(e, -EAGAIN, "process %d has begun direct I/O since the offer", s->request->pid);
 	if (ret == 0 && s->unit.ns)
 		ret = ns_entries_check(s->unit.ns, &s->unit.files, e);
-	if (ret == 0 && s->unit.ns && s->unit.ns->n_nets)
-		ret = ns_net_freeze(s->unit.ns->nets[0], e);
+	if (ret == 0 && s->unit.ns)
+		ret = ns_nets_freeze(s->unit.ns, e);
 	if (ret == 0)
 		ret = source_home_check(s, e);
 	for (size_t i = 0; i < s->nprocs && ret == 0; i++)
@@ -768,8 +768,8 @@ void source_thaw(void *context)
 	struct source *s = context;
 
 	pace_cool();
-	if (s->unit.ns && s->unit.ns->n_nets)
-		ns_net_thaw(s->unit.ns->nets[0]);
+	if (s->unit.ns)
+		ns_nets_thaw(s->unit.ns);
 	for (size_t i = 0; i < s->nprocs; i++)
 		source_held_again(&s->procs[i]);
 	for (size_t i = 0; i < s->nprocs; i++)

@@ -21,7 +21,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#include "victim.h"
+#include "ns.h"
 
 static void write_text(const char *path, const char *text)
 {
@@ -124,7 +124,7 @@ VICTIM(ns_net_files, 0, net_files_setup, NULL, net_files_check);
 static struct text network;
 static int held;
 
-static void run_tools(const char *commands)
+void run_tools(const char *commands)
 {
 	char line[256];
 
@@ -138,7 +138,7 @@ static void run_tools(const char *commands)
 	}
 }
 
-static void read_network(struct text *t)
+void read_network(struct text *t)
 {
 	char line[4096];
 	FILE *f = popen("exec 2>&1; ip -d link | grep -v gso_max; ip -o addr | sort; ip -4 route show table all; ip -6 route show table all | sort; ip rule; ip -6 rule;"

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* ns_mount_internal.h - what ns_mount_make.c and ns_mount_group.c share */
+#ifndef GODWIT_IMAGE_NS_MOUNT_INTERNAL_H
+#define GODWIT_IMAGE_NS_MOUNT_INTERNAL_H
+
+#include "image/ns_mount.h"
+
+#ifndef MOVE_MOUNT_SET_GROUP
+#define MOVE_MOUNT_SET_GROUP 0x100
+#endif
+
+struct maker {
+	const Gw__Namespaces *msg;
+	bool late;
+	uint32_t space; /* which mount namespace is put together */
+	int *mounts; /* root of each mount, -1: not made, or not by this process and not to be reached; shared with children */
+	int *fs;     /* root of each file system */
+	int *spaces; /* each mount namespace, 0 is the first process's; -1: none, or not here; shared as well */
+};
+
+/* Into one of the mount namespaces, which m->space is then. */
+int mount_enter_space(struct maker *m, uint32_t space);
+/* When all that are made are in place: their peer groups and masters. */
+int mount_set_groups(struct maker *m, struct err *e);
+
+#endif
