@@ -8,6 +8,8 @@
 #include <limits.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include "base/util.h"
 #include "image/bytes.h"
@@ -172,6 +174,14 @@ static bool has_names(const char *options, const char *names)
 	return true;
 }
 
+/* Something else may have been mounted over it. */
+static bool leads_to(const char *point, unsigned major, unsigned minor)
+{
+	struct stat st;
+
+	return stat(point, &st) == 0 && st.st_dev == makedev(major, minor);
+}
+
 /* Where a hierarchy is mounted as a whole. */
 bool cgroup_find_mount(const char *names, char ret_point[PATH_MAX])
 {
@@ -180,11 +190,12 @@ bool cgroup_find_mount(const char *names, char ret_point[PATH_MAX])
 
 	while (f && fgets(line, sizeof(line), f)) {
 		const char *rest = strstr(line, " - ");
+		unsigned major, minor;
 
-		if (!rest || sscanf(line, "%*s %*s %*s %4095s %4095s", root, ret_point) != 2 || sscanf(rest, " - %63s %*s %4500s", type, options) != 2 ||
+		if (!rest || sscanf(line, "%*s %*s %u:%u %4095s %4095s", &major, &minor, root, ret_point) != 4 || sscanf(rest, " - %63s %*s %4500s", type, options) != 2 ||
 		    strcmp(root, "/") != 0)
 			continue;
-		if (names[0] ? !strcmp(type, "cgroup") && has_names(options, names) : !strcmp(type, "cgroup2"))
+		if ((names[0] ? !strcmp(type, "cgroup") && has_names(options, names) : !strcmp(type, "cgroup2")) && leads_to(ret_point, major, minor))
 			return true;
 	}
 	return false;
