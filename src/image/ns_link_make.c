@@ -340,6 +340,8 @@ static int describe(struct netlink *nl, const struct net_link *l, struct err *e)
 		netlink_copy(m, l->a[IFLA_IFALIAS]);
 	if (l->a[IFLA_TXQLEN])
 		netlink_copy(m, l->a[IFLA_TXQLEN]);
+	if (!strcmp(l->kind, "tun") && l->header->ifi_type == ARPHRD_ETHER && l->a[IFLA_ADDRESS])
+		netlink_copy(m, l->a[IFLA_ADDRESS]); /* others are made with theirs */
 	ret = send_set(nl, m, l, "master, alias or queue length", e);
 	if (ret == 0 && l->a[IFLA_MASTER] && l->slave_kind && l->slave_data && !mnl_attr_validate(l->slave_kind, MNL_TYPE_NUL_STRING) &&
 	    !strcmp(mnl_attr_get_str(l->slave_kind), "bridge")) {

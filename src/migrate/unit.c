@@ -18,6 +18,7 @@
 #include "image/process_check.h"
 #include "image/pty_session.h"
 #include "image/thread.h"
+#include "image/tun_holder.h"
 #include "image/view.h"
 #include "kern/fdpass.h"
 #include "kern/trace.h"
@@ -243,6 +244,8 @@ static int capture(struct unit *u, struct refusals *refusals, struct err *e)
 	}
 	if (ret >= 0)
 		ret = capture_descriptors(u, refusals, e);
+	if (ret >= 0 && u->ns)
+		tun_check_holders(u->ns, u->fds.msg, refusals);
 	if (ret >= 0)
 		ret = unit_check_sharing(u, refusals, e);
 	if (ret >= 0)

@@ -8,7 +8,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
+#include <linux/if.h>
 #include <linux/if_packet.h>
+#include <linux/if_tun.h>
 #include <linux/io_uring.h>
 #include <linux/perf_event.h>
 #include <linux/seccomp.h>
@@ -374,6 +376,35 @@ static void shared_elsewhere_setup(void)
 }
 
 REFUSED(shared_elsewhere, shared_elsewhere_setup, "(?i)shared with another process");
+
+/* As slirp4netns does: a process outside makes an interface in the network namespace of another one. */
+static int hosts_net, tun_made[2];
+
+static void hold_tun(void *arg)
+{
+	struct ifreq r = { .ifr_name = "tap7", .ifr_flags = IFF_TAP | IFF_NO_PI };
+	int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+
+	must(fd >= 0 && !ioctl(fd, TUNSETIFF, &r));
+	must(!setns(hosts_net, CLONE_NEWNET));
+	must(write(tun_made[1], "", 1) == 1);
+	just_wait(NULL);
+}
+
+static void tun_elsewhere_setup(void)
+{
+	char byte;
+
+	hosts_net = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	must(hosts_net >= 0 && !pipe2(tun_made, O_CLOEXEC) && !unshare(CLONE_NEWNET));
+	detached_helper(hold_tun, NULL);
+	must(read(tun_made[0], &byte, 1) == 1);
+	close(tun_made[0]);
+	close(tun_made[1]);
+	close(hosts_net);
+}
+
+REFUSED(tun_elsewhere, tun_elsewhere_setup, "(?i)network device tap7, which process [0-9]+ .*stays behind");
 
 static void mq_setup(void)
 {

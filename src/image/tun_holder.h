@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * tun_holder.h - who has made the tun and tap interfaces of a unit's network namespaces
+ *
+ * The packets of such an interface go to whoever holds its descriptor. When that is a process outside (slirp4netns, pasta, a VPN), it stays behind, and the interface
+ * would lead nowhere.
+ */
+#ifndef GODWIT_IMAGE_TUN_HOLDER_H
+#define GODWIT_IMAGE_TUN_HOLDER_H
+
+#include "file.pb-c.h"
+#include "image/refuse.h"
+#include "ns.pb-c.h"
+
+/* Source: refuses interfaces that others than the unit hold; fds: the descriptors of its processes (NULL: none). */
+void tun_check_holders(const Gw__Namespaces *ns, const Gw__FdTable *fds, struct refusals *r);
+
+#endif
