@@ -395,8 +395,10 @@ static int look_at_number(struct fdtable *t, struct fd_view *view, size_t i, boo
 	struct fd_held *held = &t->held[s->desc];
 	int ret = 0;
 
-	if (first)
+	if (first) {
 		held->settled = settle(t, s->desc, r);
+		held->armed = r->armed;
+	}
 	if (((first && !held->settled) || (r->has_locks && r->kind == homes_operations)) && held->fd < 0) {
 		struct fd_held got;
 

@@ -120,8 +120,6 @@ int fdtable_read_info(struct fdtable *t, struct fd_view *v, struct fd_seen *s, s
 	size_t len = 0;
 	int r;
 
-	if (t->msg->descs[s->desc]->kind == GW__FD_KIND__FD_TIMERFD)
-		timerfd_refresh(held->fd);
 	r = read_text(t, v, s, &len, e);
 	if (r == 0 && held->fd >= 0 && view_has_device(held->dev) && t->msg->descs[s->desc]->kind == GW__FD_KIND__FD_FILE)
 		r = add_locks(t, held->fd, &len, e);

@@ -30,6 +30,7 @@ struct fd_look {
 	const char *link;     /* what /proc/PID/fd/N points to */
 	const char *info;     /* text of /proc/PID/fdinfo/N */
 	const struct stat *st;
+	uint8_t armed;        /* enum file_armed of kern/file_record.h, of a timerfd */
 };
 
 /* Finds the line "key:" and returns what follows, blanks skipped; NULL when there is none. */

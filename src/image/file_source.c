@@ -375,11 +375,12 @@ static int capture_desc(struct capture *c, uint32_t i, struct err *e)
 	Gw__FdDesc *d = c->t->msg->descs[i];
 	const struct fd_view *view = &c->t->views[held->view];
 	const struct fd_seen *seen = fdtable_number_of(c->t, i);
-	struct fd_look look = { .pid = view->pid, .process = held->view, .fd = seen->fd, .held = held->fd, .link = "", .info = seen->text };
+	struct fd_look look = { .pid = view->pid, .process = held->view, .fd = seen->fd, .held = held->fd, .link = "", .info = seen->text, .armed = held->armed };
 	char link[FD_LINK_MAX], path[64];
 	struct stat st;
 	int r = 0;
 
+	held->armed = FILE_ARMED_UNKNOWN;
 	if (held->loose) {
 		look.pid = getpid();
 		look.fd = held->fd;

@@ -29,6 +29,7 @@ struct fd_held {
 	uint64_t now;
 	bool settled;
 	bool same;         /* settled by a record that is the one known before */
+	uint8_t armed;     /* enum file_armed, as the last record said; FILE_ARMED_UNKNOWN again once it has been used */
 	uint32_t round;    /* file_freeze.c: the one in which it has been looked at */
 	/* file_freeze.c: of a TCP socket what its record said before it was captured; quiet: nothing is under way, so that this tells whether it has changed */
 	uint64_t digest;

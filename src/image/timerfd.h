@@ -17,10 +17,8 @@ struct fd_clocks {
 	int64_t boottime_delta_ns;
 };
 
-/* Fills d->timer (a message allocated when NULL). look->info must have been read after timerfd_refresh. */
+/* Fills d->timer (a message allocated when NULL). Expirations until the deadline that it says are counted in its ticks. */
 int timerfd_capture(const struct fd_look *look, Gw__FdDesc *d, struct err *e);
-/* Makes the kernel fold elapsed intervals into the ticks that fdinfo shows. */
-void timerfd_refresh(int held);
 int timerfd_validate(const Gw__FdDesc *d, struct err *e);
 int timerfd_open(const Gw__FdDesc *d, int *ret_fd, struct err *e);
 /* Arms or disarms, and sets the ticks. */

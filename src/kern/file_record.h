@@ -14,7 +14,11 @@ struct file_record {
 	unsigned char cloexec;
 	unsigned char has_owner;     /* F_SETOWN, F_SETSIG or O_ASYNC have been used */
 	unsigned char has_locks;     /* somebody holds a lock or a lease on the file */
-	unsigned char reserved[5];
+	unsigned char armed;         /* enum file_armed, of a timerfd */
+	unsigned char reserved[4];
 };
+
+/* What a remaining time of 0 does not tell: a timer that is due, and will expire as soon as its CPU gets to it, shows that as well. */
+enum file_armed { FILE_ARMED_UNKNOWN, FILE_ARMED_NO, FILE_ARMED_YES };
 
 #endif

@@ -13,6 +13,9 @@
 #define MODE_SOCKET 0140000
 #define MODE_TYPE 0170000
 #define SOCK_WORDS 512
+#define CLOCK_REALTIME_ALARM 8
+#define CLOCK_BOOTTIME_ALARM 9
+#define TIMER_IS_QUEUED 1 /* HRTIMER_STATE_ENQUEUED, ALARMTIMER_STATE_ENQUEUED */
 #define WORD_BITS (8 * sizeof(unsigned long))
 
 struct list_head {
@@ -51,7 +54,34 @@ struct tcp6_sock {
 	struct tcp_sock tcp;
 } CO_RE;
 
-struct file_operations;
+struct file_operations {
+	void *show_fdinfo;
+} CO_RE;
+
+struct hrtimer;
+
+struct hrtimer_clock_base {
+	struct hrtimer *running;
+} CO_RE;
+
+struct hrtimer {
+	struct hrtimer_clock_base *base;
+	unsigned char state;
+} CO_RE;
+
+struct alarm {
+	int state;
+} CO_RE;
+
+struct timerfd_ctx {
+	union {
+		struct hrtimer tmr;
+		struct alarm alarm;
+	} t;
+	long long tintv;
+	int clockid;
+	unsigned short expired;
+} CO_RE;
 
 struct file {
 	const struct file_operations *f_op;
@@ -87,6 +117,27 @@ static __always_inline int has_locks(struct inode *inode)
 	struct file_lock_context *c = inode->i_flctx;
 
 	return c && (c->flc_flock.next != &c->flc_flock || c->flc_posix.next != &c->flc_posix || c->flc_lease.next != &c->flc_lease);
+}
+
+extern const void timerfd_show __ksym __weak;
+
+/* Also one whose function runs, or which expires again as soon as somebody looks at it: a periodic one stands still when it has expired. */
+static __always_inline unsigned char armed(struct file *file)
+{
+	struct timerfd_ctx *timer = file->private_data;
+	struct hrtimer *hrtimer;
+	int clock, queued;
+
+	if (!&timerfd_show || file->f_op->show_fdinfo != &timerfd_show || !bpf_core_field_exists(timer->t.tmr.state))
+		return FILE_ARMED_UNKNOWN;
+	clock = BPF_CORE_READ(timer, clockid);
+	if (clock == CLOCK_REALTIME_ALARM || clock == CLOCK_BOOTTIME_ALARM) {
+		queued = BPF_CORE_READ(timer, t.alarm.state) & TIMER_IS_QUEUED;
+	} else {
+		hrtimer = (void *)((char *)timer + bpf_core_field_offset(struct timerfd_ctx, t.tmr));
+		queued = BPF_CORE_READ(hrtimer, state) & TIMER_IS_QUEUED || BPF_CORE_READ(hrtimer, base, running) == hrtimer;
+	}
+	return queued || (BPF_CORE_READ(timer, expired) && BPF_CORE_READ(timer, tintv)) ? FILE_ARMED_YES : FILE_ARMED_NO;
 }
 
 static unsigned long long words[SOCK_WORDS];
@@ -138,6 +189,7 @@ int read_file(struct bpf_iter__task_file *ctx)
 	/* In older kernels the owner is no pointer but lies in the description itself: it may be there. */
 	r.has_owner = bpf_core_field_size(file->f_owner) != sizeof(void *) || file->f_owner;
 	r.has_locks = has_locks(inode);
+	r.armed = armed(file);
 	if ((inode->i_mode & MODE_TYPE) == MODE_SOCKET) {
 		struct socket *socket = file->private_data;
 		struct sock *sk = 0;
