@@ -283,8 +283,11 @@ class Bench:
     def crowds(self):
         t = self.table
         t.heading("freeze-free: what else there is beside the busy thread, 16 MiB")
+        wanted = self.options.crowds.split(",") if self.options.crowds else None
         for crowd, target_ms in (("threads=8", 0.8), ("threads=64", 3), ("threads=512", 20), ("processes=8", 2), ("processes=64", 10), ("mappings=20000", 3),
                                  ("descriptors=10000", 3)):
+            if wanted and crowd not in wanted:
+                continue
             kind, n = crowd.split("=")
             runs = self.series(f"{int(n):,} {kind}", lambda crowd=crowd: v.Gap(16, 64, crowd=crowd), "freeze-free", runs=self.options.runs or 5)
             if runs:
@@ -379,6 +382,7 @@ def main():
     parser.add_argument("--runs", type=int, help="runs a figure (default 10, with --quick 3)")
     parser.add_argument("--sizes", type=lambda text: [int(x) for x in text.split(",")], metavar="MIB,...", help="instead of 16, 256, 1,024 and 4,096")
     parser.add_argument("--only", metavar="WORD,...", help="machine, freeze, whole, faults, strategies, crowds, redis, memory")
+    parser.add_argument("--crowds", metavar="KIND=N,...", help="of the crowds only these: threads=64,processes=8")
     parser.add_argument("--timeline", action="store_true", help="print where the time of each freeze goes")
     parser.add_argument("--json", metavar="FILE", default=os.path.join(v.BUILD, "bench.json"), help="where the figures go (default: %(default)s)")
     options = parser.parse_args()

@@ -8,6 +8,11 @@
 #include "image/bytes.h"
 
 #define XSTATE_BV_AT 512
+#define MXCSR_AT 24
+#define X87_REGISTERS_AT 32
+#define SSE_REGISTERS_AT 160
+#define SSE_REGISTERS_LEN 256
+#define XSTATE_PKRU 9
 #define SOFTWARE_AT 464 /* bytes for software use, where the kernel puts its XCR0 */
 
 const struct xstate_layout *xstate_layout_here(void)
@@ -47,6 +52,87 @@ size_t xstate_used_len(const void *area, size_t len)
 		if (in_use >> i & 1)
 			used = MAX(used, (size_t)here->component[i].offset + here->component[i].size);
 	return MIN(used, len);
+}
+
+/* What a compacted area has for each component, those of the kernel's own included: Intel SDM volume 1, 13.4.3. */
+struct compact {
+	uint32_t size;
+	bool aligned;
+};
+
+static const struct compact *compact_components(void)
+{
+	static struct compact components[XSTATE_COMPONENTS];
+	static bool known;
+	uint32_t a, b, c, d, kernel_low, kernel_high;
+
+	if (known || !__get_cpuid_count(0xd, 1, &a, &b, &kernel_low, &kernel_high))
+		return components;
+	for (unsigned i = 2; i < XSTATE_COMPONENTS; i++) {
+		if (!((xstate_layout_here()->features | kernel_low | (uint64_t)kernel_high << 32) >> i & 1))
+			continue;
+		__cpuid_count(0xd, i, a, b, c, d);
+		components[i] = (struct compact){ a, c >> 1 & 1 };
+	}
+	known = true;
+	return components;
+}
+
+/* Copies the components that are in use; whether all of them lie within the area. */
+static bool expand(const uint8_t *area, size_t len, uint64_t in_use, uint64_t compacted, uint32_t pkru, uint8_t *to)
+{
+	const struct xstate_layout *here = xstate_layout_here();
+	const struct compact *components = compact_components();
+	size_t at = XSTATE_LEGACY_LEN;
+
+	for (unsigned i = 2; i < XSTATE_COMPONENTS; i++) {
+		const struct compact *c = &components[i];
+		bool present = compacted ? compacted >> i & 1 : in_use >> i & 1;
+
+		if (!present)
+			continue;
+		if (!c->size)
+			return false;
+		at = !compacted ? here->component[i].offset : c->aligned ? (at + 63) & ~(size_t)63 : at;
+		if (in_use >> i & 1 && (at + c->size > len || (size_t)here->component[i].offset + c->size > XSTATE_MAX))
+			return false;
+		if (in_use >> i & 1 && i == XSTATE_PKRU)
+			memcpy(to + here->component[i].offset, &pkru, sizeof(pkru));
+		else if (in_use >> i & 1)
+			memcpy(to + here->component[i].offset, area + at, c->size);
+		at += c->size;
+	}
+	return true;
+}
+
+size_t xstate_from_kernel(const void *area, size_t len, uint32_t pkru, uint8_t *to)
+{
+	static const uint8_t x87[] = { 0x7f, 0x03 }, mxcsr[] = { 0x80, 0x1f, 0, 0, 0xff, 0xff, 0, 0 };
+	const struct xstate_layout *here = xstate_layout_here();
+	const uint8_t *from = area;
+	uint64_t header[2]; /* components in use; those in a compacted area, its highest bit saying that it is one */
+	size_t used = XSTATE_LEGACY_LEN;
+
+	if (len < XSTATE_LEGACY_LEN)
+		return 0;
+	memcpy(header, from + XSTATE_BV_AT, sizeof(header));
+	header[0] &= here->features;
+	for (unsigned i = 2; i < XSTATE_COMPONENTS; i++)
+		if (header[0] >> i & 1)
+			used = MAX(used, (size_t)here->component[i].offset + here->component[i].size);
+	if (used > XSTATE_MAX || header[0] >> XSTATE_TILE_DATA & 1)
+		return 0;
+	memset(to, 0, used);
+	/* Components in their initial state are not what lies there: x87, then SSE, MXCSR being of AVX, too. */
+	memcpy(to, header[0] & 1 ? from : x87, header[0] & 1 ? MXCSR_AT : sizeof(x87));
+	memcpy(to + MXCSR_AT, header[0] & 6 ? from + MXCSR_AT : mxcsr, sizeof(mxcsr));
+	if (header[0] & 1)
+		memcpy(to + X87_REGISTERS_AT, from + X87_REGISTERS_AT, SSE_REGISTERS_AT - X87_REGISTERS_AT);
+	if (header[0] & 2)
+		memcpy(to + SSE_REGISTERS_AT, from + SSE_REGISTERS_AT, SSE_REGISTERS_LEN);
+	memcpy(to + SOFTWARE_AT, &here->features, sizeof(here->features));
+	memcpy(to + XSTATE_BV_AT, header, sizeof(header[0]));
+	return expand(from, len, header[0], header[1] >> 63 ? header[1] : 0, pkru, to) ? used : 0;
 }
 
 void xstate_describe(Gw__Process *msg)

@@ -31,6 +31,11 @@ struct xstate_layout {
 const struct xstate_layout *xstate_layout_here(void);
 /* Length of the prefix that holds every component in use. */
 size_t xstate_used_len(const void *area, size_t len);
+/*
+ * The kernel's own copy of a thread's state (compacted or not), as ptrace(2) would tell it, cut behind the last component in use: into `to`, of XSTATE_MAX bytes. Returns its length; 0: it
+ * cannot be told from here. `pkru` is kept apart by the kernel.
+ */
+size_t xstate_from_kernel(const void *area, size_t len, uint32_t pkru, uint8_t *to);
 /* Puts this host's layout into the message. */
 void xstate_describe(Gw__Process *msg);
 /* The source's layout from a message that process_validate has accepted. */

@@ -88,7 +88,7 @@ struct migrate_request {
  * tables and credentials). Failing is no error: interrupted sleeps then start over, and the freeze takes longer with many descriptors. ret_keep: descriptors that
  * workers must keep, -1 when there are none.
  */
-#define MIGRATE_KEEP_FDS 3
+#define MIGRATE_KEEP_FDS 4
 void migrate_init(int ret_keep[MIGRATE_KEEP_FDS]);
 
 /*

@@ -275,6 +275,7 @@ static void process_free(struct source_process *p)
 	for (int i = 0; i < 2; i++)
 		free(p->records[i]);
 	restart_watch_close(p->watch);
+	thread_peek_close(&p->peek);
 	range_list_free(&p->count.lazy_ranges);
 	free(p->late_queue.data);
 	run_list_free(&p->hot);

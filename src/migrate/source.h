@@ -9,6 +9,7 @@
 #include "image/view.h"
 #include "home/files_serve.h"
 #include "kern/restart_block.h"
+#include "kern/thread_peek.h"
 #include "migrate/agent.h"
 #include "migrate/ahead.h"
 #include "migrate/decode.h"
@@ -35,6 +36,8 @@ struct parked {
 	bool interrupted;
 	bool stopped; /* has been seen in its stop */
 	bool parked;  /* runs the stub */
+	bool plain;   /* source_plain.c: it has no list of calls, and is a tracee until the commit */
+	const struct thread_record *record; /* if it can be plain */
 };
 
 /* News of files that the destination has not been told yet; see source_files.c. */
@@ -72,6 +75,7 @@ struct source_process {
 	struct restart_record *records[2]; /* before and after the stop */
 	size_t nrecords[2];
 	uint64_t namespaces;      /* struct restart_record's when it was in those of the offer; 0: not known */
+	struct thread_peek peek;
 	int mem_fd;               /* /proc/PID/mem */
 	struct page_count count;
 	bool too_much;            /* for the go message: what is left is sent over the bulk connection in the freeze */
@@ -284,6 +288,18 @@ void source_end_later(struct source_process *p);
 void source_end_copies(struct source *s);
 /* Where threads are held: reaps it. */
 void source_held_reap(struct source_process *p);
+
+/* source_plain.c */
+/* Before the stop: gets ready for reading the threads. */
+void source_plain_prepare(struct source_process *p);
+/* When all have been stopped: which may be plain. */
+void source_plain_read(struct source_process *p);
+/* When the main thread has been captured: 1: this one has been, too, 0: it has to be asked itself. */
+int source_plain_capture(struct source_process *p, struct parked *t, struct err *e);
+/* After the commit: they are no tracees any more. */
+void source_plain_release(struct source_process *p);
+/* Gives one back to its program, as it was. */
+void source_plain_thaw(struct source_process *p, struct parked *t);
 
 /* source_go.c */
 int source_go(void *context, struct err *e);

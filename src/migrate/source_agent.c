@@ -35,6 +35,9 @@ void migrate_init(int ret_keep[MIGRATE_KEEP_FDS])
 	ret_keep[2] = cred_peek_prepare(&e);
 	if (ret_keep[2] < 0)
 		log_warning("event=no-bpf text=\"%s\"", e.message);
+	ret_keep[3] = thread_peek_load(&e);
+	if (ret_keep[3] < 0)
+		log_warning("event=no-bpf text=\"%s\"", e.message);
 }
 
 static int connect_pages(struct source *s, struct err *e)

@@ -25,6 +25,7 @@
 #include "image/ns_other.h"
 #include "image/restart.h"
 #include "image/seccomp.h"
+#include "image/thread_plain.h"
 #include "kern/trace.h"
 #include "migrate/hold.h"
 #include "migrate/pace.h"
@@ -93,6 +94,7 @@ static int plan(struct source_process *p, struct err *e)
 		plan_thread(p, t);
 	}
 	p->process = process_new(p->u->pid);
+	source_plain_prepare(p);
 	return ret;
 }
 
@@ -136,18 +138,19 @@ static void interrupt_known(struct source_process *p)
 		p->parked[k].interrupted |= p->parked[k].traced && !p->parked[k].stopped && trace_interrupt(p->parked[k].tid, NULL) == 0;
 }
 
-static struct parked *find_parked(struct source_process *p, pid_t tid)
+/* near: where it is, mostly. */
+static struct parked *find_parked(struct source_process *p, pid_t tid, size_t near)
 {
 	for (size_t k = 0; k < p->nparked; k++)
-		if (p->parked[k].tid == tid)
-			return &p->parked[k];
+		if (p->parked[(near + k) % p->nparked].tid == tid)
+			return &p->parked[(near + k) % p->nparked];
 	return NULL;
 }
 
-/* Stops a thread that has not been told to; 1: told, 0: it has ended. */
-static int interrupt_one(struct source_process *p, pid_t tid, struct err *e)
+/* Stops a thread that has not been told to, of which it is known where to look for it first; 1: told, 0: it has ended. */
+static int interrupt_one(struct source_process *p, pid_t tid, size_t near, struct err *e)
 {
-	struct parked *t = find_parked(p, tid);
+	struct parked *t = find_parked(p, tid, near);
 
 	if (!t && (t = add_parked(p, tid, e)))
 		plan_thread(p, t);
@@ -180,7 +183,7 @@ static bool records_show_all(struct source_process *p)
 	size_t n = p->nrecords[1];
 
 	for (size_t k = 0; k < n; k++) {
-		const struct parked *t = k < p->nparked && p->parked[k].tid == (pid_t)p->records[1][k].tid ? &p->parked[k] : find_parked(p, (pid_t)p->records[1][k].tid);
+		const struct parked *t = k < p->nparked && p->parked[k].tid == (pid_t)p->records[1][k].tid ? &p->parked[k] : find_parked(p, (pid_t)p->records[1][k].tid, k);
 
 		if (!t || !t->stopped)
 			return false;
@@ -199,7 +202,7 @@ static int stop_others(struct source_process *p, struct err *e)
 
 		ret = trace_list_threads(p->u->pid, &tids, &n, e);
 		for (size_t i = 0; ret >= 0 && i < n; i++) {
-			ret = interrupt_one(p, tids[i], e);
+			ret = interrupt_one(p, tids[i], i, e);
 			fresh += ret > 0;
 		}
 		if (ret < 0)
@@ -273,18 +276,20 @@ static int park(struct source_process *p, struct parked *t, const struct restart
 	struct restart_context context = { .stopped = p->stop_signal, .pid = p->u->pid, .before = find_record(p, 0, t->tid, near), .after = find_record(p, 1, t->tid, near),
 					   .monotonic_offset_ns = clocks->monotonic_offset_ns, .boottime_offset_ns = clocks->boottime_offset_ns };
 	struct user_regs_struct regs;
-	int ret = thread_capture_stopped(t->tid, t->msg, e);
+	int ret = source_plain_capture(p, t, e);
 
+	if (ret == 0)
+		ret = thread_capture_stopped(t->tid, t->msg, e);
 	t->msg->tid = t->number;
 
 	if (ret == -EREMOTE)
 		refusals_add(p->s->refusals, "task.seccomp-notify", e->message, "start it without that supervisor", "thread %d (seccomp)", t->tid);
-	if (ret == 0 && t->msg->n_seccomp_filters && !p->held)
+	if (ret >= 0 && t->msg->n_seccomp_filters && !p->held)
 		ret = err_set(e, -EAGAIN, "thread %d has got a seccomp filter since the offer", t->tid);
 	if (ret < 0)
 		return ret;
 	memcpy(&regs, t->msg->regs.data, sizeof(regs));
-	ret = rseq_abort_fix(p->u->pid, t->msg, &regs, e);
+	ret = t->plain ? 0 : rseq_abort_fix(p->u->pid, t->msg, &regs, e);
 	if (ret < 0)
 		return ret;
 	memcpy(t->msg->regs.data, &regs, sizeof(regs));
@@ -293,7 +298,8 @@ static int park(struct source_process *p, struct parked *t, const struct restart
 		return ret;
 	regs_to_go_on(t->tid, t->msg, now, &regs);
 	fill_slot(scratch_slot(&p->agent.scratch, t->task.slot), &regs, t->msg->sigmask);
-	batch_prepare(t->batch);
+	if (!t->plain)
+		batch_prepare(t->batch);
 	/* In this order: if this worker died in between, a mask without the stub would stay for good. */
 	ret = trace_enter_stub(t->tid, &p->agent.scratch, t->task.slot, &regs, e);
 	t->parked = ret == 0;
@@ -442,6 +448,8 @@ static int park_process(struct source_process *p, struct err *e)
 		p->process->stopped_by = (uint32_t)p->stop_signal;
 	for (size_t i = 0; i < p->nparked && ret == 0; i++) {
 		ret = park(p, &p->parked[i], &now, e);
+		if (p->parked[i].plain)
+			continue;
 		if (ret == 0)
 			ret = p->held ? source_held_go(p, &p->parked[i], e) : trace_detach(p->parked[i].tid, e);
 		if (ret == 0)
@@ -496,6 +504,8 @@ static int stop_and_park(struct source *s, struct err *e)
 		return ret;
 	for (size_t i = 0; i < s->nprocs; i++)
 		drop_ended(&s->procs[i]);
+	for (size_t i = 0; i < s->nprocs; i++)
+		source_plain_read(&s->procs[i]);
 	for (size_t i = 0; i < s->nprocs && ret == 0; i++)
 		ret = check_namespaces(&s->procs[i], e);
 	for (size_t i = 0; i < s->nprocs && ret == 0; i++)
@@ -505,8 +515,12 @@ static int stop_and_park(struct source *s, struct err *e)
 
 static int collect_thread(struct source_process *p, struct parked *t, bool is_main, struct err *e)
 {
-	int ret = batch_finish(t->batch, e);
+	int ret = t->plain ? 0 : batch_finish(t->batch, e);
 
+	if (t->plain) {
+		thread_complete_plain(p->parked[0].msg, t->msg);
+		return 0;
+	}
 	if (ret == 0)
 		ret = thread_capture_collect(&t->query, t->msg, &p->process->pending, is_main, e);
 	if (ret != -EAGAIN)
@@ -730,7 +744,9 @@ static void thaw_process(struct source_process *p)
 	for (size_t i = 0; i < p->nparked; i++) {
 		struct parked *t = &p->parked[i];
 
-		if (t->parked && t->task.wake == TASK_HELD) {
+		if (t->parked && t->plain) {
+			source_plain_thaw(p, t);
+		} else if (t->parked && t->task.wake == TASK_HELD) {
 			source_held_thaw(p, t);
 		} else if (t->parked) {
 			if (t->traced)

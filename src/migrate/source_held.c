@@ -151,6 +151,7 @@ void source_end_copies(struct source *s)
 	for (size_t i = 0; i < s->nprocs; i++) {
 		struct source_process *p = &s->procs[i];
 
+		source_plain_release(p);
 		if (p->held && has_stub(p))
 			let_go(p);
 		late_look(p);

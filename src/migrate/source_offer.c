@@ -219,7 +219,8 @@ static int make_processes(struct source *s, struct err *e)
 		return err_sys(e, ENOMEM, "the unit");
 	s->nprocs = s->unit.nprocs;
 	for (size_t i = 0; i < s->nprocs; i++)
-		s->procs[i] = (struct source_process){ .s = s, .u = &s->unit.procs[i], .agent = AGENT_INIT, .pages = { .pagemap_fd = -1 }, .mem_fd = -1 };
+		s->procs[i] = (struct source_process){ .s = s, .u = &s->unit.procs[i], .agent = AGENT_INIT, .pages = { .pagemap_fd = -1 }, .mem_fd = -1,
+							.peek = { .next_fd = -1 } };
 	return 0;
 }
 

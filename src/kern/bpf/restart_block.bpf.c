@@ -14,6 +14,7 @@
 #define CHUNKS 8 /* sleepers were found up to 700 bytes from the stack pointer */
 #define TIMER_ENQUEUED 1
 #define NAMESPACES_MAX 12
+#define TRACED 8 /* __TASK_TRACED */
 
 struct upid {
 	int nr;
@@ -113,6 +114,7 @@ struct nsproxy {
 } CO_RE;
 
 struct task_struct {
+	unsigned int __state;
 	struct restart_block restart_block;
 	struct mm_struct *mm;
 	struct nsproxy *nsproxy;
@@ -227,6 +229,12 @@ static __always_inline void find_sleeper(struct task_struct *task, struct restar
 	}
 }
 
+/* In a ptrace stop it sleeps in no call. */
+static __always_inline int is_traced(struct task_struct *task)
+{
+	return bpf_core_field_exists(task->__state) && BPF_CORE_READ(task, __state) & TRACED;
+}
+
 static __always_inline unsigned long long layout_of(struct task_struct *task)
 {
 	struct mm_struct *mm = BPF_CORE_READ(task, mm);
@@ -303,7 +311,8 @@ int read_restart(struct bpf_iter__task *ctx)
 	if (bpf_core_field_exists(task->rseq))
 		bpf_probe_read_kernel(&r.rseq, sizeof(r.rseq), &task->rseq);
 	read_block(task, &r);
-	find_sleeper(task, &r);
+	if (!is_traced(task))
+		find_sleeper(task, &r);
 	r.layout = layout_of(task);
 	if (task->group_leader == task)
 		look_at(task, &r.look);
