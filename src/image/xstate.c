@@ -78,6 +78,11 @@ static const struct compact *compact_components(void)
 	return components;
 }
 
+void xstate_from_kernel_prepare(void)
+{
+	compact_components();
+}
+
 /* Copies the components that are in use; whether all of them lie within the area. */
 static bool expand(const uint8_t *area, size_t len, uint64_t in_use, uint64_t compacted, uint32_t pkru, uint8_t *to)
 {

@@ -36,6 +36,8 @@ size_t xstate_used_len(const void *area, size_t len);
  * cannot be told from here. `pkru` is kept apart by the kernel.
  */
 size_t xstate_from_kernel(const void *area, size_t len, uint32_t pkru, uint8_t *to);
+/* Asks the processor for what the former needs, once. */
+void xstate_from_kernel_prepare(void);
 /* Puts this host's layout into the message. */
 void xstate_describe(Gw__Process *msg);
 /* The source's layout from a message that process_validate has accepted. */

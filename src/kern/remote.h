@@ -21,6 +21,7 @@
 #ifndef GODWIT_KERN_REMOTE_H
 #define GODWIT_KERN_REMOTE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -49,6 +50,13 @@ uint64_t batch_string(struct batch *b, const char *text);
 int batch_run(struct batch *b, struct err *e);
 /* Empties the list; the space goes back to the scratch. */
 void batch_reset(struct batch *b);
+
+/*
+ * For a list that is planned again later: batch_keep notes what has been appended, calls with their arguments and all data, before it runs; batch_is_kept, when as much has been
+ * appended after a reset, whether it is the very same.
+ */
+void batch_keep(struct batch *b);
+bool batch_is_kept(const struct batch *b);
 
 /* One call, now: batch_call, batch_run, batch_reset. Returns the kernel's result (negative errno), e is set on failure. */
 #define remote_do(b, e, what, nr, ...) remote_do_array(b, e, what, nr, (const uint64_t[6]){ __VA_ARGS__ })

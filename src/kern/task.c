@@ -23,6 +23,7 @@ extern const uint8_t agent_blob[], agent_blob_end[];
 #define CHUNKS_MAX 4096
 #define BATCH_FIRST_BLOCK 20480ul
 #define BATCH_BLOCK 65536ul
+#define SPACES_MAX 32 /* lists with more data are not kept */
 #define SPIN_NS 15000ull /* no longer: the task may be waiting for this very CPU */
 
 size_t scratch_size(unsigned threads, size_t arena_bytes)
@@ -248,6 +249,11 @@ struct chunk {
 	unsigned n;
 };
 
+struct space {
+	const void *at;
+	size_t len;
+};
+
 /* A batch keeps the blocks of the arena that it has got, and starts again with the first one after a reset. */
 struct block {
 	uint8_t *start;
@@ -266,6 +272,10 @@ struct batch {
 	bool full;
 	struct remote_call dummy;
 	uint8_t *dummy_space;
+	struct space spaces[SPACES_MAX]; /* of batch_space, the first ones */
+	unsigned nspaces;
+	uint8_t *kept;
+	size_t kept_len;
 };
 
 struct batch *batch_new(struct task *t)
@@ -322,6 +332,7 @@ void batch_free(struct batch *b)
 	free(b->chunks);
 	free(b->what);
 	free(b->dummy_space);
+	free(b->kept);
 	free(b);
 }
 
@@ -377,8 +388,12 @@ void *batch_space(struct batch *b, size_t len_bytes, uint64_t *ret_address)
 	uint64_t address;
 	void *p = batch_alloc(b, len_bytes, ret_address ? ret_address : &address);
 
-	if (p)
+	if (p) {
+		if (b->nspaces < SPACES_MAX)
+			b->spaces[b->nspaces] = (struct space){ p, len_bytes };
+		b->nspaces++;
 		return memset(p, 0, len_bytes);
+	}
 	b->full = true;
 	if (ret_address)
 		*ret_address = 0;
@@ -468,10 +483,61 @@ void batch_reset(struct batch *b)
 {
 	b->nchunks = 0;
 	b->nwhat = 0;
+	b->nspaces = 0;
 	b->full = false;
 	for (unsigned i = 0; i < b->nblocks; i++)
 		b->blocks[i].used = 0;
 	b->block = 0;
+}
+
+/* Goes over the list piece by piece; *ret_len: how long all are. False: take, which is asked with where each piece lies in the whole, said so. */
+static bool each_piece(const struct batch *b, bool (*take)(const struct batch *b, size_t at, const void *piece, size_t len), size_t *ret_len)
+{
+	size_t at = 0;
+
+	for (unsigned i = 0; i < b->nchunks; i++) {
+		for (unsigned k = 0; k < b->chunks[i].n; k++, at += offsetof(struct remote_call, ret))
+			if (take && !take(b, at, &b->chunks[i].calls[k], offsetof(struct remote_call, ret)))
+				return false;
+	}
+	for (unsigned i = 0; i < b->nspaces; at += b->spaces[i].len, i++)
+		if (take && !take(b, at, b->spaces[i].at, b->spaces[i].len))
+			return false;
+	*ret_len = at;
+	return true;
+}
+
+static bool copy_piece(const struct batch *b, size_t at, const void *piece, size_t len)
+{
+	memcpy(b->kept + at, piece, len);
+	return true;
+}
+
+static bool same_piece(const struct batch *b, size_t at, const void *piece, size_t len)
+{
+	return at + len <= b->kept_len && memcmp(b->kept + at, piece, len) == 0;
+}
+
+void batch_keep(struct batch *b)
+{
+	size_t len;
+
+	free(b->kept);
+	b->kept = NULL;
+	if (b->full || b->nspaces > SPACES_MAX)
+		return;
+	each_piece(b, NULL, &len);
+	b->kept = malloc(len + 1);
+	b->kept_len = len;
+	if (b->kept)
+		each_piece(b, copy_piece, &len);
+}
+
+bool batch_is_kept(const struct batch *b)
+{
+	size_t len;
+
+	return b->kept && !b->full && b->nspaces <= SPACES_MAX && each_piece(b, same_piece, &len) && len == b->kept_len;
 }
 
 size_t batch_count(const struct batch *b)

@@ -72,6 +72,33 @@ static void free_threads(Gw__Thread **threads, size_t n)
 	free(threads);
 }
 
+int threads_ahead_decode(const void *data, size_t len, size_t nprocs, struct threads_ahead *ret, struct err *e)
+{
+	Gw__ThreadsAhead *m = gw__threads_ahead__unpack(NULL, len, data);
+	int code = m && m->process < nprocs ? 0 : err_set(e, -EPROTO, "not threads of a process");
+
+	*ret = (struct threads_ahead){ .process = code == 0 ? m->process : 0 };
+	if (code == 0)
+		code = decode_threads(m->threads, m->n_threads, &ret->v, &ret->n, e);
+	for (size_t i = 0; i < ret->n && code == 0; i++)
+		if (!ret->v[i]->regs.len)
+			code = err_set(e, -EPROTO, "thread %d is told without its registers", ret->v[i]->tid);
+	if (m)
+		gw__threads_ahead__free_unpacked(m, NULL);
+	if (code < 0)
+		threads_ahead_free(ret);
+	return code;
+}
+
+void threads_ahead_free(struct threads_ahead *a)
+{
+	for (size_t i = 0; i < a->n; i++)
+		if (a->v[i])
+			gw__thread__free_unpacked(a->v[i], NULL);
+	free(a->v);
+	*a = (struct threads_ahead){ 0 };
+}
+
 static int decode_offered(const Gw__OfferProcess *o, uint32_t n_files, struct offer_process *ret, struct err *e)
 {
 	int code;

@@ -86,6 +86,15 @@ void go_free(struct go *g);
 /* Whether the pages that come with it, and those to be forgotten, lie in mappings with content. */
 int go_check_pages(const struct go_process *g, const struct vma_list *l, struct err *e);
 
+/* Threads of one process that are told ahead of the go message. The caller may take some of them out. On failure there is nothing to be freed. */
+struct threads_ahead {
+	uint32_t process;
+	Gw__Thread **v;
+	size_t n;
+};
+int threads_ahead_decode(const void *data, size_t len, size_t nprocs, struct threads_ahead *ret, struct err *e);
+void threads_ahead_free(struct threads_ahead *a);
+
 /* Part of a file that was asked for (answers: one a file), or with `last` what memory will be needed (expectations: one a process). */
 int content_decode(const void *data, size_t len, const struct fsfile_answer *answers, uint32_t n_files, Gw__Content **ret, struct err *e);
 /* The ranges of an expectation. */

@@ -207,9 +207,23 @@ int dest_plan_deltas(struct dest_process *p, struct batch *b, struct err *e);
 /* dest_rehearse.c */
 void dest_rehearse(struct dest *d);
 
+/* Whether the page of an address came ahead. */
+bool dest_has_ahead(const struct dest_process *p, uint64_t address);
+
+/* dest_threads.c */
+/* Takes the payload of a THREADS frame. */
+int dest_take_threads(struct dest *d, const void *payload, size_t len, struct err *e);
+/* With the go message, before memory changes: those that are told something else now are made anew. */
+int dest_settle_threads(struct dest_process *p, struct err *e);
+/* Whether a thread has the scheduling, the processor state, of the go message already. */
+bool dest_has_its_sched(const struct skeleton_thread *t, const Gw__Thread *msg);
+bool dest_has_its_state(const struct skeleton_thread *t, const Gw__Thread *msg);
+
 /* dest_go.c */
 /* For dest_rehearse: plans what a message would have the threads run, and forgets it. */
 void dest_rehearse_lists(struct dest_process *p, struct go_process *go);
+/* Plans what a thread runs by itself, but for system call filters. */
+int dest_plan_thread(const struct dest_process *p, struct skeleton_thread *t, const Gw__Thread *msg, struct err *e);
 /* Puts pages into one mapping, where `registered` by the userfaultfd. */
 int dest_install(struct dest_process *p, const struct vma *v, uint64_t to, const uint8_t *from, uint64_t len, struct err *e);
 int dest_go(void *context, struct err *e);

@@ -56,6 +56,11 @@ static bool has_page(const struct dest_process *p, uint64_t page)
 	return v && v->content == VMA_CONTENT_ANON && p->nahead && bsearch(&page, p->ahead, p->nahead, sizeof(*p->ahead), ahead_compare);
 }
 
+bool dest_has_ahead(const struct dest_process *p, uint64_t address)
+{
+	return has_page(p, PAGE_ALIGN_DOWN(address));
+}
+
 /* Differences on their way to the process. */
 struct writing {
 	struct iovec local[IOVECS], remote[IOVECS];

@@ -63,18 +63,20 @@ static int receive_payload(struct dest *d, const struct frame *f, struct err *e)
 	return ret < 0 ? ret : receive_exactly(d->link.go, d->go_buffer, f->len, e);
 }
 
-/* What may come before the go message: working sets, one a process, then news of files. */
+/* What may come before the go message: working sets and threads, one a process, then news of files. */
 static int take_before_go(struct dest *d, const struct frame *f, bool *news_taken, struct err *e)
 {
 	int ret;
 
-	if (f->type != FRAME_AHEAD && (f->type != FRAME_FILES || *news_taken))
+	if (f->type != FRAME_AHEAD && f->type != FRAME_THREADS && (f->type != FRAME_FILES || *news_taken))
 		return err_set(e, -EPROTO, "%s instead of the go message", frame_type_name(f->type));
 	ret = receive_payload(d, f, e);
 	if (ret < 0)
 		return ret;
 	if (f->type == FRAME_AHEAD)
 		return dest_take_ahead(d, d->go_buffer, f->len, e);
+	if (f->type == FRAME_THREADS)
+		return dest_take_threads(d, d->go_buffer, f->len, e);
 	*news_taken = true;
 	return dest_files_frozen(d, d->go_buffer, f->len, e);
 }
@@ -322,6 +324,8 @@ static int match_threads(struct dest_process *p, struct err *e)
 	for (size_t i = s->nthreads; i-- > 1 && ret == 0;)
 		if (!find_thread(p->go->threads, p->go->nthreads, s->threads[i]->tid, i))
 			ret = skeleton_end_thread(s, s->threads[i]->tid, e);
+	if (ret == 0)
+		ret = dest_settle_threads(p, e);
 	for (size_t i = 0; i < p->go->nthreads && ret == 0; i++) {
 		if (!skeleton_find_thread(s, p->go->threads[i]->tid))
 			ret = skeleton_add_thread(s, p->go->threads[i]->tid, e);
@@ -329,20 +333,28 @@ static int match_threads(struct dest_process *p, struct err *e)
 	return ret;
 }
 
-static int plan_thread(const struct dest_process *p, struct skeleton_thread *t, const Gw__Thread *msg, struct err *e)
+int dest_plan_thread(const struct dest_process *p, struct skeleton_thread *t, const Gw__Thread *msg, struct err *e)
 {
 	/* The main thread may have had others meanwhile; what is not a child of this worker may have been born with others. */
 	bool kept = t != p->skeleton->threads[0] && !p->skeleton->parent && !p->skeleton->seated && cred_are_own(msg->credentials);
-	int ret = thread_plan_restore(t->batch, msg, THREAD_MODES, e);
+	int ret = thread_plan_restore(t->batch, msg, kept ? THREAD_KEPT_CREDENTIALS : THREAD_CREDENTIALS, e);
 
-	seccomp_plan_own(t->batch, p->go->threads, p->go->nthreads, msg);
-	if (ret == 0)
-		ret = thread_plan_restore(t->batch, msg, kept ? THREAD_KEPT_CREDENTIALS : THREAD_CREDENTIALS, e);
 	if (ret == 0) {
 		signal_plan_queue(t->batch, p->pid, msg->tid, false, &msg->pending);
 		thread_plan_memory(t->batch, msg);
 	}
 	return ret;
+}
+
+static int plan_thread(const struct dest_process *p, struct skeleton_thread *t, const Gw__Thread *msg, struct err *e)
+{
+	int ret;
+
+	if (t->settled)
+		return 0;
+	ret = thread_plan_restore(t->batch, msg, THREAD_MODES, e);
+	seccomp_plan_own(t->batch, p->go->threads, p->go->nthreads, msg);
+	return ret < 0 ? ret : dest_plan_thread(p, t, msg, e);
 }
 
 static int plan_descriptors(struct dest *d, struct err *e)
@@ -435,9 +447,11 @@ static int suspend_filters(struct dest_process *p, struct err *e)
 
 	if (!seccomp_in_use(p->go->threads, p->go->nthreads))
 		return 0;
-	for (size_t i = 0; i < s->nthreads; i++)
+	for (size_t i = 0; i < s->nthreads; i++) {
 		if (ptrace(PTRACE_SETOPTIONS, s->threads[i]->task.tid, 0, PTRACE_O_EXITKILL | SECCOMP_PTRACE_SUSPEND) < 0)
 			return err_sys(e, errno, "thread %d: suspending its seccomp filters", s->threads[i]->tid);
+		s->threads[i]->no_exitkill = false;
+	}
 	seccomp_plan_shared(s->threads[0]->batch, p->go->threads, p->go->nthreads);
 	return run_main_now(p, e);
 }
@@ -502,9 +516,9 @@ static int end_lists(struct dest *d, struct err *e)
 static int set_thread(const struct dest_process *p, Gw__Thread *msg, const struct xstate_layout *layout, struct err *e)
 {
 	struct skeleton_thread *t = skeleton_find_thread(p->skeleton, msg->tid);
-	int ret = thread_restore_sched(t->task.tid, msg, e);
+	int ret = dest_has_its_sched(t, msg) ? 0 : thread_restore_sched(t->task.tid, msg, e);
 
-	if (ret == 0)
+	if (ret == 0 && !dest_has_its_state(t, msg))
 		ret = thread_apply_state(t->task.tid, msg, layout, e);
 	return ret < 0 ? ret : skeleton_hold(t, (const struct user_regs_struct *)msg->regs.data, msg->sigmask, e);
 }

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/futex.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
@@ -187,13 +188,34 @@ struct skeleton_thread *skeleton_find_thread(struct skeleton *s, pid_t tid)
 	return NULL;
 }
 
+static void free_thread(struct skeleton_thread *t)
+{
+	if (t->ahead)
+		gw__thread__free_unpacked(t->ahead, NULL);
+	batch_free(t->batch);
+	free(t);
+}
+
+/* What the kernel would write to at its end. */
+static void plan_forget(struct skeleton_thread *t)
+{
+	const uint64_t forget = 1; /* RSEQ_FLAG_UNREGISTER */
+
+	batch_try(t->batch, "set_robust_list", SYS_set_robust_list, 0, sizeof(struct robust_list_head));
+	batch_call(t->batch, "set_tid_address", SYS_set_tid_address, 0);
+	if (t->ahead->rseq)
+		batch_try(t->batch, "rseq", SYS_rseq, t->ahead->rseq, t->ahead->rseq_len, forget, t->ahead->rseq_signature);
+}
+
 int skeleton_end_thread(struct skeleton *s, pid_t tid, struct err *e)
 {
 	struct skeleton_thread *t = skeleton_find_thread(s, tid);
-	int status;
+	int status, ret;
 
 	if (!t || t == s->threads[0])
 		return err_set(e, -EINVAL, "no thread %d to end", tid);
+	if (t->ahead)
+		plan_forget(t);
 	batch_call(t->batch, "exit", SYS_exit, 0);
 	batch_prepare(t->batch);
 	if (task_wake(&t->task, e) < 0)
@@ -204,9 +226,9 @@ int skeleton_end_thread(struct skeleton *s, pid_t tid, struct err *e)
 		if (s->threads[i] == t)
 			s->threads[i] = s->threads[--s->nthreads];
 	scratch_slot(t->task.scratch, t->task.slot)->flags = 0;
-	batch_free(t->batch);
-	free(t);
-	return 0;
+	ret = t->ahead && t->ahead->rseq ? trace_poke(s->mem_fd, t->ahead->rseq, t->area, sizeof(t->area), e) : 0;
+	free_thread(t);
+	return ret;
 }
 
 int skeleton_place_trampoline(struct skeleton *s, struct err *e)
@@ -290,10 +312,8 @@ void skeleton_destroy(struct skeleton *s)
 			skeleton_reap(s->threads[i]->task.tid);
 		skeleton_reap(s->pid);
 	}
-	for (size_t i = 0; i < s->nthreads; i++) {
-		batch_free(s->threads[i]->batch);
-		free(s->threads[i]);
-	}
+	for (size_t i = 0; i < s->nthreads; i++)
+		free_thread(s->threads[i]);
 	free(s->threads);
 	close_fdp(&s->pidfd);
 	close_fdp(&s->mem_fd);

@@ -17,11 +17,19 @@
 #include "kern/remote.h"
 #include "kern/task.h"
 #include "migrate/agent.h"
+#include "task.pb-c.h"
+
+#define SKELETON_RSEQ_AREA 32
 
 struct skeleton_thread {
 	pid_t tid;       /* as the process sees it */
 	struct task task; /* task.tid: as the worker sees it */
 	struct batch *batch;
+	Gw__Thread *ahead; /* what it was told ahead of the go message to be, and is; dest_threads.c. Owned */
+	uint8_t area[SKELETON_RSEQ_AREA]; /* its area for rseq(2) before the kernel wrote there for it */
+	bool settled;     /* the go message says the same */
+	bool spoilt;      /* it could not be made so */
+	bool no_exitkill; /* it does not die with the worker by itself, but with the main thread */
 	bool held;        /* see skeleton_hold: */
 	struct user_regs_struct regs; /* what it goes on with then */
 };

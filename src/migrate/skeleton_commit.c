@@ -153,7 +153,7 @@ static int take_exitkill_from_others(struct skeleton *const *v, size_t n, struct
 			const struct skeleton_thread *t = v[i]->threads[k];
 			int ret = t->held ? 0 : err_set(e, -EINVAL, "thread %d is not held", t->tid);
 
-			if (ret == 0 && (i || k))
+			if (ret == 0 && (i || k) && !t->no_exitkill)
 				ret = take_exitkill(t, e);
 			if (ret < 0)
 				return ret;

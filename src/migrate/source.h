@@ -258,6 +258,8 @@ bool source_page_may_go(struct source_process *p, uint64_t address);
 /* source_ahead.c */
 /* When the working set is known: sends it, and keeps what was sent. */
 int source_send_ahead(struct source *s, struct err *e);
+/* source_threads.c: behind it, the threads that sleep. */
+int source_send_threads(struct source_process *p, struct err *e);
 /* Whether a page went ahead: then its differences travel, and it need not. */
 bool source_is_ahead(const struct source_process *p, uint64_t address);
 /* In the freeze, when it is known which pages the destination is to drop: what has changed in those that went ahead. */

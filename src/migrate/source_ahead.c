@@ -175,6 +175,8 @@ int source_send_ahead(struct source *s, struct err *e)
 
 	for (size_t i = 0; i < s->nprocs && ret == 0; i++)
 		ret = send_process(&s->procs[i], e);
+	for (size_t i = 0; i < s->nprocs && ret == 0; i++)
+		ret = source_send_threads(&s->procs[i], e);
 	return ret;
 }
 

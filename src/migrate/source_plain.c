@@ -18,6 +18,7 @@
 #include "image/restart.h"
 #include "image/seccomp.h"
 #include "image/thread_plain.h"
+#include "image/xstate.h"
 #include "kern/trace.h"
 #include "migrate/source.h"
 
@@ -30,6 +31,7 @@ void source_plain_prepare(struct source_process *p)
 	thread_peek_close(&p->peek);
 	if (p->u->nthreads > 1 && thread_peek_open(&p->peek, p->u->pid, p->u->nthreads, &ignored) < 0)
 		thread_peek_close(&p->peek);
+	xstate_from_kernel_prepare();
 }
 
 /* Which of those that could be plain are in a restartable sequence, perhaps: these are asked themselves. One that cannot be read is, too. */

@@ -46,6 +46,7 @@ enum frame_type {
 	FRAME_FILES,       /* FileSync: files that are new or have changed since the offer */
 	FRAME_MOUNTS,      /* NsAsk before the offer, and NsAnswer: what the destination lacks of what is mounted */
 	FRAME_AHEAD,       /* pages of the working set, before GO: migrate/ahead.h */
+	FRAME_THREADS,     /* ThreadsAhead: threads that sleep, behind AHEAD of their process */
 	FRAME_TYPE_FREE,   /* the first number not used in this header */
 };
 

@@ -303,14 +303,14 @@ def run_case(lab_, v, side, step, strategy, action, known):
     return True
 
 
-def run_step(lab_, side, step, strategy):
+def run_step(lab_, side, step, strategy, actions=ACTIONS, victim=()):
     """All actions at one step, with one victim where it lives on, so that damage of one case is seen in the next."""
     v, failures = None, []
-    for action in ACTIONS:
+    for action in actions:
         if action == "stuck" and strategy != "freeze-free":     # seconds each, and the guard knows nothing of strategies
             continue
         if v is None:
-            v = start(lab_)
+            v = start(lab_, *victim)
         known = {p.pid for h in ("n1", "n2") for p in lab_driver.processes(h)}
         try:
             alive = run_case(lab_, v, side, step, strategy, action, known)
@@ -332,7 +332,7 @@ def run_step(lab_, side, step, strategy):
             v.assert_ok(10)         # ... and is right
         except AssertionError as e:
             failures.append(f"afterwards: {e}")
-    assert not failures, f"{side} {step} {strategy}: {len(failures)} of {len(ACTIONS)}:\n" + "\n\n".join(failures)
+    assert not failures, f"{side} {step} {strategy}: {len(failures)} of {len(actions)}:\n" + "\n\n".join(failures)
 
 
 def test_steps_are_listed():
@@ -342,6 +342,12 @@ def test_steps_are_listed():
 @pytest.mark.parametrize("side,step,strategy", CASES, ids=["-".join(c) for c in CASES])
 def test_fault(lab2, side, step, strategy):
     run_step(lab2, side, step, strategy)
+
+
+@pytest.mark.parametrize("side,step", [c for c in STEPS if late(*c)], ids=["-".join(c) for c in STEPS if late(*c)])
+def test_fault_asleep(lab2, side, step):
+    """Threads that sleep rest in the worker's stops, at the source until the commit, and give up EXITKILL early at the destination: they go on where the program does, in the calls that they were in."""
+    run_step(lab2, side, step, "freeze-free", ("kill", "killall", "error", "garbage"), ("block", "all"))
 
 
 def test_no_memory_at_the_destination(lab2):

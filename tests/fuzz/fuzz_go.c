@@ -89,6 +89,20 @@ static void check_deltas(const ProtobufCBinaryData *deltas)
 			abort();
 }
 
+static void try_threads(const struct input *in)
+{
+	struct threads_ahead a;
+
+	if (threads_ahead_decode(in->at, in->left, 2, &a, NULL) < 0)
+		return;
+	if (a.process > 1)
+		abort();
+	for (size_t i = 0; i < a.n; i++)
+		if (!a.v[i]->regs.len)
+			abort();
+	threads_ahead_free(&a);
+}
+
 static void try_ahead(const struct input *in)
 {
 	struct ahead a;
@@ -150,6 +164,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	if (vma_list_decode(layout, layout_len, FILES, &l, NULL) == 0)
 		try_go(pid, npages, fds, &l, &in);
 	try_ahead(&in);
+	try_threads(&in);
 	vma_list_free(&l);
 	gw__fd_table__free_unpacked(fds, NULL);
 	return 0;

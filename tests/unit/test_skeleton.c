@@ -36,6 +36,7 @@
 #define BASE 0x200000000000ull
 #define CODE 0x300000000ull
 #define N_MAX 8
+#define CROWD 4 /* threads beside the main one */
 
 /* mov $34 (pause), %eax; syscall; jmp -9 */
 static const uint8_t program[] = { 0xb8, 34, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7 };
@@ -138,6 +139,23 @@ static void expect_tree(pid_t root, const struct tree *expected)
 	tree_free(&got);
 }
 
+/* Threads that have lost EXITKILL long before the commit, as those have that are told ahead of the go message (dest_threads.c). */
+static void add_crowd(struct skeleton_set *set)
+{
+	struct err e = ERR_INIT;
+
+	for (uint32_t i = 0; i < set->tree.n; i++)
+		for (pid_t k = 0; set->v[i] && k < CROWD; k++) {
+			pid_t tid = 31100 + (pid_t)i * CROWD + k;
+			struct skeleton_thread *t;
+
+			DO(skeleton_add_thread(set->v[i], tid, &e));
+			t = skeleton_find_thread(set->v[i], tid);
+			DO(ptrace(PTRACE_SETOPTIONS, t->task.tid, 0, 0));
+			t->no_exitkill = true;
+		}
+}
+
 /* Three instructions, and registers that stand in an interrupted pause(). */
 static void give_program(struct skeleton *s, struct user_regs_struct *regs)
 {
@@ -178,13 +196,11 @@ static void prepare_commit(struct skeleton_set *set, int go)
 
 	equip(set, go);
 	for (size_t i = 0; i < set->tree.n; i++) {
-		struct skeleton_thread *t;
-
 		if (!set->v[i])
 			continue;
-		t = set->v[i]->threads[0];
 		give_program(set->v[i], &regs);
-		DO(skeleton_hold(t, &regs, 0, &e));
+		for (size_t k = 0; k < set->v[i]->nthreads; k++)
+			DO(skeleton_hold(set->v[i]->threads[k], &regs, 0, &e));
 	}
 }
 
@@ -195,13 +211,19 @@ static void take_exitkill_from_others(struct skeleton_set *set)
 			ptrace(PTRACE_SETOPTIONS, set->v[i]->threads[0]->task.tid, 0, 0);
 }
 
-enum scenario { MADE, DESTROYED, UPDATED, RELEASED, DIES_BEFORE, DIES_COMMITTING, DIES_AFTER_POINT, DIES_COMMITTED };
+enum scenario { MADE, DIES_AT_REST, DESTROYED, UPDATED, RELEASED, DIES_BEFORE, DIES_COMMITTING, DIES_AFTER_POINT, DIES_COMMITTED };
+
+static bool crowded;
 
 static void act(struct skeleton_set *set, enum scenario scenario, int go)
 {
 	struct err e = ERR_INIT;
 	uint64_t word = GO_RESUMED;
 
+	if (crowded)
+		add_crowd(set);
+	if (scenario == DIES_AT_REST)
+		equip(set, go);
 	if (scenario >= RELEASED)
 		prepare_commit(set, go);
 	if (scenario >= DIES_BEFORE)
@@ -295,12 +317,12 @@ static void expect_gone(const struct tree *t)
 	fail_msg("something is left");
 }
 
-static bool pauses(pid_t pid)
+static bool pauses(pid_t pid, pid_t tid)
 {
 	char path[64], text[128] = "";
 	FILE *f;
 
-	snprintf(path, sizeof(path), "/proc/%d/syscall", pid);
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/syscall", pid, tid);
 	f = fopen(path, "re");
 	if (f && !fgets(text, sizeof(text), f))
 		text[0] = 0;
@@ -309,13 +331,22 @@ static bool pauses(pid_t pid)
 	return atoi(text) == SYS_pause && strtoull(strrchr(text, ' '), NULL, 16) == CODE + 7;
 }
 
+static bool all_pause(const struct tree *t, uint32_t i)
+{
+	bool all = pauses(t->v[i].pid, t->v[i].pid);
+
+	for (pid_t k = 0; crowded && all && k < CROWD; k++)
+		all = pauses(t->v[i].pid, 31100 + (pid_t)i * CROWD + k);
+	return all;
+}
+
 static void expect_running(const struct tree *t, const struct tree_process *root)
 {
 	struct err e = ERR_INIT;
 	struct tree got;
 
-	for (size_t i = 0; i < t->n; i++)
-		for (int tries = 0; !t->v[i].zombie && !pauses(t->v[i].pid); tries++) {
+	for (uint32_t i = 0; i < t->n; i++)
+		for (int tries = 0; !t->v[i].zombie && !all_pause(t, i); tries++) {
 			if (tries == 3000)
 				fail_msg("process %d does not run", t->v[i].pid);
 			usleep(1000);
@@ -361,6 +392,7 @@ static void try(const struct row *rows, size_t n, enum scenario scenario)
 		expect_word(go, GO_RESUMED);
 		end(&t);
 		break;
+	case DIES_AT_REST:
 	case DIES_BEFORE:
 	case DIES_COMMITTING:
 		expect_word(go, GO_ABORTED);
@@ -387,6 +419,23 @@ static const struct row single[] = { { 31000, 0, 31000, 31000, 0, 0 } };
 
 TRY(one_process_is_let_go, single, RELEASED)
 TRY(one_process_is_left_at_the_commit, single, DIES_AFTER_POINT)
+
+/* The same with threads that do not die with the worker by themselves. */
+static void try_crowd(enum scenario scenario)
+{
+	crowded = true;
+	try(family, ARRAY_SIZE(family), scenario);
+	crowded = false;
+}
+
+#define TRY_CROWD(name, scenario) static void name(void **state) { (void)state; try_crowd(scenario); }
+
+TRY_CROWD(a_crowd_is_let_go, RELEASED)
+TRY_CROWD(a_crowd_at_rest_dies_with_the_worker, DIES_AT_REST)
+TRY_CROWD(a_crowd_dies_with_a_worker_that_dies_before_the_commit, DIES_BEFORE)
+TRY_CROWD(a_crowd_dies_with_a_worker_that_is_about_to_commit, DIES_COMMITTING)
+TRY_CROWD(a_crowd_is_left_by_a_worker_that_dies_at_the_commit, DIES_AFTER_POINT)
+TRY_CROWD(a_crowd_is_left_by_a_worker_that_dies_after_the_commit, DIES_COMMITTED)
 
 static const struct row zombies[] = {
 	{ 31000, 0, 31000, 31000, 0, 0 }, { 31001, 0, 31000, 31000, 0, 7 << 8 }, { 31002, 0, 31000, 31000, SIGUSR2, SIGKILL }, { 31003, 0, 31000, 31000, 0, SIGSEGV },
@@ -462,6 +511,9 @@ int main(void)
 		cmocka_unit_test(a_worker_that_dies_before_the_commit_leaves_nothing),
 		cmocka_unit_test(a_worker_that_dies_when_it_is_about_to_commit_leaves_nothing),
 		cmocka_unit_test(a_worker_that_dies_at_the_commit_leaves_all), cmocka_unit_test(a_worker_that_dies_after_the_commit_leaves_all),
+		cmocka_unit_test(a_crowd_is_let_go), cmocka_unit_test(a_crowd_at_rest_dies_with_the_worker),
+		cmocka_unit_test(a_crowd_dies_with_a_worker_that_dies_before_the_commit), cmocka_unit_test(a_crowd_dies_with_a_worker_that_is_about_to_commit),
+		cmocka_unit_test(a_crowd_is_left_by_a_worker_that_dies_at_the_commit), cmocka_unit_test(a_crowd_is_left_by_a_worker_that_dies_after_the_commit),
 		cmocka_unit_test(zombies_are_made), cmocka_unit_test(sharers_are_made), cmocka_unit_test(changes_are_made),
 		cmocka_unit_test(a_taken_number_means_a_namespace),
 	};
