@@ -68,6 +68,8 @@ static void show_moved(const json_t *r)
 {
 	char bytes[16], sent[32], total[32], file[32], zero[32], faulted[32];
 	long long here = number_of(r, "pid");
+	const json_t *note;
+	size_t i;
 
 	bytes_text((double)number_of(r, "bytes_sent"), bytes);
 	count_text(number_of(r, "pages_sent"), sent);
@@ -83,6 +85,11 @@ static void show_moved(const json_t *r)
 	       json_number_value(json_object_get(r, "total_ms")), bytes);
 	printf("Of %s pages %s were sent (%s of them on demand); not sent: %s in files that are there too, %s zero.\n", total, sent, faulted, file,
 	       zero);
+	json_array_foreach(json_object_get(r, "notes"), i, note) {
+		fputs("Note: ", stdout);
+		put_text(stdout, json_string_value(note));
+		fputs("\n", stdout);
+	}
 }
 
 /* The object for --json when godwitd did not give one. */

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 
 #include "base/util.h"
+#include "image/notes.h"
 
 #define CLIENT_STUCK_MS 3000
 
@@ -93,6 +94,7 @@ json_t *reply_report(const struct migrate_report *r)
 	json_t *o = json_pack("{s:o, s:o, s:o, s:s, s:s, s:I, s:f, s:I}", "unit", reply_text(r->unit), "from", reply_text(r->from), "to",
 			      reply_text(r->to), "strategy", strategy_name(r->strategy), "outcome", r->outcome ? r->outcome : "", "freeze_us",
 			      (json_int_t)r->freeze_us, "total_ms", r->total_ms, "bytes_sent", (json_int_t)r->bytes_sent);
+	json_t *notes = json_array();
 
 	json_object_set_new(o, "stopped_at_ns", json_integer((json_int_t)r->stopped_at_ns));
 	json_object_set_new(o, "pages_total", json_integer((json_int_t)r->pages_total));
@@ -102,5 +104,8 @@ json_t *reply_report(const struct migrate_report *r)
 	json_object_set_new(o, "pages_faulted", json_integer((json_int_t)r->pages_faulted));
 	json_object_set_new(o, "rounds", json_integer(r->rounds));
 	json_object_set_new(o, "pid", json_integer(r->new_pid));
+	for (size_t i = 0; i < notes_count(); i++)
+		json_array_append_new(notes, reply_text(notes_get(i)));
+	json_object_set_new(o, "notes", notes);
 	return o;
 }

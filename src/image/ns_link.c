@@ -12,6 +12,7 @@
 
 #include "base/util.h"
 #include "image/bytes.h"
+#include "image/ns_bridge.h"
 #include "image/ns_link_internal.h"
 #include "image/ns_net.h"
 #include "image/ns_other.h"
@@ -89,8 +90,10 @@ static int take_master(const struct nlmsghdr *m, void *arg)
 	Gw__NsPeer *p = arg;
 	struct net_link l;
 
-	if (m->nlmsg_type == RTM_NEWLINK && net_link_read(m, &l) && strcmp(l.kind, "bridge") == 0)
+	if (m->nlmsg_type == RTM_NEWLINK && net_link_read(m, &l) && strcmp(l.kind, "bridge") == 0) {
 		string_set(&p->bridge, l.name);
+		bytes_set(&p->bridge_link, m, NLMSG_ALIGN(m->nlmsg_len));
+	}
 	return 0;
 }
 
@@ -137,6 +140,8 @@ static void capture_peer(struct netlink *host, Gw__NsNet *net, const struct net_
 	else if (!p->master && has_addresses(host, p->host_index))
 		refusals_add(r, "ns.net.peer", "its other end on the host has addresses, which are the host's", "make it a port of a bridge that both hosts have, with the addresses on that",
 			     "network device %s (%s on the host)", l->name, p->name);
+	if (p->bridge[0])
+		net_bridge_capture(host, p);
 }
 
 /* --- what can move --- */
@@ -279,5 +284,7 @@ void net_peers_remove(struct netlink *host, const Gw__NsNet *net)
 
 		((struct ifinfomsg *)mnl_nlmsg_get_payload(m))->ifi_index = (int)net->peers[i]->host_index;
 		(void)netlink_do(host, m);
+		if (net->peers[i]->bridge[0])
+			net_bridge_release(host, net->peers[i]->bridge);
 	}
 }

@@ -26,9 +26,11 @@ void net_links_settle(struct netlink *nl, const Gw__NsNet *net);
 
 /* Puts the ends at the host into their bridges (destination); `name` is changed to what they are called here by net_links_make. */
 int net_peers_attach(struct netlink *host, const Gw__NsNet *net, struct err *e);
+/* Undoes it. */
+void net_peers_detach(struct netlink *host, const Gw__NsNet *net);
 /* Source: whether frames pass between the bridges and the unit. */
 void net_peers_pass(struct netlink *host, const Gw__NsNet *net, bool pass);
-/* Source, when the unit runs elsewhere: removes the pairs. */
+/* Source, when the unit runs elsewhere: removes the pairs, and bridges that were made for it (ns_bridge.h). */
 void net_peers_remove(struct netlink *host, const Gw__NsNet *net);
 
 #endif

@@ -19,5 +19,9 @@ struct net_link {
 bool net_link_read(const struct nlmsghdr *m, struct net_link *l);
 /* 0 without the attribute. */
 uint32_t net_attr_u32(const struct nlattr *a);
+/* The attributes of its kind, nested in IFLA_LINKINFO. */
+void net_link_put_data(struct nlmsghdr *m, const struct net_link *l);
+/* The hardware address of device `index`, six bytes, or NULL. */
+const uint8_t *net_link_address(const Gw__NsNet *net, uint32_t index);
 
 #endif

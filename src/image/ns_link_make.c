@@ -14,6 +14,7 @@
 
 #include "base/util.h"
 #include "image/bytes.h"
+#include "image/ns_bridge.h"
 #include "image/ns_link.h"
 #include "image/ns_link_internal.h"
 #include "image/ns_net.h"
@@ -55,6 +56,14 @@ static const struct nlmsghdr *find_number(const Gw__NsNet *net, uint32_t index)
 		if ((uint32_t)((const struct ifinfomsg *)mnl_nlmsg_get_payload(m))->ifi_index == index)
 			return m;
 	return NULL;
+}
+
+const uint8_t *net_link_address(const Gw__NsNet *net, uint32_t index)
+{
+	const struct nlmsghdr *m = find_number(net, index);
+	struct net_link l;
+
+	return m && net_link_read(m, &l) && l.a[IFLA_ADDRESS] && mnl_attr_get_payload_len(l.a[IFLA_ADDRESS]) == 6 ? mnl_attr_get_payload(l.a[IFLA_ADDRESS]) : NULL;
 }
 
 static Gw__NsPeer *find_peer(const Gw__NsNet *net, int index)
@@ -219,7 +228,7 @@ static void put_one(struct nlmsghdr *m, const char *kind, const struct nlattr *a
 	netlink_copy(m, a);
 }
 
-static void put_data(struct nlmsghdr *m, const struct net_link *l)
+void net_link_put_data(struct nlmsghdr *m, const struct net_link *l)
 {
 	struct nlattr *nest;
 	const struct nlattr *a;
@@ -262,7 +271,7 @@ static int make_link(const struct making *k, const struct net_link *l)
 			return -ENODEV;
 		mnl_attr_nest_end(m, data);
 	} else {
-		put_data(m, l);
+		net_link_put_data(m, l);
 	}
 	mnl_attr_nest_end(m, info);
 	return netlink_do(k->nl, m);
@@ -365,11 +374,10 @@ static int prepare_peers(const struct making *k, struct err *e)
 		char buf[256];
 		struct nlmsghdr *m = netlink_begin(buf, RTM_NEWLINK, 0, sizeof(struct ifinfomsg));
 		struct ifinfomsg *h = mnl_nlmsg_get_payload(m);
-		int ret;
+		int ret = p->bridge[0] ? net_bridge_provide(k->host, k->host_ns, k->net, p, k->r, e) : 0;
 
-		if (p->bridge[0] && !exists(k->host, p->bridge))
-			refusals_add(k->r, "ns.net.bridge", "the destination has no bridge of that name for its other end", "make one there (ip link add NAME type bridge)",
-				     "network device %u (%s, in bridge %s)", p->index, p->name, p->bridge);
+		if (ret < 0 || k->r->n)
+			return ret;
 		h->ifi_flags = h->ifi_change = p->up ? IFF_UP : 0;
 		mnl_attr_put_strz(m, IFLA_IFNAME, p->name);
 		ret = netlink_do(k->host, m);
@@ -462,39 +470,36 @@ void net_links_settle(struct netlink *nl, const Gw__NsNet *net)
 
 /* --- in the freeze --- */
 
-static int take_number(const struct nlmsghdr *m, void *arg)
-{
-	if (m->nlmsg_type == RTM_NEWLINK)
-		*(uint32_t *)arg = (uint32_t)((const struct ifinfomsg *)mnl_nlmsg_get_payload(m))->ifi_index;
-	return 0;
-}
-
-static uint32_t number_of(struct netlink *nl, const char *name)
+static int set_master(struct netlink *host, const char *name, uint32_t master)
 {
 	char buf[256];
-	uint32_t index = 0;
-	struct nlmsghdr *m = netlink_begin(buf, RTM_GETLINK, 0, sizeof(struct ifinfomsg));
+	struct nlmsghdr *m = netlink_begin(buf, RTM_NEWLINK, 0, sizeof(struct ifinfomsg));
 
 	mnl_attr_put_strz(m, IFLA_IFNAME, name);
-	(void)netlink_ask(nl, m, take_number, &index);
-	return index;
+	mnl_attr_put_u32(m, IFLA_MASTER, master);
+	return netlink_do(host, m);
 }
 
 int net_peers_attach(struct netlink *host, const Gw__NsNet *net, struct err *e)
 {
 	for (size_t i = 0; i < net->n_peers; i++) {
 		const Gw__NsPeer *p = net->peers[i];
-		char buf[256];
-		struct nlmsghdr *m = netlink_begin(buf, RTM_NEWLINK, 0, sizeof(struct ifinfomsg));
+		uint32_t bridge;
 		int ret;
 
 		if (!p->bridge[0])
 			continue;
-		mnl_attr_put_strz(m, IFLA_IFNAME, p->name);
-		mnl_attr_put_u32(m, IFLA_MASTER, number_of(host, p->bridge));
-		ret = netlink_do(host, m);
+		bridge = net_number_of(host, p->bridge);
+		ret = bridge ? set_master(host, p->name, bridge) : -ENODEV;
 		if (ret < 0)
 			return netlink_error(host, ret, e, "network device %s: making it a port of %s", p->name, p->bridge);
 	}
 	return 0;
+}
+
+void net_peers_detach(struct netlink *host, const Gw__NsNet *net)
+{
+	for (size_t i = 0; i < net->n_peers; i++)
+		if (net->peers[i]->bridge[0])
+			(void)set_master(host, net->peers[i]->name, 0);
 }

@@ -17,6 +17,7 @@
 #define ADDRESS_FLAGS (IFA_F_NOPREFIXROUTE | IFA_F_MCAUTOJOIN | IFA_F_HOMEADDRESS | IFA_F_MANAGETEMPADDR) /* that are set from outside */
 #define ROUTE_FLAGS (RTNH_F_ONLINK | RTNH_F_PERVASIVE)
 #define TICKS_PER_SECOND 100
+#define KERNEL_MS 100u
 
 struct list_class {
 	const char *name;
@@ -327,12 +328,35 @@ static int add_missing(struct netlink *nl, const struct list_class *class, const
 	return missing.len ? netlink_error(nl, code, e, "the unit's network: a %s cannot be made here", class->name) : 0;
 }
 
+/* Whether the list lacks a route that the kernel itself makes with an address: for those of version 6 it does that in a task of its own. */
+static bool awaits_kernel(const ProtobufCBinaryData *list, const ProtobufCBinaryData *now)
+{
+	net_list_for_each(m, list) {
+		const struct rtmsg *h = mnl_nlmsg_get_payload(m);
+
+		if (h->rtm_protocol == RTPROT_KERNEL && h->rtm_family == AF_INET6 && !is_in(&classes[NET_ROUTES], now, m))
+			return true;
+	}
+	return false;
+}
+
+static int read_settled(struct netlink *nl, enum net_list kind, const ProtobufCBinaryData *list, ProtobufCBinaryData *now, struct err *e)
+{
+	int ret = net_list_capture(nl, kind, now, e);
+
+	for (unsigned i = 0; i < KERNEL_MS && ret == 0 && kind == NET_ROUTES && awaits_kernel(list, now); i++) {
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+		ret = net_list_capture(nl, kind, now, e);
+	}
+	return ret;
+}
+
 int net_list_restore(struct netlink *nl, enum net_list kind, const ProtobufCBinaryData *list, struct err *e)
 {
 	const struct list_class *class = &classes[kind];
 	ProtobufCBinaryData now = { 0 };
 	char buf[NETLINK_BYTES];
-	int ret = net_list_capture(nl, kind, &now, e);
+	int ret = read_settled(nl, kind, list, &now, e);
 
 	if (ret == 0 && class->del)
 		net_list_for_each(m, &now)

@@ -9,24 +9,24 @@
 #include <fcntl.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/rtnetlink.h>
-#include <spawn.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 #include "base/util.h"
 #include "image/bytes.h"
+#include "image/ns_bridge.h"
 #include "image/ns_conntrack.h"
 #include "image/ns_link.h"
 #include "image/ns_net.h"
 #include "image/ns_other.h"
 #include "image/ns_net_refuse.h"
+#include "image/ns_publish.h"
+#include "image/ns_tool.h"
 #include "kern/nsfs.h"
 
 #define SETTING_MAX 256
 #define SETTINGS_MAX 65536u
 #define PEERS_MAX 1024u
-#define OUTPUT_MAX (4u << 20)
 #define DEPTH_MAX 8
 
 enum { TEXT_SETS, TEXT_NFTABLES, TEXT_IPTABLES, TEXT_IP6TABLES, TEXTS }; /* sets before the rules that use them */
@@ -47,6 +47,7 @@ static struct watch {
 	struct netlink changes, filters; /* that hear of changes of one namespace */
 } *watches;
 static size_t n_watches;
+static bool attached; /* destination: ends are ports of the host's bridges */
 
 Gw__NsNet *ns_net_of(const Gw__Namespaces *msg, size_t i, uint32_t *ret_number)
 {
@@ -196,56 +197,6 @@ static void hold_addresses(const Gw__NsNet *net)
 
 /* --- tools --- */
 
-/* Runs a program with one of its standard descriptors at `fd`. Returns its exit status, or -errno. */
-static int run(const char *const *arguments, int at, int fd)
-{
-	posix_spawn_file_actions_t actions;
-	int status, ret;
-	pid_t pid;
-
-	posix_spawn_file_actions_init(&actions);
-	for (int i = 0; i < 3; i++)
-		if (i == at)
-			posix_spawn_file_actions_adddup2(&actions, fd, i);
-		else
-			posix_spawn_file_actions_addopen(&actions, i, "/dev/null", O_RDWR, 0);
-	ret = posix_spawnp(&pid, arguments[0], &actions, NULL, (char *const *)(uintptr_t)arguments, environ);
-	posix_spawn_file_actions_destroy(&actions);
-	if (ret)
-		return -ret;
-	while ((ret = waitpid(pid, &status, 0)) < 0 && errno == EINTR)
-		;
-	return ret < 0 ? -errno : WIFEXITED(status) ? WEXITSTATUS(status) : 255;
-}
-
-static int temporary(struct err *e)
-{
-	int fd = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-
-	return fd < 0 ? err_sys(e, errno, "/tmp: a file for what the network's tools say") : fd;
-}
-
-static int save(const char *const *arguments, ProtobufCBinaryData *ret, struct err *e)
-{
-	cleanup_close int fd = temporary(e);
-	cleanup_free uint8_t *data = NULL;
-	struct stat st;
-	int status;
-
-	if (fd < 0)
-		return fd;
-	status = run(arguments, 1, fd);
-	if (status == -ENOENT)
-		return err_set(e, -ENOENT, "%s is not installed", arguments[0]);
-	if (status || fstat(fd, &st) < 0 || st.st_size > OUTPUT_MAX)
-		return err_set(e, -EIO, "%s %s failed (%d)", arguments[0], arguments[1], status);
-	data = must_alloc((size_t)st.st_size + 1);
-	if (pread(fd, data, (size_t)st.st_size, 0) != st.st_size)
-		return err_sys(e, EIO, "what %s says", arguments[0]);
-	bytes_set(ret, data, (size_t)st.st_size);
-	return 0;
-}
-
 /* Parts of rules that iptables has made by means of nf_tables, and for which nft has no words: it lists them, but does not take them back, or leaves them out. */
 static bool has_foreign_parts(const ProtobufCBinaryData *rules)
 {
@@ -261,7 +212,7 @@ static int capture_texts(Gw__NsNet *net, struct refusals *r, struct err *e)
 {
 	for (size_t i = 0; i < TEXTS; i++) {
 		struct err why = ERR_INIT;
-		int ret = tools[i].used() ? save(tools[i].save, &net->texts[i], &why) : 0;
+		int ret = tools[i].used() ? net_tool_save(tools[i].save, &net->texts[i], &why) : 0;
 
 		if (ret == -ENOENT)
 			refusals_add(r, "ns.net.filter", "its rules cannot be read without that tool", "install it on both hosts", "network namespace (%s)", tools[i].save[0]);
@@ -282,12 +233,12 @@ static int restore_texts(const Gw__NsNet *net, struct refusals *r, struct err *e
 
 		if (!d->len)
 			continue;
-		fd = temporary(e);
+		fd = net_tool_file(e);
 		if (fd < 0)
 			return fd;
 		if (pwrite(fd, d->data, d->len, 0) != (ssize_t)d->len)
 			return err_sys(e, errno, "/tmp");
-		status = run(tools[i].restore, 0, fd);
+		status = net_tool_run(tools[i].restore, 0, fd);
 		if (status)
 			refusals_add(r, "ns.net.filter", status == -ENOENT ? "the destination has no such tool" : "the destination's tool or kernel does not take its rules",
 				     "install the same version on both hosts", "network namespace (rules that %s saved)", tools[i].save[0]);
@@ -394,7 +345,11 @@ int ns_nets_capture(Gw__Namespaces *msg, struct refusals *r, struct err *e)
 	if (!ns_net_of(msg, 0, &number))
 		return 0;
 	ret = netlink_open(&host, NETLINK_ROUTE, outside, e);
-	return ret < 0 ? ret : in_each(msg, capture_net, &(struct capturing){ msg, outside, r }, e);
+	if (ret == 0)
+		ret = in_each(msg, capture_net, &(struct capturing){ msg, outside, r }, e);
+	if (ret == 0 && !r->n)
+		published_note(outside, msg);
+	return ret;
 }
 
 static int look_again(Gw__NsNet *net, void *arg, struct err *e)
@@ -456,6 +411,9 @@ int ns_net_validate(const Gw__NsNet *net, struct err *e)
 	for (size_t i = 0; i < net->n_peers; i++)
 		if (!net_is_name(net->peers[i]->name) || (net->peers[i]->bridge[0] && !net_is_name(net->peers[i]->bridge)))
 			return err_set(e, -EBADMSG, "network: name of end %zu", i);
+	for (size_t i = 0; i < net->n_peers; i++)
+		if (net_bridge_validate(net->peers[i], e) < 0)
+			return -EBADMSG;
 	return 0;
 }
 
@@ -552,9 +510,21 @@ int ns_nets_attach(const Gw__Namespaces *msg, const ProtobufCBinaryData *connect
 	uint32_t number;
 	Gw__NsNet *net;
 
+	attached = true;
 	for (size_t i = 0; ret == 0 && (net = ns_net_of(msg, i, &number)); i++)
 		ret = net_peers_attach(&host, net, e);
 	return ret;
+}
+
+void ns_nets_undo(const Gw__Namespaces *msg)
+{
+	uint32_t number;
+	Gw__NsNet *net;
+
+	for (size_t i = 0; attached && (net = ns_net_of(msg, i, &number)); i++)
+		net_peers_detach(&host, net);
+	if (host.socket)
+		net_bridges_undo(&host);
 }
 
 static int announce(Gw__NsNet *net, void *arg, struct err *e)

@@ -30,6 +30,8 @@ void ns_nets_leave(void);
 int ns_nets_restore(const Gw__Namespaces *msg, struct refusals *r, struct err *e);
 /* In the freeze: makes the tracked connections that there were in the first process's, and connects all to the host's bridges. */
 int ns_nets_attach(const Gw__Namespaces *msg, const ProtobufCBinaryData *connections, struct err *e);
+/* When nothing came of it: removes bridges of the host that were made for it. */
+void ns_nets_undo(const Gw__Namespaces *msg);
 /* When the unit runs here: tells the neighbours where its addresses are now. */
 void ns_nets_announce(const Gw__Namespaces *msg);
 /* Of one, in that (ns_announce.c). */

@@ -9,6 +9,7 @@
 #include "agent/abi.h"
 #include "base/util.h"
 #include "image/membarrier.h"
+#include "image/notes.h"
 #include "image/ns_conntrack.h"
 #include "image/ns_other.h"
 #include "image/signal.h"
@@ -427,18 +428,6 @@ void round_news_free(struct round_news *r)
 
 /* --- the source's side --- */
 
-int accept_decode(const void *data, size_t len, uint32_t n_files, struct fsfile_answer **ret, struct err *e)
-{
-	Gw__Accept *accept = gw__accept__unpack(NULL, len, data);
-	int code;
-
-	if (!accept)
-		return err_set(e, -EPROTO, "an answer to the offer that cannot be read");
-	code = fsfile_answers_decode(accept->answers.data, accept->answers.len, n_files, ret, e);
-	gw__accept__free_unpacked(accept, NULL);
-	return code;
-}
-
 /* These sentences go to a terminal: no control characters, and not without end. */
 static char *tame(char *text)
 {
@@ -450,6 +439,20 @@ static char *tame(char *text)
 	if (text[i])
 		text[i] = 0;
 	return text;
+}
+
+int accept_decode(const void *data, size_t len, uint32_t n_files, struct fsfile_answer **ret, struct err *e)
+{
+	Gw__Accept *accept = gw__accept__unpack(NULL, len, data);
+	int code;
+
+	if (!accept)
+		return err_set(e, -EPROTO, "an answer to the offer that cannot be read");
+	code = fsfile_answers_decode(accept->answers.data, accept->answers.len, n_files, ret, e);
+	for (size_t i = 0; i < accept->n_notes && i < NOTES_MAX && code == 0; i++)
+		notes_add("%s", tame(accept->notes[i]));
+	gw__accept__free_unpacked(accept, NULL);
+	return code;
 }
 
 void path_list_free(struct path_list *l)

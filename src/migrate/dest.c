@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "image/aio.h"
+#include "image/notes.h"
 #include "image/ns_mount.h"
 #include "image/ns_net.h"
 #include "image/ns_other.h"
@@ -197,6 +198,7 @@ int dest_send_refuse(struct dest *d, const struct refusals *r, struct err *e)
 int dest_send_accept(struct dest *d, uint32_t first, struct err *e)
 {
 	Gw__Accept accept = GW__ACCEPT__INIT;
+	char *notes[NOTES_MAX];
 	cleanup_free uint8_t *packed = NULL, *answers = NULL;
 	size_t len;
 	int ret = fsfile_answers_encode(d->answers + first, d->files.n - first, &answers, &len, e);
@@ -204,6 +206,9 @@ int dest_send_accept(struct dest *d, uint32_t first, struct err *e)
 	if (ret < 0)
 		return ret;
 	accept.answers = (ProtobufCBinaryData){ len, answers };
+	for (accept.n_notes = 0; accept.n_notes < notes_count(); accept.n_notes++)
+		notes[accept.n_notes] = (char *)(uintptr_t)notes_get(accept.n_notes);
+	accept.notes = notes;
 	packed = malloc(gw__accept__get_packed_size(&accept) + 1);
 	if (!packed)
 		return err_sys(e, ENOMEM, "the answer");
@@ -665,9 +670,11 @@ static const struct step steps[] = {
 
 const struct step_table dest_steps = { "dest", steps, ARRAY_SIZE(steps) };
 
-/* When the skeletons that were put into them are gone. */
-static void undo_cgroups(struct dest *d)
+/* What was made on the host for the unit: when its skeletons are gone. */
+static void undo_host(struct dest *d)
 {
+	if (d->offered.ns)
+		ns_nets_undo(d->offered.ns);
 	ns_in_own_cgroups(true);
 	cgroups_made_undo(&d->cgroups);
 }
@@ -706,7 +713,7 @@ int migrate_dest(int control, const void *hello_payload, size_t hello_len, int h
 	ns_made_free(&d.ns);
 	dest_view_free(&d);
 	if (!committed && !d.committed)
-		undo_cgroups(&d);
+		undo_host(&d);
 	timeline_mark("end");
 	timeline_log();
 	link_close(&d.link);

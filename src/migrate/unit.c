@@ -11,6 +11,7 @@
 #include "base/limits.h"
 #include "base/util.h"
 #include "image/file_owner.h"
+#include "image/notes.h"
 #include "image/ns_mount.h"
 #include "image/ns_other.h"
 #include "image/aio.h"
@@ -295,6 +296,7 @@ int unit_capture(pid_t pid, struct unit *ret_unit, struct refusals *refusals, st
 	int ret;
 
 	*u = UNIT_INIT;
+	notes_clear();
 	ret = tree_capture(pid, &u->tree, refusals, e);
 	if (ret >= 0)
 		ret = tree_watch_open(&u->tree, &u->watch, e);

@@ -59,11 +59,61 @@ def test_bridged(bridged):
         here, there = there, here
 
 
+def unit_reaches(host, unit, address):
+    return inside(host, "nsenter", "-t", str(unit), "-n", "ping", "-c1", "-W1", address, check=False).returncode == 0
+
+
+def bridge_exists(host):
+    return inside(host, "ip", "link", "show", "dev", "gwbr", check=False).returncode == 0
+
+
 def test_no_bridge_there(bridged):
+    """It is made as it is here, and goes when the unit goes on."""
     bridge("n2", "", "del")
+    inside("n2", "sh", "-c", "echo dest:restore:error >/run/godwit/fault")
+    assert migrate("n1", bridged, "n2").status != 0
+    inside("n2", "rm", "/run/godwit/fault")
+    assert not bridge_exists("n2"), "a bridge is left after a migration that failed"
     moved = migrate("n1", bridged, "n2")
-    assert moved.status == EXIT_REFUSED and "gwbr" in str(moved.json), moved.why()
-    assert reaches("n1"), "the unit is cut off after a refusal"
+    assert moved.status == 0, moved.why()
+    assert "gwbr" in str(moved.json["notes"]), moved.json
+    assert "10.99.0.1/24" in inside("n2", "ip", "-br", "addr", "show", "dev", "gwbr").stdout
+    wait_until("the unit answers at its new host", lambda: reaches("n2"), 5)
+    wait_until("the unit reaches its gateway", lambda: unit_reaches("n2", bridged, "10.99.0.1"), 5)
+    moved = migrate("n2", bridged, "n1")
+    assert moved.status == 0, moved.why()
+    wait_until("the bridge that was made has gone with the unit", lambda: not bridge_exists("n2"), 5)
+    assert bridge_exists("n1")
+    wait_until("the unit answers at home", lambda: reaches("n1"), 5)
+
+
+def test_bridge_cannot_be_made(bridged):
+    bridge("n2", "", "del")
+    inside("n2", "sh", "-c", "ip link add gwother type bridge && ip addr add 10.99.0.200/25 dev gwother")
+    try:
+        moved = migrate("n1", bridged, "n2")
+        assert moved.status == EXIT_REFUSED and "gwbr (10.99.0.1/24)" in str(moved.json), moved.why()
+        assert not bridge_exists("n2")
+        assert reaches("n1"), "the unit is cut off after a refusal"
+    finally:
+        inside("n2", "ip", "link", "del", "gwother")
+
+
+def test_address_is_taken(bridged):
+    """Somebody else at the destination has the unit's address: as the first containers of two hosts have."""
+    inside("n2", "sh", "-ec", "ip netns add gwtaken; ip link add gwtaken type veth peer name eth0 netns gwtaken; ip link set gwtaken master gwbr up; "
+           "ip -n gwtaken addr add 10.99.0.5/24 dev eth0; ip -n gwtaken link set eth0 up")
+    try:
+        wait_until("the other one answers", lambda: reaches("n2"))
+        moved = migrate("n1", bridged, "n2")
+        assert moved.status == EXIT_REFUSED and "10.99.0.5/24 (bridge gwbr)" in str(moved.json), moved.why()
+        assert reaches("n1"), "the unit is cut off after a refusal"
+        assert reaches("n2"), "the other one is cut off"
+    finally:
+        inside("n2", "sh", "-c", "ip netns del gwtaken")
+    inside("n2", "ip", "addr", "add", "10.99.0.5/24", "dev", "gwbr")
+    moved = migrate("n1", bridged, "n2")
+    assert moved.status == EXIT_REFUSED and "10.99.0.5/24 (bridge gwbr)" in str(moved.json), moved.why()
 
 
 def test_somebody_else(bridged):
