@@ -12,10 +12,11 @@ ALLOWED = {
     "agent": set(),
     "kern": {"base"},
     "wire": {"base"},
+    "net": {"base", "kern", "wire"},
     "image": {"base", "kern", "wire"},
     "home": {"base", "kern", "wire"},
-    "migrate": {"base", "kern", "wire", "image", "home"},
-    "daemon": {"base", "kern", "wire", "image", "home", "migrate"},
+    "migrate": {"base", "kern", "wire", "net", "image", "home"},
+    "daemon": {"base", "kern", "wire", "net", "image", "home", "migrate"},
     "cli": {"base", "wire"},
 }
 # the agent's layout of the scratch, and the form in which it finds differences, are read by those who drive it
@@ -31,8 +32,6 @@ def layer_of(include, directory, where):
         return None
     if include.endswith(".pb-c.h"):
         return "wire"
-    if include.endswith(".skel.h"):
-        return "kern"
     if include.startswith("../"):
         include = os.path.normpath(os.path.join(where, include))
     return include.split("/")[0] if "/" in include else directory

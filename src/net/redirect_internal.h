@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* redirect_internal.h - what the files of redirect.h share */
+#ifndef GODWIT_NET_REDIRECT_INTERNAL_H
+#define GODWIT_NET_REDIRECT_INTERNAL_H
+
+#include "kern/netlink.h"
+#include "net/redirect.h"
+
+struct redirect_bpf;
+
+/* The kernel gives each element of an array map that can be mapped eight bytes at least. */
+struct port_count {
+	uint32_t n, unused;
+};
+
+struct redirect {
+	struct redirect_bpf *bpf; /* NULL: found only */
+	int lock_fd, ends_fd, moves_fd, nodes_fd, ports_fd, config_fd, fragments_fd;
+	/* The maps, mapped. */
+	struct redirect_move_state *moves;
+	struct redirect_node *nodes;
+	struct port_count *ports;
+	struct redirect_config *config;
+};
+
+struct redirect_move {
+	struct redirect *r;
+	uint32_t index; /* in r->moves */
+	uint32_t node;
+	bool arriving;
+	bool done;      /* forwarded, or live */
+	int tun_fd;
+	uint32_t tun;
+	struct redirect_flow *flows;
+	struct redirect_end *was; /* as they were before; moves_made of UINT32_MAX: there was none */
+	size_t n, room;
+};
+
+/* redirect.c. Calls that change the table are made with the lock. */
+void redirect_lock(struct redirect *r);
+void redirect_unlock(struct redirect *r);
+/* The index of a node, which is entered if it is new. */
+int redirect_node_index(struct redirect *r, const struct redirect_node *node, uint32_t *ret, struct err *e);
+/* One end: false when there is none. [freeze] */
+bool redirect_get(struct redirect *r, const struct redirect_flow *flow, struct redirect_end *ret);
+/* Enters or replaces. [freeze] */
+int redirect_put(struct redirect *r, const struct redirect_flow *flow, const struct redirect_end *end);
+void redirect_remove(struct redirect *r, const struct redirect_flow *flow);
+/* The state and node that count now, of an entry that may belong to a move. */
+void redirect_effective(const struct redirect *r, struct redirect_end *end);
+void redirect_other(const struct redirect_flow *flow, struct redirect_flow *ret);
+
+/* host.c: this host's addresses, devices, rules, settings */
+int host_load(struct err *e);
+bool host_is_loopback(const uint8_t address[16]);
+bool host_is_ipv4(const uint8_t address[16]);
+/* Whether an address is this host's. [freeze] */
+bool host_has_address(const uint8_t address[16]);
+/* Calls `each` for every device that is up and has an address, or is the loopback device. */
+int host_each_device(void (*each)(unsigned device, bool has_header, void *arg), void *arg, struct err *e);
+/* The rule for REDIRECT_MARK, its table of routes, the settings of a device that forged-looking packets arrive on. */
+int host_add_rules(struct err *e);
+void host_remove_rules(void);
+void host_trust_device(const char *device);
+/* The device over which an address is reached; -EHOSTUNREACH when it is not on a link of ours. */
+int host_device_towards(int family, const void *address, uint32_t *ret, struct err *e);
+/* Packets on the loopback device become as small as those on another. */
+int host_lower_lo(struct redirect *r, uint32_t device, struct err *e);
+void host_restore_lo(struct redirect *r);
+/* A tun device that keeps packets until they are read. */
+int host_make_tun(int *ret_fd, uint32_t *ret_device, struct err *e);
+
+/* redirect_attach.c */
+int redirect_attach(struct redirect *r, struct err *e);
+/* For a tun device: what is written into it. */
+int redirect_attach_raw(struct redirect *r, uint32_t device, struct err *e);
+/* The program that is attached to the loopback device: a descriptor, 0 when there is none. */
+int redirect_attached(void);
+void redirect_detach(struct redirect *r);
+
+#endif

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* redirect_map.h - the maps that the tc programs (bpf/redirect.bpf.c) and redirect.c share; see redirect.h */
+#ifndef GODWIT_NET_REDIRECT_MAP_H
+#define GODWIT_NET_REDIRECT_MAP_H
+
+#ifdef __bpf__
+#include <linux/types.h>
+#define RM_U8 __u8
+#define RM_U16 __u16
+#define RM_U32 __u32
+#define RM_U64 __u64
+#else
+#include <stdint.h>
+#define RM_U8 uint8_t
+#define RM_U16 uint16_t
+#define RM_U32 uint32_t
+#define RM_U64 uint64_t
+#endif
+
+#define REDIRECT_ENDS_MAX 262144
+#define REDIRECT_MOVES_MAX 1024
+#define REDIRECT_NODES_MAX 1024
+#define REDIRECT_NAME_MAX 64
+#define REDIRECT_MARK 0x67770001u /* of packets that are ours, and of those that have been sent on */
+#define REDIRECT_TABLE 26487      /* of routes: everything is local */
+
+/* The socket with address own, whose peer is peer (all zero: every peer). Network order; IPv4 mapped into IPv6. */
+struct redirect_flow {
+	RM_U8 own[16], peer[16];
+	RM_U16 own_port, peer_port;
+	RM_U8 protocol;
+	RM_U8 unused[3];
+};
+
+enum redirect_state {
+	REDIRECT_NONE,  /* where its address says; of a move: what the entry says */
+	REDIRECT_HERE,
+	REDIRECT_THERE,
+	REDIRECT_HELD,
+};
+
+#define REDIRECT_NATIVE 1u   /* HERE, and own is an address of this host: nothing need be done */
+#define REDIRECT_OVER_LO 2u  /* HERE, and packets that come from a device would be taken for forged: they arrive over the loopback device */
+#define REDIRECT_LEARNED 4u  /* made by a packet for a listener */
+#define REDIRECT_NEWS 8u     /* others have not been told yet */
+
+struct redirect_end {
+	RM_U32 state, flags;
+	RM_U32 node;       /* THERE: index in `nodes` */
+	RM_U32 move;       /* index in `moves`, whose state comes first; 0: none */
+	RM_U32 moves_made; /* how often the end has moved: what is known later counts */
+	RM_U32 home;       /* of a listener with a loopback address that is HERE: the node where it was made; 0: none */
+	RM_U64 seen_ns;    /* CLOCK_MONOTONIC, of the last packet that needed this entry, to a second */
+};
+
+struct redirect_move_state {
+	RM_U32 state; /* enum redirect_state */
+	RM_U32 node;
+	RM_U32 tun;   /* HELD: the device that keeps packets */
+	RM_U32 owner; /* pid of its worker, 0: free */
+};
+
+/* A host that runs Godwit, as others on the link reach it. */
+struct redirect_node {
+	char name[REDIRECT_NAME_MAX]; /* ends with a 0 */
+	RM_U8 v4[4], v6[16];          /* all zero: none */
+	RM_U32 device;                /* of this host, towards it; set here */
+};
+
+struct redirect_config {
+	RM_U32 lo;
+	RM_U32 version;
+	RM_U32 news; /* counted up when others are to be told something */
+	RM_U32 n_nodes;
+	RM_U32 lo_mtu;   /* before it was lowered; 0: it was not */
+	RM_U8 saved[12]; /* settings that were changed, as they were before */
+};
+
+/* What the source tells the destination of an end. */
+struct redirect_known {
+	RM_U32 moves_made;          /* of this end, before this move */
+	RM_U32 other_moves_made;
+	struct redirect_node other; /* where the other end is; no name: where its address says */
+};
+
+#endif

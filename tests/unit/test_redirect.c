@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* test_redirect.c - connections whose ends move between hosts (network namespaces), in every order; each byte is compared */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/util.h"
+#include "hosts.h"
+#include "net/redirect.h"
+
+#define BYTES (256 << 10)
+#define PORT 7000
+#define SILENCE_MS 20000
+
+struct end {
+	enum host host;
+	int fd;
+	struct sockaddr_storage own, peer;
+	uint64_t sent, received;
+};
+
+static struct redirect *tables[HOSTS];
+static struct redirect_node selves[HOSTS];
+
+static void must(int r, const struct err *e)
+{
+	if (r < 0)
+		fail_msg("%s", e->message);
+}
+
+static struct redirect *table(enum host h)
+{
+	struct err e = ERR_INIT;
+
+	hosts_enter(h);
+	if (!tables[h])
+		must(redirect_open(&tables[h], &e), &e);
+	return tables[h];
+}
+
+static void learn_self(enum host h)
+{
+	enum host other = h == A ? B : A;
+	struct sockaddr_storage there;
+	struct err e = ERR_INIT;
+	char name[2] = { (char)('a' + (int)h), 0 };
+	int fd, listener;
+
+	hosts_enter(other);
+	hosts_address(other, AF_INET, 4470, &there);
+	listener = socket(AF_INET, SOCK_STREAM, 0);
+	setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int));
+	assert_int_equal(bind(listener, (struct sockaddr *)&there, hosts_address_len(&there)), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	hosts_enter(h);
+	fd = socket(AF_INET, SOCK_STREAM, 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&there, hosts_address_len(&there)), 0);
+	must(redirect_self(fd, name, &selves[h], &e), &e);
+	close(fd);
+	close(listener);
+}
+
+static void flow_of(const struct end *end, struct redirect_flow *flow)
+{
+	assert_true(redirect_flow_set(flow, IPPROTO_TCP, (const struct sockaddr *)&end->own, (const struct sockaddr *)&end->peer));
+}
+
+static void loopback(int family, uint16_t port, struct sockaddr_storage *ret)
+{
+	hosts_address(A, family, port, ret);
+	if (family == AF_INET)
+		((struct sockaddr_in *)ret)->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	else
+		((struct sockaddr_in6 *)ret)->sin6_addr = in6addr_loopback;
+}
+
+static int listen_on(enum host h, const struct sockaddr_storage *at)
+{
+	int fd;
+
+	hosts_enter(h);
+	fd = socket(at->ss_family, SOCK_STREAM, 0);
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int));
+	assert_int_equal(bind(fd, (const struct sockaddr *)at, hosts_address_len(at)), 0);
+	assert_int_equal(listen(fd, 8), 0);
+	return fd;
+}
+
+static int connect_from(enum host h, const struct sockaddr_storage *to)
+{
+	int fd;
+
+	hosts_enter(h);
+	fd = socket(to->ss_family, SOCK_STREAM, 0);
+	if (connect(fd, (const struct sockaddr *)to, hosts_address_len(to)) < 0)
+		fail_msg("connect from %c: %s", 'a' + (int)h, strerror(errno));
+	return fd;
+}
+
+static void fill(struct end *end, enum host h, int fd)
+{
+	socklen_t len = sizeof(end->own);
+
+	*end = (struct end){ .host = h, .fd = fd };
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&end->own, &len), 0);
+	len = sizeof(end->peer);
+	assert_int_equal(getpeername(fd, (struct sockaddr *)&end->peer, &len), 0);
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+}
+
+static void open_pair(struct end *client, struct end *server, enum host from, enum host at, int family, bool over_lo)
+{
+	static uint16_t port = PORT;
+	struct sockaddr_storage to;
+	int listener, fd;
+
+	if (over_lo)
+		loopback(family, ++port, &to);
+	else
+		hosts_address(at, family, ++port, &to);
+	listener = listen_on(at, &to);
+	fd = connect_from(from, &to);
+	fill(server, at, accept(listener, NULL, NULL));
+	fill(client, from, fd);
+	close(listener);
+}
+
+static uint8_t byte_at(uint64_t i)
+{
+	return (uint8_t)(i * 131 + (i >> 8) * 7 + (i >> 16));
+}
+
+static size_t send_some(struct end *end, uint64_t until)
+{
+	uint8_t buf[4096];
+	size_t n = MIN(sizeof(buf), until - end->sent);
+	ssize_t r;
+
+	for (size_t i = 0; i < n; i++)
+		buf[i] = byte_at(end->sent + i);
+	r = n ? send(end->fd, buf, n, MSG_DONTWAIT | MSG_NOSIGNAL) : 0;
+	if (r < 0 && errno != EAGAIN)
+		fail_msg("send: %s", strerror(errno));
+	end->sent += r > 0 ? (uint64_t)r : 0;
+	return r > 0 ? (size_t)r : 0;
+}
+
+static size_t receive_some(struct end *end)
+{
+	uint8_t buf[4096];
+	ssize_t r = recv(end->fd, buf, sizeof(buf), MSG_DONTWAIT);
+
+	if (r < 0 && errno != EAGAIN)
+		fail_msg("recv: %s", strerror(errno));
+	assert_int_not_equal(r, 0);
+	for (ssize_t i = 0; i < r; i++)
+		assert_int_equal(buf[i], byte_at(end->received + (uint64_t)i));
+	end->received += r > 0 ? (uint64_t)r : 0;
+	return r > 0 ? (size_t)r : 0;
+}
+
+/* Sends so many bytes each way and compares what arrives. The longest silence is in ms. */
+static unsigned exchange(struct end *a, struct end *b, size_t n_bytes)
+{
+	uint64_t until[2] = { a->sent + n_bytes, b->sent + n_bytes }, last = clock_ns(CLOCK_MONOTONIC), longest = 0;
+
+	while (a->received < until[1] || b->received < until[0]) {
+		struct pollfd p[2] = { { .fd = a->fd, .events = POLLIN }, { .fd = b->fd, .events = POLLIN } };
+		size_t moved = send_some(a, until[0]) + send_some(b, until[1]) + receive_some(a) + receive_some(b);
+		uint64_t now = clock_ns(CLOCK_MONOTONIC);
+
+		if (moved) {
+			longest = MAX(longest, now - last);
+			last = now;
+		} else if (now - last > SILENCE_MS * 1000000ull) {
+			fail_msg("nothing moves: %llu of %llu and %llu of %llu bytes", (unsigned long long)a->received, (unsigned long long)until[1],
+				 (unsigned long long)b->received, (unsigned long long)until[0]);
+		} else {
+			poll(p, 2, 5);
+		}
+	}
+	return (unsigned)(longest / 1000000);
+}
+
+static void live(void *arg)
+{
+	redirect_live(arg);
+}
+
+/* As a migration does it. While nobody has the end, its peer sends. */
+static void move(struct end *end, enum host to, struct end *peer)
+{
+	struct redirect *from_table = table(end->host), *to_table = table(to);
+	struct redirect_move *departing = NULL, *arriving = NULL;
+	struct redirect_known known;
+	struct redirect_flow flow;
+	struct err e = ERR_INIT;
+	struct taken t;
+
+	flow_of(end, &flow);
+	hosts_enter(end->host);
+	must(redirect_depart(from_table, &selves[to], &flow, 1, &departing, &e), &e);
+	redirect_tell(from_table, &flow, &selves[end->host], &known);
+	hosts_enter(to);
+	must(redirect_arrive(to_table, &flow, &known, 1, &arriving, &e), &e);
+
+	redirect_park(departing);
+	tcp_take(end->fd, &t);
+	send_some(peer, peer->sent + 1000);
+	close(end->fd);
+	end->fd = tcp_make(&t, &end->own, &end->peer, live, arriving);
+	if (end->fd < 0)
+		fail_msg("connect: %s", strerror(errno));
+	fcntl(end->fd, F_SETFL, O_NONBLOCK);
+	redirect_forward(departing);
+	hosts_enter(end->host);
+	redirect_settle(&departing);
+	hosts_enter(to);
+	redirect_settle(&arriving);
+	end->host = to;
+}
+
+static void check(struct end *a, struct end *b)
+{
+	struct sockaddr_storage own = { 0 }, peer = { 0 };
+	unsigned ms;
+
+	/* What was sent while the other end was nowhere. */
+	while (b->received < a->sent || a->received < b->sent)
+		exchange(a, b, 0);
+	ms = exchange(a, b, BYTES);
+	if (ms > 150)
+		print_message("    silence of %u ms\n", ms);
+	getsockname(a->fd, (struct sockaddr *)&own, &(socklen_t){ sizeof(own) });
+	getpeername(a->fd, (struct sockaddr *)&peer, &(socklen_t){ sizeof(peer) });
+	assert_memory_equal(&own, &a->own, hosts_address_len(&own));
+	assert_memory_equal(&peer, &a->peer, hosts_address_len(&peer));
+}
+
+static void close_pair(struct end *a, struct end *b)
+{
+	char c;
+
+	/* In order, so that no end is left waiting. */
+	close(a->fd);
+	while (recv(b->fd, &c, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN)
+		poll(&(struct pollfd){ .fd = b->fd, .events = POLLIN }, 1, 100);
+	close(b->fd);
+}
+
+struct hop {
+	int who; /* 0: the client, 1: the server, -1: the end */
+	enum host to;
+};
+
+static void travel(enum host client_host, enum host server_host, bool over_lo, const struct hop *hops)
+{
+	static const int families[] = { AF_INET, AF_INET6 };
+	struct end client, server;
+
+	for (size_t i = 0; i < ARRAY_SIZE(families); i++) {
+		open_pair(&client, &server, client_host, server_host, families[i], over_lo);
+		exchange(&client, &server, BYTES);
+		for (const struct hop *h = hops; h->who >= 0; h++) {
+			print_message("    %s, %s to %c\n", families[i] == AF_INET ? "IPv4" : "IPv6", h->who ? "server" : "client", 'a' + (int)h->to);
+			move(h->who ? &server : &client, h->to, h->who ? &client : &server);
+			check(&client, &server);
+		}
+		close_pair(&client, &server);
+	}
+}
+
+#define HOPS(...) ((const struct hop[]){ __VA_ARGS__, { -1, A } })
+
+static void test_outside_client(void **state)
+{
+	(void)state;
+	travel(OUTSIDE, A, false, HOPS({ 1, B }, { 1, C }, { 1, A }, { 1, B }, { 1, A }));
+}
+
+static void test_client_at_the_source(void **state)
+{
+	(void)state;
+	travel(A, A, false, HOPS({ 1, B }, { 1, C }, { 1, A }));
+	travel(A, A, false, HOPS({ 1, B }, { 0, B }, { 1, A }, { 0, C }, { 1, C }));
+}
+
+static void test_client_at_the_destination(void **state)
+{
+	(void)state;
+	travel(B, A, false, HOPS({ 1, B }, { 1, C }, { 1, A }));
+}
+
+static void test_both_ends(void **state)
+{
+	(void)state;
+	travel(B, A, false, HOPS({ 1, C }, { 0, A }, { 1, B }, { 0, B }, { 0, C }, { 1, A }, { 0, B }));
+}
+
+static void test_loopback_address(void **state)
+{
+	(void)state;
+	travel(A, A, true, HOPS({ 1, B }, { 1, C }, { 1, A }));
+	travel(A, A, true, HOPS({ 1, B }, { 0, B }, { 1, C }, { 0, A }, { 1, A }));
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	if (!hosts_make())
+		return -1;
+	for (int h = A; h <= C; h++)
+		learn_self((enum host)h);
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_outside_client),
+		cmocka_unit_test(test_client_at_the_source),
+		cmocka_unit_test(test_client_at_the_destination),
+		cmocka_unit_test(test_both_ends),
+		cmocka_unit_test(test_loopback_address),
+	};
+
+	return cmocka_run_group_tests(tests, setup, NULL);
+}
