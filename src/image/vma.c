@@ -121,10 +121,25 @@ static int range_compare(const void *a, const void *b)
 	return x->start < y->start ? -1 : x->start > y->start;
 }
 
+void range_list_join(struct range_list *r, uint64_t near)
+{
+	size_t kept = 0;
+
+	if (r->n < 2)
+		return;
+	qsort(r->v, r->n, sizeof(*r->v), range_compare);
+	for (size_t i = 1; i < r->n; i++) {
+		if (r->v[i].start <= r->v[kept].end || r->v[i].start - r->v[kept].end <= near)
+			r->v[kept].end = MAX(r->v[kept].end, r->v[i].end);
+		else
+			r->v[++kept] = r->v[i];
+	}
+	r->n = kept + 1;
+}
+
 int vma_file_ranges(const struct vma_list *l, uint32_t file, struct range_list *ret, struct err *e)
 {
 	struct range_list all = { 0 };
-	size_t kept = 0;
 
 	for (size_t i = 0; i < l->n; i++) {
 		const struct vma *v = &l->v[i];
@@ -136,16 +151,7 @@ int vma_file_ranges(const struct vma_list *l, uint32_t file, struct range_list *
 			return err_set(e, -ENOMEM, "no memory for the ranges of a file");
 		}
 	}
-	if (all.n)
-		qsort(all.v, all.n, sizeof(*all.v), range_compare);
-	for (size_t i = 1; i < all.n; i++) {
-		if (all.v[i].start <= all.v[kept].end)
-			all.v[kept].end = MAX(all.v[kept].end, all.v[i].end);
-		else
-			all.v[++kept] = all.v[i];
-	}
-	if (all.n)
-		all.n = kept + 1;
+	range_list_join(&all, 0);
 	*ret = all;
 	return 0;
 }
@@ -164,6 +170,13 @@ static const struct vma *below(const struct vma_list *l, uint64_t address)
 			high = middle;
 	}
 	return low ? &l->v[low - 1] : NULL;
+}
+
+bool vma_overlaps(const struct vma_list *l, uint64_t start, uint64_t end)
+{
+	const struct vma *v = below(l, end);
+
+	return v && v->end > start;
 }
 
 /*

@@ -117,6 +117,8 @@ struct vma_list {
 
 /* Appends, joining with the last range when they touch. Allocation failure: -ENOMEM. */
 int range_list_add(struct range_list *r, uint64_t start, uint64_t end);
+/* Puts ranges in order, and joins those that overlap or lie at most `near` apart. */
+void range_list_join(struct range_list *r, uint64_t near);
 void range_list_free(struct range_list *r);
 
 /*
@@ -150,6 +152,8 @@ int vma_list_append(struct vma_list *l, const struct vma *v);
 
 /* The mapping that holds address, or NULL. */
 const struct vma *vma_find(const struct vma_list *l, uint64_t address);
+/* Whether a mapping has a part of [start, end). */
+bool vma_overlaps(const struct vma_list *l, uint64_t start, uint64_t end);
 
 /*
  * Both sides, after the destination has answered: sets content classes. Shared mappings of a file that the destination

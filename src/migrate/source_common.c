@@ -18,6 +18,7 @@
 #include "migrate/source.h"
 
 #define WINDOW 512u           /* entries read at once */
+#define NEAR_BYTES (64 * PAGE_SIZE_BYTES) /* what is no farther apart is read at once */
 #define BATCH_PAGES 64u       /* in one message */
 #define RUNS_MAX 4096u        /* in one message */
 #define ENTRY_PRESENT (1ull << 63)
@@ -105,18 +106,17 @@ static uint64_t most_frequent(const uint64_t *frames, size_t n, size_t stride, u
 	return count[best] > 1 ? version[best] : 0;
 }
 
-/* One window of process k's memory, against those that come behind it. */
-static int compare_window(struct common *c, size_t k, uint64_t at, size_t n, uint64_t *frames)
+/* What processes have at [at, at + n pages), page by page. */
+static int compare_window(struct common *c, uint64_t at, size_t n, uint64_t *frames)
 {
-	size_t others = 0;
+	size_t have = 0;
 	int ret = 0;
 
-	read_frames(c->s->procs[k].pages.pagemap_fd, at, n, frames);
-	for (size_t j = k + 1; j < c->s->nprocs; j++)
-		if (has_memory(&c->s->procs[j]) && vma_find(&c->s->procs[j].u->vmas, at))
-			read_frames(c->s->procs[j].pages.pagemap_fd, at, n, frames + ++others * WINDOW);
-	for (size_t i = 0; others && i < n && ret == 0; i++) {
-		uint64_t frame = most_frequent(frames + i, others + 1, WINDOW, c->zero_frame);
+	for (size_t j = 0; j < c->s->nprocs; j++)
+		if (has_memory(&c->s->procs[j]) && vma_overlaps(&c->s->procs[j].u->vmas, at, at + n * PAGE_SIZE_BYTES))
+			read_frames(c->s->procs[j].pages.pagemap_fd, at, n, frames + have++ * WINDOW);
+	for (size_t i = 0; have > 1 && i < n && ret == 0; i++) {
+		uint64_t frame = most_frequent(frames + i, have, WINDOW, c->zero_frame);
 
 		if (frame)
 			ret = add_page(c, at + i * PAGE_SIZE_BYTES, frame);
@@ -124,45 +124,42 @@ static int compare_window(struct common *c, size_t k, uint64_t at, size_t n, uin
 	return ret;
 }
 
-static bool seen_by_earlier(const struct source *s, size_t k, uint64_t at)
+static int add_region(const struct pagemap_region *region, void *arg)
 {
-	for (size_t j = 0; j < k; j++) {
-		const struct vma *v = has_memory(&s->procs[j]) ? vma_find(&s->procs[j].u->vmas, at) : NULL;
-
-		if (v && vma_may_be_common(v))
-			return true;
-	}
-	return false;
+	return range_list_add(arg, region->start, region->end);
 }
 
-static int compare_pages(const void *a, const void *b)
+/* Where any process has pages of its own that may be common. Only these are looked at: address spaces are mostly empty, some reserve terabytes. */
+static int find_present(struct common *c, struct range_list *ret)
 {
-	const struct common_page *x = a, *y = b;
+	static const struct pagemap_query present = {
+		.all_of = PAGE_CATEGORY_PRESENT | PAGE_CATEGORY_FILE | PAGE_CATEGORY_PFNZERO, .inverted = PAGE_CATEGORY_FILE | PAGE_CATEGORY_PFNZERO, .want = PAGE_CATEGORY_PRESENT,
+	};
+	int rc = 0;
 
-	return x->address < y->address ? -1 : x->address > y->address;
+	for (size_t k = 0; k < c->s->nprocs; k++) {
+		const struct source_process *p = &c->s->procs[k];
+
+		for (size_t i = 0; has_memory(p) && i < p->u->vmas.n && rc == 0; i++)
+			if (vma_may_be_common(&p->u->vmas.v[i]))
+				rc = pagemap_scan(p->pages.pagemap_fd, p->u->vmas.v[i].start, p->u->vmas.v[i].end, &present, add_region, ret, c->e);
+	}
+	range_list_join(ret, NEAR_BYTES);
+	return rc;
 }
 
 static int find_pages(struct common *c)
 {
 	cleanup_free uint64_t *frames = calloc(c->s->nprocs * WINDOW, sizeof(*frames));
-	int ret = frames ? 0 : -ENOMEM;
+	struct range_list present = { 0 };
+	int ret = frames ? find_present(c, &present) : -ENOMEM;
 
-	for (size_t k = 0; k + 1 < c->s->nprocs; k++) {
-		const struct vma_list *l = &c->s->procs[k].u->vmas;
-
-		for (size_t i = 0; has_memory(&c->s->procs[k]) && i < l->n && ret == 0; i++)
-			for (uint64_t at = l->v[i].start, n; vma_may_be_common(&l->v[i]) && at < l->v[i].end && ret == 0; at += n * PAGE_SIZE_BYTES) {
-				n = MIN((l->v[i].end - at) / PAGE_SIZE_BYTES, (uint64_t)WINDOW);
-				if (!seen_by_earlier(c->s, k, at))
-					ret = compare_window(c, k, at, n, frames);
-			}
-	}
-	if (ret == 0 && c->n)
-		qsort(c->v, c->n, sizeof(*c->v), compare_pages);
-	/* Of two that overlap in part both may have said something. */
-	for (size_t i = 1; i < c->n; i++)
-		if (c->v[i].address == c->v[i - 1].address)
-			c->v[i].frame = 0;
+	for (size_t i = 0; i < present.n && ret == 0; i++)
+		for (uint64_t at = present.v[i].start, n; at < present.v[i].end && ret == 0; at += n * PAGE_SIZE_BYTES) {
+			n = MIN((present.v[i].end - at) / PAGE_SIZE_BYTES, (uint64_t)WINDOW);
+			ret = compare_window(c, at, n, frames);
+		}
+	range_list_free(&present);
 	return ret;
 }
 

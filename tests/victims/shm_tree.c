@@ -254,6 +254,19 @@ static void cow_file_setup(void)
 	cow_fork();
 }
 
+/* As programs with garbage collectors and sandboxes have it: most of what is reserved is never touched. */
+#define VAST_LEN (8ull << 40)
+
+static void cow_vast_setup(void)
+{
+	char *vast = mmap(NULL, VAST_LEN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	must(vast != MAP_FAILED);
+	inherited = vast + VAST_LEN / 2;
+	must(!madvise(inherited, COW_LEN, MADV_NOHUGEPAGE));
+	cow_fork();
+}
+
 static void cow_check(void)
 {
 	long pss;
@@ -276,6 +289,7 @@ static void cow_check(void)
 
 VICTIM(tree_cow, 0, cow_setup, NULL, cow_check);
 VICTIM(tree_cow_file, 0, cow_file_setup, NULL, cow_check);
+VICTIM(tree_cow_vast, 0, cow_vast_setup, NULL, cow_check);
 
 /* ---- memory that was inherited, and that all go on writing ---- */
 
