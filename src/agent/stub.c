@@ -303,6 +303,7 @@ static void end_namespace(struct scratch_header *h)
 		sys(__NR_nanosleep, (long)pause, 0);
 	memset(end, 0, sizeof(*end));
 	end->nr = __NR_exit_group;
+	end->arg[0] = load_acquire(&h->home) == HOME_PENDING ? 137 : 0; /* somebody waits for it, who was to see SIGKILL */
 	first->list = (uint64_t)end;
 	first->ncalls = 1;
 	command_slot(first, COMMAND_RUN);
@@ -313,7 +314,7 @@ static void end_namespace(struct scratch_header *h)
 static void served(struct scratch_header *h)
 {
 	__atomic_sub_fetch(&unit_page(h)->serving, 1, __ATOMIC_ACQ_REL);
-	if (h->ends_namespace)
+	if (h->ends_namespace && load_acquire(&h->home) != HOME_DONE)
 		end_namespace(h);
 	leave_by_exit();
 }

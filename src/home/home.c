@@ -143,7 +143,9 @@ static void end_stub(struct keeper *k, uint32_t status)
 	if (k->stub_gone)
 		return;
 	k->stub_ending = true;
-	if (WIFSIGNALED(status))
+	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+		pidfd_signal(k->pidfd, SIGKILL);
+	else if (WIFSIGNALED(status))
 		keeper_command(k, STUB_DIE, (uint32_t)WTERMSIG(status));
 	else
 		keeper_command(k, STUB_EXIT, (uint32_t)WEXITSTATUS(status));
@@ -434,8 +436,12 @@ static void finish(struct keeper *k)
 	if (k->stop_due && !k->ended) {
 		terminal_leave(&k->h->terminal);
 		/* A stub that was stopped first and is not any more has been continued, and is about to say so. */
-		if (!k->stub_gone && stub_state(k) != 'T' && k->stopped <= k->continued)
-			keeper_command(k, STUB_STOP, k->stop_due);
+		if (!k->stub_gone && stub_state(k) != 'T' && k->stopped <= k->continued) {
+			if (k->h->init)
+				pidfd_signal(k->pidfd, SIGSTOP);
+			else
+				keeper_command(k, STUB_STOP, k->stop_due);
+		}
 		k->stop_due = 0;
 		return;
 	}
@@ -561,11 +567,13 @@ static void become_keeper(struct home *h)
 
 int home_start(struct home *h, struct err *e)
 {
+	pid_t daemon = getppid();
 	int ret = keep_fork();
 
 	if (ret < 0)
 		return err_sys(e, ret, "fork");
 	if (ret == 0) {
+		keep_host_namespaces(daemon);
 		become_keeper(h);
 		keep(h);
 	}

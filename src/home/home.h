@@ -31,6 +31,7 @@ struct home {
 	uint32_t uid, gid;   /* real ones of the unit's root */
 	uint8_t skip[STUB_SIGNALS + 1]; /* signals that the unit has taken along */
 	bool stop;           /* it was stopped when it became the stub */
+	bool init;           /* it is the first process of a pid namespace: only SIGKILL and SIGSTOP from outside have their default actions */
 	bool traced;         /* it has system call filters: tracer.h */
 	struct channels channels; /* relays; their descriptors become godwit-home's */
 	char line[HOME_LINE_BYTES], comm[32]; /* of the stub, for ps(1) */

@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -12,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "kern/nsfs.h"
 
 void keep_only(bool (*wanted)(const void *arg, int fd), const void *arg)
 {
@@ -36,6 +38,18 @@ void keep_begin(const char *name, bool (*wanted)(const void *arg, int fd), const
 	signal(SIGPIPE, SIG_IGN);
 	sigprocmask(SIG_SETMASK, &(sigset_t){ 0 }, NULL);
 	keep_only(wanted, arg);
+}
+
+void keep_host_namespaces(pid_t pid)
+{
+	static const enum ns_kind kinds[] = { NS_NET, NS_IPC, NS_UTS, NS_CGROUP };
+
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		cleanup_close int fd = ns_open(pid, kinds[i]);
+
+		if (fd >= 0 && ns_id_of(fd) != ns_id(0, kinds[i]))
+			setns(fd, 0);
+	}
 }
 
 int keep_fork(void)

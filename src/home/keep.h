@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 /* Closes every descriptor above the standard streams for which `wanted` says no. */
 void keep_only(bool (*wanted)(const void *arg, int fd), const void *arg);
@@ -20,5 +21,8 @@ void keep_begin(const char *name, bool (*wanted)(const void *arg, int fd), const
  * errno.
  */
 int keep_fork(void);
+
+/* The caller, who may have entered some of a unit's namespaces, goes back to those of process `pid`. */
+void keep_host_namespaces(pid_t pid);
 
 #endif

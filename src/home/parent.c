@@ -15,6 +15,7 @@
 
 #include "base/util.h"
 #include "home/door.h"
+#include "home/keep.h"
 
 /* Of the child, after its number: a pidfd by which the worker finds out what number it has for itself. */
 struct made {
@@ -54,10 +55,10 @@ static void __attribute__((noreturn)) surrogate(const struct parent *p, int cont
 	setsid();
 	if (p->slave >= 0 && p->controls)
 		ioctl(p->slave, TIOCSCTTY, 0);
-	made.pid = clone_as(pid, 0, SIGCHLD, &pidfd);
+	made.pid = p->clone ? p->clone(p->clone_arg, pid, &pidfd) : clone_as(pid, 0, SIGCHLD, &pidfd);
 	if (made.pid == 0) {
 		close(control);
-		if (!p->leads) /* a group of its own: with a parent in the same session it is not orphaned, so that SIGTSTP and the like stop it */
+		if (!p->leads && !p->clone) /* a group of its own: with a parent in the same session it is not orphaned, so that SIGTSTP and the like stop it */
 			setpgid(0, 0);
 		child(arg);
 		_exit(125);
@@ -66,6 +67,7 @@ static void __attribute__((noreturn)) surrogate(const struct parent *p, int cont
 	if (made.pid < 0)
 		_exit(0);
 	close_fdp(&pidfd);
+	keep_host_namespaces(getppid()); /* godwitd's */
 	away_run(p, control, made.pid);
 }
 

@@ -23,6 +23,9 @@ struct parent {
 	bool leads;            /* the root leads its session, and will make one */
 	int slave;             /* of the terminal that stands for the root's one at home; -1. Closed by parent_commit and _abort */
 	bool controls;         /* it is the terminal of the session that the surrogate leads */
+	/* Clones the child instead of clone3(2) with a number alone, as child of its caller; NULL. Returns 0 in the child, its number or a negative errno. */
+	pid_t (*clone)(void *arg, pid_t pid, int *ret_pidfd);
+	void *clone_arg;
 	/* set by parent_clone */
 	pid_t pid;             /* as the worker sees it; 0: none */
 	int control;           /* its closing tells it that the worker has done with it, or is dead */

@@ -17,6 +17,10 @@
 #define SIG_CONT 18
 #define SIG_ALRM 14
 #define SIG_STOP 19
+#define SIG_ILL 4
+#define SIG_TRAP 5
+#define SIG_FPE 8
+#define SIG_SEGV 11
 #define SIG_VTALRM 26
 #define SIG_PROF 27
 #define SIG_IO 29
@@ -105,6 +109,19 @@ static void strike(int number)
 	sys(__NR_rt_sigprocmask, 0, (long)&bit, 0, 8);
 }
 
+/* The first process of a pid namespace dies of no signal from within, but of what it does. */
+static void fault(int number)
+{
+	if (number == SIG_SEGV)
+		asm volatile("movq $0, 0" : : : "memory");
+	else if (number == SIG_ILL)
+		asm volatile("ud2");
+	else if (number == SIG_TRAP)
+		asm volatile("int3");
+	else if (number == SIG_FPE)
+		asm volatile("xorl %%ecx, %%ecx\n\txorl %%edx, %%edx\n\tdivl %%ecx" : : : "ecx", "edx", "eax");
+}
+
 /* Without a core: there is nothing of the program in this one. */
 static void __attribute__((noreturn)) die(int number)
 {
@@ -113,6 +130,7 @@ static void __attribute__((noreturn)) die(int number)
 	sys(__NR_prlimit64, 0, 4, (long)none, 0); /* RLIMIT_CORE */
 	sys(__NR_prctl, 4, 0);                    /* PR_SET_DUMPABLE */
 	strike(number);
+	fault(number);
 	leave(128 + number);
 }
 

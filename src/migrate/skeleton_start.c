@@ -66,6 +66,12 @@ static int mount_numbers(void)
 	return unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 || mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0 ? -errno : 0;
 }
 
+/* A view (view.h) is in a mount namespace of the host's, which nobody can enter from inside the unit's user namespace: whoever makes the pid namespace from in there enters it before. */
+static bool enters_view_before(const struct skeleton *s)
+{
+	return s->world && user_owns_pids(s) && !s->world->msg->n_mounts && s->world->made->mounts >= 0;
+}
+
 /*
  * In the child. Mounts that belong to the unit's user namespace can be entered from inside of it only, others only from outside. Of a pid namespace that is there for a number, /proc
  * is mounted where the unit's mounts are the host's.
@@ -76,7 +82,7 @@ static int join_world(const struct skeleton *s)
 	bool inside = user && user->inside & NS_BIT(NS_MNT);
 	int ret = 0;
 
-	if (s->world && !inside)
+	if (s->world && !inside && !enters_view_before(s))
 		ret = ns_join(s->world->msg, s->world->made, s->world->why);
 	if (ret == 0 && s->namespace_init && !(s->world && s->world->msg && s->world->made->mounts >= 0))
 		ret = mount_numbers();
@@ -161,11 +167,11 @@ bool skeleton_about_to_go(pid_t pid)
  * A process in a new pid namespace that belongs to the unit's user namespace: whoever makes it has to be in there, and cannot come back, so that a helper does. `numbers`: for
  * set_tid, the innermost first. Returns 0 in the process, its number on the host in the caller.
  */
-static pid_t clone_first_in_user(const struct skeleton *s, uint64_t parent_flag, struct err *e)
+static pid_t clone_first_in_user(const struct skeleton *s, uint64_t parent_flag, int exit_signal, struct err *e)
 {
 	pid_t *child = mmap(NULL, sizeof(*child), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0), one = 1, helper, made;
 	struct clone_args args = { .flags = CLONE_PARENT | CLONE_NEWPID, .set_tid = (uintptr_t)&one, .set_tid_size = 1 };
-	struct clone_args helper_args = { .flags = parent_flag | CLONE_PIDFD };
+	struct clone_args helper_args = { .flags = parent_flag | CLONE_PIDFD, .exit_signal = (unsigned)exit_signal }; /* also the child's (CLONE_PARENT) */
 	int pidfd = -1;
 
 	if (child == MAP_FAILED)
@@ -173,6 +179,8 @@ static pid_t clone_first_in_user(const struct skeleton *s, uint64_t parent_flag,
 	helper_args.pidfd = (uintptr_t)&pidfd;
 	helper = (pid_t)syscall(SYS_clone3, &helper_args, sizeof(helper_args));
 	if (helper == 0) {
+		if (enters_view_before(s) && ns_join(s->world->msg, s->world->made, s->world->why) < 0)
+			_exit(1);
 		if (ns_user_enter(user_of(s), s->world->made->user, s->world->why) < 0)
 			_exit(1);
 		made = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
@@ -200,7 +208,7 @@ static pid_t start_namespace_init(const struct skeleton *s, struct err *e)
 	pid_t init;
 
 	if (user_of(s)) {
-		init = clone_first_in_user(s, 0, e);
+		init = clone_first_in_user(s, 0, 0, e);
 	} else {
 		if (unshare(CLONE_NEWPID) < 0)
 			return err_sys(e, errno, "a pid namespace for a number that is taken here");
@@ -252,13 +260,51 @@ static pid_t clone_child(struct skeleton *s, pid_t pid, const int fds[5], int ga
 	return child;
 }
 
+/* For the surrogate parent: number 1 of a pid namespace, `pid` on the host, if that is free. */
+static pid_t clone_first(void *arg, pid_t pid, int *ret_pidfd)
+{
+	const struct skeleton *s = arg;
+	pid_t numbers[2] = { 1, pid }, child;
+	struct clone_args args = { .flags = CLONE_NEWPID | CLONE_PIDFD, .pidfd = (uintptr_t)ret_pidfd, .exit_signal = SIGCHLD, .set_tid = (uintptr_t)numbers, .set_tid_size = 2 };
+
+	if (user_owns_pids(s)) {
+		child = clone_first_in_user(s, 0, SIGCHLD, NULL);
+		if (child > 0)
+			*ret_pidfd = pidfd_open_process(child, NULL);
+		return child;
+	}
+	child = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+	if (child < 0 && errno == EEXIST) {
+		args.set_tid_size = 1;
+		child = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+	}
+	return child < 0 ? -errno : child;
+}
+
+static int start_awaited_first(struct skeleton *s, const int fds[5], int gate, struct err *e)
+{
+	pid_t child;
+
+	s->parent->clone = clone_first;
+	s->parent->clone_arg = s;
+	child = clone_child(s, s->world->msg->root, fds, gate, e);
+	if (child < 0)
+		return child;
+	s->pid = child;
+	s->own_pid_namespace = true;
+	return 0;
+}
+
 /* The first process of a pid namespace that is the unit's own: on the host it has the number that it had at the source, if that is free. */
 static int start_first(struct skeleton *s, const int fds[5], int gate, struct err *e)
 {
 	pid_t numbers[2] = { 1, s->world->msg->root };
 	struct clone_args args = { .flags = CLONE_PARENT | CLONE_NEWPID, .set_tid = (uintptr_t)numbers, .set_tid_size = 2 };
-	pid_t child = user_owns_pids(s) ? clone_first_in_user(s, CLONE_PARENT, e) : (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+	pid_t child;
 
+	if (s->parent)
+		return start_awaited_first(s, fds, gate, e);
+	child = user_owns_pids(s) ? clone_first_in_user(s, CLONE_PARENT, 0, e) : (pid_t)syscall(SYS_clone3, &args, sizeof(args));
 	if (child < 0 && user_owns_pids(s))
 		return child;
 	if (child < 0 && errno == EEXIST) {

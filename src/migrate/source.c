@@ -157,10 +157,10 @@ static int step_push(void *context, struct err *e)
 
 /* --- release --- */
 
-/* The first process of a pid namespace is left to us (equip). */
+/* The first process of a pid namespace is left to us (equip), unless it has become a stub. */
 static void end_namespace(struct source *s)
 {
-	if (!ns_has_pids() || ns_seen(s->unit.procs[0].pid) != 1)
+	if (!ns_has_pids() || ns_seen(s->unit.procs[0].pid) != 1 || source_home_has_stub(s))
 		return;
 	for (size_t i = 0; i < s->nprocs; i++)
 		poll(&(struct pollfd){ s->procs[i].agent.pidfd, POLLIN, 0 }, 1, 5000);

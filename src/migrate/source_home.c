@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "home/hide.h"
 #include "image/signal.h"
 #include "kern/fdpass.h"
 #include "migrate/registry.h"
@@ -250,11 +251,26 @@ static int make_stub(struct source *s, struct err *e)
 	if (!root->nparked || root->parked[0].tid != root->u->pid)
 		return err_set(e, -ESRCH, "process %d has no main thread", root->u->pid);
 	h->pid = root->u->pid;
+	h->init = root->u->number == 1;
 	h->stop = root->stop_signal != 0;
 	count_pending(h, &root->process->pending);
 	count_pending(h, &root->parked[0].msg->pending);
 	ret = quiet_threads(root, e);
 	return ret < 0 ? ret : home_plant(h, root->parked[0].batch, root->u->pidfd, e);
+}
+
+/* The unit's processes are not gone yet, nor are their agents. */
+static void hide(struct source *s)
+{
+	cleanup_free pid_t *unit = calloc(2 * s->nprocs, sizeof(*unit));
+	struct err e = ERR_INIT;
+
+	for (size_t i = 0; unit && i < s->nprocs; i++) {
+		unit[2 * i] = s->procs[i].u->pid;
+		unit[2 * i + 1] = s->procs[i].agent.pid;
+	}
+	if (unit && hide_mounts(s->home.home.pid, unit, 2 * s->nprocs, &e) < 0)
+		log_warning("event=mounts-left pid=%d text=\"%s\"", s->home.home.pid, e.message);
 }
 
 static void describe(struct source *s)
@@ -289,7 +305,14 @@ int source_home(void *context, struct err *e)
 		__atomic_store_n(word, ret < 0 ? HOME_OFF : HOME_DONE, __ATOMIC_RELEASE);
 	if ((sh->home.stub >= 0 || sh->home.channels.n) && home_start(&sh->home, &why) < 0)
 		log_error("event=no-home pid=%d text=\"%s\"", s->request->pid, why.message);
+	if (source_home_has_stub(s))
+		hide(s);
 	return 0;
+}
+
+bool source_home_has_stub(const struct source *s)
+{
+	return __atomic_load_n(&scratch_header(&s->procs[0].agent.scratch)->home, __ATOMIC_ACQUIRE) == HOME_DONE;
 }
 
 void source_home_free(struct source *s)

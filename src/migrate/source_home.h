@@ -43,6 +43,8 @@ void source_home_stay(struct source *s);
 void source_home_left(struct source *s);
 /* The step after the commit. */
 int source_home(void *context, struct err *e);
+/* Whether the root's process here is a stub now. */
+bool source_home_has_stub(const struct source *s);
 void source_home_free(struct source *s);
 
 #endif

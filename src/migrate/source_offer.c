@@ -290,9 +290,6 @@ int source_offer(void *context, struct err *e)
 	ret = make_processes(s, e);
 	if (ret == 0)
 		ret = source_home_look(s, e);
-	if (ret == 0 && s->home.kind == HOME_STUB && ns_has_pids())
-		refusals_add(s->refusals, "ns.pid.awaited", "its parent waits for it, and the first process of a pid namespace cannot be stood in for",
-			     "start it detached", "process %d (parent %d)", s->request->pid, s->home.parent);
 	if (ret == 0 && s->refusals->n)
 		return err_set(e, -EPERM, "process %d cannot move", s->request->pid);
 	if (ret == 0 && s->unit.ns && s->unit.ns->n_mounts && s->request->files != FSFILE_POLICY_REFUSE)

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Containers that podman has started: conmon waits for them, keeps what they say, and tells podman how they end, wherever they run."""
+
+import pytest
+from lab_driver import find_process, inside, migrate, popen, wait_until
+
+COMMANDS = "sh sleep cat cmp diff sort grep ls find hostname stat test true echo stty"
+# podman wants to find one hierarchy of control groups; nothing of its own is kept outside of /tmp of the host.
+PODMAN = "mount -t cgroup2 none /sys/fs/cgroup && exec podman --root /tmp/podman/root --runroot /tmp/podman/run --tmpdir /tmp/podman/tmp --storage-driver vfs " \
+         "--cgroup-manager cgroupfs --events-backend file --runtime crun \"$@\""
+COUNTS = "trap 'echo bye; exit 7' TERM; i=0; while :; do i=$((i+1)); echo line $i; sleep 0.05; done"
+
+
+def command(*arguments):
+    return ("unshare", "-m", "sh", "-c", PODMAN, "podman", *arguments)
+
+
+def podman(*arguments, check=True):
+    return inside("n1", *command(*arguments), check=check)
+
+
+@pytest.fixture(scope="module")
+def image(whole_lab):
+    inside("n1", "sh", "-c", f"""set -e
+        root=/tmp/podman-image; mkdir -p $root/bin $root/etc $root/tmp; cp /bin/busybox $root/bin
+        for i in {COMMANDS}; do ln -sf busybox $root/bin/$i; done
+        tar -C $root -cf $root.tar .""")
+    podman("import", "/tmp/podman-image.tar", "small")
+    return "small"
+
+
+class Container:
+    def __init__(self, name, image, script, *options):
+        self.name = name
+        podman("run", "-d", "--network", "none", "--cgroups", "disabled", "--name", name, *options, image, "sh", "-c", script)
+        self.pid = int(podman("inspect", "-f", "{{.State.Pid}}", name).stdout)
+
+    def lines(self):
+        return podman("logs", self.name).stdout.splitlines()
+
+    def speaks(self):
+        """Something that it says from now on comes to conmon."""
+        before = len(self.lines())
+        wait_until(f"{self.name} says something", lambda: len(self.lines()) > before + 1)
+
+    def state(self):
+        return podman("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", self.name).stdout.strip()
+
+    def move(self, source, dest, *options):
+        pid = getattr(self, "there", self.pid)
+        moved = migrate(source, pid, dest, *options)
+        assert moved.status == 0, moved.text
+        self.there = moved.json["pid"]
+
+
+def check_numbers(lines):
+    """No line is lost, none comes twice."""
+    numbers = [int(line.split()[1]) for line in lines if line.startswith("line")]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+@pytest.mark.parametrize("name, options", [("plain", ()), ("all", ("--privileged",)), ("shares", ("--ipc", "host", "--uts", "host", "--security-opt", "seccomp=unconfined"))])
+def test_awaited_by_conmon(lab2, image, name, options):
+    c = Container(name, image, COUNTS, *options)
+    waits = popen("n1", *command("wait", name), stdout=-1)
+    c.speaks()
+    c.move("n1", "n2")
+    wait_until("a stub", lambda: find_process("n1", c.pid).cmdline.startswith("godwit-stub"))
+    c.speaks()
+    assert c.state() == "running 0"
+    for what in (("exec", name, "cat", "/etc/hostname"), ("exec", name, "echo"), ("cp", f"{name}:/bin/busybox", "-")): # home's files are not the container's any more
+        failed = podman(*what, check=False)
+        assert failed.returncode and ("not found" in failed.stderr or "not be found" in failed.stderr), failed.stdout[:200] + failed.stderr
+    c.move("n2", "n3")
+    c.speaks()
+    podman("kill", "-s", "STOP", name)
+    wait_until("it is stopped", lambda: find_process("n3", c.there).state == "T")
+    podman("kill", "-s", "CONT", name)
+    c.speaks()
+    c.move("n3", "n1")
+    c.speaks()
+    podman("stop", "-t", "30", name)
+    assert waits.communicate(timeout=60)[0].strip() == "7"
+    assert c.state() == "exited 7"
+    assert c.lines()[-1] == "bye"
+    check_numbers(c.lines())
+    podman("rm", name)
+    lab2.assert_clean()
+
+
+def test_killed(lab2, image):
+    c = Container("killed", image, "sleep 1000")
+    c.move("n1", "n2")
+    podman("kill", "killed")
+    assert podman("wait", "killed").stdout.strip() == "137"
+    wait_until("it has ended", lambda: not find_process("n2", c.there))
+    podman("rm", "killed")
+    lab2.assert_clean()
+
+
+def test_dies_away(lab2, image):
+    """What the first process of a pid namespace dies of there is what it dies of here."""
+    c = Container("dies", image, "sleep 1000 & wait $!; exit 9")
+    c.move("n1", "n2")
+    inside("n2", "pkill", "-KILL", "-x", "sleep")
+    assert podman("wait", "dies").stdout.strip() == "9"
+    podman("rm", "dies")
+    lab2.assert_clean()
