@@ -173,6 +173,8 @@ void ns_check_others(bool (*is_inside)(void *arg, pid_t pid), void *arg, struct 
 
 			if (!is_units(lost[i].kind, ns_id(pid, lost[i].kind), units[i]) || is_inside(arg, pid) || process_stat_read(pid, &stat_now, NULL) < 0 || stat_now.state == 'Z' || stat_now.state == 'X')
 				continue; /* one that has ended loses nothing */
+			if (!strcmp(stat_now.name, "godwit-init") && ns_differs(pid, 0, NS_PID))
+				continue; /* of a pid namespace that is there for a number (process_in_own_numbers) */
 			refusals_add(r, "ns.others", lost[i].cause, "end it, or start it from the unit", "process %d", pid);
 			break;
 		}

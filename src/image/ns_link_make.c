@@ -341,7 +341,7 @@ static int describe(struct netlink *nl, const struct net_link *l, struct err *e)
 	struct nlmsghdr *m = netlink_begin(buf, RTM_NEWLINK, 0, sizeof(struct ifinfomsg));
 	int ret = 0;
 
-	if (l->header->ifi_flags & IFF_LOOPBACK && l->a[IFLA_MTU])
+	if ((l->header->ifi_flags & IFF_LOOPBACK || !strcmp(l->kind, "tun")) && l->a[IFLA_MTU])
 		netlink_copy(m, l->a[IFLA_MTU]);
 	if (l->a[IFLA_MASTER])
 		netlink_copy(m, l->a[IFLA_MASTER]);

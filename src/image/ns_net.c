@@ -22,6 +22,7 @@
 #include "image/ns_net_refuse.h"
 #include "image/ns_publish.h"
 #include "image/ns_tool.h"
+#include "image/tun_helper.h"
 #include "kern/nsfs.h"
 
 #define SETTING_MAX 256
@@ -414,6 +415,8 @@ int ns_net_validate(const Gw__NsNet *net, struct err *e)
 	for (size_t i = 0; i < net->n_peers; i++)
 		if (net_bridge_validate(net->peers[i], e) < 0)
 			return -EBADMSG;
+	if (tun_helpers_validate(net, e) < 0)
+		return -EBADMSG;
 	return 0;
 }
 

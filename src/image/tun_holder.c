@@ -10,6 +10,7 @@
 #include "image/ns_link_internal.h"
 #include "image/ns_net.h"
 #include "image/ns_other.h"
+#include "image/tun_helper.h"
 #include "kern/fdpass.h"
 #include "kern/nsfs.h"
 
@@ -37,8 +38,8 @@ static unsigned units_own(const Gw__FdTable *fds, const char *name)
 	return n;
 }
 
-/* Whether a descriptor is of the interface of that name, and in that namespace. */
-static bool holds(pid_t pid, int pidfd, int fd, const char *name, uint64_t ns)
+/* A descriptor, if it is of the interface of that name, in that namespace; or -1. */
+static int take_held(pid_t pid, int pidfd, int fd, const char *name, uint64_t ns)
 {
 	char path[64], line[128], word[64];
 	cleanup_fclose FILE *f = NULL;
@@ -51,10 +52,10 @@ static bool holds(pid_t pid, int pidfd, int fd, const char *name, uint64_t ns)
 		found = sscanf(line, "iff: %63s", word) == 1 && !strcmp(word, name);
 	got = found ? pidfd_get(pidfd, fd, NULL) : -1;
 	in = got < 0 ? -1 : ioctl(got, TUNGETDEVNETNS);
-	return in >= 0 && ns_id_of(in) == ns;
+	return in >= 0 && ns_id_of(in) == ns ? take_fd(&got) : -1;
 }
 
-static bool process_holds(pid_t pid, const char *name, uint64_t ns)
+int tun_get_held(pid_t pid, const char *name, uint64_t ns)
 {
 	cleanup_close int pidfd = pidfd_open_process(pid, NULL);
 	cleanup_closedir DIR *dir = NULL;
@@ -65,10 +66,12 @@ static bool process_holds(pid_t pid, const char *name, uint64_t ns)
 	for (struct dirent *d; dir && (d = readdir(dir));) {
 		ssize_t n = readlinkat(dirfd(dir), d->d_name, target, sizeof(target) - 1);
 
-		if (n > 0 && (target[n] = 0, !strcmp(target, "/dev/net/tun")) && holds(pid, pidfd, atoi(d->d_name), name, ns))
-			return true;
+		int fd = n > 0 && (target[n] = 0, !strcmp(target, "/dev/net/tun")) ? take_held(pid, pidfd, atoi(d->d_name), name, ns) : -1;
+
+		if (fd >= 0)
+			return fd;
 	}
-	return false;
+	return -1;
 }
 
 /* 0: nobody who can be seen. */
@@ -78,10 +81,11 @@ static pid_t find_holder(const char *name, uint64_t ns, char comm[64])
 
 	for (struct dirent *d; proc && (d = readdir(proc));) {
 		pid_t pid = (pid_t)atoi(d->d_name);
+		cleanup_close int fd = pid <= 0 || pid == getpid() ? -1 : tun_get_held(pid, name, ns);
 		cleanup_fclose FILE *f = NULL;
 		char path[64];
 
-		if (pid <= 0 || pid == getpid() || !process_holds(pid, name, ns))
+		if (fd < 0)
 			continue;
 		snprintf(path, sizeof(path), "/proc/%d/comm", pid);
 		f = fopen(path, "re");
@@ -93,7 +97,7 @@ static pid_t find_holder(const char *name, uint64_t ns, char comm[64])
 	return 0;
 }
 
-static void check_link(const struct net_link *l, uint64_t ns, const Gw__FdTable *fds, struct refusals *r)
+static void check_link(const struct net_link *l, uint64_t ns, Gw__NsNet *net, const Gw__FdTable *fds, struct refusals *r)
 {
 	char comm[64] = "", who[128] = "a process outside of the unit";
 	pid_t holder;
@@ -101,13 +105,15 @@ static void check_link(const struct net_link *l, uint64_t ns, const Gw__FdTable 
 	if (strcmp(l->kind, "tun") != 0 || holders_of(l) <= units_own(fds, l->name))
 		return;
 	holder = find_holder(l->name, ns, comm);
+	if (holder && holders_of(l) == 1 && tun_helper_capture(holder, l->name, net))
+		return;
 	if (holder)
 		snprintf(who, sizeof(who), "process %d (%s)", holder, comm);
 	refusals_add(r, "ns.net.tun", "its packets go to a process that is none of the unit and stays behind", "connect it by a pair of devices and a bridge instead (podman run --network bridge)",
 		     "network device %s, which %s holds", l->name, who);
 }
 
-void tun_check_holders(const Gw__Namespaces *msg, const Gw__FdTable *fds, struct refusals *r)
+void tun_check_holders(Gw__Namespaces *msg, const Gw__FdTable *fds, struct refusals *r)
 {
 	uint32_t number;
 	Gw__NsNet *net;
@@ -120,7 +126,7 @@ void tun_check_holders(const Gw__Namespaces *msg, const Gw__FdTable *fds, struct
 				struct net_link l;
 
 				if (net_link_read(m, &l))
-					check_link(&l, ns, number ? NULL : fds, r); /* descriptors of interfaces elsewhere are refused (tun.c) */
+					check_link(&l, ns, net, number ? NULL : fds, r); /* descriptors of interfaces elsewhere are refused (tun.c) */
 			}
 	}
 }

@@ -12,7 +12,9 @@
 #include "image/refuse.h"
 #include "ns.pb-c.h"
 
-/* Source: refuses interfaces that others than the unit hold; fds: the descriptors of its processes (NULL: none). */
-void tun_check_holders(const Gw__Namespaces *ns, const Gw__FdTable *fds, struct refusals *r);
+/* Source: refuses interfaces that others than the unit hold, but for those that can be started anew (tun_helper.h); fds: the descriptors of its processes (NULL: none). */
+void tun_check_holders(Gw__Namespaces *ns, const Gw__FdTable *fds, struct refusals *r);
+/* The descriptor by which a process holds the interface `name` of that network namespace (ns_id_of); the caller's. -1: it does not. */
+int tun_get_held(pid_t pid, const char *name, uint64_t ns);
 
 #endif

@@ -22,6 +22,7 @@
 #include "image/ns_net.h"
 #include "image/ns_other.h"
 #include "image/place.h"
+#include "image/tun_helper.h"
 #include "migrate/arrival.h"
 #include "migrate/decode.h"
 #include "migrate/guard.h"
@@ -226,6 +227,8 @@ static int make_namespaces(struct dest *d, struct refusals *refusals, struct err
 		ret = ns_others_make(d->offered.ns, &d->ns, d->procs[0].process->clocks, &d->clocks, e);
 	if (ret == 0 && !refusals->n)
 		ret = ns_nets_restore(d->offered.ns, refusals, e);
+	if (ret == 0 && !refusals->n)
+		ret = tun_helpers_start(d->offered.ns, &d->ns, refusals, e);
 	if (ret == 0 && d->ns.mounts >= 0)
 		place_set(d->ns.holder);
 	for (uint32_t i = 0; i < d->files.n && ret == 0; i++)

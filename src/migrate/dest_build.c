@@ -17,6 +17,7 @@
 #include "image/cgroup.h"
 #include "image/ns_user.h"
 #include "image/relay.h"
+#include "image/tun_helper.h"
 #include "kern/fdpass.h"
 #include "kern/pagemap.h"
 #include "kern/trace.h"
@@ -508,8 +509,10 @@ static bool some_thread_is_taken(const struct dest *d)
 static bool needs_numbers(const struct dest *d)
 {
 	const Gw__Namespaces *ns = d->offered.ns;
+	const struct tree_process *root = &d->offered.tree.v[0];
+	bool more = d->offered.tree.n > 1 || d->procs[0].nthreads > 1 || root->sid != root->pid || root->pgid != root->pid; /* the last: helpers (tree_plan.h) */
 
-	return ns && ns->user && !(ns->user->inside & NS_BIT(NS_PID)) && (d->offered.tree.n > 1 || d->procs[0].nthreads > 1);
+	return ns && ns->user && !(ns->user->inside & NS_BIT(NS_PID)) && more;
 }
 
 /* Every process with its mappings and threads. */
@@ -667,6 +670,8 @@ static int create_skeletons(struct dest *d, struct err *e)
 		ret = give_terminal(d, e);
 	if (ret == 0)
 		ret = skeleton_set_create(&d->set, t, some_thread_is_taken(d) || needs_numbers(d), terms, e);
+	if (ret == 0)
+		ret = tun_helpers_keep(d->set.v[0]->pid, e);
 	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
 		take_skeleton(&d->procs[i], skeleton_set_find(&d->set, d->procs[i].pid));
 	return ret;

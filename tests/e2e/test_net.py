@@ -138,3 +138,52 @@ def test_given_up(bridged):
     inside("n2", "rm", "/run/godwit/fault")
     assert moved.status not in (0, EXIT_REFUSED), moved.why()
     wait_until("the unit answers", lambda: reaches("n1"), 5)
+
+
+def slirp_of(host):
+    return [p for p in processes(host) if p.cmdline.startswith(("slirp4netns", "/usr/bin/slirp4netns")) and "tap7" in p.cmdline]
+
+
+# As root, and as a user in a user namespace, from where podman starts it.
+TAP_UNITS = [("", "sleep 66.5", ""), ("setpriv --reuid 1500 --regid 1500 --clear-groups", "sleep 66.5", "-Ur")]
+
+
+@pytest.mark.parametrize("user, command, flags", TAP_UNITS, ids=["root", "rootless"])
+def test_slirp4netns(lab2, user, command, flags):
+    """The process outside that carries a tap interface's packets stays; there is another one where the unit goes, and it ends with the unit."""
+    enter = "-U --preserve-credentials" if flags else ""
+    for host in ("n1", "n2"):
+        inside(host, "chmod", "666", "/dev/net/tun") # as udev has it
+    inside("n1", "sh", "-c", f"{user} sh -c 'unshare {flags} -n {command} </dev/null >/dev/null 2>&1 &'") # its parent and session leader are gone
+    unit = wait_until("the unit", lambda: next((q for q in processes("n1") if q.cmdline == command), None)).host_pid
+    carrier = popen("n1", "sh", "-c", f"exec {user} nsenter -t {unit} {enter or '--'} slirp4netns -c --mtu=9000 --enable-sandbox --enable-seccomp --netns-type=path /proc/{unit}/ns/net tap7",
+                    stdin=-3, stdout=-3, stderr=-3)
+
+    def within(host, *what):
+        return inside(host, "nsenter", "-t", str(unit_at), *(["-U"] if flags else []), "-n", *what, check=False)
+
+    def answers(host):
+        return within(host, "ping", "-c1", "-W1", "10.0.2.2").returncode == 0
+
+    def look(host):
+        return within(host, "sh", "-c", "ip -d link show dev tap7; ip -4 -o addr; ip route").stdout
+
+    unit_at = unit
+    wait_until("its network", lambda: answers("n1"))
+    before = look("n1")
+    assert "10.0.2.100/24" in before and "mtu 9000" in before and "persist off" in before
+    moved = migrate("n1", unit, "n2")
+    assert moved.status == 0, moved.why()
+    unit_at = moved.json["pid"]
+    wait_until("its network at n2", lambda: answers("n2"), 10)
+    assert re.sub("state [A-Z]+", "", look("n2")) == re.sub("state [A-Z]+", "", before)
+    assert len(slirp_of("n2")) == 1
+    back = migrate("n2", unit_at, "n1", "stop-copy")
+    assert back.status == 0, back.why()
+    unit_at = back.json["pid"]
+    wait_until("slirp4netns has ended with the unit", lambda: not slirp_of("n2"), 10)
+    wait_until("its network at n1", lambda: answers("n1"), 10)
+    inside("n1", "kill", "-9", str(unit_at))
+    carrier.kill()
+    carrier.wait()
+    inside("n1", "sh", "-c", "pkill -9 -f '^slirp4netns.*tap7'", check=False)

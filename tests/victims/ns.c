@@ -166,7 +166,7 @@ static void devices_setup(void)
 		  "ip link add vx0 address 02:00:00:00:01:05 type vxlan id 42 remote 10.99.0.77 dstport 4789 dev pb\n"
 		  "ip tuntap add dev tun7 mode tun user 1000\n"
 		  "ip tuntap add dev tap7 mode tap\n"
-		  "ip link set tap7 address 02:00:00:00:01:06 addrgenmode none up\n"
+		  "ip link set tap7 address 02:00:00:00:01:06 mtu 9000 addrgenmode none up\n"
 		  "ip addr add 10.99.0.5/24 dev pb\n"
 		  "ip addr add 10.99.0.6/24 dev pb\n"
 		  "ip addr add fd00::5/64 dev pb nodad\n"
