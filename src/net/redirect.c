@@ -18,6 +18,7 @@
 
 #define VERSION 1 /* of the maps' layout */
 #define MAPS_MAX 16
+#define BATCH 4096u /* ends read at a time */
 #define LOCK_PATH "/run/godwit/redirect.lock"
 
 static void set_address(uint8_t to[16], uint16_t *port, const struct sockaddr *from)
@@ -340,6 +341,32 @@ void redirect_remove(struct redirect *r, const struct redirect_flow *flow)
 {
 	if (bpf_map_delete_elem(r->ends_fd, flow) == 0)
 		__atomic_sub_fetch(&r->ports[flow->own_port].n, 1, __ATOMIC_RELEASE);
+}
+
+int redirect_each(struct redirect *r, int (*each)(const struct redirect_flow *flow, const struct redirect_end *end, void *arg), void *arg, struct err *e)
+{
+	cleanup_free struct redirect_flow *flows = malloc(BATCH * sizeof(*flows));
+	cleanup_free struct redirect_end *v = malloc(BATCH * sizeof(*v));
+	uint32_t at = 0, count;
+	bool begun = false;
+	int code = 0;
+
+	if (!flows || !v)
+		return err_set(e, -ENOMEM, "out of memory");
+	while (code >= 0) {
+		int more;
+
+		count = BATCH;
+		more = bpf_map_lookup_batch(r->ends_fd, begun ? &at : NULL, &at, flows, v, &count, NULL);
+		if (more < 0 && errno != ENOENT)
+			return err_sys(e, -errno, "reading the table of redirected connections");
+		for (uint32_t i = 0; i < count && code >= 0; i++)
+			code = each(&flows[i], &v[i], arg);
+		begun = true;
+		if (more < 0)
+			break;
+	}
+	return code;
 }
 
 void redirect_effective(const struct redirect *r, struct redirect_end *end)

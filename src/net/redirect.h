@@ -31,6 +31,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/err.h"
 #include "net/redirect_map.h"
@@ -104,6 +105,18 @@ int redirect_add(struct redirect_move *m, const struct redirect_flow *flows, con
 void redirect_settle(struct redirect_move **m);
 /* The entries are as they were before redirect_depart or redirect_arrive; unparks. Frees m; does nothing for NULL. */
 void redirect_cancel(struct redirect_move **m);
+
+/*
+ * Who ends the move when it does not end: while this process lives nobody else touches it (at first it is the caller of redirect_depart or redirect_arrive).
+ * All calls work in a child of that process as well, one at a time.
+ */
+void redirect_set_owner(struct redirect_move *m, pid_t pid);
+
+/*
+ * For a listener, or a socket of UDP without a peer, that is bound to every address of a family: one flow for each address of this host, and for each that
+ * is here only because such a socket has brought it. *ret is malloc'ed.
+ */
+int redirect_listening(struct redirect *r, uint8_t protocol, int family, uint16_t port, struct redirect_flow **ret, size_t *ret_n, struct err *e);
 
 /* Addresses of this host of a family (AF_INET, AF_INET6), for sockets bound to every address; with the loopback ones. *ret is malloc'ed. */
 int redirect_addresses(int family, struct in6_addr **ret, size_t *ret_n, struct err *e);

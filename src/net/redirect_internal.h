@@ -47,6 +47,8 @@ bool redirect_get(struct redirect *r, const struct redirect_flow *flow, struct r
 int redirect_put(struct redirect *r, const struct redirect_flow *flow, const struct redirect_end *end);
 void redirect_remove(struct redirect *r, const struct redirect_flow *flow);
 /* The state and node that count now, of an entry that may belong to a move. */
+/* Calls `each` for all ends: a walk over the whole table, milliseconds. Stops at less than 0, and returns it. */
+int redirect_each(struct redirect *r, int (*each)(const struct redirect_flow *flow, const struct redirect_end *end, void *arg), void *arg, struct err *e);
 void redirect_effective(const struct redirect *r, struct redirect_end *end);
 void redirect_other(const struct redirect_flow *flow, struct redirect_flow *ret);
 

@@ -38,6 +38,11 @@ static void set_state(struct redirect_move *m, uint32_t state)
 	__atomic_store_n(&s->state, state, __ATOMIC_SEQ_CST);
 }
 
+void redirect_set_owner(struct redirect_move *m, pid_t pid)
+{
+	__atomic_store_n(&m->r->moves[m->index].owner, (uint32_t)pid, __ATOMIC_SEQ_CST);
+}
+
 void redirect_park(struct redirect_move *m)
 {
 	set_state(m, REDIRECT_HELD);

@@ -17,6 +17,10 @@
 #include "hosts.h"
 #include "net/redirect.h"
 
+#ifndef IPV6_TRANSPARENT
+#define IPV6_TRANSPARENT 75
+#endif
+
 #define BYTES (256 << 10)
 #define PORT 7000
 #define SILENCE_MS 20000
@@ -313,6 +317,133 @@ static void test_loopback_address(void **state)
 	travel(A, A, true, HOPS({ 1, B }, { 0, B }, { 1, C }, { 0, A }, { 1, A }));
 }
 
+/* What the listener, which is bound to every address, has at its host. */
+static void move_listener(int *listener, int family, uint16_t port, enum host from, enum host to)
+{
+	struct redirect *from_table = table(from), *to_table = table(to);
+	struct redirect_move *departing = NULL, *arriving = NULL;
+	struct redirect_known known[16];
+	struct redirect_flow *flows = NULL;
+	struct sockaddr_storage any;
+	struct err e = ERR_INIT;
+	size_t n = 0;
+
+	hosts_enter(from);
+	must(redirect_listening(from_table, IPPROTO_TCP, family, htons(port), &flows, &n, &e), &e);
+	assert_in_range(n, 2, ARRAY_SIZE(known));
+	must(redirect_depart(from_table, &selves[to], flows, n, &departing, &e), &e);
+	for (size_t i = 0; i < n; i++)
+		redirect_tell(from_table, &flows[i], &selves[from], &known[i]);
+	hosts_enter(to);
+	must(redirect_arrive(to_table, flows, known, n, &arriving, &e), &e);
+	redirect_park(departing);
+	close(*listener);
+	hosts_address(to, family, port, &any);
+	if (family == AF_INET)
+		((struct sockaddr_in *)&any)->sin_addr.s_addr = 0;
+	else
+		((struct sockaddr_in6 *)&any)->sin6_addr = in6addr_any;
+	*listener = socket(family, SOCK_STREAM, 0);
+	setsockopt(*listener, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int));
+	assert_int_equal(family == AF_INET ? setsockopt(*listener, IPPROTO_IP, IP_TRANSPARENT, &(int){ 1 }, sizeof(int)) :
+					     setsockopt(*listener, IPPROTO_IPV6, IPV6_TRANSPARENT, &(int){ 1 }, sizeof(int)), 0);
+	assert_int_equal(bind(*listener, (struct sockaddr *)&any, hosts_address_len(&any)), 0);
+	assert_int_equal(listen(*listener, 8), 0);
+	redirect_live(arriving);
+	redirect_forward(departing);
+	hosts_enter(from);
+	redirect_settle(&departing);
+	hosts_enter(to);
+	redirect_settle(&arriving);
+	free(flows);
+}
+
+static void call(int listener, enum host at, enum host from, const struct sockaddr_storage *to)
+{
+	struct end client, server;
+	uint64_t began = clock_ns(CLOCK_MONOTONIC);
+	int fd = connect_from(from, to);
+
+	hosts_enter(at);
+	fill(&server, at, accept(listener, NULL, NULL));
+	fill(&client, from, fd);
+	assert_memory_equal(&client.peer, &server.own, hosts_address_len(&client.peer));
+	assert_memory_equal(&client.own, &server.peer, hosts_address_len(&client.own));
+	assert_in_range(clock_ns(CLOCK_MONOTONIC) - began, 0, 900000000ull); /* no SYN was lost */
+	check(&client, &server);
+	/* It goes on as any other, and without its listener. */
+	move(&server, at == C ? B : C, &client);
+	check(&client, &server);
+	move(&client, from == B ? A : B, &server);
+	check(&client, &server);
+	close_pair(&client, &server);
+}
+
+static void test_listener(void **state)
+{
+	static const int families[] = { AF_INET, AF_INET6 };
+	static const enum host places[] = { A, B, C, A, C };
+	struct sockaddr_storage first, lo;
+
+	(void)state;
+	for (size_t f = 0; f < ARRAY_SIZE(families); f++) {
+		uint16_t port = (uint16_t)(9000 + f);
+		int listener;
+
+		hosts_address(A, families[f], port, &first);
+		if (families[f] == AF_INET)
+			((struct sockaddr_in *)&first)->sin_addr.s_addr = 0;
+		else
+			((struct sockaddr_in6 *)&first)->sin6_addr = in6addr_any;
+		listener = listen_on(A, &first);
+		hosts_address(A, families[f], port, &first);
+		loopback(families[f], port, &lo);
+		for (size_t i = 1; i < ARRAY_SIZE(places); i++) {
+			print_message("    IPv%d, listener to %c\n", families[f] == AF_INET ? 4 : 6, 'a' + (int)places[i]);
+			move_listener(&listener, families[f], port, places[i - 1], places[i]);
+			for (int from = A; from <= OUTSIDE; from++)
+				call(listener, places[i], (enum host)from, &first);
+			call(listener, places[i], A, &lo);
+		}
+		close(listener);
+	}
+}
+
+static void test_a_move_that_fails(void **state)
+{
+	static const int families[] = { AF_INET, AF_INET6 };
+	static const enum host clients[] = { OUTSIDE, A, B };
+	struct end client, server;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(families) * ARRAY_SIZE(clients); i++) {
+		struct redirect_move *departing = NULL, *arriving = NULL;
+		struct redirect_known known;
+		struct redirect_flow flow;
+		struct err e = ERR_INIT;
+		uint64_t received;
+
+		open_pair(&client, &server, clients[i / 2], A, families[i % 2], false);
+		exchange(&client, &server, BYTES);
+		flow_of(&server, &flow);
+		must(redirect_depart(table(A), &selves[B], &flow, 1, &departing, &e), &e);
+		redirect_tell(table(A), &flow, &selves[A], &known);
+		must(redirect_arrive(table(B), &flow, &known, 1, &arriving, &e), &e);
+		redirect_park(departing);
+		send_some(&client, client.sent + 3000);
+		received = server.received;
+		assert_int_equal(poll(&(struct pollfd){ .fd = server.fd, .events = POLLIN }, 1, 50), 0);
+		hosts_enter(A);
+		redirect_cancel(&departing);
+		hosts_enter(B);
+		redirect_cancel(&arriving);
+		while (server.received < received + 3000)
+			assert_true(receive_some(&server) || poll(&(struct pollfd){ .fd = server.fd, .events = POLLIN }, 1, SILENCE_MS));
+		check(&client, &server);
+		close_pair(&client, &server);
+	}
+}
+
 static int setup(void **state)
 {
 	(void)state;
@@ -331,6 +462,8 @@ int main(void)
 		cmocka_unit_test(test_client_at_the_destination),
 		cmocka_unit_test(test_both_ends),
 		cmocka_unit_test(test_loopback_address),
+		cmocka_unit_test(test_listener),
+		cmocka_unit_test(test_a_move_that_fails),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);

@@ -284,7 +284,36 @@ static __always_inline void learn(const struct redirect_flow *flow, const struct
 	enter(&other, &end);
 }
 
-static __always_inline bool find(struct packet *p, struct place *place, bool local)
+/*
+ * Whether a packet that begins a connection is for a socket of this host: one that an old listener has not done with. Its own listeners do not count: they may be
+ * the one that has gone, and have not ended yet.
+ */
+static __always_inline bool is_begun_here(struct __sk_buff *skb, const struct packet *p)
+{
+	struct bpf_sock_tuple tuple = { 0 };
+	__u32 len = p->ipv6 ? sizeof(tuple.ipv6) : sizeof(tuple.ipv4), state;
+	struct bpf_sock *socket;
+
+	if (p->ipv6) {
+		__builtin_memcpy(tuple.ipv6.saddr, p->to.peer, 16);
+		__builtin_memcpy(tuple.ipv6.daddr, p->to.own, 16);
+		tuple.ipv6.sport = p->to.peer_port;
+		tuple.ipv6.dport = p->to.own_port;
+	} else {
+		__builtin_memcpy(&tuple.ipv4.saddr, p->to.peer + 12, 4);
+		__builtin_memcpy(&tuple.ipv4.daddr, p->to.own + 12, 4);
+		tuple.ipv4.sport = p->to.peer_port;
+		tuple.ipv4.dport = p->to.own_port;
+	}
+	socket = bpf_skc_lookup_tcp(skb, &tuple, len, BPF_F_CURRENT_NETNS, 0);
+	if (!socket)
+		return false;
+	state = socket->state;
+	bpf_sk_release(socket);
+	return state != BPF_TCP_LISTEN && state != BPF_TCP_TIME_WAIT;
+}
+
+static __always_inline bool find(struct __sk_buff *skb, struct packet *p, struct place *place, bool local)
 {
 	struct redirect_end *end = bpf_map_lookup_elem(&ends, &p->to);
 	struct redirect_flow any;
@@ -302,6 +331,8 @@ static __always_inline bool find(struct packet *p, struct place *place, bool loc
 	if (!end)
 		return false;
 	place_of(end, place);
+	if (p->to.protocol == TCP && place->state != REDIRECT_HERE && is_begun_here(skb, p))
+		return false;
 	if (p->to.protocol == TCP && (place->state == REDIRECT_THERE ||
 				      (place->state == REDIRECT_HERE && (place->flags & (REDIRECT_NATIVE | REDIRECT_OVER_LO)) != REDIRECT_NATIVE)))
 		learn(&p->to, end, place, local);
@@ -355,7 +386,7 @@ static __always_inline int arriving(struct __sk_buff *skb, __u32 l2)
 	struct packet p = { 0 };
 	struct place place;
 
-	if (!parse(skb, &p, l2) || !port_used(p.to.own_port) || !find(&p, &place, false))
+	if (!parse(skb, &p, l2) || !port_used(p.to.own_port) || !find(skb, &p, &place, false))
 		return UNSPEC;
 	if (place.state == REDIRECT_THERE)
 		return send_on(skb, &p, place.node, l2);
@@ -402,7 +433,7 @@ static __always_inline int leaving(struct __sk_buff *skb, __u32 l2)
 		return UNSPEC;
 	if (!skb->ingress_ifindex && port_used(p.to.peer_port) && is_stale(&p))
 		return SHOT;
-	if (!port_used(p.to.own_port) || !find(&p, &place, is_lo(skb)))
+	if (!port_used(p.to.own_port) || !find(skb, &p, &place, is_lo(skb)))
 		return UNSPEC;
 	if (place.state == REDIRECT_THERE)
 		return send_on(skb, &p, place.node, l2);
