@@ -26,6 +26,7 @@ struct command {
 int verb_migrate(int argc, char **argv);
 int verb_ps(int argc, char **argv);
 int verb_nodes(int argc, char **argv);
+int verb_connections(int argc, char **argv);
 int verb_check(int argc, char **argv);
 int verb_run(int argc, char **argv);
 

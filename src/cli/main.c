@@ -26,6 +26,7 @@ static const struct command verbs[] = {
 	  verb_run },
 	{ "ps", "", "list the processes that came to this host", "  --json         print a JSON object\n", verb_ps },
 	{ "nodes", "", "list the nodes and how they are", "  --json         print a JSON object\n", verb_nodes },
+	{ "connections", "", "list the connections that have moved, and how their packets get there", "  --json         print a JSON object\n", verb_connections },
 	{ "check", "[PID]", "can this kernel move processes, can this process move, and why not",
 	  "  --json         print a JSON object\n"
 	  "Exit status: 0 yes, 1 no.\n",
@@ -38,8 +39,8 @@ static void print_overview(FILE *f)
 
 	fputs("usage: godwit [--socket PATH] VERB ...\n\n", f);
 	for (i = 0; i < ARRAY_SIZE(verbs); i++)
-		fprintf(f, "  %-8s %-9s  %s\n", verbs[i].name, verbs[i].arguments, verbs[i].summary);
-	fputs("  help     [VERB]     what a verb takes\n\n"
+		fprintf(f, "  %-11s %-9s  %s\n", verbs[i].name, verbs[i].arguments, verbs[i].summary);
+	fputs("  help        [VERB]     what a verb takes\n\n"
 	      "godwit --version prints the version. It talks to godwitd on this host; see godwit(1).\n", f);
 }
 

@@ -85,6 +85,8 @@ static int serve(const struct daemon *d, const struct request *request, int fd)
 		return do_nodes(d, fd);
 	case VERB_CHECK:
 		return do_check(d, request, fd);
+	case VERB_CONNECTIONS:
+		return do_connections(d, fd);
 	case VERB_CANCEL:
 		break;
 	}

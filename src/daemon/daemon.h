@@ -9,7 +9,7 @@
  *
  *	main.c     options, sockets, the poll loop        worker.c   fork, table, reaping
  *	client.c   requests from the unix socket          peer.c     HELLOs from other nodes, hand-on
- *	do_*.c     what runs in the worker of a request
+ *	do_*.c     what runs in the worker of a request; do_net.c also what runs without one
  */
 #ifndef GODWIT_DAEMON_DAEMON_H
 #define GODWIT_DAEMON_DAEMON_H
@@ -32,7 +32,7 @@
 #define WORKERS_MAX 256
 #define PENDING_TIMEOUT_MS 5000 /* for a request or a HELLO to be complete */
 
-enum worker_kind { WORKER_REQUEST, WORKER_SOURCE, WORKER_DEST };
+enum worker_kind { WORKER_REQUEST, WORKER_SOURCE, WORKER_DEST, WORKER_NET };
 
 struct worker {
 	pid_t pid;                            /* 0: slot free */
@@ -67,6 +67,8 @@ struct daemon {
 	struct worker workers[WORKERS_MAX];
 	uint32_t *done; /* WORKERS_MAX words shared with the workers: 1 when one has only its answer left to give */
 	size_t self;    /* in a worker: its slot */
+	bool redirects; /* connections may be redirected here: net_tick */
+	uint64_t net_due_ns;
 	struct client clients[CLIENTS_PENDING_MAX];
 	struct peer peers[PEERS_PENDING_MAX];
 };
@@ -103,6 +105,7 @@ void client_drop(struct client *c);
 void client_adopt(struct daemon *d, int fd);
 
 /* peer.c */
+void set_blocking(int fd);
 void peer_accept(struct daemon *d);
 void peer_input(struct daemon *d, struct peer *p);
 void peer_drop(struct peer *p);
@@ -116,6 +119,16 @@ int do_nodes(const struct daemon *d, int fd);
 /* What a node says of itself: a name, text and numbers that are such. */
 int node_info_decode(const void *data, size_t len, Gw__NodeInfo **ret, struct err *e);
 int do_check(const struct daemon *d, const struct request *request, int fd);
+int do_connections(const struct daemon *d, int fd);
+
+/* do_net.c: the table of redirected connections (net/redirect.h) is looked after by a short worker every few seconds, as long as there is one. */
+
+/* In the main process: starts one when it is time; the time until then, -1: never. */
+int net_tick(struct daemon *d);
+/* One has ended with this status. */
+void net_ended(struct daemon *d, int status);
+/* News of another node (ROLE_NET): takes over a copy of fd. */
+int net_news(struct daemon *d, int fd, const Gw__Hello *hello, struct err *e);
 
 /* Fills in and sends NodeInfo; for the main process (a few small reads). */
 int node_info_send(const struct daemon *d, int fd, struct err *e);

@@ -175,8 +175,11 @@ static int expire(struct daemon *d)
 static int loop_once(struct daemon *d)
 {
 	struct pollfd p[POLL_MAX];
-	int timeout_ms = expire(d);
+	int timeout_ms = expire(d), net_ms = net_tick(d);
 	size_t i;
+
+	if (net_ms >= 0 && (timeout_ms < 0 || net_ms < timeout_ms))
+		timeout_ms = net_ms;
 
 	p[0] = (struct pollfd){ .fd = d->signal_fd, .events = POLLIN };
 	p[1] = (struct pollfd){ .fd = d->unix_fd, .events = POLLIN };
@@ -274,7 +277,7 @@ static int read_options(int argc, char **argv, struct daemon *d, struct err *e)
 
 int main(int argc, char **argv)
 {
-	static struct daemon d = { .socket_path = DAEMON_DEFAULT_SOCKET, .lock_fd = -1, .unix_fd = -1, .tcp_fd = -1, .signal_fd = -1 };
+	static struct daemon d = { .socket_path = DAEMON_DEFAULT_SOCKET, .lock_fd = -1, .unix_fd = -1, .tcp_fd = -1, .signal_fd = -1, .redirects = true };
 	struct err e = ERR_INIT;
 	size_t i;
 	int status;

@@ -13,6 +13,7 @@
 
 static const char *const verbs[] = {
 	[VERB_MIGRATE] = "migrate", [VERB_PS] = "ps", [VERB_NODES] = "nodes", [VERB_CHECK] = "check", [VERB_CANCEL] = "cancel",
+	[VERB_CONNECTIONS] = "connections",
 };
 
 static int read_verb(const json_t *o, struct request *request, struct err *e)

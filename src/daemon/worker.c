@@ -103,6 +103,7 @@ struct worker *worker_start(struct daemon *d, enum worker_kind kind, const int *
 		return NULL;
 	}
 	*w = (struct worker){ .pid = pid, .kind = kind, .handoff = -1 };
+	d->redirects = d->redirects || kind == WORKER_SOURCE || kind == WORKER_DEST;
 	return w;
 }
 
@@ -149,7 +150,7 @@ unsigned worker_count(const struct daemon *d, enum worker_kind kind)
 
 static void log_end(const struct worker *w, pid_t pid, int status)
 {
-	static const char *const kinds[] = { "request", "source", "dest" };
+	static const char *const kinds[] = { "request", "source", "dest", "net" };
 	const char *how = WIFEXITED(status) ? "exit" : "signal";
 	int number = WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status);
 
@@ -157,7 +158,7 @@ static void log_end(const struct worker *w, pid_t pid, int status)
 		log_info("event=unit-ended pid=%d %s=%d", (int)pid, how, number);
 	else if (WIFSIGNALED(status))
 		log_error("event=worker-died kind=%s worker=%d signal=%d moving=%d", kinds[w->kind], (int)pid, number, (int)w->moving);
-	else if (w->kind != WORKER_REQUEST)
+	else if (w->kind == WORKER_SOURCE || w->kind == WORKER_DEST)
 		log_info("event=worker-ended kind=%s worker=%d exit=%d peer=%s", kinds[w->kind], (int)pid, number, w->peer);
 }
 
@@ -178,6 +179,8 @@ void worker_reap(struct daemon *d)
 		/* Others that end here are processes below a unit's root, and helpers of workers that are gone. */
 		if (w || registry_remove(pid, NULL) > 0)
 			log_end(w, pid, status);
+		if (w && w->kind == WORKER_NET)
+			net_ended(d, status);
 		if (w) {
 			close_fdp(&w->handoff);
 			w->pid = 0;

@@ -6,6 +6,7 @@
 #include <ifaddrs.h>
 #include <linux/fib_rules.h>
 #include <linux/if_tun.h>
+#include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <net/if_arp.h>
@@ -74,6 +75,9 @@ int redirect_addresses(int family, struct in6_addr **ret, size_t *ret_n, struct 
 		struct in6_addr *more;
 
 		if (!i->ifa_addr || i->ifa_addr->sa_family != family || !redirect_flow_set(&flow, IPPROTO_TCP, i->ifa_addr, NULL))
+			continue;
+		/* Those of a link mean another host on each: nobody offers services there. */
+		if (family == AF_INET6 && IN6_IS_ADDR_LINKLOCAL((struct in6_addr *)flow.own))
 			continue;
 		more = realloc(v, (n + 1) * sizeof(*v));
 		if (!more)
@@ -250,6 +254,43 @@ int host_device_towards(int family, const void *address, uint32_t *ret, struct e
 		return err_set(e, -EHOSTUNREACH, "%s is behind a router: connections can be redirected between hosts on one link only", text);
 	*ret = route.device;
 	return 0;
+}
+
+static int on_neighbour(const struct nlmsghdr *m, void *arg)
+{
+	const struct ndmsg *h = mnl_nlmsg_get_payload(m);
+
+	*(uint16_t *)arg = h->ndm_state;
+	return 0;
+}
+
+void host_revive_neighbour(uint32_t device, const uint8_t address[16])
+{
+	static const uint8_t nobody[6] = { 2 };
+	bool ipv4 = host_is_ipv4(address);
+	uint16_t state = 0;
+	struct netlink nl;
+
+	if (netlink_open(&nl, NETLINK_ROUTE, -1, NULL) < 0)
+		return;
+	for (int i = 0; i < 2; i++) {
+		char buf[512];
+		struct nlmsghdr *m = netlink_begin(buf, i ? RTM_NEWNEIGH : RTM_GETNEIGH, i ? NLM_F_CREATE | NLM_F_REPLACE : 0, sizeof(struct ndmsg));
+		struct ndmsg *h = mnl_nlmsg_get_payload(m);
+
+		h->ndm_family = ipv4 ? AF_INET : AF_INET6;
+		h->ndm_ifindex = (int)device;
+		mnl_attr_put(m, NDA_DST, ipv4 ? 4 : 16, ipv4 ? address + 12 : address);
+		if (i) {
+			/* Of no importance which: these packets get another link address, and the host's own answers replace it. */
+			h->ndm_state = NUD_STALE;
+			mnl_attr_put(m, NDA_LLADDR, sizeof(nobody), nobody);
+			netlink_do(&nl, m);
+		} else if (netlink_ask(&nl, m, on_neighbour, &state) < 0 || !(state & (NUD_FAILED | NUD_INCOMPLETE))) {
+			break;
+		}
+	}
+	netlink_close(&nl);
 }
 
 static int mtu_of(int fd, const char *device, int *set_to)

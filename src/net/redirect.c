@@ -259,6 +259,7 @@ static int open_locked(struct redirect *r, struct err *e)
 		r->config->version = VERSION;
 		r->config->lo = if_nametoindex("lo");
 	}
+	r->config->opened_ns = clock_ns(CLOCK_MONOTONIC);
 	code = host_add_rules(e);
 	if (code < 0)
 		return code;

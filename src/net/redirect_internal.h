@@ -69,8 +69,13 @@ int host_device_towards(int family, const void *address, uint32_t *ret, struct e
 /* Packets on the loopback device become as small as those on another. */
 int host_lower_lo(struct redirect *r, uint32_t device, struct err *e);
 void host_restore_lo(struct redirect *r);
+/* A neighbour that does not answer, but has ends that are elsewhere, is taken for one that does: routing would drop their packets. */
+void host_revive_neighbour(uint32_t device, const uint8_t address[16]);
 /* A tun device that keeps packets until they are read. */
 int host_make_tun(int *ret_fd, uint32_t *ret_device, struct err *e);
+
+/* redirect_move.c: an entry of a move (end->move) gets for good what the move has come to; if that is nothing, what it was before. */
+void redirect_settle_end(struct redirect *r, const struct redirect_flow *flow, struct redirect_end *end);
 
 /* redirect_attach.c */
 int redirect_attach(struct redirect *r, struct err *e);

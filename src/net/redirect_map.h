@@ -41,8 +41,8 @@ enum redirect_state {
 
 #define REDIRECT_NATIVE 1u   /* HERE, and own is an address of this host: nothing need be done */
 #define REDIRECT_OVER_LO 2u  /* HERE, and packets that come from a device would be taken for forged: they arrive over the loopback device */
+#define REDIRECT_ENDED 8u    /* THERE, of a listener: the old copy has ended here. A listener that is here now is another one, and comes first */
 #define REDIRECT_LEARNED 4u  /* made by a packet for a listener */
-#define REDIRECT_NEWS 8u     /* others have not been told yet */
 
 struct redirect_end {
 	RM_U32 state, flags;
@@ -50,6 +50,7 @@ struct redirect_end {
 	RM_U32 move;       /* index in `moves`, whose state comes first; 0: none */
 	RM_U32 moves_made; /* how often the end has moved: what is known later counts */
 	RM_U32 home;       /* of a listener with a loopback address that is HERE: the node where it was made; 0: none */
+	RM_U64 changed_ns; /* CLOCK_MONOTONIC: when it got here what it says */
 	RM_U64 seen_ns;    /* CLOCK_MONOTONIC, of the last packet that needed this entry, to a second */
 };
 
@@ -73,7 +74,8 @@ struct redirect_config {
 	RM_U32 news; /* counted up when others are to be told something */
 	RM_U32 n_nodes;
 	RM_U32 lo_mtu;   /* before it was lowered; 0: it was not */
-	RM_U8 saved[12]; /* settings that were changed, as they were before */
+	RM_U32 told;     /* `news` when others were told last */
+	RM_U64 told_ns, opened_ns;
 };
 
 /* What the source tells the destination of an end. */

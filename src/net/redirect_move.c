@@ -396,23 +396,26 @@ void redirect_tell(struct redirect *r, const struct redirect_flow *flow, const s
 	}
 }
 
-/* An end's state for good. */
-static void settle_end(struct redirect_move *m, const struct redirect_flow *flow)
+void redirect_settle_end(struct redirect *r, const struct redirect_flow *flow, struct redirect_end *end)
 {
-	struct redirect_end end;
+	uint32_t state = r->moves[end->move].state;
 
-	if (!redirect_get(m->r, flow, &end) || end.move != m->index)
+	redirect_effective(r, end);
+	if (state == REDIRECT_NONE && end->state == REDIRECT_NONE) {
+		redirect_remove(r, flow);
 		return;
-	end.state = m->arriving ? REDIRECT_HERE : REDIRECT_THERE;
-	end.node = m->arriving ? 0 : m->node;
-	end.flags = m->arriving ? (end.flags & ~REDIRECT_LEARNED) | REDIRECT_NEWS : 0;
-	end.moves_made++;
-	end.move = 0;
-	redirect_put(m->r, flow, &end);
+	}
+	if (state != REDIRECT_NONE) {
+		end->flags = state == REDIRECT_HERE ? end->flags & ~REDIRECT_LEARNED : 0;
+		end->moves_made++;
+		end->changed_ns = clock_ns(CLOCK_MONOTONIC);
+	}
+	redirect_put(r, flow, end);
 }
 
 void redirect_settle(struct redirect_move **m)
 {
+	struct redirect_end end;
 	struct redirect *r;
 
 	if (!*m || !(*m)->done) {
@@ -422,7 +425,8 @@ void redirect_settle(struct redirect_move **m)
 	r = (*m)->r;
 	redirect_lock(r);
 	for (size_t i = 0; i < (*m)->n; i++)
-		settle_end(*m, &(*m)->flows[i]);
+		if (redirect_get(r, &(*m)->flows[i], &end) && end.move == (*m)->index)
+			redirect_settle_end(r, &(*m)->flows[i], &end);
 	replay(*m);
 	__atomic_add_fetch(&r->config->news, 1, __ATOMIC_SEQ_CST);
 	move_free(m);

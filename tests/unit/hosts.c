@@ -60,6 +60,12 @@ void hosts_enter(enum host h)
 	MUST(setns(namespaces[h], CLONE_NEWNET) == 0);
 }
 
+void hosts_cut(enum host h, bool cut)
+{
+	hosts_enter((enum host)HOSTS);
+	run("ip link set port%d %s", (int)h, cut ? "nomaster" : "master switch");
+}
+
 bool hosts_make(void)
 {
 	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 || mount("none", "/run", "tmpfs", 0, NULL) < 0)

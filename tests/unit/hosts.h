@@ -14,6 +14,8 @@ enum host { A, B, C, OUTSIDE, HOSTS };
 /* Makes them, in namespaces of our own with an empty /run. False: not permitted here. */
 bool hosts_make(void);
 void hosts_enter(enum host h);
+/* Takes the cable of a host out of the switch, or puts it back. */
+void hosts_cut(enum host h, bool cut);
 /* 10.77.0.1 and so on, fd77::1. */
 void hosts_address(enum host h, int family, uint16_t port, struct sockaddr_storage *ret);
 socklen_t hosts_address_len(const struct sockaddr_storage *a);

@@ -15,7 +15,9 @@
 
 #include "base/util.h"
 #include "hosts.h"
+#include "net/news.h"
 #include "net/redirect.h"
+#include "net/tidy.h"
 
 #ifndef IPV6_TRANSPARENT
 #define IPV6_TRANSPARENT 75
@@ -34,6 +36,7 @@ struct end {
 
 static struct redirect *tables[HOSTS];
 static struct redirect_node selves[HOSTS];
+static bool is_host_dead;
 
 static void must(int r, const struct err *e)
 {
@@ -172,6 +175,16 @@ static size_t receive_some(struct end *end)
 	return r > 0 ? (size_t)r : 0;
 }
 
+static void tidy(enum host h)
+{
+	struct err e = ERR_INIT;
+	bool empty;
+
+	table(h);
+	must(redirect_tidy(tables[h], &empty, &e), &e);
+	assert_false(empty);
+}
+
 /* Sends so many bytes each way and compares what arrives. The longest silence is in ms. */
 static unsigned exchange(struct end *a, struct end *b, size_t n_bytes)
 {
@@ -189,6 +202,12 @@ static unsigned exchange(struct end *a, struct end *b, size_t n_bytes)
 			fail_msg("nothing moves: %llu of %llu and %llu of %llu bytes", (unsigned long long)a->received, (unsigned long long)until[1],
 				 (unsigned long long)b->received, (unsigned long long)until[0]);
 		} else {
+			/* As godwitd does every two seconds. */
+			if (now - last > 1000000000ull && is_host_dead) {
+				tidy(B);
+				tidy(C);
+				poll(p, 2, 500);
+			}
 			poll(p, 2, 5);
 		}
 	}
@@ -252,12 +271,15 @@ static void check(struct end *a, struct end *b)
 
 static void close_pair(struct end *a, struct end *b)
 {
+	struct linger at_once = { 1, 0 };
 	char c;
 
-	/* In order, so that no end is left waiting. */
+	/* By a reset: it must get there, and leaves no TIME_WAIT. */
+	assert_int_equal(setsockopt(a->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once)), 0);
 	close(a->fd);
-	while (recv(b->fd, &c, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN)
-		poll(&(struct pollfd){ .fd = b->fd, .events = POLLIN }, 1, 100);
+	for (int i = 0; i < 100 && recv(b->fd, &c, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN; i++)
+		poll(&(struct pollfd){ .fd = b->fd, .events = POLLIN }, 1, 200);
+	assert_int_equal(errno, ECONNRESET);
 	close(b->fd);
 }
 
@@ -358,7 +380,7 @@ static void move_listener(int *listener, int family, uint16_t port, enum host fr
 	free(flows);
 }
 
-static void call(int listener, enum host at, enum host from, const struct sockaddr_storage *to)
+static void call(int listener, enum host at, enum host from, const struct sockaddr_storage *to, bool and_move)
 {
 	struct end client, server;
 	uint64_t began = clock_ns(CLOCK_MONOTONIC);
@@ -372,10 +394,12 @@ static void call(int listener, enum host at, enum host from, const struct sockad
 	assert_in_range(clock_ns(CLOCK_MONOTONIC) - began, 0, 900000000ull); /* no SYN was lost */
 	check(&client, &server);
 	/* It goes on as any other, and without its listener. */
-	move(&server, at == C ? B : C, &client);
-	check(&client, &server);
-	move(&client, from == B ? A : B, &server);
-	check(&client, &server);
+	if (and_move) {
+		move(&server, at == C ? B : C, &client);
+		check(&client, &server);
+		move(&client, from == B ? A : B, &server);
+		check(&client, &server);
+	}
 	close_pair(&client, &server);
 }
 
@@ -402,8 +426,8 @@ static void test_listener(void **state)
 			print_message("    IPv%d, listener to %c\n", families[f] == AF_INET ? 4 : 6, 'a' + (int)places[i]);
 			move_listener(&listener, families[f], port, places[i - 1], places[i]);
 			for (int from = A; from <= OUTSIDE; from++)
-				call(listener, places[i], (enum host)from, &first);
-			call(listener, places[i], A, &lo);
+				call(listener, places[i], (enum host)from, &first, true);
+			call(listener, places[i], A, &lo, true);
 		}
 		close(listener);
 	}
@@ -444,6 +468,110 @@ static void test_a_move_that_fails(void **state)
 	}
 }
 
+/* As the daemons do it: one host tells another what it has. */
+static void tell(enum host from, enum host to)
+{
+	struct redirect_node sender = selves[from];
+	struct err e = ERR_INIT;
+	void *news = NULL;
+	size_t len = 0;
+
+	table(from);
+	must(news_write(tables[from], &selves[from], &news, &len, &e), &e);
+	hosts_enter(to);
+	memset(sender.v6, 0, sizeof(sender.v6));
+	must(news_apply(&sender, news, len, &e), &e);
+	free(news);
+}
+
+static void tell_all(void)
+{
+	for (int from = A; from <= C; from++)
+		for (int to = A; to <= C; to++)
+			if (from != to)
+				tell((enum host)from, (enum host)to);
+}
+
+static int count_item(const struct redirect_item *item, void *arg)
+{
+	char text[REDIRECT_FLOW_TEXT];
+
+	print_message("    left: %s, state %d, moves %u, %s\n", redirect_flow_text(&item->flow, text), (int)item->state, item->moves_made, item->node);
+	(*(unsigned *)arg)++;
+	return 0;
+}
+
+static void tables_are_empty(void)
+{
+	unsigned n = 0;
+
+	news_settled_ns = tidy_forget_ns = tidy_young_ns = 0;
+	for (int h = A; h <= C; h++)
+		tidy((enum host)h);
+	tell_all();
+	news_settled_ns = 60 * 1000000000ull;
+	tidy_forget_ns = 600 * 1000000000ull;
+	tidy_young_ns = 20 * 1000000000ull;
+	for (int h = A; h <= C; h++)
+		redirect_list(table((enum host)h), count_item, &n, NULL);
+	assert_int_equal(n, 0);
+}
+
+/* The host that was left is not needed by those that run Godwit. */
+static void test_a_dead_host(void **state)
+{
+	static const int families[] = { AF_INET, AF_INET6 };
+	struct end client, server;
+	struct sockaddr_storage any, to;
+	int listener;
+
+	(void)state;
+	for (size_t f = 0; f < ARRAY_SIZE(families); f++) {
+		int family = families[f];
+		uint16_t port = (uint16_t)(9100 + f);
+
+		hosts_address(A, family, port, &to);
+		any = to;
+		if (family == AF_INET)
+			((struct sockaddr_in *)&any)->sin_addr.s_addr = 0;
+		else
+			((struct sockaddr_in6 *)&any)->sin6_addr = in6addr_any;
+		open_pair(&client, &server, B, A, family, false);
+		listener = listen_on(A, &any);
+		exchange(&client, &server, BYTES);
+		move(&server, C, &client);
+		move_listener(&listener, family, port, A, C);
+		tell_all();
+		hosts_cut(A, true);
+		is_host_dead = true;
+		check(&client, &server);
+		call(listener, C, B, &to, false);
+		/* Both ends are elsewhere then, and the first host has forgotten nothing, but cannot be asked. */
+		move(&client, C, &server);
+		move(&server, B, &client);
+		tell(C, B);
+		tell(B, C);
+		check(&client, &server);
+		/* Nobody answers for its address any more. */
+		hosts_enter(C);
+		assert_int_equal(system("ip neigh flush dev eth0"), 0);
+		client.sent += send(client.fd, (uint8_t[]){ byte_at(client.sent) }, 1, 0) == 1;
+		check(&client, &server);
+		close_pair(&client, &server);
+		hosts_enter(C);
+		close(listener);
+		hosts_cut(A, false);
+		is_host_dead = false;
+	}
+}
+
+/* What has ended leaves nothing behind. */
+static void test_the_end(void **state)
+{
+	(void)state;
+	tables_are_empty();
+}
+
 static int setup(void **state)
 {
 	(void)state;
@@ -464,6 +592,8 @@ int main(void)
 		cmocka_unit_test(test_loopback_address),
 		cmocka_unit_test(test_listener),
 		cmocka_unit_test(test_a_move_that_fails),
+		cmocka_unit_test(test_a_dead_host),
+		cmocka_unit_test(test_the_end),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);

@@ -269,6 +269,7 @@ static __always_inline void learn(const struct redirect_flow *flow, const struct
 		.flags = place->flags | REDIRECT_LEARNED,
 		.node = place->node,
 		.moves_made = listener->moves_made,
+		.changed_ns = bpf_ktime_get_ns(),
 		.seen_ns = bpf_ktime_get_ns(),
 	};
 	struct redirect_flow other;
@@ -285,10 +286,10 @@ static __always_inline void learn(const struct redirect_flow *flow, const struct
 }
 
 /*
- * Whether a packet that begins a connection is for a socket of this host: one that an old listener has not done with. Its own listeners do not count: they may be
- * the one that has gone, and have not ended yet.
+ * Whether a packet that begins a connection is for a socket of this host: one that an old listener has not done with, or a new listener. The one that has gone, and has not
+ * ended yet, does not count.
  */
-static __always_inline bool is_begun_here(struct __sk_buff *skb, const struct packet *p)
+static __always_inline bool is_for_us(struct __sk_buff *skb, const struct packet *p, __u32 flags)
 {
 	struct bpf_sock_tuple tuple = { 0 };
 	__u32 len = p->ipv6 ? sizeof(tuple.ipv6) : sizeof(tuple.ipv4), state;
@@ -310,7 +311,7 @@ static __always_inline bool is_begun_here(struct __sk_buff *skb, const struct pa
 		return false;
 	state = socket->state;
 	bpf_sk_release(socket);
-	return state != BPF_TCP_LISTEN && state != BPF_TCP_TIME_WAIT;
+	return state == BPF_TCP_LISTEN ? flags & REDIRECT_ENDED : state != BPF_TCP_TIME_WAIT;
 }
 
 static __always_inline bool find(struct __sk_buff *skb, struct packet *p, struct place *place, bool local)
@@ -331,7 +332,7 @@ static __always_inline bool find(struct __sk_buff *skb, struct packet *p, struct
 	if (!end)
 		return false;
 	place_of(end, place);
-	if (p->to.protocol == TCP && place->state != REDIRECT_HERE && is_begun_here(skb, p))
+	if (p->to.protocol == TCP && place->state != REDIRECT_HERE && is_for_us(skb, p, place->flags))
 		return false;
 	if (p->to.protocol == TCP && (place->state == REDIRECT_THERE ||
 				      (place->state == REDIRECT_HERE && (place->flags & (REDIRECT_NATIVE | REDIRECT_OVER_LO)) != REDIRECT_NATIVE)))

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * do_net.c - looking after the connections that are redirected here: what has ended goes, other nodes are told what is here, and tell us
+ *
+ * The table is in the kernel (net/redirect.h), so nothing is remembered here but whether there may be one.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "daemon/daemon.h"
+#include "net/news.h"
+#include "net/tidy.h"
+#include "wire/conn.h"
+
+#define PERIOD_NS 2000000000ull
+#define STATUS_NOTHING 3 /* nothing is redirected on this host */
+#define CONNECT_MS 1000
+#define ANSWER_MS 10000
+
+static int tell(const struct daemon *d, struct redirect *r, const struct config_node *node, struct err *e)
+{
+	static uint8_t no_migration[HELLO_MIG_ID_BYTES];
+	cleanup_close int fd = conn_connect(&node->address, CONNECT_MS, e);
+	cleanup_frame struct frame answer = { 0 };
+	cleanup_free void *news = NULL;
+	struct redirect_node self;
+	size_t len = 0;
+	Gw__Hello hello;
+	int code;
+
+	if (fd < 0)
+		return fd;
+	code = redirect_self(fd, d->config.name, &self, e);
+	if (code >= 0)
+		code = news_write(r, &self, &news, &len, e);
+	if (code < 0)
+		return code;
+	hello_fill(&hello);
+	hello.role = ROLE_NET;
+	hello.node_name = (char *)d->config.name;
+	hello.mig_id = (ProtobufCBinaryData){ sizeof(no_migration), no_migration };
+	code = hello_send(fd, &hello, e);
+	if (code >= 0)
+		code = frame_send(fd, NEWS_FRAME, news, len, e);
+	return code < 0 ? code : frame_recv_expect(fd, NEWS_FRAME, &answer, 0, ANSWER_MS, e);
+}
+
+static void tell_all(const struct daemon *d, struct redirect *r)
+{
+	for (size_t i = 0; i < d->config.n_nodes; i++) {
+		struct err e = ERR_INIT;
+
+		/* Who is not there hears it the next time. Until then the host that was left forwards. */
+		if (strcmp(d->config.nodes[i].name, d->config.name) && tell(d, r, &d->config.nodes[i], &e) < 0)
+			log_info("event=news-not-told node=%s error=\"%s\"", d->config.nodes[i].name, e.message);
+	}
+}
+
+static int look_after(const struct daemon *d)
+{
+	struct redirect *r = NULL;
+	struct err e = ERR_INIT;
+	uint32_t number;
+	bool empty = true;
+	int code = redirect_find(&r, &e);
+
+	if (r)
+		code = redirect_tidy(r, &empty, &e);
+	if (code < 0) {
+		log_error("event=connections-not-looked-after error=\"%s\"", e.message);
+		empty = false;
+	}
+	if (code >= 0 && !empty && news_due(r, &number)) {
+		tell_all(d, r);
+		news_told(r, number);
+	}
+	redirect_close(&r);
+	return empty ? STATUS_NOTHING : 0;
+}
+
+static bool is_running(const struct daemon *d)
+{
+	for (size_t i = 0; i < WORKERS_MAX; i++)
+		if (d->workers[i].pid && d->workers[i].kind == WORKER_NET)
+			return true;
+	return false;
+}
+
+void net_ended(struct daemon *d, int status)
+{
+	/* Who moves something may be about to redirect. */
+	if (WIFEXITED(status) && WEXITSTATUS(status) == STATUS_NOTHING && !worker_count(d, WORKER_SOURCE) && !worker_count(d, WORKER_DEST))
+		d->redirects = false;
+}
+
+int net_tick(struct daemon *d)
+{
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
+	bool child;
+
+	if (!d->redirects)
+		return -1;
+	if (now >= d->net_due_ns) {
+		d->net_due_ns = now + PERIOD_NS;
+		if (!is_running(d)) {
+			worker_start(d, WORKER_NET, NULL, 0, &child, NULL);
+			if (child)
+				_exit(look_after(d));
+		}
+	}
+	return (int)((d->net_due_ns - now) / 1000000) + 1;
+}
+
+/* Runs in the worker. */
+static int take_news(int fd, const struct redirect_node *from)
+{
+	cleanup_frame struct frame news = { 0 };
+	struct err e = ERR_INIT;
+	int code = frame_recv_expect(fd, NEWS_FRAME, &news, NEWS_BYTES_MAX, ANSWER_MS, &e);
+
+	if (code >= 0)
+		code = news_apply(from, news.payload, news.len, &e);
+	if (code >= 0)
+		code = frame_send(fd, NEWS_FRAME, NULL, 0, &e);
+	else
+		frame_send_error(fd, code, e.message, NULL);
+	if (code < 0)
+		log_warning("event=news-refused node=%s error=\"%s\"", from->name, e.message);
+	drain(fd);
+	return code < 0;
+}
+
+int net_news(struct daemon *d, int fd, const Gw__Hello *hello, struct err *e)
+{
+	struct redirect_node from = { 0 };
+	struct sockaddr_in address = { 0 };
+	struct worker *w;
+	bool child;
+
+	if (getpeername(fd, (struct sockaddr *)&address, &(socklen_t){ sizeof(address) }) < 0)
+		return err_sys(e, -errno, "getpeername");
+	snprintf(from.name, sizeof(from.name), "%s", hello->node_name);
+	memcpy(from.v4, &address.sin_addr, sizeof(from.v4));
+	set_blocking(fd);
+	w = worker_start(d, WORKER_REQUEST, &fd, 1, &child, e);
+	if (child)
+		_exit(take_news(fd, &from));
+	d->redirects = true;
+	return w ? 0 : e->code;
+}

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* tidy.c - see tidy.h */
+#include "net/tidy.h"
+
+#include <errno.h>
+#include <signal.h>
+
+#include "base/util.h"
+#include "net/redirect_internal.h"
+#include "net/sockets.h"
+
+#define UNUSED_NS (600 * 1000000000ull) /* from the last open to the end of programs that nothing needs: somebody may have opened them for a move */
+
+uint64_t tidy_forget_ns = 600 * 1000000000ull;
+uint64_t tidy_young_ns = 20 * 1000000000ull;
+
+struct tidying {
+	struct redirect *r;
+	struct sockets sockets;
+	struct redirect_flow *flows; /* to be changed, with what they are */
+	struct redirect_end *ends;
+	size_t n, room, all;
+	uint64_t now;
+};
+
+static bool is_dead(const struct redirect_move_state *move)
+{
+	return move->owner && kill((pid_t)move->owner, 0) < 0 && errno == ESRCH;
+}
+
+static int note(struct tidying *t, const struct redirect_flow *flow, const struct redirect_end *end)
+{
+	void *more;
+
+	if (t->n == t->room) {
+		t->room = t->room * 2 + 256;
+		more = realloc(t->flows, t->room * sizeof(*t->flows));
+		if (more)
+			t->flows = more;
+		if (!more || !(more = realloc(t->ends, t->room * sizeof(*t->ends))))
+			return -ENOMEM;
+		t->ends = more;
+	}
+	t->flows[t->n] = *flow;
+	t->ends[t->n++] = *end;
+	return 0;
+}
+
+static int judge(const struct redirect_flow *flow, const struct redirect_end *end, void *arg)
+{
+	struct tidying *t = arg;
+	const struct redirect_move_state *move = &t->r->moves[end->move % REDIRECT_MOVES_MAX];
+	bool young = t->now - end->changed_ns < tidy_young_ns || t->now - end->seen_ns < tidy_young_ns;
+
+	t->all++;
+	if (end->move) {
+		/* Its worker died while it was not known who has the unit: as long as the sockets are here it may be either. */
+		if (move->owner && !is_dead(move))
+			return 0;
+		return move->state == REDIRECT_HELD && sockets_have(&t->sockets, flow) ? 0 : note(t, flow, end);
+	}
+	if (end->state == REDIRECT_HERE && !sockets_have(&t->sockets, flow) && !(young && end->flags & REDIRECT_LEARNED))
+		return note(t, flow, end);
+	if (end->state == REDIRECT_THERE && !(end->flags & REDIRECT_ENDED) && !flow->peer_port && host_has_address(flow->own) &&
+	    !sockets_have(&t->sockets, flow))
+		return note(t, flow, end);
+	if (end->state == REDIRECT_NONE && t->now - end->changed_ns > tidy_forget_ns)
+		return note(t, flow, end);
+	return 0;
+}
+
+/* Those of a dead owner that held packets, and whose sockets are gone, have left: packets follow. */
+static void end_move(struct tidying *t, const struct redirect_flow *flow, struct redirect_end *end)
+{
+	struct redirect_move_state *move = &t->r->moves[end->move];
+
+	if (move->state == REDIRECT_HELD)
+		__atomic_store_n(&move->state, REDIRECT_THERE, __ATOMIC_SEQ_CST);
+	redirect_settle_end(t->r, flow, end);
+	__atomic_add_fetch(&t->r->config->news, 1, __ATOMIC_SEQ_CST);
+}
+
+static void free_moves(struct redirect *r)
+{
+	for (uint32_t i = 1; i < REDIRECT_MOVES_MAX; i++)
+		if (is_dead(&r->moves[i]) && r->moves[i].state != REDIRECT_HELD)
+			r->moves[i] = (struct redirect_move_state){ 0 };
+}
+
+static void carry_out(struct tidying *t)
+{
+	struct redirect_end now;
+
+	for (size_t i = 0; i < t->n; i++) {
+		if (!redirect_get(t->r, &t->flows[i], &now))
+			continue;
+		if (now.move && now.move == t->ends[i].move) {
+			end_move(t, &t->flows[i], &now);
+		} else if (!now.move && now.changed_ns == t->ends[i].changed_ns && now.state == REDIRECT_THERE) {
+			now.flags |= REDIRECT_ENDED;
+			redirect_put(t->r, &t->flows[i], &now);
+		} else if (!now.move && now.changed_ns == t->ends[i].changed_ns) {
+			redirect_remove(t->r, &t->flows[i]);
+			t->all--;
+		}
+	}
+	free_moves(t->r);
+}
+
+static bool any_moves(const struct redirect *r)
+{
+	for (uint32_t i = 1; i < REDIRECT_MOVES_MAX; i++)
+		if (r->moves[i].owner)
+			return true;
+	return false;
+}
+
+static int revive(const struct redirect_flow *flow, const struct redirect_end *end, void *arg)
+{
+	struct redirect *r = arg;
+	struct redirect_end now = *end;
+	static uint8_t last[16];
+
+	redirect_effective(r, &now);
+	if (now.state != REDIRECT_THERE || !memcmp(last, flow->own, 16) || host_has_address(flow->own))
+		return 0;
+	memcpy(last, flow->own, 16);
+	host_revive_neighbour(r->nodes[now.node % REDIRECT_NODES_MAX].device, flow->own);
+	return 0;
+}
+
+int redirect_tidy(struct redirect *r, bool *ret_empty, struct err *e)
+{
+	struct tidying t = { .r = r, .now = clock_ns(CLOCK_MONOTONIC) };
+	int code = host_load(e);
+
+	*ret_empty = false;
+	redirect_lock(r);
+	if (code >= 0)
+		code = sockets_read(&t.sockets, e);
+	if (code >= 0)
+		code = redirect_each(r, judge, &t, e);
+	if (code >= 0)
+		carry_out(&t);
+	if (code >= 0 && !t.all && !any_moves(r) && t.now - r->config->opened_ns > UNUSED_NS) {
+		redirect_detach(r);
+		*ret_empty = true;
+	}
+	redirect_unlock(r);
+	if (code >= 0 && !*ret_empty)
+		code = redirect_each(r, revive, r, e);
+	sockets_free(&t.sockets);
+	free(t.flows);
+	free(t.ends);
+	return code;
+}
+
+struct listing {
+	struct redirect *r;
+	int (*each)(const struct redirect_item *item, void *arg);
+	void *arg;
+};
+
+static int list_one(const struct redirect_flow *flow, const struct redirect_end *end, void *arg)
+{
+	static const uint8_t none[16];
+	struct listing *l = arg;
+	struct redirect_end now = *end, other;
+	struct redirect_flow other_flow;
+	struct redirect_item item = { .flow = *flow, .flags = now.flags, .moves_made = now.moves_made, .node = "", .other = "" };
+	uint64_t ns = clock_ns(CLOCK_MONOTONIC);
+
+	redirect_effective(l->r, &now);
+	item.state = now.state;
+	item.listener = !flow->peer_port && !memcmp(flow->peer, none, 16);
+	item.own_is_ours = host_has_address(flow->own);
+	item.peer_is_ours = !item.listener && host_has_address(flow->peer);
+	item.idle_ns = ns > now.seen_ns ? ns - now.seen_ns : 0;
+	if (now.state == REDIRECT_THERE || now.state == REDIRECT_HELD)
+		item.node = l->r->nodes[now.node % REDIRECT_NODES_MAX].name;
+	redirect_other(flow, &other_flow);
+	if (!item.listener && redirect_get(l->r, &other_flow, &other)) {
+		redirect_effective(l->r, &other);
+		if (other.state == REDIRECT_THERE)
+			item.other = l->r->nodes[other.node % REDIRECT_NODES_MAX].name;
+		else if (other.state == REDIRECT_HERE)
+			item.peer_is_ours = true;
+	}
+	return l->each(&item, l->arg);
+}
+
+int redirect_list(struct redirect *r, int (*each)(const struct redirect_item *item, void *arg), void *arg, struct err *e)
+{
+	struct listing l = { r, each, arg };
+	int code = host_load(e);
+
+	return code < 0 ? code : redirect_each(r, list_one, &l, e);
+}
