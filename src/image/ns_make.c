@@ -20,6 +20,7 @@
 #include "base/util.h"
 #include "image/ns_mount.h"
 #include "image/ns_net.h"
+#include "image/ns_terminal.h"
 #include "image/ns_user.h"
 
 static int write_setting(const Gw__NsSetting *s, struct err *e)
@@ -58,6 +59,7 @@ struct report {
 	volatile int done;
 	int code;
 	pid_t spaces[NS_OTHERS_MAX];
+	struct ns_terminals terminals;
 	struct err e;
 };
 
@@ -66,9 +68,10 @@ static void __attribute__((noreturn)) hold(int (*make)(const void *arg, pid_t *r
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	prctl(PR_SET_NAME, "godwit-mounts");
 	report->code = unshare(CLONE_NEWNS) < 0 ? err_sys(&report->e, errno, "a mount namespace") : make(arg, report->spaces, &report->e);
+	ns_terminals_settle(&report->terminals, ready, &ready);
 	report->done = 1;
 	(void)!write(ready, "", 1);
-	syscall(SYS_close_range, 0, ~0u, 0);
+	close(ready);
 	while (report->code == 0)
 		pause();
 	_exit(1);
@@ -105,13 +108,15 @@ static int open_mounts(struct ns_made *made, struct err *e)
 static int wait_held(struct report *report, int ready, bool first, struct ns_made *made, struct err *e)
 {
 	char byte;
+	int ret;
 
 	(void)!read(ready, &byte, 1);
 	memcpy(made->spaces, report->spaces, sizeof(made->spaces));
-	return !report->done	? err_set(e, -ECHILD, "the process that makes the unit's mounts has ended")
+	ret = !report->done	? err_set(e, -ECHILD, "the process that makes the unit's mounts has ended")
 	     : report->code < 0 ? err_set(e, report->code, "%s", report->e.message)
 	     : first		? open_mounts(made, e)
 				: 0;
+	return ret < 0 ? ret : ns_terminals_take(made->holder, &report->terminals, e);
 }
 
 static struct report *report_new(void)
@@ -144,6 +149,7 @@ void ns_made_free(struct ns_made *made)
 	}
 	close_fdp(&made->user);
 	close_fdp(&made->mounts);
+	ns_terminals_free();
 	*made = NS_MADE_INIT;
 }
 

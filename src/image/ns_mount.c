@@ -11,6 +11,7 @@
 
 #include "base/util.h"
 #include "image/bytes.h"
+#include "image/ns_terminal.h"
 #include "image/place.h"
 
 /* File systems that each mount makes anew, or that have one instance a namespace. */
@@ -159,6 +160,7 @@ static void add_tree(Gw__NsFs *fs, const char *root)
 
 static void describe(const struct mount_info *m, Gw__NsMount *out, Gw__Namespaces *msg, struct refusals *r)
 {
+	uint32_t number;
 	size_t len;
 	int fs;
 
@@ -178,10 +180,13 @@ static void describe(const struct mount_info *m, Gw__NsMount *out, Gw__Namespace
 	if (m->idmapped)
 		refuse(m, "mounts that translate owners (idmapped) cannot move", "mount it without", r);
 	/* All of a hierarchy of control groups can be mounted anywhere, and hosts have them in different places. */
-	if ((strncmp(m->type, "cgroup", 6) || strcmp(m->root, "/")) && find_on_host(m, &out->root))
+	if ((strncmp(m->type, "cgroup", 6) || strcmp(m->root, "/")) && find_on_host(m, &out->root)) {
+		if (ns_terminal_is(m->type, m->root, &number))
+			refuse(m, "it is a terminal of the host's, whose number may be another terminal's on the destination", "unmount it", r);
 		return;
+	}
 	fs = find_fs(msg, m);
-	if (fs < 0 && mount_root_is_removed(m->root, &len) && is_covered_on_host(m)) {
+	if (mount_root_is_removed(m->root, &len) && (fs < 0 ? is_covered_on_host(m) : strcmp(m->type, "devpts") == 0)) {
 		refuse(m, "what is mounted there was removed", "unmount it", r);
 		return;
 	}
@@ -190,16 +195,30 @@ static void describe(const struct mount_info *m, Gw__NsMount *out, Gw__Namespace
 	string_set(&out->root, strncmp(m->type, "cgroup", 6) == 0 && strncmp(m->root, "/..", 3) == 0 ? "/" : m->root);
 	if (msg->fs[out->fs - 1]->travels)
 		add_tree(msg->fs[out->fs - 1], m->root);
-	else if (fs < 0 && strcmp(m->root, "/") && ns_mount_is_kernels(m->type) && strncmp(m->type, "cgroup", 6) && strcmp(m->type, "proc") && strcmp(m->type, "sysfs"))
-		refuse(m, "only a part of this file system is mounted, which cannot be made again", "unmount it", r);
+}
+
+/* Of a file system that is to be made again a mount shows all: else what its parts were like cannot be known. */
+static bool is_lonely_part(const Gw__Namespaces *msg, size_t i)
+{
+	const Gw__NsMount *m = msg->mounts[i];
+	const char *type = m->fs ? msg->fs[m->fs - 1]->type : "";
+
+	if (!m->fs || !strcmp(m->root, "/") || !ns_mount_is_kernels(type) || !strncmp(type, "cgroup", 6) || !strcmp(type, "proc") || !strcmp(type, "sysfs"))
+		return false;
+	for (size_t k = 0; k < msg->n_mounts; k++)
+		if (msg->mounts[k]->fs == m->fs && !strcmp(msg->mounts[k]->root, "/"))
+			return false;
+	return true;
 }
 
 static void capture(Gw__Namespaces *msg, uint32_t space, struct refusals *r)
 {
+	size_t first = msg->n_mounts;
+
 	msg->mounts = realloc(msg->mounts, (unit.mounts.n + 1) * sizeof(*msg->mounts));
 	if (!msg->mounts)
 		abort();
-	for (size_t i = msg->n_mounts; i < unit.mounts.n; i++) {
+	for (size_t i = first; i < unit.mounts.n; i++) {
 		Gw__NsMount *out = must_alloc(sizeof(*out));
 
 		describe(&unit.mounts.v[i], out, msg, r);
@@ -208,6 +227,9 @@ static void capture(Gw__Namespaces *msg, uint32_t space, struct refusals *r)
 		if (out->fs && ns_mount_is_root(msg, i) && strcmp(unit.mounts.v[i].type, "tmpfs"))
 			refuse(&unit.mounts.v[i], "the unit's root is on a file system that the host has not mounted", "mount it on the host", r);
 	}
+	for (size_t i = first; i < msg->n_mounts; i++)
+		if (is_lonely_part(msg, i))
+			refuse(&unit.mounts.v[i], "only a part of this file system is mounted, which cannot be made again", "unmount it", r);
 }
 
 /* What a copy of a namespace does not show: the numbers of the mounts, and since Linux 6.17 which are unbindable. */

@@ -26,6 +26,7 @@
 #include "image/bytes.h"
 #include "image/ns_mount_internal.h"
 #include "image/ns_other.h"
+#include "image/ns_terminal.h"
 #include "image/ns_user.h"
 
 #ifndef MOUNT_ATTR_NOSYMFOLLOW
@@ -231,6 +232,8 @@ static int make_all_fs(struct maker *m, struct err *e)
 		}
 		if (ret >= 0)
 			ret = fill_fs(m->msg->fs[i], m->fs[i], e);
+		if (ret >= 0)
+			ret = ns_terminals_make(m->msg, i, m->fs[i], e);
 	}
 	return ret < 0 ? ret : 0;
 }

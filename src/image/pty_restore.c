@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 
 #include "base/util.h"
+#include "image/ns_terminal.h"
 #include "image/place.h"
 #include "image/pty_internal.h"
 #include "image/relay.h"
@@ -100,7 +101,7 @@ void pty_judge(const Gw__FdTable *t, struct refusals *refusals)
 		if (!t->ptys[i]->master_path[0])
 			continue;
 		snprintf(path, sizeof(path), "/dev/pts/%u", t->ptys[i]->number);
-		if (lstat(place_of(path), &st) == 0 && !t->ptys[i]->relay)
+		if (lstat(place_of(path), &st) == 0 && !t->ptys[i]->relay && !ns_terminal_is_made(t->ptys[i]->number))
 			refusals_add(refusals, "fd.tty.number", "another terminal has that name on the destination, and programs know theirs by its name",
 				     "end what uses it there, or choose another destination", "terminal %s", path);
 		else if (access(place_of("/dev/pts"), F_OK) < 0 || access(place_of(PTMX), F_OK) < 0)
@@ -122,9 +123,9 @@ static int open_number(const Gw__FdPty *p, int *ret_master, struct err *e)
 	const char *path = is_ptmx(p->master_path) ? p->master_path : PTMX;
 	cleanup_free int *below = fd_alloc((p->number + 1) * sizeof(*below));
 	uint32_t n = 0, number = 0;
-	int fd, unlock = 0, r = 0;
+	int fd = p->master_path[0] ? ns_terminal_open(p->number) : -1, unlock = 0, r = 0;
 
-	for (;;) {
+	for (; fd < 0;) {
 		fd = open(place_of(path), O_RDWR | O_CLOEXEC | O_NOCTTY);
 		if (fd < 0 || ioctl(fd, TIOCGPTN, &number) < 0) {
 			r = err_sys(e, -errno, "%s: making a pseudo-terminal", path);

@@ -14,6 +14,7 @@
 #include "image/notes.h"
 #include "image/ns_mount.h"
 #include "image/ns_other.h"
+#include "image/ns_terminal.h"
 #include "image/aio.h"
 #include "image/process.h"
 #include "image/process_check.h"
@@ -251,6 +252,8 @@ static int capture(struct unit *u, struct refusals *refusals, struct err *e)
 		ret = unit_check_sharing(u, refusals, e);
 	if (ret >= 0)
 		check_terminals(u, refusals);
+	if (ret >= 0 && u->ns)
+		ns_terminals_check(u->ns, u->fds.msg, refusals);
 	if (ret >= 0 && u->ns)
 		ret = ns_entries_capture(u->ns, 0, &u->files, refusals, e);
 	if (ret >= 0 && !refusals->n)

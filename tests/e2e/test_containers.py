@@ -2,6 +2,7 @@
 """A container that crun has started: its root on a part that hosts share, and in a directory that only the source has."""
 
 import json
+import os
 import signal
 
 import pytest
@@ -177,3 +178,26 @@ def test_worker_dies_before_there_is_a_stub(lab2):
     wait_until("it runs there", lambda: find_process("n2", pid) and find_process("n2", pid).state in "SR")
     inside("n2", "kill", "-KILL", str(pid))
     inside("n1", "crun", "delete", "-f", name, check=False)
+
+
+@pytest.mark.parametrize("terminals, cause", [
+    ("exec 9<>/dev/ptmx; mount --bind /dev/pts/$(ls /dev/pts | grep -v ptmx | sort -n | tail -1) /tmp/console", "a terminal of the host's"),
+    ("mount -t devpts -o newinstance,ptmxmode=666 own /dev/pts; exec 9<>/dev/pts/ptmx; mount --bind /dev/pts/0 /tmp/console; exec 9>&-", "was removed"),
+    ("mount -t devpts -o newinstance,ptmxmode=666 own /dev/pts; exec 9<>/dev/pts/ptmx; mount --bind /dev/pts/0 /tmp/console", None),
+    ("mount -t devpts -o newinstance,ptmxmode=666 own /dev/pts; exec 9<>/dev/pts/ptmx; mount --bind /dev/pts/0 /tmp/console; sleep 1000 & exec 9>&-", "no process of the unit has open")])
+def test_mounted_terminal(lab2, terminals, cause):
+    """One of the unit's own goes with it; not one of the host's, whose number may be another's there, one that is gone, or one that is somebody else's."""
+    outside = "sleep" in terminals
+    inside("n1", "sh", "-c", f"""touch /tmp/console
+        setsid -f unshare -m bash -c '{terminals}; echo $$ >/tmp/mounted; exec setsid {"-f" if outside else ""} sleep 2000' >/dev/null 2>&1 </dev/null""")
+    wait_until("it sleeps", lambda: any(p.cmdline == "sleep 2000" for p in processes("n1")))
+    pid = next(p.host_pid for p in processes("n1") if p.cmdline == "sleep 2000")
+    result = migrate("n1", pid, "n2")
+    if cause:
+        assert result.status == EXIT_REFUSED and "/tmp/console" in result.text and cause in result.text, result.text
+        inside("n1", "sh", "-c", f"kill {pid}; pkill -x sleep || :")
+        return
+    assert result.status == 0, result.text
+    root = f"/proc/{find_process('n2', pid).pid}/root"
+    assert os.stat(f"{root}/tmp/console").st_ino == os.stat(f"{root}/dev/pts/0").st_ino
+    inside("n2", "kill", str(pid))

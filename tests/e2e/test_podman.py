@@ -2,9 +2,10 @@
 """Containers that podman has started: conmon waits for them, keeps what they say, and tells podman how they end, wherever they run."""
 
 import pytest
-from lab_driver import find_process, inside, migrate, popen, wait_until
+from lab_driver import EXIT_REFUSED, find_process, inside, migrate, popen, processes, wait_until
+from test_home_terminal import Terminal
 
-COMMANDS = "sh sleep cat cmp diff sort grep ls find hostname stat test true echo stty"
+COMMANDS = "tty sh sleep cat cmp diff sort grep ls find hostname stat test true echo stty"
 # podman wants to find one hierarchy of control groups; nothing of its own is kept outside of /tmp of the host.
 PODMAN = "mount -t cgroup2 none /sys/fs/cgroup && exec podman --root /tmp/podman/root --runroot /tmp/podman/run --tmpdir /tmp/podman/tmp --storage-driver vfs " \
          "--cgroup-manager cgroupfs --events-backend file --runtime crun \"$@\""
@@ -105,4 +106,33 @@ def test_dies_away(lab2, image):
     inside("n2", "pkill", "-KILL", "-x", "sleep")
     assert podman("wait", "dies").stdout.strip() == "9"
     podman("rm", "dies")
+    lab2.assert_clean()
+
+
+def test_terminal(lab2, image):
+    """podman run -it: the terminal is of the container's own devpts and lies on /dev/console; its master is conmon's."""
+    t = Terminal(lab2, *command("run", "-it", "--network", "none", "--cgroups", "disabled", "--name", "typed", image, "sh"))
+    t.expect("# ", 60)
+    pid = int(podman("inspect", "-f", "{{.State.Pid}}", "typed").stdout)
+    for there in ("n2", "n3", "n1"):
+        pid = t.move(pid, there)
+        t.line(f"echo {there} $((40+2)); tty")
+        t.expect(rf"\n{there} 42\n/dev/pts/0\n")
+        t.line("echo console >/dev/console; stty size; stat -c %t:%T /dev/console")
+        t.expect(r"\nconsole\n24 80\n88:0\n")
+        t.line("sleep 1000")
+        wait_until("it sleeps", lambda: any(p.name == "sleep" and p.cmdline == "sleep 1000" for p in processes(there)))
+        t.type("\x03")
+        t.line("echo status $?")
+        t.expect(r"\nstatus 130\n")
+        t.resize(33, 99)
+        t.line("stty size")
+        t.expect(r"\n33 99\n")
+        t.resize(24, 80)
+        wait_until("the size has come", lambda: t.line("stty size") or t.expect(r"\n\d+ \d+\n").group(0) == "\n24 80\n")
+    t.line("exit 5")
+    assert t.shell.wait(30) == 5
+    assert podman("inspect", "-f", "{{.State.ExitCode}}", "typed").stdout.strip() == "5"
+    podman("rm", "typed")
+    t.close()
     lab2.assert_clean()
