@@ -197,6 +197,13 @@ static int add_addresses(struct netlink *host, const Gw__NsPeer *p, char text[12
 	return 0;
 }
 
+static int make(struct netlink *host, const Gw__NsPeer *p, const struct net_link *l, char text[128], struct err *e)
+{
+	int ret = make_bridge(host, l, e);
+
+	return ret < 0 ? ret : add_addresses(host, p, text, e);
+}
+
 static int provide(struct netlink *host, const Gw__NsPeer *p, struct refusals *r, struct err *e)
 {
 	const struct nlmsghdr *m = (const void *)p->bridge_link.data;
@@ -215,13 +222,18 @@ static int provide(struct netlink *host, const Gw__NsPeer *p, struct refusals *r
 	}
 	if (!are_free(host, p, r))
 		return 0;
-	ret = make_bridge(host, &l, e);
+	ret = make(host, p, &l, text, e);
 	if (ret == 0)
-		ret = add_addresses(host, p, text, e);
-	if (ret == 0)
-		notes_add("the destination had no bridge %s: it was made%s%s. Forwarding and rules of the host (masquerading, published ports) are not moved.", p->bridge, text[0] ? " with " : "",
-			  text);
+		notes_add("the destination had no bridge %s: it was made%s%s.", p->bridge, text[0] ? " with " : "", text);
 	return ret;
+}
+
+int net_bridge_again(struct netlink *host, const Gw__NsPeer *p, struct err *e)
+{
+	struct net_link l;
+	char text[128];
+
+	return p->bridge_link.len && net_link_read((const void *)p->bridge_link.data, &l) ? make(host, p, &l, text, e) : -ENODEV;
 }
 
 static bool host_has(const ProtobufCBinaryData *all, const struct address *a)
@@ -257,16 +269,7 @@ static void check_addresses(struct netlink *host, int host_ns, const Gw__NsNet *
 	free(all.data);
 }
 
-int net_bridge_provide(struct netlink *host, int host_ns, const Gw__NsNet *net, const Gw__NsPeer *p, struct refusals *r, struct err *e)
-{
-	int ret = net_number_of(host, p->bridge) ? 0 : provide(host, p, r, e);
-
-	if (ret == 0 && !r->n)
-		check_addresses(host, host_ns, net, p, r);
-	return ret;
-}
-
-/* --- removing --- */
+/* --- what has been made --- */
 
 struct looking {
 	const char *name;
@@ -287,21 +290,42 @@ static int look(const struct nlmsghdr *m, void *arg)
 	return 0;
 }
 
-void net_bridge_release(struct netlink *host, const char *name)
+static bool look_at(struct netlink *host, struct looking *k)
+{
+	char buf[256];
+
+	return k->index && netlink_dump(host, netlink_begin(buf, RTM_GETLINK, 0, sizeof(struct ifinfomsg)), look, k) == 0;
+}
+
+int net_bridge_provide(struct netlink *host, int host_ns, const Gw__NsNet *net, Gw__NsPeer *p, struct refusals *r, struct err *e)
+{
+	int ret = net_number_of(host, p->bridge) ? 0 : provide(host, p, r, e);
+	struct looking k = { .name = p->bridge, .index = net_number_of(host, p->bridge) };
+
+	p->made = look_at(host, &k) && k.marked;
+	if (ret == 0 && !r->n)
+		check_addresses(host, host_ns, net, p, r);
+	return ret;
+}
+
+bool net_bridge_release(struct netlink *host, const char *name)
 {
 	struct looking k = { .name = name, .index = net_number_of(host, name) };
 	char buf[256];
-	struct nlmsghdr *m = netlink_begin(buf, RTM_GETLINK, 0, sizeof(struct ifinfomsg));
+	struct nlmsghdr *m;
 
-	if (!k.index || netlink_dump(host, m, look, &k) < 0 || !k.marked || k.used)
-		return;
+	if (!look_at(host, &k) || !k.marked)
+		return true;
+	if (k.used)
+		return false;
 	m = netlink_begin(buf, RTM_DELLINK, 0, sizeof(struct ifinfomsg));
 	((struct ifinfomsg *)mnl_nlmsg_get_payload(m))->ifi_index = (int)k.index;
 	(void)netlink_do(host, m);
+	return true;
 }
 
 void net_bridges_undo(struct netlink *host)
 {
 	while (n_made)
-		net_bridge_release(host, made[--n_made]);
+		(void)net_bridge_release(host, made[--n_made]);
 }

@@ -285,6 +285,6 @@ void net_peers_remove(struct netlink *host, const Gw__NsNet *net)
 		((struct ifinfomsg *)mnl_nlmsg_get_payload(m))->ifi_index = (int)net->peers[i]->host_index;
 		(void)netlink_do(host, m);
 		if (net->peers[i]->bridge[0])
-			net_bridge_release(host, net->peers[i]->bridge);
+			(void)net_bridge_release(host, net->peers[i]->bridge);
 	}
 }

@@ -370,7 +370,7 @@ static int describe(struct netlink *nl, const struct net_link *l, struct err *e)
 static int prepare_peers(const struct making *k, struct err *e)
 {
 	for (size_t i = 0; i < k->net->n_peers; i++) {
-		const Gw__NsPeer *p = k->net->peers[i];
+		Gw__NsPeer *p = k->net->peers[i];
 		char buf[256];
 		struct nlmsghdr *m = netlink_begin(buf, RTM_NEWLINK, 0, sizeof(struct ifinfomsg));
 		struct ifinfomsg *h = mnl_nlmsg_get_payload(m);
@@ -490,6 +490,8 @@ int net_peers_attach(struct netlink *host, const Gw__NsNet *net, struct err *e)
 		if (!p->bridge[0])
 			continue;
 		bridge = net_number_of(host, p->bridge);
+		if (!bridge && net_bridge_again(host, p, e) == 0)
+			bridge = net_number_of(host, p->bridge);
 		ret = bridge ? set_master(host, p->name, bridge) : -ENODEV;
 		if (ret < 0)
 			return netlink_error(host, ret, e, "network device %s: making it a port of %s", p->name, p->bridge);

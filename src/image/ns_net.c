@@ -349,7 +349,7 @@ int ns_nets_capture(Gw__Namespaces *msg, struct refusals *r, struct err *e)
 	if (ret == 0)
 		ret = in_each(msg, capture_net, &(struct capturing){ msg, outside, r }, e);
 	if (ret == 0 && !r->n)
-		published_note(outside, msg);
+		published_capture(outside, msg);
 	return ret;
 }
 
@@ -415,7 +415,7 @@ int ns_net_validate(const Gw__NsNet *net, struct err *e)
 	for (size_t i = 0; i < net->n_peers; i++)
 		if (net_bridge_validate(net->peers[i], e) < 0)
 			return -EBADMSG;
-	if (tun_helpers_validate(net, e) < 0)
+	if (tun_helpers_validate(net, e) < 0 || published_validate(net, e) < 0)
 		return -EBADMSG;
 	return 0;
 }

@@ -8,17 +8,14 @@
 #include <grp.h>
 #include <linux/if_tun.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
 #include "base/util.h"
 #include "image/bytes.h"
+#include "image/host_keeper.h"
 #include "image/notes.h"
 #include "image/ns_info.h"
 #include "image/ns_link.h"
@@ -178,31 +175,6 @@ int tun_helpers_validate(const Gw__NsNet *net, struct err *e)
 	return net->n_taps > HELPERS_MAX ? err_set(e, -EBADMSG, "network: %zu helpers", net->n_taps) : 0;
 }
 
-static int sockets[HELPERS_MAX]; /* to each godwit-net */
-static size_t n_helpers;
-
-/* Out of what is the unit's: it would be one more process in there, and keep it. */
-static void leave_unit(void)
-{
-	for (int k = 0; k < NS_KINDS; k++) {
-		cleanup_close int fd = NS_ENTERED & NS_BIT(k) ? ns_open_hosts((enum ns_kind)k) : -1;
-
-		if (fd >= 0)
-			(void)ns_enter(fd, (enum ns_kind)k);
-	}
-}
-
-static void be_ordinary(void)
-{
-	static const struct sched_param none;
-	sigset_t no_signals;
-
-	sigemptyset(&no_signals);
-	sigprocmask(SIG_SETMASK, &no_signals, NULL);
-	(void)sched_setscheduler(0, SCHED_OTHER, &none);
-	(void)setpriority(PRIO_PROCESS, 0, 0);
-}
-
 /* With the privileges that it had: those of the unit's user namespace, or a user's. */
 static int be_user(const Gw__NsTap *t, int user)
 {
@@ -255,93 +227,53 @@ static void let_go_with(pid_t helper, const Gw__NsTap *t, uint64_t ns)
 		(void)ioctl(fd, TUNSETPERSIST, 0L);
 }
 
-/* Returns its number when it is ready, and what ends it by being closed. */
-static pid_t start_helper(const Gw__NsTap *t, int net, int user, int *ret_leave)
+/* What godwit-net works with: a copy of the worker's memory. */
+struct keeping {
+	const Gw__NsTap *tap;
+	pid_t helper;
+	int leave; /* it ends when this is closed */
+};
+
+static bool begin(void *arg, const int fds[HOST_KEEPER_FDS])
 {
+	struct keeping *k = arg;
 	int leave[2], ready[2];
 	struct pollfd p;
-	pid_t helper;
 	char byte;
 
 	if (pipe2(leave, O_CLOEXEC) < 0 || pipe2(ready, O_CLOEXEC) < 0)
-		return -1;
-	helper = fork();
-	if (helper == 0)
-		exec_helper(t, (const int[4]){ leave[0], ready[1], net, user });
+		return false;
+	k->helper = fork();
+	if (k->helper == 0)
+		exec_helper(k->tap, (const int[4]){ leave[0], ready[1], fds[0], fds[1] });
 	close(leave[0]);
 	close(ready[1]);
-	*ret_leave = leave[1];
+	k->leave = leave[1];
 	p = (struct pollfd){ ready[0], POLLIN, 0 };
-	if (helper > 0 && (poll(&p, 1, READY_MS) <= 0 || read(ready[0], &byte, 1) != 1)) {
-		kill(helper, SIGKILL);
-		helper = -1;
+	if (k->helper < 0 || poll(&p, 1, READY_MS) <= 0 || read(ready[0], &byte, 1) != 1) {
+		if (k->helper > 0)
+			kill(k->helper, SIGKILL);
+		return false;
 	}
 	close(ready[0]);
-	return helper;
+	let_go_with(k->helper, k->tap, ns_id_of(fds[0]));
+	return true;
 }
 
-/* A fork of the worker, which keeps nothing of it: connections mean something to others as long as they are open. */
-static void keep_only(int socket, int net, int user)
+static void end(void *arg)
 {
-	int keep[3] = { fcntl(socket, F_DUPFD, NS_HIGH_FD), fcntl(net, F_DUPFD, NS_HIGH_FD), user < 0 ? open("/dev/null", O_RDONLY) : fcntl(user, F_DUPFD, NS_HIGH_FD) };
-
-	for (int i = 0; i < 3; i++)
-		dup2(keep[i], i);
-	syscall(SYS_close_range, 3u, ~0u, 0u);
-}
-
-/* godwit-net: starts the helper, tells when it is ready, then waits for the end of the unit's first process, whose pidfd comes over the socket. */
-static void __attribute__((noreturn)) keep_helper(const Gw__NsTap *t, int socket, int net, int user)
-{
-	uint64_t ns = ns_id_of(net);
-	int root = -1, leave;
-	struct pollfd p;
-	pid_t helper;
-	char byte;
-
-	prctl(PR_SET_NAME, "godwit-net");
-	setsid();
-	leave_unit();
-	be_ordinary();
-	keep_only(socket, net, user);
-	helper = start_helper(t, 1, user < 0 ? -1 : 2, &leave);
-	if (helper < 0 || write(0, "", 1) != 1)
-		_exit(1);
-	let_go_with(helper, t, ns);
-	close(1); /* the unit's namespaces are not to be kept */
-	close(2);
-	if (fd_receive(0, &byte, 1, &root, NULL) == 0) {
-		close(0);
-		p = (struct pollfd){ root, POLLIN, 0 };
-		while (poll(&p, 1, -1) < 0 && errno == EINTR)
-			;
-	}
-	kill(helper, SIGTERM);
-	_exit(0);
+	kill(((const struct keeping *)arg)->helper, SIGTERM);
 }
 
 static int start_one(const Gw__NsTap *t, int net, int user, struct refusals *r, struct err *e)
 {
-	int pair[2];
-	char byte;
-	pid_t pid;
+	static const struct host_keeper keeper = { begin, end };
+	struct keeping k = { .tap = t };
+	int ret = host_keeper_start(&keeper, &k, (const int[HOST_KEEPER_FDS]){ net, user }, e);
 
-	if (n_helpers >= HELPERS_MAX || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		return err_sys(e, errno, PROGRAM);
-	pid = fork();
-	if (pid == 0) {
-		close(pair[0]);
-		for (size_t i = 0; i < n_helpers; i++)
-			close(sockets[i]);
-		keep_helper(t, pair[1], net, user);
-	}
-	close(pair[1]);
-	sockets[n_helpers++] = pair[0];
-	if (pid < 0)
-		return err_sys(e, errno, PROGRAM);
-	if (read(pair[0], &byte, 1) != 1)
+	if (ret == 0)
 		refusals_add(r, "ns.net.tun", "its packets go to slirp4netns, which cannot be started at the destination", "install it there (apt-get install slirp4netns)", "network device %s", t->device);
-	return 0;
+	return MIN(ret, 0);
 }
 
 int tun_helpers_start(const Gw__Namespaces *msg, const struct ns_made *made, struct refusals *r, struct err *e)
@@ -356,15 +288,5 @@ int tun_helpers_start(const Gw__Namespaces *msg, const struct ns_made *made, str
 		for (size_t k = 0; ret == 0 && !r->n && k < net->n_taps; k++)
 			ret = ns < 0 ? err_sys(e, errno, "a network namespace of the unit") : start_one(net->taps[k], ns, user, r, e);
 	}
-	return ret;
-}
-
-int tun_helpers_keep(pid_t root, struct err *e)
-{
-	cleanup_close int pidfd = n_helpers ? pidfd_open_process(root, e) : -1;
-	int ret = n_helpers && pidfd < 0 ? pidfd : 0;
-
-	for (size_t i = 0; i < n_helpers && ret == 0; i++)
-		ret = fd_send(sockets[i], &pidfd, 1, e);
 	return ret;
 }

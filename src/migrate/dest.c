@@ -21,6 +21,7 @@
 #include "image/ns_mount.h"
 #include "image/ns_net.h"
 #include "image/ns_other.h"
+#include "image/ns_publish.h"
 #include "image/place.h"
 #include "image/tun_helper.h"
 #include "migrate/arrival.h"
@@ -229,6 +230,8 @@ static int make_namespaces(struct dest *d, struct refusals *refusals, struct err
 		ret = ns_nets_restore(d->offered.ns, refusals, e);
 	if (ret == 0 && !refusals->n)
 		ret = tun_helpers_start(d->offered.ns, &d->ns, refusals, e);
+	if (ret == 0 && !refusals->n)
+		ret = published_make(d->offered.ns, e);
 	if (ret == 0 && d->ns.mounts >= 0)
 		place_set(d->ns.holder);
 	for (uint32_t i = 0; i < d->files.n && ret == 0; i++)

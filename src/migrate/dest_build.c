@@ -11,13 +11,13 @@
 #include "base/util.h"
 #include "image/aio.h"
 #include "image/cwd.h"
+#include "image/host_keeper.h"
 #include "image/keyring.h"
 #include "image/loginuid.h"
 #include "image/membarrier.h"
 #include "image/cgroup.h"
 #include "image/ns_user.h"
 #include "image/relay.h"
-#include "image/tun_helper.h"
 #include "kern/fdpass.h"
 #include "kern/pagemap.h"
 #include "kern/trace.h"
@@ -671,7 +671,7 @@ static int create_skeletons(struct dest *d, struct err *e)
 	if (ret == 0)
 		ret = skeleton_set_create(&d->set, t, some_thread_is_taken(d) || needs_numbers(d), terms, e);
 	if (ret == 0)
-		ret = tun_helpers_keep(d->set.v[0]->pid, e);
+		ret = host_keepers_keep(d->set.v[0]->pid, e);
 	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
 		take_skeleton(&d->procs[i], skeleton_set_find(&d->set, d->procs[i].pid));
 	return ret;

@@ -116,6 +116,74 @@ def test_address_is_taken(bridged):
     assert moved.status == EXIT_REFUSED and "10.99.0.5/24 (bridge gwbr)" in str(moved.json), moved.why()
 
 
+# As podman and others write them: a chain for the ports, one for what leaves. The second port is for one address of the host only.
+PUBLISH = """add table ip gwpublish
+add chain ip gwpublish ports
+add rule ip gwpublish ports tcp dport 8089 counter dnat to 10.99.0.5:80
+add chain ip gwpublish pre { type nat hook prerouting priority dstnat; }
+add rule ip gwpublish pre fib daddr type local tcp dport 8089 jump ports
+add rule ip gwpublish pre ip daddr 127.0.0.1 tcp dport 8090 dnat to 10.99.0.5:80
+add chain ip gwpublish leaving
+add rule ip gwpublish leaving ip daddr != 224.0.0.0/4 counter masquerade
+add chain ip gwpublish post { type nat hook postrouting priority srcnat; }
+add rule ip gwpublish post ip saddr 10.99.0.0/24 ip daddr != 10.99.0.0/24 jump leaving"""
+SERVER = "/usr/bin/python3 -m http.server 80 --directory /proc/sys/kernel"
+
+
+def fetches(host, where):
+    return inside(host, "/usr/bin/python3", "-c", f"import urllib.request; urllib.request.urlopen('http://{where}/pid_max', timeout=2).read()", check=False).returncode == 0
+
+
+@pytest.fixture
+def published(lab2):
+    """A server whose port is published by n1, on a bridge that n2 lacks."""
+    inside("n1", "sh", "-c", f"nft -f - <<'EOF'\n{PUBLISH}\nEOF\necho 1 >/proc/sys/net/ipv4/ip_forward")
+    bridge("n1", "10.99.0.1")
+    inside("n1", "sh", "-c", f"unshare -n {SERVER} </dev/null >/dev/null 2>&1 &")
+    unit = wait_until("the server", lambda: next((q for q in processes("n1") if q.cmdline == SERVER), None))
+    inside("n1", "sh", "-c", f"ip link add gwhost type veth peer name gwunit && ip link set gwhost master gwbr up && ip link set gwunit netns {unit.host_pid}")
+    inside("n1", "nsenter", "-t", str(unit.host_pid), "-n", "sh", "-ec", UNIT)
+    wait_until("the server serves", lambda: fetches("n2", "10.66.0.1:8089"))
+    yield unit.host_pid
+    for host in ("n1", "n2"):
+        for q in processes(host):
+            if q.cmdline == SERVER:
+                inside(host, "kill", "-9", str(q.host_pid), check=False)
+    bridge("n1", "", "del")
+    inside("n1", "nft", "delete", "table", "ip", "gwpublish")
+
+
+def test_published(published):
+    moved = migrate("n1", published, "n2")
+    assert moved.status == 0, moved.why()
+    assert "8089/tcp" in str(moved.json["notes"]) and "there is none like it" in str(moved.json["notes"]), moved.json["notes"]
+    wait_until("the port of the new host leads to it", lambda: fetches("n1", "10.66.0.2:8089"), 5)
+    assert not fetches("n1", "10.66.0.2:8090")
+    assert unit_reaches("n2", published, "10.66.0.1"), "it reaches nobody outside"
+    rules = inside("n2", "nft", "list", "ruleset").stdout
+    assert "8090" not in rules and rules.count("masquerade") >= 1, rules
+    inside("n2", "kill", "-9", str(published))
+    wait_until("the rules have gone with it", lambda: "8089" not in inside("n2", "nft", "list", "ruleset").stdout, 10)
+    wait_until("the bridge has gone with it", lambda: not bridge_exists("n2"), 10)
+
+
+def test_published_elsewhere(published):
+    """Somebody has the port there; and where a rule of the host is there, there is not another one."""
+    holder = popen("n2", "/usr/bin/python3", "-c", "import socket, time; s = socket.socket(); s.bind(('', 8089)); s.listen(); time.sleep(600)", stdin=-3, stdout=-3, stderr=-3)
+    wait_until("somebody has the port", lambda: ":8089" in inside("n2", "ss", "-ltn").stdout)
+    moved = migrate("n1", published, "n2")
+    assert moved.status == 0, moved.why()
+    assert "somebody has that port" in str(moved.json["notes"]), moved.json["notes"]
+    assert "8089" not in inside("n2", "nft", "list", "ruleset").stdout
+    holder.kill()
+    holder.wait()
+    inside("n2", "sh", "-c", "pkill -9 -f '^/usr/bin/python3 -c import socket'", check=False)
+    back = migrate("n2", published, "n1")
+    assert back.status == 0, back.why()
+    assert "table ip godwit" not in inside("n1", "nft", "list", "ruleset").stdout
+    wait_until("its port at home leads to it", lambda: fetches("n2", "10.66.0.1:8089"), 5)
+
+
 def test_somebody_else(bridged):
     """A process that was put into the unit's network from outside would lose it."""
     guest = popen("n1", "nsenter", "-t", str(bridged), "-n", "sleep", "66.75", stdin=-3, stdout=-3, stderr=-3)
