@@ -24,10 +24,10 @@ def relays(host):
 
 
 class Relayed(Victim):
-    def __init__(self, lab_, directory):
+    def __init__(self, lab_, directory, before=()):
         self.private = directory
         inside("n1", "mkdir", "-p", directory)
-        super().__init__(lab_, "relayed", command=["python3", SCRIPT, directory, "STATUS"])
+        super().__init__(lab_, "relayed", command=[*before, "python3", SCRIPT, directory, "STATUS"])
         self.wait_ready()
         self.asked = 0
 
@@ -105,6 +105,20 @@ def test_what_was_closed_is_at_home_whichever_host_dies(lab2):
     wait_until("an error in the program", lambda: "Errno 5" in (v.failure() or ""), 30)
     wait_until("the relay's end", lambda: not relays("n2"))
     lab2.assert_clean()
+
+
+def test_with_a_network_of_its_own(lab2):
+    """Home cannot be reached from where the unit is."""
+    v = Relayed(lab2, "/tmp/relayed-net", before=("unshare", "-n"))
+    v.migrate("n2")
+    for word in ["names", "contents", "locks"]:
+        v.check(word)
+    lab("cut", "n1", "n2")
+    n = v.count()
+    lab("heal", "n1", "n2")
+    wait_until("more of the log at home", lambda: v.count() > n, 30)
+    v.check("end")
+    assert re.search(r"^ok \d+$", read(v.status), re.M)
 
 
 def test_a_cut_link_is_waited_for(lab2):
