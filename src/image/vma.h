@@ -139,14 +139,17 @@ void vma_validate_here(const struct vma_list *const *lists, size_t n, const stru
 
 /*
  * Compares the present layout with `old` (from vma_list_read); about 20 us for 100 mappings when nothing changed.
- * *ret_changed says whether anything did; when it did, *ret holds the new list, else it stays empty. Flags of mappings
- * that were there are taken over; new ones get the default flags with VMA_GUESSED, unless `exact`, which reads smaps
- * again. A change of flags alone (madvise of a whole mapping) is only seen with exact: read it after the go message,
- * while the source stands still, and send what differs (vma_plan_sync on the destination). New files may be added to
+ * *ret_changed says whether anything did; when it did, *ret holds the new list, else it stays empty. Flags are read by BPF; where that cannot be, those of
+ * mappings that were there are taken over, and new ones get the default flags with VMA_GUESSED. `exact` reads smaps again. New files may be added to
  * `files`; what cannot move to `refusals`.
  */
 int vma_list_reread(pid_t pid, struct vma_list *old, bool exact, struct fsfile_table *files, struct refusals *refusals,
 		    struct vma_list *ret, bool *ret_changed, struct err *e);
+/*
+ * Whether mappings that have guard pages have the same ones: they may change while the layout's sequence number does not. *ret_guarded: there are, or were, any
+ * in the process: only then has this to be asked in the freeze as well, where reading the flags of thousands of mappings would be felt.
+ */
+bool vma_guards_same(pid_t pid, const struct vma_list *old, bool *ret_guarded);
 void vma_list_free(struct vma_list *l);
 int vma_list_append(struct vma_list *l, const struct vma *v);
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "image/vma.h"
+#include "kern/vma_peek.h"
 
 /* A line of /proc/PID/maps. */
 struct vma_line {
@@ -25,6 +26,19 @@ struct vma_reader {
 	struct vma_list *list;
 	struct err *e;
 };
+
+/* Flags of all mappings at one moment; n is 0 where they cannot be read. `at` is where the next mapping is looked for: they are asked for in order. */
+struct vma_flags {
+	const struct vma_record *v; /* until the next are read */
+	size_t n, at;
+};
+
+/* vma_flags.c */
+void vma_flags_read(pid_t pid, struct vma_flags *ret);
+/* Sets v's bits; without records nothing. -EAGAIN: it is not the mapping that v says, or cannot move. */
+int vma_flags_apply(struct vma_flags *f, struct vma *v, struct err *e);
+/* 1: the range may hold guard pages, or did once; 0: it never did; -1: that is not known. */
+int vma_flags_guarded(struct vma_flags *f, uint64_t start, uint64_t end);
 
 static inline bool vma_line_starts(const struct vma_line *l, const char *prefix)
 {

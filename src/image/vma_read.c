@@ -342,29 +342,94 @@ static bool same_line(const struct vma_line *l, const struct vma *v)
 	return l->start == v->start && l->end == v->end && l->prot == v->prot && same_object(l, v);
 }
 
-/* Takes over the guards in a mapping that was there before. */
-static int keep_guards(struct vma_reader *r, const struct range_list *old, const struct vma *v)
+/*
+ * Guards come and go without a change of the layout. They are looked for where the flags of the mapping say that there have been any, or, in a kernel whose
+ * flags do not, where there were some. *at: the first that ends behind the mappings before.
+ */
+static int scan_guards(struct vma_reader *r, struct vma_flags *flags, const struct range_list *old, size_t *at, const struct vma *v, struct range_list *ret)
 {
-	for (size_t i = 0; i < old->n; i++) {
-		uint64_t start = MAX(old->v[i].start, v->start), end = MIN(old->v[i].end, v->end);
+	int guarded = vma_flags_guarded(flags, v->start, v->end);
 
-		if (start < end && range_list_add(&r->list->guards, start, end) < 0)
-			return -ENOMEM;
-	}
-	return 0;
+	while (*at < old->n && old->v[*at].end <= v->start)
+		(*at)++;
+	if (guarded < 0)
+		guarded = *at < old->n && old->v[*at].start < v->end;
+	return guarded ? scan(r, v->start, v->end, CATEGORY_GUARD, ret) : 0;
 }
 
-/* A line of the changed layout: flags from the mapping that was there, or guessed. */
-static int take_changed(struct vma_reader *r, const struct vma_line *l, const struct vma_list *old, size_t *at)
+/* Whether mappings that have guards have the same as before. */
+static int same_guards(struct vma_reader *r, struct vma_flags *flags, const struct vma_list *old, bool *ret_same)
 {
+	struct range_list now = { 0 };
+	size_t at = 0;
+	int rc = 0;
+
+	for (size_t i = 0; i < old->n && rc == 0; i++)
+		rc = scan_guards(r, flags, &old->guards, &at, &old->v[i], &now);
+	*ret_same = now.n == old->guards.n && (!now.n || !memcmp(now.v, old->guards.v, now.n * sizeof(*now.v)));
+	range_list_free(&now);
+	flags->at = 0;
+	return rc;
+}
+
+bool vma_guards_same(pid_t pid, const struct vma_list *old, bool *ret_guarded)
+{
+	struct vma_reader r = { .pid = pid };
+	struct vma_flags flags;
+	bool same = true;
+	int guarded;
+
+	vma_flags_read(pid, &flags);
+	guarded = vma_flags_guarded(&flags, 0, VMA_TASK_SIZE);
+	*ret_guarded = guarded < 0 ? old->guards.n != 0 : guarded;
+	return !*ret_guarded || (same_guards(&r, &flags, old, &same) == 0 && same);
+}
+
+/* What a changed layout is made from; at, guard: how far its lines have come. */
+struct was {
+	const struct vma_list *list;
+	struct vma_flags *flags;
+	size_t at, guard;
+};
+
+/* Guards in a mapping of the changed layout; `old`: what lay there, NULL: something else. Where flags do not tell, what is new of it is looked at. */
+static int take_guards(struct vma_reader *r, struct was *was, const struct vma *v, const struct vma *old)
+{
+	struct range_list *guards = &r->list->guards;
+	bool told = vma_flags_guarded(was->flags, v->start, v->end) >= 0;
+	struct vma kept = { .start = told ? v->start : old ? MAX(old->start, v->start) : v->end, .end = told ? v->end : old ? MIN(old->end, v->end) : v->end };
+	int rc = kept.start > v->start ? scan(r, v->start, kept.start, CATEGORY_GUARD, guards) : 0;
+
+	if (rc == 0 && kept.start < kept.end)
+		rc = scan_guards(r, was->flags, &was->list->guards, &was->guard, &kept, guards);
+	if (rc == 0 && kept.end < v->end)
+		rc = scan(r, kept.end, v->end, CATEGORY_GUARD, guards);
+	return rc == -EINVAL ? 0 : rc;
+}
+
+static int append(struct vma_reader *r, struct was *was, struct vma *v, const struct vma *old)
+{
+	int rc = vma_flags_apply(was->flags, v, r->e);
+
+	if (rc < 0)
+		return rc;
+	if (vma_list_append(r->list, v) < 0)
+		return err_set(r->e, -ENOMEM, "no memory for the list of mappings");
+	return take_guards(r, was, v, old);
+}
+
+/* A line of the changed layout. Without records of flags those of the mapping that was there are taken over, or guessed. */
+static int take_changed(struct vma_reader *r, const struct vma_line *l, struct was *was)
+{
+	const struct vma_list *old = was->list;
 	struct vma v = { .file = -1 };
-	int kept = 1;
+	int kept;
 
 	if (r->list->n && l->start < r->list->v[r->list->n - 1].end)
 		return err_set(r->e, -EAGAIN, "mapping %llx changed while the layout was read", (unsigned long long)l->start);
-	while (*at < old->n && old->v[*at].end <= l->start)
-		(*at)++;
-	for (size_t i = *at; i < old->n && old->v[i].start < l->end; i++) {
+	while (was->at < old->n && old->v[was->at].end <= l->start)
+		was->at++;
+	for (size_t i = was->at; i < old->n && old->v[i].start < l->end; i++) {
 		if (!same_object(l, &old->v[i]))
 			continue;
 		v = old->v[i];
@@ -372,17 +437,13 @@ static int take_changed(struct vma_reader *r, const struct vma_line *l, const st
 		v.start = l->start;
 		v.end = l->end;
 		v.prot = l->prot;
-		if (keep_guards(r, &old->guards, &v) < 0 || vma_list_append(r->list, &v) < 0)
-			return err_set(r->e, -ENOMEM, "no memory for the list of mappings");
-		return 0;
+		return append(r, was, &v, old->v[i].prot == v.prot ? &old->v[i] : NULL);
 	}
 	v.bits = VMA_GUESSED;
 	if (l->prot & PROT_WRITE)
 		v.bits |= l->shared ? VMA_WRITE_SHARED : VMA_ACCOUNT;
 	kept = vma_classify(r, l, &v);
-	if (kept <= 0)
-		return kept;
-	return vma_list_append(r->list, &v) < 0 ? err_set(r->e, -ENOMEM, "no memory for the list of mappings") : 0;
+	return kept <= 0 ? kept : append(r, was, &v, NULL);
 }
 
 /* Remembers that the text in old->buffer is this list. The other buffer is made as large, and touched: the next reading may be in the freeze. */
@@ -404,8 +465,22 @@ static void remember_text(struct vma_list *old, size_t len)
 	old->known_len = len;
 }
 
-/* Whether the process has the layout `old`: by the very text of the last time, or line by line. */
-static int is_same(struct vma_reader *r, struct vma_list *old, bool *ret_same)
+/* Whether the flags of all mappings are those of `old`. Not a mapping of it: they are not. */
+static bool same_flags(struct vma_flags *flags, const struct vma_list *old)
+{
+	bool same = true;
+
+	for (size_t i = 0; i < old->n && same; i++) {
+		struct vma v = old->v[i];
+
+		same = vma_flags_apply(flags, &v, NULL) == 0 && v.bits == old->v[i].bits;
+	}
+	flags->at = 0;
+	return same;
+}
+
+/* Whether the process has the layout `old`: by the very text of the last time, or line by line. *ret_text: as it has been read. */
+static int is_same(struct vma_reader *r, struct vma_list *old, struct vma_flags *flags, bool *ret_same, const char **ret_text)
 {
 	bool same = true;
 	struct vma_line l;
@@ -417,14 +492,17 @@ static int is_same(struct vma_reader *r, struct vma_list *old, bool *ret_same)
 	len = vma_read_whole(path, &old->buffer, &old->buffer_size, r->e);
 	if (len < 0)
 		return r->e->code;
-	*ret_same = old->known && (size_t)len == old->known_len && !memcmp(old->buffer, old->known, old->known_len);
-	if (*ret_same)
+	vma_flags_read(r->pid, flags);
+	*ret_text = old->buffer;
+	if (old->known && (size_t)len == old->known_len && !memcmp(old->buffer, old->known, old->known_len)) {
+		*ret_same = same_flags(flags, old);
 		return 0;
+	}
 	for (const char *p = old->buffer; same && *p && vma_parse_line(&p, &l);)
 		if (!vma_left_out(&l))
 			same = i < old->n && same_line(&l, &old->v[i++]);
-	*ret_same = same && i == old->n;
-	if (*ret_same)
+	*ret_same = same && i == old->n && same_flags(flags, old);
+	if (same && i == old->n)
 		remember_text(old, (size_t)len);
 	return 0;
 }
@@ -446,15 +524,17 @@ static bool same_rings(const struct vma_list *a, const struct vma_list *b)
 	}
 }
 
-static int compare_once(struct vma_reader *r, struct vma_list *old, bool *ret_changed)
+static int compare_once(struct vma_reader *r, struct vma_list *old, struct vma_flags *flags, bool *ret_changed)
 {
 	struct vma_list *list = r->list;
 	bool same = false;
 	struct vma_line l;
-	size_t at = 0;
+	struct was was = { .list = old, .flags = flags };
 	const char *p;
-	int rc = is_same(r, old, &same);
+	int rc = is_same(r, old, flags, &same, &p);
 
+	if (rc == 0 && same)
+		rc = same_guards(r, flags, old, &same);
 	*ret_changed = !same;
 	if (rc < 0 || same)
 		return rc;
@@ -462,8 +542,8 @@ static int compare_once(struct vma_reader *r, struct vma_list *old, bool *ret_ch
 	for (size_t k = 0; rc == 0 && k < old->huge.n; k++)
 		if (range_list_add(&list->huge, old->huge.v[k].start, old->huge.v[k].end) < 0)
 			rc = err_set(r->e, -ENOMEM, "no memory for the list of mappings");
-	for (p = old->buffer; rc == 0 && *p && vma_parse_line(&p, &l);)
-		rc = vma_left_out(&l) ? 0 : take_changed(r, &l, old, &at);
+	while (rc == 0 && *p && vma_parse_line(&p, &l))
+		rc = vma_left_out(&l) ? 0 : take_changed(r, &l, &was);
 	if (rc == 0 && !list->n)
 		rc = err_set(r->e, -ESRCH, "pid %d has no address space", r->pid);
 	if (rc == 0 && !same_rings(old, list))
@@ -516,8 +596,9 @@ int vma_list_reread(pid_t pid, struct vma_list *old, bool exact, struct fsfile_t
 		struct vma_list list = { .complete = true };
 		struct vma_reader r = { .pid = pid, .ours = true, .files = files, .refusals = refusals, .list = &list, .e = e ? e : &local };
 		size_t refused = refusals->n;
+		struct vma_flags flags = { 0 };
 		bool changed = false;
-		int rc = compare_once(&r, old, &changed);
+		int rc = compare_once(&r, old, &flags, &changed);
 
 		if (rc == 0 && changed)
 			*ret = list;

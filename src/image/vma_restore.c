@@ -371,10 +371,19 @@ static bool mapped_anew(const struct pieces *p, const struct range *r)
 /* Guards go in before locks: the kernel puts none into locked memory. */
 static void plan_guards(struct batch *b, const struct pieces *p, const struct range_list *old, const struct range_list *new)
 {
-	for (size_t i = 0; i < old->n; i++)
-		if (!covered(new, &old->v[i]))
-			batch_try(b, "madvise(MADV_GUARD_REMOVE)", SYS_madvise, old->v[i].start, old->v[i].end - old->v[i].start,
-				  MADV_GUARD_REMOVE);
+	for (size_t i = 0, k = 0; i < old->n; i++) {
+		uint64_t start = old->v[i].start;
+
+		while (k < new->n && new->v[k].end <= start)
+			k++;
+		for (size_t n = k; start < old->v[i].end; n++) {
+			uint64_t end = n < new->n ? MIN(MAX(new->v[n].start, start), old->v[i].end) : old->v[i].end;
+
+			if (start < end)
+				batch_try(b, "madvise(MADV_GUARD_REMOVE)", SYS_madvise, start, end - start, MADV_GUARD_REMOVE);
+			start = n < new->n ? MAX(new->v[n].end, start) : end;
+		}
+	}
 	for (size_t i = 0; i < new->n; i++)
 		if (!covered(old, &new->v[i]) || mapped_anew(p, &new->v[i]))
 			batch_call(b, "madvise(MADV_GUARD_INSTALL)", SYS_madvise, new->v[i].start, new->v[i].end - new->v[i].start,

@@ -626,8 +626,8 @@ static void release(struct dest_process *p)
 
 	if (!p->d->post_copy && !p->go->msg->bulk)
 		wait_received(p, NULL); /* only the barrier was still to come */
-	/* Where nothing was pushed the list of late calls is still to be run. */
-	if (!p->d->post_copy && p->finish)
+	/* Where nothing was pushed, or it is too long for the agent, the list of late calls is still to be run. */
+	if (p->finish && (!p->d->post_copy || !scratch_header(&a->scratch)->nfinish))
 		batch_run(p->finish, NULL);
 	task_command(&a->task, COMMAND_LEAVE);
 	task_wake(&a->task, NULL);

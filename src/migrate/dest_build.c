@@ -168,6 +168,20 @@ static void unregister_lazy(struct dest_process *p)
 	}
 }
 
+/* What is done when all pages are there is a list that the agent can run by itself; a very long one is run by the worker. */
+static void plan_finish(struct dest_process *p)
+{
+	struct scratch_header *h = scratch_header(&p->skeleton->agent.scratch);
+
+	if (!p->finish)
+		p->finish = batch_new(&p->skeleton->agent.task);
+	batch_reset(p->finish);
+	vma_plan_finish(p->finish, &p->vmas);
+	if (p->mlock_future)
+		batch_try(p->finish, "mlockall", SYS_mlockall, p->mlock_future);
+	h->finish_list = batch_list(p->finish, &h->nfinish);
+}
+
 int dest_sync_layout(struct dest_process *p, struct vma_list *new, struct err *e)
 {
 	bool registered = p->go && p->d->post_copy && !dest_registers_late(p);
@@ -190,6 +204,8 @@ int dest_sync_layout(struct dest_process *p, struct vma_list *new, struct err *e
 	vma_list_free(&p->vmas);
 	p->vmas = *new;
 	*new = (struct vma_list){ 0 };
+	if (p->finish)
+		plan_finish(p);
 	if (ret == 0 && registered)
 		ret = dest_register(p, NULL, e);
 	range_list_free(&mapped);
@@ -373,23 +389,6 @@ static int equip_agent(struct dest_process *p, struct err *e)
 	return ret;
 }
 
-/* What is done when all pages are there is a list that the agent can run by itself; a very long one is run by the worker. */
-static int plan_finish(struct dest_process *p, struct err *e)
-{
-	struct scratch_header *h = scratch_header(&p->skeleton->agent.scratch);
-
-	p->finish = batch_new(&p->skeleton->agent.task);
-	vma_plan_finish(p->finish, &p->vmas);
-	if (p->mlock_future)
-		batch_try(p->finish, "mlockall", SYS_mlockall, p->mlock_future);
-	h->finish_list = batch_list(p->finish, &h->nfinish);
-	if (h->nfinish && p->d->post_copy) {
-		batch_free(p->finish);
-		p->finish = NULL;
-	}
-	return 0;
-}
-
 /* --- threads and descriptors --- */
 
 /* A descriptor of the working directory whose name was removed, of a process that has it already; -1: none has. */
@@ -543,8 +542,7 @@ static int finish_process(struct dest_process *p, struct err *e)
 	if (ret == 0)
 		ret = batch_run(main_batch(p), e);
 	batch_reset(main_batch(p));
-	if (ret == 0)
-		ret = plan_finish(p, e);
+	plan_finish(p);
 	if (ret == 0)
 		ret = scratch_warm(&p->skeleton->agent.scratch, (unsigned)p->nthreads, main_batch(p), e);
 	if (ret == 0)

@@ -85,10 +85,11 @@ struct migrate_request {
 
 /*
  * Once, in the daemon before it forks workers: loads what takes long to load and survives fork (the BPF programs that read restart blocks, descriptor
- * tables and credentials). Failing is no error: interrupted sleeps then start over, and the freeze takes longer with many descriptors. ret_keep: descriptors that
+ * tables, credentials and flags of mappings). Failing is no error: interrupted sleeps then start over, the freeze takes longer with many descriptors, and what
+ * madvise has changed just before it is not seen. ret_keep: descriptors that
  * workers must keep, -1 when there are none.
  */
-#define MIGRATE_KEEP_FDS 4
+#define MIGRATE_KEEP_FDS 5
 void migrate_init(int ret_keep[MIGRATE_KEEP_FDS]);
 
 /*

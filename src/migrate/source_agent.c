@@ -13,6 +13,7 @@
 #include "base/util.h"
 #include "image/membarrier.h"
 #include "kern/cred_peek.h"
+#include "kern/vma_peek.h"
 #include "migrate/pace.h"
 #include "wire/frame.h"
 
@@ -37,6 +38,9 @@ void migrate_init(int ret_keep[MIGRATE_KEEP_FDS])
 		log_warning("event=no-bpf text=\"%s\"", e.message);
 	ret_keep[3] = thread_peek_load(&e);
 	if (ret_keep[3] < 0)
+		log_warning("event=no-bpf text=\"%s\"", e.message);
+	ret_keep[4] = vma_peek_prepare(&e);
+	if (ret_keep[4] < 0)
 		log_warning("event=no-bpf text=\"%s\"", e.message);
 }
 

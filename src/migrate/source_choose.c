@@ -308,7 +308,7 @@ static int read_one_by_one(const struct source_process *p, const struct page_run
 			uint64_t at = runs[i].address + k * PAGE_SIZE_BYTES;
 
 			if (pread(p->mem_fd, to, PAGE_SIZE_BYTES, (off_t)at) != PAGE_SIZE_BYTES)
-				return err_sys(e, errno, "reading page %#" PRIx64, at);
+				return err_set(e, -EAGAIN, "page %#" PRIx64 " cannot be read (%s): it has become a guard page, say; try again", at, strerror(errno));
 		}
 	}
 	return 0;

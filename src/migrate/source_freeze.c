@@ -27,6 +27,7 @@
 #include "image/seccomp.h"
 #include "image/thread_plain.h"
 #include "kern/trace.h"
+#include "kern/vma_peek.h"
 #include "migrate/hold.h"
 #include "migrate/pace.h"
 #include "migrate/source.h"
@@ -347,7 +348,8 @@ static int compare_layout(struct source_process *p, struct err *e)
 	int ret;
 
 	p->layout_changed = false;
-	if (p->u->guest || (p->rehearsed_layout && layout_now(p, 1) == p->rehearsed_layout))
+	if (p->u->guest || (p->rehearsed_layout && layout_now(p, 1) == p->rehearsed_layout &&
+			    (!p->guarded || vma_guards_same(p->u->pid, &p->u->vmas, &p->guarded))))
 		return 0;
 	ret = vma_list_reread(p->u->pid, &p->u->vmas, false, &s->unit.files, s->refusals, &p->frozen_vmas, &p->layout_changed, e);
 	if (ret == 0 && s->refusals->n)
@@ -578,12 +580,14 @@ static void rehearse_layouts(struct source *s)
 		bool changed = true;
 		int ret;
 
-		if (u->guest || (layout && layout == s->procs[i].rehearsed_layout))
+		if (u->guest || (vma_guards_same(u->pid, &u->vmas, &s->procs[i].guarded) && layout && layout == s->procs[i].rehearsed_layout))
 			continue;
 		ret = vma_list_reread(u->pid, &u->vmas, false, &s->unit.files, &ignored, &vmas, &changed, &unheard);
 		s->procs[i].rehearsed_layout = ret == 0 && !changed ? layout : 0;
 		vma_list_free(&vmas);
 	}
+	for (size_t i = 0; i < s->nprocs; i++)
+		vma_peek_ready(s->unit.procs[i].pid);
 	refusals_free(&ignored);
 }
 

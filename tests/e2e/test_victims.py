@@ -23,7 +23,7 @@ BLOCKS = ["read", "write", "poll", "eventfd", "epoll", "accept", "futex", "sem",
           "signalfd"]
 STATIC = ["mem_anon", "mem_brk", "regs_8", "thread_ident", "thread_rseq", "signal_pending", "timer_posix", "ident_plain", "file_offsets", "ipc_epoll",
           "ws_random", "storm_all"]
-HEAVY = ("ws_", "regs_", "storm_", "mem_churn", "mem_malloc", "thread_rseq", "thread_contend", "thread_spawn", "timer_itimer_tick", "timer_posix",
+HEAVY = ("ws_", "mem_late", "regs_", "storm_", "mem_churn", "mem_malloc", "thread_rseq", "thread_contend", "thread_spawn", "timer_itimer_tick", "timer_posix",
          "thread_in_handler", "signal_stream", "ipc_pipe_stream", "mem_big")
 
 

@@ -10,6 +10,7 @@
 
 #include "base/util.h"
 #include "image/vdso.h"
+#include "kern/vma_peek.h"
 #include "image/vma_restore.h"
 
 #ifndef MADV_GUARD_INSTALL
@@ -170,6 +171,8 @@ static void change(struct batch *b, uint64_t arena)
 	}
 }
 
+static bool with_flags; /* they can be read without smaps */
+
 /* One round: change the source, read it again, bring the skeleton after it. */
 static void follow(struct batch *source, struct moved *m, uint64_t arena)
 {
@@ -190,6 +193,7 @@ static void follow(struct batch *source, struct moved *m, uint64_t arena)
 		m->list = quick;
 	}
 	MUST_OK(vma_list_reread(source->pid, &m->list, true, &m->files, &m->refusals, &exact, &changed, &e));
+	assert_false(changed && with_flags); /* they say what smaps says */
 	if (changed) {
 		MUST_OK(vma_plan_sync(m->b, &m->list, &exact, m->fds, m->files.n, &mapped, &e));
 		vma_list_free(&m->list);
@@ -251,6 +255,11 @@ static void test_sync_keeps_pages(void **state)
 	MUST_OK(vma_list_reread(source->pid, &m.list, true, &m.files, &m.refusals, &now, &changed, &e));
 	assert_false(changed);
 	remote_do(source, &e, "madvise", SYS_madvise, arena, 64 * 4096, MADV_DONTFORK);
+	if (with_flags) {
+		MUST_OK(vma_list_reread(source->pid, &m.list, false, &m.files, &m.refusals, &now, &changed, &e));
+		assert_true(changed);
+		vma_list_free(&now);
+	}
 	MUST_OK(vma_list_reread(source->pid, &m.list, true, &m.files, &m.refusals, &now, &changed, &e));
 	assert_true(changed);
 	vma_list_free(&now);
@@ -519,5 +528,11 @@ int main(void)
 		cmocka_unit_test(test_running),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	int failed = cmocka_run_group_tests_name("flags from smaps", tests, NULL, NULL);
+	struct err e = ERR_INIT;
+
+	with_flags = vma_peek_prepare(&e) >= 0;
+	if (!with_flags)
+		print_message("no BPF here: %s\n", e.message);
+	return with_flags ? failed + cmocka_run_group_tests_name("flags by BPF", tests, NULL, NULL) : failed;
 }
