@@ -106,6 +106,8 @@ void pages_plan_scan(struct pages *p, struct batch *b);
  * back (madvise(2), MADV_DONTNEED). In a mapping of a file the kernel keeps the mark "not written" of such a page, so that only its absence shows. Bits are turned off.
  */
 int pages_gone(struct pages *p, struct run_list *ret_list, struct err *e);
+/* pages_stale with PAGES_EAGER, and pages_gone: one look at the page tables for both, where that is possible. */
+int pages_settle_eager(struct pages *p, struct run_list *ret_stale, struct run_list *ret_gone, struct err *e);
 
 /* Turns the bits of a run on, or off. */
 void pages_mark(struct pages *p, uint64_t address, uint64_t npages);

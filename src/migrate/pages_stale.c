@@ -285,16 +285,20 @@ static bool any_sent(const struct pages *p, size_t from, size_t to)
 	return false;
 }
 
-static int gone_group(struct written_scan *w, size_t from, size_t to)
+/* The same, and what of it was written to w->list. */
+static int note_both(const struct pagemap_region *region, void *arg)
+{
+	int ret = region->categories & PAGE_CATEGORY_WRITTEN ? eager_written(region, arg) : 0;
+
+	return ret < 0 ? ret : note_alive(region, arg);
+}
+
+/* What the destination has of ranges, and is not alive. */
+static int add_dead(struct written_scan *w, size_t from, size_t to, struct run_list *ret_list)
 {
 	size_t k = 0;
-	int ret;
+	int ret = 0;
 
-	w->alive.n = 0;
-	w->next = from;
-	w->group_end = to;
-	w->each = note_alive;
-	ret = pagemap_scan_existing(w->p->pagemap_fd, w->p->ranges[from].start, w->p->ranges[to - 1].end, &pages_query_exists, split_region, w, w->e);
 	for (size_t i = from; i < to && ret == 0; i++) {
 		const struct page_range *r = &w->p->ranges[i];
 
@@ -303,22 +307,61 @@ static int gone_group(struct written_scan *w, size_t from, size_t to)
 				k++;
 			if (k < w->alive.n && w->alive.v[k].start <= at)
 				continue;
-			ret = run_list_add(w->list, at, 1, 0);
+			ret = run_list_add(ret_list, at, 1, 0);
 			pages_bit_set(w->p, pages_bit_of(r, at), false);
 		}
 	}
 	return ret;
 }
 
+static int gone_group(struct written_scan *w, size_t from, size_t to, const struct pagemap_query *query, int (*each)(const struct pagemap_region *region, void *arg))
+{
+	w->alive.n = 0;
+	w->next = from;
+	w->group_end = to;
+	w->each = each;
+	return pagemap_scan_existing(w->p->pagemap_fd, w->p->ranges[from].start, w->p->ranges[to - 1].end, query, split_region, w, w->e);
+}
+
 int pages_gone(struct pages *p, struct run_list *ret_list, struct err *e)
 {
-	struct written_scan w = { .p = p, .list = ret_list, .e = e };
+	struct written_scan w = { .p = p, .e = e };
 	int ret = 0;
 
 	for (size_t i = 0, end; i < p->nranges && ret == 0; i = end) {
 		end = group_from(p, i, GROUP_GAP_BYTES);
-		if (!p->infos[i].lazy && any_sent(p, i, end))
-			ret = gone_group(&w, i, end);
+		if (p->infos[i].lazy || !any_sent(p, i, end))
+			continue;
+		ret = gone_group(&w, i, end, &pages_query_exists, note_alive);
+		if (ret == 0)
+			ret = add_dead(&w, i, end, ret_list);
+	}
+	range_list_free(&w.alive);
+	return ret;
+}
+
+int pages_settle_eager(struct pages *p, struct run_list *ret_stale, struct run_list *ret_gone, struct err *e)
+{
+	static const struct pagemap_query both = { .any_of = PAGE_CATEGORY_PRESENT | PAGE_CATEGORY_SWAPPED,
+						   .want = PAGE_CATEGORY_PRESENT | PAGE_CATEGORY_SWAPPED | PAGE_CATEGORY_FILE | PAGE_CATEGORY_WRITTEN };
+	struct written_scan w = { .p = p, .list = ret_stale, .e = e };
+	int ret = 0;
+
+	if (p->forgotten.n) {
+		ret = pages_stale(p, PAGES_EAGER, ret_stale, e);
+		return ret < 0 ? ret : pages_gone(p, ret_gone, e);
+	}
+	for (size_t i = 0, end; i < p->nranges && ret == 0; i = end) {
+		end = group_from(p, i, GROUP_GAP_BYTES);
+		if (p->infos[i].lazy)
+			continue;
+		if (!any_sent(p, i, end)) {
+			ret = stale_group(&w, i, end);
+			continue;
+		}
+		ret = gone_group(&w, i, end, &both, note_both);
+		if (ret == 0)
+			ret = add_dead(&w, i, end, ret_gone);
 	}
 	range_list_free(&w.alive);
 	return ret;

@@ -207,9 +207,7 @@ static int choose_first(struct source_process *p, struct err *e)
 	for (size_t i = 0; i < p->pages.lost.n && ret == 0; i++)
 		ret = run_list_add(&stale, p->pages.lost.v[i].start, (p->pages.lost.v[i].end - p->pages.lost.v[i].start) / PAGE_SIZE_BYTES, 0);
 	if (ret == 0)
-		ret = pages_stale(&p->pages, PAGES_EAGER, &p->go_runs, e);
-	if (ret == 0)
-		ret = pages_gone(&p->pages, &p->stale, e);
+		ret = pages_settle_eager(&p->pages, &p->go_runs, &p->stale, e);
 	if (ret == 0)
 		ret = treat_stale(p, &stale, &p->go_runs);
 	for (size_t i = 0; i < p->nparked && ret == 0; i++)
