@@ -199,6 +199,13 @@ static bool is_stopped(pid_t tid)
 	return p && p[1] && p[2] == 'T';
 }
 
+bool task_is_done(const struct task *t)
+{
+	const struct slot *slot = scratch_slot(t->scratch, t->slot);
+
+	return __atomic_load_n(&slot->done, __ATOMIC_ACQUIRE) == slot->seq;
+}
+
 int task_wait(struct task *t, int timeout_ms, struct err *e)
 {
 	struct slot *slot = scratch_slot(t->scratch, t->slot);

@@ -91,6 +91,8 @@ void task_command(struct task *t, enum slot_command command);
 int task_wake(struct task *t, struct err *e);
 /* Waits for the end of the newest command. -EAGAIN: the task was stopped by a signal, and goes on with it when it is continued. TASK_PTRACE: returns with the task in its ptrace stop again. */
 int task_wait(struct task *t, int timeout_ms, struct err *e);
+/* Whether it has done what it was last told; not for one in a ptrace stop. */
+bool task_is_done(const struct task *t);
 /* The three together. */
 int task_run(struct task *t, enum slot_command command, int timeout_ms, struct err *e);
 

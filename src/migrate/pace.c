@@ -199,6 +199,28 @@ void pace_take_place(pid_t tid)
 	left_cpu = -1; /* others find one by themselves */
 }
 
+void pace_apart(pid_t tid, cpu_set_t *ret_before)
+{
+	int cpu = sched_getcpu();
+	cpu_set_t others;
+
+	CPU_ZERO(ret_before);
+	if (cpu < 0 || sched_getaffinity(tid, sizeof(others), &others) < 0 || !CPU_ISSET((unsigned)cpu, &others) || CPU_COUNT(&others) < 2)
+		return;
+	*ret_before = others;
+	CPU_CLR((unsigned)cpu, &others);
+	if (sched_setaffinity(tid, sizeof(others), &others) < 0)
+		CPU_ZERO(ret_before);
+	set_nice(tid, HURRY_NICE);
+}
+
+void pace_together(pid_t tid, cpu_set_t *before)
+{
+	if (CPU_COUNT(before))
+		sched_setaffinity(tid, sizeof(*before), before);
+	CPU_ZERO(before);
+}
+
 /* Takes the CPUs that the threads of a process want out of `set`; returns how many threads want one, a large number when there are too many to look at. */
 static size_t leave_out(pid_t pid, cpu_set_t *set)
 {

@@ -58,6 +58,12 @@ void pace_calm_beside(pid_t tid, size_t nthreads);
 void pace_remember(pid_t pid);
 void pace_take_place(pid_t tid);
 /*
+ * For a task that is to run beside the caller while that rules: keeps it off the caller's CPU, where it has others. It ran there last, mostly, and would be woken there again, and wait until
+ * the caller does. It is before others there. What it may use otherwise is kept in *ret_before (no CPU: nothing was changed) for pace_together.
+ */
+void pace_apart(pid_t tid, cpu_set_t *ret_before);
+void pace_together(pid_t tid, cpu_set_t *before);
+/*
  * Keeps a task (and the calling thread) off the CPUs on which the threads of a process run, as long as there are others. The scheduler would wake it there
  * again and again (where it ran last, or where its packets arrive), and there it waits for a tick of the clock or takes the CPU from the program.
  * To be called often: it looks every 10 ms, and does nothing while they run where they ran. Starts as { 0 }.

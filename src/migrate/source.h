@@ -3,6 +3,8 @@
 #ifndef GODWIT_MIGRATE_SOURCE_H
 #define GODWIT_MIGRATE_SOURCE_H
 
+#include <sched.h>
+
 #include "image/process.h"
 #include "image/shared.h"
 #include "image/thread.h"
@@ -104,6 +106,7 @@ struct source_process {
 		struct batch *b;           /* what the agent does in the freeze; NULL: nothing */
 		const struct remote_call *compare; /* what went ahead; NULL: it does not */
 		bool begun;
+		cpu_set_t cpus;            /* that the agent may use after the freeze, if it is kept off one in it */
 	} beside;
 	struct run_list common;    /* pages that the process shared with others when they were sent */
 };

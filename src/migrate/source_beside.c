@@ -9,6 +9,7 @@
 #include <errno.h>
 
 #include "image/seccomp.h"
+#include "migrate/pace.h"
 #include "migrate/source.h"
 
 bool source_has_beside(const struct source_process *p)
@@ -65,6 +66,9 @@ int source_end_beside(struct source_process *p, struct err *e)
 	if (!p->beside.begun)
 		return 0;
 	p->beside.begun = false;
+	/* Somebody else may have the other CPUs: then it may have this one, which is free while it is waited for. */
+	if (!task_is_done(&p->agent.task))
+		pace_together(p->agent.pid, &p->beside.cpus);
 	return batch_finish(p->beside.b, e);
 }
 

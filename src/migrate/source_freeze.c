@@ -701,6 +701,9 @@ int source_freeze(void *context, struct err *e)
 	ret = get_ready(s, e);
 	timeline_mark("ready");
 	pace_remember(s->procs[0].u->pid);
+	for (size_t i = 0; i < s->nprocs; i++)
+		if (s->procs[i].beside.b)
+			pace_apart(s->procs[i].agent.pid, &s->procs[i].beside.cpus);
 	for (size_t i = 0; i < s->nprocs && ret == 0; i++)
 		seize_known(&s->procs[i]);
 	timeline_mark("seized");
@@ -788,6 +791,8 @@ void source_thaw(void *context)
 	struct source *s = context;
 
 	pace_cool();
+	for (size_t i = 0; i < s->nprocs; i++)
+		pace_together(s->procs[i].agent.pid, &s->procs[i].beside.cpus);
 	if (s->unit.ns)
 		ns_nets_thaw(s->unit.ns);
 	for (size_t i = 0; i < s->nprocs; i++)

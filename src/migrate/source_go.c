@@ -361,6 +361,7 @@ int source_commit(void *context, struct err *e)
 		source_end_later(&s->procs[i]);
 		task_command(&s->procs[i].agent.task, COMMAND_SERVE);
 		task_wake(&s->procs[i].agent.task, NULL);
+		pace_together(s->procs[i].agent.pid, &s->procs[i].beside.cpus);
 		pace_take_place(s->procs[i].agent.pid);
 	}
 	source_end_copies(s);
