@@ -21,14 +21,13 @@
 #include <sys/types.h>
 
 #include "base/err.h"
+#include "image/present.h"
 #include "image/refuse.h"
 #include "image/signal.h"
 #include "image/timer.h"
 #include "kern/remote.h"
 #include "kern/restart_record.h"
 #include "task.pb-c.h"
-
-#define PROCESS_RLIMITS 16
 
 struct process_query {
 	pid_t pid;
@@ -69,8 +68,13 @@ int process_validate(const Gw__Process *msg, bool offer, struct err *e);
 /* What this host cannot give the process (destination). known: a message of the same process that was looked at before; what is as it was there is not looked at again. NULL: all is. */
 void process_validate_here(const Gw__Process *msg, const Gw__Process *known, struct refusals *r);
 
-/* now_ns: the process's CLOCK_MONOTONIC (clock_process_ns), for PROCESS_ARM. early: what PROCESS_EARLY was given, for PROCESS_LATE; NULL for the others. */
-int process_plan_restore(struct batch *b, const Gw__Process *msg, enum process_stage stage, const Gw__Process *early, uint64_t now_ns);
+/* For PROCESS_LATE. */
+struct process_before {
+	const Gw__Process *early;      /* what PROCESS_EARLY was given */
+	const struct present *present; /* what the main thread has already; NULL: not known */
+};
+/* now_ns: the process's CLOCK_MONOTONIC (clock_process_ns), for PROCESS_ARM. before: NULL but for PROCESS_LATE. */
+int process_plan_restore(struct batch *b, const Gw__Process *msg, enum process_stage stage, const struct process_before *before, uint64_t now_ns);
 /* oom_score_adj and coredump_filter of `pid`, what differs from `done` (NULL: all). */
 int process_restore_outside(pid_t pid, const Gw__Process *msg, const Gw__Process *done, struct err *e);
 

@@ -115,14 +115,16 @@ static void plan_early(struct batch *b, const Gw__Process *msg)
 	signal_plan_defaults(b);
 }
 
-static void plan_late(struct batch *b, const Gw__Process *msg, const Gw__Process *early)
+static void plan_late(struct batch *b, const Gw__Process *msg, const Gw__Process *early, const struct present *present)
 {
 	for (unsigned i = 0; i < PROCESS_RLIMITS; i++)
-		batch_call(b, "prlimit64", SYS_prlimit64, 0, i, batch_data(b, &msg->rlimits[2 * i], 16), 0);
+		if (!present_has_limit(present, i, &msg->rlimits[2 * i]))
+			batch_call(b, "prlimit64", SYS_prlimit64, 0, i, batch_data(b, &msg->rlimits[2 * i], 16), 0);
 	signal_plan_actions(b, msg);
 	/* ids changed by other modules or threads make it undumpable again, so it is set each time */
 	batch_call(b, "prctl(PR_SET_DUMPABLE)", SYS_prctl, PR_SET_DUMPABLE, msg->dumpable == 1);
-	batch_call(b, "personality", SYS_personality, msg->personality);
+	if (!present_has_personality(present, msg->personality))
+		batch_call(b, "personality", SYS_personality, msg->personality);
 	mempolicy_plan_bind(b, msg);
 	if (msg->child_subreaper)
 		batch_call(b, "prctl(PR_SET_CHILD_SUBREAPER)", SYS_prctl, PR_SET_CHILD_SUBREAPER, msg->child_subreaper);
@@ -140,7 +142,7 @@ static void plan_late(struct batch *b, const Gw__Process *msg, const Gw__Process
 		batch_call(b, "prctl(PR_SET_MDWE)", SYS_prctl, PR_SET_MDWE, msg->mdwe);
 }
 
-int process_plan_restore(struct batch *b, const Gw__Process *msg, enum process_stage stage, const Gw__Process *early, uint64_t now_ns)
+int process_plan_restore(struct batch *b, const Gw__Process *msg, enum process_stage stage, const struct process_before *before, uint64_t now_ns)
 {
 	switch (stage) {
 	case PROCESS_EARLY:
@@ -150,7 +152,7 @@ int process_plan_restore(struct batch *b, const Gw__Process *msg, enum process_s
 		timer_plan_create(b, msg);
 		break;
 	case PROCESS_LATE:
-		plan_late(b, msg, early);
+		plan_late(b, msg, before->early, before->present);
 		break;
 	case PROCESS_ARM:
 		signal_plan_queue(b, msg->pid, msg->pid, true, &msg->pending);

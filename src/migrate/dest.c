@@ -104,7 +104,7 @@ static int take_offer(struct dest *d, const struct frame *f, struct err *e)
 
 		d->procs[i] = (struct dest_process){ .d = d, .index = (uint32_t)i, .pid = from->msg->pid, .process = from->process, .threads = from->threads,
 						     .nthreads = from->nthreads, .vmas = from->vmas, .vdso = from->vdso, .mm = from->mm,
-						     .scratch_base = from->msg->scratch_base, .arrival_fd = -1 };
+						     .scratch_base = from->msg->scratch_base, .arrival_fd = -1, .transfer_kept = -1 };
 	}
 	return 0;
 }

@@ -45,6 +45,8 @@ struct dest_process {
 	struct vma_list vmas;     /* what the skeleton has now */
 	struct vdso vdso;
 	struct mm_fields mm;
+	struct present present;   /* what its main thread has before the freeze */
+	int transfer_kept;        /* the process's end of its transfer socket: closed there in the freeze, it is not the last one */
 	uint64_t scratch_base;
 	uint64_t lazy_pages;      /* that exist, about */
 	uint32_t mlock_future;    /* flags for mlockall() */

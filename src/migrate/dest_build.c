@@ -546,6 +546,9 @@ static int finish_process(struct dest_process *p, struct err *e)
 	if (ret == 0)
 		ret = scratch_warm(&p->skeleton->agent.scratch, (unsigned)p->nthreads, main_batch(p), e);
 	if (ret == 0)
+		ret = present_ask(main_batch(p), &p->present, e);
+	p->transfer_kept = ret == 0 ? pidfd_get(p->skeleton->pidfd, p->transfer.task_number, NULL) : -1;
+	if (ret == 0)
 		p->arrival_fd = ret = arrival_begin(p->skeleton->pid, e);
 	if (ret >= 0)
 		ret = make_pool(p, e);

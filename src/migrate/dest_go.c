@@ -335,8 +335,10 @@ static int match_threads(struct dest_process *p, struct err *e)
 
 int dest_plan_thread(const struct dest_process *p, struct skeleton_thread *t, const Gw__Thread *msg, struct err *e)
 {
-	/* The main thread may have had others meanwhile; what is not a child of this worker may have been born with others. */
-	bool kept = t != p->skeleton->threads[0] && !p->skeleton->parent && !p->skeleton->seated && cred_are_own(msg->credentials);
+	/* The main thread may have had others meanwhile, and has been asked; what is not a child of this worker may have been born with others. */
+	bool is_main = t == p->skeleton->threads[0];
+	bool kept = is_main ? present_has_credentials(&p->present, msg->credentials) :
+		    !p->skeleton->parent && !p->skeleton->seated && cred_are_own(msg->credentials);
 	int ret = thread_plan_restore(t->batch, msg, kept ? THREAD_KEPT_CREDENTIALS : THREAD_CREDENTIALS, e);
 
 	if (ret == 0) {
@@ -393,7 +395,7 @@ static int plan_lists(struct dest_process *p, struct err *e)
 		ret = plan_thread(p, skeleton_find_thread(s, go->threads[i]->tid), go->threads[i], e);
 	keyring_plan_link(b, p->process);
 	if (ret == 0)
-		ret = process_plan_restore(b, go->process, PROCESS_LATE, p->process, now);
+		ret = process_plan_restore(b, go->process, PROCESS_LATE, &(struct process_before){ p->process, &p->present }, now);
 	if (ret == 0)
 		ret = process_plan_restore(b, go->process, PROCESS_ARM, NULL, now);
 	return ret < 0 && !e->code ? err_set(e, ret, "the lists of calls") : ret;
@@ -671,6 +673,8 @@ int dest_commit(void *context, struct err *e)
 		ns_nets_announce(d->offered.ns);
 	give_relays(d);
 	fdtable_restore_free(&d->restore);
+	for (size_t i = 0; i < d->nprocs; i++)
+		close_fdp(&d->procs[i].transfer_kept);
 	for (uint32_t i = 0; i < d->files.n; i++)
 		fsfile_answer_close(&d->answers[i]);
 	if (!dest_home_comes(&d->home)) /* at home it is a process as any other */

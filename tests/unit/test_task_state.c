@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/mman.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
@@ -220,7 +221,9 @@ static void restore(pid_t pid, const struct image *image)
 	struct batch *b = inject_batch(pid);
 	Gw__Process *p = image->process;
 	Gw__Thread *t = image->thread;
+	struct present present;
 
+	must(present_ask(b, &present, &e), &e);
 	/* ids stay the same in a migration; here the second process has one of its own */
 	p->pid = pid;
 	for (size_t i = 0; i < p->n_timers; i++)
@@ -230,7 +233,7 @@ static void restore(pid_t pid, const struct image *image)
 	must(thread_plan_restore(b, t, THREAD_MODES, &e), &e);
 	process_plan_restore(b, p, PROCESS_THREADS, NULL, 0);
 	must(thread_plan_restore(b, t, THREAD_CREDENTIALS, &e), &e);
-	process_plan_restore(b, p, PROCESS_LATE, p, 0);
+	process_plan_restore(b, p, PROCESS_LATE, &(struct process_before){ p, &present }, 0);
 	thread_plan_memory(b, t);
 	signal_plan_queue(b, pid, pid, false, &t->pending);
 	process_plan_restore(b, p, PROCESS_ARM, NULL, clock_process_ns(0));
@@ -239,6 +242,7 @@ static void restore(pid_t pid, const struct image *image)
 	must(thread_restore_sched(pid, t, &e), &e);
 	xstate_layout_of(p, &layout);
 	must(thread_apply_registers(pid, t, &layout, &e), &e);
+	present_free(&present);
 	inject_free(b);
 }
 
@@ -503,10 +507,61 @@ static void test_validation(void **state)
 	gw__thread__free_unpacked(t, NULL);
 }
 
+/* What a task has, as it says itself, is what it has inherited, and anything else is not that. */
+static void test_present(void **state)
+{
+	struct present present = { 0 };
+	Gw__Credentials c = GW__CREDENTIALS__INIT;
+	pid_t pid = start(false);
+	struct batch *b;
+	struct err e = ERR_INIT;
+
+	(void)state;
+	b = inject_batch(pid);
+	must(cred_capture_outside(pid, pid, &c, &e), &e);
+	assert_false(present_has_credentials(&present, &c));
+	assert_false(present_has_personality(NULL, 0));
+	must(present_ask(b, &present, &e), &e);
+	for (unsigned i = 0; i < PROCESS_RLIMITS; i++) {
+		uint64_t limit[2];
+
+		assert_int_equal(getrlimit(i, (struct rlimit *)limit), 0);
+		assert_true(present_has_limit(&present, i, limit));
+		limit[i % 2]--;
+		assert_false(present_has_limit(&present, i, limit));
+	}
+	assert_true(present_has_personality(&present, (uint64_t)personality(0xffffffff)));
+	assert_false(present_has_personality(&present, 1));
+	assert_true(present_has_credentials(&present, &c));
+	for (unsigned i = 0; i < 4; i++) {
+		c.uids[i]++;
+		assert_false(present_has_credentials(&present, &c));
+		c.uids[i]--;
+		c.gids[i]++;
+		assert_false(present_has_credentials(&present, &c));
+		c.gids[i]--;
+	}
+	c.securebits ^= 1;
+	assert_false(present_has_credentials(&present, &c));
+	c.securebits ^= 1;
+	uint64_t *const caps[] = { &c.cap_permitted, &c.cap_effective, &c.cap_inheritable, &c.cap_bounding, &c.cap_ambient };
+	for (size_t i = 0; i < ARRAY_SIZE(caps); i++) {
+		*caps[i] ^= 2;
+		assert_false(present_has_credentials(&present, &c));
+		*caps[i] ^= 2;
+	}
+	c.n_groups++;
+	assert_false(present_has_credentials(&present, &c));
+	present_free(&present);
+	inject_free(b);
+	kill(pid, SIGKILL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_present),
 		cmocka_unit_test(test_outside),
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_clocks),
