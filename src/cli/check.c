@@ -25,22 +25,23 @@ static void show_features(const json_t *result)
 							    "This host cannot move processes: something required is missing.");
 }
 
-static void show_process(const json_t *result)
+static void show_process(const json_t *result, const char *to)
 {
 	const json_t *refusals = json_object_get(result, "refusals");
 	size_t n = json_array_size(refusals);
 
 	if (!n) {
-		printf("Process %lld can move.\n", number_of(result, "pid"));
+		printf("Process %lld can move%s%s.\n", number_of(result, "pid"), to ? " to " : "", to ? to : "");
 		return;
 	}
-	printf("Process %lld cannot move, for %zu reason%s:\n", number_of(result, "pid"), n, n == 1 ? "" : "s");
+	printf("Process %lld cannot move%s%s, for %zu reason%s:\n", number_of(result, "pid"), to ? " to " : "", to ? to : "", n, n == 1 ? "" : "s");
 	show_refusals(stdout, refusals);
 }
 
 int verb_check(int argc, char **argv)
 {
-	static const struct option options[] = { { "json", no_argument, NULL, 'j' }, { 0 } };
+	static const struct option options[] = { { "json", no_argument, NULL, 'j' }, { "to", required_argument, NULL, 't' }, { 0 } };
+	const char *to = NULL;
 	bool as_json = false, ok;
 	json_t *request, *result = NULL;
 	struct err e = ERR_INIT;
@@ -48,15 +49,22 @@ int verb_check(int argc, char **argv)
 
 	optind = 1;
 	while ((o = getopt_long(argc, argv, ":", options, NULL)) != -1) {
-		if (o != 'j')
+		if (o == 'j')
+			as_json = true;
+		else if (o == 't')
+			to = optarg;
+		else
 			return option_error("check", o, argv);
-		as_json = true;
 	}
 	if (argc - optind > 1)
 		return usage_error("check", "'%s': at most one process is expected", argv[optind + 1]);
 	if (optind < argc && pid_parse(argv[optind], &pid, &e) < 0)
 		return usage_error("check", "%s", e.message);
+	if (to && !pid)
+		return usage_error("check", "--to needs a process");
 	request = json_pack("{s:s}", "verb", "check");
+	if (to)
+		json_object_set_new(request, "host", json_string(to));
 	if (pid)
 		json_object_set_new(request, "pid", json_integer(pid));
 	status = ask_result(request, as_json, &result);
@@ -65,7 +73,7 @@ int verb_check(int argc, char **argv)
 	if (as_json)
 		show_json(result);
 	else if (pid)
-		show_process(result);
+		show_process(result, to);
 	else
 		show_features(result);
 	ok = json_is_true(json_object_get(result, "ok"));

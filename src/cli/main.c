@@ -28,6 +28,7 @@ static const struct command verbs[] = {
 	{ "nodes", "", "list the nodes and how they are", "  --json         print a JSON object\n", verb_nodes },
 	{ "connections", "", "list the connections that have moved, and how their packets get there", "  --json         print a JSON object\n", verb_connections },
 	{ "check", "[PID]", "can this kernel move processes, can this process move, and why not",
+	  "  --to HOST      ask that host, too, whether it would take the process\n"
 	  "  --json         print a JSON object\n"
 	  "Exit status: 0 yes, 1 no.\n",
 	  verb_check },

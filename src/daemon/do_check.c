@@ -28,11 +28,13 @@ static int check_kernel(int fd)
 	return 0;
 }
 
-static int check_process(pid_t pid, int fd)
+/* With a host it is asked, too: what is said then includes all that is said without. */
+static int check_process(const struct daemon *d, const struct request *request, int fd)
 {
+	pid_t pid = request->pid;
 	struct refusals refusals = { 0 };
 	struct err e = ERR_INIT;
-	int r = migrate_check(pid, &refusals, &e);
+	int r = request->host[0] ? do_migrate_ask(d, request, fd, &refusals, &e) : migrate_check(pid, &refusals, &e);
 
 	if (r < 0 && !refusals.n)
 		reply_error(fd, "failed", &e, NULL, NULL);
@@ -44,5 +46,5 @@ static int check_process(pid_t pid, int fd)
 
 int do_check(const struct daemon *d, const struct request *request, int fd)
 {
-	return request->pid ? check_process(request->pid, fd) : check_kernel(fd);
+	return request->pid ? check_process(d, request, fd) : check_kernel(fd);
 }

@@ -228,6 +228,43 @@ static void name_unit(const struct daemon *d, struct request *request)
 	request->pid = 0;
 }
 
+/* Where request->pid is to go; order->dest_name is in `host`. */
+static int find_destination(const struct daemon *d, const struct request *request, char host[sizeof(request->host)], struct migrate_request *order, struct err *e)
+{
+	int r = name_destination(request, host, e);
+
+	if (r < 0)
+		return r;
+	if (!strcmp(host, d->config.name))
+		return err_set(e, -EINVAL, "process %d is on %s already: name another host", (int)request->pid, d->config.name);
+	r = resolve(&d->config, host, &order->dest, e);
+	if (!r && is_own_address(&d->config, &order->dest))
+		r = err_set(e, -EINVAL, "%s is an address of this host: process %d is here already", host, (int)request->pid);
+	return r;
+}
+
+static bool on_question(const struct migrate_report *report, void *arg)
+{
+	(void)report;
+	return client_cancels(arg);
+}
+
+int do_migrate_ask(const struct daemon *d, const struct request *request, int fd, struct refusals *refusals, struct err *e)
+{
+	char host[sizeof(request->host)];
+	struct watcher watcher = { .d = d, .fd = fd };
+	struct migrate_request order = {
+		.pid = request->pid, .self_name = d->config.name, .self = d->config.listen, .dest_name = host, .strategy = request->strategy,
+		.files = request->files, .progress = on_question, .progress_arg = &watcher, .ask_only = true,
+	};
+	struct migrate_report report = { .strategy = request->strategy };
+	int r = find_destination(d, request, host, &order, e);
+
+	if (r == 0)
+		r = migrate_source(&order, &report, refusals, e);
+	return report.outcome && !strcmp(report.outcome, "possible") ? 0 : r;
+}
+
 static int migrate_here(const struct daemon *d, const struct request *request, int fd)
 {
 	char host[sizeof(request->host)];
@@ -244,17 +281,8 @@ static int migrate_here(const struct daemon *d, const struct request *request, i
 	log_set_context("side=source pid=%d", (int)request->pid);
 	snprintf(report.unit, sizeof(report.unit), "%s:%d", d->config.name, (int)request->pid);
 	snprintf(report.from, sizeof(report.from), "%s", d->config.name);
-	r = name_destination(request, host, &e);
+	r = find_destination(d, request, host, &order, &e);
 	snprintf(report.to, sizeof(report.to), "%s", host);
-	if (r < 0) {
-		;
-	} else if (!strcmp(host, d->config.name)) {
-		r = err_set(&e, -EINVAL, "process %d is on %s already: name another host", (int)request->pid, d->config.name);
-	} else {
-		r = resolve(&d->config, host, &order.dest, &e);
-		if (!r && is_own_address(&d->config, &order.dest))
-			r = err_set(&e, -EINVAL, "%s is an address of this host: process %d is here already", host, (int)request->pid);
-	}
 	if (r < 0) {
 		report.outcome = "failed";
 		worker_set_done(d);

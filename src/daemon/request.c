@@ -94,6 +94,8 @@ static int read_members(const json_t *o, struct request *request, struct err *e)
 	request->pid = (pid_t)pid;
 	request->hops = (unsigned)hops;
 	request->timeout_ms = (unsigned)timeout_ms;
+	if (request->verb == VERB_CHECK && request->pid && json_object_get(o, "host"))
+		return read_host(o, request, e);
 	if (request->verb != VERB_MIGRATE)
 		return 0;
 	r = read_unit(o, request, e);

@@ -22,7 +22,7 @@ struct request {
 	pid_t pid;              /* migrate, check; 0: none */
 	char unit[300];         /* migrate: HOME:PID instead of a pid; "": none */
 	unsigned hops;          /* migrate: how many nodes have handed it on */
-	char host[256];         /* migrate */
+	char host[256];         /* migrate; check: who is asked, or "" */
 	enum strategy strategy; /* migrate */
 	enum fsfile_policy files; /* migrate */
 	unsigned timeout_ms;    /* migrate; 0: none */

@@ -42,6 +42,8 @@ int keyring_capture(pid_t pid, Gw__Process *msg, struct refusals *r, struct err 
 
 	if (n < 1)
 		return n < 0 ? n : 0; /* it has ended, which others will notice */
+	if (v[0].has_ldt)
+		refusals_add(r, "mm.ldt", "it has segments of its own (modify_ldt), which cannot move yet", "start the program without them", "process %d", pid);
 	for (int i = 0; i < n; i++) {
 		check_thread(pid, &v[i], &v[0], r);
 		/* What is done in the thread before the move would be handed to the program, too. */

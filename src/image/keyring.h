@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * keyring.h - keyrings (keyrings(7)) and Landlock domains (landlock(7)): what hangs on the credentials and cannot be read
+ * keyring.h - keyrings (keyrings(7)) and Landlock domains (landlock(7)): what hangs on the credentials and cannot be read; and what else only BPF sees
  *
  * A key's number is the kernel's to give, and what is in most keys cannot be read: only session keyrings without keys of their own are made again, one for each
  * process, with the same name. Keys of a user or a thread, and Landlock domains, keep a unit from moving.

@@ -16,7 +16,10 @@ struct cred_keyring {
 };
 
 struct cred_record {
-	int tid, dispatches; /* dispatches: its system calls are handed to the program (PR_SET_SYSCALL_USER_DISPATCH) */
+	int tid;
+	unsigned char dispatches; /* its system calls are handed to the program (PR_SET_SYSCALL_USER_DISPATCH) */
+	unsigned char has_ldt;    /* its process has descriptors of segments (modify_ldt) */
+	unsigned char reserved[2];
 	struct cred_keyring session, process, thread;
 	unsigned long long blob[CRED_BLOB_WORDS]; /* what security modules keep with the credentials; it may be shorter */
 };

@@ -63,7 +63,7 @@ struct migrate_report {
 	uint64_t pages_total, pages_sent, pages_skipped_file, pages_skipped_zero, pages_faulted;
 	unsigned rounds;
 	pid_t new_pid;         /* the process's pid as seen on the destination host */
-	const char *outcome;   /* "moved", "refused", "failed", "cancelled" or "in-doubt"; NULL while it runs */
+	const char *outcome;   /* "moved", "refused", "failed", "cancelled", "in-doubt" or "possible"; NULL while it runs */
 };
 
 struct migrate_request {
@@ -75,6 +75,7 @@ struct migrate_request {
 	enum strategy strategy;
 	enum fsfile_policy files;
 	unsigned timeout_ms;           /* up to the commit; 0: no limit */
+	bool ask_only;                 /* the destination is asked whether it would take the unit, which is not touched: -ECANCELED with the outcome "possible" */
 	/*
 	 * Called at the start of each step and about ten times a second; returns true to cancel (ignored after the commit). When the outcome is "moved" the user need not wait
 	 * any longer, though there is still something to do here.

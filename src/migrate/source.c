@@ -386,7 +386,7 @@ int migrate_source(const struct migrate_request *request, struct migrate_report 
 	pace_prepare();
 	xstate_layout_here(); /* slow the first time */
 	for (int tries = 1;; tries++) {
-		ret = try_once(request, tries > TRIES_RUNNING, report, refusals, &committed, e);
+		ret = try_once(request, tries > TRIES_RUNNING && !request->ask_only, report, refusals, &committed, e);
 		spent = clock_ns(CLOCK_MONOTONIC) - begin;
 		vfork_runs = ret < 0 && only_vfork(refusals) && spent < VFORK_NS;
 		torn = ret < 0 && !refusals->n && may_be_torn(ret) && torn_tries++ < TORN_TRIES;

@@ -312,6 +312,10 @@ int source_offer(void *context, struct err *e)
 		vma_list_apply_answers(&s->unit.procs[i].vmas, s->answers, s->nanswers);
 	if (ret == 0)
 		ret = source_check_sharing(s, e);
+	if (ret == 0 && !s->refusals->n && s->request->ask_only) {
+		s->report->outcome = "possible";
+		return err_set(e, -ECANCELED, "%s would take process %d", s->request->dest_name, s->request->pid);
+	}
 	return ret == 0 && s->refusals->n ? err_set(e, -EPERM, "process %d cannot move", s->request->pid) : ret;
 }
 

@@ -41,6 +41,30 @@ def test_refused(lab2, name, text):
         v.clean()
 
 
+def test_what_only_the_destination_refuses(lab2):
+    """Another directory lies where the program's working directory is: nothing that this host knows."""
+    inside("n2", "sh", "-c", "mkdir -p /dev/shm/asked && touch /dev/shm/asked/held")
+    v = Victim(lab2, "ws_random", 8, expect_move=False).wait_ready()
+    said = inside("n1", "godwit", "check", str(v.pid), "--to", "n2")
+    assert said.stdout == f"Process {v.pid} can move to n2.\n", said
+    assert not copies(["n2"], v.status) and v.process().state != "T"
+    v.assert_ok()
+    inside("n1", "sh", "-c", "mkdir -p /dev/shm/asked && echo 1 > /dev/shm/asked/held")
+    held = "import sys,time\nf=open('/dev/shm/asked/held','r+')\nopen(sys.argv[1],'w').write('ready %d\\n'%__import__('os').getpid())\ntime.sleep(100)\n"
+    v = Victim(lab2, "held", command=["/usr/bin/python3", "-c", held, "STATUS"], expect_move=False).wait_ready()
+    refused = migrate("n1", v.pid, "n2")
+    assert refused.status == EXIT_REFUSED, refused.why()
+    alone = inside("n1", "godwit", "check", str(v.pid), check=False)
+    assert alone.returncode == 0, alone
+    asked = inside("n1", "godwit", "check", str(v.pid), "--to", "n2", check=False)
+    assert asked.returncode == 1 and "/dev/shm/asked/held" in asked.stdout and refusals_text(refused).split("\n")[0].split(" ")[0] in asked.stdout, asked
+    wait_until("the destination's worker has ended", lambda: not strangers("n2"), 2)
+    v.clean()
+    for given, status, words in ((["--to", "n2"], 2, "--to needs a process"), ([str(os.getpid()), "--to", "nowhere.invalid"], 1, "nowhere.invalid")):
+        bad = inside("n1", "godwit", "check", *given, check=False)
+        assert bad.returncode == status and words in bad.stderr, bad
+
+
 def test_refused_32_bit(lab2):
     v = Victim(lab2, "i386", command=[os.path.join(VICTIMS, "i386"), "STATUS"], expect_move=False).wait_ready()
     result = migrate("n1", v.pid, "n2")

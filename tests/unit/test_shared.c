@@ -400,6 +400,20 @@ static void huge_layout(void)
 	p[0] = 1;
 }
 
+static int huge_pages_before = -1;
+
+static int put_huge_pages_back(void **state)
+{
+	FILE *f = huge_pages_before < 0 ? NULL : fopen("/proc/sys/vm/nr_hugepages", "we");
+
+	(void)state;
+	if (f) {
+		fprintf(f, "%d", huge_pages_before);
+		fclose(f);
+	}
+	return 0;
+}
+
 static void test_huge(void **state)
 {
 	int was = 0, now = 0;
@@ -411,6 +425,7 @@ static void test_huge(void **state)
 
 	if (!f || fscanf(f, "%d", &was) != 1)
 		skip();
+	huge_pages_before = was;
 	rewind(f);
 	fprintf(f, "%d", was + 6);
 	fflush(f);
@@ -430,8 +445,6 @@ static void test_huge(void **state)
 	assert_int_equal(refusals.n, 1);
 	end_moved(&m);
 	end_child(pid);
-	rewind(f);
-	fprintf(f, "%d", was);
 	fclose(f);
 	refusals_free(&refusals);
 }
@@ -443,7 +456,7 @@ int main(void)
 		cmocka_unit_test(test_grown), cmocka_unit_test(test_doubled),
 		cmocka_unit_test(test_anonymous),
 		cmocka_unit_test(test_late_seals),
-		cmocka_unit_test(test_huge),
+		cmocka_unit_test_teardown(test_huge, put_huge_pages_back),
 		cmocka_unit_test(test_segments),
 	};
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* odd.c - victims with state that few programs have: system calls that the program handles itself, futexes with priority inheritance */
+#include <asm/ldt.h>
 #include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
@@ -88,6 +89,24 @@ static void dispatch_check(void)
 }
 
 VICTIM_TEXT(victim_refuse_dispatch, "refuse_dispatch", dispatch_setup, NULL, dispatch_check, V_REFUSED, "system calls are handed to the program");
+
+/* ---- a local descriptor table ---- */
+
+static void ldt_setup(void)
+{
+	struct user_desc d = { .entry_number = 2, .base_addr = 0x1000, .limit = 0xfff, .seg_32bit = 1, .useable = 1 };
+
+	must(!syscall(SYS_modify_ldt, 1, &d, sizeof(d)));
+}
+
+static void ldt_check(void)
+{
+	uint64_t table[16] = { 0 };
+
+	expect(syscall(SYS_modify_ldt, 0, table, sizeof(table)) > 0 && !table[1] && table[2] && !table[3]);
+}
+
+VICTIM_TEXT(victim_refuse_ldt, "refuse_ldt", ldt_setup, NULL, ldt_check, V_REFUSED, "segments of its own \\(modify_ldt\\)");
 
 /* ---- a futex with priority inheritance that is held, with threads that wait for it ---- */
 

@@ -48,8 +48,17 @@ struct thread_info {
 	unsigned long syscall_work;
 } CO_RE;
 
+typedef struct {
+	void *ldt;
+} CO_RE mm_context_t;
+
+struct mm_struct {
+	mm_context_t context;
+} CO_RE;
+
 struct task_struct {
 	struct thread_info thread_info;
+	struct mm_struct *mm;
 	int pid;
 	struct cred *cred;
 } CO_RE;
@@ -100,6 +109,7 @@ int read_creds(struct bpf_iter__task *ctx)
 	struct task_struct *task = ctx->task;
 	unsigned int zero = 0;
 	struct cred_record *r = bpf_map_lookup_elem(&space, &zero);
+	struct mm_struct *mm;
 	struct cred *cred;
 	void *security;
 
@@ -109,6 +119,8 @@ int read_creds(struct bpf_iter__task *ctx)
 	cred = BPF_CORE_READ(task, cred);
 	r->tid = task->pid;
 	r->dispatches = BPF_CORE_READ(task, thread_info.syscall_work) >> bpf_core_enum_value(enum syscall_work_bit, SYSCALL_WORK_BIT_SYSCALL_USER_DISPATCH) & 1;
+	mm = BPF_CORE_READ(task, mm);
+	r->has_ldt = mm && bpf_core_field_exists(mm->context.ldt) && BPF_CORE_READ(mm, context.ldt);
 	read_keyring(BPF_CORE_READ(cred, session_keyring), &r->session);
 	read_keyring(BPF_CORE_READ(cred, process_keyring), &r->process);
 	read_keyring(BPF_CORE_READ(cred, thread_keyring), &r->thread);
