@@ -12,6 +12,7 @@
 
 #include "base/util.h"
 #include "image/bytes.h"
+#include "image/notes.h"
 #include "image/ns_mount.h"
 #include "image/ns_net.h"
 #include "image/ns_other.h"
@@ -151,6 +152,17 @@ static bool is_units(enum ns_kind kind, uint64_t id, uint64_t units_own)
 	return id && (id == units_own || (ns_others_find(kind, id, &number) && number && !ns_is_hosts(kind, id)));
 }
 
+/* podman's process for the ports of a container of a user: it only connects to the container, by the network namespace that stays. */
+static bool leads_ports(pid_t pid)
+{
+	char path[64], name[32] = "";
+	cleanup_close int fd = -1;
+
+	snprintf(path, sizeof(path), "/proc/%d/cmdline", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd >= 0 && read(fd, name, sizeof(name) - 1) > 0 && (!strcmp(name, "rootlessport") || !strcmp(name, "rootlessport-child"));
+}
+
 void ns_check_others(bool (*is_inside)(void *arg, pid_t pid), void *arg, struct refusals *r)
 {
 	static const struct {
@@ -175,6 +187,10 @@ void ns_check_others(bool (*is_inside)(void *arg, pid_t pid), void *arg, struct 
 				continue; /* one that has ended loses nothing */
 			if (!strcmp(stat_now.name, "godwit-init") && ns_differs(pid, 0, NS_PID))
 				continue; /* of a pid namespace that is there for a number (process_in_own_numbers) */
+			if (lost[i].kind == NS_NET && leads_ports(pid)) {
+				notes_add("ports that rootlessport (process %d) leads to it stay with the host that it has left, and lead to nobody.", pid);
+				continue;
+			}
 			refusals_add(r, "ns.others", lost[i].cause, "end it, or start it from the unit", "process %d", pid);
 			break;
 		}

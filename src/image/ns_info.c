@@ -230,3 +230,11 @@ void mount_infos_free(struct mount_infos *l)
 	free(l->v);
 	*l = (struct mount_infos){ 0 };
 }
+
+bool mount_infos_has_above(const struct mount_infos *l, size_t index)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->v[i].above == (int)index)
+			return true;
+	return false;
+}

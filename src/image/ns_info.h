@@ -36,6 +36,8 @@ int mount_infos_parse(char *text, struct mount_infos *ret, struct err *e);
 int mount_infos_read(const char *path, struct mount_infos *ret, struct err *e);
 /* Mounts that the root of the list does not lead to are left out. */
 int mount_infos_order(struct mount_infos *l, struct err *e);
+/* Whether something is mounted on it. */
+bool mount_infos_has_above(const struct mount_infos *l, size_t index);
 /* Sets `at` of one whose parent is known. */
 void mount_info_set_at(struct mount_infos *l, size_t index);
 /* Closes their descriptors. */

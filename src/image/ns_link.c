@@ -276,13 +276,16 @@ void net_peers_pass(struct netlink *host, const Gw__NsNet *net, bool pass)
 			(void)set_port_state(host, net->peers[i]->host_index, pass ? BR_STATE_FORWARDING : BR_STATE_DISABLED);
 }
 
-void net_peers_remove(struct netlink *host, const Gw__NsNet *net)
+void net_peers_part(struct netlink *host, const Gw__NsNet *net)
 {
 	for (size_t i = 0; i < net->n_peers; i++) {
 		char buf[128];
-		struct nlmsghdr *m = netlink_begin(buf, RTM_DELLINK, 0, sizeof(struct ifinfomsg));
+		struct nlmsghdr *m = netlink_begin(buf, RTM_NEWLINK, 0, sizeof(struct ifinfomsg));
+		struct ifinfomsg *h = mnl_nlmsg_get_payload(m);
 
-		((struct ifinfomsg *)mnl_nlmsg_get_payload(m))->ifi_index = (int)net->peers[i]->host_index;
+		h->ifi_index = (int)net->peers[i]->host_index;
+		h->ifi_change = IFF_UP;
+		mnl_attr_put_u32(m, IFLA_MASTER, 0);
 		(void)netlink_do(host, m);
 		if (net->peers[i]->bridge[0])
 			(void)net_bridge_release(host, net->peers[i]->bridge);

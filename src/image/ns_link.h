@@ -30,7 +30,10 @@ int net_peers_attach(struct netlink *host, const Gw__NsNet *net, struct err *e);
 void net_peers_detach(struct netlink *host, const Gw__NsNet *net);
 /* Source: whether frames pass between the bridges and the unit. */
 void net_peers_pass(struct netlink *host, const Gw__NsNet *net, bool pass);
-/* Source, when the unit runs elsewhere: removes the pairs, and bridges that were made for it (ns_bridge.h). */
-void net_peers_remove(struct netlink *host, const Gw__NsNet *net);
+/*
+ * Source, when the unit runs elsewhere: takes the ends out of their bridges, and removes bridges that were made for it (ns_bridge.h). The pairs end with the namespace: where somebody
+ * keeps that (podman, until the container is removed), he looks for them in there.
+ */
+void net_peers_part(struct netlink *host, const Gw__NsNet *net);
 
 #endif

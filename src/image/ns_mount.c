@@ -11,6 +11,7 @@
 
 #include "base/util.h"
 #include "image/bytes.h"
+#include "image/notes.h"
 #include "image/ns_terminal.h"
 #include "image/place.h"
 
@@ -252,6 +253,31 @@ static int take_own(struct space *s, struct mount_infos *seen, struct err *e)
 	return ret;
 }
 
+/*
+ * What the host has mounted to keep namespaces of its own (ip netns, podman) is in every copy of its mounts, and goes when the host lets go of it: those namespaces are not
+ * where the unit goes.
+ */
+static void leave_out_namespaces(struct mount_infos *l)
+{
+	cleanup_free int *places = must_alloc((l->n + 1) * sizeof(*places));
+	size_t kept = 0;
+
+	for (size_t i = 0; i < l->n; i++) {
+		cleanup_free char *path = strdup("");
+
+		places[i] = (int)kept;
+		if (strcmp(l->v[i].type, "nsfs") != 0 || mount_infos_has_above(l, i) || !find_on_host(&l->v[i], &path)) {
+			l->v[kept++] = l->v[i];
+			continue;
+		}
+		notes_add("the mount %s of a namespace of the host that it has left is not there.", l->v[i].where);
+		close_fdp(&l->v[i].fd);
+	}
+	l->n = kept;
+	for (size_t i = 0; i < l->n; i++)
+		l->v[i].above = l->v[i].above < 0 ? -1 : places[l->v[i].above];
+}
+
 /* Behind those of other namespaces; the descriptors go along. */
 static int append(struct mount_infos *seen, struct err *e)
 {
@@ -294,11 +320,13 @@ int ns_mounts_capture(pid_t pid, uint32_t number, Gw__Namespaces *msg, struct re
 	ret = ns_survey(pid, &seen, e);
 	if (ret == 0)
 		ret = take_own(s, &seen, e);
-	if (ret == 0)
-		ret = append(&seen, e);
-	mount_infos_free(&seen);
 	if (ret == 0 && !unit.host.n)
 		ret = mount_infos_read("/proc/self/mountinfo", &unit.host, e);
+	if (ret == 0) {
+		leave_out_namespaces(&seen);
+		ret = append(&seen, e);
+	}
+	mount_infos_free(&seen);
 	if (ret == 0)
 		capture(msg, number, r);
 	return ret;

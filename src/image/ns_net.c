@@ -390,7 +390,7 @@ void ns_nets_gone(const Gw__Namespaces *msg)
 	Gw__NsNet *net;
 
 	for (size_t i = 0; (net = ns_net_of(msg, i, &number)); i++)
-		net_peers_remove(&host, net);
+		net_peers_part(&host, net);
 }
 
 /* --- destination --- */

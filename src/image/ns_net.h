@@ -21,7 +21,7 @@ int ns_nets_capture(Gw__Namespaces *msg, struct refusals *r, struct err *e);
  */
 int ns_nets_freeze(Gw__Namespaces *msg, struct err *e);
 void ns_nets_thaw(const Gw__Namespaces *msg);
-/* The unit runs elsewhere: removes the ends at the host of its pairs. */
+/* The unit runs elsewhere: parts the ends of its pairs from the host's bridges. */
 void ns_nets_gone(const Gw__Namespaces *msg);
 /* Ends the watch. */
 void ns_nets_leave(void);

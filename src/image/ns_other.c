@@ -203,8 +203,10 @@ static int add_found(pid_t pid, enum ns_kind kind, Gw__Namespaces **msg, struct 
 	if (fd < 0)
 		return err_sys(e, errno == ENOENT ? ESRCH : errno, "the %s namespace of process %d", ns_name(kind), pid);
 	if (!(movable & NS_BIT(kind)) || !is_of_host(fd) || n_others >= NS_OTHERS_MAX || !mounts_can_move(*msg, kind, fd)) {
-		refusals_add(r, "task.namespace", "namespaces other than those of the unit's first process cannot move yet", "start the program without them",
-			     "process %d (%s namespace)", pid, ns_name(kind));
+		char way_out[128];
+
+		snprintf(way_out, sizeof(way_out), "move process %d by itself: those above it stay, and see it as theirs (docs/home.md)", pid);
+		refusals_add(r, "task.namespace", "such a namespace of a part of the unit cannot move yet", way_out, "process %d (%s namespace)", pid, ns_name(kind));
 		return 0;
 	}
 	if (!*msg) {
@@ -247,9 +249,18 @@ static void check_children(pid_t pid, struct refusals *r)
 
 		/* 0: a pid namespace whose first process has not been made yet */
 		if (own && own != children && (children || kinds[i] == NS_PID))
-			refusals_add(r, "task.namespace-for-children", "its future children would get another namespace than its own", "move it before it calls unshare, or its children",
+			refusals_add(r, "task.namespace-for-children", "its future children would get another namespace than its own", "move it before it calls unshare, or its children by themselves",
 				     "process %d (%s namespace)", pid, ns_name(kinds[i]));
 	}
+}
+
+/* Then it has been refused already. */
+static bool is_any_in(const pid_t *pids, size_t n, enum ns_kind kind, uint64_t id)
+{
+	for (size_t i = 0; i < n; i++)
+		if (ns_id(pids[i], kind) == id)
+			return true;
+	return false;
 }
 
 int ns_others_capture(const pid_t *pids, size_t n, Gw__Namespaces **msg, struct refusals *r, struct err *e)
@@ -266,7 +277,7 @@ int ns_others_capture(const pid_t *pids, size_t n, Gw__Namespaces **msg, struct 
 			uint64_t id = ns_id(pids[i], (enum ns_kind)k);
 			uint32_t number;
 
-			if (id && !ns_others_find((enum ns_kind)k, id, &number))
+			if (id && !ns_others_find((enum ns_kind)k, id, &number) && !is_any_in(pids, i, (enum ns_kind)k, id))
 				ret = add_found(pids[i], (enum ns_kind)k, msg, r, e);
 		}
 		check_threads(pids[i], r);

@@ -199,6 +199,36 @@ static void split(ProtobufCBinaryData *text, struct rules *r)
 		r->lines[r->n++] = line;
 }
 
+/* Whether somebody has port 53 of an address of the host, as podman's aardvark-dns has for the names of a network's containers; in the host's network namespace. */
+static bool answers_names(uint32_t address)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(53), .sin_addr.s_addr = address };
+	cleanup_close int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	return fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 && errno == EADDRINUSE;
+}
+
+static void note_names(int host_ns, const Gw__NsPeer *p)
+{
+	cleanup_close int back = ns_open(0, NS_NET);
+
+	if (back < 0 || ns_enter(host_ns, NS_NET) < 0)
+		return;
+	net_list_for_each(m, &p->bridge_addresses) {
+		const struct ifaddrmsg *h = mnl_nlmsg_get_payload(m);
+		const struct nlattr *a[IFA_MAX + 1];
+		char text[INET_ADDRSTRLEN];
+
+		netlink_attributes(m, sizeof(*h), a, IFA_MAX);
+		if (h->ifa_family != AF_INET || !a[IFA_LOCAL] || !answers_names(net_attr_u32(a[IFA_LOCAL])))
+			continue;
+		inet_ntop(AF_INET, mnl_attr_get_payload(a[IFA_LOCAL]), text, sizeof(text));
+		notes_add("a name server of the host that it has left answers at %s (bridge %s); where it is now, only if that host has one.", text, p->bridge);
+	}
+	if (ns_enter(back, NS_NET) < 0)
+		abort(); /* everything else would be done in the wrong one */
+}
+
 static struct rules *rules_new(int host_ns, ProtobufCBinaryData *text)
 {
 	struct rules *r = must_alloc(sizeof(*r));
@@ -231,8 +261,10 @@ void published_capture(int host_ns, Gw__Namespaces *msg)
 	for (size_t i = 0; (net = ns_net_of(msg, i, &space)); i++) {
 		for (size_t k = 0; k < r->n && net->n_peers; k++)
 			take_rule(r, r->lines[k], net);
-		for (size_t k = 0; k < net->n_peers; k++)
+		for (size_t k = 0; k < net->n_peers; k++) {
 			net->peers[k]->masqueraded = is_masqueraded(r, net->peers[k]);
+			note_names(host_ns, net->peers[k]);
+		}
 	}
 	rules_free(r, &text);
 }

@@ -208,6 +208,24 @@ def test_given_up(bridged):
     wait_until("the unit answers", lambda: reaches("n1"), 5)
 
 
+def test_ip_netns_exec(lab2):
+    """Its mounts are a copy of the host's, with one for each namespace that ip netns keeps: these are the host's."""
+    inside("n1", "sh", "-ec", "ip netns add gwns; ip netns add gwns2; ip -n gwns link set lo up; ip -n gwns addr add 10.99.7.1/24 dev lo")
+    inside("n2", "ip", "netns", "add", "gwother")
+    inside("n1", "sh", "-c", "ip netns exec gwns sleep 66.125 </dev/null >/dev/null 2>&1 &")
+    unit = wait_until("the unit", lambda: next((q for q in processes("n1") if q.cmdline == "sleep 66.125"), None)).host_pid
+    for here, there, strategy in (("n1", "n2", "freeze-free"), ("n2", "n1", "stop-copy")):
+        moved = migrate(here, unit, there, strategy)
+        assert moved.status == 0, moved.why()
+        assert here != "n1" or "/run/netns/gwns2" in str(moved.json["notes"]), moved.json["notes"]
+        unit = moved.json["pid"]
+        assert "10.99.7.1/24" in inside(there, "nsenter", "-t", str(unit), "-n", "ip", "addr").stdout
+        assert "net:[" not in inside(there, "cat", f"/proc/{unit}/mountinfo").stdout or there == "n1"
+    inside("n1", "kill", "-9", str(unit))
+    inside("n1", "sh", "-c", "ip netns del gwns; ip netns del gwns2")
+    inside("n2", "ip", "netns", "del", "gwother")
+
+
 def slirp_of(host):
     return [p for p in processes(host) if p.cmdline.startswith(("slirp4netns", "/usr/bin/slirp4netns")) and "tap7" in p.cmdline]
 
