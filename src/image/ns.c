@@ -188,7 +188,7 @@ void ns_check_others(bool (*is_inside)(void *arg, pid_t pid), void *arg, struct 
 			if (!strcmp(stat_now.name, "godwit-init") && ns_differs(pid, 0, NS_PID))
 				continue; /* of a pid namespace that is there for a number (process_in_own_numbers) */
 			if (lost[i].kind == NS_NET && leads_ports(pid)) {
-				notes_add("ports that rootlessport (process %d) leads to it stay with the host that it has left, and lead to nobody.", pid);
+				notes_add("ports that podman's rootlessport leads to it stay with the host that it has left, and lead to nobody.");
 				continue;
 			}
 			refusals_add(r, "ns.others", lost[i].cause, "end it, or start it from the unit", "process %d", pid);

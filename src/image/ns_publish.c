@@ -96,16 +96,24 @@ static void add_published(Gw__NsNet *net, uint32_t protocol, uint32_t port, uint
 	p->to_port = to_port;
 }
 
+/* The address, in a table of version 4 or of both. */
+static const char *target_of(const char *line)
+{
+	const char *to = strstr(line, "dnat to "), *of_both = strstr(line, "dnat ip to ");
+
+	return to ? to + strlen("dnat to ") : of_both ? of_both + strlen("dnat ip to ") : NULL;
+}
+
 /* "tcp dport 8080 counter packets 0 bytes 0 dnat to 10.88.0.7:80" */
 static void take_rule(const struct rules *r, const char *line, Gw__NsNet *net)
 {
-	const char *to = strstr(line, "dnat to ");
+	const char *to = target_of(line);
 	uint32_t port = port_of(line), protocol = protocol_of(line);
 	unsigned to_port = port;
 	char text[64], number[16] = "";
 	struct in_addr address;
 
-	if (!to || sscanf(to, "dnat to %63[0-9.]%15s", text, number) < 1 || inet_pton(AF_INET, text, &address) != 1 || !is_units(net, address.s_addr))
+	if (!to || sscanf(to, "%63[0-9.]%15s", text, number) < 1 || inet_pton(AF_INET, text, &address) != 1 || !is_units(net, address.s_addr))
 		return;
 	if (number[0] && (sscanf(number, ":%u", &to_port) != 1 || strchr(number, '-') || to_port > 65535))
 		port = 0;
@@ -177,26 +185,22 @@ static bool has_peers(const Gw__Namespaces *msg)
 	return false;
 }
 
-static void read_rules(int host_ns, ProtobufCBinaryData *ret)
+/* NULL: there are none. */
+static char *read_rules(int host_ns)
 {
 	static const char *const list[] = { "nft", "list", "ruleset", NULL };
 	cleanup_close int back = ns_open(0, NS_NET);
+	ProtobufCBinaryData text = { 0 };
 
 	if (back < 0 || ns_enter(host_ns, NS_NET) < 0)
-		return;
+		return NULL;
 	if (net_has_tables())
-		(void)net_tool_save(list, ret, NULL);
+		(void)net_tool_save(list, &text, NULL);
 	if (ns_enter(back, NS_NET) < 0)
 		abort(); /* everything else would be done in the wrong one */
-}
-
-static void split(ProtobufCBinaryData *text, struct rules *r)
-{
-	char *save = NULL;
-
-	text->data[text->len - 1] = 0;
-	for (char *line = strtok_r((char *)text->data, "\n", &save); line && r->n < LINES_MAX; line = strtok_r(NULL, "\n", &save))
-		r->lines[r->n++] = line;
+	if (text.len)
+		text.data[text.len - 1] = 0;
+	return (char *)text.data;
 }
 
 /* Whether somebody has port 53 of an address of the host, as podman's aardvark-dns has for the names of a network's containers; in the host's network namespace. */
@@ -229,44 +233,49 @@ static void note_names(int host_ns, const Gw__NsPeer *p)
 		abort(); /* everything else would be done in the wrong one */
 }
 
-static struct rules *rules_new(int host_ns, ProtobufCBinaryData *text)
+static struct rules *rules_new(char *text)
 {
 	struct rules *r = must_alloc(sizeof(*r));
+	char *save = NULL;
 
 	r->lines = must_alloc(LINES_MAX * sizeof(*r->lines));
-	read_rules(host_ns, text);
-	if (text->len)
-		split(text, r);
+	for (char *line = text ? strtok_r(text, "\n", &save) : NULL; line && r->n < LINES_MAX; line = strtok_r(NULL, "\n", &save))
+		r->lines[r->n++] = line;
 	find_chains(r);
 	return r;
 }
 
-static void rules_free(struct rules *r, ProtobufCBinaryData *text)
+static void rules_free(struct rules *r)
 {
-	free(text->data);
 	free(r->lines);
 	free(r);
 }
 
-void published_capture(int host_ns, Gw__Namespaces *msg)
+void published_read(char *text, Gw__Namespaces *msg)
 {
-	ProtobufCBinaryData text = { 0 };
-	struct rules *r;
+	struct rules *r = rules_new(text);
 	uint32_t space;
 	Gw__NsNet *net;
 
-	if (!has_peers(msg))
-		return;
-	r = rules_new(host_ns, &text);
 	for (size_t i = 0; (net = ns_net_of(msg, i, &space)); i++) {
 		for (size_t k = 0; k < r->n && net->n_peers; k++)
 			take_rule(r, r->lines[k], net);
-		for (size_t k = 0; k < net->n_peers; k++) {
+		for (size_t k = 0; k < net->n_peers; k++)
 			net->peers[k]->masqueraded = is_masqueraded(r, net->peers[k]);
-			note_names(host_ns, net->peers[k]);
-		}
 	}
-	rules_free(r, &text);
+	rules_free(r);
+}
+
+void published_capture(int host_ns, Gw__Namespaces *msg)
+{
+	cleanup_free char *text = has_peers(msg) ? read_rules(host_ns) : NULL;
+	uint32_t space;
+	Gw__NsNet *net;
+
+	published_read(text, msg);
+	for (size_t i = 0; (net = ns_net_of(msg, i, &space)); i++)
+		for (size_t k = 0; k < net->n_peers; k++)
+			note_names(host_ns, net->peers[k]);
 }
 
 static bool is_present(const struct rules *r, const Gw__NsPublished *p)
@@ -274,31 +283,38 @@ static bool is_present(const struct rules *r, const Gw__NsPublished *p)
 	char text[INET_ADDRSTRLEN + 16], address[INET_ADDRSTRLEN];
 
 	inet_ntop(AF_INET, &(struct in_addr){ p->address }, address, sizeof(address));
-	snprintf(text, sizeof(text), "dnat to %s:%u", address, p->to_port);
+	snprintf(text, sizeof(text), "%s:%u", address, p->to_port);
 	for (size_t i = 0; i < r->n; i++) {
-		const char *to = strstr(r->lines[i], text);
+		const char *to = target_of(r->lines[i]);
 
-		if (to && !to[strlen(text)] && port_of(r->lines[i]) == p->port && protocol_of(r->lines[i]) == p->protocol)
+		if (to && !strncmp(to, text, strlen(text)) && (!to[strlen(text)] || to[strlen(text)] == ' ') && port_of(r->lines[i]) == p->port && protocol_of(r->lines[i]) == p->protocol)
 			return true;
 	}
 	return false;
 }
 
-void published_look(int host_ns, const Gw__Namespaces *msg)
+static bool any_is_published(const Gw__Namespaces *msg)
 {
-	ProtobufCBinaryData text = { 0 };
-	struct rules *r = NULL;
 	uint32_t space;
 	Gw__NsNet *net;
 
 	for (size_t i = 0; (net = ns_net_of(msg, i, &space)); i++)
-		for (size_t k = 0; k < net->n_published; k++) {
-			if (!r)
-				r = rules_new(host_ns, &text);
+		if (net->n_published)
+			return true;
+	return false;
+}
+
+void published_look(int host_ns, const Gw__Namespaces *msg)
+{
+	cleanup_free char *text = any_is_published(msg) ? read_rules(host_ns) : NULL;
+	struct rules *r = rules_new(text);
+	uint32_t space;
+	Gw__NsNet *net;
+
+	for (size_t i = 0; (net = ns_net_of(msg, i, &space)); i++)
+		for (size_t k = 0; k < net->n_published; k++)
 			net->published[k]->present = is_present(r, net->published[k]);
-		}
-	if (r)
-		rules_free(r, &text);
+	rules_free(r);
 }
 
 int published_validate(const Gw__NsNet *net, struct err *e)

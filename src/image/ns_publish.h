@@ -15,6 +15,8 @@
 
 /* Source, when the addresses are known. host_ns: the host's network namespace. */
 void published_capture(int host_ns, Gw__Namespaces *msg);
+/* The part of it that reads what nft has printed, which it takes apart; NULL: nothing. */
+void published_read(char *text, Gw__Namespaces *msg);
 int published_validate(const Gw__NsNet *net, struct err *e);
 /* Destination: `present` where a rule of the host is there already (at home). */
 void published_look(int host_ns, const Gw__Namespaces *msg);
