@@ -118,14 +118,14 @@ static bool is_ptmx(const char *path)
 }
 
 /* The kernel gives the lowest free number: those below are held until the right one comes. */
-static int open_number(const Gw__FdPty *p, int *ret_master, struct err *e)
+static int make_numbered(const Gw__FdPty *p, struct err *e)
 {
 	const char *path = is_ptmx(p->master_path) ? p->master_path : PTMX;
 	cleanup_free int *below = fd_alloc((p->number + 1) * sizeof(*below));
 	uint32_t n = 0, number = 0;
-	int fd = p->master_path[0] ? ns_terminal_open(p->number) : -1, unlock = 0, r = 0;
+	int fd, r = 0;
 
-	for (; fd < 0;) {
+	for (;;) {
 		fd = open(place_of(path), O_RDWR | O_CLOEXEC | O_NOCTTY);
 		if (fd < 0 || ioctl(fd, TIOCGPTN, &number) < 0) {
 			r = err_sys(e, -errno, "%s: making a pseudo-terminal", path);
@@ -142,10 +142,22 @@ static int open_number(const Gw__FdPty *p, int *ret_master, struct err *e)
 	}
 	while (n)
 		close(below[--n]);
-	if (r == 0 && ioctl(fd, TIOCSPTLCK, &unlock) < 0)
-		r = err_sys(e, -errno, "/dev/pts/%u: unlocking it", p->number);
-	if (r < 0) {
+	if (r < 0)
 		close_fdp(&fd);
+	return r < 0 ? r : fd;
+}
+
+static int open_number(const Gw__FdPty *p, int *ret_master, struct err *e)
+{
+	int fd = p->master_path[0] ? ns_terminal_open(p->number) : -1, unlock = 0, r;
+
+	if (fd < 0)
+		fd = make_numbered(p, e);
+	if (fd < 0)
+		return fd;
+	if (ioctl(fd, TIOCSPTLCK, &unlock) < 0) {
+		r = err_sys(e, -errno, "/dev/pts/%u: unlocking it", p->number);
+		close(fd);
 		return r;
 	}
 	*ret_master = fd;

@@ -8,6 +8,7 @@
 #include "base/util.h"
 
 #define LEAST_ROOM 4096
+#define MOST_BYTES (1ull << 30) /* no iterator has that much to tell: it begins again and again */
 
 static int quiet(enum libbpf_print_level level, const char *format, va_list ap)
 {
@@ -65,6 +66,8 @@ ssize_t bpf_iter_read_all(int fd, void **buffer, size_t *room_bytes, struct err 
 	for (;;) {
 		ssize_t n;
 
+		if (len > MOST_BYTES)
+			return err_set(e, -E2BIG, "a BPF iterator does not end");
 		if (*room_bytes - len < LEAST_ROOM) {
 			void *grown = realloc(*buffer, *room_bytes * 2 + 2 * LEAST_ROOM);
 
