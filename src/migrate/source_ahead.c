@@ -21,7 +21,8 @@
 #define THREAD_PAGES 4u
 #define THREADS_MAX 512u /* whose stacks go ahead */
 #define AGENT_MIN 12u    /* pages: waking the agent takes as long as comparing a few */
-#define AGENT_MAX 1024u
+#define AGENT_MAX 4096u
+#define AGENT_DIFFERENT 1024u /* of them; where more differ, this worker compares */
 #define AGENT_SPARE 8192u /* agent/compare.c wants so much room */
 #define AGENT_TOUCH (64ul << 10)
 
@@ -107,7 +108,7 @@ static void allocate_job(struct source_process *p)
 {
 	struct pages_ahead *a = &p->ahead;
 	struct scratch *s = &p->agent.scratch;
-	struct compare_job job = { .header = s->base + SCRATCH_HEADER, .n = a->n, .room = a->n * DELTA_PAGE_MAX + AGENT_SPARE };
+	struct compare_job job = { .header = s->base + SCRATCH_HEADER, .n = a->n, .room = MIN(a->n, (size_t)AGENT_DIFFERENT) * DELTA_PAGE_MAX + AGENT_SPARE };
 	uint64_t *addresses = scratch_alloc(s, a->n * sizeof(*addresses), &job.addresses);
 	uint8_t *sent = scratch_alloc(s, a->n * PAGE_SIZE_BYTES, &job.sent);
 
