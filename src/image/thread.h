@@ -6,7 +6,7 @@
  * its registers are changed, and thread_capture_plan/collect with a batch that the task itself runs, all of them into one message.
  *
  * Restore, all of it in the freeze: the task itself runs THREAD_MODES (privileged), then, when nothing that needs privileges is left to do, THREAD_CREDENTIALS,
- * signal_plan_queue and thread_plan_memory, in one list; then the worker calls thread_restore_sched and thread_apply_registers on the stopped task,
+ * signal_plan_queue and thread_plan_memory, in one list; then the worker calls thread_restore_placement, thread_restore_sched and thread_apply_registers on the stopped task,
  * and detaches.
  */
 #ifndef GODWIT_IMAGE_THREAD_H
@@ -72,7 +72,9 @@ int thread_validate(const Gw__Thread *msg, struct err *e);
 void thread_validate_here(const Gw__Thread *msg, struct refusals *r);
 
 int thread_plan_restore(struct batch *b, const Gw__Thread *msg, enum thread_stage stage, struct err *e);
-/* Scheduling, affinity, I/O priority of a task (its number as the worker sees it), by the worker; so the task can have another priority while it runs its lists. */
+/* Affinity and I/O priority of a task (its number as the worker sees it), by the worker; it may run its list meanwhile. */
+int thread_restore_placement(pid_t tid, const Gw__Thread *msg, struct err *e);
+/* Then its scheduling, when the list is done: so it can have another priority while it runs that. */
 int thread_restore_sched(pid_t tid, const Gw__Thread *msg, struct err *e);
 /* Alternate stack, robust list, tid address, rseq; the page with the rseq area must be there. */
 void thread_plan_memory(struct batch *b, const Gw__Thread *msg);

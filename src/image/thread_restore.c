@@ -101,9 +101,8 @@ static int restore_slack(pid_t tid, const Gw__Thread *msg, struct err *e)
 	return 0;
 }
 
-int thread_restore_sched(pid_t tid, const Gw__Thread *msg, struct err *e)
+int thread_restore_placement(pid_t tid, const Gw__Thread *msg, struct err *e)
 {
-	struct thread_sched_attr attr = choose_sched(msg);
 	uint8_t mask[THREAD_AFFINITY_MAX];
 
 	if (msg->affinity.len)
@@ -112,6 +111,13 @@ int thread_restore_sched(pid_t tid, const Gw__Thread *msg, struct err *e)
 		return err_sys(e, -errno, "thread %d: sched_setaffinity", msg->tid);
 	if (msg->ioprio >> 13 && syscall(SYS_ioprio_set, THREAD_IOPRIO_WHO_PROCESS, tid, msg->ioprio) < 0)
 		return err_sys(e, -errno, "thread %d: ioprio_set", msg->tid);
+	return 0;
+}
+
+int thread_restore_sched(pid_t tid, const Gw__Thread *msg, struct err *e)
+{
+	struct thread_sched_attr attr = choose_sched(msg);
+
 	/* In the ordinary classes the attributes have the niceness. */
 	if ((attr.policy != SCHED_OTHER && attr.policy != SCHED_BATCH && setpriority(PRIO_PROCESS, (id_t)tid, attr.nice) < 0) ||
 	    syscall(SYS_sched_setattr, tid, &attr, 0) < 0)

@@ -498,6 +498,20 @@ static int begin_lists(struct dest *d, struct err *e)
 	return ret;
 }
 
+/* Threads whose scheduling is settled have their place, too (dest_has_its_sched). */
+static int place_threads(struct dest_process *p, struct err *e)
+{
+	int ret = 0;
+
+	for (size_t i = 0; i < p->go->nthreads && ret == 0; i++) {
+		struct skeleton_thread *t = skeleton_find_thread(p->skeleton, p->go->threads[i]->tid);
+
+		if (!dest_has_its_sched(t, p->go->threads[i]))
+			ret = thread_restore_placement(t->task.tid, p->go->threads[i], e);
+	}
+	return ret;
+}
+
 static int end_lists(struct dest *d, struct err *e)
 {
 	int ret = 0;
@@ -505,6 +519,8 @@ static int end_lists(struct dest *d, struct err *e)
 	/* Beside them, what the worker has to do for the processes from outside. */
 	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
 		ret = process_restore_outside(d->procs[i].skeleton->pid, d->procs[i].go->process, d->procs[i].process, e);
+	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
+		ret = place_threads(&d->procs[i], e);
 	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
 		ret = finish_lists(&d->procs[i], e);
 	timeline_mark("lists done");

@@ -69,6 +69,8 @@ static int finish_thread(const struct dest_process *p, struct skeleton_thread *t
 
 	batch_reset(t->batch);
 	if (ret == 0)
+		ret = thread_restore_placement(t->task.tid, msg, &why);
+	if (ret == 0)
 		ret = thread_restore_sched(t->task.tid, msg, &why);
 	if (ret == 0)
 		ret = thread_apply_state(t->task.tid, msg, layout, &why);

@@ -239,6 +239,7 @@ static void restore(pid_t pid, const struct image *image)
 	process_plan_restore(b, p, PROCESS_ARM, NULL, clock_process_ns(0));
 	must(batch_run(b, &e), &e);
 	must(process_restore_outside(pid, p, NULL, &e), &e);
+	must(thread_restore_placement(pid, t, &e), &e);
 	must(thread_restore_sched(pid, t, &e), &e);
 	xstate_layout_of(p, &layout);
 	must(thread_apply_registers(pid, t, &layout, &e), &e);
