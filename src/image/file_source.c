@@ -306,6 +306,8 @@ static int capture_socket(struct capture *c, const struct fd_look *look, Gw__FdD
 	bool known = d->socket != NULL;
 	int r = known && socket_udp_is_one(d->socket) ? 0 : socket_listen_capture(look, d, m, c->refusals, e);
 
+	if (r == 0 && known && c->t->frozen && !m)
+		r = socket_listen_refresh(look, d, e);
 	held->quiet = r == 0 && m && socket_tcp_is_quiet(m) && socket_tcp_can_be_quiet(d->socket);
 	if (r == 0 && !c->t->frozen && socket_udp_is_one(d->socket))
 		return socket_udp_refuse_corked(look, c->refusals);

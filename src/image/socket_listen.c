@@ -226,6 +226,52 @@ int socket_listen_capture(const struct fd_look *look, Gw__FdDesc *d, const struc
 	return r || socket_udp_is_one(s) ? r : socket_listen_recheck(look, d, refusals, e);
 }
 
+static void swap_options(Gw__FdSocket *a, Gw__FdSocket *b)
+{
+	Gw__FdSockOpt **options = a->options;
+	size_t n = a->n_options;
+
+	a->options = b->options;
+	a->n_options = b->n_options;
+	b->options = options;
+	b->n_options = n;
+}
+
+/* Addresses, peers and what else is no option, with the options of one of them. Queues are looked at apart. */
+static bool same_besides(const Gw__FdSocket *was, const Gw__FdSocket *now)
+{
+	Gw__FdSocket a = *was, b = *now;
+	size_t len;
+	cleanup_free uint8_t *x = NULL, *y = NULL;
+
+	a.n_queue = b.n_queue = a.n_options = b.n_options = 0;
+	len = gw__fd_socket__get_packed_size(&a);
+	if (len != gw__fd_socket__get_packed_size(&b))
+		return false;
+	x = fd_alloc(len);
+	y = fd_alloc(len);
+	gw__fd_socket__pack(&a, x);
+	gw__fd_socket__pack(&b, y);
+	return !memcmp(x, y, len);
+}
+
+int socket_listen_refresh(const struct fd_look *look, Gw__FdDesc *d, struct err *e)
+{
+	Gw__FdSocket *now;
+	int r;
+
+	if (socket_host_is_one(d->socket))
+		return socket_host_same(d, look->held) ? 0 : err_set(e, -EAGAIN, "fd %d: its socket is not what it was at the offer; try again", look->fd);
+	now = socket_new(look->held);
+	r = capture_state(look, now, e);
+	if (r == 0 && !same_besides(d->socket, now))
+		r = err_set(e, -EAGAIN, "fd %d (%s): it has another address or peer than at the offer; try again", look->fd, protocol_name(d->socket));
+	if (r == 0)
+		swap_options(d->socket, now);
+	gw__fd_socket__free_unpacked(now, NULL);
+	return r;
+}
+
 bool socket_listen_same(const Gw__FdDesc *d, int fd)
 {
 	struct stat st;
@@ -397,7 +443,7 @@ int socket_listen_fill(const Gw__FdDesc *was, const Gw__FdDesc *d, int fd, struc
 
 	if (socket_host_is_one(s))
 		return socket_host_fill(d, fd, e);
-	if (socket_tcp_is_one(s) && !s->tcp && was && was->socket)
+	if ((!socket_tcp_is_one(s) || !s->tcp) && was && was->socket)
 		r = socket_options_update(fd, was->socket->options, was->socket->n_options, s->options, s->n_options, e);
 	/* Connections with this port may be there already; they allow it for the time (socket_tcp_restore.c). */
 	if (s->listening)

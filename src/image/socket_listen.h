@@ -23,6 +23,8 @@ int socket_listen_capture(const struct fd_look *look, Gw__FdDesc *d, const struc
 int socket_listen_recheck(const struct fd_look *look, const Gw__FdDesc *d, struct refusals *refusals, struct err *e);
 /* Whether address, options and backlog of the socket held at fd are d's. */
 bool socket_listen_same(const Gw__FdDesc *d, int fd);
+/* In the freeze, of one that has been captured and is no TCP socket: its options as they are now; -EAGAIN when more than those has changed. */
+int socket_listen_refresh(const struct fd_look *look, Gw__FdDesc *d, struct err *e);
 int socket_listen_validate(const Gw__FdDesc *d, struct err *e);
 /* Socket, options, and bind for internet addresses. -EADDRINUSE with words when the address is taken on this host. */
 int socket_listen_open(const Gw__FdTable *t, const Gw__FdDesc *d, int *ret_fd, struct err *e);
