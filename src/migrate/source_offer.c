@@ -267,6 +267,29 @@ static void choose_strategy(struct source *s)
 	s->report->strategy = s->strategy;
 }
 
+/*
+ * What was read of a running unit at different moments may look like something that cannot move: a descriptor that was closed meanwhile in a set of epoll's,
+ * say. So it is only believed when it has been seen twice.
+ */
+static int capture(struct source *s, struct err *e)
+{
+	cleanup_free char *first = NULL, *second = NULL;
+	int ret = unit_capture(s->request->pid, &s->unit, s->refusals, e);
+
+	if (ret < 0 || !s->refusals->n)
+		return ret;
+	first = refusals_text(s->refusals);
+	unit_free(&s->unit);
+	s->unit = UNIT_INIT;
+	refusals_cut(s->refusals, 0);
+	ret = unit_capture(s->request->pid, &s->unit, s->refusals, e);
+	second = ret == 0 && s->refusals->n ? refusals_text(s->refusals) : NULL;
+	if (!second || (first && !strcmp(first, second)))
+		return ret;
+	refusals_cut(s->refusals, 0);
+	return err_set(e, -EAGAIN, "process %d cannot move, for one reason or another: %s", s->request->pid, second);
+}
+
 int source_offer(void *context, struct err *e)
 {
 	struct source *s = context;
@@ -281,7 +304,7 @@ int source_offer(void *context, struct err *e)
 	}
 	if (ret < 0)
 		return ret;
-	ret = unit_capture(s->request->pid, &s->unit, s->refusals, e);
+	ret = capture(s, e);
 	if (ret < 0)
 		return ret;
 	if (s->refusals->n)
