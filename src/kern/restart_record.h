@@ -41,6 +41,7 @@ struct restart_record {
 	unsigned long long stack, fs, rseq; /* where it has its stack, its thread-local storage, its area for rseq(2); guesses when it runs */
 	struct process_look look;
 	unsigned long long layout;   /* counts holds of the lock that changes of the address space need: the same twice, no change between; 0: not known */
+	unsigned long long new_mappings; /* flags that its new mappings get, as those of a vma_record; of the main thread */
 	unsigned long long namespaces; /* a digest of those that it is in: the same as long as somebody holds them open, it is in the same ones; 0: not known */
 };
 

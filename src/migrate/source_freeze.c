@@ -10,6 +10,7 @@
 #include <linux/kcmp.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -515,6 +516,20 @@ static int stop_and_park(struct source *s, struct err *e)
 	return ret;
 }
 
+/* More than there was room for, groups for example: the thread is asked again, beside its list, whose answers about the process are still to be read. */
+static int ask_thread_again(struct source_process *p, struct parked *t, bool is_main, struct err *e)
+{
+	struct batch *b = batch_new(&t->task);
+	int ret;
+
+	thread_capture_plan(b, &t->query, NULL);
+	ret = batch_run(b, e);
+	if (ret == 0)
+		ret = thread_capture_collect(&t->query, t->msg, &p->process->pending, is_main, e);
+	batch_free(b);
+	return ret;
+}
+
 static int collect_thread(struct source_process *p, struct parked *t, bool is_main, struct err *e)
 {
 	int ret = t->plain ? 0 : batch_finish(t->batch, e);
@@ -525,12 +540,7 @@ static int collect_thread(struct source_process *p, struct parked *t, bool is_ma
 	}
 	if (ret == 0)
 		ret = thread_capture_collect(&t->query, t->msg, &p->process->pending, is_main, e);
-	if (ret != -EAGAIN)
-		return ret;
-	batch_reset(t->batch);
-	thread_capture_plan(t->batch, &t->query, NULL);
-	ret = batch_run(t->batch, e);
-	return ret < 0 ? ret : thread_capture_collect(&t->query, t->msg, &p->process->pending, is_main, e);
+	return ret == -EAGAIN ? ask_thread_again(p, t, is_main, e) : ret;
 }
 
 /* /proc shows the numbers of the pid namespace that it is of: godwitd's. */
@@ -606,11 +616,25 @@ static void rehearse_look(struct source_process *p)
 	run_list_free(&ignored);
 }
 
+/* mlockall(2) may have been called since the agent came. */
+static int check_locking(const struct source_process *p, const struct restart_record *r, struct err *e)
+{
+	uint32_t now = r && r->new_mappings & vma_peek_bit(VMA_PEEK_LOCKED) ? MCL_FUTURE : 0;
+
+	if (!r || !vma_peek_bit(VMA_PEEK_LOCKED) || p->u->guest)
+		return 0;
+	if (now && r->new_mappings & vma_peek_bit(VMA_PEEK_LOCKONFAULT))
+		now |= MCL_ONFAULT;
+	return now == p->agent.mlock_future ? 0 : err_set(e, -EAGAIN, "process %d has called mlockall or munlockall since the offer", p->u->pid);
+}
+
 /* Where nothing of it can have changed since, nothing is looked at. */
 static int look(struct source_process *p, struct err *e)
 {
 	const struct restart_record *r = find_record(p, 1, p->u->pid, 0);
 
+	if (check_locking(p, r, e) < 0)
+		return -EAGAIN;
 	if (p->seen.known && r && !memcmp(&r->look, &p->seen, sizeof(p->seen)) && !p->process->stopped_by)
 		return 0;
 	return process_capture_look(&p->query, p->process, e);

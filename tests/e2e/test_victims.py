@@ -23,13 +23,13 @@ BLOCKS = ["read", "write", "poll", "eventfd", "epoll", "accept", "futex", "sem",
           "signalfd"]
 STATIC = ["mem_anon", "mem_brk", "regs_8", "thread_ident", "thread_rseq", "signal_pending", "timer_posix", "ident_plain", "file_offsets", "ipc_epoll",
           "ws_random", "storm_all"]
-HEAVY = ("ws_", "mem_late", "regs_", "storm_", "mem_churn", "mem_malloc", "thread_rseq", "thread_contend", "thread_spawn", "timer_itimer_tick", "timer_posix",
+HEAVY = ("ws_", "mem_late", "late_", "regs_", "storm_", "mem_churn", "mem_malloc", "thread_rseq", "thread_contend", "thread_spawn", "timer_itimer_tick", "timer_posix",
          "thread_in_handler", "signal_stream", "ipc_pipe_stream", "mem_big")
 
 
 # Memory is locked again (mlock, mlockall) when all pages are there; with copy-on-reference nothing makes those come that nobody asks for, so
 # that these victims, which look at their locks after one move, would see them too early.
-LOCKED_LATE = {("mem_vmflags", "copy-on-reference"), ("mem_mlockall", "copy-on-reference")}
+LOCKED_LATE = {("mem_vmflags", "copy-on-reference"), ("mem_mlockall", "copy-on-reference"), ("late_lockall", "copy-on-reference")}
 
 
 class Case:

@@ -78,6 +78,7 @@ struct id {
 };
 
 struct mm_struct {
+	unsigned long def_flags;
 	struct seqcount mm_lock_seq; /* odd: somebody holds the lock for writing */
 	struct bitmap flags;
 } CO_RE;
@@ -314,8 +315,10 @@ int read_restart(struct bpf_iter__task *ctx)
 	if (!is_traced(task))
 		find_sleeper(task, &r);
 	r.layout = layout_of(task);
-	if (task->group_leader == task)
+	if (task->group_leader == task) {
 		look_at(task, &r.look);
+		r.new_mappings = BPF_CORE_READ(task, mm, def_flags);
+	}
 	r.namespaces = namespaces_of(task);
 	bpf_seq_write(ctx->meta->seq, &r, sizeof(r));
 	return 0;
