@@ -4,7 +4,7 @@
  *
  * Theory of operation. A connection's identity is the pair of addresses and ports that it was made with; it never changes, and nothing in a packet is
  * rewritten. What changes is on which host an *end* of it is: the socket with the address and port `own`, whose peer is `peer`. A host has a table (a BPF
- * hash map) from ends to where they are, asked by tc programs at ingress and egress of its network devices (bpf/redirect.bpf.c) for each packet that goes to
+ * hash map) from ends to where they are, asked by BPF programs at ingress and egress of its network devices (bpf/redirect.bpf.c) for each packet that goes to
  * such an end:
  *
  *	HERE     ours, whatever its address: given to the local socket (a mark, and a rule that routes what has it to this host)
@@ -19,7 +19,7 @@
  * A *move* is the entries of one unit that leaves or arrives. Its state is one word that all its entries refer to, so that thousands of connections
  * are held, or given on, by one store, without a system call. A move that is under way and whose worker has died is ended by the daemon (housekeeping).
  *
- * Everything is in the kernel: programs and maps are found by the filters of the loopback device, so godwitd may be restarted, and every process may open them. They are
+ * Everything is in the kernel: programs and maps are found by the program of the loopback device, so godwitd may be restarted, and every process may open them. They are
  * attached when the first move needs them. Calls of one host exclude each other by a lock (they change the table); those for the freeze take none.
  *
  * All calls but those marked [freeze] may block for milliseconds, and must be made in the host's network namespace, or after redirect_open there.
@@ -85,6 +85,9 @@ void redirect_park(struct redirect_move *m);
 void redirect_unpark(struct redirect_move *m);
 /* [freeze] After the commit: what was kept, and all that comes, goes to the node. */
 void redirect_forward(struct redirect_move *m);
+
+/* Once more, a little later, for a packet that was just being put into the queue when it was emptied. */
+void redirect_replay(struct redirect_move *m);
 
 /* The destination's side. */
 

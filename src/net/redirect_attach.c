@@ -1,46 +1,76 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* redirect_attach.c - the tc programs on the devices of a host (tc-bpf(8)); see redirect.h */
+/*
+ * redirect_attach.c - the programs on the devices of a host; see redirect.h
+ *
+ * They are attached to the devices themselves (tcx, Linux 6.6), not to a queueing discipline clsact: making that takes the device's own discipline away for
+ * milliseconds, in which everything that the host sends is lost (tests/facts/tcx_attach.c).
+ */
 #include <bpf/bpf.h>
 #include <errno.h>
 #include <net/if.h>
+#include <sys/syscall.h>
 
 #include "base/util.h"
 #include "kern/bpf_iter.h"
 #include "net/redirect.skel.h"
 #include "net/redirect_internal.h"
 
-#define PRIORITY 26487 /* of our filters: others come first */
-#define HANDLE 1
+/* Headers older than the kernel lack these. */
+#define TCX_INGRESS 46
+#define TCX_EGRESS 47
+#define BEFORE (1u << 3) /* all others */
+#define PROGRAMS_MAX 64
 
-static int query(uint32_t device, enum bpf_tc_attach_point point, uint32_t *ret_id)
+struct attach_attr {
+	uint32_t device, program, type, flags, replace, relative;
+	uint64_t revision;
+};
+
+struct query_attr {
+	uint32_t device, type, query_flags, attach_flags;
+	uint64_t ids;
+	uint32_t count, unused;
+	uint64_t attach_flags_of_all, link_ids, link_flags, revision;
+};
+
+static int call(int command, void *attr, size_t len)
 {
-	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)device, .attach_point = point);
-	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = HANDLE, .priority = PRIORITY);
-	int r = bpf_tc_query(&hook, &opts);
-
-	if (r == 0)
-		*ret_id = opts.prog_id;
-	return r;
+	return syscall(SYS_bpf, command, attr, len) < 0 ? -errno : 0;
 }
 
-static int attach(uint32_t device, enum bpf_tc_attach_point point, int program)
+/* A descriptor of the program of that name, -ENOENT when there is none. */
+static int find_program(uint32_t device, uint32_t type, const char *name)
 {
-	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)device, .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
-	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = HANDLE, .priority = PRIORITY, .prog_fd = program, .flags = BPF_TC_F_REPLACE);
-	int r = bpf_tc_hook_create(&hook);
+	uint32_t ids[PROGRAMS_MAX] = { 0 };
+	struct query_attr query = { .device = device, .type = type, .ids = (uintptr_t)ids, .count = PROGRAMS_MAX };
+	int r = call(BPF_PROG_QUERY, &query, sizeof(query));
 
-	if (r < 0 && r != -EEXIST)
-		return r;
-	hook.attach_point = point;
-	return bpf_tc_attach(&hook, &opts);
+	for (uint32_t i = 0; r == 0 && i < MIN(query.count, (uint32_t)PROGRAMS_MAX); i++) {
+		cleanup_close int fd = bpf_prog_get_fd_by_id(ids[i]);
+		struct bpf_prog_info info = { 0 };
+		uint32_t len = sizeof(info);
+
+		if (fd >= 0 && bpf_obj_get_info_by_fd(fd, &info, &len) == 0 && !strcmp(info.name, name))
+			return take_fd(&fd);
+	}
+	return r < 0 ? r : -ENOENT;
 }
 
-static void detach(uint32_t device, enum bpf_tc_attach_point point)
+static int attach(uint32_t device, uint32_t type, const struct bpf_program *program)
 {
-	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)device, .attach_point = point);
-	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = HANDLE, .priority = PRIORITY);
+	struct attach_attr attr = { .device = device, .program = (uint32_t)bpf_program__fd(program), .type = type, .flags = BEFORE };
+	cleanup_close int there = find_program(device, type, bpf_program__name(program));
 
-	bpf_tc_detach(&hook, &opts);
+	return there >= 0 ? 0 : call(BPF_PROG_ATTACH, &attr, sizeof(attr));
+}
+
+static void detach(uint32_t device, uint32_t type, const char *name)
+{
+	cleanup_close int program = find_program(device, type, name);
+	struct attach_attr attr = { .device = device, .program = (uint32_t)program, .type = type };
+
+	if (program >= 0)
+		call(BPF_PROG_DETACH, &attr, sizeof(attr));
 }
 
 struct attaching {
@@ -53,18 +83,15 @@ static void attach_device(unsigned device, bool has_header, void *arg)
 {
 	struct attaching *a = arg;
 	struct redirect_bpf *bpf = a->r->bpf;
-	int in = bpf_program__fd(has_header ? bpf->progs.gw_in : bpf->progs.gw_in_raw);
-	int out = bpf_program__fd(has_header ? bpf->progs.gw_out : bpf->progs.gw_out_raw);
-	uint32_t id;
 	int r = 0;
 
-	if (a->code < 0 || !query(device, BPF_TC_EGRESS, &id))
+	if (a->code < 0)
 		return;
-	/* On the loopback device each packet comes by twice, and is ours the first time. That filter is also how the maps are found: it comes last, and goes last. */
+	/* On the loopback device each packet comes by twice, and is ours the first time. That program is also how the maps are found: it comes last, and goes last. */
 	if (device != a->r->config->lo)
-		r = attach(device, BPF_TC_INGRESS, in);
+		r = attach(device, TCX_INGRESS, has_header ? bpf->progs.gw_in : bpf->progs.gw_in_raw);
 	if (r >= 0)
-		r = attach(device, BPF_TC_EGRESS, out);
+		r = attach(device, TCX_EGRESS, has_header ? bpf->progs.gw_out : bpf->progs.gw_out_raw);
 	if (r < 0) {
 		a->code = r;
 		a->device = device;
@@ -82,41 +109,33 @@ static void attach_but_lo(unsigned device, bool has_header, void *arg)
 int redirect_attach(struct redirect *r, struct err *e)
 {
 	struct attaching a = { .r = r };
-	libbpf_print_fn_t print = bpf_iter_quiet();
 	char name[IF_NAMESIZE] = "?";
 	int code = host_each_device(attach_but_lo, &a, e);
 
-	if (code >= 0)
-		attach_device(r->config->lo, true, &a);
-	libbpf_set_print(print);
 	if (code < 0)
 		return code;
+	attach_device(r->config->lo, true, &a);
+	if (a.code == -EINVAL)
+		return err_set(e, -EOPNOTSUPP, "this kernel cannot attach programs to devices (tcx): Linux 6.6 or later can");
 	if (a.code < 0) {
 		if_indextoname(a.device, name);
-		return err_sys(e, a.code, "device %s: attaching the program that redirects moved connections (tc, clsact)", name);
+		return err_sys(e, a.code, "device %s: attaching the program that redirects moved connections", name);
 	}
 	return 0;
 }
 
 int redirect_attach_raw(struct redirect *r, uint32_t device, struct err *e)
 {
-	libbpf_print_fn_t print = bpf_iter_quiet();
-	int code = attach(device, BPF_TC_INGRESS, bpf_program__fd(r->bpf->progs.gw_in_raw));
+	int code = attach(device, TCX_INGRESS, r->bpf->progs.gw_in_raw);
 
-	libbpf_set_print(print);
 	return code < 0 ? err_sys(e, code, "attaching the program that redirects moved connections to a tun device") : 0;
 }
 
 int redirect_attached(void)
 {
-	libbpf_print_fn_t print = bpf_iter_quiet();
-	uint32_t id = 0;
-	int r = query(if_nametoindex("lo"), BPF_TC_EGRESS, &id);
+	int fd = find_program(if_nametoindex("lo"), TCX_EGRESS, "gw_out");
 
-	libbpf_set_print(print);
-	if (r == -ENOENT || r == -EINVAL || r == -EOPNOTSUPP || (r == 0 && !id))
-		return 0;
-	return r < 0 ? r : bpf_prog_get_fd_by_id(id);
+	return fd == -ENOENT || fd == -EINVAL || fd == -ENODEV ? 0 : fd;
 }
 
 static void detach_device(unsigned device, bool has_header, void *arg)
@@ -125,17 +144,14 @@ static void detach_device(unsigned device, bool has_header, void *arg)
 
 	if (device == r->config->lo)
 		return;
-	detach(device, BPF_TC_INGRESS);
-	detach(device, BPF_TC_EGRESS);
+	detach(device, TCX_INGRESS, has_header ? "gw_in" : "gw_in_raw");
+	detach(device, TCX_EGRESS, has_header ? "gw_out" : "gw_out_raw");
 }
 
 void redirect_detach(struct redirect *r)
 {
-	libbpf_print_fn_t print = bpf_iter_quiet();
-
 	host_each_device(detach_device, r, NULL);
 	host_restore_lo(r);
 	host_remove_rules();
-	detach(r->config->lo, BPF_TC_EGRESS);
-	libbpf_set_print(print);
+	detach(r->config->lo, TCX_EGRESS, "gw_out");
 }

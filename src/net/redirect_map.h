@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* redirect_map.h - the maps that the tc programs (bpf/redirect.bpf.c) and redirect.c share; see redirect.h */
+/* redirect_map.h - the maps that the programs (bpf/redirect.bpf.c) and redirect.c share; see redirect.h */
 #ifndef GODWIT_NET_REDIRECT_MAP_H
 #define GODWIT_NET_REDIRECT_MAP_H
 

@@ -3,7 +3,7 @@
  * redirect_move.c - the ends of a unit that leaves or arrives; see redirect.h
  *
  * Entries of a move keep the state that they had, which counts as long as the move's own is NONE. The moves are an array that is mapped here and read by
- * the tc programs: a store of one word changes all entries.
+ * the BPF programs: a store of one word changes all entries.
  */
 #include <errno.h>
 #include <unistd.h>
@@ -60,6 +60,11 @@ void redirect_forward(struct redirect_move *m)
 {
 	m->done = true;
 	set_state(m, REDIRECT_THERE);
+	replay(m);
+}
+
+void redirect_replay(struct redirect_move *m)
+{
 	replay(m);
 }
 

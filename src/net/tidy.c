@@ -121,11 +121,18 @@ static int revive(const struct redirect_flow *flow, const struct redirect_end *e
 	struct redirect_end now = *end;
 	static uint8_t last[16];
 
+	uint32_t device = 0;
+
 	redirect_effective(r, &now);
-	if (now.state != REDIRECT_THERE || !memcmp(last, flow->own, 16) || host_has_address(flow->own))
+	if (now.state == REDIRECT_NONE || now.flags & REDIRECT_NATIVE || !memcmp(last, flow->own, 16) || host_has_address(flow->own))
 		return 0;
 	memcpy(last, flow->own, 16);
-	host_revive_neighbour(r->nodes[now.node % REDIRECT_NODES_MAX].device, flow->own);
+	/* What is here has peers here, too, whose packets go out first. */
+	if (now.state == REDIRECT_THERE)
+		device = r->nodes[now.node % REDIRECT_NODES_MAX].device;
+	else if (host_device_towards(host_is_ipv4(flow->own) ? AF_INET : AF_INET6, host_is_ipv4(flow->own) ? flow->own + 12 : flow->own, &device, NULL) < 0)
+		return 0;
+	host_revive_neighbour(device, flow->own);
 	return 0;
 }
 

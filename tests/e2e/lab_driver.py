@@ -219,7 +219,7 @@ class Lab:
         self.hosts = [f"n{i + 1}" for i in range(nodes)]
         shutil.rmtree(RUN, ignore_errors=True)
         os.makedirs(RUN, exist_ok=True)
-        lab("up", str(nodes), "--force", timeout=120)
+        lab("up", str(nodes), "--outside", "1", "--force", timeout=120)
         self.serial = 0
 
     def down(self):
@@ -244,7 +244,7 @@ class Lab:
     def mend(self):
         """Back to a working lab after a test that broke something, or that failed: links, hosts, daemons, strangers."""
         if any(not os.path.isdir(os.path.join(STATE, "hosts", host)) for host in self.hosts):
-            lab("up", str(self.nodes), "--force", timeout=120)  # another module had a lab of its own
+            lab("up", str(self.nodes), "--outside", "1", "--force", timeout=120)  # another module had a lab of its own
         for link in list(cut_links):
             lab("heal", *link, check=False)
         for host in self.hosts:

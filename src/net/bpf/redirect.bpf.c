@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * redirect.bpf.c - tc programs that give packets of moved connections to the host where the socket is; see ../redirect.h
+ * redirect.bpf.c - programs at the devices (tcx) that give packets of moved connections to the host where the socket is; see ../redirect.h
  *
  * They run for every packet, so the first question costs next to nothing: whether any moved end has this port (`ports`). *_raw are for
  * devices without a link layer header, such as the tun device that kept packets are written back to.
