@@ -46,11 +46,17 @@ static int note(struct tidying *t, const struct redirect_flow *flow, const struc
 	return 0;
 }
 
+/* What is later than the look at the clock is of no age. */
+static uint64_t age(const struct tidying *t, uint64_t then)
+{
+	return t->now > then ? t->now - then : 0;
+}
+
 static int judge(const struct redirect_flow *flow, const struct redirect_end *end, void *arg)
 {
 	struct tidying *t = arg;
 	const struct redirect_move_state *move = &t->r->moves[end->move % REDIRECT_MOVES_MAX];
-	bool young = t->now - end->changed_ns < tidy_young_ns || t->now - end->seen_ns < tidy_young_ns;
+	bool young = age(t, end->changed_ns) < tidy_young_ns || age(t, end->seen_ns) < tidy_young_ns;
 
 	t->all++;
 	if (end->move) {
@@ -59,12 +65,12 @@ static int judge(const struct redirect_flow *flow, const struct redirect_end *en
 			return 0;
 		return move->state == REDIRECT_HELD && sockets_have(&t->sockets, flow) ? 0 : note(t, flow, end);
 	}
-	if (end->state == REDIRECT_HERE && !sockets_have(&t->sockets, flow) && !(young && end->flags & REDIRECT_LEARNED))
+	if (end->state == REDIRECT_HERE && !sockets_have(&t->sockets, flow) && !young)
 		return note(t, flow, end);
 	if (end->state == REDIRECT_THERE && !(end->flags & REDIRECT_ENDED) && !flow->peer_port && host_has_address(flow->own) &&
 	    !sockets_have(&t->sockets, flow))
 		return note(t, flow, end);
-	if (end->state == REDIRECT_NONE && t->now - end->changed_ns > tidy_forget_ns)
+	if (end->state == REDIRECT_NONE && age(t, end->changed_ns) > tidy_forget_ns)
 		return note(t, flow, end);
 	return 0;
 }
@@ -149,7 +155,7 @@ int redirect_tidy(struct redirect *r, bool *ret_empty, struct err *e)
 		code = redirect_each(r, judge, &t, e);
 	if (code >= 0)
 		carry_out(&t);
-	if (code >= 0 && !t.all && !any_moves(r) && t.now - r->config->opened_ns > UNUSED_NS) {
+	if (code >= 0 && !t.all && !any_moves(r) && age(&t, r->config->opened_ns) > UNUSED_NS) {
 		redirect_detach(r);
 		*ret_empty = true;
 	}
