@@ -188,7 +188,9 @@ def test_worker_dies_before_there_is_a_stub(lab2):
 def test_mounted_terminal(lab2, terminals, cause):
     """One of the unit's own goes with it; not one of the host's, whose number may be another's there, one that is gone, or one that is somebody else's."""
     outside = "sleep" in terminals
-    inside("n1", "sh", "-c", f"""touch /tmp/console
+    for host in ("n1", "n2"):
+        inside(host, "touch", "/tmp/console")
+    inside("n1", "sh", "-c", f"""
         setsid -f unshare -m bash -c '{terminals}; echo $$ >/tmp/mounted; exec setsid {"-f" if outside else ""} sleep 2000' >/dev/null 2>&1 </dev/null""")
     wait_until("it sleeps", lambda: any(p.cmdline == "sleep 2000" for p in processes("n1")))
     pid = next(p.host_pid for p in processes("n1") if p.cmdline == "sleep 2000")

@@ -42,7 +42,10 @@ class Container:
     def speaks(self):
         """Something that it says from now on comes to conmon."""
         before = len(self.lines())
-        wait_until(f"{self.name} says something", lambda: len(self.lines()) > before + 1)
+        try:
+            wait_until(f"{self.name} says something", lambda: len(self.lines()) > before + 1, 30)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {before}, {len(self.lines())} lines; {[(host, processes(host)) for host in ('n1', 'n2', 'n3')]}") from None
 
     def state(self):
         return podman("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", self.name).stdout.strip()
