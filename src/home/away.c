@@ -26,6 +26,7 @@
 #include "home/channel.h"
 #include "home/door.h"
 #include "home/keep.h"
+#include "home/listener.h"
 #include "home/parent.h"
 #include "home/session.h"
 #include "home/terminal.h"
@@ -178,6 +179,9 @@ static void handle(void *arg, const Gw__HomeMessage *m)
 		else
 			away_terminal_return(&a->terminal, &a->session);
 		break;
+	case GW__HOME_KIND__HOME_OPEN:
+		listener_open(&a->channels, m, a->root, &a->session);
+		break;
 	default:
 		if (!is_terminals(a, m) || !away_terminal_handle(&a->terminal, m, &a->session))
 			channels_handle(&a->channels, m, &a->session);
@@ -212,7 +216,7 @@ static void list_relays(const struct away *a, int guest)
 		struct stat st;
 
 		if (a->channels.v[i].fd >= 0 && fstat(a->channels.v[i].fd, &st) == 0)
-			list[n++] = (struct door_relay){ a->channels.v[i].id, a->channels.v[i].kind, st.st_ino };
+			list[n++] = (struct door_relay){ a->channels.v[i].id, a->channels.v[i].kind | (a->channels.v[i].type == SOCK_DGRAM ? CHANNEL_SILENT : 0), st.st_ino };
 		if (n && a->channels.v[i].fd >= 0 && (a->channels.v[i].kind & CHANNEL_TERMINAL)) {
 			unsigned int number = 0;
 
@@ -247,7 +251,7 @@ static void hear_guest(struct away *a, int *guest)
 		struct door_held held = { .word = DOOR_HELD };
 
 		target.host[sizeof(target.host) - 1] = 0;
-		if (!terminal_is_settled(a)) { /* tried again in a moment */
+		if (!terminal_is_settled(a) || !channels_finish(&a->channels, &a->session)) { /* tried again in a moment */
 			close_fdp(guest);
 			return;
 		}

@@ -524,11 +524,18 @@ static void say_where(struct keeper *k, int guest)
 /* A worker that brings the unit home stays. */
 static void hear_guest(struct keeper *k)
 {
+	struct door_connect client = { 0 };
 	uint8_t word = 0;
-	ssize_t got = door_receive(k->back.guest, &word, 1, NULL, 0, NULL, NULL);
+	size_t n = 0;
+	int fd = -1;
+	ssize_t got = door_receive(k->back.guest, &client, sizeof(client), &fd, 1, &n, NULL);
 
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
+	word = client.word;
+	if (got == (ssize_t)sizeof(client) && word == DOOR_CONNECT && fd >= 0 && k->back.state == BACK_NONE && !k->ended)
+		keeper_take_client(k, &client, take_fd(&fd));
+	close_fdp(&fd);
 	if (got == 1 && word == DOOR_ASK && k->back.worker < 0) {
 		k->back.worker = take_fd(&k->back.guest);
 		hear_ask(k);

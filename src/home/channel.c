@@ -8,6 +8,8 @@
 
 #include "base/util.h"
 
+#define FINISH_TRIES 64
+
 #ifndef SO_PASSRIGHTS
 #define SO_PASSRIGHTS 83
 #endif
@@ -284,6 +286,33 @@ struct channel *channels_find(const struct channels *c, uint32_t id)
 	return NULL;
 }
 
+bool channel_is_over(const struct channel *ch)
+{
+	return ch->fd < 0 && ch->ending && (ch->end_sent || ch->broken) && !ch->in_flight && ch->done == ch->have;
+}
+
+static void free_channel(struct channel *ch)
+{
+	close_fdp(&ch->fd);
+	close_fdp(&ch->original);
+	free(ch->buffer);
+}
+
+void channels_forget(struct channels *c, uint32_t id)
+{
+	struct channel *ch = channels_find(c, id);
+
+	if (!ch)
+		return;
+	free_channel(ch);
+	*ch = c->v[--c->n];
+}
+
+void channel_say(const struct channel *ch, Gw__HomeKind kind, struct session *s)
+{
+	channel_tell(s, ch, kind, NULL, 0);
+}
+
 void channels_handle(struct channels *c, const Gw__HomeMessage *m, struct session *s)
 {
 	struct channel *ch = channels_find(c, m->channel);
@@ -332,6 +361,31 @@ void channels_empty(struct channels *c, struct session *s)
 	}
 }
 
+bool channels_finish(struct channels *c, struct session *s)
+{
+	static struct pollfd p[CHANNELS_MAX];
+	bool again = true;
+
+	for (int tries = 0; again && tries < FINISH_TRIES; tries++) {
+		again = false;
+		channels_poll(c, p);
+		poll(p, c->n, 0);
+		for (size_t i = 0; i < c->n; i++) {
+			if (!(p[i].revents & (POLLHUP | POLLERR)))
+				p[i].revents = 0;
+			again |= p[i].revents != 0;
+		}
+		channels_step(c, p, s);
+	}
+	for (size_t i = 0; i < c->n; i++) {
+		struct pollfd now = { c->v[i].fd, 0, 0 };
+
+		if (poll(&now, 1, 0) > 0 && now.revents & (POLLHUP | POLLERR))
+			return false;
+	}
+	return true;
+}
+
 void channel_allow_rights(const struct channel *ch)
 {
 	if (ch->kind & CHANNEL_SOCKET && ch->original >= 0)
@@ -340,11 +394,8 @@ void channel_allow_rights(const struct channel *ch)
 
 void channels_close(struct channels *c)
 {
-	for (size_t i = 0; i < c->n; i++) {
-		close_fdp(&c->v[i].fd);
-		close_fdp(&c->v[i].original);
-		free(c->v[i].buffer);
-	}
+	for (size_t i = 0; i < c->n; i++)
+		free_channel(&c->v[i]);
 	free(c->v);
 	*c = (struct channels){ 0 };
 }

@@ -20,6 +20,7 @@ enum channel_kind {
 	CHANNEL_OWN = 8,    /* nobody else uses this description: it is not opened again */
 	CHANNEL_TERMINAL = 16, /* its end is the end of both directions: it has been hung up */
 	CHANNEL_HOME = 32,  /* it is the unit's own description, which is kept for its return */
+	CHANNEL_SILENT = 128, /* in a list of relays: that its other end has been closed nobody is told */
 	CHANNEL_MASTER = 64, /* a terminal's master: closing it hangs the other end up */
 };
 
@@ -56,12 +57,23 @@ void channels_poll(const struct channels *c, struct pollfd *p);
 void channels_step(struct channels *c, const struct pollfd *p, struct session *s);
 /* DATA, TAKEN, END, BROKEN. */
 void channels_handle(struct channels *c, const Gw__HomeMessage *m, struct session *s);
+/*
+ * The unit is about to leave: what it has written into channels that it has closed since, and that it has closed them, is sent. False: not all can be sent now, since the other side has
+ * not taken what was sent before.
+ */
+bool channels_finish(struct channels *c, struct session *s);
 /* The unit is about to leave: what waits to be written goes into its pipes, which are made larger for that, and leaves with them. */
 void channels_empty(struct channels *c, struct session *s);
 /* One byte more to write. */
 void channel_put(struct channel *ch, uint8_t byte, struct session *s);
 /* NULL: there is none. */
 struct channel *channels_find(const struct channels *c, uint32_t id);
+/* Whether both sides know that nothing more goes through it either way. */
+bool channel_is_over(const struct channel *ch);
+/* Takes it out of the list, if it is in there. */
+void channels_forget(struct channels *c, uint32_t id);
+/* END or BROKEN, of a channel that need not be in a list. */
+void channel_say(const struct channel *ch, Gw__HomeKind kind, struct session *s);
 /* The unit gets its own socket back. */
 void channel_allow_rights(const struct channel *ch);
 /* Closes all. */

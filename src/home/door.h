@@ -23,6 +23,7 @@ enum door_word {
 	DOOR_MOVED = 'M', /* to godwit-away: it has left. Without this word before the end it has stayed */
 	DOOR_RELAYS = 'Q', /* to godwit-away: which relays it has; answered by struct door_relay[] */
 	DOOR_WHERE = 'W', /* to godwit-home: where the unit is; answered by struct door_where */
+	DOOR_CONNECT = 'C', /* to godwit-home: struct door_connect, with a client of a socket that the unit listens on */
 	/* to godwit-home, when the unit is about to come back (back.h); each is answered by a struct door_answer */
 	DOOR_ASK = 'A', /* whether it can be in its stub's place; behind the answer, one a message, struct door_relay with the descriptor that the unit had */
 	DOOR_STUB = 'S', /* with the descriptors of a skeleton that the stub is to become */
@@ -42,6 +43,13 @@ struct door_target {
 struct door_held {
 	uint8_t word;
 	uint64_t handled, sent;
+} __attribute__((packed));
+
+/* DOOR_CONNECT. */
+struct door_connect {
+	uint8_t word;
+	uint32_t uid, gid;  /* of the client */
+	char path[256];     /* of the socket's file */
 } __attribute__((packed));
 
 /* A relay and the inode of its descriptor. */

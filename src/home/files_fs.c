@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "home/files_fs_internal.h"
+#include "home/files_listen.h"
 
 #define WRITE_MAX (128u << 10)
 
@@ -231,7 +232,7 @@ static void answer_made(fuse_req_t req, fuse_ino_t parent, const char *name, int
 
 static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t device)
 {
-	answer_made(req, parent, name, mknodat(files_node_fd(parent), name, mode, device));
+	answer_made(req, parent, name, S_ISSOCK(mode) ? files_listen_make(files_node_fd(parent), name, mode) : mknodat(files_node_fd(parent), name, mode, device));
 }
 
 static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)

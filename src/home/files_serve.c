@@ -14,6 +14,7 @@
 #include "home/door.h"
 #include "home/files_fs.h"
 #include "home/files_link.h"
+#include "home/files_listen.h"
 #include "home/keep.h"
 
 #define LOST_NS 600000000000ull /* a session without a connection ends after so long */
@@ -65,11 +66,13 @@ static int take_connection(int door)
 
 static void serve_once(struct serving *s, uint64_t *lost_ns)
 {
-	struct pollfd p[2] = { { s->door, POLLIN, 0 }, { s->link.fd, POLLIN | (files_link_wants_out(&s->link) ? POLLOUT : 0), 0 } };
+	struct pollfd p[2 + FILES_LISTEN_MAX] = { { s->door, POLLIN, 0 }, { s->link.fd, POLLIN | (files_link_wants_out(&s->link) ? POLLOUT : 0), 0 } };
+	size_t n = files_listen_poll(p + 2);
 	struct err e = ERR_INIT;
 	int ret = 0;
 
-	poll(p, 2, files_fs_waits(s->fs) ? LOCK_TICK_MS : IDLE_MS);
+	poll(p, 2 + n, files_listen_timeout(files_fs_waits(s->fs) ? LOCK_TICK_MS : IDLE_MS));
+	files_listen_step(p + 2, n);
 	if (p[0].revents) {
 		int fd = take_connection(s->door);
 
@@ -109,6 +112,7 @@ static void __attribute__((noreturn)) serve(int fd, const uint8_t name[FILES_TOK
 	while (!s.over && clock_ns(CLOCK_MONOTONIC) - lost_ns < LOST_NS)
 		serve_once(&s, &lost_ns);
 	door_remove(door);
+	files_listen_end();
 	/* That the other side's last word has come is said, for a second. */
 	for (int i = 0; i < 100 && s.link.fd >= 0 && files_link_wants_out(&s.link) && files_link_output(&s.link, NULL) == 0; i++)
 		usleep(10000);
@@ -184,6 +188,7 @@ int files_export_start(const char *unit, char *const *directories, size_t n, str
 	code = keep_fork();
 	if (code == 0) {
 		log_set_context("side=files unit=%s", unit);
+		files_listen_for(unit);
 		run_export(name, (int[]){ door, pair[1] }, directories, n);
 	}
 	close(pair[1]);

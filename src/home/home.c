@@ -22,6 +22,7 @@
 #include "base/util.h"
 #include "home/back.h"
 #include "home/keep.h"
+#include "home/listener.h"
 #include "home/home_internal.h"
 #include "kern/fdpass.h"
 #include "wire/conn.h"
@@ -519,6 +520,22 @@ static void trace_stub(struct keeper *k)
 	pidfd_signal(k->pidfd, SIGKILL);
 }
 
+/* Who asks for credentials (SO_PASSCRED) sees the program's. */
+static void set_sender(const struct home *h, int32_t sender[3])
+{
+	sender[0] = h->pid ? h->pid : getpid();
+	sender[1] = (int32_t)h->uid;
+	sender[2] = (int32_t)h->gid;
+}
+
+void keeper_take_client(struct keeper *k, const struct door_connect *client, int fd)
+{
+	int32_t sender[3];
+
+	set_sender(k->h, sender);
+	listener_take(&k->h->channels, client, fd, sender, &k->session);
+}
+
 static void __attribute__((noreturn)) keep(struct home *h)
 {
 	static struct keeper k;
@@ -533,8 +550,7 @@ static void __attribute__((noreturn)) keep(struct home *h)
 	open_terminal(&k);
 	for (size_t i = 0; i < h->channels.n; i++)
 		if (h->channels.v[i].kind & CHANNEL_SOCKET)
-			memcpy(h->channels.v[i].sender, (const int32_t[3]){ h->pid ? h->pid : getpid(), (int32_t)h->uid, (int32_t)h->gid },
-			       sizeof(h->channels.v[i].sender));
+			set_sender(h, h->channels.v[i].sender);
 	memcpy(start.start.skip, h->skip, sizeof(start.start.skip));
 	(void)!send(h->stub, &start, sizeof(start), MSG_NOSIGNAL);
 	if (h->stop && !k.stub_gone)

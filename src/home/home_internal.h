@@ -4,6 +4,7 @@
 #define GODWIT_HOME_HOME_INTERNAL_H
 
 #include "home/back.h"
+#include "home/door.h"
 #include "home/home.h"
 #include "home/session.h"
 #include "home/tracer.h"
@@ -48,6 +49,8 @@ void keeper_keep_typed(void *arg, const Gw__HomeMessage *m);
 const char *back_terminal_why_not(const struct keeper *k);
 void back_give_terminal(struct keeper *k);
 void back_restore_foreground(struct keeper *k, struct batch *b);
+/* Of a unix socket that the unit listens on. */
+void keeper_take_client(struct keeper *k, const struct door_connect *client, int fd);
 /* Who has killed it means the unit. */
 void keeper_stub_killed(struct keeper *k);
 

@@ -28,12 +28,14 @@ int home_message_decode(const void *data, size_t len, Gw__HomeMessage **ret, str
 
 	if (!m)
 		return err_set(e, -EPROTO, "%zu bytes that are no home message", len);
-	ok = m->kind <= GW__HOME_KIND__HOME_UNREAD && m->channel < CHANNELS_MAX && m->data.len <= CHANNEL_DATA_MAX && m->count <= CHANNEL_COUNT_MAX && m->signal <= SIGNAL_MAX && (!m->info.len || m->info.len == INFO_BYTES) && m->status <= STATUS_MAX &&
+	ok = m->kind <= GW__HOME_KIND__HOME_OPEN && m->channel < CHANNELS_MAX && m->data.len <= CHANNEL_DATA_MAX && m->count <= CHANNEL_COUNT_MAX && m->signal <= SIGNAL_MAX && (!m->info.len || m->info.len == INFO_BYTES) && m->status <= STATUS_MAX &&
 	     (!m->host[0] || hello_name_valid(m->host)) && (!m->address.len || m->address.len == sizeof(struct sockaddr_in)) &&
 	     (!m->mig_id.len || m->mig_id.len == HELLO_MIG_ID_BYTES);
 	if ((m->kind == GW__HOME_KIND__HOME_SIGNAL || m->kind == GW__HOME_KIND__HOME_STOPPED) && !m->signal)
 		ok = false;
 	if (m->kind == GW__HOME_KIND__HOME_MOVED && (!m->address.len || !m->mig_id.len))
+		ok = false;
+	if (m->kind == GW__HOME_KIND__HOME_OPEN && (m->data.len < 2 || m->data.data[0] != '/' || memchr(m->data.data, 0, m->data.len)))
 		ok = false;
 	if (!ok) {
 		gw__home_message__free_unpacked(m, NULL);

@@ -306,7 +306,7 @@ static void name_waiting(const struct fdtable *t, Gw__FdUnix *u)
 			name_sender(t, u->waiting[i]->queue[k]->cred);
 }
 
-/* Credentials name processes by their place in the unit. */
+/* Credentials name processes by their place in the unit. Who relays is another one at each host. */
 static int name_senders(const struct fdtable *t, const struct unix_member *m, struct refusals *refusals)
 {
 	const struct fd_held *held = &t->held[m->desc];
@@ -317,7 +317,7 @@ static int name_senders(const struct fdtable *t, const struct unix_member *m, st
 		if (!cred)
 			continue;
 		name_sender(t, cred);
-		if (!cred->process) {
+		if (!cred->process && !t->msg->descs[m->desc]->unix_socket->relay) {
 			refusals_add(refusals, "fd.socket.unix.cred", "a message in its queue has the credentials of a process that does not move with it",
 				"try again when the program has read it", "fd %d (unix socket; sender %d)", m->fd, cred->pid);
 			return FD_REFUSED;

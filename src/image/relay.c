@@ -142,6 +142,14 @@ bool fdtable_has_relays(const Gw__FdTable *t)
 	return fdtable_relayed_terminal(t) >= 0;
 }
 
+bool fdtable_has_unix_listeners(const Gw__FdTable *t)
+{
+	for (size_t i = 0; i < t->n_descs; i++)
+		if (t->descs[i]->kind == GW__FD_KIND__FD_UNIX && t->descs[i]->unix_socket->state == GW__FD_UNIX_STATE__UNIX_LISTENING && t->descs[i]->unix_socket->has_file)
+			return true;
+	return false;
+}
+
 int fdtable_relayed_terminal(const Gw__FdTable *t)
 {
 	for (size_t i = 0; i < t->n_ptys; i++)

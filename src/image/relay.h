@@ -27,7 +27,7 @@ struct fd_relay {
 	uint32_t process; /* source: one that has it (RELAY_OWN: none, fd is the worker's), and its number there; destination: fd is the worker's */
 	int fd;
 	uint64_t ino;     /* source: of the pipe; the terminal's number; of the end of a socket that the unit has not */
-	bool given;       /* destination: the unit has got it */
+	bool given;       /* destination: the unit has got it; source, of those that have come from home: that the unit has closed it would be known */
 };
 
 struct fd_relays {
@@ -44,6 +44,8 @@ struct fd_relay *fd_relays_find(const struct fd_relays *r, const Gw__FdPipe *p);
 /* Whether there is any; index of the relayed terminal among the table's, or -1. */
 bool fdtable_has_relays(const Gw__FdTable *t);
 int fdtable_relayed_terminal(const Gw__FdTable *t);
+/* Whether it has unix sockets with a file that others connect to. */
+bool fdtable_has_unix_listeners(const Gw__FdTable *t);
 struct fd_relay *fd_relays_find_socket(const struct fd_relays *r, const Gw__FdUnix *u);
 /* Takes fd over. */
 int fd_relays_add(struct fd_relay **v, size_t *n, const struct fd_relay *relay, struct err *e);

@@ -31,8 +31,8 @@
 #define TRIES 40
 #define TRIES_RUNNING 3              /* after so many the unit is held from the beginning */
 #define TORN_TRIES 4
-#define VFORK_NS 2000000000ull        /* how long a vfork() may take to call exec */
-#define VFORK_PAUSE_US 2000
+#define PASSING_NS 2000000000ull /* how long a vfork() may take to call exec, or a connection to be accepted */
+#define PASSING_PAUSE_US 2000
 #define AGAIN_NS 10000000000ull       /* attempts are begun for so long */
 #define AGENT_END_MS 60000
 
@@ -342,12 +342,19 @@ static int try_once(const struct migrate_request *request, bool hold, struct mig
 	return ret;
 }
 
-/* A vfork() is under way: it is over when the child calls exec. */
-static bool only_vfork(const struct refusals *r)
+/* A vfork() is under way, which is over when the child calls exec; or somebody has just connected to it, and it is about to accept that. */
+static bool only_passing(const struct refusals *r)
 {
-	for (size_t i = 0; i < r->n; i++)
-		if (strncmp(r->v[i].code, "task.shared-memory", strlen("task.shared-memory")) != 0)
+	static const char *const codes[] = { "task.shared-memory", "fd.socket.unix.accept-queue" };
+
+	for (size_t i = 0; i < r->n; i++) {
+		bool passes = false;
+
+		for (size_t k = 0; k < ARRAY_SIZE(codes); k++)
+			passes |= !strncmp(r->v[i].code, codes[k], strlen(codes[k]));
+		if (!passes)
 			return false;
+	}
 	return r->n > 0;
 }
 
@@ -376,7 +383,7 @@ static bool may_be_torn(int code)
 int migrate_source(const struct migrate_request *request, struct migrate_report *report, struct refusals *refusals, struct err *e)
 {
 	uint64_t begin = clock_ns(CLOCK_MONOTONIC), spent;
-	bool committed, vfork_runs, torn;
+	bool committed, passing, torn;
 	int torn_tries = 0, ret;
 
 	fault_load();
@@ -388,15 +395,15 @@ int migrate_source(const struct migrate_request *request, struct migrate_report 
 	for (int tries = 1;; tries++) {
 		ret = try_once(request, tries > TRIES_RUNNING && !request->ask_only, report, refusals, &committed, e);
 		spent = clock_ns(CLOCK_MONOTONIC) - begin;
-		vfork_runs = ret < 0 && only_vfork(refusals) && spent < VFORK_NS;
+		passing = ret < 0 && only_passing(refusals) && spent < PASSING_NS;
 		torn = ret < 0 && !refusals->n && may_be_torn(ret) && torn_tries++ < TORN_TRIES;
-		if ((ret != -EAGAIN && ret != -ESTALE && !vfork_runs && !torn) || committed || (tries >= TRIES && !vfork_runs) || spent > AGAIN_NS)
+		if ((ret != -EAGAIN && ret != -ESTALE && !passing && !torn) || committed || (tries >= TRIES && !passing) || spent > AGAIN_NS)
 			return ret;
-		if (vfork_runs) {
+		if (passing) {
 			tries--; /* not one after which the unit is held: who waits in vfork() cannot be stopped */
 			refusals_free(refusals);
 			*refusals = (struct refusals){ 0 };
-			usleep(VFORK_PAUSE_US);
+			usleep(PASSING_PAUSE_US);
 		}
 		/* Something changed between the offer and the freeze that the destination had not been told of. */
 		log_info("event=again pid=%d text=\"%s\"", request->pid, e->message);

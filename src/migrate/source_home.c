@@ -65,7 +65,7 @@ static int ask_relays(struct source_home *sh, struct err *e)
 	if (!sh->known.v)
 		return err_sys(e, ENOMEM, "relays");
 	for (size_t i = 0; i < (size_t)got / sizeof(list[0]); i++)
-		sh->known.v[sh->known.n++] = (struct fd_relay){ .id = list[i].id, .kind = list[i].kind & CHANNEL_TERMINAL ? RELAY_TERMINAL : RELAY_NONE, .ino = list[i].ino };
+		sh->known.v[sh->known.n++] = (struct fd_relay){ .id = list[i].id, .kind = list[i].kind & CHANNEL_TERMINAL ? RELAY_TERMINAL : RELAY_NONE, .ino = list[i].ino, .given = !(list[i].kind & (CHANNEL_TERMINAL | CHANNEL_SILENT)) };
 	return 0;
 }
 
@@ -104,9 +104,27 @@ int source_home_look(struct source *s, struct err *e)
 	awaited = home_is_awaited(sh->parent, getppid()) || (sh->leads && fdtable_relayed_terminal(s->unit.fds.msg) >= 0);
 	if (awaited)
 		sh->kind = HOME_STUB;
-	else if (has_relays(s))
+	else if (has_relays(s) || (!s->unit.ns && fdtable_has_unix_listeners(s->unit.fds.msg)))
 		sh->kind = HOME_RELAYS;
 	return 0;
+}
+
+/* What the unit has written into one that it has closed since the surrogate parent was asked is not home yet. */
+static int check_closed(struct source *s, struct err *e)
+{
+	struct fd_relays now = { 0 };
+	int ret = fdtable_list_relays(&s->unit.fds, &now, e);
+
+	for (size_t i = 0; i < s->home.known.n && ret == 0; i++) {
+		bool found = !s->home.known.v[i].given;
+
+		for (size_t k = 0; k < now.n && !found; k++)
+			found = now.v[k].id == s->home.known.v[i].id;
+		if (!found)
+			ret = err_set(e, -EAGAIN, "the unit has closed a relayed pipe, socket or terminal a moment ago; try again");
+	}
+	fd_relays_free(&now);
+	return ret;
 }
 
 int source_home_check(struct source *s, struct err *e)
@@ -115,6 +133,8 @@ int source_home_check(struct source *s, struct err *e)
 		return err_set(e, -EAGAIN, "process %d has got a pipe since the offer whose other end is outside", s->request->pid);
 	if (s->home.kind == HOME_FOLLOW && name_relays(s, e) < 0)
 		return e ? e->code : -EPERM;
+	if (s->home.kind == HOME_FOLLOW && check_closed(s, e) < 0)
+		return e ? e->code : -EAGAIN;
 	return fdtable_check_relays(&s->unit.fds, e);
 }
 
@@ -146,7 +166,8 @@ int source_home_hold(struct source *s, struct err *e)
 		return err_set(e, -EAGAIN, "the surrogate parent of process %d does not answer", s->request->pid);
 	sh->handled = held.handled;
 	sh->sent = held.sent;
-	return 0;
+	fd_relays_free(&sh->known);
+	return ask_relays(sh, e); /* clients at home may have come, or gone, since the offer */
 }
 
 void source_home_stay(struct source *s)
@@ -303,7 +324,7 @@ int source_home(void *context, struct err *e)
 		log_error("event=no-stub pid=%d text=\"%s\"", s->request->pid, why.message);
 	if (sh->kind == HOME_STUB)
 		__atomic_store_n(word, ret < 0 ? HOME_OFF : HOME_DONE, __ATOMIC_RELEASE);
-	if ((sh->home.stub >= 0 || sh->home.channels.n) && home_start(&sh->home, &why) < 0)
+	if ((sh->home.stub >= 0 || sh->kind == HOME_RELAYS) && home_start(&sh->home, &why) < 0)
 		log_error("event=no-home pid=%d text=\"%s\"", s->request->pid, why.message);
 	if (source_home_has_stub(s))
 		hide(s);
