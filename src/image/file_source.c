@@ -20,6 +20,7 @@
 #include "image/file_refuse.h"
 #include "image/file_state.h"
 #include "image/lease.h"
+#include "image/ns_other.h"
 #include "image/pty.h"
 #include "image/file_unix.h"
 #include "image/inotify.h"
@@ -299,8 +300,8 @@ static int check_lease(struct capture *c, const struct fd_look *look, Gw__FdDesc
 	return 0;
 }
 
-/* What waits in a queue is read, or looked at, in the freeze only: also that of a socket which nobody has seen before. */
-static int capture_socket(struct capture *c, const struct fd_look *look, Gw__FdDesc *d, struct fd_held *held, struct err *e)
+/* What waits in a queue is read, or looked at, in the freeze only: also that of a socket which nobody has seen before. The worker is in the socket's network namespace. */
+static int capture_socket_here(struct capture *c, const struct fd_look *look, Gw__FdDesc *d, struct fd_held *held, struct err *e)
 {
 	const struct tcp_member *m = fdtable_find_tcp(c->t, look->held);
 	bool known = d->socket != NULL;
@@ -316,6 +317,20 @@ static int capture_socket(struct capture *c, const struct fd_look *look, Gw__FdD
 	if (socket_udp_is_one(d->socket))
 		return socket_udp_capture_queue(look, d->socket, c->refusals, e);
 	return !known && socket_host_is_one(d->socket) ? socket_host_recheck(look, d, e) : 0;
+}
+
+static int capture_socket(struct capture *c, const struct fd_look *look, Gw__FdDesc *d, struct fd_held *held, struct err *e)
+{
+	uint32_t space = socket_net_namespace(look->held);
+	int back = ns_others_visit(NS_NET, space), r;
+
+	if (back < 0)
+		return err_sys(e, back, "fd %d: entering the network namespace of a socket", look->fd);
+	r = capture_socket_here(c, look, d, held, e);
+	ns_others_return(NS_NET, back);
+	if (d->socket)
+		d->socket->space = space;
+	return r;
 }
 
 /* What changes while a description lives, and is shown by fdinfo or by its kind's own call. */

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/nsfs.h>
 #include <sched.h>
 #include <sys/ioctl.h>
@@ -83,6 +84,26 @@ static void come_back(int back, enum ns_kind kind)
 	if (ns_enter(back, kind) < 0)
 		abort(); /* all else would be done in the wrong one */
 	close(back);
+}
+
+#define NOWHERE INT_MAX /* as `back` */
+
+int ns_others_visit(enum ns_kind kind, uint32_t number)
+{
+	int back, ret;
+
+	if (!number)
+		return NOWHERE;
+	if (number > n_others || others[number - 1].kind != kind)
+		return -ENOENT;
+	ret = visit(others[number - 1].fd, kind, &back);
+	return ret < 0 ? ret : back;
+}
+
+void ns_others_return(enum ns_kind kind, int back)
+{
+	if (back != NOWHERE)
+		come_back(back, kind);
 }
 
 /* --- source --- */

@@ -39,5 +39,8 @@ int ns_others_make(const Gw__Namespaces *msg, const struct ns_made *made, const 
 int ns_first_fd(enum ns_kind kind);
 /* The namespace of that number, open; not the caller's. -1 for 0. */
 int ns_others_fd(uint32_t number);
+/* The worker goes into it, and back by what this has returned; of number 0 nothing is done. -errno: there is none. */
+int ns_others_visit(enum ns_kind kind, uint32_t number);
+void ns_others_return(enum ns_kind kind, int back);
 
 #endif

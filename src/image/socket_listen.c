@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 
 #include "base/util.h"
+#include "image/ns_other.h"
 #include "image/socket_address.h"
 #include "image/socket_netlink.h"
 #include "image/socket_options.h"
@@ -190,7 +191,7 @@ static int capture_tcp(const struct fd_look *look, Gw__FdDesc *d, const struct t
 	if (d->socket)
 		gw__fd_socket__free_unpacked(d->socket, NULL);
 	d->socket = s;
-	if (m->foreign)
+	if (m->foreign && (m->class != TCP_CLASS_LISTENING || m->n_waiting || !socket_same_net_namespace(look->held)))
 		return socket_refuse_namespace(look, protocol_name(s), refusals);
 	if (m->class == TCP_CLASS_REFUSED)
 		return socket_refuse_because(look, s, m->code, m->why, m->way_out, refusals);
@@ -263,6 +264,7 @@ int socket_listen_refresh(const struct fd_look *look, Gw__FdDesc *d, struct err 
 	if (socket_host_is_one(d->socket))
 		return socket_host_same(d, look->held) ? 0 : err_set(e, -EAGAIN, "fd %d: its socket is not what it was at the offer; try again", look->fd);
 	now = socket_new(look->held);
+	now->space = d->socket->space;
 	r = capture_state(look, now, e);
 	if (r == 0 && !same_besides(d->socket, now))
 		r = err_set(e, -EAGAIN, "fd %d (%s): it has another address or peer than at the offer; try again", look->fd, protocol_name(d->socket));
@@ -272,7 +274,7 @@ int socket_listen_refresh(const struct fd_look *look, Gw__FdDesc *d, struct err 
 	return r;
 }
 
-bool socket_listen_same(const Gw__FdDesc *d, int fd)
+static bool is_same(const Gw__FdDesc *d, int fd)
 {
 	struct stat st;
 	struct fd_look look = { .fd = fd, .held = fd, .st = &st };
@@ -288,6 +290,7 @@ bool socket_listen_same(const Gw__FdDesc *d, int fd)
 		return true;
 	now = socket_new(fd);
 	/* Queues are looked at apart. */
+	now->space = d->socket->space;
 	now->queue = d->socket->queue;
 	now->n_queue = d->socket->n_queue;
 	if (capture_state(&look, now, NULL) == 0) {
@@ -412,7 +415,7 @@ static int ping_socket(const Gw__FdSocket *s, uint32_t flags)
 	return fd;
 }
 
-int socket_listen_open(const Gw__FdTable *t, const Gw__FdDesc *d, int *ret_fd, struct err *e)
+static int open_here(const Gw__FdTable *t, const Gw__FdDesc *d, int *ret_fd, struct err *e)
 {
 	const Gw__FdSocket *s = d->socket;
 	cleanup_close int fd = -1;
@@ -436,7 +439,7 @@ int socket_listen_open(const Gw__FdTable *t, const Gw__FdDesc *d, int *ret_fd, s
 	return 0;
 }
 
-int socket_listen_fill(const Gw__FdDesc *was, const Gw__FdDesc *d, int fd, struct err *e)
+static int fill_here(const Gw__FdDesc *was, const Gw__FdDesc *d, int fd, struct err *e)
 {
 	const Gw__FdSocket *s = d->socket;
 	int r = 0, on = 1;
@@ -457,5 +460,41 @@ int socket_listen_fill(const Gw__FdDesc *was, const Gw__FdDesc *d, int fd, struc
 	/* Of one without a connection, which is an error to be ignored. */
 	if (socket_tcp_is_one(s) && !s->tcp && s->shut_down)
 		(void)!shutdown(fd, s->shut_down == 1 ? SHUT_RD : s->shut_down == 2 ? SHUT_WR : SHUT_RDWR);
+	return r;
+}
+
+/* --- in the socket's network namespace --- */
+
+bool socket_listen_same(const Gw__FdDesc *d, int fd)
+{
+	int back = d->socket ? ns_others_visit(NS_NET, d->socket->space) : -EINVAL;
+	bool same;
+
+	if (back < 0)
+		return false;
+	same = is_same(d, fd);
+	ns_others_return(NS_NET, back);
+	return same;
+}
+
+int socket_listen_open(const Gw__FdTable *t, const Gw__FdDesc *d, int *ret_fd, struct err *e)
+{
+	int back = ns_others_visit(NS_NET, d->socket->space), r;
+
+	if (back < 0)
+		return err_sys(e, back, "the network namespace of a socket");
+	r = open_here(t, d, ret_fd, e);
+	ns_others_return(NS_NET, back);
+	return r;
+}
+
+int socket_listen_fill(const Gw__FdDesc *was, const Gw__FdDesc *d, int fd, struct err *e)
+{
+	int back = ns_others_visit(NS_NET, d->socket->space), r;
+
+	if (back < 0)
+		return err_sys(e, back, "the network namespace of a socket");
+	r = fill_here(was, d, fd, e);
+	ns_others_return(NS_NET, back);
 	return r;
 }

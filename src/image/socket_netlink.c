@@ -345,6 +345,7 @@ bool socket_host_same(const Gw__FdDesc *d, int fd)
 
 	gw__fd_socket__init(now);
 	now->family = d->socket->family;
+	now->space = d->socket->space; /* it is looked at in there */
 	now->type = (uint32_t)socket_get_int(fd, SOL_SOCKET, SO_TYPE);
 	now->protocol = (uint32_t)socket_get_int(fd, SOL_SOCKET, SO_PROTOCOL);
 	if ((uint32_t)socket_get_int(fd, SOL_SOCKET, SO_DOMAIN) == now->family && capture_state(&look, now, &ignored, NULL) == 0) {

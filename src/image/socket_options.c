@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 
 #include "base/util.h"
+#include "image/ns_other.h"
 #include "image/socket_groups.h"
 #include "kern/nsfs.h"
 
@@ -570,9 +571,17 @@ bool socket_same_net_namespace(int fd)
 	return ns < 0 || ns_id_of(ns) == ns_id(0, NS_NET);
 }
 
+uint32_t socket_net_namespace(int fd)
+{
+	cleanup_close int ns = ns_others_fd(1) < 0 ? -1 : ioctl(fd, SIOCGSKNS); /* mostly there are no others */
+	uint32_t number = 0;
+
+	return ns >= 0 && ns_others_find(NS_NET, ns_id_of(ns), &number) ? number : 0;
+}
+
 int socket_refuse_namespace(const struct fd_look *look, const char *what, struct refusals *refusals)
 {
-	refusals_add(refusals, "fd.socket.namespace", "sockets of another network namespace than that of the unit's first process cannot move yet",
+	refusals_add(refusals, "fd.socket.namespace", "unix sockets and TCP connections of another network namespace than that of the unit's first process cannot move yet",
 		"start what needs it as a unit of its own", "fd %d (%s)", look->fd, what);
 	return FD_REFUSED;
 }

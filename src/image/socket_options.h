@@ -36,6 +36,8 @@ void socket_options_drop(Gw__FdSockOpt **v, size_t *n, int level, int name);
 
 /* Whether the socket held at fd belongs to the network namespace of this process. */
 bool socket_same_net_namespace(int fd);
+/* Source: by which number the unit knows the namespace of a socket; 0 also for one that is none of the unit's. */
+uint32_t socket_net_namespace(int fd);
 int socket_refuse_namespace(const struct fd_look *look, const char *what, struct refusals *refusals);
 
 #endif

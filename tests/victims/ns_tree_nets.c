@@ -3,16 +3,25 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_packet.h>
+#include <linux/netlink.h>
+#include <linux/sockios.h>
+#include <net/if.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "ns.h"
 #include "tree.h"
 
+#ifndef SIOCGSKNS
+#define SIOCGSKNS 0x894C
+#endif
 #define NETS 3
 #define TALK_MS 20000
 
@@ -181,3 +190,65 @@ static void nets_below_check(void)
 }
 
 VICTIM(ns_nets_below, V_TREE, nets_below_setup, NULL, nets_below_check);
+
+/* The first process holds sockets of a member's network namespace. */
+enum { LISTENER, UDP, PACKET, ROUTES, SOCKETS };
+static int sockets[SOCKETS];
+
+static void sockets_setup(void)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(4713) };
+	struct sockaddr_ll device = { .sll_family = AF_PACKET, .sll_protocol = htons(0x88b5) }; /* nobody sends such */
+	struct sockaddr_nl own = { .nl_family = AF_NETLINK };
+
+	begin();
+	spread();
+	go_to(1);
+	inet_pton(AF_INET, "10.77.0.1", &a.sin_addr);
+	sockets[LISTENER] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	must(sockets[LISTENER] >= 0 && !bind(sockets[LISTENER], (struct sockaddr *)&a, sizeof(a)) && !listen(sockets[LISTENER], 5));
+	sockets[UDP] = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	must(sockets[UDP] >= 0 && !bind(sockets[UDP], (struct sockaddr *)&a, sizeof(a)));
+	sockets[PACKET] = socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	device.sll_ifindex = (int)if_nametoindex("va");
+	must(sockets[PACKET] >= 0 && !bind(sockets[PACKET], (struct sockaddr *)&device, sizeof(device)));
+	sockets[ROUTES] = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	must(sockets[ROUTES] >= 0 && !bind(sockets[ROUTES], (struct sockaddr *)&own, sizeof(own)));
+	go_to(0);
+}
+
+static ino_t net_of(int fd, bool is_socket)
+{
+	int ns = is_socket ? ioctl(fd, SIOCGSKNS) : dup(fd);
+	struct stat st;
+
+	must(ns >= 0 && !fstat(ns, &st));
+	close(ns);
+	return st.st_ino;
+}
+
+static void sockets_check(void)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(4713) };
+	struct sockaddr_ll device;
+	socklen_t len = sizeof(device);
+	struct pollfd p[2] = { { sockets[LISTENER], POLLIN, 0 }, { sockets[UDP], POLLIN, 0 } };
+	int stream, datagram;
+
+	for (int i = 0; i < SOCKETS; i++)
+		expect(net_of(sockets[i], true) == net_of(nets[1], false));
+	go_to(1);
+	expect(!getsockname(sockets[PACKET], (struct sockaddr *)&device, &len) && device.sll_ifindex == (int)if_nametoindex("va"));
+	go_to(2);
+	inet_pton(AF_INET, "10.77.0.1", &a.sin_addr);
+	stream = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	datagram = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	expect(!connect(stream, (struct sockaddr *)&a, sizeof(a)));
+	expect(sendto(datagram, "x", 1, 0, (struct sockaddr *)&a, sizeof(a)) == 1);
+	expect(poll(&p[0], 1, TALK_MS) == 1 && accept(sockets[LISTENER], NULL, NULL) >= 0);
+	expect(poll(&p[1], 1, TALK_MS) == 1);
+	go_to(0);
+	ask_all();
+}
+
+VICTIM(ns_nets_sockets, V_TREE, sockets_setup, NULL, sockets_check);
