@@ -33,7 +33,7 @@
 #define APART (1ull << 40) /* the scratch is at the upper end of the same room */
 
 /* Bits that a mapping is born with. */
-#define BORN_BITS (VMA_GROWSDOWN | VMA_NORESERVE | VMA_DROPPABLE | VMA_SYNC)
+#define BORN_BITS (VMA_GROWSDOWN | VMA_NORESERVE | VMA_DROPPABLE | VMA_SYNC | VMA_WRITE_SHARED)
 
 struct piece {
 	uint64_t start, end;
