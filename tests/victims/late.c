@@ -9,8 +9,6 @@
 #include <grp.h>
 #include <linux/capability.h>
 #include <linux/mempolicy.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -34,24 +32,19 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "late.h"
 #include "victim.h"
 
 #define IOPRIO_WHO_PROCESS 1
 #define IOPRIO_BEST_EFFORT (2 << 13)
 
-struct attribute {
-	const char *name;
-	int values;                /* from 0 on */
-	void (*set)(int value);
-	int (*get)(void);          /* -1: none of them */
-};
-
-static const struct attribute *attributes;
-static int n_attributes, noted[64];
+static const struct late_attribute *attributes;
+static int n_attributes, noted[LATE_ATTRIBUTES_MAX];
 static uint64_t steps;
 
-static void begin(const struct attribute *a, int n)
+void late_begin(const struct late_attribute *a, int n)
 {
+	must(n <= LATE_ATTRIBUTES_MAX);
 	attributes = a;
 	n_attributes = n;
 	for (int i = 0; i < n; i++) {
@@ -64,7 +57,7 @@ static void begin(const struct attribute *a, int n)
 	}
 }
 
-static void work(void)
+void late_work(void)
 {
 	for (int k = 0; k < 32 && !moved(); k++) {
 		uint64_t r = mix(++steps);
@@ -76,7 +69,7 @@ static void work(void)
 	}
 }
 
-static void check(void)
+void late_check(void)
 {
 	for (int i = 0; i < n_attributes; i++) {
 		int got = attributes[i].get();
@@ -86,8 +79,7 @@ static void check(void)
 	}
 }
 
-#define ATTRIBUTE(name, values) { #name, values, set_##name, get_##name }
-#define BEGIN(table) begin(table, (int)(sizeof(table) / sizeof(*table)))
+#define BEGIN(table) late_begin(table, (int)(sizeof(table) / sizeof(*table)))
 
 /* ---- of the process and its main thread ---- */
 
@@ -149,14 +141,6 @@ static void set_keepcaps(int v) { must(!prctl(PR_SET_KEEPCAPS, v)); }
 static int get_keepcaps(void) { return prctl(PR_GET_KEEPCAPS); }
 static void set_thp(int v) { must(!prctl(PR_SET_THP_DISABLE, v, 0, 0, 0)); }
 static int get_thp(void) { return prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0); }
-static void set_tsc(int v) { must(!prctl(PR_SET_TSC, v ? PR_TSC_ENABLE : PR_TSC_ENABLE)); }
-static int get_tsc(void)
-{
-	int v = 0;
-
-	prctl(PR_GET_TSC, &v);
-	return v == PR_TSC_ENABLE ? 0 : -1;
-}
 static void set_mce(int v) { must(!prctl(PR_MCE_KILL, PR_MCE_KILL_SET, v ? PR_MCE_KILL_EARLY : PR_MCE_KILL_LATE, 0, 0)); }
 static int get_mce(void) { return prctl(PR_MCE_KILL_GET, 0, 0, 0, 0) == PR_MCE_KILL_EARLY; }
 
@@ -379,22 +363,22 @@ static int get_lockall(void)
 	return found;
 }
 
-static const struct attribute of_process[] = {
-	ATTRIBUTE(umask, 2), ATTRIBUTE(cwd, 4), ATTRIBUTE(nice, 3), ATTRIBUTE(ioprio, 3), ATTRIBUTE(slack, 100), ATTRIBUTE(name, 20), ATTRIBUTE(dumpable, 2),
-	ATTRIBUTE(subreaper, 2), ATTRIBUTE(keepcaps, 2), ATTRIBUTE(thp, 2), ATTRIBUTE(tsc, 1), ATTRIBUTE(mce, 2), ATTRIBUTE(affinity, 2), ATTRIBUTE(policy, 2),
-	ATTRIBUTE(nofile, 50), ATTRIBUTE(action, 3), ATTRIBUTE(mask, 2), ATTRIBUTE(altstack, 3), ATTRIBUTE(itimer, 3), ATTRIBUTE(timer, 3), ATTRIBUTE(persona, 2),
-	ATTRIBUTE(oom, 50), ATTRIBUTE(filter, 8), ATTRIBUTE(policy_of_memory, 2),
+static const struct late_attribute of_process[] = {
+	LATE(umask, 2), LATE(cwd, 4), LATE(nice, 3), LATE(ioprio, 3), LATE(slack, 100), LATE(name, 20), LATE(dumpable, 2),
+	LATE(subreaper, 2), LATE(keepcaps, 2), LATE(thp, 2), LATE(mce, 2), LATE(affinity, 2), LATE(policy, 2),
+	LATE(nofile, 50), LATE(action, 3), LATE(mask, 2), LATE(altstack, 3), LATE(itimer, 3), LATE(timer, 3), LATE(persona, 2),
+	LATE(oom, 50), LATE(filter, 8), LATE(policy_of_memory, 2),
 };
 static void process_setup(void) { BEGIN(of_process); }
-VICTIM(late_process, V_CHECK_FILE, process_setup, work, check);
+VICTIM(late_process, V_CHECK_FILE, process_setup, late_work, late_check);
 
-static const struct attribute of_credentials[] = { ATTRIBUTE(fsuid, 2), ATTRIBUTE(egid, 2), ATTRIBUTE(groups, 3), ATTRIBUTE(caps, 2) };
+static const struct late_attribute of_credentials[] = { LATE(fsuid, 2), LATE(egid, 2), LATE(groups, 3), LATE(caps, 2) };
 static void credentials_setup(void) { BEGIN(of_credentials); }
-VICTIM(late_credentials, V_CHECK_FILE | V_KEEP_OUT, credentials_setup, work, check);
+VICTIM(late_credentials, V_CHECK_FILE | V_KEEP_OUT, credentials_setup, late_work, late_check);
 
-static const struct attribute of_locks[] = { ATTRIBUTE(lockall, 2) };
+static const struct late_attribute of_locks[] = { LATE(lockall, 2) };
 static void lockall_setup(void) { BEGIN(of_locks); }
-VICTIM(late_lockall, V_CHECK_FILE, lockall_setup, work, check);
+VICTIM(late_lockall, V_CHECK_FILE, lockall_setup, late_work, late_check);
 
 /* ---- of descriptors ---- */
 
@@ -593,10 +577,10 @@ static int get_number(void)
 	return found;
 }
 
-static const struct attribute of_files[] = {
-	ATTRIBUTE(append, 2), ATTRIBUTE(cloexec, 2), ATTRIBUTE(position, 100), ATTRIBUTE(lock, 3), ATTRIBUTE(ofd, 2), ATTRIBUTE(owner, 2), ATTRIBUTE(sigio, 3),
-	ATTRIBUTE(pipe_size, 3), ATTRIBUTE(pipe_bytes, 200), ATTRIBUTE(epoll, 3), ATTRIBUTE(watch, 3), ATTRIBUTE(memory_size, 4), ATTRIBUTE(memory_mode, 2),
-	ATTRIBUTE(signalfd, 4), ATTRIBUTE(timerfd, 4), ATTRIBUTE(number, 4), ATTRIBUTE(counter, 100),
+static const struct late_attribute of_files[] = {
+	LATE(append, 2), LATE(cloexec, 2), LATE(position, 100), LATE(lock, 3), LATE(ofd, 2), LATE(owner, 2), LATE(sigio, 3),
+	LATE(pipe_size, 3), LATE(pipe_bytes, 200), LATE(epoll, 3), LATE(watch, 3), LATE(memory_size, 4), LATE(memory_mode, 2),
+	LATE(signalfd, 4), LATE(timerfd, 4), LATE(number, 4), LATE(counter, 100),
 };
 
 static void files_setup(void)
@@ -614,99 +598,4 @@ static void files_setup(void)
 	BEGIN(of_files);
 }
 
-VICTIM(late_files, V_OPENS, files_setup, work, check);
-
-/* ---- of sockets ---- */
-
-static int listening, tcp[2], udp;
-
-static void put(int fd, int level, int name, int v) { must(!setsockopt(fd, level, name, &v, sizeof(v))); }
-static int get(int fd, int level, int name)
-{
-	int v = -1;
-	socklen_t len = sizeof(v);
-
-	must(!getsockopt(fd, level, name, &v, &len));
-	return v;
-}
-#define OPTION(id, fd, level, name, base)                                 \
-	static void set_##id(int v) { put(fd, level, name, (base) + v); } \
-	static int get_##id(void) { return get(fd, level, name) - (base); }
-
-OPTION(keepalive, tcp[0], SOL_SOCKET, SO_KEEPALIVE, 0)
-OPTION(nodelay, tcp[0], IPPROTO_TCP, TCP_NODELAY, 0)
-OPTION(keepidle, tcp[0], IPPROTO_TCP, TCP_KEEPIDLE, 100)
-OPTION(user_timeout, tcp[0], IPPROTO_TCP, TCP_USER_TIMEOUT, 1000)
-OPTION(notsent, tcp[0], IPPROTO_TCP, TCP_NOTSENT_LOWAT, 1000)
-OPTION(ttl, udp, IPPROTO_IP, IP_TTL, 10)
-OPTION(broadcast, udp, SOL_SOCKET, SO_BROADCAST, 0)
-OPTION(priority, udp, SOL_SOCKET, SO_PRIORITY, 0)
-OPTION(mark, udp, SOL_SOCKET, SO_MARK, 0)
-OPTION(pktinfo, udp, IPPROTO_IP, IP_PKTINFO, 0)
-OPTION(recverr, udp, IPPROTO_IP, IP_RECVERR, 0)
-OPTION(timestamp, udp, SOL_SOCKET, SO_TIMESTAMP, 0)
-OPTION(passcred, unixes[0], SOL_SOCKET, SO_PASSCRED, 0)
-OPTION(passpidfd, unixes[1], SOL_SOCKET, 76, 0)
-OPTION(peek_off, unixes[0], SOL_SOCKET, SO_PEEK_OFF, 0)
-OPTION(lowat, tcp[1], SOL_SOCKET, SO_RCVLOWAT, 1)
-OPTION(oob, tcp[1], SOL_SOCKET, SO_OOBINLINE, 0)
-
-static void set_sndbuf(int v) { put(tcp[0], SOL_SOCKET, SO_SNDBUF, 20000 + 1000 * v); }
-static int get_sndbuf(void) { return (get(tcp[0], SOL_SOCKET, SO_SNDBUF) / 2 - 20000) / 1000; }
-static void set_linger(int v)
-{
-	struct linger l = { v > 0, v };
-
-	must(!setsockopt(tcp[1], SOL_SOCKET, SO_LINGER, &l, sizeof(l)));
-}
-static int get_linger(void)
-{
-	struct linger l = { 0 };
-	socklen_t len = sizeof(l);
-
-	must(!getsockopt(tcp[1], SOL_SOCKET, SO_LINGER, &l, &len));
-	return l.l_onoff ? l.l_linger : 0;
-}
-static void set_rcvtimeo(int v)
-{
-	struct timeval t = { v, 0 };
-
-	must(!setsockopt(udp, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t)));
-}
-static int get_rcvtimeo(void)
-{
-	struct timeval t = { -1, 0 };
-	socklen_t len = sizeof(t);
-
-	must(!getsockopt(udp, SOL_SOCKET, SO_RCVTIMEO, &t, &len));
-	return (int)t.tv_sec;
-}
-static void set_backlog(int v) { must(!listen(listening, 10 + v)); }
-static int get_backlog(void)
-{
-	struct tcp_info i;
-	socklen_t len = sizeof(i);
-
-	must(!getsockopt(listening, IPPROTO_TCP, TCP_INFO, &i, &len));
-	return (int)i.tcpi_sacked - 10;
-}
-static const struct attribute of_sockets[] = {
-	ATTRIBUTE(keepalive, 2), ATTRIBUTE(nodelay, 2), ATTRIBUTE(keepidle, 100), ATTRIBUTE(user_timeout, 100), ATTRIBUTE(notsent, 100),
-	ATTRIBUTE(ttl, 50), ATTRIBUTE(broadcast, 2), ATTRIBUTE(priority, 6), ATTRIBUTE(mark, 100), ATTRIBUTE(pktinfo, 2), ATTRIBUTE(recverr, 2),
-	ATTRIBUTE(timestamp, 2), ATTRIBUTE(passcred, 2), ATTRIBUTE(passpidfd, 2), ATTRIBUTE(peek_off, 20), ATTRIBUTE(lowat, 20), ATTRIBUTE(oob, 2),
-	ATTRIBUTE(sndbuf, 20), ATTRIBUTE(linger, 10), ATTRIBUTE(rcvtimeo, 30), ATTRIBUTE(backlog, 50),
-};
-
-static void sockets_setup(void)
-{
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	socklen_t len = sizeof(a);
-
-	must((listening = socket(AF_INET, SOCK_STREAM, 0)) >= 0 && !bind(listening, (struct sockaddr *)&a, len) && !listen(listening, 10));
-	must(!getsockname(listening, (struct sockaddr *)&a, &len) && (tcp[0] = socket(AF_INET, SOCK_STREAM, 0)) >= 0);
-	must(!connect(tcp[0], (struct sockaddr *)&a, len) && (tcp[1] = accept(listening, NULL, NULL)) >= 0);
-	must((udp = socket(AF_INET, SOCK_DGRAM, 0)) >= 0 && !socketpair(AF_UNIX, SOCK_STREAM, 0, unixes));
-	BEGIN(of_sockets);
-}
-
-VICTIM(late_sockets, 0, sockets_setup, work, check);
+VICTIM(late_files, V_OPENS, files_setup, late_work, late_check);
