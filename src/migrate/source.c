@@ -342,10 +342,10 @@ static int try_once(const struct migrate_request *request, bool hold, struct mig
 	return ret;
 }
 
-/* A vfork() is under way, which is over when the child calls exec; or somebody has just connected to it, and it is about to accept that. */
+/* A vfork() is under way, which is over when the child calls exec; or somebody has just connected to it, or gone, of which it is about to learn. */
 static bool only_passing(const struct refusals *r)
 {
-	static const char *const codes[] = { "task.shared-memory", "fd.socket.unix.accept-queue" };
+	static const char *const codes[] = { "task.shared-memory", "fd.socket.unix.accept-queue", "fd.outside" };
 
 	for (size_t i = 0; i < r->n; i++) {
 		bool passes = false;

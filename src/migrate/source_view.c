@@ -10,12 +10,15 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <sys/socket.h>
+#include <stddef.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <sys/un.h>
 
 #include "base/log.h"
 #include "base/util.h"
 #include "image/bytes.h"
+#include "image/notes.h"
 #include "image/ns_info.h"
 #include "image/place.h"
 #include "image/process_check.h"
@@ -192,14 +195,55 @@ static void add_working_directory(Gw__Offer *o, pid_t pid)
 	add_place(o, path);
 }
 
+static void note_listener(const char *mark, const char *name, size_t len)
+{
+	char text[sizeof(((struct sockaddr_un *)0)->sun_path) + 1];
+
+	len = MIN(len, sizeof(text) - 1);
+	for (size_t i = 0; i < len; i++)
+		text[i] = name[i] < ' ' || name[i] > '~' ? '?' : name[i];
+	text[len] = 0;
+	notes_add("programs of the host that it has left cannot connect to its unix socket %s%s any more.", mark, text);
+}
+
+/*
+ * Who connects to a socket at home finds its file there (home/files_listen.h). Not in /run, which is each host's own, and not by an abstract name.
+ */
+static void add_listener(const struct source *s, Gw__Offer *o, const Gw__FdUnix *u)
+{
+	const struct sockaddr_un *name = (const void *)u->name.data;
+	char path[PATH_MAX] = "", full[PATH_MAX], directory[PATH_MAX], *slash;
+
+	if (u->state != GW__FD_UNIX_STATE__UNIX_LISTENING || s->unit.ns || u->name.len <= offsetof(struct sockaddr_un, sun_path) || (name->sun_path[0] && !u->has_file))
+		return;
+	if (!name->sun_path[0]) {
+		note_listener("@", name->sun_path + 1, u->name.len - offsetof(struct sockaddr_un, sun_path) - 1);
+		return;
+	}
+	snprintf(path, sizeof(path), "%s/%.*s", name->sun_path[0] == '/' ? "" : u->directory, (int)(u->name.len - offsetof(struct sockaddr_un, sun_path)), name->sun_path);
+	memmove(path, path + (path[1] == '/'), strlen(path + (path[1] == '/')) + 1);
+	if (view_has(path))
+		return;
+	strcpy(full, path);
+	slash = strrchr(path, '/');
+	*slash = 0;
+	if (may_serve(s) && view_directory_for(path, directory) && strcmp(directory, "/run"))
+		add_place(o, path);
+	else
+		note_listener("", full, strlen(full));
+}
+
 void source_view_offer(struct source *s, Gw__Offer *o)
 {
 	const Gw__FdTable *t = s->unit.fds.msg;
 
 	o->view = s->view;
+	o->places = must_alloc(PLACES_MAX * sizeof(*o->places));
+	for (size_t i = 0; i < t->n_descs; i++)
+		if (t->descs[i]->kind == GW__FD_KIND__FD_UNIX)
+			add_listener(s, o, t->descs[i]->unix_socket);
 	if (!may_serve(s))
 		return;
-	o->places = must_alloc(PLACES_MAX * sizeof(*o->places));
 	for (size_t i = 0; i < s->nprocs; i++) {
 		add_working_directory(o, s->unit.procs[i].pid);
 		add_temporary(o, s->unit.procs[i].pid);

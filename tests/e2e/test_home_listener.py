@@ -56,13 +56,13 @@ print(first.decode())
 
 
 class Server:
-    def __init__(self, directory, name):
+    def __init__(self, directory, name, cwd="."):
         self.name = name
         inside("n1", "sh", "-c", f"mkdir -p {directory}; cd {directory}; chmod 755 .; cat >server <<'EOF'\n{SERVER}\nEOF\ncat >client <<'EOF'\n{CLIENT}\nEOF\n"
-               f"setsid -f /usr/bin/python3 server {name} ready >out 2>&1 </dev/null")
+               f"cd {cwd}; setsid -f /usr/bin/python3 {directory}/server {name} {directory}/ready >{directory}/out 2>&1 </dev/null")
         self.directory, self.host = directory, "n1"
         wait_until("it listens", lambda: inside("n1", "ls", f"{directory}/ready", check=False).returncode == 0)
-        self.pid = next(p.host_pid for p in processes("n1") if f" server {name} " in p.cmdline)
+        self.pid = next(p.host_pid for p in processes("n1") if f"/server {name} " in p.cmdline)
 
     def move(self, dest, strategy="freeze-free"):
         moved = migrate(self.host, self.pid, dest, strategy)
@@ -87,6 +87,26 @@ def test_file_that_home_serves(lab2):
     inside("n2", "kill", str(s.pid))
     wait_until("nobody listens at home", lambda: "refused" in inside("n1", "/usr/bin/python3", f"{s.directory}/client", s.name, "0", "1", "1", check=False).stderr)
     lab2.assert_clean()
+
+
+def test_elsewhere(lab2):
+    """A program that has nothing else there, as a daemon: the directory is served because of its socket."""
+    s = Server("/tmp/listener3", "/tmp/listener4/socket", "/; mkdir -p /tmp/listener4")
+    inside("n1", "sh", "-c", "touch -d '1 day ago' /tmp/listener3/*; rm -f /tmp/listener3/ready")
+    s.move("n2")
+    s.ask()
+    s.move("n1")
+    s.ask()
+    inside("n1", "kill", str(s.pid))
+
+
+@pytest.mark.parametrize("name", ["@abstract", "/run/listener5/socket"])
+def test_what_stays_behind_is_said(lab2, name):
+    s = Server("/tmp/listener5", name, "/; mkdir -p /run/listener5")
+    inside("n2", "mkdir", "-p", "/run/listener5")
+    moved = migrate("n1", s.pid, "n2")
+    assert moved.status == 0 and name in str(moved.json["notes"]), moved.text
+    inside("n2", "kill", str(moved.json["pid"]))
 
 
 def test_client_before_and_after(lab2):
