@@ -339,8 +339,9 @@ static void test_loopback_address(void **state)
 	travel(A, A, true, HOPS({ 1, B }, { 0, B }, { 1, C }, { 0, A }, { 1, A }));
 }
 
-/* What the listener, which is bound to every address, has at its host. */
-static void move_listener(int *listener, int family, uint16_t port, enum host from, enum host to)
+/* What the listener, which is bound to every address, has at its host. Who calls while it moves waits. */
+static void move_listener_and_call(int *listener, int family, uint16_t port, enum host from, enum host to, int calls[HOSTS],
+				   const struct sockaddr_storage *called)
 {
 	struct redirect *from_table = table(from), *to_table = table(to);
 	struct redirect_move *departing = NULL, *arriving = NULL;
@@ -359,6 +360,13 @@ static void move_listener(int *listener, int family, uint16_t port, enum host fr
 	hosts_enter(to);
 	must(redirect_arrive(to_table, flows, known, n, &arriving, &e), &e);
 	redirect_park(departing);
+	for (int h = A; calls && h < HOSTS; h++) {
+		hosts_enter((enum host)h);
+		calls[h] = socket(family, SOCK_STREAM | SOCK_NONBLOCK, 0);
+		assert_int_equal(connect(calls[h], (const struct sockaddr *)called, hosts_address_len(called)), -1);
+		assert_int_equal(errno, EINPROGRESS);
+	}
+	hosts_enter(to);
 	close(*listener);
 	hosts_address(to, family, port, &any);
 	if (family == AF_INET)
@@ -378,6 +386,11 @@ static void move_listener(int *listener, int family, uint16_t port, enum host fr
 	hosts_enter(to);
 	redirect_settle(&arriving);
 	free(flows);
+}
+
+static void move_listener(int *listener, int family, uint16_t port, enum host from, enum host to)
+{
+	move_listener_and_call(listener, family, port, from, to, NULL, NULL);
 }
 
 static void call(int listener, enum host at, enum host from, const struct sockaddr_storage *to, bool and_move)
@@ -429,6 +442,62 @@ static void test_listener(void **state)
 				call(listener, places[i], (enum host)from, &first, true);
 			call(listener, places[i], A, &lo, true);
 		}
+		close(listener);
+	}
+}
+
+static void finish_calls(const int calls[HOSTS], int listener, enum host at)
+{
+	struct end clients[HOSTS], servers[HOSTS];
+
+	for (int h = A; h < HOSTS; h++) {
+		struct pollfd p = { .fd = calls[h], .events = POLLOUT };
+		int error = 0;
+
+		/* The packet was not lost, and nobody had to send it again. */
+		if (poll(&p, 1, 900) != 1)
+			fail_msg("a call from %c that was held: no answer", 'a' + h);
+		getsockopt(calls[h], SOL_SOCKET, SO_ERROR, &error, &(socklen_t){ sizeof(error) });
+		if (error)
+			fail_msg("a call from %c that was held: %s", 'a' + h, strerror(error));
+		fill(&clients[h], (enum host)h, calls[h]);
+	}
+	hosts_enter(at);
+	for (int h = A; h < HOSTS; h++)
+		fill(&servers[h], at, accept(listener, NULL, NULL));
+	for (int h = A; h < HOSTS; h++) {
+		int s = A;
+
+		while (s < HOSTS && memcmp(&servers[s].peer, &clients[h].own, hosts_address_len(&clients[h].own)))
+			s++;
+		assert_in_range(s, A, HOSTS - 1);
+		check(&clients[h], &servers[s]);
+		close_pair(&clients[h], &servers[s]);
+	}
+}
+
+/* Calls that come while the listener is nowhere. */
+static void test_calls_are_held(void **state)
+{
+	static const int families[] = { AF_INET, AF_INET6 };
+	struct sockaddr_storage any, first;
+
+	(void)state;
+	for (size_t f = 0; f < ARRAY_SIZE(families); f++) {
+		uint16_t port = (uint16_t)(9200 + f);
+		int listener, calls[HOSTS];
+
+		hosts_address(A, families[f], port, &first);
+		any = first;
+		if (families[f] == AF_INET)
+			((struct sockaddr_in *)&any)->sin_addr.s_addr = 0;
+		else
+			((struct sockaddr_in6 *)&any)->sin6_addr = in6addr_any;
+		listener = listen_on(A, &any);
+		move_listener_and_call(&listener, families[f], port, A, C, calls, &first);
+		finish_calls(calls, listener, C);
+		move_listener_and_call(&listener, families[f], port, C, A, calls, &first);
+		finish_calls(calls, listener, A);
 		close(listener);
 	}
 }
@@ -591,6 +660,7 @@ int main(void)
 		cmocka_unit_test(test_both_ends),
 		cmocka_unit_test(test_loopback_address),
 		cmocka_unit_test(test_listener),
+		cmocka_unit_test(test_calls_are_held),
 		cmocka_unit_test(test_a_move_that_fails),
 		cmocka_unit_test(test_a_dead_host),
 		cmocka_unit_test(test_the_end),

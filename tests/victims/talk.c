@@ -2,8 +2,8 @@
 /*
  * talk.c - a server and a client that compare every byte of many TCP connections, and measure the longest silence
  *
- *	talk serve ADDRESS PORT           answers until SIGTERM
- *	talk MODE ADDRESS PORT [N]        with N connections (default 1), until SIGTERM
+ *	talk serve ADDRESS PORT [0 NAME]     answers until SIGTERM
+ *	talk MODE ADDRESS PORT [N [NAME]]    with N connections (default 1), until SIGTERM. By NAME it can be told from others
  *
  * MODE, from the client's side: echo (a message at a time, at full rate), tick (a message each millisecond, whatever comes back), bulk (as much as goes, both ways at
  * the same time), call (a new connection for each message). SIGUSR1: a line of what has been until now, and the silence is measured anew. The byte at a place of a
@@ -349,8 +349,8 @@ int main(int argc, char **argv)
 
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGUSR1, &action, NULL);
-	if (argc < 4 || argc > 5)
-		fail("usage: talk serve|echo|tick|bulk|call ADDRESS PORT [N]");
+	if (argc < 4 || argc > 6)
+		fail("usage: talk serve|echo|tick|bulk|call ADDRESS PORT [N [NAME]]");
 	if (!strcmp(argv[1], "serve")) {
 		serve(argv[2], argv[3]);
 	} else {

@@ -314,29 +314,69 @@ static __always_inline bool is_for_us(struct __sk_buff *skb, const struct packet
 	return state == BPF_TCP_LISTEN ? flags & REDIRECT_ENDED : state != BPF_TCP_TIME_WAIT;
 }
 
-static __always_inline bool find(struct __sk_buff *skb, struct packet *p, struct place *place, bool local)
+/* The other end of a call from this host to a listener of this host that is held, or elsewhere. */
+static __always_inline void expect_answer(const struct redirect_flow *flow)
 {
-	struct redirect_end *end = bpf_map_lookup_elem(&ends, &p->to);
-	struct redirect_flow any;
+	struct redirect_end end = {
+		.state = REDIRECT_HERE,
+		.flags = REDIRECT_NATIVE | REDIRECT_OVER_LO | REDIRECT_LEARNED,
+		.changed_ns = bpf_ktime_get_ns(),
+		.seen_ns = bpf_ktime_get_ns(),
+	};
+	struct redirect_flow other;
 
-	if (end) {
-		place_of(end, place);
-		return true;
-	}
-	if (p->to.protocol == TCP && (p->tcp_flags & (FLAG_SYN | FLAG_ACK)) != FLAG_SYN)
-		return false;
-	any = p->to;
+	other_end(flow, &other);
+	enter(&other, &end);
+}
+
+static __always_inline void forget(const struct redirect_flow *flow)
+{
+	__u32 key = flow->own_port, *n = bpf_map_lookup_elem(&ports, &key);
+
+	if (!bpf_map_delete_elem(&ends, flow) && n)
+		__sync_fetch_and_add(n, -1);
+}
+
+/* A packet that begins a connection goes to where the listener is now. What was learned from one like it, which perhaps never arrived, is forgotten. */
+static __always_inline bool find_listener(struct __sk_buff *skb, struct packet *p, struct place *place, bool local, bool learned)
+{
+	struct redirect_flow any = p->to;
+	struct redirect_end *end;
+
 	__builtin_memset(any.peer, 0, 16);
 	any.peer_port = 0;
 	end = bpf_map_lookup_elem(&ends, &any);
 	if (!end)
 		return false;
 	place_of(end, place);
-	if (p->to.protocol == TCP && place->state != REDIRECT_HERE && is_for_us(skb, p, place->flags))
-		return false;
-	if (p->to.protocol == TCP && (place->state == REDIRECT_THERE ||
-				      (place->state == REDIRECT_HERE && (place->flags & (REDIRECT_NATIVE | REDIRECT_OVER_LO)) != REDIRECT_NATIVE)))
+	if (p->to.protocol != TCP)
+		return true;
+	if (learned)
+		forget(&p->to);
+	if (place->state != REDIRECT_HERE && is_for_us(skb, p, place->flags))
+		place->state = REDIRECT_NONE;
+	else if (place->state == REDIRECT_HELD && local)
+		expect_answer(&p->to);
+	else if (place->state == REDIRECT_THERE ||
+		 (place->state == REDIRECT_HERE && (place->flags & (REDIRECT_NATIVE | REDIRECT_OVER_LO)) != REDIRECT_NATIVE))
 		learn(&p->to, end, place, local);
+	/* It may come from this host, and have gone by way of the former one. Those that follow do not. */
+	if (place->state == REDIRECT_HERE && (learned || !(place->flags & REDIRECT_NATIVE)))
+		place->flags |= REDIRECT_OVER_LO;
+	return true;
+}
+
+static __always_inline bool find(struct __sk_buff *skb, struct packet *p, struct place *place, bool local)
+{
+	struct redirect_end *end = bpf_map_lookup_elem(&ends, &p->to);
+	bool begins = p->to.protocol != TCP || (p->tcp_flags & (FLAG_SYN | FLAG_ACK)) == FLAG_SYN;
+	bool learned = end && end->flags & REDIRECT_LEARNED && !end->move && p->to.protocol == TCP;
+
+	if (begins && (!end || learned) && find_listener(skb, p, place, local, learned))
+		return true;
+	if (!end)
+		return false;
+	place_of(end, place);
 	return true;
 }
 
