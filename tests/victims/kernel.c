@@ -270,10 +270,12 @@ VICTIM(kernel_fanotify, 0, fanotify_setup, NULL, fanotify_check);
 
 /* ---- pidfds ---- */
 
+static volatile int looked; /* at the thread's pidfd: until then it does not end */
+
 static void *thread_main(void *arg)
 {
 	*(volatile pid_t *)arg = (pid_t)syscall(SYS_gettid);
-	while (!victim_stopping)
+	while (!looked)
 		usleep(10000);
 	return NULL;
 }
@@ -327,6 +329,7 @@ static void pidfd_check(void)
 	expect(fcntl(fd[1], F_GETFL) & O_NONBLOCK);
 	if (fd[3] >= 0)
 		expect(!syscall(SYS_pidfd_send_signal, fd[3], 0, NULL, 0));
+	looked = 1;
 	join_all();
 }
 

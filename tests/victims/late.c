@@ -479,16 +479,14 @@ static int get_epoll(void)
 }
 static void set_watch(int v)
 {
+	char b[4096];
+
 	if (wd > 0)
 		must(!inotify_rm_watch(watch, wd));
 	wd = v ? inotify_add_watch(watch, "/etc", v == 2 ? IN_CREATE : IN_DELETE) : 0;
 	must(wd >= 0);
-	{
-		char b[4096];
-
-		while (read(watch, b, sizeof(b)) > 0)
-			;
-	}
+	while (read(watch, b, sizeof(b)) > 0)
+		;
 }
 static int get_watch(void)
 {
