@@ -14,6 +14,7 @@ static const struct command verbs[] = {
 	{ "migrate", "UNIT HOST", "move a process (PID, or HOME:PID) to another host; home: back",
 	  "  --strategy S   freeze-free (default), pre-copy, hybrid, stop-copy, copy-on-reference\n"
 	  "  --files F      files that HOST lacks, or has in another version: auto (default), copy, relay, refuse\n"
+	  "  --tcp T        connections with others: keep (default), close, refuse\n"
 	  "  --timeout T    give up after T if the process has not moved until then: 30, 500ms, 10s, 2m\n"
 	  "  --json         print one JSON object and nothing else\n"
 	  "  --quiet        print nothing but errors\n"

@@ -20,7 +20,7 @@ struct options {
 	int pid;            /* 0: a unit is named */
 	const char *process; /* as it was given: a number, or HOME:PID */
 	const char *host;
-	const char *strategy, *files;
+	const char *strategy, *files, *tcp;
 	unsigned timeout_ms;
 	bool as_json, quiet;
 };
@@ -254,7 +254,7 @@ static int read_options(int argc, char **argv, struct options *ret)
 	static const struct option options[] = {
 		{ "strategy", required_argument, NULL, 's' }, { "timeout", required_argument, NULL, 't' },
 		{ "json", no_argument, NULL, 'j' },           { "quiet", no_argument, NULL, 'q' },
-		{ "files", required_argument, NULL, 'f' },
+		{ "files", required_argument, NULL, 'f' },    { "tcp", required_argument, NULL, 'c' },
 		{ 0 },
 	};
 	struct err e = ERR_INIT;
@@ -266,6 +266,8 @@ static int read_options(int argc, char **argv, struct options *ret)
 			ret->strategy = optarg;
 		else if (o == 'f')
 			ret->files = optarg;
+		else if (o == 'c')
+			ret->tcp = optarg;
 		else if (o == 'j')
 			ret->as_json = true;
 		else if (o == 'q')
@@ -286,7 +288,7 @@ static int read_options(int argc, char **argv, struct options *ret)
 
 int verb_migrate(int argc, char **argv)
 {
-	struct options o = { .strategy = "freeze-free", .files = "auto" };
+	struct options o = { .strategy = "freeze-free", .files = "auto", .tcp = "keep" };
 	cleanup_ask struct ask ask = { .fd = -1 };
 	struct progress p = { 0 };
 	struct err e = ERR_INIT;
@@ -296,7 +298,7 @@ int verb_migrate(int argc, char **argv)
 	if (status)
 		return status;
 	p.enabled = !o.quiet && !o.as_json && isatty(STDERR_FILENO);
-	request = json_pack("{s:s, s:s, s:s, s:s, s:I}", "verb", "migrate", "host", o.host, "strategy", o.strategy, "files", o.files, "timeout_ms",
+	request = json_pack("{s:s, s:s, s:s, s:s, s:s, s:I}", "verb", "migrate", "host", o.host, "strategy", o.strategy, "files", o.files, "tcp", o.tcp, "timeout_ms",
 			    (json_int_t)o.timeout_ms);
 	if (o.pid)
 		json_object_set_new(request, "pid", json_integer(o.pid));

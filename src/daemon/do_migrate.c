@@ -271,7 +271,7 @@ static int migrate_here(const struct daemon *d, const struct request *request, i
 	struct watcher watcher = { .d = d, .fd = fd };
 	struct migrate_request order = {
 		.pid = request->pid, .self_name = d->config.name, .self = d->config.listen, .dest_name = host, .strategy = request->strategy,
-		.files = request->files, .timeout_ms = request->timeout_ms, .progress = on_progress, .progress_arg = &watcher,
+		.files = request->files, .tcp = request->tcp, .timeout_ms = request->timeout_ms, .progress = on_progress, .progress_arg = &watcher,
 	};
 	struct migrate_report report = { .strategy = request->strategy };
 	struct refusals refusals = { 0 };

@@ -80,7 +80,7 @@ static int read_unit(const json_t *o, struct request *request, struct err *e)
 static int read_members(const json_t *o, struct request *request, struct err *e)
 {
 	json_int_t pid = 0, timeout_ms = 0, hops = 0;
-	const json_t *strategy = json_object_get(o, "strategy"), *files = json_object_get(o, "files");
+	const json_t *strategy = json_object_get(o, "strategy"), *files = json_object_get(o, "files"), *tcp = json_object_get(o, "tcp");
 	int r = read_verb(o, request, e);
 
 	if (r < 0)
@@ -106,6 +106,8 @@ static int read_members(const json_t *o, struct request *request, struct err *e)
 	if (r == 0 && files)
 		r = json_is_string(files) ? fsfile_policy_parse(json_string_value(files), &request->files, e) :
 			err_set(e, -EINVAL, "\"files\" must be a text");
+	if (r == 0 && tcp)
+		r = json_is_string(tcp) ? tcp_outside_policy_parse(json_string_value(tcp), &request->tcp, e) : err_set(e, -EINVAL, "\"tcp\" must be a text");
 	if (r < 0 || !strategy)
 		return r;
 	if (!json_is_string(strategy))
@@ -115,7 +117,7 @@ static int read_members(const json_t *o, struct request *request, struct err *e)
 
 int request_parse(const char *line, size_t len, struct request *ret, struct err *e)
 {
-	struct request request = { .strategy = STRATEGY_FREEZE_FREE };
+	struct request request = { .strategy = STRATEGY_FREEZE_FREE, .tcp = TCP_OUTSIDE_KEEP };
 	json_error_t where;
 	json_t *o;
 	int r;

@@ -25,6 +25,7 @@ struct request {
 	char host[256];         /* migrate; check: who is asked, or "" */
 	enum strategy strategy; /* migrate */
 	enum fsfile_policy files; /* migrate */
+	enum tcp_outside_policy tcp;
 	unsigned timeout_ms;    /* migrate; 0: none */
 };
 

@@ -22,6 +22,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/socket.h>
 #include <sys/types.h>
 
 #include "base/err.h"
@@ -136,6 +137,16 @@ uint32_t fdtable_first_sharer(const Gw__FdTable *t, uint32_t process);
 
 /* Destination, at the offer: what this host cannot give. own_net: the unit has a network namespace of its own. */
 void fdtable_judge(const Gw__FdTable *t, bool own_net, struct refusals *refusals);
+
+/*
+ * Ends of connections with somebody outside of the unit, and, with peer NULL, what takes new ones (listeners): in the host's network namespace. `own` is as
+ * the socket has it, perhaps every address.
+ */
+typedef void fd_end_fn(void *arg, uint8_t protocol, const struct sockaddr *own, const struct sockaddr *peer);
+void fdtable_list_ends(const Gw__FdTable *t, fd_end_fn *add, void *arg);
+bool fdtable_listens(const Gw__FdTable *t);
+/* Duplicates of what listens, to be closed by the caller; *ret is malloc'ed. What cannot be got is left out. */
+size_t fdtable_hold_listeners(const struct fdtable *t, int **ret);
 
 /* What the destination knows besides the table. */
 struct fd_env {

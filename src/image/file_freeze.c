@@ -335,7 +335,7 @@ static void match_ends(const struct fdtable *t, struct matched *m)
 					continue;
 				if (pass == 0)
 					same[m[v].v[i].desc] = 1;
-				else if (!d->socket->tcp->other || !same[d->socket->tcp->other - 1])
+				else if (d->socket->tcp->kind != GW__FD_TCP_KIND__TCP_OUTSIDE && (!d->socket->tcp->other || !same[d->socket->tcp->other - 1]))
 					m[v].state[i] = MATCH_KNOWN;
 			}
 }

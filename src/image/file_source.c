@@ -70,6 +70,30 @@ static uint64_t resolve_ino(void *arg, uint32_t desc)
 	return ((const struct fdtable *)arg)->held[desc].ino;
 }
 
+#define EPOLL_LOOKS 6
+
+/* Whether the set or the number is not what it was any more: the process runs, and was looked at piece by piece. */
+static bool has_entry_changed(const struct capture *c, const struct fd_look *look, uint32_t number)
+{
+	const struct fd_seen *seen = fdtable_find_number(c->t, look->process, number);
+	char path[64], line[256], wanted[32];
+	bool listed = false, open_now;
+	struct stat st;
+	FILE *info;
+
+	snprintf(path, sizeof(path), "/proc/%d/fdinfo/%d", (int)look->pid, look->fd);
+	snprintf(wanted, sizeof(wanted), "tfd: %8u ", number);
+	info = fopen(path, "re");
+	while (info && !listed && fgets(line, sizeof(line), info))
+		listed = !strncmp(line, wanted, strlen(wanted));
+	if (info)
+		fclose(info);
+	snprintf(path, sizeof(path), "/proc/%d/fd/%u", (int)look->pid, number);
+	open_now = stat(path, &st) == 0;
+	return !listed || open_now != (seen != NULL) ||
+		(seen && (st.st_dev != c->t->held[seen->desc].dev || st.st_ino != c->t->held[seen->desc].ino));
+}
+
 static int capture_epoll(struct capture *c, const struct fd_look *look, Gw__FdDesc *d, struct err *e)
 {
 	struct fd_resolver resolver = { resolve_slot, resolve_held, resolve_count, resolve_ino, c->t };
@@ -78,6 +102,15 @@ static int capture_epoll(struct capture *c, const struct fd_look *look, Gw__FdDe
 
 	if (r != -ENOENT)
 		return r;
+	/* More than once: it may have changed about this look, too. */
+	for (int i = 0; r == -ENOENT && !c->t->frozen && i < EPOLL_LOOKS; i++) {
+		if (has_entry_changed(c, look, lost))
+			r = -EAGAIN;
+		else
+			usleep(500);
+	}
+	if (r == -EAGAIN)
+		return err_set(e, -EAGAIN, "fd %d: its set of epoll has changed meanwhile", look->fd);
 	refusals_add(c->refusals, "fd.epoll.foreign", "it watches a file that only another process or a message in flight keeps open",
 		"remove the entry from the set", "fd %d (epoll, entry %u)", look->fd, lost);
 	return FD_REFUSED;

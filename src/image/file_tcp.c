@@ -7,12 +7,15 @@
  */
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include "base/util.h"
 #include "image/file_state.h"
 #include "image/socket_options.h"
 #include "image/socket_tcp.h"
+#include "image/tcp_outside.h"
+#include "kern/fdpass.h"
 #include "kern/tcp_peek.h"
 
 struct tcp_set {
@@ -177,7 +180,7 @@ void fdtable_capture_tcp(struct fdtable *t)
 	}
 	find_records(t->tcp, t->tcp->records, n_records);
 	list_waiting(t->tcp, t->tcp->records, n_records);
-	socket_tcp_sort(t->tcp->v, t->tcp->n, t->tcp->waiting, t->tcp->n_waiting);
+	socket_tcp_sort(t->tcp->v, t->tcp->n, t->tcp->waiting, t->tcp->n_waiting, t->frozen);
 	renew(t);
 }
 
@@ -206,6 +209,46 @@ static int look_again(struct tcp_set *set, struct err *e)
 	return 0;
 }
 
+static bool is_listener(const Gw__FdDesc *d)
+{
+	return d->kind == GW__FD_KIND__FD_SOCKET && d->socket && d->socket->listening && socket_tcp_is_one(d->socket) && d->socket->local.len;
+}
+
+void fdtable_list_ends(const Gw__FdTable *t, fd_end_fn *add, void *arg)
+{
+	for (size_t i = 0; i < t->n_descs; i++) {
+		const Gw__FdDesc *d = t->descs[i];
+
+		if (is_listener(d))
+			add(arg, IPPROTO_TCP, (const void *)d->socket->local.data, NULL);
+		else if (d->kind == GW__FD_KIND__FD_SOCKET && tcp_outside_is_one(d->socket) && d->socket->tcp->numbers->state != TCP_CLOSE)
+			add(arg, IPPROTO_TCP, (const void *)d->socket->local.data, (const void *)d->socket->peer.data);
+	}
+}
+
+bool fdtable_listens(const Gw__FdTable *t)
+{
+	for (size_t i = 0; i < t->n_descs; i++)
+		if (is_listener(t->descs[i]))
+			return true;
+	return false;
+}
+
+size_t fdtable_hold_listeners(const struct fdtable *t, int **ret)
+{
+	size_t n = 0;
+
+	*ret = fd_alloc(t->msg->n_descs * sizeof(**ret));
+	for (uint32_t i = 0; i < t->msg->n_descs; i++) {
+		const struct fd_held *held = &t->held[i];
+		int fd = is_listener(t->msg->descs[i]) && !held->loose ? pidfd_get(t->views[held->view].pidfd, fdtable_number_of(t, i)->fd, NULL) : -1;
+
+		if (fd >= 0)
+			(*ret)[n++] = fd;
+	}
+	return n;
+}
+
 int fdtable_capture_tcp_queues(struct fdtable *t, struct err *e)
 {
 	struct tcp_set *set = t->frozen ? t->tcp : NULL;
@@ -214,7 +257,8 @@ int fdtable_capture_tcp_queues(struct fdtable *t, struct err *e)
 
 	for (size_t i = 0; set && i < set->n && r >= 0; i++) {
 		r = socket_tcp_read_to_send(&set->v[i], e);
-		again = again || r > 0;
+		/* What was on its way when packets began to be held is there by now. */
+		again = again || r > 0 || (set->v[i].class == TCP_CLASS_LINKED && set->v[i].kind == GW__FD_TCP_KIND__TCP_OUTSIDE);
 	}
 	if (again && r >= 0)
 		r = look_again(set, e);

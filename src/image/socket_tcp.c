@@ -15,8 +15,10 @@
 #include "image/ns.h"
 #include "image/socket_address.h"
 #include "image/socket_options.h"
+#include "image/tcp_outside.h"
 
 #define URGENT_READ 0x400u      /* in the kernel's urg_data */
+#define TCPI_OPT_USEC 64u       /* TCPI_OPT_USEC_TS, of newer headers */
 #define PEEK_SLACK (1u << 20)   /* the first segment of a send queue may be acknowledged in part */
 
 bool socket_tcp_is_one(const Gw__FdSocket *s)
@@ -119,6 +121,24 @@ static bool is_at_home(const struct tcp_record *r)
 	return endpoint_is_loopback(&local) && endpoint_is_loopback(&peer);
 }
 
+/* What has its other end outside of the unit. why, way_out: when such cannot move. */
+static void sort_outside(struct tcp_member *m, const char *why, const char *way_out)
+{
+	const char *obstacle, *way = NULL;
+
+	if (tcp_outside_policy() == TCP_OUTSIDE_REFUSE || m->foreign || ns_has_net()) {
+		refuse(m, why, way_out);
+		return;
+	}
+	obstacle = tcp_outside_policy() == TCP_OUTSIDE_KEEP ? tcp_outside_obstacle(m->record, &way) : NULL;
+	if (obstacle)
+		refuse(m, obstacle, way);
+	else if (tcp_outside_policy() == TCP_OUTSIDE_CLOSE)
+		m->class = TCP_CLASS_FREE;
+	else
+		link_as(m, GW__FD_TCP_KIND__TCP_OUTSIDE);
+}
+
 static void sort_ended(struct tcp_member *m)
 {
 	const struct tcp_record *r = m->record;
@@ -126,10 +146,10 @@ static void sort_ended(struct tcp_member *m)
 
 	if (!r->peer_port || (!at_home && !r->error && !unread_bytes(r)))
 		m->class = TCP_CLASS_FREE;
-	else if (!at_home)
-		refuse(m, "what a connection to another host has left cannot move yet", "let the program read it first");
-	else if (r->error && r->error != ECONNRESET && r->error != EPIPE && r->error != ECONNREFUSED)
+	else if (r->error && r->error != ECONNRESET && r->error != EPIPE && (r->error != ECONNREFUSED || !at_home))
 		refuse(m, "an error of its connection that has not been reported cannot move", "let the program read it (SO_ERROR) first");
+	else if (!at_home)
+		sort_outside(m, "what a connection to another host has left cannot move yet", "let the program read it first");
 	else
 		link_as(m, GW__FD_TCP_KIND__TCP_ENDED);
 }
@@ -139,8 +159,8 @@ static void sort_lonely(struct tcp_member *m)
 {
 	enum owner owner = is_at_home(m->record) ? find_owner(m->record) : OWNER_PROCESS;
 
-	if (owner == OWNER_PROCESS)
-		refuse(m, "connected sockets cannot move yet, unless both ends do", "close the connection first");
+	if (owner == OWNER_PROCESS || tcp_outside_is_elsewhere(m->record))
+		sort_outside(m, "connected sockets cannot move yet, unless both ends do", "close the connection first");
 	else if (m->record->flags & TCP_RECORD_FINISHED)
 		link_as(m, GW__FD_TCP_KIND__TCP_HALF);
 	else if (owner == OWNER_NONE)
@@ -218,7 +238,7 @@ static void make_pairs(struct tcp_member *m, size_t n, struct tcp_member *waitin
 }
 
 /* What waits in the queue of a listener is made again by its client's call. */
-static void sort_listening(struct tcp_member *m)
+static void sort_listening(struct tcp_member *m, bool frozen)
 {
 	m->class = TCP_CLASS_LISTENING;
 	m->code = "fd.socket.accept-queue";
@@ -226,18 +246,19 @@ static void sort_listening(struct tcp_member *m)
 		struct tcp_member *w = &m->waiting[i];
 		bool ended = w->record->state == TCP_CLOSE || w->record->flags & TCP_RECORD_FINISHED;
 
-		if (unread_bytes(w->record))
+		if (unread_bytes(w->record) && (frozen || w->other || tcp_outside_policy() == TCP_OUTSIDE_REFUSE))
 			refuse(m, "data has been sent on a connection that it has not accepted yet", "try again when the program has accepted it");
 		else if (w->other || !is_at_home(w->record))
 			w->gone = false;
 		else
 			w->gone = ended && find_owner(w->record) != OWNER_PROCESS;
-		if (m->class != TCP_CLASS_REFUSED && !w->other && !w->gone)
+		/* As long as the program runs it may accept them. */
+		if (m->class != TCP_CLASS_REFUSED && !w->other && !w->gone && (frozen || tcp_outside_policy() == TCP_OUTSIDE_REFUSE))
 			refuse(m, "connections of others wait in its accept queue, and such cannot move yet", "try again when the program has accepted them");
 	}
 }
 
-void socket_tcp_sort(struct tcp_member *m, size_t n, struct tcp_member *waiting, size_t n_waiting)
+void socket_tcp_sort(struct tcp_member *m, size_t n, struct tcp_member *waiting, size_t n_waiting, bool frozen)
 {
 	for (size_t i = 0; i < n; i++)
 		m[i].foreign = !socket_same_net_namespace(m[i].held);
@@ -251,7 +272,7 @@ void socket_tcp_sort(struct tcp_member *m, size_t n, struct tcp_member *waiting,
 		else if (r->flags & TCP_RECORD_SIGNED)
 			refuse(&m[i], "keys that sign its segments (TCP_MD5SIG, TCP_AO) cannot move", "use it without");
 		else if (r->state == TCP_LISTEN)
-			sort_listening(&m[i]);
+			sort_listening(&m[i], frozen);
 		else if (r->state == TCP_CLOSE && !m[i].other)
 			sort_ended(&m[i]);
 		else if (r->state == TCP_SYN_SENT && is_at_home(r))
@@ -260,6 +281,8 @@ void socket_tcp_sort(struct tcp_member *m, size_t n, struct tcp_member *waiting,
 			link_as(&m[i], m[i].other->held < 0 ? GW__FD_TCP_KIND__TCP_WAITING : GW__FD_TCP_KIND__TCP_PAIR);
 		else if (is_connected(&m[i]))
 			sort_lonely(&m[i]);
+		else if (r->state == TCP_SYN_SENT)
+			sort_outside(&m[i], "connected sockets cannot move yet, unless both ends do", "close the connection first");
 		else
 			refuse(&m[i], "connected sockets cannot move yet, unless both ends do", "close the connection first");
 	}
@@ -275,7 +298,9 @@ static bool is_idle(const struct tcp_record *r)
 
 bool socket_tcp_is_quiet(const struct tcp_member *m)
 {
-	return m->class == TCP_CLASS_LINKED && m->kind == GW__FD_TCP_KIND__TCP_PAIR && is_idle(m->record) && is_idle(m->other->record);
+	if (m->class != TCP_CLASS_LINKED || !is_idle(m->record))
+		return false;
+	return m->kind == GW__FD_TCP_KIND__TCP_OUTSIDE || (m->kind == GW__FD_TCP_KIND__TCP_PAIR && is_idle(m->other->record));
 }
 
 static bool is_endpoint(struct endpoint p, const ProtobufCBinaryData *b)
@@ -294,10 +319,20 @@ bool socket_tcp_is_same(const struct tcp_member *m, const Gw__FdSocket *s)
 	if (m->class == TCP_CLASS_FREE)
 		return s->shut_down == (m->record->shut_down & 3);
 	return m->class != TCP_CLASS_LINKED || (s->tcp->kind == m->kind && is_endpoint(peer_of(m->record), &s->peer) &&
-		s->tcp->other == (m->other ? m->other->desc + 1 : 0));
+		s->tcp->other == (m->other && m->kind != GW__FD_TCP_KIND__TCP_OUTSIDE ? m->other->desc + 1 : 0));
 }
 
 /* --- what is carried --- */
+
+static void capture_state(const struct tcp_record *r, Gw__FdTcp *p)
+{
+	p->sent_end = has_sent_end(r);
+	p->got_end = (r->flags & TCP_RECORD_FINISHED) != 0;
+	p->deaf = (r->shut_down & 1) && !p->got_end;
+	p->error = r->error;
+	if (p->kind == GW__FD_TCP_KIND__TCP_OUTSIDE)
+		tcp_outside_capture(r, p);
+}
 
 static void capture_link(const struct tcp_member *m, Gw__FdTcp *p)
 {
@@ -306,15 +341,13 @@ static void capture_link(const struct tcp_member *m, Gw__FdTcp *p)
 	socklen_t len = sizeof(info);
 
 	p->kind = m->kind;
-	p->other = m->other ? m->other->desc + 1 : 0;
-	p->sent_end = has_sent_end(r);
-	p->got_end = (r->flags & TCP_RECORD_FINISHED) != 0;
-	p->deaf = (r->shut_down & 1) && !p->got_end;
-	p->error = r->error;
+	/* Of two ends that are outside each has an address of a host. */
+	p->other = m->other && m->kind != GW__FD_TCP_KIND__TCP_OUTSIDE ? m->other->desc + 1 : 0;
+	capture_state(r, p);
 	p->user_segment_bytes = r->user_mss;
 	getsockopt(m->held, IPPROTO_TCP, TCP_INFO, &info, &len);
 	p->segment_bytes = info.tcpi_snd_mss;
-	p->options = info.tcpi_options & (TCPI_OPT_TIMESTAMPS | TCPI_OPT_SACK | TCPI_OPT_WSCALE);
+	p->options = info.tcpi_options & (TCPI_OPT_TIMESTAMPS | TCPI_OPT_SACK | TCPI_OPT_WSCALE | TCPI_OPT_USEC);
 	p->send_scale = info.tcpi_snd_wscale;
 	p->receive_scale = info.tcpi_rcv_wscale;
 }
@@ -333,8 +366,11 @@ static void capture_waiting(const struct tcp_member *m, Gw__FdSocket *s)
 {
 	for (size_t i = 0; i < m->n_waiting; i++) {
 		const struct tcp_member *w = &m->waiting[i];
-		Gw__FdTcpWaiting *to = fd_alloc(sizeof(*to));
+		Gw__FdTcpWaiting *to;
 
+		if (!w->other && !w->gone)
+			continue;
+		to = fd_alloc(sizeof(*to));
 		gw__fd_tcp_waiting__init(to);
 		to->client = w->other ? w->other->desc + 1 : 0;
 		if (!w->other) {
@@ -407,12 +443,14 @@ int socket_tcp_read_to_send(struct tcp_member *m, struct err *e)
 		return err_set(e, -E2BIG, "TCP: %u bytes wait to be sent", len);
 	/* Leaving repair mode sets it. */
 	reuse = socket_get_int(m->held, SOL_SOCKET, SO_REUSEADDR);
+	tcp_outside_in_repair(m->held, reuse);
 	ret = socket_set_int(m->held, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON);
-	if (ret < 0)
-		return err_sys(e, ret, "TCP_REPAIR");
-	ret = peek_to_send(m, len);
-	socket_set_int(m->held, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
-	socket_set_int(m->held, SOL_SOCKET, SO_REUSEADDR, reuse);
+	if (ret == 0) {
+		ret = peek_to_send(m, len);
+		socket_set_int(m->held, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
+		socket_set_int(m->held, SOL_SOCKET, SO_REUSEADDR, reuse);
+	}
+	tcp_outside_in_repair(-1, 0);
 	if (ret < 0)
 		return err_sys(e, ret, "TCP: reading what it has to send");
 	m->end = end_of_stream(r);
@@ -461,6 +499,20 @@ static int read_received(const struct tcp_member *m, Gw__FdTcp *p, struct err *e
 	return at < len ? err_set(e, -EAGAIN, "TCP: %u bytes to be read, of which %u can be peeked at", len, at) : 0;
 }
 
+/* Everything from the first number that has not been acknowledged on. */
+static int keep_unacknowledged(const struct tcp_member *m, Gw__FdTcp *p, struct err *e)
+{
+	uint32_t end = m->to_send ? m->end : end_of_stream(m->record), len = end - m->record->snd_una;
+
+	bytes_set(&p->unsent, NULL, 0);
+	if (m->record->state == TCP_CLOSE || m->record->state == TCP_SYN_SENT || (int32_t)len <= 0)
+		return 0;
+	if (len > m->n_to_send)
+		return err_set(e, -EAGAIN, "TCP: %u bytes have not been acknowledged, of which %zu can be seen", len, m->n_to_send);
+	bytes_set(&p->unsent, m->to_send + m->n_to_send - len, len);
+	return 0;
+}
+
 /* What the other end has not got yet. */
 static void trim_to_send(const struct tcp_member *m, Gw__FdTcp *p)
 {
@@ -472,8 +524,14 @@ static void trim_to_send(const struct tcp_member *m, Gw__FdTcp *p)
 
 int socket_tcp_read_received(const struct tcp_member *m, Gw__FdTcp *p, struct err *e)
 {
-	int r = read_received(m, p, e);
+	int r;
 
+	if (p->kind == GW__FD_TCP_KIND__TCP_OUTSIDE) {
+		capture_state(m->record, p);
+		r = read_received(m, p, e);
+		return r < 0 ? r : keep_unacknowledged(m, p, e);
+	}
+	r = read_received(m, p, e);
 	if (r == 0)
 		trim_to_send(m, p);
 	return r;

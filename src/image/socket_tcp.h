@@ -52,8 +52,8 @@ struct tcp_member {
 };
 
 bool socket_tcp_is_one(const Gw__FdSocket *s);
-/* Which of them are what, and whose ends. waiting: what waits in the queues of listeners. */
-void socket_tcp_sort(struct tcp_member *m, size_t n, struct tcp_member *waiting, size_t n_waiting);
+/* Which of them are what, and whose ends. waiting: what waits in the queues of listeners. frozen: nobody will accept any of these any more. */
+void socket_tcp_sort(struct tcp_member *m, size_t n, struct tcp_member *waiting, size_t n_waiting, bool frozen);
 /* Whether the destination, which knows s, can go on with the socket that it has made. */
 bool socket_tcp_is_same(const struct tcp_member *m, const Gw__FdSocket *s);
 /* s->tcp, and what belongs to it; s is complete but for that. */
@@ -76,6 +76,10 @@ void socket_tcp_judge(const Gw__FdTable *t, size_t desc, int fd, struct refusals
 int socket_tcp_open(const Gw__FdTable *t, size_t from, const int *fds, int *others, struct err *e);
 /* Queues, ends and options, of what is not the same as in the offer. */
 int socket_tcp_fill(const Gw__FdTable *old, const Gw__FdTable *t, const int *fds, int *others, struct err *e);
+/* Connections with others (tcp_outside.h), when the unit is this host's: all of them, and the first error. *at: 0; who inherits this goes on from there. */
+int socket_tcp_go_live(const Gw__FdTable *t, const int *fds, size_t *at, struct err *e);
+/* A little later. look: whether there is anything to be done. */
+bool socket_tcp_settle(const Gw__FdTable *t, const int *fds, bool look);
 /* Ends a connection of this host without a word to anybody. */
 void socket_tcp_forget(int fd);
 

@@ -12,26 +12,12 @@
 #include "image/socket_address.h"
 #include "image/socket_options.h"
 #include "image/socket_tcp.h"
+#include "image/tcp_outside.h"
+#include "image/tcp_repair.h"
 
-#define SEGMENT_MAX 32767       /* of TCP_MAXSEG */
 #define SCALE_MAX 14u
 #define SETTLE_MS 200
 #define WAITING_MAX 65536u
-
-/* struct tcp_repair_opt */
-struct repair_option {
-	uint32_t code, value;
-};
-
-enum { OPTION_SEGMENT = 2, OPTION_WINDOW = 3, OPTION_SACK = 4, OPTION_TIMESTAMP = 8 };
-
-static int state_of(int fd)
-{
-	struct tcp_info info = { 0 };
-	socklen_t len = sizeof(info);
-
-	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0 ? -1 : info.tcpi_state;
-}
 
 static const Gw__FdSocket *linked(const Gw__FdTable *t, size_t desc)
 {
@@ -50,6 +36,8 @@ bool socket_tcp_can_be_quiet(const Gw__FdSocket *s)
 {
 	const Gw__FdTcp *p = s->tcp;
 
+	if (tcp_outside_is_one(s))
+		return tcp_outside_is_idle(s);
 	return p && p->kind == GW__FD_TCP_KIND__TCP_PAIR && !p->received.len && !p->unsent.len && !p->sent_end && !p->got_end && !p->deaf && !p->error &&
 		!is_filter_locked(s);
 }
@@ -109,13 +97,15 @@ int socket_tcp_validate(const Gw__FdTable *t, size_t desc, struct err *e)
 		return t->descs[desc]->socket ? validate_listener(t, desc, e) : 0;
 	if (s->peer.len == size)
 		memcpy(&family, s->peer.data, sizeof(family));
-	if (!socket_tcp_is_one(s) || s->listening || s->local.len != size || family != s->family || p->kind > GW__FD_TCP_KIND__TCP_WAITING || s->n_waiting)
+	if (!socket_tcp_is_one(s) || s->listening || s->local.len != size || family != s->family || p->kind > GW__FD_TCP_KIND__TCP_OUTSIDE || s->n_waiting)
 		return err_set(e, -EPROTO, "description %zu: a connection of something else", desc);
 	if (p->received.len > TCP_QUEUE_BYTES_MAX || p->unsent.len > TCP_QUEUE_BYTES_MAX || p->urgent > p->received.len || p->send_scale > SCALE_MAX ||
 	    p->receive_scale > SCALE_MAX || p->user_segment_bytes > UINT16_MAX || p->segment_bytes > (1u << 20))
 		return err_set(e, -EPROTO, "description %zu: a connection that cannot be", desc);
 	if (p->other && p->kind != GW__FD_TCP_KIND__TCP_PAIR && p->kind != GW__FD_TCP_KIND__TCP_WAITING)
 		return err_set(e, -EPROTO, "description %zu: a connection with another end than it can have", desc);
+	if (p->kind == GW__FD_TCP_KIND__TCP_OUTSIDE)
+		return tcp_outside_validate(s, e);
 	return p->kind == GW__FD_TCP_KIND__TCP_PAIR ? validate_pair(t, desc, e) : p->kind == GW__FD_TCP_KIND__TCP_WAITING ? validate_waiting(t, desc, e) : 0;
 }
 
@@ -137,7 +127,7 @@ void socket_tcp_judge(const Gw__FdTable *t, size_t desc, int fd, struct refusals
 	const Gw__FdSocket *s = linked(t, desc);
 	cleanup_close int probe = -1;
 
-	if (!s || s->tcp->kind == GW__FD_TCP_KIND__TCP_CONNECTING)
+	if (!s || s->tcp->kind == GW__FD_TCP_KIND__TCP_CONNECTING || tcp_outside_is_one(s))
 		return;
 	errno = 0;
 	/* A connect in repair mode sends nothing. */
@@ -169,59 +159,11 @@ static uint32_t window_of(const Gw__FdSocket *s, int fd)
 	return MIN(most, MAX((uint32_t)MAX(size, 0) / 2, 65535u));
 }
 
-static int set_sequence(const struct end *x)
-{
-	int r = socket_set_int(x->fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE);
-
-	if (r == 0)
-		r = socket_set_int(x->fd, IPPROTO_TCP, TCP_QUEUE_SEQ, (int)x->send);
-	if (r == 0)
-		r = socket_set_int(x->fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_RECV_QUEUE);
-	if (r == 0)
-		r = socket_set_int(x->fd, IPPROTO_TCP, TCP_QUEUE_SEQ, (int)x->receive);
-	if (r == 0)
-		r = socket_set_int(x->fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE);
-	return r;
-}
-
-static int set_window(const struct end *x)
-{
-	struct tcp_repair_window w = { .snd_wl1 = x->receive, .snd_wnd = x->peer_window, .max_window = x->peer_window, .rcv_wnd = x->window,
-		.rcv_wup = x->receive };
-
-	return setsockopt(x->fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &w, sizeof(w)) < 0 ? -errno : 0;
-}
-
-/* What a handshake would have settled. The nobody's end has the scales the other way round. */
-static int set_settled(const struct end *x, bool reversed)
-{
-	const Gw__FdTcp *p = x->s->tcp;
-	uint32_t send = reversed ? p->receive_scale : p->send_scale, receive = reversed ? p->send_scale : p->receive_scale;
-	struct repair_option v[4] = { { OPTION_SEGMENT, MAX(p->segment_bytes, 536u) } };
-	size_t n = 1;
-
-	if (p->options & TCPI_OPT_WSCALE)
-		v[n++] = (struct repair_option){ OPTION_WINDOW, send | receive << 16 };
-	if (p->options & TCPI_OPT_SACK)
-		v[n++] = (struct repair_option){ OPTION_SACK, 0 };
-	if (p->options & TCPI_OPT_TIMESTAMPS)
-		v[n++] = (struct repair_option){ OPTION_TIMESTAMP, 0 };
-	return setsockopt(x->fd, IPPROTO_TCP, TCP_REPAIR_OPTIONS, v, (socklen_t)(n * sizeof(*v))) < 0 ? -errno : 0;
-}
-
-/* The size of segments has been computed before that of the other end was known: once more. */
-static void compute_segments(int fd)
-{
-	uint8_t options[64];
-	socklen_t len = sizeof(options);
-
-	if (getsockopt(fd, IPPROTO_IP, IP_OPTIONS, options, &len) == 0)
-		(void)!setsockopt(fd, IPPROTO_IP, IP_OPTIONS, options, len);
-}
-
 static int connect_end(const struct end *x, bool reversed, struct err *e)
 {
-	int segment = (int)MIN(MAX(x->s->tcp->segment_bytes, 536u), (uint32_t)SEGMENT_MAX), r;
+	const struct tcp_repair_window w = { .snd_wl1 = x->receive, .snd_wnd = x->peer_window, .max_window = x->peer_window, .rcv_wnd = x->window,
+		.rcv_wup = x->receive };
+	int segment = (int)MIN(MAX(x->s->tcp->segment_bytes, TCP_SEGMENT_MIN), TCP_SEGMENT_MAX), r;
 
 	/* Congestion control that paces its packets stalls on what it has not seen begin; the real one comes with the late options. */
 	(void)!setsockopt(x->fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
@@ -231,20 +173,20 @@ static int connect_end(const struct end *x, bool reversed, struct err *e)
 	if (r == 0 && bind(x->fd, (void *)x->local->data, (socklen_t)x->local->len) < 0)
 		r = -errno;
 	if (r == 0)
-		r = set_sequence(x);
+		r = tcp_repair_set_numbers(x->fd, x->send, x->receive);
 	if (r == 0 && connect(x->fd, (void *)x->peer->data, (socklen_t)x->peer->len) < 0)
 		r = -errno;
 	if (r == -EADDRNOTAVAIL || r == -EADDRINUSE)
 		return err_set(e, r, "TCP: a connection between the same two ports exists on this host");
 	if (r == 0)
-		r = set_settled(x, reversed);
+		r = tcp_repair_set_settled(x->fd, x->s->tcp, reversed, x->s->tcp->segment_bytes);
 	if (r == 0)
-		r = set_window(x);
+		r = tcp_repair_set_window(x->fd, &w);
 	if (r == 0)
 		r = socket_set_int(x->fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
 	if (r < 0)
 		return err_sys(e, r, "TCP: making a connection");
-	compute_segments(x->fd);
+	tcp_repair_compute_segments(x->fd);
 	socket_set_int(x->fd, IPPROTO_TCP, TCP_MAXSEG, (int)x->s->tcp->user_segment_bytes);
 	/* So that a listener with the same port can listen. */
 	socket_set_int(x->fd, SOL_SOCKET, SO_REUSEADDR, 1);
@@ -300,6 +242,8 @@ int socket_tcp_open(const Gw__FdTable *t, size_t from, const int *fds, int *othe
 
 		if (s && s->tcp->kind == GW__FD_TCP_KIND__TCP_HALF)
 			r = open_lonely(s, fds[i], &others[i], e);
+		else if (tcp_outside_is_one(s))
+			r = tcp_outside_open(s, fds[i], e);
 		if (!s || s->tcp->kind != GW__FD_TCP_KIND__TCP_PAIR || other < i)
 			continue;
 		b.s = t->descs[other]->socket;
@@ -319,27 +263,6 @@ int socket_tcp_open(const Gw__FdTable *t, size_t from, const int *fds, int *othe
 }
 
 /* --- the freeze --- */
-
-static int send_all(int fd, const uint8_t *data, size_t len, int flags)
-{
-	while (len) {
-		ssize_t n = send(fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL | flags);
-
-		if (n < 0)
-			return -errno;
-		data += n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
-static void make_room(int fd, size_t len)
-{
-	int wanted = (int)MIN(2 * len + (1u << 20), (size_t)INT32_MAX / 2);
-
-	if (len && socket_get_int(fd, SOL_SOCKET, SO_SNDBUF) < 2 * wanted)
-		socket_set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, wanted);
-}
 
 /* What was set when it was opened must not keep anything back. */
 static void clear_way(int fd)
@@ -367,13 +290,13 @@ static int send_received(int from, int to, const Gw__FdTcp *p, struct err *e)
 
 	if (!p->received.len)
 		return 0;
-	make_room(from, p->received.len);
+	tcp_make_room(from, p->received.len);
 	socket_set_int(from, IPPROTO_TCP, TCP_NODELAY, 1);
-	r = send_all(from, data, urgent, 0);
+	r = tcp_send_all(from, data, urgent, 0);
 	if (r == 0 && p->urgent)
-		r = send_all(from, data + urgent, 1, MSG_OOB);
+		r = tcp_send_all(from, data + urgent, 1, MSG_OOB);
 	if (r == 0 && p->urgent)
-		r = send_all(from, data + urgent + 1, p->received.len - urgent - 1, 0);
+		r = tcp_send_all(from, data + urgent + 1, p->received.len - urgent - 1, 0);
 	if (r < 0)
 		return err_sys(e, r, "TCP: filling its queue");
 	wait_for(to, p->urgent ? POLLPRI : POLLIN);
@@ -388,8 +311,8 @@ static int send_unsent(int fd, const Gw__FdTcp *p, struct err *e)
 
 	if (!p->unsent.len)
 		return 0;
-	make_room(fd, p->unsent.len);
-	r = send_all(fd, p->unsent.data, p->unsent.len, 0);
+	tcp_make_room(fd, p->unsent.len);
+	r = tcp_send_all(fd, p->unsent.data, p->unsent.len, 0);
 	if (r < 0)
 		return err_sys(e, r, "TCP: what it had not sent");
 	socket_set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, size / 2);
@@ -453,7 +376,7 @@ static int end_it(const Gw__FdTcp *p, int fd, int *other, struct err *e)
 		shutdown(fd, SHUT_WR);
 	}
 	wait_for(fd, POLLHUP);
-	if (state_of(fd) != TCP_CLOSE)
+	if (tcp_state_of(fd) != TCP_CLOSE)
 		return err_set(e, -EIO, "TCP: a connection that has ended does not end here");
 	if (!p->error)
 		socket_get_int(fd, SOL_SOCKET, SO_ERROR);
@@ -578,7 +501,10 @@ int socket_tcp_fill(const Gw__FdTable *old, const Gw__FdTable *t, const int *fds
 
 		if (!s || s->tcp->kind == GW__FD_TCP_KIND__TCP_WAITING)
 			continue;
-		if (s->tcp->kind == GW__FD_TCP_KIND__TCP_CONNECTING || s->tcp->error == ECONNREFUSED)
+		if (tcp_outside_is_one(s))
+			r = i < old->n_descs && t->descs[i] == old->descs[i] && tcp_outside_is_idle(s) ? 0 :
+				tcp_outside_fill(i < old->n_descs ? old->descs[i]->socket : s, s, fds[i], e);
+		else if (s->tcp->kind == GW__FD_TCP_KIND__TCP_CONNECTING || s->tcp->error == ECONNREFUSED)
 			r = call_again(s, fds[i], e);
 		else if (s->tcp->kind != GW__FD_TCP_KIND__TCP_PAIR)
 			r = fill_lonely(s, fds[i], &others[i], e);
@@ -588,6 +514,44 @@ int socket_tcp_fill(const Gw__FdTable *old, const Gw__FdTable *t, const int *fds
 			r = fill_pair(s, fds[i], t->descs[other]->socket, fds[other], e);
 	}
 	return r;
+}
+
+int socket_tcp_go_live(const Gw__FdTable *t, const int *fds, size_t *at, struct err *e)
+{
+	bool again = *at > 0;
+	struct err other = ERR_INIT;
+	int ret = 0;
+
+	for (size_t i = again ? *at - 1 : 0; i < t->n_descs; i++) {
+		const Gw__FdSocket *s = linked(t, i);
+		int r;
+
+		if (!tcp_outside_is_one(s))
+			continue;
+		__atomic_store_n(at, i + 1, __ATOMIC_SEQ_CST);
+		r = tcp_outside_go_live(s, fds[i], again, ret < 0 ? &other : e);
+		again = false;
+		ret = ret < 0 ? ret : r;
+	}
+	__atomic_store_n(at, t->n_descs + 1, __ATOMIC_SEQ_CST);
+	return ret;
+}
+
+bool socket_tcp_settle(const Gw__FdTable *t, const int *fds, bool look)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < t->n_descs; i++) {
+		const Gw__FdSocket *s = linked(t, i);
+
+		if (!tcp_outside_is_one(s))
+			continue;
+		any = true;
+		if (look)
+			break;
+		tcp_outside_settle(s, fds[i]);
+	}
+	return any;
 }
 
 void socket_tcp_forget(int fd)

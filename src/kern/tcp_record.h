@@ -21,6 +21,13 @@ struct tcp_record {
 	unsigned int snd_una, write_seq, rcv_nxt, copied_seq;
 	unsigned int urgent_seq, urgent; /* the kernel's urg_data: 0x100 valid, 0x400 read */
 	unsigned int user_mss;
+	unsigned int half_open;  /* of a listener: connections that have begun, and whose client has not answered yet */
+	/* What a socket that takes its place must begin with. */
+	unsigned int snd_nxt, snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup;
+	unsigned int ts_offset;  /* of the time stamps that it sends, to the monotonic clock */
+	unsigned int ts_recent;  /* the peer's last one */
+	unsigned int mss_clamp;
+	unsigned long long stamp_ns; /* the latest that it has sent, by that clock; with pacing it may lie ahead */
 	unsigned char local[16], peer[16];
 	unsigned int local_port, peer_port; /* 0: none */
 };

@@ -262,8 +262,8 @@ static int receive_offer(struct dest *d, struct frame *ret_frame, struct err *e)
 	struct frame f;
 	int ret = frame_recv(d->link.control, &f, FRAME_PAYLOAD_MAX, OFFER_MS, e);
 
-	while (ret == 0 && f.type == FRAME_MOUNTS) {
-		ret = answer_about_mounts(d, &f, e);
+	while (ret == 0 && (f.type == FRAME_MOUNTS || f.type == FRAME_NET)) {
+		ret = f.type == FRAME_NET ? dest_net_answer(d, e) : answer_about_mounts(d, &f, e);
 		frame_free(&f);
 		if (ret == 0)
 			ret = frame_recv(d->link.control, &f, FRAME_PAYLOAD_MAX, OFFER_MS, e);
@@ -313,6 +313,8 @@ static int step_offer(void *context, struct err *e)
 		ret = dest_view_begin(d, e);
 	if (ret == 0 && !refusals.n)
 		ret = judge(d, &refusals, e);
+	if (ret == 0 && !refusals.n)
+		ret = dest_net_judge(d, &refusals, e);
 	if (ret == 0) {
 		d->post_copy = strategy_is_post_copy(d->offer->strategy);
 		d->push = strategy_pushes(d->offer->strategy);
@@ -323,6 +325,11 @@ static int step_offer(void *context, struct err *e)
 		vma_list_apply_answers(&d->procs[i].vmas, d->answers, d->files.n);
 	refusals_free(&refusals);
 	return ret;
+}
+
+static void undo_offer(void *context)
+{
+	dest_net_undo(context);
 }
 
 /* --- content --- */
@@ -478,6 +485,8 @@ static int get_ready(struct dest *d, struct err *e)
 	pace_prepare_for(threads);
 	if (ret == 0)
 		ret = prepare_buffer(d, threads, e);
+	if (ret == 0)
+		ret = dest_net_prepare(d, e);
 	pace_touch();
 	pace_warm_prepare(false);
 	pace_warm();
@@ -663,7 +672,7 @@ static int step_release(void *context, struct err *e)
 
 static const struct step steps[] = {
 	{ "hello", step_hello, NULL, false, false },
-	{ "offer", step_offer, NULL, false, false },
+	{ "offer", step_offer, undo_offer, false, false },
 	{ "content", step_content, undo_content, false, false },
 	{ "prepare", dest_prepare, dest_prepare_undo, false, false },
 	{ "rounds", step_rounds, NULL, false, true },

@@ -20,6 +20,7 @@
 #include "migrate/link.h"
 #include "migrate/pages.h"
 #include "migrate/migrate.h"
+#include "migrate/net_flows.h"
 #include "migrate/skeleton_set.h"
 #include "migrate/steps.h"
 #include "wire/frame.h"
@@ -82,6 +83,13 @@ struct dest_common {
 	struct vma_list places;   /* what the first process mapped for them */
 };
 
+/* Connections with others; dest_net.c */
+struct dest_net {
+	struct redirect *r;
+	struct redirect_move *move;
+	size_t live; /* how far connections have been let go on */
+};
+
 struct dest {
 	const char *self_name;
 	uint8_t mig_id[HELLO_MIG_ID_BYTES];
@@ -108,6 +116,7 @@ struct dest {
 	bool post_copy, push;
 	struct parent parent;     /* of a unit that somebody at home waits for */
 	struct dest_home home;    /* of one that comes home */
+	struct dest_net net;
 	struct fd_restore restore;
 	struct fd_env env;
 	pid_t *pids; /* for env: of the processes of the skeleton */
@@ -205,6 +214,18 @@ int dest_apply_first_deltas(struct dest_process *p, struct err *e);
 int dest_apply_deltas(struct dest_process *p, struct err *e);
 /* The same, but planned: the main thread writes them by itself, where they are few and it may. dest_apply_deltas does nothing then. */
 int dest_plan_deltas(struct dest_process *p, struct batch *b, struct err *e);
+
+/* dest_net.c */
+int dest_net_answer(struct dest *d, struct err *e);
+int dest_net_judge(struct dest *d, struct refusals *refusals, struct err *e);
+/* When the freeze is near: from now on somebody cares for connections if this worker is killed. */
+int dest_net_prepare(struct dest *d, struct err *e);
+int dest_net_go(struct dest *d, struct err *e);
+/* Between the commit and the moment when the processes run. */
+void dest_net_live(struct dest *d);
+/* When nothing is hurried any more. */
+void dest_net_settle(struct dest *d);
+void dest_net_undo(struct dest *d);
 
 /* dest_rehearse.c */
 void dest_rehearse(struct dest *d);

@@ -605,7 +605,6 @@ static void choose_parent(struct dest *d)
 	inherit_session(&d->offered.tree);
 	madvise(d->go_buffer, d->go_buffer_len, MADV_DONTFORK);
 	if (dest_home_comes(&d->home)) {
-		d->set.committed = dest_home_back;
 		d->restore.originals = &d->home.originals;
 		d->restore.ptys.home = d->home.terminal.fd >= 0 ? &d->home.terminal : NULL;
 		if (d->home.seat.pid) {
@@ -631,6 +630,16 @@ static int give_terminal(struct dest *d, struct err *e)
 	d->parent.slave = pty_open_slave(d->restore.ptys.v[index].master, O_RDWR | O_NONBLOCK, e);
 	d->parent.controls = d->fds->ptys[index]->inherited;
 	return MIN(d->parent.slave, 0);
+}
+
+/* They do not run yet. */
+static void dest_committed(void *arg)
+{
+	struct dest *d = arg;
+
+	dest_net_live(d);
+	if (dest_home_comes(&d->home))
+		dest_home_back(d);
 }
 
 /* All processes, each with its agent and nothing else. */
@@ -666,6 +675,7 @@ static int create_skeletons(struct dest *d, struct err *e)
 	d->set.first = dest_common_begin;
 	d->set.first_arg = d;
 	d->set.settle = dest_enter_namespaces;
+	d->set.committed = dest_committed;
 	ret = pty_make_all(d->fds, &d->restore.ptys, e);
 	if (ret == 0)
 		ret = give_terminal(d, e);

@@ -569,6 +569,8 @@ int dest_restore(void *context, struct err *e)
 	if (ret == 0)
 		ret = dest_stop(d, e);
 	if (ret == 0)
+		ret = dest_net_go(d, e);
+	if (ret == 0)
 		ret = begin_lists(d, e);
 	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
 		ret = fill_memory(&d->procs[i], e);
@@ -688,6 +690,7 @@ int dest_commit(void *context, struct err *e)
 	if (d->offered.ns)
 		ns_nets_announce(d->offered.ns);
 	give_relays(d);
+	dest_net_settle(d);
 	fdtable_restore_free(&d->restore);
 	for (size_t i = 0; i < d->nprocs; i++)
 		close_fdp(&d->procs[i].transfer_kept);

@@ -16,6 +16,7 @@
 #include "base/err.h"
 #include "image/fsfile_policy.h"
 #include "image/refuse.h"
+#include "image/tcp_outside.h"
 
 enum strategy {
 	STRATEGY_FREEZE_FREE,
@@ -74,6 +75,7 @@ struct migrate_request {
 	struct sockaddr_in dest;       /* where the destination's godwitd listens */
 	enum strategy strategy;
 	enum fsfile_policy files;
+	enum tcp_outside_policy tcp;
 	unsigned timeout_ms;           /* up to the commit; 0: no limit */
 	bool ask_only;                 /* the destination is asked whether it would take the unit, which is not touched: -ECANCELED with the outcome "possible" */
 	/*

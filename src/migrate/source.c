@@ -304,6 +304,7 @@ static void source_free(struct source *s)
 	shared_free(&s->shared);
 	free(s->news_frame);
 	free(s->answers);
+	source_net_free(s);
 	unit_free(&s->unit);
 	link_close(&s->link);
 }
@@ -345,7 +346,7 @@ static int try_once(const struct migrate_request *request, bool hold, struct mig
 /* A vfork() is under way, which is over when the child calls exec; or somebody has just connected to it, or gone, of which it is about to learn. */
 static bool only_passing(const struct refusals *r)
 {
-	static const char *const codes[] = { "task.shared-memory", "fd.socket.unix.accept-queue", "fd.outside" };
+	static const char *const codes[] = { "task.shared-memory", "fd.socket.unix.accept-queue", "fd.socket.accept-queue", "fd.outside" };
 
 	for (size_t i = 0; i < r->n; i++) {
 		bool passes = false;
@@ -387,6 +388,7 @@ int migrate_source(const struct migrate_request *request, struct migrate_report 
 	int torn_tries = 0, ret;
 
 	fault_load();
+	tcp_outside_set_policy(request->tcp);
 	limits_raise_descriptors();
 	guard_start();
 	pace_calm(0);

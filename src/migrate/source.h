@@ -19,6 +19,7 @@
 #include "migrate/migrate.h"
 #include "migrate/pages.h"
 #include "migrate/source_home.h"
+#include "migrate/source_net.h"
 #include "migrate/steps.h"
 #include "migrate/unit.h"
 
@@ -129,6 +130,7 @@ struct source {
 	uint32_t nanswers;
 	unsigned moves;
 	struct source_home home;  /* who waits for the unit */
+	struct source_net net;    /* connections with others */
 	uint64_t content_bytes;   /* of files */
 	uint64_t ahead_bytes;     /* of pages that went ahead of the freeze */
 	struct file_told *told;   /* of each file, what the destination knows; source_files.c */

@@ -370,6 +370,16 @@ static int tell_files(struct source *s, struct err *e)
 	return source_files_frozen(s, &(struct layouts){ now, s->nprocs }, e);
 }
 
+/* Until there is no connection with others over which something may still come. */
+static int capture_descriptors(struct source *s, struct err *e)
+{
+	int ret = fdtable_recapture(&s->unit.fds, true, &s->unit.files, s->refusals, e);
+
+	while (ret == 0 && !s->refusals->n && (ret = source_net_add(s, e)) > 0)
+		ret = fdtable_recapture(&s->unit.fds, true, &s->unit.files, s->refusals, e);
+	return ret;
+}
+
 static int compare(struct source *s, struct err *e)
 {
 	int ret = 0;
@@ -380,7 +390,7 @@ static int compare(struct source *s, struct err *e)
 	for (size_t i = 0; i < s->nprocs && ret == 0; i++)
 		ret = aio_capture(s->procs[i].u->pid, source_layout(&s->procs[i]), s->procs[i].process, e);
 	if (ret == 0)
-		ret = fdtable_recapture(&s->unit.fds, true, &s->unit.files, s->refusals, e);
+		ret = capture_descriptors(s, e);
 	if (ret == 0 && s->refusals->n)
 		ret = err_set(e, -EPERM, "process %d has begun something that cannot move", s->request->pid);
 	if (ret == 0 && !s->direct_io && fdtable_has_direct_io(s->unit.fds.msg))
@@ -499,6 +509,8 @@ static int stop_and_park(struct source *s, struct err *e)
 		s->stopped_ns = clock_ns(CLOCK_REALTIME);
 	ret = stop_all(s, e);
 	timeline_mark("stopped");
+	if (ret == 0)
+		source_net_park(s);
 	for (size_t i = 0; i < s->nprocs && ret == 0; i++)
 		ret = source_begin_beside(&s->procs[i], e);
 	if (ret == 0)
@@ -722,7 +734,11 @@ int source_freeze(void *context, struct err *e)
 	struct source *s = context;
 	int ret;
 
-	ret = get_ready(s, e);
+	ret = source_net_depart(s, e);
+	if (ret == 0)
+		ret = get_ready(s, e);
+	if (ret == 0)
+		source_net_hold(s);
 	timeline_mark("ready");
 	pace_remember(s->procs[0].u->pid);
 	for (size_t i = 0; i < s->nprocs; i++)
@@ -817,6 +833,7 @@ void source_thaw(void *context)
 	pace_cool();
 	for (size_t i = 0; i < s->nprocs; i++)
 		pace_together(s->procs[i].agent.pid, &s->procs[i].beside.cpus);
+	source_net_stay(s);
 	if (s->unit.ns)
 		ns_nets_thaw(s->unit.ns);
 	for (size_t i = 0; i < s->nprocs; i++)

@@ -103,6 +103,7 @@ static int encode(struct source *s, struct go_out *out, struct err *e)
 	out->msg.home_sent = s->home.sent;
 	if (s->unit.ns && s->unit.ns->n_nets)
 		out->msg.connections = s->unit.ns->nets[0]->connections;
+	source_net_go(s, &out->msg);
 	if (ret >= 0)
 		ret = fdtable_encode_update(&s->unit.fds, &out->msg.fds.data, &out->msg.fds.len, e);
 	if (ret < 0)
@@ -123,6 +124,7 @@ static void free_encoded(struct source *s, struct go_out *out)
 		bytes_list_free(&out->threads[i]);
 	}
 	free(out->msg.fds.data);
+	source_net_gone(&out->msg);
 	free(out->procs);
 	free(out->list);
 	free(out->threads);
@@ -163,7 +165,9 @@ static void send_go(struct source *s, const struct go_out *out, struct err *e)
 	for (size_t i = 0; i < s->nprocs && !s->post_copy; i++)
 		if (!s->procs[i].bulk_in_freeze && pages_barrier(&s->procs[i].pages, NULL) < 0)
 			log_warning("event=no-barrier pid=%d", s->unit.procs[i].pid);
-	pace_give_way();
+	/* What is held for connections is to be given on at once. */
+	if (!s->net.move)
+		pace_give_way();
 }
 
 int source_go(void *context, struct err *e)
@@ -355,6 +359,7 @@ int source_commit(void *context, struct err *e)
 		back_out(s);
 		return say_why(s, e);
 	}
+	source_net_forward(s);
 	source_home_left(s);
 	unit_state_exchange(source_root(s), STATE_IN_DOUBT, STATE_COMMITTED);
 	for (size_t i = 0; i < s->nprocs; i++) {
@@ -364,6 +369,8 @@ int source_commit(void *context, struct err *e)
 		pace_together(s->procs[i].agent.pid, &s->procs[i].beside.cpus);
 		pace_take_place(s->procs[i].agent.pid);
 	}
+	/* Before the processes end: that would end connections with words. */
+	fdtable_end_connections(&s->unit.fds);
 	source_end_copies(s);
 	pace_calm(0);
 	pace_cool();
@@ -371,13 +378,13 @@ int source_commit(void *context, struct err *e)
 	if (recv(s->link.go, &word, sizeof(word), MSG_DONTWAIT) < 0)
 		log_debug("event=resumed-known-by-asking");
 	mqueue_remove(s->unit.fds.msg);
-	fdtable_end_connections(&s->unit.fds);
 	fdtable_free(&s->unit.fds);
 	/* The destination need not remember the outcome any longer. */
 	late = late_encode(s, &late_len);
 	frame_send(s->link.control, FRAME_RELEASE, late, (uint32_t)late_len, NULL);
 	free(late);
 	take_resumed(s);
+	source_net_settle(s);
 	for (size_t i = 0; i < s->nprocs; i++)
 		if (s->procs[i].u->number != 1) /* source.c, end_namespace */
 			source_held_reap(&s->procs[i]);

@@ -10,6 +10,7 @@
 
 #include "base/limits.h"
 #include "base/util.h"
+#include "image/tcp_outside.h"
 #include "image/file_owner.h"
 #include "image/notes.h"
 #include "image/ns_mount.h"
@@ -26,6 +27,7 @@
 #include "kern/trace.h"
 #include "migrate/migrate.h"
 
+#define FDTABLE_TRIES 8
 #define CHECK_TRIES 50 /* for a unit that forks all the time */
 
 pid_t unit_number(const struct unit_process *u, pid_t tid)
@@ -109,13 +111,18 @@ static int capture_process(struct unit *unit, struct unit_process *u, struct ref
 static int capture_descriptors(struct unit *u, struct refusals *refusals, struct err *e)
 {
 	cleanup_free struct fd_process *list = calloc(u->nprocs, sizeof(*list));
-	int ret;
+	int ret = -EAGAIN;
 
 	if (!list)
 		return err_sys(e, ENOMEM, "descriptors");
 	for (size_t i = 0; i < u->nprocs; i++)
 		list[i] = (struct fd_process){ u->procs[i].pid, u->procs[i].pidfd };
-	ret = fdtable_capture(list, u->nprocs, &u->fds, &u->files, refusals, e);
+	/* A server that is busy opens and closes descriptors all the time. */
+	for (int tries = 0; tries < FDTABLE_TRIES && ret == -EAGAIN; tries++) {
+		if (e)
+			*e = ERR_INIT;
+		ret = fdtable_capture(list, u->nprocs, &u->fds, &u->files, refusals, e);
+	}
 	return ret < 0 && refusals->n ? 0 : ret;
 }
 
@@ -379,6 +386,7 @@ int migrate_check(pid_t pid, struct refusals *refusals, struct err *e)
 	int ret = -EAGAIN;
 
 	limits_raise_descriptors();
+	tcp_outside_set_policy(TCP_OUTSIDE_KEEP);
 	for (int tries = 0; ret == -EAGAIN && tries < CHECK_TRIES; tries++) {
 		if (e)
 			*e = ERR_INIT;

@@ -121,6 +121,9 @@ void redirect_set_owner(struct redirect_move *m, pid_t pid);
  */
 int redirect_listening(struct redirect *r, uint8_t protocol, int family, uint16_t port, struct redirect_flow **ret, size_t *ret_n, struct err *e);
 
+/* The descriptors that calls with m (NULL: none) need. */
+size_t redirect_descriptors(const struct redirect *r, const struct redirect_move *m, int *ret, size_t max);
+
 /* Addresses of this host of a family (AF_INET, AF_INET6), for sockets bound to every address; with the loopback ones, without those of links. *ret is malloc'ed. */
 int redirect_addresses(int family, struct in6_addr **ret, size_t *ret_n, struct err *e);
 

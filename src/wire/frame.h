@@ -47,6 +47,7 @@ enum frame_type {
 	FRAME_MOUNTS,      /* NsAsk before the offer, and NsAnswer: what the destination lacks of what is mounted */
 	FRAME_AHEAD,       /* pages of the working set, before GO: migrate/ahead.h */
 	FRAME_THREADS,     /* ThreadsAhead: threads that sleep, behind AHEAD of their process */
+	FRAME_NET,         /* NetAnswer, empty and before the offer: whether connections with others can go on at the destination; and the answer */
 	FRAME_TYPE_FREE,   /* the first number not used in this header */
 };
 

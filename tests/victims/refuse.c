@@ -16,6 +16,7 @@
 #include <linux/seccomp.h>
 #include <linux/userfaultfd.h>
 #include <mqueue.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -35,7 +36,7 @@
 
 #include "victim.h"
 
-static int held;
+static int held, urgent_from;
 static pid_t helper;
 
 /* Works all the time, so that harm shows. */
@@ -128,7 +129,13 @@ static void vfork_setup(void)
 /* It cannot be stopped as a whole either. */
 VICTIM_TEXT(victim_refuse_vfork, "refuse_vfork", vfork_setup, work, check, V_REFUSED | V_NO_STOP, "vfork");
 
-/* The other end is held by a process outside. */
+static void send_urgent(void *arg)
+{
+	must(send(urgent_from, "!", 1, MSG_OOB) == 1);
+	just_wait(arg);
+}
+
+/* The other end is held by a process outside, which has sent urgent data. */
 static int tcp_pair(void)
 {
 	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
@@ -137,11 +144,12 @@ static int tcp_pair(void)
 
 	must(!bind(l, (struct sockaddr *)&sin, len) && !listen(l, 1) && !getsockname(l, (struct sockaddr *)&sin, &len));
 	must(!connect(c, (struct sockaddr *)&sin, len));
-	s = accept(l, NULL, NULL);
+	s = urgent_from = accept(l, NULL, NULL);
 	must(s >= 0);
-	detached_helper(just_wait, NULL);
+	detached_helper(send_urgent, NULL);
 	close(s);
 	close(l);
+	must(poll(&(struct pollfd){ .fd = c, .events = POLLPRI }, 1, 10000) == 1);
 	return c;
 }
 

@@ -50,7 +50,12 @@ struct request_sock {
 	struct sock *sk;
 } CO_RE;
 
+typedef struct {
+	int counter;
+} atomic_t;
+
 struct request_sock_queue {
+	atomic_t qlen;
 	struct request_sock *rskq_accept_head;
 } CO_RE;
 
@@ -60,11 +65,14 @@ struct inet_connection_sock {
 } CO_RE;
 
 struct tcp_options_received {
-	unsigned short user_mss;
+	unsigned int ts_recent;
+	unsigned short user_mss, mss_clamp;
 } CO_RE;
 
 struct tcp_sock {
 	unsigned int snd_una, write_seq, rcv_nxt, copied_seq, urg_seq;
+	unsigned int snd_nxt, snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup, tsoffset;
+	unsigned long long tcp_wstamp_ns, tcp_clock_cache;
 	unsigned short urg_data;
 	struct tcp_options_received rx_opt;
 	_Bool is_mptcp;
@@ -101,6 +109,22 @@ static __always_inline void read_address(unsigned char *to, struct in6_addr *v6,
 	}
 }
 
+static __always_inline void read_numbers(struct tcp_sock *tp)
+{
+	unsigned long long sent = BPF_CORE_READ(tp, tcp_wstamp_ns), clock = BPF_CORE_READ(tp, tcp_clock_cache);
+
+	out.snd_nxt = BPF_CORE_READ(tp, snd_nxt);
+	out.snd_wl1 = BPF_CORE_READ(tp, snd_wl1);
+	out.snd_wnd = BPF_CORE_READ(tp, snd_wnd);
+	out.max_window = BPF_CORE_READ(tp, max_window);
+	out.rcv_wnd = BPF_CORE_READ(tp, rcv_wnd);
+	out.rcv_wup = BPF_CORE_READ(tp, rcv_wup);
+	out.ts_offset = BPF_CORE_READ(tp, tsoffset);
+	out.ts_recent = BPF_CORE_READ(tp, rx_opt.ts_recent);
+	out.mss_clamp = BPF_CORE_READ(tp, rx_opt.mss_clamp);
+	out.stamp_ns = sent > clock ? sent : clock;
+}
+
 static __always_inline void write_record(struct seq_file *seq, struct sock *sk, int fd, unsigned int flags)
 {
 	struct tcp_sock *tp = (void *)sk;
@@ -127,6 +151,8 @@ static __always_inline void write_record(struct seq_file *seq, struct sock *sk, 
 	out.urgent_seq = BPF_CORE_READ(tp, urg_seq);
 	out.urgent = BPF_CORE_READ(tp, urg_data);
 	out.user_mss = BPF_CORE_READ(tp, rx_opt.user_mss);
+	out.half_open = out.state == STATE_LISTEN ? BPF_CORE_READ(icsk, icsk_accept_queue.qlen.counter) : 0;
+	read_numbers(tp);
 	read_address(out.local, &sk->__sk_common.skc_v6_rcv_saddr, BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr), family);
 	read_address(out.peer, &sk->__sk_common.skc_v6_daddr, BPF_CORE_READ(sk, __sk_common.skc_daddr), family);
 	out.local_port = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * dest_net.c - connections with others, at the destination (net/redirect.h, image/tcp_outside.h)
+ *
+ * Their ends are entered when the unit is judged, and become ours between the commit and the moment when the processes run: before it nobody hears anything of the
+ * sockets here, whatever becomes of this worker.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "image/socket_tcp.h"
+#include "image/tcp_outside.h"
+#include "migrate/dest.h"
+#include "migrate/heir.h"
+#include "migrate/timeline.h"
+#include "migrate/unit_page.h"
+#include "wire/frame.h"
+
+#define DOUBT_MS 60000 /* the agent knows at once */
+#define SETTLE_MS 3 /* until a connection's congestion control has something to measure (image/tcp_outside.h) */
+
+int dest_net_answer(struct dest *d, struct err *e)
+{
+	Gw__NetAnswer answer = GW__NET_ANSWER__INIT;
+	cleanup_free uint8_t *packed = NULL;
+	struct redirect_node self;
+	struct err why = ERR_INIT;
+	Gw__NetNode node;
+
+	if ((!d->net.r && redirect_open(&d->net.r, &why) < 0) || redirect_self(d->link.control, d->self_name, &self, &why) < 0) {
+		answer.obstacle = why.message;
+	} else {
+		net_node_encode(&self, &node);
+		answer.node = &node;
+	}
+	packed = malloc(gw__net_answer__get_packed_size(&answer) + 1);
+	return packed ? frame_send(d->link.control, FRAME_NET, packed, gw__net_answer__pack(&answer, packed), e) : err_sys(e, ENOMEM, "connections");
+}
+
+int dest_net_judge(struct dest *d, struct refusals *refusals, struct err *e)
+{
+	struct dest_net *n = &d->net;
+	struct err why = ERR_INIT;
+	struct net_flows flows;
+	struct redirect_known *known;
+	int ret;
+
+	if (!d->offer->n_flows)
+		return 0;
+	if (!n->r)
+		return err_set(e, -EPROTO, "connections with others that nobody has asked about");
+	ret = net_flows_decode(d->offer->flows, d->offer->n_flows, &flows, &known, e);
+	if (ret < 0)
+		return ret;
+	ret = tcp_outside_begin(REDIRECT_MARK, dest_clock_deltas(d).monotonic_delta_ns, e);
+	if (ret == 0 && redirect_arrive(n->r, flows.v, known, flows.n, &n->move, &why) < 0)
+		refusals_add(refusals, "net.redirect", why.message, "end what has this connection on the destination", "its connections");
+	net_flows_free(&flows);
+	free(known);
+	return ret;
+}
+
+int dest_net_go(struct dest *d, struct err *e)
+{
+	struct net_flows flows;
+	struct redirect_known *known;
+	int ret;
+
+	if (!d->go.msg->n_flows)
+		return 0;
+	if (!d->net.move)
+		return err_set(e, -EPROTO, "connections with others that have not been offered");
+	ret = net_flows_decode(d->go.msg->flows, d->go.msg->n_flows, &flows, &known, e);
+	if (ret < 0)
+		return ret;
+	ret = redirect_add(d->net.move, flows.v, known, flows.n, e);
+	net_flows_free(&flows);
+	free(known);
+	return ret;
+}
+
+/* --- when this worker has been killed --- */
+
+static size_t keeps(void *arg, int *ret, size_t max)
+{
+	const struct dest *d = arg;
+	size_t n = redirect_descriptors(d->net.r, d->net.move, ret, max);
+
+	for (size_t i = 0; d->go.fds && i < d->go.fds->n_descs && i < d->restore.n && n < max; i++)
+		if (d->go.fds->descs[i]->socket && tcp_outside_is_one(d->go.fds->descs[i]->socket) && d->restore.fds[i] >= 0)
+			ret[n++] = d->restore.fds[i];
+	return n;
+}
+
+/* The agent finds out whether the unit lives here: then its connections do, too. If not, they end in repair mode, without a word. */
+static void inherit(void *arg)
+{
+	struct dest *d = arg;
+	const struct agent *root = &d->procs[0].skeleton->agent;
+	uint32_t state;
+
+	for (unsigned waited_ms = 0; (state = unit_state(root)) != STATE_COMMITTED && state != STATE_ABORTED && waited_ms < DOUBT_MS; waited_ms++)
+		poll(NULL, 0, 1);
+	if (state == STATE_COMMITTED && d->net.move) {
+		dest_net_live(d);
+		dest_net_settle(d);
+	}
+	redirect_cancel(&d->net.move);
+}
+
+int dest_net_prepare(struct dest *d, struct err *e)
+{
+	static struct heir heir = { NULL, keeps, inherit, NULL };
+
+	int ret;
+
+	if (!d->net.move)
+		return 0;
+	heir.arg = d;
+	ret = heir_start(&heir, e);
+	if (ret > 0)
+		redirect_set_owner(d->net.move, (pid_t)ret);
+	return MIN(ret, 0);
+}
+
+void dest_net_live(struct dest *d)
+{
+	struct err e = ERR_INIT;
+
+	if (d->net.move)
+		redirect_live(d->net.move);
+	if (socket_tcp_go_live(d->go.fds, d->restore.fds, &d->net.live, &e) < 0)
+		log_error("event=connection-lost text=\"%s\"", e.message);
+	timeline_mark("connections live");
+}
+
+void dest_net_settle(struct dest *d)
+{
+	if (!d->net.move)
+		return;
+	if (socket_tcp_settle(d->go.fds, d->restore.fds, true)) {
+		poll(NULL, 0, SETTLE_MS);
+		socket_tcp_settle(d->go.fds, d->restore.fds, false);
+	}
+	redirect_settle(&d->net.move);
+	heir_dismiss();
+}
+
+void dest_net_undo(struct dest *d)
+{
+	heir_dismiss();
+	redirect_cancel(&d->net.move);
+}

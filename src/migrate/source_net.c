@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* source_net.c - see source_net.h */
+#include "migrate/source_net.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "image/ns.h"
+#include "image/tcp_outside.h"
+#include "kern/tcp_peek.h"
+#include "migrate/heir.h"
+#include "migrate/source.h"
+#include "migrate/unit_page.h"
+#include "wire/frame.h"
+
+#define NEVER_PARKED_MS 5000 /* nothing has been done that could be missed */
+#define CALM_NS 1000000000ull
+#define NAMED_MAX 20u /* refusals that name a connection each */
+
+static int ask(struct source *s, char *ret_obstacle, size_t size, struct err *e)
+{
+	cleanup_frame struct frame f = { 0 };
+	Gw__NetAnswer *answer;
+	int ret = frame_send(s->link.control, FRAME_NET, NULL, 0, e);
+
+	if (ret == 0)
+		ret = frame_recv_expect(s->link.control, FRAME_NET, &f, FRAME_HELLO_MAX, LINK_TIMEOUT_MS, e);
+	if (ret < 0)
+		return ret;
+	answer = gw__net_answer__unpack(NULL, f.len, f.payload);
+	if (!answer || (!answer->node && !answer->obstacle[0])) {
+		ret = err_set(e, -EPROTO, "an answer about connections that cannot be read");
+	} else if (answer->obstacle[0]) {
+		snprintf(ret_obstacle, size, "%s", answer->obstacle);
+		for (char *c = ret_obstacle; *c; c++)
+			if ((unsigned char)*c < ' ' || *c == 0x7f)
+				*c = '?';
+	} else {
+		ret = net_node_decode(answer->node, &s->net.dest, e);
+	}
+	if (answer)
+		gw__net_answer__free_unpacked(answer, NULL);
+	return ret;
+}
+
+/* Each connection is named. What listens only moves all the same: it is found under the new address. */
+static int give_up(struct source *s, const struct net_flows *l, const char *cause)
+{
+	char text[REDIRECT_FLOW_TEXT];
+	size_t n = 0;
+
+	for (size_t i = 0; i < l->n; i++) {
+		if (!net_flow_is_connection(&l->v[i]) || n++ >= NAMED_MAX)
+			continue;
+		refusals_add(s->refusals, "net.redirect", cause, "--tcp=close ends such connections, or move it to a host on the same link", "connection %s",
+			     redirect_flow_text(&l->v[i], text));
+	}
+	if (!n && l->n)
+		log_info("event=no-redirection pid=%d text=\"%s\"", s->request->pid, cause);
+	tcp_outside_ask_elsewhere(NULL, NULL);
+	redirect_close(&s->net.r);
+	return 0;
+}
+
+static bool needs_redirection(const struct source *s)
+{
+	struct net_flows all;
+	bool any;
+
+	if (ns_has_net() || net_flows_of(s->unit.fds.msg, NULL, &all, NULL) < 0)
+		return false;
+	any = all.n > 0 || fdtable_listens(s->unit.fds.msg);
+	net_flows_free(&all);
+	return any;
+}
+
+static bool is_elsewhere(const struct sockaddr_in6 *own, const struct sockaddr_in6 *peer, void *arg)
+{
+	const struct source *s = arg;
+	struct redirect_known known;
+	struct redirect_flow flow;
+
+	if (!redirect_flow_set(&flow, IPPROTO_TCP, (const void *)own, (const void *)peer))
+		return false;
+	redirect_tell(s->net.r, &flow, &s->net.self, &known);
+	return known.other.name[0] != 0;
+}
+
+void source_net_look(struct source *s)
+{
+	if (redirect_find(&s->net.r, NULL) < 0)
+		s->net.r = NULL;
+	tcp_outside_ask_elsewhere(s->net.r ? is_elsewhere : NULL, s);
+}
+
+int source_net_begin(struct source *s, struct err *e)
+{
+	struct err why = ERR_INIT;
+	struct net_flows known;
+	char obstacle[ERR_MESSAGE_MAX] = "";
+	int ret;
+
+	if (!needs_redirection(s)) {
+		tcp_outside_ask_elsewhere(NULL, NULL);
+		redirect_close(&s->net.r);
+		return 0;
+	}
+	redirect_close(&s->net.r);
+	ret = redirect_open(&s->net.r, &why);
+	tcp_outside_ask_elsewhere(ret == 0 ? is_elsewhere : NULL, s);
+	if (ret < 0) {
+		net_flows_of(s->unit.fds.msg, NULL, &known, NULL);
+		give_up(s, &known, why.message);
+		net_flows_free(&known);
+		return 0;
+	}
+	ret = net_flows_of(s->unit.fds.msg, s->net.r, &s->net.offered, e);
+	if (ret == 0 && redirect_self(s->link.control, s->request->self_name, &s->net.self, &why) < 0)
+		snprintf(obstacle, sizeof(obstacle), "%s", why.message);
+	if (ret == 0 && !obstacle[0])
+		ret = ask(s, obstacle, sizeof(obstacle), e);
+	if (ret < 0)
+		return ret;
+	if (!obstacle[0] && redirect_check_node(s->net.r, &s->net.dest, net_flows_have_ipv6(&s->net.offered), &why) < 0)
+		snprintf(obstacle, sizeof(obstacle), "%s", why.message);
+	return obstacle[0] ? give_up(s, &s->net.offered, obstacle) : 0;
+}
+
+void source_net_offer(struct source *s, Gw__Offer *o)
+{
+	if (s->net.r)
+		net_flows_encode(&s->net.offered, s->net.r, &s->net.self, &o->flows, &o->n_flows);
+}
+
+void source_net_offered(Gw__Offer *o)
+{
+	net_flows_release(o->flows, o->n_flows);
+	o->flows = NULL;
+	o->n_flows = 0;
+}
+
+/* --- when this worker has been killed --- */
+
+static void first(void *arg)
+{
+	(void)arg;
+	tcp_outside_end_repair();
+}
+
+static size_t keeps(void *arg, int *ret, size_t max)
+{
+	const struct source *s = arg;
+	size_t n = redirect_descriptors(s->net.r, s->net.move, ret, max);
+
+	n += redirect_descriptors(s->net.r, s->net.calls, ret + n, max - n);
+	if (n < max)
+		ret[n++] = s->unit.procs[0].pidfd;
+	return n;
+}
+
+/* The agent gives the process back, or asks until it is known where it runs. */
+static void inherit(void *arg)
+{
+	struct source *s = arg;
+	struct pollfd process = { s->unit.procs[0].pidfd, POLLIN, 0 };
+	uint32_t state = unit_state(source_root(s));
+	unsigned waited_ms = 0;
+
+	while (state != STATE_COMMITTED && state != STATE_ABORTED && (s->net.parked || waited_ms++ < NEVER_PARKED_MS)) {
+		bool gone = poll(&process, 1, 1) > 0;
+
+		state = unit_state(source_root(s));
+		if (gone)
+			break;
+	}
+	if (state == STATE_COMMITTED) {
+		redirect_forward(s->net.move);
+		redirect_forward(s->net.calls);
+	} else {
+		redirect_unpark(s->net.calls);
+		redirect_unpark(s->net.move);
+	}
+	redirect_settle(&s->net.move);
+	redirect_settle(&s->net.calls);
+}
+
+/* Connections and what listens each for themselves: the latter are held first. */
+static int depart(struct source_net *n, struct err *e)
+{
+	struct redirect_flow *v = malloc((n->entered.n + 1) * sizeof(*v));
+	size_t front = 0, back = n->entered.n;
+	int ret;
+
+	if (!v)
+		return err_sys(e, ENOMEM, "connections");
+	for (size_t i = 0; i < n->entered.n; i++)
+		v[net_flow_is_connection(&n->entered.v[i]) ? front++ : --back] = n->entered.v[i];
+	ret = redirect_depart(n->r, &n->dest, v, front, &n->move, e);
+	if (ret == 0)
+		ret = redirect_depart(n->r, &n->dest, v + front, n->entered.n - front, &n->calls, e);
+	free(v);
+	return ret;
+}
+
+int source_net_depart(struct source *s, struct err *e)
+{
+	static struct heir heir = { first, keeps, inherit, NULL };
+	struct source_net *n = &s->net;
+	int ret;
+
+	if (!n->r)
+		return 0;
+	ret = net_flows_of(s->unit.fds.msg, n->r, &n->entered, e);
+	if (ret == 0)
+		ret = depart(n, e);
+	heir.arg = s;
+	if (ret == 0)
+		ret = heir_start(&heir, e);
+	if (ret > 0) {
+		redirect_set_owner(n->move, (pid_t)ret);
+		redirect_set_owner(n->calls, (pid_t)ret);
+	}
+	return MIN(ret, 0);
+}
+
+static bool is_calm(void)
+{
+	struct tcp_record *records = NULL;
+	bool calm = true;
+	size_t n = 0;
+
+	if (tcp_peek(&records, &n, NULL) < 0)
+		return true;
+	for (size_t i = 0; i < n && calm; i++)
+		calm = !records[i].half_open && !(records[i].flags & TCP_RECORD_WAITING);
+	free(records);
+	return calm;
+}
+
+/*
+ * What the kernel has in a listener's queues cannot be put into another's. So no client may begin any more (what it sends is held, and goes to the destination), and those that
+ * have are waited for: an answer takes them a round trip, the program a moment. What takes longer than that is lost when it has no client (a port scan), or
+ * makes the freeze fail.
+ */
+void source_net_hold(struct source *s)
+{
+	uint64_t end = clock_ns(CLOCK_MONOTONIC) + CALM_NS;
+	int *fds = NULL;
+	size_t n;
+
+	if (!s->net.calls || s->hold)
+		return;
+	redirect_park(s->net.calls);
+	s->net.parked = true;
+	n = fdtable_hold_listeners(&s->unit.fds, &fds);
+	while (n && !is_calm() && clock_ns(CLOCK_MONOTONIC) < end)
+		poll(NULL, 0, 1);
+	for (size_t i = 0; i < n; i++)
+		close(fds[i]);
+	free(fds);
+}
+
+void source_net_park(struct source *s)
+{
+	if (!s->net.move)
+		return;
+	s->net.parked = true;
+	redirect_park(s->net.calls);
+	redirect_park(s->net.move);
+}
+
+int source_net_add(struct source *s, struct err *e)
+{
+	struct source_net *n = &s->net;
+	struct net_flows now, fresh;
+	int ret;
+
+	if (!n->move) {
+		ret = net_flows_of(s->unit.fds.msg, NULL, &now, e);
+		if (ret == 0 && now.n && !ns_has_net())
+			ret = err_set(e, -EAGAIN, "process %d has begun to talk to others since the offer", s->request->pid);
+		net_flows_free(&now);
+		return ret;
+	}
+	ret = net_flows_of(s->unit.fds.msg, NULL, &now, e);
+	if (ret < 0)
+		return ret;
+	net_flows_new(&now, &n->entered, &fresh);
+	net_flows_free(&now);
+	ret = fresh.n ? redirect_add(n->move, fresh.v, NULL, fresh.n, e) : 0;
+	if (ret == 0) {
+		net_flows_merge(&n->entered, &fresh);
+		ret = fresh.n > 0;
+	}
+	net_flows_free(&fresh);
+	return ret;
+}
+
+void source_net_go(struct source *s, Gw__Go *go)
+{
+	struct net_flows fresh;
+
+	if (!s->net.move)
+		return;
+	net_flows_new(&s->net.entered, &s->net.offered, &fresh);
+	net_flows_encode(&fresh, s->net.r, &s->net.self, &go->flows, &go->n_flows);
+	net_flows_free(&fresh);
+}
+
+void source_net_gone(Gw__Go *go)
+{
+	net_flows_release(go->flows, go->n_flows);
+	go->flows = NULL;
+	go->n_flows = 0;
+}
+
+void source_net_forward(struct source *s)
+{
+	if (!s->net.move)
+		return;
+	redirect_forward(s->net.move);
+	redirect_forward(s->net.calls);
+}
+
+void source_net_settle(struct source *s)
+{
+	if (s->net.move) {
+		redirect_settle(&s->net.move);
+		redirect_settle(&s->net.calls);
+	}
+	heir_dismiss();
+}
+
+void source_net_stay(struct source *s)
+{
+	redirect_cancel(&s->net.calls);
+	redirect_cancel(&s->net.move);
+	s->net.parked = false;
+	heir_dismiss();
+}
+
+void source_net_free(struct source *s)
+{
+	source_net_stay(s);
+	net_flows_free(&s->net.offered);
+	net_flows_free(&s->net.entered);
+	tcp_outside_ask_elsewhere(NULL, NULL);
+	redirect_close(&s->net.r);
+}
