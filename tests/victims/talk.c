@@ -120,7 +120,7 @@ static void check_names(const struct talk *t)
 	struct sockaddr_storage own, peer;
 
 	errno = 0;
-	if (is_server && t->mode == BULK && getpeername(t->fd, (struct sockaddr *)&peer, &(socklen_t){ sizeof(peer) }) < 0 && errno == ENOTCONN)
+	if (is_server && getpeername(t->fd, (struct sockaddr *)&peer, &(socklen_t){ sizeof(peer) }) < 0 && errno == ENOTCONN)
 		return; /* is_over */
 	names(t->fd, &own, &peer);
 	if (memcmp(&own, &t->own, sizeof(own)) || memcmp(&peer, &t->peer, sizeof(peer)))
@@ -138,10 +138,10 @@ static struct talk *add(int fd, enum mode mode)
 	return t;
 }
 
-/* A client that ends while much is on its way resets its connection; it would say itself if that were not what it wanted. */
-static bool is_over(const struct talk *t)
+/* A client that ends while something is on its way resets its connection; it would say itself if that were not what it wanted. */
+static bool is_over(void)
 {
-	return is_server && t->mode == BULK && (errno == ECONNRESET || errno == EPIPE);
+	return is_server && (errno == ECONNRESET || errno == EPIPE);
 }
 
 static bool may_wait(void)
@@ -161,7 +161,7 @@ static void send_until(struct talk *t, uint64_t until)
 		for (size_t i = 0; i < n; i++)
 			buf[i] = byte_at(t->sent + i);
 		r = send(t->fd, buf, n, MSG_NOSIGNAL);
-		if (r < 0 && is_over(t))
+		if (r < 0 && is_over())
 			return;
 		if (r < 0 && !may_wait())
 			fail("connection %d: send at %llu: %s", t->fd, (unsigned long long)t->sent, strerror(errno));
@@ -177,7 +177,7 @@ static bool receive(struct talk *t)
 	static uint8_t buf[CHUNK_BYTES];
 	ssize_t r = recv(t->fd, buf, sizeof(buf), 0);
 
-	if (r < 0 && is_over(t))
+	if (r < 0 && is_over())
 		return false;
 	if (r < 0 && !may_wait())
 		fail("connection %d: recv at %llu: %s", t->fd, (unsigned long long)t->received, strerror(errno));
@@ -212,6 +212,8 @@ static bool serve_one(struct talk *t, short events)
 		uint8_t mode;
 		ssize_t r = recv(t->fd, &mode, 1, 0);
 
+		if (r < 0 && is_over())
+			return false;
 		if (r < 0 && !may_wait())
 			fail("connection %d: recv: %s", t->fd, strerror(errno));
 		if (r == 1)
