@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A server moves while clients talk to it that compare every byte: on a host without Godwit, on the host that it leaves, on the one it comes to, on a third one."""
+
+import itertools
+import json
+import os
+import signal
+import threading
+
+import pytest
+
+from lab_driver import VICTIMS, inside, kill, lab, main_daemon, migrate, processes, read, wait_until
+
+TALK = os.path.join(VICTIMS, "talk")
+OUTSIDE = "x1"
+NODES = ["n1", "n2", "n3"]
+ADDRESSES = {4: "10.66.0.1", 6: "fd66::1"}
+EVERY = {4: "0.0.0.0", 6: "::"}
+LOOPBACK = {4: "127.0.0.1", 6: "::1"}
+ports = itertools.count(7100)
+names = itertools.count(1)
+
+
+class Talk:
+    """One talk process, wherever it is."""
+
+    def __init__(self, lab_, host, mode, address, port, connections=1):
+        self.host, self.command = host, [TALK, mode, address, str(port), str(connections), f"talk{next(names)}"]
+        self.out = os.path.join(lab_.directory("talk"), "out")
+        inside(host, "setsid", "-f", "sh", "-c", f'exec "$0" "$@" </dev/null >{self.out} 2>&1', *self.command)
+        wait_until(f"{self} begins", lambda: self.lines() and self.lines()[-1].split(":")[0] in ("listens", "talks", "WRONG") or self.command[1] == "call" and self.lines())
+
+    def __repr__(self):
+        return f"{self.command[1]} {self.command[2]} on {self.host}"
+
+    def lines(self):
+        return read(self.out).splitlines()
+
+    def process(self):
+        return next((p for p in processes(self.host) if p.cmdline == " ".join(self.command) and p.state != "Z"), None)
+
+    def ask(self, number=signal.SIGUSR1):
+        """What it says next: the bytes that have come, and the longest silence since it was asked last, in us."""
+        before, p = len(self.lines()), self.process()
+        if p:
+            kill(p.pid, number)
+            wait_until(f"{self} says something", lambda: len(self.lines()) > before or not self.process(), 30)
+        last = self.lines()[-1] if self.lines() else ""
+        assert p and not any(line.startswith("WRONG") for line in self.lines()), f"{self}: {self.lines()}"
+        words = last.replace(",", "").split()
+        return int(words[words.index("bytes") - 1]), int(words[words.index("silence") + 1])
+
+    def goes_on(self):
+        """It hears something new, and says how long it had heard nothing."""
+        first, silence = self.ask()
+        wait_until(f"{self} hears something", lambda: self.ask()[0] > first, 30, 0.1)
+        return silence
+
+    def ends_well(self):
+        self.ask(signal.SIGTERM)
+        wait_until(f"{self} ends", lambda: not self.process(), 30)
+        assert self.lines()[-1].startswith("done"), f"{self}: {self.lines()}"
+
+    def move(self, to, **options):
+        moved = migrate(self.host, self.process().host_pid, to, **options)
+        assert moved.status == 0, f"{self} to {to}: {moved.why()}"
+        self.host = to
+
+
+@pytest.fixture
+def hosts(lab2):
+    """The lab, with addresses of IPv6, and nothing left of the test on the host outside."""
+    for i, host in enumerate([*NODES, OUTSIDE]):
+        inside(host, "ip", "addr", "replace", f"fd66::{i + 1}/64", "dev", "eth0", "nodad")
+    yield lab2
+    for p in processes(OUTSIDE):
+        if p.cmdline.startswith(TALK):
+            kill(p.pid, signal.SIGKILL)
+
+
+def begin(lab_, mode, family=4, clients=(OUTSIDE, *NODES), local=True):
+    port = next(ports)
+    server = Talk(lab_, "n1", "serve", EVERY[family], port)
+    talks = [Talk(lab_, host, mode, ADDRESSES[family], port) for host in clients]
+    if local:
+        talks.append(Talk(lab_, "n1", mode, LOOPBACK[family], port))
+    return server, talks
+
+
+def all_go_on(server, clients):
+    silences = {str(c): c.goes_on() for c in clients}
+    print(f"at {server.host}: " + ", ".join(f"{who}: {us} us" for who, us in silences.items()))
+
+
+def end(server, clients):
+    for client in clients:
+        client.ends_well()
+    server.ends_well()
+
+
+def connections(host):
+    return json.loads(inside(host, "godwit", "connections", "--json").stdout)["connections"]
+
+
+@pytest.mark.parametrize("mode, family", [("echo", 4), ("bulk", 6), ("tick", 4)])
+def test_clients_everywhere(hosts, mode, family):
+    server, clients = begin(hosts, mode, family)
+    for to in ("n2", "n3", "n1"):
+        server.move(to)
+        all_go_on(server, clients)
+    server.move("n2")
+    # Those that call the first address, anywhere, get there as well.
+    more = [Talk(hosts, host, mode, ADDRESSES[family], server.command[3], 2) for host in (OUTSIDE, *NODES)]
+    server.move("n3")
+    all_go_on(server, [*clients, *more])
+    end(server, [*clients, *more])
+
+
+def test_both_ends_at_the_same_time(hosts):
+    server, clients = begin(hosts, "echo", clients=("n3", "n2"), local=False)
+    roaming = clients[0]
+    for to in (("n2", "n1"), ("n3", "n2"), ("n1", "n3")):
+        errors = []
+
+        def move(who, where):
+            try:
+                who.move(where)
+            except AssertionError as e:
+                errors.append(e)
+
+        threads = [threading.Thread(target=move, args=pair) for pair in zip((server, roaming), to)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        assert not errors, errors
+        all_go_on(server, clients)
+    end(server, clients)
+
+
+def knows(host, port, node):
+    """Whether a host sends directly to the node what goes to the server's port."""
+    return [c for c in connections(host) if c["address"].endswith(f":{port}") and c["on"] == node and c["state"] in ("here", "there")]
+
+
+def test_a_former_host_dies(hosts):
+    """Those that run Godwit do not need it, neither for what there is nor for new connections."""
+    server, clients = begin(hosts, "echo", clients=("n2", "n3"), local=False)
+    server.move("n2")
+    port = server.command[3]
+    wait_until("n3 has heard", lambda: len(knows("n3", port, "n2")) >= 2, 60)
+    lab("kill", "n1")
+    all_go_on(server, clients)
+    more = [Talk(hosts, host, "echo", ADDRESSES[4], port) for host in ("n2", "n3")]
+    server.move("n3")
+    all_go_on(server, [*clients, *more])
+    end(server, [*clients, *more])
+
+
+def test_daemons_restart(hosts):
+    """What is redirected is the kernel's, and read back."""
+    server, clients = begin(hosts, "echo")
+    server.move("n2")
+    port = server.command[3]
+
+    def listed(host):
+        return {(c["address"], c["peer"], c["on"]) for c in connections(host) if c["address"].endswith(f":{port}")}
+
+    before = {host: listed(host) for host in ("n1", "n2")}
+    assert len(before["n2"]) >= 5
+    for host in NODES:
+        hosts.restart_daemon(host)
+    for host in ("n1", "n2"):
+        assert before[host] <= listed(host)
+    all_go_on(server, clients)
+    server.move("n3")
+    all_go_on(server, clients)
+    end(server, clients)
+
+
+@pytest.mark.parametrize("fault", ["dest:restore:kill", "source:freeze:kill"])
+def test_a_move_that_fails(hosts, fault):
+    server, clients = begin(hosts, "echo")
+    at = "n1" if fault.startswith("source") else "n2"
+    inside(at, "sh", "-c", f"echo {fault} >/run/godwit/fault")
+    assert migrate("n1", server.process().host_pid, "n2").status not in (0, 99)
+    inside(at, "rm", "-f", "/run/godwit/fault")
+    for host in NODES:
+        if not main_daemon(host):
+            hosts.restart_daemon(host)
+    all_go_on(server, clients)
+    server.move("n2")
+    all_go_on(server, clients)
+    end(server, clients)
+
+
+def test_connections_are_listed(hosts):
+    server, clients = begin(hosts, "echo")
+    port = server.command[3]
+    server.move("n2")
+    at = {c["peer"].split(":")[0]: c for c in knows("n2", port, "n2") if c["kind"] == "connection"}
+    assert at["10.66.0.101"]["route"] == "through" and at["10.66.0.101"]["needs"] == ["n1"] and at["10.66.0.101"]["peer_on"] == "outside"
+    assert at["10.66.0.3"]["route"] == "direct" and at["10.66.0.3"]["needs"] == [] and at["10.66.0.3"]["peer_on"] == "n3"
+    assert "through n1" in inside("n2", "godwit", "connections").stdout
+    server.move("n1")
+    assert {c["route"] for c in connections("n1") if c["address"].endswith(f":{port}") and c["kind"] == "connection"} == {"home"}
+    all_go_on(server, clients)
+    end(server, clients)
