@@ -17,7 +17,7 @@ import sys
 import time
 import xml.etree.ElementTree
 
-END_TO_END_SECONDS = 34 * 60        # the whole run has to stay below 40 minutes
+END_TO_END_SECONDS = 36 * 60        # the whole run has to stay below 40 minutes
 AGAIN_SECONDS = 5 * 60
 AGAIN_MOST = 8                      # more failures than this are no accident
 WRONG_BYTES = re.compile(r"FAIL: .*\b(page|word|byte|bytes)\b.*expected")   # how tests/victims name them

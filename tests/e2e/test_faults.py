@@ -307,7 +307,7 @@ def run_step(lab_, side, step, strategy, actions=ACTIONS, victim=()):
     """All actions at one step, with one victim where it lives on, so that damage of one case is seen in the next."""
     v, failures = None, []
     for action in actions:
-        if action == "stuck" and strategy != "freeze-free":     # seconds each, and the guard knows nothing of strategies
+        if action in ("stuck", "power") and strategy != "freeze-free":     # seconds each; neither the guard nor who finds a host dead knows of strategies
             continue
         if v is None:
             v = start(lab_, *victim)
