@@ -83,11 +83,8 @@ void redirect_tell(struct redirect *r, const struct redirect_flow *flow, const s
 void redirect_park(struct redirect_move *m);
 /* [freeze] Back to what was before; what was kept is delivered to the sockets here. Before the commit only. Does nothing when not parked. */
 void redirect_unpark(struct redirect_move *m);
-/* [freeze] After the commit: what was kept, and all that comes, goes to the node. */
+/* [freeze] After the commit: what was kept, and all that comes, goes to the node. A packet that is just being put into the queue then goes with redirect_settle. */
 void redirect_forward(struct redirect_move *m);
-
-/* Once more, a little later, for a packet that was just being put into the queue when it was emptied. */
-void redirect_replay(struct redirect_move *m);
 
 /* The destination's side. */
 

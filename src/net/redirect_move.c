@@ -63,11 +63,6 @@ void redirect_forward(struct redirect_move *m)
 	replay(m);
 }
 
-void redirect_replay(struct redirect_move *m)
-{
-	replay(m);
-}
-
 void redirect_live(struct redirect_move *m)
 {
 	m->done = true;
