@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -60,14 +61,22 @@ static void tell_all(const struct daemon *d, struct redirect *r)
 	}
 }
 
+/* What it is seen as: neither the daemon nor one that moves something. */
+static void be_named(void)
+{
+	prctl(PR_SET_NAME, "godwit-table");
+}
+
 static int look_after(const struct daemon *d)
 {
 	struct redirect *r = NULL;
 	struct err e = ERR_INIT;
 	uint32_t number;
 	bool empty = true;
-	int code = redirect_find(&r, &e);
+	int code;
 
+	be_named();
+	code = redirect_find(&r, &e);
 	if (r)
 		code = redirect_tidy(r, &empty, &e);
 	if (code < 0) {
@@ -120,8 +129,10 @@ static int take_news(int fd, const struct redirect_node *from)
 {
 	cleanup_frame struct frame news = { 0 };
 	struct err e = ERR_INIT;
-	int code = frame_recv_expect(fd, NEWS_FRAME, &news, NEWS_BYTES_MAX, ANSWER_MS, &e);
+	int code;
 
+	be_named();
+	code = frame_recv_expect(fd, NEWS_FRAME, &news, NEWS_BYTES_MAX, ANSWER_MS, &e);
 	if (code >= 0)
 		code = news_apply(from, news.payload, news.len, &e);
 	if (code >= 0)

@@ -165,14 +165,18 @@ def runs(pid):
 AGENT = "godwit-agent"
 
 
+TABLE = "godwit-table"      # looks after the table of redirected connections for a moment, again and again
+
+
 def daemons(host):
-    return [p for p in processes(host) if p.name.startswith("godwitd") or p.cmdline.startswith(os.path.join(BUILD, "src/daemon/godwitd"))]
+    return [p for p in processes(host) if p.name != TABLE and (p.name.startswith("godwitd") or p.cmdline.startswith(os.path.join(BUILD, "src/daemon/godwitd")))]
 
 
 def main_daemon(host):
+    """Its workers have names of their own, and some outlive it."""
     found = daemons(host)
     all_pids = {p.pid for p in found}
-    return next((p for p in found if p.parent not in all_pids and p.state not in "ZX"), None)
+    return next((p for p in found if p.name == "godwitd" and p.parent not in all_pids and p.state not in "ZX"), None)
 
 
 def workers(host):
@@ -183,7 +187,7 @@ def workers(host):
 def strangers(host, mark=""):
     """Processes that should not be there: neither the host's own daemon nor, with a mark, that program."""
     main = main_daemon(host)
-    return [p for p in processes(host) if not (main and p.pid == main.pid) and not (mark and mark in p.cmdline and p.name != AGENT)]
+    return [p for p in processes(host) if not (main and p.pid == main.pid) and p.name != TABLE and not (mark and mark in p.cmdline and p.name != AGENT)]
 
 
 def descriptors(pid):
