@@ -26,13 +26,6 @@ void news_told(struct redirect *r, uint32_t number)
 	r->config->told_ns = clock_ns(CLOCK_MONOTONIC);
 }
 
-static bool is_listener(const struct redirect_flow *flow)
-{
-	static const uint8_t none[16];
-
-	return !flow->peer_port && !memcmp(flow->peer, none, sizeof(none));
-}
-
 struct list {
 	struct redirect *r;
 	Gw__NetEnd *ends;
@@ -113,7 +106,7 @@ static bool concerns_us(struct redirect *r, const struct redirect_flow *flow)
 
 	if (host_is_loopback(flow->own))
 		return false;
-	if (is_listener(flow) || host_has_address(flow->peer))
+	if (redirect_is_listener(flow) || host_has_address(flow->peer))
 		return true;
 	redirect_other(flow, &other);
 	if (!r || !redirect_get(r, &other, &end))

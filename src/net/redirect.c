@@ -59,15 +59,21 @@ static void address_text(const uint8_t a[16], uint16_t port, char text[INET6_ADD
 	snprintf(text, INET6_ADDRSTRLEN + 10, host_is_ipv4(a) ? "%s:%u" : "[%s]:%u", address, ntohs(port));
 }
 
-const char *redirect_flow_text(const struct redirect_flow *flow, char text[REDIRECT_FLOW_TEXT])
+bool redirect_is_listener(const struct redirect_flow *flow)
 {
 	static const uint8_t none[16];
+
+	return !flow->peer_port && !memcmp(flow->peer, none, sizeof(none));
+}
+
+const char *redirect_flow_text(const struct redirect_flow *flow, char text[REDIRECT_FLOW_TEXT])
+{
 	char own[INET6_ADDRSTRLEN + 10], peer[INET6_ADDRSTRLEN + 10];
 	const char *protocol = flow->protocol == IPPROTO_TCP ? "tcp" : "udp";
 
 	address_text(flow->own, flow->own_port, own);
 	address_text(flow->peer, flow->peer_port, peer);
-	if (!flow->peer_port && !memcmp(flow->peer, none, 16))
+	if (redirect_is_listener(flow))
 		snprintf(text, REDIRECT_FLOW_TEXT, "%s %s", protocol, own);
 	else
 		snprintf(text, REDIRECT_FLOW_TEXT, "%s %s (peer %s)", protocol, own, peer);

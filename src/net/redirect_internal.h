@@ -5,6 +5,7 @@
 
 #include "kern/netlink.h"
 #include "net/redirect.h"
+#include "net/sockets.h"
 
 struct redirect_bpf;
 
@@ -76,6 +77,10 @@ int host_make_tun(int *ret_fd, uint32_t *ret_device, struct err *e);
 
 /* redirect_move.c: an entry of a move (end->move) gets for good what the move has come to; if that is nothing, what it was before. */
 void redirect_settle_end(struct redirect *r, const struct redirect_flow *flow, struct redirect_end *end);
+/* Whether the old copy of a listener that is elsewhere has no socket here any more, and what follows: another one here comes first. After host_load. */
+bool redirect_has_ended(const struct redirect_flow *flow, const struct redirect_end *end, const struct sockets *sockets);
+void redirect_end_listener(struct redirect *r, const struct redirect_flow *flow, struct redirect_end *end);
+bool redirect_is_listener(const struct redirect_flow *flow);
 
 /* redirect_attach.c */
 int redirect_attach(struct redirect *r, struct err *e);

@@ -413,10 +413,23 @@ void redirect_settle_end(struct redirect *r, const struct redirect_flow *flow, s
 	redirect_put(r, flow, end);
 }
 
+void redirect_end_listener(struct redirect *r, const struct redirect_flow *flow, struct redirect_end *end)
+{
+	end->flags |= REDIRECT_ENDED;
+	redirect_put(r, flow, end);
+}
+
+bool redirect_has_ended(const struct redirect_flow *flow, const struct redirect_end *end, const struct sockets *sockets)
+{
+	return end->state == REDIRECT_THERE && !(end->flags & REDIRECT_ENDED) && redirect_is_listener(flow) && host_has_address(flow->own) && !sockets_have(sockets, flow);
+}
+
 void redirect_settle(struct redirect_move **m)
 {
+	struct sockets sockets = { 0 };
 	struct redirect_end end;
 	struct redirect *r;
+	bool known;
 
 	if (!*m || !(*m)->done) {
 		redirect_cancel(m);
@@ -424,9 +437,18 @@ void redirect_settle(struct redirect_move **m)
 	}
 	r = (*m)->r;
 	redirect_lock(r);
-	for (size_t i = 0; i < (*m)->n; i++)
-		if (redirect_get(r, &(*m)->flows[i], &end) && end.move == (*m)->index)
-			redirect_settle_end(r, &(*m)->flows[i], &end);
+	/* Mostly the old sockets are gone by now; what is not is seen later (tidy.c). */
+	known = !(*m)->arriving && host_load(NULL) >= 0 && sockets_read(&sockets, NULL) >= 0;
+	for (size_t i = 0; i < (*m)->n; i++) {
+		const struct redirect_flow *flow = &(*m)->flows[i];
+
+		if (!redirect_get(r, flow, &end) || end.move != (*m)->index)
+			continue;
+		redirect_settle_end(r, flow, &end);
+		if (known && redirect_has_ended(flow, &end, &sockets))
+			redirect_end_listener(r, flow, &end);
+	}
+	sockets_free(&sockets);
 	replay(*m);
 	__atomic_add_fetch(&r->config->news, 1, __ATOMIC_SEQ_CST);
 	move_free(m);

@@ -56,7 +56,8 @@ static int judge(const struct redirect_flow *flow, const struct redirect_end *en
 {
 	struct tidying *t = arg;
 	const struct redirect_move_state *move = &t->r->moves[end->move % REDIRECT_MOVES_MAX];
-	bool young = age(t, end->changed_ns) < tidy_young_ns || age(t, end->seen_ns) < tidy_young_ns;
+	/* A listener was there before its entry was settled; of a connection that has just been learned there may be no socket yet. */
+	bool young = !redirect_is_listener(flow) && (age(t, end->changed_ns) < tidy_young_ns || age(t, end->seen_ns) < tidy_young_ns);
 
 	t->all++;
 	if (end->move) {
@@ -67,8 +68,7 @@ static int judge(const struct redirect_flow *flow, const struct redirect_end *en
 	}
 	if (end->state == REDIRECT_HERE && !sockets_have(&t->sockets, flow) && !young)
 		return note(t, flow, end);
-	if (end->state == REDIRECT_THERE && !(end->flags & REDIRECT_ENDED) && !flow->peer_port && host_has_address(flow->own) &&
-	    !sockets_have(&t->sockets, flow))
+	if (redirect_has_ended(flow, end, &t->sockets))
 		return note(t, flow, end);
 	if (end->state == REDIRECT_NONE && age(t, end->changed_ns) > tidy_forget_ns)
 		return note(t, flow, end);
@@ -103,8 +103,7 @@ static void carry_out(struct tidying *t)
 		if (now.move && now.move == t->ends[i].move) {
 			end_move(t, &t->flows[i], &now);
 		} else if (!now.move && now.changed_ns == t->ends[i].changed_ns && now.state == REDIRECT_THERE) {
-			now.flags |= REDIRECT_ENDED;
-			redirect_put(t->r, &t->flows[i], &now);
+			redirect_end_listener(t->r, &t->flows[i], &now);
 		} else if (!now.move && now.changed_ns == t->ends[i].changed_ns) {
 			redirect_remove(t->r, &t->flows[i]);
 			t->all--;
@@ -176,7 +175,6 @@ struct listing {
 
 static int list_one(const struct redirect_flow *flow, const struct redirect_end *end, void *arg)
 {
-	static const uint8_t none[16];
 	struct listing *l = arg;
 	struct redirect_end now = *end, other;
 	struct redirect_flow other_flow;
@@ -185,7 +183,7 @@ static int list_one(const struct redirect_flow *flow, const struct redirect_end 
 
 	redirect_effective(l->r, &now);
 	item.state = now.state;
-	item.listener = !flow->peer_port && !memcmp(flow->peer, none, 16);
+	item.listener = redirect_is_listener(flow);
 	item.own_is_ours = host_has_address(flow->own);
 	item.peer_is_ours = !item.listener && host_has_address(flow->peer);
 	item.idle_ns = ns > now.seen_ns ? ns - now.seen_ns : 0;

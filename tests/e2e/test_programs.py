@@ -315,8 +315,25 @@ def test_redis(run, strategy):
     assert 0 < int(inside("n2", "redis-cli", "PTTL", "expires").stdout) <= 100000
     assert inside("n2", "redis-cli", "INCRBY", "n", "5").stdout.strip() == "5"
     assert inside("n3", "redis-cli", "-h", "n2", "DBSIZE").stdout.strip() == "16386"
-    assert inside("n1", "redis-cli", "PING", check=False).returncode != 0, "something answers on the source"
+    for host, address in (("n3", "n1"), ("n1", "n1"), ("n1", "127.0.0.1")):
+        assert inside(host, "redis-cli", "-h", address, "DBSIZE").stdout.strip() == "16386", f"{host} calls the old address, {address}"
     assert strategy == "copy-on-reference" or not copies(["n1"], "redis-server")
+
+
+def test_another_server_at_the_old_address(run):
+    """One that is started where the first one was comes first there, whether that is served elsewhere or has ended."""
+    command = ["redis-server", "--port", "6379", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "", "--daemonize", "no"]
+    first = run("redis", command)
+    wait_until("redis answers", lambda: inside("n1", "redis-cli", "PING", check=False).stdout == "PONG\n", 20, 0.05)
+    inside("n1", "redis-cli", "SET", "who", "first")
+    first.migrate()
+    assert inside("n1", "redis-cli", "GET", "who").stdout == "first\n"
+    run("redis2", command)
+    wait_until("the second one answers", lambda: inside("n1", "redis-cli", "GET", "who", check=False).stdout == "\n", 20, 0.05)
+    inside("n1", "redis-cli", "SET", "who", "second")
+    assert inside("n2", "redis-cli", "GET", "who").stdout == "first\n"
+    inside("n2", "redis-cli", "SHUTDOWN", "NOSAVE", check=False)
+    wait_until("... also others", lambda: inside("n3", "redis-cli", "-h", "n1", "GET", "who", check=False).stdout == "second\n", 20, 0.05)
 
 
 def test_redis_with_writes_going_on(run):
