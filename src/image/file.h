@@ -144,6 +144,8 @@ void fdtable_judge(const Gw__FdTable *t, bool own_net, struct refusals *refusals
  */
 typedef void fd_end_fn(void *arg, uint8_t protocol, const struct sockaddr *own, const struct sockaddr *peer);
 void fdtable_list_ends(const Gw__FdTable *t, fd_end_fn *add, void *arg);
+/* Sockets whose call nobody has answered yet, and which call again at the destination. */
+void fdtable_list_callers(const Gw__FdTable *t, fd_end_fn *add, void *arg);
 bool fdtable_listens(const Gw__FdTable *t);
 /* Duplicates of what listens, to be closed by the caller; *ret is malloc'ed. What cannot be got is left out. */
 size_t fdtable_hold_listeners(const struct fdtable *t, int **ret);

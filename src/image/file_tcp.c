@@ -226,6 +226,16 @@ void fdtable_list_ends(const Gw__FdTable *t, fd_end_fn *add, void *arg)
 	}
 }
 
+void fdtable_list_callers(const Gw__FdTable *t, fd_end_fn *add, void *arg)
+{
+	for (size_t i = 0; i < t->n_descs; i++) {
+		const Gw__FdDesc *d = t->descs[i];
+
+		if (d->kind == GW__FD_KIND__FD_SOCKET && d->socket && d->socket->tcp && d->socket->tcp->kind == GW__FD_TCP_KIND__TCP_CONNECTING)
+			add(arg, IPPROTO_TCP, (const void *)d->socket->local.data, (const void *)d->socket->peer.data);
+	}
+}
+
 bool fdtable_listens(const Gw__FdTable *t)
 {
 	for (size_t i = 0; i < t->n_descs; i++)

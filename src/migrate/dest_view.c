@@ -88,6 +88,13 @@ static bool is_same(const struct dest *d, const Gw__Place *p)
 	return (strcmp(d->peer->boot_id, d->own_boot_id) == 0 && st.st_dev == p->dev) || fsfile_is_network_same(p->fs_magic, p->fsid, &fs);
 }
 
+static bool has_directory(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 void dest_view_judge(struct dest *d)
 {
 	Gw__Hello self;
@@ -95,7 +102,7 @@ void dest_view_judge(struct dest *d)
 	hello_fill(&self);
 	snprintf(d->own_boot_id, sizeof(d->own_boot_id), "%s", self.boot_id);
 	for (size_t i = 0; i < d->offer->n_places && can_mount(d); i++)
-		if (!is_same(d, d->offer->places[i]))
+		if (!is_same(d, d->offer->places[i]) && !(d->offer->places[i]->any_will_do && has_directory(d->offer->places[i]->path)))
 			dest_view_want(d, d->offer->places[i]->path);
 }
 

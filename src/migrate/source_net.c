@@ -301,12 +301,22 @@ int source_net_add(struct source *s, struct err *e)
 	return ret;
 }
 
+/* What they have sent waits for a listener of the unit, which they will call again at the destination. */
+static void leave_out(void *arg, uint8_t protocol, const struct sockaddr *own, const struct sockaddr *peer)
+{
+	struct redirect_flow sender;
+
+	if (redirect_flow_set(&sender, protocol, own, peer))
+		redirect_leave_out(arg, &sender);
+}
+
 void source_net_go(struct source *s, Gw__Go *go)
 {
 	struct net_flows fresh;
 
 	if (!s->net.move)
 		return;
+	fdtable_list_callers(s->unit.fds.msg, leave_out, s->net.calls);
 	net_flows_new(&s->net.entered, &s->net.offered, &fresh);
 	net_flows_encode(&fresh, s->net.r, &s->net.self, &go->flows, &go->n_flows);
 	net_flows_free(&fresh);

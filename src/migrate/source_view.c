@@ -106,8 +106,8 @@ void source_view_end(struct source *s)
 
 /* --- directories that the unit uses --- */
 
-/* Whether it could be served and is not yet; then it is put on the list. */
-static void add_place(Gw__Offer *o, const char *path)
+/* Whether it could be served and is not yet; then it is put on the list. any_will_do: a directory of that name at the destination is as good. */
+static void add_place(Gw__Offer *o, const char *path, bool any_will_do)
 {
 	static char directory[PATH_MAX];
 	struct statfs fs;
@@ -117,13 +117,16 @@ static void add_place(Gw__Offer *o, const char *path)
 	if (path[0] != '/' || o->n_places >= PLACES_MAX || view_has(path))
 		return;
 	for (size_t i = 0; i < o->n_places; i++)
-		if (strcmp(o->places[i]->path, path) == 0)
+		if (strcmp(o->places[i]->path, path) == 0) {
+			o->places[i]->any_will_do = o->places[i]->any_will_do && any_will_do;
 			return;
+		}
 	if (!view_directory_for(path, directory) || stat(path, &st) < 0 || statfs(path, &fs) < 0)
 		return;
 	o->places[o->n_places++] = p = must_alloc(sizeof(*p));
 	gw__place__init(p);
 	string_set(&p->path, path);
+	p->any_will_do = any_will_do;
 	p->dev = st.st_dev;
 	p->ino = st.st_ino;
 	p->fs_magic = (uint64_t)fs.f_type;
@@ -158,7 +161,7 @@ static void add_recent(const struct source *s, Gw__Offer *o, const char *directo
 		return;
 	while (d && (item = readdir(d)) && n++ < RECENT_MAX)
 		if (item->d_type == DT_REG && fstatat(dirfd(d), item->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_uid == unit.st_uid && st.st_mtim.tv_sec >= since) {
-			add_place(o, directory);
+			add_place(o, directory, false);
 			return;
 		}
 }
@@ -181,7 +184,7 @@ static void add_temporary(Gw__Offer *o, pid_t pid)
 	for (const char *p = text; p < text + n; p += strlen(p) + 1)
 		for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 			if (strncmp(p, names[i], strlen(names[i])) == 0)
-				add_place(o, p + strlen(names[i]));
+				add_place(o, p + strlen(names[i]), false);
 }
 
 static void add_working_directory(Gw__Offer *o, pid_t pid)
@@ -192,7 +195,7 @@ static void add_working_directory(Gw__Offer *o, pid_t pid)
 	snprintf(link, sizeof(link), "/proc/%d/cwd", pid);
 	n = readlink(link, path, sizeof(path) - 1);
 	path[MAX(n, 0)] = 0;
-	add_place(o, path);
+	add_place(o, path, false);
 }
 
 static void note_listener(const char *mark, const char *name, size_t len)
@@ -207,7 +210,8 @@ static void note_listener(const char *mark, const char *name, size_t len)
 }
 
 /*
- * Who connects to a socket at home finds its file there (home/files_listen.h). Not in /run, which is each host's own, and not by an abstract name.
+ * Who connects to a socket at home finds its file there (home/files_listen.h). Not in /run, which is each host's own, not by an abstract name, and not where the destination has
+ * such a directory itself: there it is the destination's programs that find it.
  */
 static void add_listener(const struct source *s, Gw__Offer *o, const Gw__FdUnix *u)
 {
@@ -228,7 +232,7 @@ static void add_listener(const struct source *s, Gw__Offer *o, const Gw__FdUnix 
 	slash = strrchr(path, '/');
 	*slash = 0;
 	if (may_serve(s) && view_directory_for(path, directory) && strcmp(directory, "/run"))
-		add_place(o, path);
+		add_place(o, path, true);
 	else
 		note_listener("", full, strlen(full));
 }
@@ -252,7 +256,7 @@ void source_view_offer(struct source *s, Gw__Offer *o)
 	add_recent(s, o, "/var/tmp");
 	for (size_t i = 0; i < t->n_descs; i++)
 		if (t->descs[i]->kind == GW__FD_KIND__FD_DIRECTORY || t->descs[i]->kind == GW__FD_KIND__FD_PATH)
-			add_place(o, t->descs[i]->path);
+			add_place(o, t->descs[i]->path, false);
 }
 
 void source_view_offered(Gw__Offer *o)

@@ -83,6 +83,8 @@ void redirect_tell(struct redirect *r, const struct redirect_flow *flow, const s
 void redirect_park(struct redirect_move *m);
 /* [freeze] Back to what was before; what was kept is delivered to the sockets here. Before the commit only. Does nothing when not parked. */
 void redirect_unpark(struct redirect_move *m);
+/* [freeze] What this socket has sent and is kept is not sent on: it goes along, and sends that again. Without memory for it, it is. */
+void redirect_leave_out(struct redirect_move *m, const struct redirect_flow *sender);
 /* [freeze] After the commit: what was kept, and all that comes, goes to the node. A packet that is just being put into the queue then goes with redirect_settle. */
 void redirect_forward(struct redirect_move *m);
 

@@ -35,6 +35,8 @@ struct redirect_move {
 	struct redirect_flow *flows;
 	struct redirect_end *was; /* as they were before; moves_made of UINT32_MAX: there was none */
 	size_t n, room;
+	struct redirect_flow *left_out; /* senders */
+	size_t n_left_out;
 };
 
 /* redirect.c. Calls that change the table are made with the lock. */

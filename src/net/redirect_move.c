@@ -14,6 +14,48 @@
 #define NEW_ENTRY UINT32_MAX
 #define PACKET_BYTES_MAX 66000
 
+/* Who has sent an IP packet with TCP or UDP in it, to whom. */
+static struct redirect_flow sender_of(const uint8_t *packet, size_t n)
+{
+	static const uint8_t mapped[12] = { [10] = 0xff, [11] = 0xff };
+	bool ipv4 = packet[0] >> 4 == 4;
+	size_t ports = ipv4 ? (packet[0] & 15u) * 4 : 40;
+	struct redirect_flow f = { .protocol = ipv4 ? packet[9] : packet[6] };
+
+	if (n < ports + 4)
+		return (struct redirect_flow){ 0 };
+	memcpy(f.own, mapped, 12);
+	memcpy(f.peer, mapped, 12);
+	memcpy(ipv4 ? f.own + 12 : f.own, packet + (ipv4 ? 12 : 8), ipv4 ? 4 : 16);
+	memcpy(ipv4 ? f.peer + 12 : f.peer, packet + (ipv4 ? 16 : 24), ipv4 ? 4 : 16);
+	memcpy(&f.own_port, packet + ports, 2);
+	memcpy(&f.peer_port, packet + ports + 2, 2);
+	return f;
+}
+
+static bool is_left_out(const struct redirect_move *m, const uint8_t *packet, size_t n)
+{
+	struct redirect_flow sender;
+
+	if (!m->done || !m->n_left_out)
+		return false;
+	sender = sender_of(packet, n);
+	for (size_t i = 0; i < m->n_left_out; i++)
+		if (!memcmp(&m->left_out[i], &sender, sizeof(sender)))
+			return true;
+	return false;
+}
+
+void redirect_leave_out(struct redirect_move *m, const struct redirect_flow *sender)
+{
+	struct redirect_flow *more = realloc(m->left_out, (m->n_left_out + 1) * sizeof(*more));
+
+	if (!more)
+		return;
+	m->left_out = more;
+	m->left_out[m->n_left_out++] = *sender;
+}
+
 /* Packets that were kept go in where they came from: what becomes of them is decided anew. */
 static void replay(struct redirect_move *m)
 {
@@ -24,7 +66,7 @@ static void replay(struct redirect_move *m)
 		uint8_t protocol = packet[0] >> 4 == 4 ? packet[9] : packet[6];
 
 		/* The kernel says hello on a new device itself: neighbour discovery, and the like. */
-		if (protocol != IPPROTO_ICMPV6 && protocol != IPPROTO_HOPOPTS && write(m->tun_fd, packet, (size_t)n) < 0)
+		if (protocol != IPPROTO_ICMPV6 && protocol != IPPROTO_HOPOPTS && !is_left_out(m, packet, (size_t)n) && write(m->tun_fd, packet, (size_t)n) < 0)
 			return;
 	}
 }
@@ -319,6 +361,7 @@ static void move_free(struct redirect_move **m)
 	close_fdp(&d->tun_fd);
 	free(d->flows);
 	free(d->was);
+	free(d->left_out);
 	free(d);
 	*m = NULL;
 }
