@@ -327,11 +327,18 @@ static void expect_stream(int s, size_t len, int seed, bool ends)
 		silent("stream", s);
 }
 
+/* What has not got into a full queue gets in when there is room: at the destination there may be some, since segments have another size there. */
+static void expect_end_on_its_way(const char *what, int fd, int before, int after)
+{
+	if (state_of(fd) != after)
+		expect_state(what, fd, before);
+}
+
 static void full_check(void)
 {
-	expect_state("a full one that has ended", full[0].fd[0], TCP_FIN_WAIT1);
-	expect_state("a full one whose end has not come", full[0].fd[1], TCP_ESTABLISHED);
-	expect_state("one that has ended, and full", full[2].fd[1], TCP_LAST_ACK);
+	expect_end_on_its_way("a full one that has ended", full[0].fd[0], TCP_FIN_WAIT1, TCP_FIN_WAIT2);
+	expect_end_on_its_way("a full one whose end has not come", full[0].fd[1], TCP_ESTABLISHED, TCP_CLOSE_WAIT);
+	expect_end_on_its_way("one that has ended, and full", full[2].fd[1], TCP_LAST_ACK, TCP_CLOSE);
 	expect_stream(full[0].fd[1], sent[0][0], 0, true);
 	expect_stream(full[0].fd[0], sent[0][1], 1, false);
 	expect_stream(full[1].fd[1], sent[1][0], 0, true);
