@@ -374,7 +374,8 @@ static __always_inline bool find(struct __sk_buff *skb, struct packet *p, struct
 
 	if (begins && (!end || learned) && find_listener(skb, p, place, local, learned))
 		return true;
-	if (!end)
+	/* A call that the listener's entry has led elsewhere is led there no more when that has gone. */
+	if (!end || (begins && learned))
 		return false;
 	place_of(end, place);
 	return true;
