@@ -366,6 +366,18 @@ static void move_free(struct redirect_move **m)
 	*m = NULL;
 }
 
+/* Takes the lock, which finish_begin gives back. */
+static int begin(struct redirect *r, bool arriving, struct redirect_move **ret, struct err *e)
+{
+	int code;
+
+	redirect_lock(r);
+	code = move_new(r, arriving, ret, e);
+	if (code < 0)
+		redirect_unlock(r);
+	return code;
+}
+
 static int finish_begin(struct redirect_move **m, int r, struct redirect_move **ret)
 {
 	struct redirect *table = (*m)->r;
@@ -384,30 +396,18 @@ int redirect_depart(struct redirect *r, const struct redirect_node *node, const 
 		    struct err *e)
 {
 	struct redirect_move *m = NULL;
-	int code;
+	int code = begin(r, false, &m, e);
 
-	redirect_lock(r);
-	code = move_new(r, false, &m, e);
-	if (code < 0) {
-		redirect_unlock(r);
-		return code;
-	}
-	return finish_begin(&m, depart(m, node, flows, n, e), ret);
+	return code < 0 ? code : finish_begin(&m, depart(m, node, flows, n, e), ret);
 }
 
 int redirect_arrive(struct redirect *r, const struct redirect_flow *flows, const struct redirect_known *known, size_t n, struct redirect_move **ret,
 		    struct err *e)
 {
 	struct redirect_move *m = NULL;
-	int code;
+	int code = begin(r, true, &m, e);
 
-	redirect_lock(r);
-	code = move_new(r, true, &m, e);
-	if (code < 0) {
-		redirect_unlock(r);
-		return code;
-	}
-	return finish_begin(&m, arrive(m, flows, known, n, e), ret);
+	return code < 0 ? code : finish_begin(&m, arrive(m, flows, known, n, e), ret);
 }
 
 void redirect_tell(struct redirect *r, const struct redirect_flow *flow, const struct redirect_node *self, struct redirect_known *ret)
