@@ -7,6 +7,7 @@
  * found by its task pointer, its function and its state.
  */
 #include "iter.h"
+#include "tid.h"
 
 #include "../restart_record.h"
 
@@ -15,15 +16,6 @@
 #define TIMER_ENQUEUED 1
 #define NAMESPACES_MAX 12
 #define TRACED 8 /* __TASK_TRACED */
-
-struct upid {
-	int nr;
-} CO_RE;
-
-struct pid {
-	unsigned int level;
-	struct upid numbers[1];
-} CO_RE;
 
 struct restart_block {
 	long (*fn)(struct restart_block *);
@@ -120,7 +112,6 @@ struct task_struct {
 	struct mm_struct *mm;
 	struct nsproxy *nsproxy;
 	const struct cred *real_cred;
-	struct pid *thread_pid;
 	unsigned long nvcsw;
 	void *rseq;
 	struct thread_struct thread;
@@ -153,22 +144,6 @@ extern const void futex_wait_restart __ksym __weak;
 extern const void do_restart_poll __ksym __weak;
 extern const void do_no_restart_syscall __ksym __weak;
 extern const void hrtimer_wakeup __ksym __weak;
-
-static __always_inline unsigned int tid_of(struct task_struct *task)
-{
-	struct task_struct *me = (void *)bpf_get_current_task_btf();
-	unsigned int level = BPF_CORE_READ(me, thread_pid, level);
-	struct pid *pid = BPF_CORE_READ(task, thread_pid);
-	struct upid *numbers;
-	int nr = 0;
-
-	if (!pid || level > 32)
-		return 0;
-	numbers = (void *)((char *)pid + bpf_core_field_offset(struct pid, numbers));
-	bpf_probe_read_kernel(&nr, sizeof(nr), (char *)numbers + level * bpf_core_type_size(struct upid) +
-						       bpf_core_field_offset(struct upid, nr));
-	return (unsigned int)nr;
-}
 
 static __always_inline void read_block(struct task_struct *task, struct restart_record *r)
 {

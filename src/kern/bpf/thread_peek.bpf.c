@@ -6,6 +6,7 @@
  * by ptrace(2) and by system calls in the thread itself.
  */
 #include "iter.h"
+#include "tid.h"
 
 #include "../thread_record.h"
 
@@ -13,15 +14,6 @@
 #define REG_FS_BASE 21
 #define REG_DS 23
 #define MCE_FLAGS 0x08000080u /* PF_MCE_EARLY, PF_MCE_PROCESS */
-
-struct upid {
-	int nr;
-} CO_RE;
-
-struct pid {
-	unsigned int level;
-	struct upid numbers[1];
-} CO_RE;
 
 struct area {
 	char first;
@@ -111,7 +103,6 @@ struct task_struct {
 	unsigned int sched_reset_on_fork : 1;
 	unsigned int restore_sigmask : 1;
 	unsigned long atomic_flags;
-	struct pid *thread_pid;
 	void *clear_child_tid;
 	unsigned long nvcsw, nivcsw;
 	struct cred *cred;
@@ -142,22 +133,6 @@ struct {
 	__type(key, unsigned int);
 	__type(value, struct space);
 } spaces SEC(".maps");
-
-static __always_inline unsigned int tid_of(struct task_struct *task)
-{
-	struct task_struct *me = (void *)bpf_get_current_task_btf();
-	unsigned int level = BPF_CORE_READ(me, thread_pid, level);
-	struct pid *pid = BPF_CORE_READ(task, thread_pid);
-	struct upid *numbers;
-	int nr = 0;
-
-	if (!pid || level > 32)
-		return 0;
-	numbers = (void *)((char *)pid + bpf_core_field_offset(struct pid, numbers));
-	bpf_probe_read_kernel(&nr, sizeof(nr), (char *)numbers + level * bpf_core_type_size(struct upid) +
-						       bpf_core_field_offset(struct upid, nr));
-	return (unsigned int)nr;
-}
 
 static __always_inline void read_cred(struct task_struct *task, struct thread_class *c)
 {
