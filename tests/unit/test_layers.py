@@ -16,7 +16,9 @@ ALLOWED = {
     "image": {"base", "kern", "wire"},
     "home": {"base", "kern", "wire"},
     "migrate": {"base", "kern", "wire", "net", "image", "home"},
-    "daemon": {"base", "kern", "wire", "net", "image", "home", "migrate"},
+    "cluster": {"base"},
+    "sim": {"base", "cluster"},
+    "daemon": {"base", "kern", "wire", "net", "image", "home", "migrate", "cluster"},
     "cli": {"base", "wire"},
 }
 # the agent's layout of the scratch, and the form in which it finds differences, are read by those who drive it
