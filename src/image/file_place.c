@@ -6,7 +6,8 @@
  * their lists: each description is made in the worker (file_restore.c), and what one process has to do with it needs no other. Of
  * processes that share a table, the first does everything but the locks. An owner is set by the first process that has the
  * description; an entry of an epoll set is added by one that has the set and, if there is one, the entry's number for what it watches.
- * What no process has together with the set is brought into one for a moment (a *guest*).
+ * What no process has together with the set is brought into one for a moment (a *guest*). A set that no process has, since it is in flight, is a guest
+ * of the first table.
  */
 #include "image/file_place.h"
 #include "image/mqueue.h"
@@ -17,6 +18,7 @@
 #include <sys/syscall.h>
 
 #include "base/util.h"
+#include "image/bytes.h"
 #include "image/dir_notify.h"
 #include "image/epoll.h"
 #include "image/file_look.h"
@@ -105,12 +107,21 @@ static int lookup_number(const void *arg, uint32_t desc)
 	return number < 0 && l->guests ? l->guests[desc] : number;
 }
 
+/* The number of a set in the table whose turn it is, if its entries are that table's: -1 when they are not, or it is to be a guest still. */
+static int lookup_set(const struct lookup *l, uint32_t epoll, bool *ret_guest)
+{
+	*ret_guest = l->home[epoll] == UINT32_MAX && l->table == 0;
+	return *ret_guest ? lookup_number(l, epoll) : *lookup_first(l, l->table, epoll);
+}
+
 /* Which table is the one for an entry of the set l->epoll. */
 static uint32_t find_table(const struct lookup *l, const Gw__FdEpollItem *item)
 {
 	uint32_t best = 0;
 	int best_rank = -1;
 
+	if (l->home[l->epoll] == UINT32_MAX)
+		return 0;
 	for (uint32_t k = 0; k < l->t->n_tables; k++) {
 		const Gw__FdNumbers *n = l->t->tables[k];
 		ssize_t at = find_number(n, item->fd);
@@ -178,12 +189,25 @@ int fdtable_restore_place(const Gw__FdTable *t, uint32_t process, struct fd_rest
 
 static bool same_items(const Gw__FdDesc *a, const Gw__FdDesc *b)
 {
-	bool same = a && b && a->n_items == b->n_items;
+	bool same = a && b && a->n_items == b->n_items && bytes_equal(a->epoll_params, b->epoll_params);
 
 	for (size_t i = 0; same && i < a->n_items; i++)
 		same = a->items[i]->fd == b->items[i]->fd && a->items[i]->desc == b->items[i]->desc &&
 			a->items[i]->events == b->items[i]->events && a->items[i]->data == b->items[i]->data;
 	return same;
+}
+
+/* Marks a description as a guest, if the process does not have it. Returns how many guests there are more. */
+static size_t mark_guest(struct lookup *l, uint32_t desc)
+{
+	if (lookup_number(l, desc) >= 0)
+		return 0;
+	if (!l->guests) {
+		l->guests = fd_alloc(l->t->n_descs * sizeof(*l->guests));
+		memset(l->guests, 0xff, l->t->n_descs * sizeof(*l->guests));
+	}
+	l->guests[desc] = 0; /* no longer -1: counted once */
+	return 1;
 }
 
 /* Marks what entries of this table's epoll sets watch and the process does not have. Returns how many. */
@@ -193,23 +217,15 @@ static size_t find_guests(struct lookup *l, const Gw__FdTable *other)
 
 	for (uint32_t i = 0; i < l->t->n_descs; i++) {
 		const Gw__FdDesc *d = l->t->descs[i];
+		bool guest;
 
-		if (d->kind != GW__FD_KIND__FD_EPOLL || *lookup_first(l, l->table, i) < 0 ||
+		if (d->kind != GW__FD_KIND__FD_EPOLL || (lookup_set(l, i, &guest) < 0 && !guest) ||
 		    same_items(d, other && i < other->n_descs ? other->descs[i] : NULL))
 			continue;
 		l->epoll = i;
-		for (size_t k = 0; k < d->n_items; k++) {
-			uint32_t desc = d->items[k]->desc;
-
-			if (!lookup_mine(l, d->items[k]) || lookup_number(l, desc) >= 0)
-				continue;
-			if (!l->guests) {
-				l->guests = fd_alloc(l->t->n_descs * sizeof(*l->guests));
-				memset(l->guests, 0xff, l->t->n_descs * sizeof(*l->guests));
-			}
-			l->guests[desc] = 0; /* no longer -1: counted once */
-			n++;
-		}
+		n += guest ? mark_guest(l, i) : 0;
+		for (size_t k = 0; k < d->n_items; k++)
+			n += lookup_mine(l, d->items[k]) ? mark_guest(l, d->items[k]->desc) : 0;
 	}
 	return n;
 }
@@ -262,7 +278,8 @@ static int plan_additions(const struct placing *p, const Gw__FdTable *old, struc
 
 	for (uint32_t i = 0; i < l->t->n_descs && result == 0; i++) {
 		const Gw__FdDesc *d = l->t->descs[i], *was = old && i < old->n_descs ? old->descs[i] : NULL;
-		int fd = *lookup_first(l, l->table, i);
+		bool guest;
+		int fd = lookup_set(l, i, &guest);
 
 		if (fd < 0 || d == was)
 			continue;
@@ -290,7 +307,8 @@ static int plan_removals(const struct placing *p, const Gw__FdTable *new, struct
 	numbers.spare = spare_number(l->t, new, l->table, p->x->task_number);
 	result = bring_guests(p, l, new, numbers.spare, e);
 	for (uint32_t i = 0; i < l->t->n_descs && result == 0; i++) {
-		int fd = *lookup_first(l, l->table, i);
+		bool guest;
+		int fd = lookup_set(l, i, &guest);
 
 		l->epoll = i;
 		if (l->t->descs[i]->kind == GW__FD_KIND__FD_EPOLL && new->descs[i]->kind == GW__FD_KIND__FD_EPOLL && fd >= 0)

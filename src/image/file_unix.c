@@ -181,11 +181,10 @@ int fdtable_find_in_flight(struct fdtable *t, struct refusals *refusals, struct 
 
 int fdtable_refuse_loose(const struct fd_look *look, const Gw__FdDesc *d, struct refusals *refusals)
 {
-	if (d->kind != GW__FD_KIND__FD_EPOLL && !d->owner && !fdinfo_find(look->info, "lock"))
+	if (!d->owner && !fdinfo_find(look->info, "lock"))
 		return 0;
-	refusals_add(refusals, "fd.socket.unix.inflight", d->kind == GW__FD_KIND__FD_EPOLL ? "an epoll set in flight cannot move yet" :
-		"a descriptor in flight with a lock or an owner (F_SETOWN) cannot move yet", "try again when the program has received it",
-		"a message in a unix socket (%s)", look->link);
+	refusals_add(refusals, "fd.socket.unix.inflight", "a descriptor in flight with a lock or an owner (F_SETOWN) cannot move yet",
+		"try again when the program has received it", "a message in a unix socket (%s)", look->link);
 	return FD_REFUSED;
 }
 

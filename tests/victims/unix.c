@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -540,6 +542,64 @@ static void flight_check(void)
 }
 
 VICTIM(unix_in_flight, 0, flight_setup, NULL, flight_check);
+
+/* ---- epoll sets in flight ---- */
+
+static void watch(int set, int target, uint32_t events, uint64_t data)
+{
+	struct epoll_event ev = { .events = events, .data.u64 = data };
+
+	must(!epoll_ctl(set, EPOLL_CTL_ADD, target, &ev));
+}
+
+/* One that watches a pipe of this process's, one that is in flight itself (by a number that is another file's now), and another set; and an empty one. */
+static void flight_epoll_setup(void)
+{
+	int set = epoll_create1(EPOLL_CLOEXEC), empty = epoll_create1(EPOLL_CLOEXEC), flying[2], all[4];
+
+	must(set >= 0 && empty >= 0);
+	fd[4] = epoll_create1(EPOLL_CLOEXEC);
+	must(fd[4] >= 0 && !pipe2(fd, O_CLOEXEC) && !pipe2(flying, O_CLOEXEC) && !socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd + 2));
+	watch(set, fd[0], EPOLLIN, 0x1111222233334444);
+	watch(set, flying[0], EPOLLIN | EPOLLET, 0x5555);
+	watch(fd[4], fd[0], EPOLLIN, 0x6666);
+	watch(set, fd[4], EPOLLIN, 0x7777);
+	all[0] = set;
+	all[1] = empty;
+	all[2] = flying[0];
+	all[3] = flying[1];
+	send_fds(fd[2], "sets", all, 4, false);
+	for (int i = 0; i < 4; i++)
+		close(all[i]);
+	fd[5] = eventfd(0, EFD_CLOEXEC);
+	must(fd[5] >= 0 && dup2(fd[5], flying[0]) == flying[0]);
+	fd[6] = flying[0];
+}
+
+static void flight_epoll_check(void)
+{
+	struct epoll_event ev[4];
+	uint64_t all = 0;
+	int got[16], n;
+
+	expect_u64("descriptors in flight", 4, receive("message", fd[3], "sets", got, NULL));
+	expect_u64("events of a set in flight", 0, (uint64_t)epoll_wait(got[0], ev, 4, 0));
+	expect(write(fd[1], "a", 1) == 1 && write(got[3], "b", 1) == 1);
+	n = epoll_wait(got[0], ev, 4, 0);
+	for (int i = 0; i < n; i++)
+		all += ev[i].data.u64;
+	expect_u64("events of a set in flight", 3, (uint64_t)n);
+	expect_u64("their data", 0x1111222233334444 + 0x5555 + 0x7777, all);
+	n = epoll_wait(got[0], ev, 4, 0);
+	expect_u64("without the one that is told once", 2, (uint64_t)n);
+	expect_u64("events of the empty set", 0, (uint64_t)epoll_wait(got[1], ev, 4, 0));
+	/* The number that it was added with. */
+	expect(epoll_ctl(got[0], EPOLL_CTL_DEL, fd[6], NULL) < 0 && errno == ENOENT);
+	expect(dup2(got[2], fd[6]) == fd[6] && !epoll_ctl(got[0], EPOLL_CTL_DEL, fd[6], NULL));
+	expect(!epoll_ctl(got[0], EPOLL_CTL_DEL, fd[0], NULL) && !epoll_ctl(got[0], EPOLL_CTL_DEL, fd[4], NULL));
+}
+
+VICTIM(unix_epoll_in_flight, 0, flight_epoll_setup, NULL, flight_epoll_check);
 
 /* ---- credentials ---- */
 
