@@ -266,7 +266,8 @@ static int track_range(struct pages *p, uint64_t start, uint64_t end, struct err
 /*
  * The kernel splits a mapping of which only a part is registered, and then the program can no longer mremap(2) it as a whole. As the program goes on mapping
  * while this worker looks, ranges are registered together with the free addresses between them: a span ends only where something lies that is not tracked, or
- * shared: that is registered by itself, so that a mapping made anew in its place is noticed, with the free addresses behind it, into which it may grow.
+ * shared: that is registered by itself, so that a mapping made anew in its place is noticed, with the free addresses behind it, into which it may grow. So
+ * are huge pages, which do not grow: the kernel takes no span whose first mapping is of them but begins or ends within what would be a huge page.
  */
 static int each_span(struct pages *p, int (*f)(struct pages *p, uint64_t start, uint64_t end, struct err *e), struct err *e)
 {
@@ -285,9 +286,11 @@ static int each_span(struct pages *p, int (*f)(struct pages *p, uint64_t start, 
 				return ret;
 			start = scratch->base + scratch->size;
 		}
-		if (v && is_accounted(v))
+		if (v && v->kind != VMA_HUGE && is_accounted(v))
 			continue;
 		ret = start < (v ? v->start : VMA_TASK_SIZE) ? f(p, start, v ? v->start : VMA_TASK_SIZE, e) : 0;
+		if (ret == 0 && v && is_accounted(v))
+			ret = f(p, v->start, v->end, e);
 		if (ret < 0)
 			return ret;
 		start = !v ? start : v->content != VMA_CONTENT_SHARED ? v->end : i + 1 < p->vmas->n ? v[1].start : VMA_TASK_SIZE;
@@ -299,9 +302,7 @@ static int track_span(struct pages *p, uint64_t start, uint64_t end, struct err 
 {
 	int ret = uffd_register(p->agent->uffd, start, end, UFFD_TRACK, NULL);
 
-	if (ret == 0 || ret == -EINVAL)
-		ret = 0;
-	/* Something that cannot be tracked has been mapped there since: what is known, one by one. */
+	/* Nothing is mapped there, or something that cannot be tracked has been since: what is known, one by one. */
 	for (size_t i = 0; i < p->nranges && ret < 0; i++) {
 		const struct page_range *r = &p->ranges[i];
 		int code = r->start < end && r->end > start ? track_range(p, r->start, r->end, e) : 0;
@@ -341,7 +342,11 @@ int pages_track(struct pages *p, struct err *e)
 static int untrack_span(struct pages *p, uint64_t start, uint64_t end, struct err *e)
 {
 	(void)e;
-	uffd_unregister(p->agent->uffd, start, end, NULL);
+	if (uffd_unregister(p->agent->uffd, start, end, NULL) == 0)
+		return 0;
+	for (size_t i = 0; i < p->nranges; i++)
+		if (p->ranges[i].start < end && p->ranges[i].end > start)
+			uffd_unregister(p->agent->uffd, p->ranges[i].start, p->ranges[i].end, NULL);
 	return 0;
 }
 

@@ -465,7 +465,7 @@ VICTIM(shm_unlinked_private, 0, unlinked_setup, NULL, unlinked_check);
 /* ---- explicit huge pages ---- */
 
 #define HUGE (2 * MIB)
-static char *huge_private, *huge_shared, *huge_memfd;
+static char *huge_private, *huge_shared, *huge_memfd, *huge_low;
 static long huge_added;
 
 /* The hosts of a test share one kernel: there must be pages for the source and for the destination. */
@@ -490,15 +490,19 @@ static void huge_setup(void)
 {
 	int fd = memfd_create("huge", MFD_CLOEXEC | MFD_HUGETLB);
 
-	huge_added = set_huge_pages(12);
+	huge_added = set_huge_pages(16);
 	huge_private = mmap(NULL, 2 * HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
 	huge_shared = mmap(NULL, HUGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
 	must(fd >= 0 && !ftruncate(fd, (long)HUGE));
 	huge_memfd = mmap(NULL, HUGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	must(huge_private != MAP_FAILED && huge_shared != MAP_FAILED && huge_memfd != MAP_FAILED);
+	/* The lowest of them is a private one, above what is no huge page. */
+	huge_low = mmap(NULL, HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+	must(huge_low != MAP_FAILED);
 	fill(huge_private, HUGE, 15);
 	fill(huge_shared, HUGE, 16);
 	fill(huge_memfd, HUGE, 17);
+	fill(huge_low, HUGE, 19);
 }
 
 static long huge_kib(const void *at)
@@ -527,12 +531,14 @@ static void huge_check(void)
 	verify_zero("huge page that was never touched", huge_private + HUGE, HUGE);
 	verify("shared huge page", huge_shared, HUGE, 16);
 	verify("memfd in huge pages", huge_memfd, HUGE, 17);
+	verify("private huge page below the others", huge_low, HUGE, 19);
 	expect_u64("page size in KiB", 2048, (uint64_t)huge_kib(huge_private));
 	expect_u64("page size in KiB", 2048, (uint64_t)huge_kib(huge_shared));
 	expect_u64("page size in KiB", 2048, (uint64_t)huge_kib(huge_memfd));
 	munmap(huge_private, 2 * HUGE);
 	munmap(huge_shared, HUGE);
 	munmap(huge_memfd, HUGE);
+	munmap(huge_low, HUGE);
 	set_huge_pages(-huge_added);
 }
 
