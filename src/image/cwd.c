@@ -13,20 +13,21 @@
 #include "image/file_gone.h"
 #include "image/ns_info.h"
 #include "image/place.h"
+#include "image/proc_ended.h"
 #include "kern/nsfs.h"
 
 /* --- source --- */
 
-/* A name can end with the suffix: then there is something under it. */
+/* A name can end with the suffix: then there is something under it. Or have none: in /proc. */
 static bool is_removed(pid_t pid, const char *link, const struct stat *st)
 {
 	char path[PATH_MAX + 64];
 	struct stat there;
 	size_t len;
 
-	if (!file_gone_link(link, &len))
-		return false;
 	snprintf(path, sizeof(path), "/proc/%d/root%s", pid, link);
+	if (!file_gone_link(link, &len)) /* something below the directory of a process that has ended */
+		return lstat(path, &there) < 0 || (there.st_dev == st->st_dev && there.st_ino != st->st_ino);
 	return st->st_nlink == 0 || lstat(path, &there) < 0 || there.st_dev != st->st_dev || there.st_ino != st->st_ino;
 }
 
@@ -48,7 +49,9 @@ static void set_removed(Gw__Process *msg, const struct stat *st)
 int cwd_capture(pid_t pid, Gw__Process *msg, struct err *e)
 {
 	char path[64], text[PATH_MAX + 16];
+	const char *rest;
 	struct stat st;
+	size_t len;
 	ssize_t n;
 
 	if (msg->cwd_removed)
@@ -59,11 +62,12 @@ int cwd_capture(pid_t pid, Gw__Process *msg, struct err *e)
 	if (n < 0)
 		return err_sys(e, -errno, "%s", path);
 	text[n] = 0;
-	if (file_gone_link(text, &(size_t){ 0 })) {
+	len = (size_t)n;
+	if (file_gone_link(text, &len) || proc_path_process(text, &rest)) {
 		if (stat(path, &st) < 0)
 			return err_sys(e, -errno, "%s", path);
 		if (is_removed(pid, text, &st)) {
-			text[strlen(text) - strlen(FILE_GONE_SUFFIX)] = 0;
+			text[len] = 0;
 			set_removed(msg, &st);
 		}
 	}
@@ -74,6 +78,13 @@ int cwd_capture(pid_t pid, Gw__Process *msg, struct err *e)
 bool cwd_is_news(const Gw__Process *was, const Gw__Process *now)
 {
 	return now->cwd_removed && !cwd_is_same(was, now);
+}
+
+bool cwd_is_of_process(const Gw__Process *msg)
+{
+	const char *rest;
+
+	return msg->cwd_removed && proc_path_process(msg->cwd, &rest);
 }
 
 /* --- destination --- */
@@ -101,8 +112,8 @@ void cwd_validate_here(const Gw__Process *msg, struct refusals *r)
 	char path[PATH_MAX + 64];
 	struct stat st;
 
-	if (msg->cwd_removed && !strncmp(msg->cwd, "/proc/", 6) && msg->cwd[6] >= '1' && msg->cwd[6] <= '9')
-		refusals_add(r, "task.directory", "it is that of a process that has ended", "let the program change to another", "working directory %s", msg->cwd);
+	if (cwd_is_of_process(msg) && !proc_ended_is_possible(msg->cwd))
+		refusals_add(r, "task.directory", "it is that of a thread that has ended", "let the program change to another", "working directory %s", msg->cwd);
 	else if (!msg->cwd_removed && (!mark(msg, path, sizeof(path)) || stat(place_of(path), &st) < 0 || !S_ISDIR(st.st_mode)))
 		refusals_add(r, "task.directory", "there is no such directory on the destination", "make it there", "working directory %s", msg->cwd);
 }
@@ -117,11 +128,17 @@ bool cwd_is_same(const Gw__Process *a, const Gw__Process *b)
 	return a->cwd_removed && b->cwd_removed && a->cwd_removed->ino == b->cwd_removed->ino && a->cwd_removed->dev == b->cwd_removed->dev;
 }
 
-int cwd_make_removed(const Gw__Process *msg, int *ret_fd, struct err *e)
+int cwd_make_removed(const Gw__Process *msg, const struct proc_ended *stand, int *ret_fd, struct err *e)
 {
 	Gw__FdInode inode = GW__FD_INODE__INIT;
 	char path[PATH_MAX + 64];
 
+	if (cwd_is_of_process(msg)) {
+		int fd = proc_ended_open(stand, msg->cwd, O_PATH | O_DIRECTORY, e);
+
+		*ret_fd = fd < 0 ? *ret_fd : fd;
+		return fd < 0 ? fd : 0;
+	}
 	if (!mark(msg, path, sizeof(path)))
 		return err_set(e, -ENAMETOOLONG, "working directory %s", msg->cwd);
 	inode.mode = msg->cwd_removed->mode;

@@ -13,6 +13,7 @@
 
 #include "base/err.h"
 #include "file.pb-c.h"
+#include "image/proc_ended.h"
 #include "image/refuse.h"
 #include "kern/remote.h"
 #include "task.pb-c.h"
@@ -28,8 +29,10 @@ void cwd_validate_here(const Gw__Process *msg, struct refusals *r);
 /* Whether two processes, or a process and a description, have the same one whose name was removed. */
 bool cwd_is_same(const Gw__Process *a, const Gw__Process *b);
 bool cwd_is_removed_inode(const Gw__Process *msg, const Gw__FdInode *inode);
-/* Destination: makes the one without a name and opens it (O_PATH). */
-int cwd_make_removed(const Gw__Process *msg, int *ret_fd, struct err *e);
+/* Whether it is that of a process that has ended: it can be entered only while there is a stand-in. */
+bool cwd_is_of_process(const Gw__Process *msg);
+/* Destination: makes the one without a name and opens it (O_PATH). `stand`: of such a process. */
+int cwd_make_removed(const Gw__Process *msg, const struct proc_ended *stand, int *ret_fd, struct err *e);
 /* Goes to the one that has a name. `inside`: the process has its root already. */
 void cwd_plan(struct batch *b, const Gw__Process *msg, bool inside);
 

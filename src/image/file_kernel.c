@@ -18,6 +18,7 @@
 #include "image/fsfile_internal.h"
 #include "image/ns_other.h"
 #include "image/place.h"
+#include "image/proc_ended.h"
 #include "kern/nsfs.h"
 
 #define MEMORY_MAJOR 1
@@ -63,21 +64,6 @@ static int refuse(const struct fd_look *look, struct refusals *refusals, const c
 	return FD_REFUSED;
 }
 
-/* The process that a path of /proc is about; 0: none. *ret_rest is what follows its number. */
-static pid_t path_process(const char *path, const char **ret_rest)
-{
-	char *end;
-	long pid;
-
-	if (strncmp(path, "/proc/", 6) || path[6] < '1' || path[6] > '9')
-		return 0;
-	pid = strtol(path + 6, &end, 10);
-	if ((*end && *end != '/') || pid > INT_MAX)
-		return 0;
-	*ret_rest = end;
-	return (pid_t)pid;
-}
-
 static int capture_namespace(const struct fd_look *look, Gw__FdDesc *d, struct refusals *refusals)
 {
 	for (int k = 0; k < NS_KINDS; k++) {
@@ -96,6 +82,39 @@ static int capture_namespace(const struct fd_look *look, Gw__FdDesc *d, struct r
 	return refuse(look, refusals, "fd.namespace", "it is a namespace that none of the unit's processes is in");
 }
 
+static pid_t link_process(const char *link)
+{
+	cleanup_free char *path = fd_strdup(link);
+	const char *rest;
+	size_t len;
+
+	if (file_gone_link(path, &len))
+		path[len] = 0;
+	return proc_path_process(path, &rest);
+}
+
+/*
+ * Whether what it is about has ended, also where another process has that number by now: under its path lies something else, or nothing. Returns FD_REFUSED
+ * where that cannot be told, or not made.
+ */
+static int capture_ended(const struct fd_look *look, Gw__FdDesc *d, struct refusals *refusals)
+{
+	size_t len = strlen(look->link);
+	struct stat st, proc;
+
+	if (stat(place_of("/proc"), &proc) < 0 || proc.st_dev != look->st->st_dev)
+		return refuse(look, refusals, "fd.proc", "it is about a process, and of another mount of /proc than lies there");
+	if (lstat(place_of(look->link), &st) == 0 && st.st_dev == look->st->st_dev && st.st_ino == look->st->st_ino)
+		return 0;
+	file_gone_link(look->link, &len);
+	d->ended = true;
+	d->path = fd_strdup(look->link);
+	d->path[len] = 0;
+	if (!proc_ended_is_possible(d->path))
+		return refuse(look, refusals, "fd.proc", "it is about a thread, a descriptor or a mapping that there is no more");
+	return 0;
+}
+
 int file_kernel_capture(const struct fd_look *look, Gw__FdDesc *d, bool (*inside)(void *arg, pid_t pid), void *arg, struct refusals *refusals)
 {
 	const char *rest;
@@ -107,20 +126,24 @@ int file_kernel_capture(const struct fd_look *look, Gw__FdDesc *d, bool (*inside
 		return capture_namespace(look, d, refusals);
 	if (look->link[0] != '/')
 		return refuse(look, refusals, "fd.unknown", "it has no path");
-	pid = path_process(look->link, &rest);
+	d->ended = false;
+	pid = link_process(look->link);
 	if (d->kind == GW__FD_KIND__FD_DEVICE && file_gone(look->link, look->st, &len)) {
 		d->inode = file_gone_inode(look->st);
+	} else if (pid && pid != HOST_INIT) {
+		if (capture_ended(look, d, refusals) == FD_REFUSED)
+			return FD_REFUSED;
 	} else if (file_gone_link(look->link, &len)) {
-		return pid ? refuse(look, refusals, "fd.proc", "it is about a process that has ended") :
-			refuse(look, refusals, "fd.deleted", "what it is about is gone");
+		return refuse(look, refusals, "fd.deleted", "what it is about is gone");
 	}
-	if (!pid && !strncmp(look->link, PLACE_OUTSIDE "/", sizeof(PLACE_OUTSIDE)) && path_process(look->link + sizeof(PLACE_OUTSIDE) - 1, &rest))
+	if (!pid && !strncmp(look->link, PLACE_OUTSIDE "/", sizeof(PLACE_OUTSIDE)) && proc_path_process(look->link + sizeof(PLACE_OUTSIDE) - 1, &rest))
 		return refuse(look, refusals, "fd.proc", "it is about a process and opened through /proc of the host");
-	if (pid && pid != HOST_INIT && !inside(arg, pid))
+	if (pid && pid != HOST_INIT && !d->ended && !inside(arg, pid))
 		return refuse(look, refusals, "fd.proc", "it is about a process of the source (a file of /proc) that does not move with it");
 	if (fstatfs(look->held, &fs) == 0)
 		d->fs_magic = (uint64_t)fs.f_type;
-	d->path = fd_strdup(look->link);
+	if (!d->ended)
+		d->path = fd_strdup(look->link);
 	if (d->inode)
 		d->path[len] = 0;
 	d->device_major = d->kind == GW__FD_KIND__FD_DEVICE ? major(look->st->st_rdev) : 0;
@@ -152,6 +175,8 @@ int file_kernel_validate(const Gw__FdDesc *d, struct err *e)
 		return err_set(e, -EPROTO, "bad path");
 	if (d->kind == GW__FD_KIND__FD_KERNEL_FILE && !file_kernel_magic((unsigned long)d->fs_magic))
 		return err_set(e, -EPROTO, "a file of a strange file system");
+	if (d->ended && (d->kind != GW__FD_KIND__FD_KERNEL_FILE || !proc_ended_is_possible(d->path)))
+		return err_set(e, -EPROTO, "a file about a process that has ended");
 	if (d->inode && file_gone_validate(d->path, d->inode, e) < 0)
 		return -EPROTO;
 	if (d->inode && d->inode->rdev != makedev(d->device_major, d->device_minor))
@@ -194,7 +219,7 @@ void file_kernel_judge(const Gw__FdDesc *d, int fd, struct refusals *refusals)
 	if (d->kind == GW__FD_KIND__FD_DEVICE && !d->inode && !device_path(d))
 		refusals_add(refusals, "fd.missing", "the destination does not have this device by that name", "make it there", "fd %d (%s)", fd,
 			     d->path);
-	if (d->kind != GW__FD_KIND__FD_KERNEL_FILE || path_process(d->path, &rest))
+	if (d->kind != GW__FD_KIND__FD_KERNEL_FILE || proc_path_process(d->path, &rest))
 		return;
 	/* Among mounts of the unit's own /proc comes later, with its first process. */
 	if (place_prefix()[0] && d->fs_magic == PROC_SUPER_MAGIC)
@@ -204,13 +229,26 @@ void file_kernel_judge(const Gw__FdDesc *d, int fd, struct refusals *refusals)
 		refusals_add(refusals, "fd.missing", "the destination's kernel has no such file", "close it first", "fd %d (%s)", fd, d->path);
 }
 
-static int open_kernel_file(const Gw__FdDesc *d, pid_t (*host_pid)(const void *arg, pid_t pid), const void *arg, struct err *e)
+/* As far as it has been read while there was a process. */
+static int open_ended(const Gw__FdDesc *d, int flags, pid_t first, struct err *e)
 {
-	int flags = (int)d->flags & (d->flags & O_PATH ? PATH_FLAGS : OPEN_FLAGS);
+	struct proc_ended stand = PROC_ENDED_INIT;
+	int fd = proc_ended_start(&stand, d->path, first, e);
+
+	if (fd < 0)
+		return fd;
+	fd = proc_ended_open(&stand, d->path, flags, e);
+	if (fd >= 0 && !(d->flags & O_PATH))
+		(void)lseek(fd, d->position, SEEK_SET);
+	proc_ended_stop(&stand);
+	return fd;
+}
+
+static int open_of_process(const Gw__FdDesc *d, int flags, const struct fd_env *env, struct err *e)
+{
 	cleanup_free char *path = NULL;
 	const char *rest = d->path;
-	pid_t pid = path_process(d->path, &rest), here = pid && host_pid ? host_pid(arg, pid) : 0;
-	struct statfs fs;
+	pid_t pid = proc_path_process(d->path, &rest), here = pid && env->host_pid ? env->host_pid(env->host_pid_arg, pid) : 0;
 	int fd;
 
 	here = pid == HOST_INIT && !here ? HOST_INIT : here;
@@ -220,11 +258,18 @@ static int open_kernel_file(const Gw__FdDesc *d, pid_t (*host_pid)(const void *a
 	if (pid && !place_prefix()[0] ? asprintf(&path, "/proc/%d%s", (int)here, rest) < 0 : !(path = strdup(place_of(d->path))))
 		return err_set(e, -ENOMEM, "no memory for a path");
 	fd = open(path, flags | O_CLOEXEC | O_NOCTTY);
-	if (fd < 0)
-		return err_sys(e, -errno, "%s: opening it on this host", path);
-	if (fstatfs(fd, &fs) < 0 || (uint64_t)fs.f_type != d->fs_magic) {
+	return fd < 0 ? err_sys(e, -errno, "%s: opening it on this host", path) : fd;
+}
+
+static int open_kernel_file(const Gw__FdDesc *d, const struct fd_env *env, struct err *e)
+{
+	int flags = (int)d->flags & (d->flags & O_PATH ? PATH_FLAGS : OPEN_FLAGS);
+	int fd = d->ended ? open_ended(d, flags, env->n_pids ? env->pids[0] : 0, e) : open_of_process(d, flags, env, e);
+	struct statfs fs;
+
+	if (fd >= 0 && (fstatfs(fd, &fs) < 0 || (uint64_t)fs.f_type != d->fs_magic)) {
 		close(fd);
-		return err_set(e, -ENODEV, "%s: of another file system on this host", path);
+		return err_set(e, -ENODEV, "%s: of another file system on this host", d->path);
 	}
 	return fd;
 }
@@ -261,7 +306,7 @@ static int open_device(const Gw__FdDesc *d, struct err *e)
 int file_kernel_open(const Gw__FdDesc *d, const struct fd_env *env, int *ret_fd, struct err *e)
 {
 	int fd = d->kind == GW__FD_KIND__FD_NAMESPACE ? open_namespace(d, env->n_pids ? env->pids[0] : 0, e) :
-		d->kind == GW__FD_KIND__FD_DEVICE ? open_device(d, e) : open_kernel_file(d, env->host_pid, env->host_pid_arg, e);
+		d->kind == GW__FD_KIND__FD_DEVICE ? open_device(d, e) : open_kernel_file(d, env, e);
 
 	if (fd < 0)
 		return fd;
@@ -276,7 +321,9 @@ int file_kernel_seek(const Gw__FdTable *t, const int *fds, struct err *e)
 
 		if (d->kind != GW__FD_KIND__FD_KERNEL_FILE || (d->flags & O_PATH) || !d->position)
 			continue;
-		if (lseek(fds[i], d->position, SEEK_SET) < 0 && errno != ESPIPE)
+		if (d->ended && lseek(fds[i], 0, SEEK_CUR) == d->position)
+			continue;
+		if (lseek(fds[i], d->position, SEEK_SET) < 0 && errno != ESPIPE && !d->ended)
 			return err_sys(e, -errno, "%s: setting its position to %lld", d->path, (long long)d->position);
 	}
 	return 0;

@@ -413,25 +413,28 @@ static int removed_cwd(const void *arg, const Gw__FdInode *inode)
 /* The first process that has it makes it. */
 static int enter_removed_cwd(struct dest_process *p, struct err *e)
 {
+	bool of_process = cwd_is_of_process(p->process);
+	struct proc_ended stand = PROC_ENDED_INIT;
 	struct batch *b = main_batch(p);
 	cleanup_close int fd = -1;
-	int ret = 0, number;
+	int ret = of_process ? proc_ended_start(&stand, p->process->cwd, p->skeleton->pid, e) : 0, number;
 
-	for (size_t i = 0; i < p->index && fd < 0; i++)
+	for (size_t i = 0; i < p->index && fd < 0 && !of_process; i++)
 		if (cwd_is_same(p->d->procs[i].process, p->process))
 			fd = open_removed_cwd(&p->d->procs[i]);
-	if (fd < 0)
-		ret = cwd_make_removed(p->process, &fd, e);
+	if (fd < 0 && ret == 0)
+		ret = cwd_make_removed(p->process, &stand, &fd, e);
 	if (ret == 0)
 		ret = fd_send(p->transfer.worker_end, &fd, 1, e);
 	if (ret == 0)
 		ret = batch_receive_fds(b, p->transfer.task_number, &number, 1, e);
-	if (ret < 0)
-		return ret;
-	batch_call(b, "fchdir", SYS_fchdir, number);
-	batch_call(b, "close", SYS_close, number);
-	ret = batch_run(b, e);
-	batch_reset(b);
+	if (ret == 0) {
+		batch_call(b, "fchdir", SYS_fchdir, number);
+		batch_call(b, "close", SYS_close, number);
+		ret = batch_run(b, e);
+		batch_reset(b);
+	}
+	proc_ended_stop(&stand);
 	return ret;
 }
 

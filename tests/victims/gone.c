@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* gone.c - victims about directories whose name was removed, and who has the same one; and files that have another name */
+/* gone.c - victims about directories whose name was removed, and who has the same one; files that have another name; files about processes that have ended */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sched.h>
+#include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "tree.h"
@@ -112,3 +117,116 @@ static void name_check(void)
 }
 
 VICTIM(gone_name, 0, name_setup, NULL, name_check);
+
+/* ---- files of /proc about processes that have ended ---- */
+
+#define PROC_FILES 7
+static const char *const proc_names[PROC_FILES] = { "", "/stat", "/status", "/mountinfo", "/task", "/maps", "/cmdline" };
+
+static struct proc_look {
+	char link[64];
+	int error;
+} proc_was[PROC_FILES];
+static int proc_fds[PROC_FILES];
+static char proc_cwd[64], proc_getcwd[64];
+
+static struct proc_look look_at(int fd)
+{
+	struct proc_look l = { 0 };
+	char path[64], text[512];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	expect(readlink(path, l.link, sizeof(l.link) - 1) > 0);
+	if (lseek(fd, 0, SEEK_CUR) == 0)
+		l.error = read(fd, text, sizeof(text)) < 0 ? errno : 0;
+	return l;
+}
+
+static pid_t start_child(pid_t number)
+{
+	struct clone_args args = { .exit_signal = SIGCHLD, .set_tid = number ? (uintptr_t)&number : 0, .set_tid_size = number ? 1 : 0 };
+	pid_t child = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+
+	if (child == 0) {
+		pause();
+		_exit(0);
+	}
+	must(child > 0);
+	return child;
+}
+
+static void end_child(pid_t child)
+{
+	must(!kill(child, SIGKILL) && waitpid(child, NULL, 0) == child);
+}
+
+static void proc_setup(void)
+{
+	pid_t child = start_child(0);
+	char path[64], text[10];
+
+	for (int i = 0; i < PROC_FILES; i++) {
+		snprintf(path, sizeof(path), "/proc/%d%s", child, proc_names[i]);
+		proc_fds[i] = open(path, O_RDONLY | O_CLOEXEC);
+		must(proc_fds[i] >= 0);
+	}
+	must(read(proc_fds[3], text, sizeof(text)) == (ssize_t)sizeof(text)); /* of this one something has been read */
+	snprintf(path, sizeof(path), "/proc/%d/task", child);
+	must(!chdir(path));
+	end_child(child);
+	for (int i = 0; i < PROC_FILES; i++)
+		proc_was[i] = look_at(proc_fds[i]);
+	must(readlink("/proc/self/cwd", proc_cwd, sizeof(proc_cwd) - 1) > 0);
+	if (!getcwd(proc_getcwd, sizeof(proc_getcwd)))
+		proc_getcwd[0] = 0;
+}
+
+static void proc_check(void)
+{
+	char text[64] = "";
+
+	for (int i = 0; i < PROC_FILES; i++) {
+		struct proc_look now = look_at(proc_fds[i]);
+
+		expect_text("name of a file about a process that has ended", proc_was[i].link, now.link);
+		if (now.error != proc_was[i].error)
+			fail("%s, expected error %d, got %d", now.link, proc_was[i].error, now.error);
+	}
+	expect_u64("how much has been read", 10, (uint64_t)lseek(proc_fds[3], 0, SEEK_CUR));
+	if (!getcwd(text, sizeof(text)))
+		text[0] = 0;
+	expect_text("getcwd()", proc_getcwd, text);
+	expect(readlink("/proc/self/cwd", text, sizeof(text) - 1) > 0);
+	expect_text("working directory", proc_cwd, text);
+}
+
+VICTIM(gone_process, 0, proc_setup, NULL, proc_check);
+
+/* ---- the same when its number is another process's by now ---- */
+
+static pid_t namesake;
+
+static void namesake_setup(void)
+{
+	pid_t child = start_child(0);
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", child);
+	proc_fds[0] = open(path, O_RDONLY | O_CLOEXEC);
+	must(proc_fds[0] >= 0);
+	end_child(child);
+	namesake = start_child(child);
+	proc_fds[1] = open(path, O_RDONLY | O_CLOEXEC);
+	must(proc_fds[1] >= 0);
+}
+
+static void namesake_check(void)
+{
+	char text[512];
+
+	expect(read(proc_fds[0], text, sizeof(text)) < 0 && errno == ESRCH);
+	expect(read(proc_fds[1], text, sizeof(text)) > 0 && atoi(text) == namesake);
+	end_child(namesake);
+}
+
+VICTIM(gone_namesake, 0, namesake_setup, NULL, namesake_check);
