@@ -12,7 +12,7 @@
 #include "migrate/migrate.h"
 #include "migrate/registry.h"
 
-#define KEEP_MAX 9
+#define KEEP_MAX 10
 
 #define DRAIN_READS_MAX 64
 

@@ -15,7 +15,20 @@ struct file_record {
 	unsigned char has_owner;     /* F_SETOWN, F_SETSIG or O_ASYNC have been used */
 	unsigned char has_locks;     /* somebody holds a lock or a lease on the file */
 	unsigned char armed;         /* enum file_armed, of a timerfd */
-	unsigned char reserved[4];
+	unsigned int process;        /* whose number it is, by the initial pid namespace */
+};
+
+/* As many numbers as a word of the kernel's bitmaps of them has bits. */
+#define FILE_GROUP 64
+/* So many words of the bitmap behind the last group are looked through. */
+#define FILE_GROUPS_BEYOND 256
+
+struct file_group {
+	unsigned int process, first; /* given: as in the records; the first number, a multiple of 64 */
+	unsigned int is_last;        /* given: no other number is expected behind this group */
+	unsigned int is_read;        /* 0: could not be read, or there are numbers behind the last group */
+	unsigned long long open;     /* a bit for each of the records that has been written */
+	struct file_record v[FILE_GROUP];
 };
 
 /* What a remaining time of 0 does not tell: a timer that is due, and will expire as soon as its CPU gets to it, shows that as well. */

@@ -42,6 +42,7 @@ void migrate_init(int ret_keep[MIGRATE_KEEP_FDS])
 	ret_keep[4] = vma_peek_prepare(&e);
 	if (ret_keep[4] < 0)
 		log_warning("event=no-bpf text=\"%s\"", e.message);
+	ret_keep[5] = file_reader ? file_reader_group_fd(file_reader) : -1;
 }
 
 static int connect_pages(struct source *s, struct err *e)
