@@ -446,6 +446,65 @@ static void test_listener(void **state)
 	}
 }
 
+static void call_from_port(struct end *client, struct end *server, enum host from, uint16_t port, const struct sockaddr_storage *to, int listener, enum host at)
+{
+	uint64_t began = clock_ns(CLOCK_MONOTONIC);
+	struct sockaddr_storage own;
+	int fd;
+
+	hosts_address(from, AF_INET, port, &own);
+	hosts_enter(from);
+	fd = socket(AF_INET, SOCK_STREAM, 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)&own, hosts_address_len(&own)), 0);
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){ 5, 0 }, sizeof(struct timeval));
+	if (connect(fd, (const struct sockaddr *)to, hosts_address_len(to)) < 0)
+		fail_msg("a call from %c to the listener on %c: %s", 'a' + (int)from, 'a' + (int)at, strerror(errno));
+	assert_in_range(clock_ns(CLOCK_MONOTONIC) - began, 0, 900000000ull);
+	fill(client, from, fd);
+	hosts_enter(at);
+	if (poll(&(struct pollfd){ .fd = listener, .events = POLLIN }, 1, 5000) != 1)
+		fail_msg("a call from %c went somewhere else than to the listener on %c", 'a' + (int)from, 'a' + (int)at);
+	fill(server, at, accept(listener, NULL, NULL));
+	check(client, server);
+}
+
+/* The call of a client that uses a port again gets to the listener, wherever the connection went that it had before. */
+static void test_a_port_is_used_again(void **state)
+{
+	static const enum host clients[] = { OUTSIDE, B, C, A };
+	struct sockaddr_storage first;
+	int listener;
+
+	(void)state;
+	hosts_address(A, AF_INET, 9300, &first);
+	((struct sockaddr_in *)&first)->sin_addr.s_addr = 0;
+	listener = listen_on(A, &first);
+	hosts_address(A, AF_INET, 9300, &first);
+	for (size_t i = 0; i < ARRAY_SIZE(clients); i++) {
+		uint16_t port = (uint16_t)(9200 + i);
+		struct end client, server;
+
+		print_message("    client on %c\n", 'a' + (int)clients[i]);
+		call_from_port(&client, &server, clients[i], port, &first, listener, A);
+		for (enum host at = A; at < C; at++) {
+			move(&server, at + 1, &client);
+			/* Beside which another may listen. */
+			setsockopt(server.fd, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int));
+			move_listener(&listener, AF_INET, 9300, at, at + 1);
+			check(&client, &server);
+		}
+		close_pair(&client, &server);
+		move_listener(&listener, AF_INET, 9300, C, A);
+		call_from_port(&client, &server, clients[i], port, &first, listener, A);
+		close_pair(&client, &server);
+		move_listener(&listener, AF_INET, 9300, A, B);
+		call_from_port(&client, &server, clients[i], port, &first, listener, B);
+		close_pair(&client, &server);
+		move_listener(&listener, AF_INET, 9300, B, A);
+	}
+	close(listener);
+}
+
 static void finish_calls(const int calls[HOSTS], int listener, enum host at)
 {
 	struct end clients[HOSTS], servers[HOSTS];
@@ -660,6 +719,7 @@ int main(void)
 		cmocka_unit_test(test_both_ends),
 		cmocka_unit_test(test_loopback_address),
 		cmocka_unit_test(test_listener),
+		cmocka_unit_test(test_a_port_is_used_again),
 		cmocka_unit_test(test_calls_are_held),
 		cmocka_unit_test(test_a_move_that_fails),
 		cmocka_unit_test(test_a_dead_host),

@@ -337,8 +337,11 @@ static __always_inline void forget(const struct redirect_flow *flow)
 		__sync_fetch_and_add(n, -1);
 }
 
-/* A packet that begins a connection goes to where the listener is now. What was learned from one like it, which perhaps never arrived, is forgotten. */
-static __always_inline bool find_listener(struct __sk_buff *skb, struct packet *p, struct place *place, bool local, bool learned)
+/*
+ * A packet that begins a connection goes to where the listener is now. What is known of an earlier connection between the same ends, which may have moved, or of a first
+ * packet like it, which perhaps never arrived, is forgotten.
+ */
+static __always_inline bool find_listener(struct __sk_buff *skb, struct packet *p, struct place *place, bool local, bool earlier)
 {
 	struct redirect_flow any = p->to;
 	struct redirect_end *end;
@@ -351,7 +354,7 @@ static __always_inline bool find_listener(struct __sk_buff *skb, struct packet *
 	place_of(end, place);
 	if (p->to.protocol != TCP)
 		return true;
-	if (learned)
+	if (earlier)
 		forget(&p->to);
 	if (place->state != REDIRECT_HERE && is_for_us(skb, p, place->flags))
 		place->state = REDIRECT_NONE;
@@ -361,7 +364,7 @@ static __always_inline bool find_listener(struct __sk_buff *skb, struct packet *
 		 (place->state == REDIRECT_HERE && (place->flags & (REDIRECT_NATIVE | REDIRECT_OVER_LO)) != REDIRECT_NATIVE))
 		learn(&p->to, end, place, local);
 	/* It may come from this host, and have gone by way of the former one. Those that follow do not. */
-	if (place->state == REDIRECT_HERE && (learned || !(place->flags & REDIRECT_NATIVE)))
+	if (place->state == REDIRECT_HERE && (earlier || !(place->flags & REDIRECT_NATIVE)))
 		place->flags |= REDIRECT_OVER_LO;
 	return true;
 }
@@ -370,12 +373,12 @@ static __always_inline bool find(struct __sk_buff *skb, struct packet *p, struct
 {
 	struct redirect_end *end = bpf_map_lookup_elem(&ends, &p->to);
 	bool begins = p->to.protocol != TCP || (p->tcp_flags & (FLAG_SYN | FLAG_ACK)) == FLAG_SYN;
-	bool learned = end && end->flags & REDIRECT_LEARNED && !end->move && p->to.protocol == TCP;
+	bool earlier = end && !end->move && p->to.protocol == TCP;
 
-	if (begins && (!end || learned) && find_listener(skb, p, place, local, learned))
+	if (begins && (!end || earlier) && find_listener(skb, p, place, local, earlier))
 		return true;
 	/* A call that the listener's entry has led elsewhere is led there no more when that has gone. */
-	if (!end || (begins && learned))
+	if (!end || (begins && earlier && end->flags & REDIRECT_LEARNED))
 		return false;
 	place_of(end, place);
 	return true;
@@ -387,6 +390,26 @@ static __always_inline bool give_header(struct __sk_buff *skb)
 	__u16 protocol = (__u16)skb->protocol;
 
 	return !bpf_skb_change_head(skb, ETHER_BYTES, 0) && !bpf_skb_store_bytes(skb, 12, &protocol, sizeof(protocol), 0);
+}
+
+/*
+ * What comes from another host and goes on to a third has passed a router. Hosts that know different things of an end that is gone could send a packet in a circle, for ever
+ * without this.
+ */
+static __always_inline bool count_hop(struct __sk_buff *skb, const struct packet *p, __u32 l2)
+{
+	__u32 at = l2 + (p->ipv6 ? 7 : 8);
+	struct {
+		__u8 ttl, protocol;
+	} old, new;
+
+	if (bpf_skb_load_bytes(skb, at, &old, sizeof(old)) < 0 || old.ttl <= 1)
+		return false;
+	new = old;
+	new.ttl--;
+	if (!p->ipv6 && bpf_l3_csum_replace(skb, l2 + 10, *(__u16 *)&old, *(__u16 *)&new, sizeof(__u16)) < 0)
+		return false;
+	return !bpf_skb_store_bytes(skb, at, &new, p->ipv6 ? 1 : sizeof(new), 0);
 }
 
 static __always_inline int send_on(struct __sk_buff *skb, const struct packet *p, __u32 key, __u32 l2)
@@ -431,7 +454,7 @@ static __always_inline int arriving(struct __sk_buff *skb, __u32 l2)
 	if (!parse(skb, &p, l2) || !port_used(p.to.own_port) || !find(skb, &p, &place, false))
 		return UNSPEC;
 	if (place.state == REDIRECT_THERE)
-		return send_on(skb, &p, place.node, l2);
+		return count_hop(skb, &p, l2) ? send_on(skb, &p, place.node, l2) : SHOT;
 	if (place.state == REDIRECT_HELD)
 		return (int)bpf_redirect(place.tun, 0);
 	if (place.state != REDIRECT_HERE)
