@@ -26,6 +26,7 @@
 #include "image/process_check.h"
 #include "image/socket_tcp.h"
 
+#define CAPTURE_LOOKS 16
 #define OWN_TABLE_LOOKS 3
 #define FLAG_EXITING 0x4u /* PF_EXITING */
 
@@ -482,11 +483,11 @@ int fdtable_capture(const struct fd_process *p, size_t n, struct fdtable *ret, s
 
 	r = open_views(&t, p, n, e);
 	/* While the unit runs, a number may change between two looks at it; the next attempt sees it settled. */
-	for (int attempt = 0; r == 0 && attempt < 4; attempt++) {
+	for (int look = 1; r == 0 && look <= CAPTURE_LOOKS; look++) {
 		size_t refused = refusals->n;
 
 		r = fdtable_recapture(&t, false, files, refusals, e);
-		if (r == 0 || refusals->n > refused || attempt == 3)
+		if (r == 0 || refusals->n > refused || look == CAPTURE_LOOKS)
 			break;
 		r = 0;
 	}

@@ -8,7 +8,7 @@ struct file_record {
 	unsigned int fd;
 	unsigned int flags;          /* f_flags: as F_GETFL shows them, without FD_CLOEXEC */
 	unsigned long long file;     /* the open file description */
-	unsigned long long inode, kind; /* kind: its operations */
+	unsigned long long inode, kind; /* inode: another value for another inode, also when it has got the memory of this one; kind: its operations */
 	long long position;
 	unsigned long long digest;   /* TCP sockets: of all that the kernel keeps about it; 0: something else */
 	unsigned char cloexec;

@@ -31,7 +31,7 @@
 #define TRIES 40
 #define TRIES_RUNNING 3              /* after so many the unit is held from the beginning */
 #define TORN_TRIES 4
-#define PASSING_NS 2000000000ull /* how long a vfork() may take to call exec, or a connection to be accepted */
+#define PASSING_NS 2000000000ull /* how long nothing but a vfork() that has not called exec, or connections that are not accepted, may be in the way */
 #define PASSING_PAUSE_US 2000
 #define AGAIN_NS 10000000000ull       /* attempts are begun for so long */
 #define AGENT_END_MS 60000
@@ -383,7 +383,7 @@ static bool may_be_torn(int code)
 
 int migrate_source(const struct migrate_request *request, struct migrate_report *report, struct refusals *refusals, struct err *e)
 {
-	uint64_t begin = clock_ns(CLOCK_MONOTONIC), spent;
+	uint64_t begin = clock_ns(CLOCK_MONOTONIC), spent, passing_since = 0;
 	bool committed, passing, torn;
 	int torn_tries = 0, ret;
 
@@ -397,12 +397,15 @@ int migrate_source(const struct migrate_request *request, struct migrate_report 
 	for (int tries = 1;; tries++) {
 		ret = try_once(request, tries > TRIES_RUNNING && !request->ask_only, report, refusals, &committed, e);
 		spent = clock_ns(CLOCK_MONOTONIC) - begin;
-		passing = ret < 0 && only_passing(refusals) && spent < PASSING_NS;
+		passing = ret < 0 && only_passing(refusals);
+		passing_since = !passing ? 0 : passing_since ? passing_since : MAX(spent, 1u);
+		passing = passing && spent - passing_since < PASSING_NS;
 		torn = ret < 0 && !refusals->n && may_be_torn(ret) && torn_tries++ < TORN_TRIES;
 		if ((ret != -EAGAIN && ret != -ESTALE && !passing && !torn) || committed || (tries >= TRIES && !passing) || spent > AGAIN_NS)
 			return ret;
 		if (passing) {
-			tries--; /* not one after which the unit is held: who waits in vfork() cannot be stopped */
+			/* Not one after which the unit is held: who waits in vfork() cannot be stopped, and who is stopped accepts no connection. */
+			tries = MIN(tries, TRIES_RUNNING) - 1;
 			refusals_free(refusals);
 			*refusals = (struct refusals){ 0 };
 			usleep(PASSING_PAUSE_US);

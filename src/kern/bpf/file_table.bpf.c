@@ -33,6 +33,8 @@ struct file_lock_context {
 
 struct inode {
 	unsigned short i_mode;
+	unsigned long i_ino;
+	unsigned int i_generation;
 	struct file_lock_context *i_flctx;
 } CO_RE;
 
@@ -190,7 +192,8 @@ static __always_inline void describe(struct file *file, unsigned int fd, unsigne
 
 	r->fd = fd;
 	r->file = (unsigned long)file;
-	r->inode = (unsigned long)inode;
+	/* Memory of an inode that is gone is another one's next, and so, on some file systems, is its number. */
+	r->inode = (unsigned long)inode ^ (inode->i_ino * 0x9e3779b97f4a7c15ull + inode->i_generation * 0xc2b2ae3d27d4eb4full);
 	r->kind = (unsigned long)file->f_op;
 	r->flags = file->f_flags;
 	r->position = file->f_pos;
