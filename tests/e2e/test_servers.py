@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+import server_kinds
 from lab_driver import init_of, inside, main_daemon, migrate, popen, read, wait_until
 from test_faults import LISTED, before_commit
 
@@ -89,6 +90,37 @@ def test_refuse_and_close(lab2):
     out, _ = talk.process.communicate(timeout=60)
     assert out.startswith("wrong: "), out
     assert Talk(lab2, "x1", PORT + 2, 1).end() > 0
+
+
+@pytest.mark.parametrize("kind", ["memcached", "node", "ssh", "iperf3"])
+def test_server_goes_round(lab2, kind):
+    """Away, on, and home again, with clients outside, at the source, at the destination and elsewhere. `./dev soak` does this for longer, and with more kinds."""
+    server, clients = server_kinds.KINDS[kind](lab2), []
+    try:
+        for host in server_kinds.EVERYWHERE:
+            clients += server.clients(host)
+        for to in ("n2", "n3", "n1"):
+            server.must_move(to)
+            for c in clients:
+                c.must_live(f"after the move to {to}")
+        server_kinds.end_all(clients)
+        server.check(clients)
+    finally:
+        server_kinds.abandon(clients)
+        server.end()
+
+
+def test_download(lab2):
+    """A file on its way, to a host outside and to one that the server comes to."""
+    server, clients = server_kinds.Download(lab2, mib=160), []
+    try:
+        clients = [*server.clients("x1"), *server.clients("n2")]
+        for to in ("n2", "n3", "n1"):
+            server.must_move(to)
+        server_kinds.end_all(clients)
+    finally:
+        server_kinds.abandon(clients)
+        server.end()
 
 
 STEPS = [(side, step, action) for side, step, _ in LISTED for action in ("kill", "error", "killall") if before_commit(side, step)]
