@@ -29,6 +29,7 @@ int verb_nodes(int argc, char **argv);
 int verb_connections(int argc, char **argv);
 int verb_check(int argc, char **argv);
 int verb_run(int argc, char **argv);
+int verb_select(int argc, char **argv);
 
 /* Prints how a verb is used, on stderr, and returns EXIT_USAGE. */
 int usage_error(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -86,6 +87,11 @@ void show_table(char *const *cells, size_t n_cells, size_t columns);
 
 /* list.c: the whole of a verb that asks godwitd for a list and takes no argument but --json; returns the exit status. */
 int show_list(int argc, char **argv, void (*show)(const json_t *result));
+
+/*
+ * select.c: the nodes that match, the best first: an object with "node" (this one) and "nodes" (names). take: something is about to be sent to the first. As ask_result.
+ */
+int select_nodes(const char *require, bool take, bool as_json, json_t **ret);
 
 /* Reads "500ms", "10s", "2m", "1h", or seconds ("1.5"). -EINVAL with the reason. */
 int duration_parse(const char *text, unsigned *ret_ms, struct err *e);

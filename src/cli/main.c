@@ -22,11 +22,18 @@ static const struct command verbs[] = {
 	  verb_migrate },
 	{ "run", "-- COMMAND [ARGUMENT...]", "start a program that may run elsewhere and appears local",
 	  "  --node HOST    move it there as soon as it has been started\n"
+	  "  -R REQUIRE     move it to the best node that matches, or leave it here if that is this one; see `godwit help select`\n"
 	  "  --strategy S   how; see `godwit help migrate`\n"
 	  "The command takes the place of `godwit run`: its exit status is the command's.\n",
 	  verb_run },
 	{ "ps", "", "list the processes that came to this host", "  --json         print a JSON object\n", verb_ps },
 	{ "nodes", "", "list the nodes and how they are", "  --json         print a JSON object\n", verb_nodes },
+	{ "select", "[-R REQUIRE]", "print the nodes that match a requirement, the best one first",
+	  "  -R REQUIRE     select[mem>4G && (gpu || zone==east)] order[ut:-mem] rusage[mem=2000]\n"
+	  "                 each part may be left out; a plain expression is a select\n"
+	  "  --json         print a JSON object\n"
+	  "Exit status: 0 there are some, 1 there is none.\n",
+	  verb_select },
 	{ "connections", "", "list the connections that have moved, and how their packets get there", "  --json         print a JSON object\n", verb_connections },
 	{ "check", "[PID]", "can this kernel move processes, can this process move, and why not",
 	  "  --to HOST      ask that host, too, whether it would take the process\n"

@@ -5,53 +5,92 @@
 #include "base/util.h"
 #include "cli/cli.h"
 
-#define COLUMNS 7
-
-/* The numbers of one node as text; "-" for a node that does not answer. */
-struct row {
-	char units[32], load[64], memory[40];
+/* An index of the load vector, and how it is written. */
+static const struct {
+	const char *name;
+	enum { PLAIN, PART, WHOLE, MINUTES, MIB } form;
+} indices[] = {
+	{ "cores", PLAIN }, { "r15s", PLAIN }, { "r1m", PLAIN }, { "r15m", PLAIN }, { "ut", PART }, { "pg", PLAIN }, { "io", WHOLE },
+	{ "ls", WHOLE }, { "it", MINUTES }, { "tmp", MIB }, { "swp", MIB }, { "mem", MIB },
 };
 
+#define FIRST_COLUMNS 3
+#define COLUMNS (FIRST_COLUMNS + ARRAY_SIZE(indices) + 2)
+
+struct row {
+	char units[32], index[ARRAY_SIZE(indices)][24];
+};
+
+static void write_index(size_t i, double v, char text[24])
+{
+	static const char units[] = "MGTP";
+	size_t unit = 0;
+
+	switch (indices[i].form) {
+	case PART:
+		snprintf(text, 24, "%.0f%%", 100 * v);
+		break;
+	case WHOLE:
+		snprintf(text, 24, "%.0f", v);
+		break;
+	case MINUTES:
+		if (v < 1440)
+			snprintf(text, 24, "%.0fm", v);
+		else
+			snprintf(text, 24, "%.0fd", v / 1440);
+		break;
+	case MIB:
+		for (; v >= 9999 && unit + 2 < sizeof(units); unit++)
+			v /= 1024;
+		snprintf(text, 24, v < 10 && unit ? "%.1f%c" : "%.0f%c", v, units[unit]);
+		break;
+	default:
+		snprintf(text, 24, v < 10 ? "%.2f" : "%.1f", v);
+	}
+}
+
+/* "-" for what a node does not say. */
 static void fill(const json_t *node, struct row *row)
 {
-	const json_t *load = json_object_get(node, "load");
-	char free_text[16], total_text[16];
+	const json_t *all = json_object_get(node, "indices");
 
 	strcpy(row->units, "-");
-	strcpy(row->load, "-");
-	strcpy(row->memory, "-");
-	if (strcmp(text_of(node, "state"), "ok"))
-		return;
-	bytes_text((double)number_of(node, "mem_available_bytes"), free_text);
-	bytes_text((double)number_of(node, "mem_total_bytes"), total_text);
-	snprintf(row->units, sizeof(row->units), "%lld", number_of(node, "units"));
-	snprintf(row->load, sizeof(row->load), "%.2f %.2f %.2f", json_number_value(json_array_get(load, 0)),
-		 json_number_value(json_array_get(load, 1)), json_number_value(json_array_get(load, 2)));
-	snprintf(row->memory, sizeof(row->memory), "%s of %s", free_text, total_text);
+	if (!strcmp(text_of(node, "state"), "ok"))
+		snprintf(row->units, sizeof(row->units), "%lld", number_of(node, "units"));
+	for (size_t i = 0; i < ARRAY_SIZE(indices); i++) {
+		const json_t *v = json_object_get(all, indices[i].name);
+
+		strcpy(row->index[i], "-");
+		if (json_is_number(v))
+			write_index(i, json_number_value(v), row->index[i]);
+	}
 }
 
 static void show(const json_t *result)
 {
 	const json_t *nodes = json_object_get(result, "nodes"), *node;
-	size_t i, n = json_array_size(nodes), cell = COLUMNS;
-	static char *const heading[COLUMNS] = { "NODE", "ADDRESS", "STATE", "KERNEL", "UNITS", "LOAD", "MEMORY FREE" };
+	size_t i, n = json_array_size(nodes), cell = 0;
 	cleanup_free char **cells = calloc((n + 1) * COLUMNS, sizeof(*cells));
 	cleanup_free struct row *rows = calloc(n + 1, sizeof(*rows));
 
 	if (!cells || !rows)
 		return;
-	memcpy(cells, heading, sizeof(heading));
+	cells[cell++] = "NODE";
+	cells[cell++] = "STATE";
+	cells[cell++] = "UNITS";
+	for (i = 0; i < ARRAY_SIZE(indices); i++)
+		cells[cell++] = (char *)indices[i].name;
+	cells[cell++] = "ADDRESS";
+	cells[cell++] = "LABELS";
 	json_array_foreach(nodes, i, node) {
-		const char *kernel = text_of(node, "kernel");
-
 		fill(node, &rows[i]);
 		cells[cell++] = (char *)text_of(node, "name");
-		cells[cell++] = (char *)text_of(node, "address");
 		cells[cell++] = (char *)text_of(node, "state");
-		cells[cell++] = *kernel ? (char *)kernel : "-";
 		cells[cell++] = rows[i].units;
-		cells[cell++] = rows[i].load;
-		cells[cell++] = rows[i].memory;
+		for (size_t j = 0; j < ARRAY_SIZE(indices); j++)
+			cells[cell++] = rows[i].index[j];
+		cells[cell++] = (char *)text_of(node, "address");
+		cells[cell++] = (char *)text_of(node, "labels");
 	}
 	show_table(cells, cell, COLUMNS);
 	json_array_foreach(nodes, i, node)

@@ -111,23 +111,56 @@ static int start_helper(const char *node, const char *strategy, int *ret_started
 	return 0;
 }
 
+/* The best node that matches; "" when that is this one. When none does, nothing is started: the program would not have what it needs. */
+static int find_best(const char *require, char ret[256])
+{
+	json_t *result = NULL;
+	const char *name;
+	int r = select_nodes(require, true, false, &result);
+
+	if (r != EXIT_OK)
+		return r;
+	name = json_string_value(json_array_get(json_object_get(result, "nodes"), 0));
+	if (!name) {
+		complain("no node matches '%s', and nothing has been started; `godwit nodes` shows how they are", require);
+		r = EXIT_FAILED;
+	} else {
+		snprintf(ret, 256, "%s", strcmp(name, text_of(result, "node")) != 0 ? name : "");
+	}
+	json_decref(result);
+	return r;
+}
+
 int verb_run(int argc, char **argv)
 {
-	static const struct option options[] = { { "node", required_argument, NULL, 'n' }, { "strategy", required_argument, NULL, 's' }, { 0 } };
-	const char *node = NULL, *strategy = "freeze-free";
+	static const struct option options[] = {
+		{ "node", required_argument, NULL, 'n' }, { "strategy", required_argument, NULL, 's' }, { "require", required_argument, NULL, 'R' }, { 0 },
+	};
+	const char *node = NULL, *strategy = "freeze-free", *require = NULL;
+	char best[256];
 	int o, r, started = -1;
 
 	optind = 1;
-	while ((o = getopt_long(argc, argv, "+:n:s:", options, NULL)) != -1) {
+	while ((o = getopt_long(argc, argv, "+:n:s:R:", options, NULL)) != -1) {
 		if (o == 'n')
 			node = optarg;
 		else if (o == 's')
 			strategy = optarg;
+		else if (o == 'R')
+			require = optarg;
 		else
 			return option_error("run", o, argv);
 	}
 	if (optind >= argc)
 		return usage_error("run", "a command is expected");
+	if (node && require)
+		return usage_error("run", "--node says where, and -R asks for it: one of them");
+	if (require) {
+		r = find_best(require, best);
+		if (r != EXIT_OK)
+			return r;
+		node = *best ? best : NULL;
+	}
 	r = node ? start_helper(node, strategy, &started) : 0;
 	if (r < 0) {
 		complain("starting a helper: %s", strerror(-r));

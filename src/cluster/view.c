@@ -4,7 +4,7 @@
 
 #include "base/util.h"
 
-static void add_sent(const struct view *v, const struct policy *p, struct policy_node *node, uint64_t now_ms)
+void view_add_sent(const struct view *v, const struct policy *p, struct policy_node *node, uint64_t now_ms)
 {
 	for (size_t i = 0; i < v->n_sent; i++) {
 		const struct view_sent *s = &v->sent[i];
@@ -20,7 +20,7 @@ static struct policy_node node_of(const struct view *v, const struct policy *p, 
 {
 	struct policy_node node = { .id = entry->id, .load = entry->load, .age_s = (double)gossip_age_ms(entry, now_ms) / 1000, .state = (enum node_state)entry->state };
 
-	add_sent(v, p, &node, now_ms);
+	view_add_sent(v, p, &node, now_ms);
 	return node;
 }
 
@@ -50,7 +50,7 @@ void view_note_sent(struct view *v, const struct policy *p, uint64_t id, double 
 			longest = i;
 	}
 	if (at < v->n_sent)
-		add_sent(v, p, &fresh, now_ms); /* what is left of earlier ones */
+		view_add_sent(v, p, &fresh, now_ms); /* what is left of earlier ones */
 	else if (v->n_sent < VIEW_SENT_MAX)
 		v->n_sent++;
 	else

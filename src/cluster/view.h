@@ -28,6 +28,8 @@ struct view {
 void view_note_sent(struct view *v, const struct policy *p, uint64_t id, double run, double mem_mib, uint64_t now_ms);
 /* All nodes that are known, at most `max`; the first is this one. Returns how many. */
 size_t view_nodes(const struct view *v, const struct policy *p, uint64_t now_ms, struct policy_node *ret, size_t max);
+/* What was sent to a node, faded until now. */
+void view_add_sent(const struct view *v, const struct policy *p, struct policy_node *node, uint64_t now_ms);
 /* This node alone. */
 struct policy_node view_self(const struct view *v, const struct policy *p, uint64_t now_ms);
 

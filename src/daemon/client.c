@@ -87,6 +87,8 @@ static int serve(const struct daemon *d, const struct request *request, int fd)
 		return do_check(d, request, fd);
 	case VERB_CONNECTIONS:
 		return do_connections(d, fd);
+	case VERB_SELECT:
+		return do_select(d, request, fd);
 	case VERB_CANCEL:
 		break;
 	}

@@ -3,6 +3,7 @@
 #include "daemon/config.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ini.h>
@@ -12,6 +13,8 @@
 
 #define PEER_TIMEOUT_MIN_MS 500u
 #define PEER_TIMEOUT_MAX_MS 3600000u
+#define SPEED_MIN 0.01
+#define SPEED_MAX 1000.0
 
 struct reading {
 	struct config *config;
@@ -22,7 +25,7 @@ void config_init(struct config *config)
 {
 	char host[HELLO_NAME_MAX + 1] = "";
 
-	*config = (struct config){ .peer_timeout_ms = CONN_DEAD_PEER_MS, .listen = { .sin_family = AF_INET, .sin_port = htons(CONN_DEFAULT_PORT) } };
+	*config = (struct config){ .speed = 1, .peer_timeout_ms = CONN_DEAD_PEER_MS, .listen = { .sin_family = AF_INET, .sin_port = htons(CONN_DEFAULT_PORT) } };
 	gethostname(host, sizeof(host) - 1);
 	host[strcspn(host, ".")] = 0;
 	snprintf(config->name, sizeof(config->name), "%s", hello_name_valid(host) ? host : "localhost");
@@ -36,6 +39,39 @@ const struct config_node *config_find(const struct config *config, const char *n
 		if (!strcmp(config->nodes[i].name, name))
 			return &config->nodes[i];
 	return NULL;
+}
+
+static size_t label_word(const char *s)
+{
+	size_t n = 0;
+
+	while (isalnum((unsigned char)s[n]) || (s[n] && strchr("._-", s[n])))
+		n++;
+	return n;
+}
+
+bool config_labels_valid(const char *labels)
+{
+	const char *p = labels;
+
+	if (strlen(labels) > CONFIG_LABELS_MAX)
+		return false;
+	while (*p) {
+		size_t n = label_word(p);
+
+		if (!n || !isalpha((unsigned char)*p))
+			return false;
+		p += n;
+		if (*p == '=') {
+			n = label_word(++p);
+			if (!n)
+				return false;
+			p += n;
+		}
+		if (*p && (*p++ != ' ' || !*p))
+			return false;
+	}
+	return true;
 }
 
 static int read_node_key(struct config *config, const char *key, const char *value, struct err *e)
@@ -77,7 +113,22 @@ static int read_node_key(struct config *config, const char *key, const char *val
 		config->peer_timeout_ms = (unsigned)ms;
 		return 0;
 	}
-	return err_set(e, -EINVAL, "unknown key '%.80s' in [node]; known are name, listen, port, peer_timeout_ms", key);
+	if (!strcmp(key, "speed")) {
+		char *end;
+
+		config->speed = strtod(value, &end);
+		if (value[0] < '0' || value[0] > '9' || *end || config->speed < SPEED_MIN || config->speed > SPEED_MAX)
+			return err_set(e, -EINVAL, "speed '%.80s': use a number from %g to %g; 1 is the default", value, SPEED_MIN, SPEED_MAX);
+		return 0;
+	}
+	if (!strcmp(key, "labels")) {
+		if (!config_labels_valid(value))
+			return err_set(e, -EINVAL, "labels '%.80s': use at most %d bytes of words such as gpu and zone=east, with one blank between them (letters, digits, '.', '_', '-')",
+				       value, CONFIG_LABELS_MAX);
+		snprintf(config->labels, sizeof(config->labels), "%s", value);
+		return 0;
+	}
+	return err_set(e, -EINVAL, "unknown key '%.80s' in [node]; known are name, listen, port, peer_timeout_ms, speed, labels", key);
 }
 
 static int add_node(struct config *config, const char *name, const char *value, struct err *e)

@@ -8,12 +8,14 @@
 #define GODWIT_DAEMON_CONFIG_H
 
 #include <netinet/in.h>
+#include <stdbool.h>
 
 #include "base/err.h"
 #include "wire/hello.h"
 
 #define CONFIG_DEFAULT_PATH "/etc/godwit/godwit.conf"
 #define CONFIG_NODES_MAX 1024
+#define CONFIG_LABELS_MAX 255
 #define CONFIG_BYTES_MAX (1u << 20)
 
 struct config_node {
@@ -24,6 +26,8 @@ struct config_node {
 struct config {
 	char name[HELLO_NAME_MAX + 1];
 	struct sockaddr_in listen;
+	double speed;              /* of a core, for load figures: 1 */
+	char labels[CONFIG_LABELS_MAX + 1]; /* "gpu zone=east": words divided by one blank each */
 	unsigned peer_timeout_ms; /* a node that answers nothing for so long counts as dead */
 	struct config_node *nodes; /* in the order of the file; may include this node */
 	size_t n_nodes;
@@ -35,6 +39,8 @@ void config_init(struct config *config);
 int config_load(struct config *config, const char *path, int required, struct err *e);
 /* The same from memory (text ends with a 0); `path` is for messages. */
 int config_parse(struct config *config, const char *text, const char *path, struct err *e);
+/* Whether this can be what a node says of itself: words of letters, digits and "._-", each with "=TEXT" behind it or not. */
+bool config_labels_valid(const char *labels);
 /* NULL when there is none. */
 const struct config_node *config_find(const struct config *config, const char *name);
 void config_free(struct config *config);

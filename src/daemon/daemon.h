@@ -21,6 +21,7 @@
 #include <sys/types.h>
 
 #include "daemon/config.h"
+#include "daemon/host_load.h"
 #include "daemon/request.h"
 #include "node.pb-c.h"
 #include "wire/frame.h"
@@ -32,7 +33,7 @@
 #define WORKERS_MAX 256
 #define PENDING_TIMEOUT_MS 5000 /* for a request or a HELLO to be complete */
 
-enum worker_kind { WORKER_REQUEST, WORKER_SOURCE, WORKER_DEST, WORKER_NET };
+enum worker_kind { WORKER_REQUEST, WORKER_SOURCE, WORKER_DEST, WORKER_NET, WORKER_LOAD };
 
 struct worker {
 	pid_t pid;                            /* 0: slot free */
@@ -67,6 +68,8 @@ struct daemon {
 	struct worker workers[WORKERS_MAX];
 	uint32_t *done; /* WORKERS_MAX words shared with the workers: 1 when one has only its answer left to give */
 	size_t self;    /* in a worker: its slot */
+	struct host_load *load; /* shared with the workers */
+	uint64_t load_due_ns;   /* godwit-load is not started anew before */
 	bool redirects; /* connections may be redirected here: net_tick */
 	uint64_t net_due_ns;
 	struct client clients[CLIENTS_PENDING_MAX];
@@ -118,6 +121,7 @@ int do_migrate_ask(const struct daemon *d, const struct request *request, int fd
 int do_forward(const struct daemon *d, const struct request *request, int fd, struct err *e);
 int do_ps(const struct daemon *d, int fd);
 int do_nodes(const struct daemon *d, int fd);
+int do_select(const struct daemon *d, const struct request *request, int fd);
 /* What a node says of itself: a name, text and numbers that are such. */
 int node_info_decode(const void *data, size_t len, Gw__NodeInfo **ret, struct err *e);
 int do_check(const struct daemon *d, const struct request *request, int fd);
@@ -131,6 +135,9 @@ int net_tick(struct daemon *d);
 void net_ended(struct daemon *d, int status);
 /* News of another node (ROLE_NET): takes over a copy of fd. */
 int net_news(struct daemon *d, int fd, const Gw__Hello *hello, struct err *e);
+
+/* In the main process: starts godwit-load when there is none; the time until it looks again. */
+int load_tick(struct daemon *d);
 
 /* Fills in and sends NodeInfo; for the main process (a few small reads). */
 int node_info_send(const struct daemon *d, int fd, struct err *e);

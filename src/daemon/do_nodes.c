@@ -1,165 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* do_nodes.c - NodeInfo: answering it (main process), and asking every node at once (a worker) */
-#include <errno.h>
-#include <math.h>
-#include <poll.h>
-#include <sys/sysinfo.h>
-#include <sys/utsname.h>
-
+/* do_nodes.c - the nodes and how they are */
 #include "base/util.h"
-#include "daemon/daemon.h"
+#include "daemon/node_ask.h"
 #include "daemon/reply.h"
-#include "migrate/registry.h"
-#include "wire/conn.h"
-
-#define ASK_DEADLINE_MS 1000
-#define INFO_MAX_BYTES 4096
-
-static uint64_t memory_available(void)
-{
-	cleanup_fclose FILE *f = fopen("/proc/meminfo", "re");
-	char line[128];
-	unsigned long long kib;
-
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
-			return kib * 1024;
-	return 0;
-}
-
-int node_info_send(const struct daemon *d, int fd, struct err *e)
-{
-	Gw__NodeInfo info = GW__NODE_INFO__INIT;
-	struct utsname name;
-	struct sysinfo si;
-	double load[3] = { 0 };
-	uint8_t payload[INFO_MAX_BYTES];
-	int units;
-
-	uname(&name);
-	sysinfo(&si);
-	(void)!getloadavg(load, 3);
-	units = registry_list(NULL, NULL, NULL);
-	info.name = (char *)d->config.name;
-	info.kernel = name.release;
-	info.units = (uint32_t)MAX(units, 0);
-	info.uptime_s = (clock_ns(CLOCK_BOOTTIME) - d->started_ns) / 1000000000ull;
-	info.load1 = load[0];
-	info.load5 = load[1];
-	info.load15 = load[2];
-	info.mem_total_bytes = (uint64_t)si.totalram * si.mem_unit;
-	info.mem_available_bytes = memory_available();
-	info.migrations = worker_count(d, WORKER_SOURCE) + worker_count(d, WORKER_DEST);
-	if (gw__node_info__get_packed_size(&info) > sizeof(payload))
-		return err_set(e, -EMSGSIZE, "node info");
-	return frame_send(fd, FRAME_NODE_INFO, payload, gw__node_info__pack(&info, payload), e);
-}
-
-/* A question to one node. */
-struct question {
-	char name[HELLO_NAME_MAX + 1];
-	struct sockaddr_in address;
-	int fd;          /* -1: decided */
-	bool connected;
-	struct frame_reader reader;
-	Gw__NodeInfo *info; /* the answer, validated */
-	struct err error;
-};
-
-static int validate(const Gw__NodeInfo *info, struct err *e)
-{
-	size_t i, len = strnlen(info->kernel, 129);
-
-	if (!hello_name_valid(info->name) || len > 128)
-		return err_set(e, -EPROTO, "node info with a name or kernel that is none");
-	for (i = 0; i < len; i++)
-		if ((unsigned char)info->kernel[i] < ' ' || (unsigned char)info->kernel[i] > '~')
-			return err_set(e, -EPROTO, "node info with a kernel release that is no text");
-	if (!isfinite(info->load1) || !isfinite(info->load5) || !isfinite(info->load15))
-		return err_set(e, -EPROTO, "node info with a load that is no number");
-	return 0;
-}
-
-int node_info_decode(const void *data, size_t len, Gw__NodeInfo **ret, struct err *e)
-{
-	Gw__NodeInfo *info = gw__node_info__unpack(NULL, len, data);
-	int r = info ? validate(info, e) : err_set(e, -EPROTO, "node info that does not parse");
-
-	if (r < 0 && info)
-		gw__node_info__free_unpacked(info, NULL);
-	else if (r == 0)
-		*ret = info;
-	return r;
-}
-
-static int send_question(const struct daemon *d, struct question *q, struct err *e)
-{
-	static uint8_t no_migration[HELLO_MIG_ID_BYTES];
-	Gw__Hello hello;
-	int r = conn_finish(q->fd, &q->address, e);
-
-	if (r < 0)
-		return r;
-	hello_fill(&hello);
-	hello.role = ROLE_NODE_INFO;
-	hello.node_name = (char *)d->config.name;
-	hello.mig_id.data = no_migration;
-	hello.mig_id.len = sizeof(no_migration);
-	q->connected = true;
-	return hello_send(q->fd, &hello, e);
-}
-
-static int read_answer(struct question *q, struct err *e)
-{
-	cleanup_frame struct frame frame = { 0 };
-	int r = frame_reader_step(&q->reader, q->fd, INFO_MAX_BYTES, &frame, e);
-
-	if (r <= 0)
-		return r;
-	if (frame.type == FRAME_ERROR)
-		return frame_error_decode(&frame, e);
-	if (frame.type != FRAME_NODE_INFO)
-		return err_set(e, -EPROTO, "expected NODE_INFO, got %s (type %u)", frame_type_name(frame.type), frame.type);
-	r = node_info_decode(frame.payload, frame.len, &q->info, e);
-	if (r == 0)
-		close_fdp(&q->fd);
-	return r;
-}
-
-static void ask_all(const struct daemon *d, struct question *q, size_t n, struct pollfd *p)
-{
-	uint64_t deadline = clock_ns(CLOCK_MONOTONIC) + ASK_DEADLINE_MS * 1000000ull;
-	size_t i, open;
-
-	for (i = 0; i < n; i++)
-		q[i].fd = conn_begin(&q[i].address, &q[i].error);
-	for (;;) {
-		uint64_t now = clock_ns(CLOCK_MONOTONIC);
-
-		for (i = open = 0; i < n; i++) {
-			p[i] = (struct pollfd){ .fd = q[i].fd, .events = q[i].connected ? POLLIN : POLLOUT };
-			open += q[i].fd >= 0;
-		}
-		if (!open || now >= deadline)
-			break;
-		if (poll(p, n, (int)((deadline - now + 999999) / 1000000)) < 0 && errno != EINTR)
-			break;
-		for (i = 0; i < n; i++) {
-			if (q[i].fd < 0 || !p[i].revents)
-				continue;
-			if ((q[i].connected ? read_answer(&q[i], &q[i].error) : send_question(d, &q[i], &q[i].error)) < 0)
-				close_fdp(&q[i].fd);
-		}
-	}
-	for (i = 0; i < n; i++)
-		if (q[i].fd >= 0)
-			err_set(&q[i].error, -ETIMEDOUT, "no answer within %d ms", ASK_DEADLINE_MS);
-}
 
 static json_t *answer_json(const struct daemon *d, const struct question *q)
 {
 	char address[CONN_ADDRESS_TEXT];
-	json_t *o;
+	json_t *o, *indices;
+	struct load load;
 
 	conn_address_text(&q->address, address);
 	o = json_pack("{s:s, s:s, s:s, s:b}", "name", q->name, "address", address, "state", q->info ? "ok" : "unreachable", "self",
@@ -168,6 +17,7 @@ static json_t *answer_json(const struct daemon *d, const struct question *q)
 		json_object_set_new(o, "error", reply_text(q->error.message));
 		return o;
 	}
+	indices = json_object();
 	json_object_set_new(o, "kernel", reply_text(q->info->kernel));
 	json_object_set_new(o, "units", json_integer(q->info->units));
 	json_object_set_new(o, "migrations", json_integer(q->info->migrations));
@@ -175,31 +25,29 @@ static json_t *answer_json(const struct daemon *d, const struct question *q)
 	json_object_set_new(o, "load", json_pack("[f, f, f]", q->info->load1, q->info->load5, q->info->load15));
 	json_object_set_new(o, "mem_total_bytes", json_integer((json_int_t)q->info->mem_total_bytes));
 	json_object_set_new(o, "mem_available_bytes", json_integer((json_int_t)q->info->mem_available_bytes));
+	node_load(q->info, &load);
+	for (int i = 0; i < LOAD_INDICES; i++)
+		json_object_set_new(indices, load_name((enum load_index)i), json_real(load.v[i]));
+	json_object_set_new(o, "indices", indices);
+	json_object_set_new(o, "labels", reply_text(q->info->labels));
 	return o;
 }
 
 int do_nodes(const struct daemon *d, int fd)
 {
-	const struct config *config = &d->config;
-	bool add_self = !config_find(config, config->name);
-	size_t i, n = config->n_nodes + add_self;
-	cleanup_free struct question *q = calloc(n, sizeof(*q));
-	cleanup_free struct pollfd *p = calloc(n, sizeof(*p));
-	json_t *nodes = json_array();
+	struct question *q;
+	struct err e = ERR_INIT;
+	json_t *nodes;
+	size_t n;
 
-	if (!q || !p)
+	if (ask_all_nodes(d, &q, &n, &e) < 0) {
+		reply_error(fd, "failed", &e, NULL, NULL);
 		return 1;
-	for (i = 0; i < n; i++) {
-		bool self = add_self && i == 0;
-
-		snprintf(q[i].name, sizeof(q[i].name), "%s", self ? config->name : config->nodes[i - add_self].name);
-		q[i].address = self ? config->listen : config->nodes[i - add_self].address;
-		if (self && q[i].address.sin_addr.s_addr == htonl(INADDR_ANY))
-			q[i].address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	}
-	ask_all(d, q, n, p);
-	for (i = 0; i < n; i++)
+	nodes = json_array();
+	for (size_t i = 0; i < n; i++)
 		json_array_append_new(nodes, answer_json(d, &q[i]));
-	reply_result(fd, json_pack("{s:s, s:o}", "node", config->name, "nodes", nodes));
+	reply_result(fd, json_pack("{s:s, s:o}", "node", d->config.name, "nodes", nodes));
+	questions_free(q, n);
 	return 0;
 }

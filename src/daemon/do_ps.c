@@ -98,7 +98,7 @@ static json_t *migrations(const struct daemon *d)
 	for (i = 0; i < WORKERS_MAX; i++) {
 		const struct worker *w = &d->workers[i];
 
-		if (!w->pid || w->kind == WORKER_REQUEST || __atomic_load_n(&d->done[i], __ATOMIC_ACQUIRE))
+		if (!w->pid || (w->kind != WORKER_SOURCE && w->kind != WORKER_DEST) || __atomic_load_n(&d->done[i], __ATOMIC_ACQUIRE))
 			continue;
 		json_array_append_new(list, json_pack("{s:s, s:o, s:i, s:i}", "direction", w->kind == WORKER_SOURCE ? "leaving" : "arriving",
 						      "peer", reply_text(w->peer), "pid", (int)w->moving, "worker", (int)w->pid));

@@ -172,14 +172,17 @@ static int expire(struct daemon *d)
 	return next == UINT64_MAX ? -1 : (int)((next - now + 999999) / 1000000);
 }
 
+/* Of two times in ms, where -1 is never. */
+static int sooner(int a, int b)
+{
+	return a < 0 || (b >= 0 && b < a) ? b : a;
+}
+
 static int loop_once(struct daemon *d)
 {
 	struct pollfd p[POLL_MAX];
-	int timeout_ms = expire(d), net_ms = net_tick(d);
+	int timeout_ms = sooner(sooner(expire(d), net_tick(d)), load_tick(d));
 	size_t i;
-
-	if (net_ms >= 0 && (timeout_ms < 0 || net_ms < timeout_ms))
-		timeout_ms = net_ms;
 
 	p[0] = (struct pollfd){ .fd = d->signal_fd, .events = POLLIN };
 	p[1] = (struct pollfd){ .fd = d->unix_fd, .events = POLLIN };

@@ -13,7 +13,7 @@
 
 static const char *const verbs[] = {
 	[VERB_MIGRATE] = "migrate", [VERB_PS] = "ps", [VERB_NODES] = "nodes", [VERB_CHECK] = "check", [VERB_CANCEL] = "cancel",
-	[VERB_CONNECTIONS] = "connections",
+	[VERB_CONNECTIONS] = "connections", [VERB_SELECT] = "select",
 };
 
 static int read_verb(const json_t *o, struct request *request, struct err *e)
@@ -29,7 +29,7 @@ static int read_verb(const json_t *o, struct request *request, struct err *e)
 		request->verb = (enum verb)i;
 		return 0;
 	}
-	return err_set(e, -EINVAL, "unknown verb \"%.40s\"; known are migrate, ps, nodes, check", verb);
+	return err_set(e, -EINVAL, "unknown verb \"%.40s\"; known are migrate, ps, nodes, check, connections, select", verb);
 }
 
 /* An integer member from min to max; absent: untouched. */
@@ -77,6 +77,23 @@ static int read_unit(const json_t *o, struct request *request, struct err *e)
 	return 0;
 }
 
+static int read_select(const json_t *o, struct request *request, struct err *e)
+{
+	const json_t *v = json_object_get(o, "require"), *take = json_object_get(o, "take");
+	struct require parsed;
+
+	if (v && !json_is_string(v))
+		return err_set(e, -EINVAL, "\"require\" must be a text");
+	if (take && !json_is_boolean(take))
+		return err_set(e, -EINVAL, "\"take\" must be true or false");
+	request->take = json_is_true(take);
+	if (!v)
+		return 0;
+	if (strlen(json_string_value(v)) < sizeof(request->require))
+		strcpy(request->require, json_string_value(v));
+	return require_parse(&parsed, json_string_value(v), e); /* which refuses what is longer */
+}
+
 static int read_members(const json_t *o, struct request *request, struct err *e)
 {
 	json_int_t pid = 0, timeout_ms = 0, hops = 0;
@@ -96,6 +113,8 @@ static int read_members(const json_t *o, struct request *request, struct err *e)
 	request->timeout_ms = (unsigned)timeout_ms;
 	if (request->verb == VERB_CHECK && request->pid && json_object_get(o, "host"))
 		return read_host(o, request, e);
+	if (request->verb == VERB_SELECT)
+		return read_select(o, request, e);
 	if (request->verb != VERB_MIGRATE)
 		return 0;
 	r = read_unit(o, request, e);

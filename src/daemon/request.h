@@ -5,17 +5,19 @@
 #ifndef GODWIT_DAEMON_REQUEST_H
 #define GODWIT_DAEMON_REQUEST_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
 #include "base/err.h"
+#include "cluster/require.h"
 #include "migrate/migrate.h"
 
 #define REQUEST_BYTES_MAX 4096u
 #define REQUEST_HOPS_MAX 3u
 #define REQUEST_TIMEOUT_MAX_MS (24u * 3600u * 1000u)
 
-enum verb { VERB_MIGRATE, VERB_PS, VERB_NODES, VERB_CHECK, VERB_CANCEL, VERB_CONNECTIONS };
+enum verb { VERB_MIGRATE, VERB_PS, VERB_NODES, VERB_CHECK, VERB_CANCEL, VERB_CONNECTIONS, VERB_SELECT };
 
 struct request {
 	enum verb verb;
@@ -27,6 +29,8 @@ struct request {
 	enum fsfile_policy files; /* migrate */
 	enum tcp_outside_policy tcp;
 	unsigned timeout_ms;    /* migrate; 0: none */
+	char require[REQUIRE_TEXT_MAX + 1]; /* select: what the nodes have to be, checked */
+	bool take;              /* select: something is about to be sent to the first one */
 };
 
 /* Reads and validates one line (untrusted, without its newline). -EINVAL with words for the client. */

@@ -15,6 +15,7 @@
 #define KEEP_MAX 10
 
 #define DRAIN_READS_MAX 64
+#define LOAD_AGAIN_NS 1000000000ull
 
 /* Closes every descriptor above the standard streams that is not in keep[]. */
 static void close_others(const int *keep, size_t n_keep)
@@ -67,6 +68,8 @@ static void become_worker(const int *keep, size_t n_keep)
 int worker_init(struct daemon *d, struct err *e)
 {
 	migrate_init(migrate_keep);
+	if (host_load_init(&d->load, e) < 0)
+		return e->code;
 	d->done = mmap(NULL, WORKERS_MAX * sizeof(*d->done), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	return d->done == MAP_FAILED ? err_sys(e, -errno, "mmap") : 0;
 }
@@ -105,6 +108,22 @@ struct worker *worker_start(struct daemon *d, enum worker_kind kind, const int *
 	*w = (struct worker){ .pid = pid, .kind = kind, .handoff = -1 };
 	d->redirects = d->redirects || kind == WORKER_SOURCE || kind == WORKER_DEST;
 	return w;
+}
+
+int load_tick(struct daemon *d)
+{
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
+	bool child;
+
+	if (worker_count(d, WORKER_LOAD))
+		return -1; /* its end wakes */
+	if (now >= d->load_due_ns) {
+		d->load_due_ns = now + LOAD_AGAIN_NS;
+		worker_start(d, WORKER_LOAD, NULL, 0, &child, NULL);
+		if (child)
+			host_load_measure(d->load, d->config.speed);
+	}
+	return (int)(LOAD_AGAIN_NS / 1000000);
 }
 
 void drain(int fd)
@@ -150,7 +169,7 @@ unsigned worker_count(const struct daemon *d, enum worker_kind kind)
 
 static void log_end(const struct worker *w, pid_t pid, int status)
 {
-	static const char *const kinds[] = { "request", "source", "dest", "net" };
+	static const char *const kinds[] = { "request", "source", "dest", "net", "load" };
 	const char *how = WIFEXITED(status) ? "exit" : "signal";
 	int number = WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status);
 

@@ -165,11 +165,12 @@ def runs(pid):
 AGENT = "godwit-agent"
 
 
-TABLE = "godwit-table"      # looks after the table of redirected connections for a moment, again and again
+# One looks after the table of redirected connections for a moment, again and again, the other measures how busy the host is.
+HOUSEKEEPERS = ("godwit-table", "godwit-load")
 
 
 def daemons(host):
-    return [p for p in processes(host) if p.name != TABLE and (p.name.startswith("godwitd") or p.cmdline.startswith(os.path.join(BUILD, "src/daemon/godwitd")))]
+    return [p for p in processes(host) if p.name not in HOUSEKEEPERS and (p.name.startswith("godwitd") or p.cmdline.startswith(os.path.join(BUILD, "src/daemon/godwitd")))]
 
 
 def main_daemon(host):
@@ -187,7 +188,7 @@ def workers(host):
 def strangers(host, mark=""):
     """Processes that should not be there: neither the host's own daemon nor, with a mark, that program."""
     main = main_daemon(host)
-    return [p for p in processes(host) if not (main and p.pid == main.pid) and p.name != TABLE and not (mark and mark in p.cmdline and p.name != AGENT)]
+    return [p for p in processes(host) if not (main and p.pid == main.pid) and p.name not in HOUSEKEEPERS and not (mark and mark in p.cmdline and p.name != AGENT)]
 
 
 def descriptors(pid):

@@ -18,5 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 		abort();
 	if (r >= 0 && request.verb == VERB_MIGRATE && (!request.pid == !request.unit[0] || !request.host[0]))
 		abort();
+	if (r >= 0 && request.verb == VERB_SELECT && strnlen(request.require, sizeof(request.require)) == sizeof(request.require))
+		abort();
 	return 0;
 }

@@ -37,10 +37,12 @@ static void test_full_file(void **state)
 	struct err e = ERR_INIT;
 
 	config_init(&c);
-	assert_int_equal(config_parse(&c, "[node]\nname = n1\nlisten = 10.66.0.1\nport = 4471\n[nodes]\nn1 = 10.66.0.1:4471\nn2 = 10.66.0.2\n", "f", &e), 0);
+	assert_int_equal(config_parse(&c, "[node]\nname = n1\nlisten = 10.66.0.1\nport = 4471\nspeed = 1.5\nlabels = gpu zone=east\n[nodes]\nn1 = 10.66.0.1:4471\nn2 = 10.66.0.2\n", "f", &e), 0);
 	assert_string_equal(c.name, "n1");
 	assert_int_equal(c.listen.sin_addr.s_addr, inet_addr("10.66.0.1"));
 	assert_int_equal(ntohs(c.listen.sin_port), 4471);
+	assert_float_equal(c.speed, 1.5, 0);
+	assert_string_equal(c.labels, "gpu zone=east");
 	assert_int_equal(c.n_nodes, 2);
 	assert_int_equal(ntohs(config_find(&c, "n1")->address.sin_port), 4471);
 	assert_int_equal(ntohs(config_find(&c, "n2")->address.sin_port), 4470);
@@ -64,6 +66,11 @@ static void test_config_errors(void **state)
 {
 	wrong_config("[node]\nnmae = n1\n", "godwit.conf:2: unknown key 'nmae'");
 	wrong_config("[node]\nport = 0\n", "port");
+	wrong_config("[node]\nspeed = fast\n", "speed 'fast'");
+	wrong_config("[node]\nspeed = 0\n", "speed '0'");
+	wrong_config("[node]\nlabels = a  b\n", "labels 'a  b'");
+	wrong_config("[node]\nlabels = a=\n", "labels 'a='");
+	wrong_config("[node]\nlabels = 7a\n", "labels '7a'");
 	wrong_config("[node]\nname = a/b\n", "a/b");
 	wrong_config("[nodes]\na = 1.2.3\n", "IPv4");
 	wrong_config("[nodes]\na = 1.2.3.4\n\na = 1.2.3.4\n", "godwit.conf:4: node 'a' is there twice");

@@ -52,7 +52,7 @@ class Daemon:
         self.socket = os.path.join(self.dir.name, "run", "godwitd.sock")
         self.log = os.path.join(self.dir.name, "log")
         with open(self.conf, "w") as f:
-            f.write(f"[node]\nname = t1\nlisten = 127.0.0.1\nport = {self.port}\n[nodes]\nt1 = 127.0.0.1:{self.port}\n{extra}")
+            f.write(f"[node]\nname = t1\nlisten = 127.0.0.1\nport = {self.port}\nspeed = 2\nlabels = gpu zone=east\n[nodes]\nt1 = 127.0.0.1:{self.port}\n{extra}")
         self.start()
 
     def start(self):
@@ -215,6 +215,43 @@ class Clients(unittest.TestCase):
         self.assertTrue(nodes["t1"]["self"])
         self.assertEqual(nodes["gone"]["state"], "unreachable")
         self.assertIn("does godwitd run there?", nodes["gone"]["error"])
+        indices = nodes["t1"]["indices"]
+        self.assertEqual(indices["speed"], 2)
+        self.assertEqual(nodes["t1"]["labels"], "gpu zone=east")
+        self.assertTrue(indices["maxmem"] > indices["mem"] > 0 and indices["cores"] > 0)
+        text = self.godwit("nodes").stdout
+        for word in ("r15s", "ut", "swp", "t1", "gone", "unreachable", "gpu zone=east"):
+            self.assertIn(word, text)
+
+    def test_load_is_measured(self):
+        """A program that computes: the run queue and the utilisation say so, and it is forgotten when it has ended."""
+        def indices():
+            return {n["name"]: n for n in json.loads(self.godwit("nodes", "--json").stdout)["nodes"]}["t1"]["indices"]
+
+        def wait(what, holds):
+            deadline = time.monotonic() + 60
+            while not holds(indices()):
+                self.assertLess(time.monotonic(), deadline, f"{what}: {indices()}")
+                time.sleep(0.2)
+
+        with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+            try:
+                wait("a busy host", lambda i: i["r15s"] > 0.05 and i["ut"] > 0.005 and i["run"] > 0)
+            finally:
+                busy.kill()
+
+    def test_select(self):
+        for text, found in (("", ["t1"]), ("gpu", ["t1"]), ("zone==west", []), ("select[zone==east && cores>0] order[ut] rusage[mem=1]", ["t1"]),
+                            ("name==gone", []), ("mem>1000T", [])):
+            done = self.godwit("select", "-R", text)
+            self.assertEqual((done.stdout.split(), done.returncode), (found, 0 if found else 1), text)
+        done = self.godwit("select", "-R", "order[memory]")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("column 7: an index was expected", done.stderr)
+        done = self.godwit("run", "-R", "fpga", "--", "true")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("nothing has been started", done.stderr)
+        self.assertEqual(self.godwit("run", "-R", "gpu", "--", "echo", "here").stdout, "here\n")
 
     def test_check_kernel(self):
         done = self.godwit("check", "--json")

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* node_ask.c - NodeInfo: answering it (main process), and asking every node at once (a worker); see node_ask.h */
+#include <errno.h>
+#include <math.h>
+#include <poll.h>
+#include <sys/sysinfo.h>
+#include <sys/utsname.h>
+
+#include "base/util.h"
+#include "daemon/node_ask.h"
+#include "migrate/registry.h"
+
+#define ASK_DEADLINE_MS 1000
+#define INFO_MAX_BYTES 4096
+
+static uint64_t memory_available(void)
+{
+	cleanup_fclose FILE *f = fopen("/proc/meminfo", "re");
+	char line[128];
+	unsigned long long kib;
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
+			return kib * 1024;
+	return 0;
+}
+
+int node_info_send(const struct daemon *d, int fd, struct err *e)
+{
+	Gw__NodeInfo info = GW__NODE_INFO__INIT;
+	struct utsname name;
+	struct sysinfo si;
+	double load[3] = { 0 };
+	uint8_t payload[INFO_MAX_BYTES];
+	struct load vector;
+	int units;
+
+	uname(&name);
+	sysinfo(&si);
+	(void)!getloadavg(load, 3);
+	units = registry_list(NULL, NULL, NULL);
+	info.name = (char *)d->config.name;
+	info.kernel = name.release;
+	info.units = (uint32_t)MAX(units, 0);
+	info.uptime_s = (clock_ns(CLOCK_BOOTTIME) - d->started_ns) / 1000000000ull;
+	info.load1 = load[0];
+	info.load5 = load[1];
+	info.load15 = load[2];
+	info.mem_total_bytes = (uint64_t)si.totalram * si.mem_unit;
+	info.mem_available_bytes = memory_available();
+	info.migrations = worker_count(d, WORKER_SOURCE) + worker_count(d, WORKER_DEST);
+	host_load_read(d->load, d->config.speed, &vector);
+	info.indices = vector.v;
+	info.n_indices = LOAD_INDICES;
+	info.labels = (char *)d->config.labels;
+	if (gw__node_info__get_packed_size(&info) > sizeof(payload))
+		return err_set(e, -EMSGSIZE, "node info");
+	return frame_send(fd, FRAME_NODE_INFO, payload, gw__node_info__pack(&info, payload), e);
+}
+
+void node_load(const Gw__NodeInfo *info, struct load *ret)
+{
+	*ret = (struct load){ 0 };
+	for (size_t i = 0; i < MIN(info->n_indices, (size_t)LOAD_INDICES); i++)
+		ret->v[i] = info->indices[i];
+}
+
+static int validate(const Gw__NodeInfo *info, struct err *e)
+{
+	struct load load;
+	size_t i, len = strnlen(info->kernel, 129);
+
+	if (!hello_name_valid(info->name) || len > 128)
+		return err_set(e, -EPROTO, "node info with a name or kernel that is none");
+	for (i = 0; i < len; i++)
+		if ((unsigned char)info->kernel[i] < ' ' || (unsigned char)info->kernel[i] > '~')
+			return err_set(e, -EPROTO, "node info with a kernel release that is no text");
+	if (!isfinite(info->load1) || !isfinite(info->load5) || !isfinite(info->load15))
+		return err_set(e, -EPROTO, "node info with a load that is no number");
+	if (!config_labels_valid(info->labels))
+		return err_set(e, -EPROTO, "node info with labels that are none");
+	node_load(info, &load);
+	return load_check(&load, e);
+}
+
+int node_info_decode(const void *data, size_t len, Gw__NodeInfo **ret, struct err *e)
+{
+	Gw__NodeInfo *info = gw__node_info__unpack(NULL, len, data);
+	int r = info ? validate(info, e) : err_set(e, -EPROTO, "node info that does not parse");
+
+	if (r < 0 && info)
+		gw__node_info__free_unpacked(info, NULL);
+	else if (r == 0)
+		*ret = info;
+	return r;
+}
+
+static int send_question(const struct daemon *d, struct question *q, struct err *e)
+{
+	static uint8_t no_migration[HELLO_MIG_ID_BYTES];
+	Gw__Hello hello;
+	int r = conn_finish(q->fd, &q->address, e);
+
+	if (r < 0)
+		return r;
+	hello_fill(&hello);
+	hello.role = ROLE_NODE_INFO;
+	hello.node_name = (char *)d->config.name;
+	hello.mig_id.data = no_migration;
+	hello.mig_id.len = sizeof(no_migration);
+	q->connected = true;
+	return hello_send(q->fd, &hello, e);
+}
+
+static int read_answer(struct question *q, struct err *e)
+{
+	cleanup_frame struct frame frame = { 0 };
+	int r = frame_reader_step(&q->reader, q->fd, INFO_MAX_BYTES, &frame, e);
+
+	if (r <= 0)
+		return r;
+	if (frame.type == FRAME_ERROR)
+		return frame_error_decode(&frame, e);
+	if (frame.type != FRAME_NODE_INFO)
+		return err_set(e, -EPROTO, "expected NODE_INFO, got %s (type %u)", frame_type_name(frame.type), frame.type);
+	r = node_info_decode(frame.payload, frame.len, &q->info, e);
+	if (r == 0)
+		close_fdp(&q->fd);
+	return r;
+}
+
+static void ask_all(const struct daemon *d, struct question *q, size_t n, struct pollfd *p)
+{
+	uint64_t deadline = clock_ns(CLOCK_MONOTONIC) + ASK_DEADLINE_MS * 1000000ull;
+	size_t i, open;
+
+	for (i = 0; i < n; i++)
+		q[i].fd = conn_begin(&q[i].address, &q[i].error);
+	for (;;) {
+		uint64_t now = clock_ns(CLOCK_MONOTONIC);
+
+		for (i = open = 0; i < n; i++) {
+			p[i] = (struct pollfd){ .fd = q[i].fd, .events = q[i].connected ? POLLIN : POLLOUT };
+			open += q[i].fd >= 0;
+		}
+		if (!open || now >= deadline)
+			break;
+		if (poll(p, n, (int)((deadline - now + 999999) / 1000000)) < 0 && errno != EINTR)
+			break;
+		for (i = 0; i < n; i++) {
+			if (q[i].fd < 0 || !p[i].revents)
+				continue;
+			if ((q[i].connected ? read_answer(&q[i], &q[i].error) : send_question(d, &q[i], &q[i].error)) < 0)
+				close_fdp(&q[i].fd);
+		}
+	}
+	for (i = 0; i < n; i++)
+		if (q[i].fd >= 0)
+			err_set(&q[i].error, -ETIMEDOUT, "no answer within %d ms", ASK_DEADLINE_MS);
+}
+
+int ask_all_nodes(const struct daemon *d, struct question **ret, size_t *ret_n, struct err *e)
+{
+	const struct config *config = &d->config;
+	bool add_self = !config_find(config, config->name);
+	size_t n = config->n_nodes + add_self;
+	struct question *q = calloc(n, sizeof(*q));
+	cleanup_free struct pollfd *p = calloc(n, sizeof(*p));
+
+	if (!q || !p) {
+		free(q);
+		return err_sys(e, -ENOMEM, "asking %zu nodes", n);
+	}
+	for (size_t i = 0; i < n; i++) {
+		bool self = add_self && i == 0;
+
+		snprintf(q[i].name, sizeof(q[i].name), "%s", self ? config->name : config->nodes[i - add_self].name);
+		q[i].address = self ? config->listen : config->nodes[i - add_self].address;
+		if (self && q[i].address.sin_addr.s_addr == htonl(INADDR_ANY))
+			q[i].address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	}
+	ask_all(d, q, n, p);
+	*ret = q;
+	*ret_n = n;
+	return 0;
+}
+
+void questions_free(struct question *q, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (q[i].info)
+			gw__node_info__free_unpacked(q[i].info, NULL);
+	free(q);
+}

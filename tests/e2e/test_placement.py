@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Programs begin where a requirement says, and those that begin together are spread over the nodes."""
+
+import json
+
+from lab_driver import inside, popen, wait_until
+
+
+def select(host, *require):
+    done = inside(host, "godwit", "select", "--json", *require, check=False)
+    return json.loads(done.stdout)["nodes"]
+
+
+def test_select(lab2):
+    assert sorted(select("n1")) == ["n1", "n2", "n3"]
+    assert select("n2", "-R", "name==n3") == ["n3"]
+    assert sorted(select("n2", "-R", "name!=n3 && cores>0 && mem>1M")) == ["n1", "n2"]
+    assert select("n1", "-R", "fpga") == []
+
+
+def test_run_where_it_matches(lab2):
+    """The host's name says where the program is, and its status comes home."""
+    script = "until [ $(hostname) = n3 ]; do sleep 0.1; done; echo moved to $(hostname); exit 7"
+    done = inside("n1", "sh", "-c", f"godwit run -R name==n3 -- sh -c '{script}'; echo status $?")
+    assert done.stdout == "moved to n3\nstatus 7\n"
+
+
+def test_spread(lab2):
+    """Six that begin at once: no node has got more than three, and none nothing, before any figure could say so."""
+    mark = "81.75"
+    shell = popen("n1", "bash", "-c", f"for i in 1 2 3 4 5 6; do godwit run -R 'order[r15s]' -- sleep {mark} & done; wait", stdin=-3, stdout=-3, stderr=-3)
+
+    def where():
+        units = json.loads(inside("n1", "godwit", "ps", "--json").stdout)["units"]
+        away = [u["on"] for u in units if u["command"] == f"sleep {mark}"]
+        return {"n2": away.count("n2"), "n3": away.count("n3")}
+    try:
+        wait_until("units on both other nodes", lambda: min(where().values()) >= 1, 60)
+        assert max(where().values()) <= 3, where()
+    finally:
+        inside("n1", "pkill", "-f", f"sleep {mark}", check=False)
+        shell.wait()
