@@ -8,6 +8,7 @@ The figures are printed with their targets; a missed target is no failure (exit 
 """
 
 import argparse
+import itertools
 import json
 import mmap
 import os
@@ -18,6 +19,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+import conns  # noqa: E402
 import timeline  # noqa: E402
 import victims as v  # noqa: E402
 from victims import BenchError  # noqa: E402
@@ -326,6 +328,17 @@ class Bench:
         t.add("total time", totals, "ms")
         self.raw["redis"] = {"freeze_us": freezes, "total_ms": totals}
 
+    def tcp(self):
+        """Connections with hosts that stay where they are."""
+        t, ports = self.table, itertools.count(conns.PORT)
+        try:
+            t.heading("TCP: what a peer of the moved server hears")
+            self.raw["tcp gaps"] = conns.gaps(t, self.runs, ports)
+            t.heading("TCP: what connections with an outside peer add to the freeze")
+            self.raw["tcp costs"] = conns.costs(t, self.runs, self.options.connections or [1, 100, 1000, 10000], ports)
+        except (BenchError, OSError, subprocess.TimeoutExpired) as e:
+            t.failed("tcp", e)
+
     def daemon_memory(self):
         """Peak resident memory of godwitd and its workers, sampled while the largest size moves."""
         t = self.table
@@ -354,7 +367,7 @@ class Bench:
 
     def run(self):
         steps = {"machine": self.machine, "freeze": self.freeze, "whole": self.whole, "faults": self.faults, "strategies": self.strategies, "crowds": self.crowds,
-                 "redis": self.redis, "memory": self.daemon_memory}
+                 "redis": self.redis, "tcp": self.tcp, "memory": self.daemon_memory}
         wanted = self.options.only.split(",") if self.options.only else list(steps)
         for name in wanted:
             if name not in steps:
@@ -381,7 +394,8 @@ def main():
     parser.add_argument("--quick", action="store_true", help="3 runs, 16 and 256 MiB")
     parser.add_argument("--runs", type=int, help="runs a figure (default 10, with --quick 3)")
     parser.add_argument("--sizes", type=lambda text: [int(x) for x in text.split(",")], metavar="MIB,...", help="instead of 16, 256, 1,024 and 4,096")
-    parser.add_argument("--only", metavar="WORD,...", help="machine, freeze, whole, faults, strategies, crowds, redis, memory")
+    parser.add_argument("--only", metavar="WORD,...", help="machine, freeze, whole, faults, strategies, crowds, redis, tcp, memory")
+    parser.add_argument("--connections", type=lambda text: [int(x) for x in text.split(",")], metavar="N,...", help="of tcp, instead of 1, 100, 1,000 and 10,000")
     parser.add_argument("--crowds", metavar="KIND=N,...", help="of the crowds only these: threads=64,processes=8")
     parser.add_argument("--timeline", action="store_true", help="print where the time of each freeze goes")
     parser.add_argument("--json", metavar="FILE", default=os.path.join(v.BUILD, "bench.json"), help="where the figures go (default: %(default)s)")
@@ -392,7 +406,7 @@ def main():
         os.environ["GODWIT_LOG"] = "debug"
     bench, status = Bench(options), 0
     try:
-        v.dev_lab("up", "2", "--force")
+        v.dev_lab("up", "3", "--outside", "1", "--force")
         bench.run()
     except (BenchError, v.lab.LabError) as e:
         print(f"bench: {e}", file=sys.stderr)

@@ -7,7 +7,9 @@
 #include <linux/kcmp.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 
 #include "base/util.h"
 #include "image/bytes.h"
@@ -31,13 +33,21 @@ static bool watches(const struct fd_look *look, int held, uint32_t tfd, uint32_t
 	return syscall(SYS_kcmp, self, self, KCMP_EPOLL_TFD, held, &slot) == 0;
 }
 
+/* Of a socket there is one description for an inode, whose number no other socket has: the kernel need not look for it among all entries of a large set. */
+static bool is_socket(int held, uint64_t device)
+{
+	struct stat st;
+
+	return fstat(held, &st) == 0 && S_ISSOCK(st.st_mode) && ((uint64_t)major(st.st_dev) << 20 | minor(st.st_dev)) == device;
+}
+
 /* Finds the description that the nth entry with number tfd watches; -1 when none of the unit's does. */
-static int find_target(const struct fd_look *look, const struct fd_resolver *r, uint32_t tfd, uint32_t nth, uint64_t ino)
+static int find_target(const struct fd_look *look, const struct fd_resolver *r, uint32_t tfd, uint32_t nth, uint64_t ino, uint64_t device)
 {
 	int guess = r->slot(r->arg, look, tfd), held = guess >= 0 ? r->held(r->arg, (uint32_t)guess) : -1;
 	uint32_t n = r->count(r->arg);
 
-	if (held >= 0 && r->ino(r->arg, (uint32_t)guess) == ino && watches(look, held, tfd, nth))
+	if (held >= 0 && r->ino(r->arg, (uint32_t)guess) == ino && (is_socket(held, device) || watches(look, held, tfd, nth)))
 		return guess;
 	for (uint32_t i = 0; i < n; i++) {
 		held = r->held(r->arg, i);
@@ -82,15 +92,15 @@ int epoll_capture(const struct fd_look *look, Gw__FdDesc *d, const struct fd_res
 	bytes_set(&d->epoll_params, &params, memcmp(&params, &none, sizeof(none)) ? sizeof(params) : 0);
 	for (const char *line = look->info; line && *line; line = fdinfo_next_line(line)) {
 		uint32_t fd, events;
-		uint64_t data, ino;
+		uint64_t data, ino, device;
 		Gw__FdEpollItem *item;
 		int desc;
 
-		if (sscanf(line, "tfd: %u events: %x data: %lx pos:%*d ino:%lx", &fd, &events, &data, &ino) != 4 || fd >= EPOLL_FD_MAX)
+		if (sscanf(line, "tfd: %u events: %x data: %lx pos:%*d ino:%lx sdev:%lx", &fd, &events, &data, &ino, &device) != 5 || fd >= EPOLL_FD_MAX)
 			continue;
 		if (d->n_items >= EPOLL_ITEMS_MAX)
 			return err_set(e, -E2BIG, "fd %d: epoll set of more than %u entries", look->fd, EPOLL_ITEMS_MAX);
-		desc = find_target(look, resolver, fd, count_number(&seen, &n_seen, fd), ino);
+		desc = find_target(look, resolver, fd, count_number(&seen, &n_seen, fd), ino, device);
 		if (desc < 0) {
 			*ret_lost = fd;
 			return err_set(e, -ENOENT, "fd %d: its epoll set watches number %u, which no descriptor refers to any more",

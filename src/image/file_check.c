@@ -160,8 +160,9 @@ int fdtable_validate_against(const Gw__FdTable *t, const Gw__FdTable *old, uint3
 	}
 	for (size_t i = 0; i < t->n_descs; i++) {
 		const Gw__FdDesc *d = t->descs[i];
+		bool known = old && i < old->n_descs && d == old->descs[i];
 
-		r = d->kind == GW__FD_KIND__FD_UNIX ? unix_socket_validate(t, i, e) : d->kind == GW__FD_KIND__FD_SOCKET ? socket_tcp_validate(t, i, e) : 0;
+		r = d->kind == GW__FD_KIND__FD_UNIX ? unix_socket_validate(t, i, e) : d->kind == GW__FD_KIND__FD_SOCKET ? socket_tcp_validate(t, i, known, e) : 0;
 		if (r < 0)
 			return r;
 	}

@@ -439,7 +439,7 @@ static int plan_locks(const Gw__FdTable *old, struct lookup *after, uint32_t pro
 static void forget_connections(const Gw__FdTable *old, const Gw__FdTable *new, struct fd_restore *r)
 {
 	for (size_t i = 0; i < old->n_descs; i++)
-		if (old->descs[i]->socket && old->descs[i]->socket->tcp && new->descs[i]->kind == GW__FD_KIND__FD_CLOSED) {
+		if (old->descs[i] != new->descs[i] && old->descs[i]->socket && old->descs[i]->socket->tcp && new->descs[i]->kind == GW__FD_KIND__FD_CLOSED) {
 			socket_tcp_forget(r->fds[i]);
 			socket_tcp_forget(r->others[i]);
 			close_fdp(&r->others[i]);
@@ -476,7 +476,7 @@ int fdtable_restore_update(const Gw__FdTable *old, const Gw__FdTable *new, const
 	lookup_free(&before);
 	lookup_free(&after);
 	for (size_t i = 0; i < new->n_descs; i++)
-		if (new->descs[i]->kind == GW__FD_KIND__FD_CLOSED)
+		if ((i >= old->n_descs || old->descs[i] != new->descs[i]) && new->descs[i]->kind == GW__FD_KIND__FD_CLOSED)
 			close_fdp(&r->fds[i]);
 	return result;
 }

@@ -392,7 +392,7 @@ int fdtable_fill(const Gw__FdTable *old, const Gw__FdTable *new, const struct fd
 		const Gw__FdDesc *d = new->descs[i];
 		int result;
 
-		if (d->kind == GW__FD_KIND__FD_CLOSED || (i < old->n_descs && d == old->descs[i]))
+		if ((i < old->n_descs && d == old->descs[i]) || d->kind == GW__FD_KIND__FD_CLOSED)
 			continue;
 		result = fill_desc(i < old->n_descs ? old->descs[i] : NULL, d, env, r->fds[i], e);
 		if (result == 0 && d->lease)

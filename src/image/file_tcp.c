@@ -273,10 +273,10 @@ int fdtable_capture_tcp_queues(struct fdtable *t, struct err *e)
 	if (again && r >= 0)
 		r = look_again(set, e);
 	for (size_t i = 0; set && i < set->n && r >= 0; i++) {
-		const Gw__FdSocket *s = t->msg->descs[set->v[i].desc]->socket;
+		Gw__FdSocket *s = t->msg->descs[set->v[i].desc]->socket;
 
 		if (s && s->tcp)
-			r = socket_tcp_read_received(&set->v[i], s->tcp, e);
+			r = socket_tcp_read_received(&set->v[i], s, e);
 	}
 	return r < 0 ? r : 0;
 }

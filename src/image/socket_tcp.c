@@ -334,6 +334,17 @@ static void capture_state(const struct tcp_record *r, Gw__FdTcp *p)
 		tcp_outside_capture(r, p);
 }
 
+/* A filter that is locked can be attached only once. */
+bool socket_tcp_may_be_quiet(const Gw__FdSocket *s)
+{
+	const Gw__FdTcp *p = s->tcp;
+
+	if (p->kind != GW__FD_TCP_KIND__TCP_PAIR && (p->kind != GW__FD_TCP_KIND__TCP_OUTSIDE || !tcp_outside_may_be_idle(p)))
+		return false;
+	return !p->received.len && !p->unsent.len && !p->sent_end && !p->got_end && !p->deaf && !p->error &&
+		socket_options_int(s->options, s->n_options, SOL_SOCKET, SO_LOCK_FILTER) <= 0;
+}
+
 static void capture_link(const struct tcp_member *m, Gw__FdTcp *p)
 {
 	const struct tcp_record *r = m->record;
@@ -405,6 +416,7 @@ void socket_tcp_capture(const struct tcp_member *m, Gw__FdSocket *s)
 		gw__fd_tcp__init(s->tcp);
 	}
 	capture_link(m, s->tcp);
+	s->tcp->quiet = socket_tcp_may_be_quiet(s);
 }
 
 /* --- queues, in the freeze --- */
@@ -522,17 +534,19 @@ static void trim_to_send(const struct tcp_member *m, Gw__FdTcp *p)
 	bytes_set(&p->unsent, m->to_send ? m->to_send + skip : NULL, m->n_to_send - skip);
 }
 
-int socket_tcp_read_received(const struct tcp_member *m, Gw__FdTcp *p, struct err *e)
+int socket_tcp_read_received(const struct tcp_member *m, Gw__FdSocket *s, struct err *e)
 {
+	Gw__FdTcp *p = s->tcp;
+	bool outside = p->kind == GW__FD_TCP_KIND__TCP_OUTSIDE;
 	int r;
 
-	if (p->kind == GW__FD_TCP_KIND__TCP_OUTSIDE) {
+	if (outside)
 		capture_state(m->record, p);
-		r = read_received(m, p, e);
-		return r < 0 ? r : keep_unacknowledged(m, p, e);
-	}
 	r = read_received(m, p, e);
-	if (r == 0)
+	if (r == 0 && outside)
+		r = keep_unacknowledged(m, p, e);
+	else if (r == 0)
 		trim_to_send(m, p);
+	p->quiet = p->quiet && socket_tcp_may_be_quiet(s);
 	return r;
 }

@@ -60,14 +60,20 @@ bool socket_tcp_is_same(const struct tcp_member *m, const Gw__FdSocket *s);
 void socket_tcp_capture(const struct tcp_member *m, Gw__FdSocket *s);
 /* In the freeze, of all members: 1 when there is something. Then, with records that are read after that, the other. */
 int socket_tcp_read_to_send(struct tcp_member *m, struct err *e);
-int socket_tcp_read_received(const struct tcp_member *m, Gw__FdTcp *p, struct err *e);
+int socket_tcp_read_received(const struct tcp_member *m, Gw__FdSocket *s, struct err *e);
 
 /* Whether both ends of the connection have nothing to read, to send or to report. m's socket has been captured. */
 bool socket_tcp_is_quiet(const struct tcp_member *m);
-/* A connection that need not be spoken of in the freeze, when it is quiet and has not changed since the offer. */
-bool socket_tcp_can_be_quiet(const Gw__FdSocket *s);
+/* A connection that need not be spoken of in the freeze, when it is quiet and has not changed since the offer. s->tcp->quiet says so, since this looks through its options. */
+bool socket_tcp_may_be_quiet(const Gw__FdSocket *s);
 
-int socket_tcp_validate(const Gw__FdTable *t, size_t desc, struct err *e);
+static inline bool socket_tcp_can_be_quiet(const Gw__FdSocket *s)
+{
+	return s->tcp && s->tcp->quiet;
+}
+
+/* known: the description has been checked, as one of another table. */
+int socket_tcp_validate(const Gw__FdTable *t, size_t desc, bool known, struct err *e);
 bool socket_tcp_is_construction_same(const Gw__FdSocket *was, const Gw__FdSocket *now);
 
 /* Destination, of a unit in the host's network namespace: a connection that this host has already, or cannot have. */
@@ -76,11 +82,16 @@ void socket_tcp_judge(const Gw__FdTable *t, size_t desc, int fd, struct refusals
 int socket_tcp_open(const Gw__FdTable *t, size_t from, const int *fds, int *others, struct err *e);
 /* Queues, ends and options, of what is not the same as in the offer. */
 int socket_tcp_fill(const Gw__FdTable *old, const Gw__FdTable *t, const int *fds, int *others, struct err *e);
-/* Connections with others (tcp_outside.h), when the unit is this host's: all of them, and the first error. *at: 0; who inherits this goes on from there. */
-int socket_tcp_go_live(const Gw__FdTable *t, const int *fds, size_t *at, struct err *e);
+/*
+ * Connections with others (tcp_outside.h), when the unit is this host's: all that do not live already, since they are as they were in the offer, and the first error.
+ * *at: 0; who inherits this goes on from there.
+ */
+int socket_tcp_go_live(const Gw__FdTable *old, const Gw__FdTable *t, const int *fds, size_t *at, struct err *e);
 /* A little later. look: whether there is anything to be done. */
 bool socket_tcp_settle(const Gw__FdTable *t, const int *fds, bool look);
 /* Ends a connection of this host without a word to anybody. */
 void socket_tcp_forget(int fd);
+/* All connections with others. n: of fds. */
+void socket_tcp_forget_outside(const Gw__FdTable *t, const int *fds, size_t n);
 
 #endif

@@ -18,28 +18,13 @@
 #define SCALE_MAX 14u
 #define SETTLE_MS 200
 #define WAITING_MAX 65536u
+#define OTHER_PATCH (-2) /* in the place of the other end: something of this socket, which is whole otherwise, is to be set in the freeze */
 
 static const Gw__FdSocket *linked(const Gw__FdTable *t, size_t desc)
 {
 	const Gw__FdDesc *d = t->descs[desc];
 
 	return d->kind == GW__FD_KIND__FD_SOCKET && d->socket && d->socket->tcp ? d->socket : NULL;
-}
-
-/* A filter that is locked can be attached only once. */
-static bool is_filter_locked(const Gw__FdSocket *s)
-{
-	return socket_options_int(s->options, s->n_options, SOL_SOCKET, SO_LOCK_FILTER) > 0;
-}
-
-bool socket_tcp_can_be_quiet(const Gw__FdSocket *s)
-{
-	const Gw__FdTcp *p = s->tcp;
-
-	if (tcp_outside_is_one(s))
-		return tcp_outside_is_idle(s);
-	return p && p->kind == GW__FD_TCP_KIND__TCP_PAIR && !p->received.len && !p->unsent.len && !p->sent_end && !p->got_end && !p->deaf && !p->error &&
-		!is_filter_locked(s);
 }
 
 /* --- checks --- */
@@ -86,7 +71,7 @@ static int validate_pair(const Gw__FdTable *t, size_t desc, struct err *e)
 	return endpoint_same(&local, &back) && endpoint_same(&peer, &there) ? 0 : err_set(e, -EPROTO, "description %zu: two ends of different connections", desc);
 }
 
-int socket_tcp_validate(const Gw__FdTable *t, size_t desc, struct err *e)
+int socket_tcp_validate(const Gw__FdTable *t, size_t desc, bool known, struct err *e)
 {
 	const Gw__FdSocket *s = linked(t, desc);
 	const Gw__FdTcp *p = s ? s->tcp : NULL;
@@ -95,6 +80,8 @@ int socket_tcp_validate(const Gw__FdTable *t, size_t desc, struct err *e)
 
 	if (!s)
 		return t->descs[desc]->socket ? validate_listener(t, desc, e) : 0;
+	if (known && tcp_outside_is_one(s))
+		return 0;
 	if (s->peer.len == size)
 		memcpy(&family, s->peer.data, sizeof(family));
 	if (!socket_tcp_is_one(s) || s->listening || s->local.len != size || family != s->family || p->kind > GW__FD_TCP_KIND__TCP_OUTSIDE || s->n_waiting)
@@ -102,6 +89,8 @@ int socket_tcp_validate(const Gw__FdTable *t, size_t desc, struct err *e)
 	if (p->received.len > TCP_QUEUE_BYTES_MAX || p->unsent.len > TCP_QUEUE_BYTES_MAX || p->urgent > p->received.len || p->send_scale > SCALE_MAX ||
 	    p->receive_scale > SCALE_MAX || p->user_segment_bytes > UINT16_MAX || p->segment_bytes > (1u << 20))
 		return err_set(e, -EPROTO, "description %zu: a connection that cannot be", desc);
+	if (p->quiet && !socket_tcp_may_be_quiet(s))
+		return err_set(e, -EPROTO, "description %zu: a connection that is not as quiet as it is said to be", desc);
 	if (p->other && p->kind != GW__FD_TCP_KIND__TCP_PAIR && p->kind != GW__FD_TCP_KIND__TCP_WAITING)
 		return err_set(e, -EPROTO, "description %zu: a connection with another end than it can have", desc);
 	if (p->kind == GW__FD_TCP_KIND__TCP_OUTSIDE)
@@ -231,6 +220,16 @@ static int open_lonely(const Gw__FdSocket *s, int fd, int *ret_other, struct err
 	return r;
 }
 
+/* That may be all. But for address reuse: a listener may yet have to begin. */
+static int open_quiet(const Gw__FdSocket *s, int fd, int *other, struct err *e)
+{
+	if (!socket_tcp_can_be_quiet(s))
+		return 0;
+	if (socket_options_int(s->options, s->n_options, SOL_SOCKET, SO_REUSEADDR) != 1)
+		*other = OTHER_PATCH;
+	return socket_options_set(fd, s->options, s->n_options, OPTIONS_LATE, e);
+}
+
 int socket_tcp_open(const Gw__FdTable *t, size_t from, const int *fds, int *others, struct err *e)
 {
 	int r = 0;
@@ -242,8 +241,8 @@ int socket_tcp_open(const Gw__FdTable *t, size_t from, const int *fds, int *othe
 
 		if (s && s->tcp->kind == GW__FD_TCP_KIND__TCP_HALF)
 			r = open_lonely(s, fds[i], &others[i], e);
-		else if (tcp_outside_is_one(s))
-			r = tcp_outside_open(s, fds[i], e);
+		else if (tcp_outside_is_one(s) && (r = tcp_outside_open(s, fds[i], from == 0, e)) > 0)
+			others[i] = OTHER_PATCH, r = 0;
 		if (!s || s->tcp->kind != GW__FD_TCP_KIND__TCP_PAIR || other < i)
 			continue;
 		b.s = t->descs[other]->socket;
@@ -253,11 +252,10 @@ int socket_tcp_open(const Gw__FdTable *t, size_t from, const int *fds, int *othe
 		b.local = &b.s->local;
 		b.peer = &b.s->peer;
 		r = connect_both(&a, other == i ? &a : &b, false, e);
-		/* That may be all. But for address reuse: a listener may yet have to begin. */
-		if (r == 0 && socket_tcp_can_be_quiet(s))
-			r = socket_options_set(fds[i], s->options, s->n_options, OPTIONS_LATE, e);
-		if (r == 0 && other != i && socket_tcp_can_be_quiet(b.s))
-			r = socket_options_set(fds[other], b.s->options, b.s->n_options, OPTIONS_LATE, e);
+		if (r == 0)
+			r = open_quiet(s, fds[i], &others[i], e);
+		if (r == 0 && other != i)
+			r = open_quiet(b.s, fds[other], &others[other], e);
 	}
 	return r;
 }
@@ -476,12 +474,31 @@ static int fill_listener(const Gw__FdTable *t, const Gw__FdSocket *s, const int 
 	return r;
 }
 
-/* Both ends are what they were in the offer: all that is left is whether others may have their ports. */
-static int fill_quiet(const Gw__FdSocket *a, int a_fd, const Gw__FdSocket *b, int b_fd, struct err *e)
+/* One of two ends, or both, have changed, or are new. */
+static int fill_ends(const Gw__FdTable *t, size_t i, size_t other, const int *fds, struct err *e)
 {
-	int r = socket_options_set_one(a_fd, a->options, a->n_options, SOL_SOCKET, SO_REUSEADDR, e);
+	size_t first = MIN(i, other), second = MAX(i, other);
 
-	return r < 0 || a == b ? r : socket_options_set_one(b_fd, b->options, b->n_options, SOL_SOCKET, SO_REUSEADDR, e);
+	return fill_pair(t->descs[first]->socket, fds[first], t->descs[second]->socket, fds[second], e);
+}
+
+/* It is what it was in the offer. */
+static int fill_quiet(const Gw__FdTable *t, size_t i, const int *fds, int *others, struct err *e)
+{
+	const Gw__FdSocket *s = linked(t, i);
+
+	if (!s)
+		return 0;
+	others[i] = -1;
+	if (tcp_outside_is_one(s))
+		return tcp_outside_patch(s, fds[i], e);
+	/* All that is left is whether others may have its port. */
+	return socket_options_set_one(fds[i], s->options, s->n_options, SOL_SOCKET, SO_REUSEADDR, e);
+}
+
+static bool is_left(const Gw__FdTable *old, const Gw__FdTable *t, size_t i)
+{
+	return i < old->n_descs && t->descs[i] == old->descs[i];
 }
 
 int socket_tcp_fill(const Gw__FdTable *old, const Gw__FdTable *t, const int *fds, int *others, struct err *e)
@@ -492,38 +509,42 @@ int socket_tcp_fill(const Gw__FdTable *old, const Gw__FdTable *t, const int *fds
 		if (linked(t, i) && t->descs[i] != old->descs[i])
 			r = socket_options_update(fds[i], old->descs[i]->socket->options, old->descs[i]->socket->n_options, t->descs[i]->socket->options,
 				t->descs[i]->socket->n_options, e);
+	/* Of a busy server most are left out, and not even looked at: memory that no cache holds. */
 	for (size_t i = 0; i < t->n_descs && r == 0; i++)
-		if (t->descs[i]->kind == GW__FD_KIND__FD_SOCKET && t->descs[i]->socket)
+		if (!is_left(old, t, i) && t->descs[i]->kind == GW__FD_KIND__FD_SOCKET && t->descs[i]->socket)
 			r = fill_listener(t, t->descs[i]->socket, fds, e);
 	for (size_t i = 0; i < t->n_descs && r == 0; i++) {
-		const Gw__FdSocket *s = linked(t, i);
-		size_t other = s && s->tcp->other ? s->tcp->other - 1 : i;
+		const Gw__FdSocket *s;
+		size_t other;
 
+		if (is_left(old, t, i)) {
+			r = others[i] == OTHER_PATCH ? fill_quiet(t, i, fds, others, e) : 0;
+			continue;
+		}
+		s = linked(t, i);
+		other = s && s->tcp->other ? s->tcp->other - 1 : i;
 		if (!s || s->tcp->kind == GW__FD_TCP_KIND__TCP_WAITING)
 			continue;
 		if (tcp_outside_is_one(s))
-			r = i < old->n_descs && t->descs[i] == old->descs[i] && tcp_outside_is_idle(s) ? 0 :
-				tcp_outside_fill(i < old->n_descs ? old->descs[i]->socket : s, s, fds[i], e);
+			r = tcp_outside_fill(i < old->n_descs ? old->descs[i]->socket : s, s, fds[i], e);
 		else if (s->tcp->kind == GW__FD_TCP_KIND__TCP_CONNECTING || s->tcp->error == ECONNREFUSED)
 			r = call_again(s, fds[i], e);
 		else if (s->tcp->kind != GW__FD_TCP_KIND__TCP_PAIR)
 			r = fill_lonely(s, fds[i], &others[i], e);
-		else if (other >= i && i < old->n_descs && other < old->n_descs && t->descs[i] == old->descs[i] && t->descs[other] == old->descs[other])
-			r = fill_quiet(s, fds[i], t->descs[other]->socket, fds[other], e);
-		else if (other >= i)
-			r = fill_pair(s, fds[i], t->descs[other]->socket, fds[other], e);
+		else if (other >= i || is_left(old, t, other))
+			r = fill_ends(t, i, other, fds, e);
 	}
 	return r;
 }
 
-int socket_tcp_go_live(const Gw__FdTable *t, const int *fds, size_t *at, struct err *e)
+int socket_tcp_go_live(const Gw__FdTable *old, const Gw__FdTable *t, const int *fds, size_t *at, struct err *e)
 {
 	bool again = *at > 0;
 	struct err other = ERR_INIT;
 	int ret = 0;
 
 	for (size_t i = again ? *at - 1 : 0; i < t->n_descs; i++) {
-		const Gw__FdSocket *s = linked(t, i);
+		const Gw__FdSocket *s = is_left(old, t, i) ? NULL : linked(t, i); /* what has been left alone lives already */
 		int r;
 
 		if (!tcp_outside_is_one(s))
@@ -552,6 +573,13 @@ bool socket_tcp_settle(const Gw__FdTable *t, const int *fds, bool look)
 		tcp_outside_settle(s, fds[i]);
 	}
 	return any;
+}
+
+void socket_tcp_forget_outside(const Gw__FdTable *t, const int *fds, size_t n)
+{
+	for (size_t i = 0; i < t->n_descs && i < n; i++)
+		if (tcp_outside_is_one(linked(t, i)))
+			socket_tcp_forget(fds[i]);
 }
 
 void socket_tcp_forget(int fd)

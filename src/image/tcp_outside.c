@@ -103,13 +103,9 @@ void tcp_outside_capture(const struct tcp_record *r, Gw__FdTcp *p)
 	n->segment_max = r->mss_clamp;
 }
 
-bool tcp_outside_is_idle(const Gw__FdSocket *s)
+bool tcp_outside_may_be_idle(const Gw__FdTcp *p)
 {
-	const Gw__FdTcp *p = s->tcp;
-
-	/* A filter that is locked can be attached only once. */
-	return socket_options_int(s->options, s->n_options, SOL_SOCKET, SO_LOCK_FILTER) <= 0 && p->numbers->state == TCP_ESTABLISHED && !p->received.len && !p->unsent.len && !p->sent_end && !p->got_end && !p->deaf && !p->error &&
-		p->numbers->send == p->numbers->sent;
+	return p->numbers && p->numbers->state == TCP_ESTABLISHED && p->numbers->send == p->numbers->sent;
 }
 
 int tcp_outside_validate(const Gw__FdSocket *s, struct err *e)

@@ -6,9 +6,10 @@
  * ended with (TCP_REPAIR; tests/facts/tcp_remake.c). Its address is the old one, whatever those of the host are (IP_TRANSPARENT); that packets find it
  * is the affair of whoever moves the unit (net/redirect.h), who holds them from before the numbers are read until the new socket lives.
  *
- *	open      before the freeze: the socket, its options, bound. An *idle* connection, over which nothing goes, is made altogether
+ *	open      before the freeze: the socket, its options, bound. An *idle* connection, over which nothing goes, is made altogether, and lives: what it sends
+ *	          is dropped until the unit is here, so it must be forgotten (socket_tcp_forget) before packets of its address leave this host again
  *	fill      in the freeze: numbers, and what lies in the queues; of an idle one nothing. Ends of stream that have been acknowledged come as forged segments
- *	go_live   when there is no way back: leaves repair mode, in which a socket that is closed says nothing to anybody; then what had never been sent
+ *	go_live   when there is no way back: of those that do not live yet: leaves repair mode, in which a socket that is closed says nothing to anybody; then what had never been sent
  *	settle    a little later: congestion control that measures (BBR) stalls on what it has not seen begin
  *
  * At the source nothing is changed but that repair mode is entered for a look at what waits to be sent. A worker that died in there would leave the
@@ -41,8 +42,14 @@ bool tcp_outside_is_elsewhere(const struct tcp_record *r);
 /* NULL: it can move. */
 const char *tcp_outside_obstacle(const struct tcp_record *r, const char **ret_way_out);
 void tcp_outside_capture(const struct tcp_record *r, Gw__FdTcp *p);
+/* As far as its numbers are concerned. */
+bool tcp_outside_may_be_idle(const Gw__FdTcp *p);
+
 /* Nothing has been received, is to be sent or has ended: what the offer says is all. */
-bool tcp_outside_is_idle(const Gw__FdSocket *s);
+static inline bool tcp_outside_is_idle(const Gw__FdSocket *s)
+{
+	return s->tcp->quiet;
+}
 
 static inline bool tcp_outside_is_one(const Gw__FdSocket *s)
 {
@@ -56,7 +63,9 @@ int tcp_outside_begin(uint32_t mark, int64_t monotonic_delta_ns, struct err *e);
 /* Whether that has been, so that listeners, too, are to take packets for any address. */
 bool tcp_outside_begun(void);
 int tcp_outside_set_transparent(const Gw__FdSocket *s, int fd);
-int tcp_outside_open(const Gw__FdSocket *s, int fd, struct err *e);
+/* early: before the freeze. 1: tcp_outside_patch is to be called in it, when the connection has not changed. */
+int tcp_outside_open(const Gw__FdSocket *s, int fd, bool early, struct err *e);
+int tcp_outside_patch(const Gw__FdSocket *s, int fd, struct err *e);
 /* was: as it was opened; s itself when that was in the freeze. */
 int tcp_outside_fill(const Gw__FdSocket *was, const Gw__FdSocket *s, int fd, struct err *e);
 /* Errors are of this connection only, which then ends; the unit lives here. again: it may have been begun by somebody who was killed about it. */

@@ -22,6 +22,7 @@
 #define AGAIN_SEGMENTS 8u /* a new connection sends ten before it has heard anything */
 #define TCPI_OPT_USEC 64u /* TCPI_OPT_USEC_TS: stamps count microseconds */
 #define SETTLE_MS 200
+#define PREPARATION_S 600
 #define NS_PER_MS 1000000
 #define NS_PER_US 1000
 
@@ -154,7 +155,46 @@ static int set_all_options(const Gw__FdSocket *s, int fd, struct err *e)
 	return socket_options_set(fd, kept, n, OPTIONS_LATE, e);
 }
 
-int tcp_outside_open(const Gw__FdSocket *s, int fd, struct err *e)
+/* Within this time nobody must give it up because of probes that are not answered, as nobody hears them yet. */
+static bool is_impatient(int fd)
+{
+	int idle_s = socket_get_int(fd, IPPROTO_TCP, TCP_KEEPIDLE), probes = socket_get_int(fd, IPPROTO_TCP, TCP_KEEPCNT), interval_s = socket_get_int(fd, IPPROTO_TCP, TCP_KEEPINTVL);
+
+	if (socket_get_int(fd, SOL_SOCKET, SO_KEEPALIVE) <= 0)
+		return false;
+	return idle_s + (socket_get_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT) > 0 ? 0 : probes * interval_s) < PREPARATION_S;
+}
+
+/*
+ * It lives from now on; what it would send does not leave the host (net/redirect.h), and there is nothing that it would want to, unless it is closed. So nothing is left to be done
+ * in the freeze. 1: but what tcp_outside_patch does.
+ */
+static int enliven(const Gw__FdSocket *s, int fd, struct err *e)
+{
+	int r = socket_set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
+
+	if (r < 0)
+		return err_sys(e, r, "TCP: letting a connection go on");
+	r = set_all_options(s, fd, e);
+	if (r < 0)
+		return r;
+	r = socket_options_int(s->options, s->n_options, SOL_SOCKET, SO_REUSEADDR) != 1;
+	/* So that a listener with the same port can listen. */
+	socket_set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	if (!is_impatient(fd))
+		return r;
+	socket_set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 0);
+	return 1;
+}
+
+int tcp_outside_patch(const Gw__FdSocket *s, int fd, struct err *e)
+{
+	int r = socket_options_set_one(fd, s->options, s->n_options, SOL_SOCKET, SO_REUSEADDR, e);
+
+	return r < 0 ? r : socket_options_set_one(fd, s->options, s->n_options, SOL_SOCKET, SO_KEEPALIVE, e);
+}
+
+int tcp_outside_open(const Gw__FdSocket *s, int fd, bool early, struct err *e)
 {
 	int segment = (int)MIN(MAX(s->tcp->numbers->segment_max, TCP_SEGMENT_MIN), TCP_SEGMENT_MAX), r = tcp_outside_set_transparent(s, fd);
 
@@ -173,18 +213,20 @@ int tcp_outside_open(const Gw__FdSocket *s, int fd, struct err *e)
 	r = connect_it(s, fd, e);
 	if (r == 0 && (r = set_window(s->tcp, fd)) < 0)
 		return err_sys(e, r, "TCP: its windows");
-	return r < 0 ? r : set_all_options(s, fd, e);
+	if (r < 0)
+		return r;
+	return early ? enliven(s, fd, e) : set_all_options(s, fd, e);
 }
 
 /* --- the freeze --- */
 
-/* An idle one over which something has gone since: as it was before it was connected. */
+/* An idle one over which something has gone since: as it was before it was connected, in repair mode. */
 static int disconnect(const Gw__FdSocket *was, int fd)
 {
 	struct sockaddr none = { .sa_family = AF_UNSPEC };
 	int segment = (int)MIN(MAX(was->tcp->numbers->segment_max, TCP_SEGMENT_MIN), TCP_SEGMENT_MAX);
 
-	if (connect(fd, &none, sizeof(none)) < 0)
+	if (socket_set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON) < 0 || connect(fd, &none, sizeof(none)) < 0)
 		return -errno;
 	socket_get_int(fd, SOL_SOCKET, SO_ERROR);
 	return socket_set_int(fd, IPPROTO_TCP, TCP_MAXSEG, segment);

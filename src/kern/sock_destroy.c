@@ -51,7 +51,7 @@ static int ask(int nl, struct question *q, int type, struct inet_diag_msg *ret)
 	return head->nlmsg_type;
 }
 
-bool sock_destroy_orphan(const struct sockaddr *own, const struct sockaddr *peer)
+static bool destroy(const struct sockaddr *own, const struct sockaddr *peer, bool orphan)
 {
 	struct question q = { .head = { .nlmsg_len = sizeof(q) }, .request = { .sdiag_protocol = IPPROTO_TCP, .idiag_states = ~0u } };
 	struct inet_diag_sockid *id = &q.request.id;
@@ -63,8 +63,18 @@ bool sock_destroy_orphan(const struct sockaddr *own, const struct sockaddr *peer
 	    family != q.request.sdiag_family)
 		return false;
 	id->idiag_cookie[0] = id->idiag_cookie[1] = INET_DIAG_NOCOOKIE;
-	if (ask(nl, &q, SOCK_DIAG_BY_FAMILY, &found) != SOCK_DIAG_BY_FAMILY || found.idiag_inode)
+	if (ask(nl, &q, SOCK_DIAG_BY_FAMILY, &found) != SOCK_DIAG_BY_FAMILY || (orphan && found.idiag_inode))
 		return false;
 	memcpy(id->idiag_cookie, found.id.idiag_cookie, sizeof(id->idiag_cookie));
 	return ask(nl, &q, SOCK_DESTROY, NULL) == NLMSG_ERROR;
+}
+
+bool sock_destroy_orphan(const struct sockaddr *own, const struct sockaddr *peer)
+{
+	return destroy(own, peer, true);
+}
+
+bool sock_destroy(const struct sockaddr *own, const struct sockaddr *peer)
+{
+	return destroy(own, peer, false);
 }

@@ -11,5 +11,7 @@
  * (closed, or TIME_WAIT). False: there is none, or the kernel cannot.
  */
 bool sock_destroy_orphan(const struct sockaddr *own, const struct sockaddr *peer);
+/* The same whoever has it. */
+bool sock_destroy(const struct sockaddr *own, const struct sockaddr *peer);
 
 #endif

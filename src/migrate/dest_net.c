@@ -84,18 +84,24 @@ int dest_net_go(struct dest *d, struct err *e)
 
 /* --- when this worker has been killed --- */
 
+static const Gw__FdTable *table_of(const struct dest *d)
+{
+	return d->go.fds ? d->go.fds : d->fds;
+}
+
 static size_t keeps(void *arg, int *ret, size_t max)
 {
 	const struct dest *d = arg;
+	const Gw__FdTable *t = table_of(d);
 	size_t n = redirect_descriptors(d->net.r, d->net.move, ret, max);
 
-	for (size_t i = 0; d->go.fds && i < d->go.fds->n_descs && i < d->restore.n && n < max; i++)
-		if (d->go.fds->descs[i]->socket && tcp_outside_is_one(d->go.fds->descs[i]->socket) && d->restore.fds[i] >= 0)
+	for (size_t i = 0; t && i < t->n_descs && i < d->restore.n && n < max; i++)
+		if (t->descs[i]->socket && tcp_outside_is_one(t->descs[i]->socket) && d->restore.fds[i] >= 0)
 			ret[n++] = d->restore.fds[i];
 	return n;
 }
 
-/* The agent finds out whether the unit lives here: then its connections do, too. If not, they end in repair mode, without a word. */
+/* The agent finds out whether the unit lives here: then its connections do, too. If not, they end without a word. */
 static void inherit(void *arg)
 {
 	struct dest *d = arg;
@@ -107,6 +113,8 @@ static void inherit(void *arg)
 	if (state == STATE_COMMITTED && d->net.move) {
 		dest_net_live(d);
 		dest_net_settle(d);
+	} else if (table_of(d)) {
+		socket_tcp_forget_outside(table_of(d), d->restore.fds, d->restore.n);
 	}
 	redirect_cancel(&d->net.move);
 }
@@ -132,7 +140,7 @@ void dest_net_live(struct dest *d)
 
 	if (d->net.move)
 		redirect_live(d->net.move);
-	if (socket_tcp_go_live(d->go.fds, d->restore.fds, &d->net.live, &e) < 0)
+	if (socket_tcp_go_live(d->fds, d->go.fds, d->restore.fds, &d->net.live, &e) < 0)
 		log_error("event=connection-lost text=\"%s\"", e.message);
 	timeline_mark("connections live");
 }

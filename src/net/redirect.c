@@ -16,7 +16,7 @@
 #include "net/redirect.skel.h"
 #include "net/redirect_internal.h"
 
-#define VERSION 1 /* of the maps' layout */
+#define VERSION 2 /* of the maps' layout, and of what is in them */
 #define MAPS_MAX 16
 #define BATCH 4096u /* ends read at a time */
 #define LOCK_PATH "/run/godwit/redirect.lock"
@@ -384,5 +384,6 @@ void redirect_effective(const struct redirect *r, struct redirect_end *end)
 		end->state = move->state;
 		end->node = move->node;
 	}
+	end->flags &= ~REDIRECT_COMING;
 	end->move = 0;
 }

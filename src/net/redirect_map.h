@@ -42,6 +42,7 @@ enum redirect_state {
 #define REDIRECT_NATIVE 1u   /* HERE, and own is an address of this host: nothing need be done */
 #define REDIRECT_OVER_LO 2u  /* HERE, and packets that come from a device would be taken for forged: they arrive over the loopback device */
 #define REDIRECT_ENDED 8u    /* THERE, of a listener: the old copy has ended here. A listener that is here now is another one, and comes first */
+#define REDIRECT_COMING 16u  /* of a move that has not come to anything yet: what its socket here sends is dropped */
 #define REDIRECT_LEARNED 4u  /* made by a packet for a listener */
 
 struct redirect_end {

@@ -267,7 +267,7 @@ static int add_arriving(struct redirect_move *m, const struct redirect_flow *flo
 		redirect_effective(m->r, &end);
 	else
 		end = (struct redirect_end){ .state = REDIRECT_NONE };
-	end.flags = flags_here(flow);
+	end.flags = flags_here(flow) | REDIRECT_COMING;
 	end.moves_made = MAX(end.moves_made, known->moves_made);
 	if (is_any(flow->peer) && host_is_loopback(flow->own) && is_elsewhere(&known->other)) {
 		r = redirect_node_index(m->r, &known->other, &end.home, e);

@@ -6,6 +6,7 @@
 #include <signal.h>
 
 #include "base/util.h"
+#include "kern/sock_destroy.h"
 #include "net/redirect_internal.h"
 #include "net/sockets.h"
 
@@ -75,11 +76,24 @@ static int judge(const struct redirect_flow *flow, const struct redirect_end *en
 	return 0;
 }
 
+static void destroy(const struct redirect_flow *flow)
+{
+	struct sockaddr_in6 own = { .sin6_family = AF_INET6, .sin6_port = flow->own_port }, peer = { .sin6_family = AF_INET6, .sin6_port = flow->peer_port };
+
+	memcpy(&own.sin6_addr, flow->own, sizeof(own.sin6_addr));
+	memcpy(&peer.sin6_addr, flow->peer, sizeof(peer.sin6_addr));
+	if (flow->protocol == IPPROTO_TCP && !redirect_is_listener(flow))
+		sock_destroy((const void *)&own, (const void *)&peer);
+}
+
 /* Those of a dead owner that held packets, and whose sockets are gone, have left: packets follow. */
 static void end_move(struct tidying *t, const struct redirect_flow *flow, struct redirect_end *end)
 {
 	struct redirect_move_state *move = &t->r->moves[end->move];
 
+	/* Who would have ended it without a word has been killed; what it says is dropped as long as this entry is there. */
+	if (move->state == REDIRECT_NONE && end->flags & REDIRECT_COMING)
+		destroy(flow);
 	if (move->state == REDIRECT_HELD)
 		__atomic_store_n(&move->state, REDIRECT_THERE, __ATOMIC_SEQ_CST);
 	redirect_settle_end(t->r, flow, end);

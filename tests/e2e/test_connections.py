@@ -5,11 +5,13 @@ import itertools
 import json
 import os
 import signal
+import subprocess
 import threading
+import time
 
 import pytest
 
-from lab_driver import VICTIMS, inside, kill, lab, main_daemon, migrate, processes, read, wait_until
+from lab_driver import VICTIMS, inside, kill, lab, main_daemon, migrate, popen, processes, read, wait_until
 
 TALK = os.path.join(VICTIMS, "talk")
 OUTSIDE = "x1"
@@ -176,6 +178,72 @@ def test_daemons_restart(hosts):
     server.move("n3")
     all_go_on(server, clients)
     end(server, clients)
+
+
+IDLE = """
+import socket, sys
+calls, sent = [], {}
+for i in range(20):
+    s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, i % 2)
+    s.send(b"e")
+    calls.append(s)
+print("ready", flush=True)
+for line in sys.stdin:
+    for s in calls:
+        s.settimeout(20)
+        at = sent.get(s, 0)
+        data = bytes((i * 167 + (i >> 8) * 13) % 256 for i in range(at, at + 64))
+        s.sendall(data)
+        got = s.recv(64, socket.MSG_WAITALL)
+        assert got == data, (at, got)
+        sent[s] = at + 64
+    print("ok", flush=True)
+"""
+
+
+class Idle:
+    """Connections that say nothing until they are asked to."""
+
+    def __init__(self, host, port):
+        self.process = popen(host, "/usr/bin/python3", "-c", IDLE, ADDRESSES[4], str(port), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        assert self.process.stdout.readline() == "ready\n"
+
+    def speak(self):
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        assert line == "ok\n", line + self.process.stdout.read()
+
+    def end(self):
+        self.process.stdin.close()
+        assert self.process.wait(timeout=30) == 0
+
+
+@pytest.mark.parametrize("fault", ["dest:rounds:error", "dest:restore:kill", "dest:restore:killall", "source:freeze:kill"])
+def test_idle_ones_hear_nothing_of_a_move_that_fails(hosts, fault):
+    """At the destination they live before the freeze already: they must not end when it is given up, neither at once nor by a retransmission later."""
+    port = next(ports)
+    server = Talk(hosts, "n1", "serve", EVERY[4], port)
+    idle = [Idle(host, port) for host in (OUTSIDE, "n3", "n2")]
+    at = "n1" if fault.startswith("source") else "n2"
+    inside(at, "sh", "-c", f"echo {fault} >/run/godwit/fault")
+    assert migrate("n1", server.process().host_pid, "n2").status not in (0, 99)
+    inside(at, "rm", "-f", "/run/godwit/fault")
+    for host in NODES:
+        if not main_daemon(host):
+            hosts.restart_daemon(host)
+    wait_until("the destination has given the move up", lambda: not any(c["address"].endswith(f":{port}") for c in connections("n2")), 60)
+    # What a socket that has been closed says again it says within this time, if at all.
+    end = time.monotonic() + 3
+    wait_until("a while has passed", lambda: time.monotonic() > end)
+    for i in idle:
+        i.speak()
+    server.move("n2")
+    for i in idle:
+        i.speak()
+        i.end()
+    server.ends_well()
 
 
 @pytest.mark.parametrize("fault", ["dest:restore:kill", "source:freeze:kill"])

@@ -159,21 +159,29 @@ static __always_inline unsigned long long digest_of(struct sock *sk)
 {
 	unsigned short family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	unsigned int size = family == FAMILY_INET6 ? bpf_core_type_size(struct tcp6_sock) : bpf_core_type_size(struct tcp_sock);
-	unsigned long long a = 14695981039346656037ull, b = 1099511628211ull;
+	unsigned long long a = 14695981039346656037ull, b = 1099511628211ull, c = 0x165667b19e3779f9ull, d = 0x27d4eb2f165667c5ull;
 
 	if ((family != FAMILY_INET && family != FAMILY_INET6) || BPF_CORE_READ(sk, sk_type) != TYPE_STREAM || BPF_CORE_READ(sk, sk_protocol) != PROTOCOL_TCP)
 		return 0;
 	if (size > sizeof(words) || bpf_probe_read_kernel(words, size, sk))
 		return bpf_ktime_get_ns() | 1;
-	size /= 8;
-	for (unsigned int i = 0; i < SOCK_WORDS; i++) {
-		if (i >= size)
+	for (unsigned int i = 0; i < 3; i++)
+		if (size / 8 + i < SOCK_WORDS)
+			words[size / 8 + i] = 0;
+	/* Four at a time, none of which waits for the others. */
+	for (unsigned int i = 0; i < SOCK_WORDS; i += 4) {
+		if (i >= size / 8)
 			break;
 		a = (a ^ words[i]) * 0x9e3779b97f4a7c15ull;
-		a ^= a >> 29;
-		b = (b + words[i]) * 0xc2b2ae3d27d4eb4full;
+		b = (b ^ words[i + 1]) * 0xc2b2ae3d27d4eb4full;
+		c = (c ^ words[i + 2]) * 0xd6e8feb86659fd93ull;
+		d = (d ^ words[i + 3]) * 0xff51afd7ed558ccdull;
+		a ^= a >> 32;
+		b ^= b >> 32;
+		c ^= c >> 32;
+		d ^= d >> 32;
 	}
-	return (a ^ b) | 1;
+	return (a ^ (b << 17 | b >> 47) ^ (c << 31 | c >> 33) ^ (d << 43 | d >> 21)) | 1;
 }
 
 /* By address: for the verifier a function of its own, which it goes through once. */

@@ -231,6 +231,7 @@ static __always_inline void place_of(struct redirect_end *end, struct place *pla
 			place->state = move->state;
 			place->node = move->node;
 			place->tun = move->tun;
+			place->flags &= ~REDIRECT_COMING;
 		}
 	}
 	if (now - end->seen_ns > SECOND_NS)
@@ -478,7 +479,7 @@ static __always_inline bool is_stale(const struct packet *p)
 	if (!end)
 		return false;
 	place_of(end, &place);
-	return place.state == REDIRECT_THERE || place.state == REDIRECT_HELD;
+	return place.state == REDIRECT_THERE || place.state == REDIRECT_HELD || place.flags & REDIRECT_COMING;
 }
 
 static __always_inline bool is_lo(struct __sk_buff *skb)
