@@ -13,6 +13,7 @@
 #include "base/util.h"
 #include "image/file_state.h"
 #include "image/socket_options.h"
+#include "image/socket_listen.h"
 #include "image/socket_tcp.h"
 #include "image/tcp_outside.h"
 #include "kern/fdpass.h"
@@ -211,7 +212,7 @@ static int look_again(struct tcp_set *set, struct err *e)
 
 static bool is_listener(const Gw__FdDesc *d)
 {
-	return d->kind == GW__FD_KIND__FD_SOCKET && d->socket && d->socket->listening && socket_tcp_is_one(d->socket) && d->socket->local.len;
+	return d->kind == GW__FD_KIND__FD_SOCKET && d->socket && socket_listen_is_called(d->socket);
 }
 
 void fdtable_list_ends(const Gw__FdTable *t, fd_end_fn *add, void *arg)

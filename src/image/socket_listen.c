@@ -19,9 +19,28 @@
 #include "image/socket_udp.h"
 #include "image/tcp_outside.h"
 
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP 262
+#endif
+
 static bool is_inet(const Gw__FdSocket *s)
 {
 	return s->family == AF_INET || s->family == AF_INET6;
+}
+
+static bool is_mptcp(const Gw__FdSocket *s)
+{
+	return is_inet(s) && s->type == SOCK_STREAM && s->protocol == IPPROTO_MPTCP;
+}
+
+static bool is_stream(const Gw__FdSocket *s)
+{
+	return socket_tcp_is_one(s) || is_mptcp(s);
+}
+
+bool socket_listen_is_called(const Gw__FdSocket *s)
+{
+	return s->listening && is_stream(s) && s->local.len;
 }
 
 static void describe_address(const struct sockaddr_storage *a, char *out, size_t size)
@@ -51,7 +70,7 @@ static const char *protocol_name(const Gw__FdSocket *s)
 	if (!is_inet(s))
 		return "socket";
 	if (s->type == SOCK_STREAM)
-		return s->protocol == IPPROTO_TCP ? "TCP" : "MPTCP or other stream";
+		return s->protocol == IPPROTO_TCP ? "TCP" : is_mptcp(s) ? "MPTCP" : "other stream";
 	return s->type == SOCK_RAW ? "raw" : socket_udp_is_one(s) ? "UDP" : s->type == SOCK_DGRAM ? "ping" : "SCTP or other";
 }
 
@@ -70,6 +89,9 @@ static const char *tcp_state_name(int fd)
 
 int socket_refuse_connected(const struct fd_look *look, const Gw__FdSocket *s, struct refusals *refusals)
 {
+	if (is_mptcp(s))
+		return socket_refuse_because(look, s, "fd.socket.mptcp", "connections of MPTCP cannot move, only sockets that listen for them",
+			"let the program use TCP (Go: GODEBUG=multipathtcp=0), or sysctl net.mptcp.enabled=0 before it starts", refusals);
 	return socket_refuse_because(look, s, NULL, "connected sockets cannot move yet, unless both ends do", "close the connection first", refusals);
 }
 
@@ -121,15 +143,19 @@ static bool can_carry(const struct fd_look *look, const Gw__FdSocket *s)
 	struct sockaddr_storage peer;
 	socklen_t len = sizeof(peer);
 	bool ping = s->type == SOCK_DGRAM && s->protocol == (s->family == AF_INET ? IPPROTO_ICMP : (uint32_t)IPPROTO_ICMPV6);
+	struct pollfd ended = { .fd = look->held, .events = POLLRDHUP };
 	const char *state;
 
-	if (!is_inet(s) || (s->type != SOCK_RAW && s->protocol != IPPROTO_TCP && !socket_udp_is_one(s) && !ping))
+	if (!is_inet(s) || (s->type != SOCK_RAW && !is_stream(s) && !socket_udp_is_one(s) && !ping))
 		return false;
 	if (socket_udp_is_one(s))
 		return true;
 	if (s->listening)
 		return true;
 	if (getpeername(look->held, (void *)&peer, &len) == 0)
+		return false;
+	/* One that has had a connection. */
+	if (is_mptcp(s) && (poll(&ended, 1, 0) < 0 || ended.revents & (POLLRDHUP | POLLERR)))
 		return false;
 	state = s->type == SOCK_STREAM ? tcp_state_name(look->held) : NULL;
 	return !state || !strcmp(state, "CLOSE");
@@ -334,7 +360,7 @@ int socket_listen_validate(const Gw__FdDesc *d, struct err *e)
 		return socket_host_validate(s, e);
 	if (!is_inet(s))
 		return err_set(e, -EPROTO, "socket: family %u", s->family);
-	if (!(s->type == SOCK_STREAM && s->protocol == IPPROTO_TCP) && !(s->type == SOCK_RAW && s->protocol <= UINT16_MAX) &&
+	if (!is_stream(s) && !(s->type == SOCK_RAW && s->protocol <= UINT16_MAX) &&
 	    !(s->type == SOCK_DGRAM && (socket_udp_is_one(s) ||
 	    s->protocol == (s->family == AF_INET ? IPPROTO_ICMP : (uint32_t)IPPROTO_ICMPV6))))
 		return err_set(e, -EPROTO, "socket: type %u, protocol %u", s->type, s->protocol);
@@ -354,7 +380,7 @@ static bool shares_port(const Gw__FdTable *t, const Gw__FdSocket *s, bool linked
 	for (size_t i = 0; i < t->n_descs; i++) {
 		const Gw__FdSocket *o = t->descs[i]->kind == GW__FD_KIND__FD_SOCKET ? t->descs[i]->socket : NULL;
 
-		if (o && o != s && socket_tcp_is_one(o) && !o->tcp == !linked && o->local.len && endpoint_of(&o->local).port == p.port)
+		if (o && o != s && is_stream(o) && !o->tcp == !linked && o->local.len && endpoint_of(&o->local).port == p.port)
 			return true;
 	}
 	return false;
@@ -370,9 +396,9 @@ static int bind_socket(const Gw__FdTable *t, const Gw__FdSocket *s, int fd, stru
 	 * Options that allowed it may have been taken away since; and a connection that is accepted asks nobody for its port. What they are now is set when it
 	 * listens.
 	 */
-	if (socket_tcp_is_one(s) && shares_port(t, s, false))
+	if (is_stream(s) && shares_port(t, s, false))
 		setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
-	if (socket_tcp_is_one(s) && shares_port(t, s, true))
+	if (is_stream(s) && shares_port(t, s, true))
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 	memcpy(&a, s->local.data, s->local.len);
 	describe_address(&a, text, sizeof(text));
@@ -456,9 +482,9 @@ static int fill_here(const Gw__FdDesc *was, const Gw__FdDesc *d, int fd, struct 
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 	if (r == 0 && s->listening && listen(fd, (int)s->backlog) < 0)
 		return err_sys(e, -errno, "%s: listen", protocol_name(s));
-	if (r == 0 && socket_tcp_is_one(s) && !s->tcp)
+	if (r == 0 && is_stream(s) && !s->tcp)
 		r = socket_options_set_one(fd, s->options, s->n_options, SOL_SOCKET, SO_REUSEPORT, e);
-	if (r == 0 && socket_tcp_is_one(s) && !s->tcp)
+	if (r == 0 && is_stream(s) && !s->tcp)
 		r = socket_options_set_one(fd, s->options, s->n_options, SOL_SOCKET, SO_REUSEADDR, e);
 	/* Of one without a connection, which is an error to be ignored. */
 	if (socket_tcp_is_one(s) && !s->tcp && s->shut_down)

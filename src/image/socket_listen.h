@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * socket_listen.h - internet sockets that nobody is connected to: TCP listeners, unconnected UDP, raw and ping sockets, fresh ones
+ * socket_listen.h - internet sockets that nobody is connected to: TCP listeners, unconnected UDP, raw and ping sockets, fresh ones. MPTCP listeners (Go's
+ * net.Listen makes such), too: a client that speaks TCP gets a TCP socket from them. Who has called and has not been accepted is waited for.
  *
  * They are made anew at the destination with the same local address, backlog and options. An address that the destination does not have
  * is bound all the same (IP_FREEBIND). Listening starts in socket_listen_fill, inside the freeze, so that no client is accepted
@@ -14,6 +15,8 @@
 
 struct tcp_member;
 
+/* Whether others call it by its address: it listens for TCP or MPTCP. */
+bool socket_listen_is_called(const Gw__FdSocket *s);
 int socket_refuse_connected(const struct fd_look *look, const Gw__FdSocket *s, struct refusals *refusals);
 /* code: NULL: by what it is. */
 int socket_refuse_because(const struct fd_look *look, const Gw__FdSocket *s, const char *code, const char *cause, const char *way_out, struct refusals *refusals);

@@ -12,6 +12,10 @@
 
 #include "victim.h"
 
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP 262
+#endif
+
 #define GROUP 0xef070707u /* 239.7.7.7 */
 
 static int sender, receiver, receiver6;
@@ -147,3 +151,67 @@ static void signed_setup(void)
 }
 
 REFUSED(sock_signed, signed_setup, "keys that sign its segments");
+
+/* ---- MPTCP: sockets that listen, or have never been connected ---- */
+
+static int many_listen, many_fresh, plain_client, plain_server;
+static struct sockaddr_in many_at;
+
+static int many_socket(void)
+{
+	return socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_MPTCP);
+}
+
+static int protocol_of(int fd)
+{
+	int protocol = -1;
+	socklen_t len = sizeof(protocol);
+
+	expect(!getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &len));
+	return protocol;
+}
+
+static void mptcp_setup(void)
+{
+	socklen_t len = sizeof(many_at);
+	int on = 1;
+
+	many_listen = many_socket();
+	if (many_listen < 0) { /* the kernel has none */
+		report("info mptcp=0");
+		return;
+	}
+	many_fresh = many_socket();
+	many_at = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	must(many_fresh >= 0 && !setsockopt(many_listen, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on)));
+	must(!bind(many_listen, (void *)&many_at, len) && !listen(many_listen, 7) && !getsockname(many_listen, (void *)&many_at, &len));
+	plain_client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	must(plain_client >= 0 && !connect(plain_client, (void *)&many_at, len));
+	plain_server = accept4(many_listen, NULL, NULL, SOCK_CLOEXEC);
+	must(plain_server >= 0 && write(plain_client, "early", 5) == 5);
+}
+
+static void mptcp_check(void)
+{
+	char text[8] = "";
+	int on = 0, server;
+	socklen_t len = sizeof(on);
+	struct tcp_info info = { 0 };
+
+	if (many_listen < 0)
+		return;
+	expect_u64("protocol of the socket that listens", IPPROTO_MPTCP, (uint64_t)protocol_of(many_listen));
+	expect_u64("protocol of the fresh socket", IPPROTO_MPTCP, (uint64_t)protocol_of(many_fresh));
+	expect(!getsockopt(many_listen, SOL_SOCKET, SO_KEEPALIVE, &on, &len) && on == 1);
+	len = sizeof(info);
+	expect(!getsockopt(many_listen, IPPROTO_TCP, TCP_INFO, &info, &len));
+	expect_u64("backlog", 7, info.tcpi_sacked);
+	expect(read(plain_server, text, sizeof(text)) == 5);
+	expect_text("what a client that speaks TCP had sent", "early", text);
+	expect(!connect(many_fresh, (void *)&many_at, sizeof(many_at)));
+	server = accept4(many_listen, NULL, NULL, SOCK_CLOEXEC);
+	expect(server >= 0 && write(many_fresh, "x", 1) == 1 && read(server, text, 1) == 1 && text[0] == 'x');
+	expect_u64("protocol of a new connection", IPPROTO_MPTCP, (uint64_t)protocol_of(server));
+}
+
+VICTIM(sock_mptcp, 0, mptcp_setup, NULL, mptcp_check);
