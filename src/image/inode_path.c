@@ -13,6 +13,7 @@
 
 #define SEARCH_ENTRIES_MAX 1000000u
 #define SEARCH_DEPTH_MAX 40
+#define FILEID_INO32_GEN 1u /* linux/exportfs.h of the kernel */
 
 static uint32_t kernel_dev(dev_t dev)
 {
@@ -92,29 +93,39 @@ static bool mounts_next(struct mounts *m, pid_t pid)
 	return false;
 }
 
-/* By its handle, through a mount of its file system. */
-static char *find_by_handle(const char *mount_point, const struct inode_id *id)
+/* Through a mount of its file system; O_PATH. -1 if it cannot be. */
+static int open_by_handle(const char *mount_point, const struct inode_id *id)
 {
 	union {
 		struct file_handle head;
 		char bytes[sizeof(struct file_handle) + sizeof(id->handle)];
 	} handle = { .head = { .handle_bytes = id->handle_bytes, .handle_type = (int)id->handle_type } };
-	cleanup_close int mount_fd = open(mount_point, O_RDONLY | O_DIRECTORY | O_CLOEXEC), fd = -1;
+	cleanup_close int mount_fd = open(mount_point, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (mount_fd < 0 || !id->handle_bytes)
+		return -1;
+	memcpy(handle.head.f_handle, id->handle, id->handle_bytes);
+	return open_by_handle_at(mount_fd, &handle.head, O_PATH | O_CLOEXEC);
+}
+
+static char *path_of_open(int fd, const struct inode_id *id)
+{
 	char link[64], path[PATH_MAX];
 	ssize_t len;
 
-	if (mount_fd < 0 || !id->handle_bytes)
-		return NULL;
-	memcpy(handle.head.f_handle, id->handle, id->handle_bytes);
-	fd = open_by_handle_at(mount_fd, &handle.head, O_PATH | O_CLOEXEC);
-	if (fd < 0)
-		return NULL;
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
 	len = readlink(link, path, sizeof(path) - 1);
 	if (len <= 0)
 		return NULL;
 	path[len] = '\0';
 	return is_inode(path, id) ? fd_strdup(path) : NULL;
+}
+
+static char *find_by_handle(const char *mount_point, const struct inode_id *id)
+{
+	cleanup_close int fd = open_by_handle(mount_point, id);
+
+	return fd < 0 ? NULL : path_of_open(fd, id);
 }
 
 /* Depth first, without leaving the file system; *left counts down. */
@@ -166,6 +177,27 @@ char *inode_path_by_handle(pid_t pid, const struct inode_id *id)
 	while (mounts_next(&m, pid))
 		if (!found && m.sdev == id->sdev)
 			found = find_by_handle(m.path, id);
+	return found;
+}
+
+int inode_path_by_number(pid_t pid, uint32_t sdev, uint32_t ino, char **ret)
+{
+	struct inode_id id = { .sdev = sdev, .ino = ino, .handle_type = FILEID_INO32_GEN, .handle_bytes = 2 * sizeof(uint32_t) };
+	struct mounts m = { 0 };
+	int found = -ENOENT;
+
+	memcpy(id.handle, &ino, sizeof(ino)); /* the generation is 0: any */
+	while (mounts_next(&m, pid)) {
+		cleanup_close int fd = found == -ENOENT && m.sdev == sdev ? open_by_handle(m.path, &id) : -1;
+		struct stat st;
+
+		if (fd < 0 || fstat(fd, &st) < 0 || st.st_ino != ino || kernel_dev(st.st_dev) != sdev)
+			continue;
+		if (!st.st_nlink)
+			found = 0;
+		else if ((*ret = path_of_open(fd, &id)))
+			found = 1;
+	}
 	return found;
 }
 

@@ -26,6 +26,11 @@ bool inode_id_parse(const char *line, struct inode_id *ret);
 char *inode_path_by_handle(pid_t pid, const struct inode_id *id);
 char *inode_path_search(pid_t pid, const struct inode_id *id);
 char *inode_path_find(pid_t pid, const struct inode_id *id);
+/*
+ * By its number alone, of a file system that takes handles without the inode's generation (ext4): whether it has a name, and if so one of them. 1, 0 when it has none
+ * any more, or -ENOENT: it cannot be found this way.
+ */
+int inode_path_by_number(pid_t pid, uint32_t sdev, uint32_t ino, char **ret);
 /* The path of a mount of `pid` by its number, or of any mount of the file system sdev (mnt_id -1); NULL: none. */
 char *mount_path_find(pid_t pid, int mnt_id, uint32_t sdev);
 

@@ -33,6 +33,7 @@ static void take_attribute(const struct nlattr *a, struct unix_diag_info *info)
 	} else if (a->nla_type == UNIX_DIAG_VFS && len >= sizeof(struct unix_diag_vfs)) {
 		info->has_file = true;
 		info->file_ino = ((const struct unix_diag_vfs *)value)->udiag_vfs_ino;
+		info->file_dev = ((const struct unix_diag_vfs *)value)->udiag_vfs_dev;
 	} else if (a->nla_type == UNIX_DIAG_ICONS && len >= sizeof(uint32_t)) {
 		free(info->waiting);
 		info->waiting = malloc(len);

@@ -19,6 +19,7 @@ struct unix_diag_info {
 	int backlog;          /* of a listener; -1: not told */
 	bool has_file;        /* bound to a path, whether that still exists or not */
 	uint32_t file_ino;
+	uint32_t file_dev;    /* as the kernel encodes it: major << 20 | minor */
 	uint32_t *waiting;    /* of a listener: clients in the order of its accept queue; 0: one that has been closed */
 	size_t n_waiting;
 };

@@ -7,10 +7,12 @@
 #include <poll.h>
 #include <stddef.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 #include "base/util.h"
 #include "image/bytes.h"
+#include "image/inode_path.h"
 #include "image/peer_cred.h"
 #include "image/socket_options.h"
 #include "image/unix_diag.h"
@@ -76,42 +78,84 @@ static void capture_name(int fd, int (*call)(int, struct sockaddr *, socklen_t *
 	bytes_set(ret, &a, MIN(len, sizeof(a)));
 }
 
-/*
- * Whether the file that the name means, as the process sees it, is the socket's own. A relative name is one of the working directory,
- * if it is there.
- */
+#define IS_THERE 2 /* neither 0 nor FD_REFUSED */
+
+static int refuse_relative(struct unix_capture *c, struct unix_member *m)
+{
+	return refuse(c, m, "fd.socket.unix.relative", "it is bound to a relative path, and from which directory cannot be found out",
+		"bind it to an absolute path");
+}
+
+/* The directory that a relative name begins in, where that is not the working directory (any more). IS_THERE, 0 when the file has been removed, or FD_REFUSED. */
+static int find_directory(struct unix_capture *c, struct unix_member *m, const char *name, const struct unix_diag_info *diag, char directory[PATH_MAX])
+{
+	cleanup_free char *path = NULL;
+	int found = inode_path_by_number(m->pid, diag->file_dev, diag->file_ino, &path);
+	size_t len, tail = strlen(name);
+
+	if (found == 0)
+		return 0;
+	len = path ? strlen(path) : 0;
+	if (found < 0 || len <= tail || len >= PATH_MAX || path[len - tail - 1] != '/' || strcmp(path + len - tail, name))
+		return refuse_relative(c, m);
+	snprintf(directory, PATH_MAX, "%.*s", len - tail == 1 ? 1 : (int)(len - tail - 1), path);
+	return IS_THERE;
+}
+
+static bool is_its_file(const char *path, const struct unix_diag_info *diag, struct stat *st)
+{
+	return lstat(path, st) == 0 && S_ISSOCK(st->st_mode) && (uint32_t)st->st_ino == diag->file_ino;
+}
+
+/* Of a relative name: IS_THERE and the directory, 0 when the file is not there, or FD_REFUSED. */
+static int look_below_directory(struct unix_capture *c, struct unix_member *m, const Gw__FdUnix *u, const char *name, const struct unix_diag_info *diag,
+	char directory[PATH_MAX], struct stat *st)
+{
+	char path[2 * PATH_MAX], link[64];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/cwd/%s", (int)m->pid, name);
+	if (is_its_file(path, diag, st)) {
+		snprintf(link, sizeof(link), "/proc/%d/cwd", (int)m->pid);
+		n = readlink(link, directory, PATH_MAX - 1);
+		if (n <= 0 || directory[0] != '/')
+			return refuse(c, m, "fd.socket.unix.relative", "it is bound to a relative path in a directory without a path", "bind it to an absolute path");
+		directory[n] = 0;
+		return IS_THERE;
+	}
+	/* Nobody can reach it by its name but who is connected. */
+	if (u->state != GW__FD_UNIX_STATE__UNIX_LISTENING && (u->state != GW__FD_UNIX_STATE__UNIX_FREE || u->type != SOCK_DGRAM))
+		return 0;
+	n = find_directory(c, m, name, diag, directory);
+	if (n != IS_THERE)
+		return (int)n;
+	snprintf(path, sizeof(path), "/proc/%d/root%s/%s", (int)m->pid, directory, name);
+	return is_its_file(path, diag, st) ? IS_THERE : refuse_relative(c, m);
+}
+
+/* Whether the file that the name means, as the process sees it, is the socket's own. */
 static int capture_file(struct unix_capture *c, struct unix_member *m, Gw__FdUnix *u, const struct unix_diag_info *diag)
 {
-	char path[PATH_MAX], cwd[PATH_MAX] = "", link[64];
+	char path[PATH_MAX], directory[PATH_MAX] = "", name[sizeof(((struct sockaddr_un *)0)->sun_path) + 1];
 	struct sockaddr_un a;
 	struct stat st;
-	ssize_t n = 0;
+	int there;
 
 	u->has_file = false;
 	if (!unix_name_is_path(&u->name) || !diag->has_file)
 		return 0;
 	unix_name_address(&u->name, &a);
-	if (a.sun_path[0] == '/') {
-		snprintf(path, sizeof(path), "/proc/%d/root%.*s", (int)m->pid, (int)sizeof(a.sun_path), a.sun_path);
-	} else {
-		snprintf(path, sizeof(path), "/proc/%d/cwd/%.*s", (int)m->pid, (int)sizeof(a.sun_path), a.sun_path);
-		snprintf(link, sizeof(link), "/proc/%d/cwd", (int)m->pid);
-		n = readlink(link, cwd, sizeof(cwd) - 1);
-	}
-	if (lstat(path, &st) < 0 || !S_ISSOCK(st.st_mode) || (uint32_t)st.st_ino != diag->file_ino) {
-		if (a.sun_path[0] != '/' && (u->state == GW__FD_UNIX_STATE__UNIX_LISTENING ||
-		    (u->state == GW__FD_UNIX_STATE__UNIX_FREE && u->type == SOCK_DGRAM)))
-			return refuse(c, m, "fd.socket.unix.relative",
-				"it is bound to a relative path, which is not one of its working directory any more", "bind it to an absolute path");
-		return 0;
-	}
-	if (a.sun_path[0] != '/') {
-		if (n <= 0 || cwd[0] != '/')
-			return refuse(c, m, "fd.socket.unix.relative", "it is bound to a relative path in a directory without a path",
-				"bind it to an absolute path");
-		cwd[n] = '\0';
+	snprintf(name, sizeof(name), "%.*s", (int)sizeof(a.sun_path), a.sun_path);
+	snprintf(path, sizeof(path), "/proc/%d/root%s", (int)m->pid, name);
+	if (name[0] == '/')
+		there = is_its_file(path, diag, &st) ? IS_THERE : 0;
+	else
+		there = look_below_directory(c, m, u, name, diag, directory, &st);
+	if (there != IS_THERE)
+		return there;
+	if (directory[0]) {
 		free(u->directory == protobuf_c_empty_string ? NULL : u->directory);
-		u->directory = fd_strdup(cwd);
+		u->directory = fd_strdup(directory);
 	}
 	u->has_file = true;
 	u->mode = st.st_mode & 07777;

@@ -2,14 +2,18 @@
 /* gone.c - victims about directories whose name was removed, and who has the same one; files that have another name; files about processes that have ended */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -230,3 +234,73 @@ static void namesake_check(void)
 }
 
 VICTIM(gone_namesake, 0, namesake_setup, NULL, namesake_check);
+
+/* ---- unix sockets bound to relative names: a file that is another one by now; and one of a directory that is not the working directory any more ---- */
+
+static int sockets[4];
+static bool finds_inodes; /* by their numbers: not every file system does */
+
+static int bound(int type, const char *name)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
+
+	snprintf(a.sun_path, sizeof(a.sun_path), "%s", name);
+	must(fd >= 0 && !bind(fd, (void *)&a, sizeof(a)));
+	return fd;
+}
+
+static int call(int type, const char *name)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
+
+	snprintf(a.sun_path, sizeof(a.sun_path), "%s", name);
+	return fd < 0 || connect(fd, (void *)&a, sizeof(a)) < 0 ? -1 : fd;
+}
+
+static void relative_setup(void)
+{
+	struct statfs fs;
+
+	must(!mkdir(beside("sockets"), 0700) && !chdir(beside("sockets")) && !statfs(".", &fs));
+	finds_inodes = fs.f_type == EXT4_SUPER_MAGIC;
+	if (!finds_inodes)
+		report("info inodes=0");
+	if (finds_inodes) {
+		sockets[0] = bound(SOCK_DGRAM, "replaced");
+		sockets[1] = call(SOCK_DGRAM, "replaced");
+		must(sockets[1] >= 0 && !unlink("replaced") && !mkfifo("replaced", 0600));
+	}
+	sockets[2] = bound(SOCK_STREAM, "left");
+	must(!listen(sockets[2], 3) && (!finds_inodes || !chdir("/")));
+}
+
+static void relative_check(void)
+{
+	struct sockaddr_un a = { 0 };
+	socklen_t len = sizeof(a);
+	char byte = 'x';
+	int fd;
+
+	if (finds_inodes) {
+		expect(send(sockets[1], "y", 1, MSG_DONTWAIT) == 1 && recv(sockets[0], &byte, 1, MSG_DONTWAIT) == 1 && byte == 'y');
+		expect(!getsockname(sockets[0], (void *)&a, &len));
+		expect_text("name of the socket whose file was replaced", "replaced", a.sun_path);
+	}
+	memset(&a, 0, sizeof(a));
+	len = sizeof(a);
+	expect(!getsockname(sockets[2], (void *)&a, &len));
+	expect_text("relative name of a socket", "left", a.sun_path);
+	expect(!chdir(beside("sockets")));
+	expect(!finds_inodes || (call(SOCK_DGRAM, "replaced") < 0 && errno == ECONNREFUSED));
+	fd = call(SOCK_STREAM, "left");
+	expect(fd >= 0 && write(fd, "z", 1) == 1);
+	fd = accept(sockets[2], NULL, NULL);
+	expect(fd >= 0 && read(fd, &byte, 1) == 1 && byte == 'z');
+	unlink("left");
+	unlink("replaced");
+	expect(!chdir("/") && !rmdir(beside("sockets")));
+}
+
+VICTIM(gone_socket_names, 0, relative_setup, NULL, relative_check);
