@@ -61,6 +61,8 @@ static int validate_desc(const Gw__FdDesc *d, const Gw__FdTable *t, uint32_t n_f
 		return d->index < n_files ? 0 : err_set(e, -EPROTO, "file %u of %u", d->index, n_files);
 	case GW__FD_KIND__FD_DIRECTORY:
 	case GW__FD_KIND__FD_PATH:
+		if (d->inode && (!(d->flags & O_PATH) || !d->inode->target[0] || file_gone_validate(d->path, d->inode, e) < 0))
+			return err_set(e, -EPROTO, "a symbolic link without a name");
 		return validate_path(d->path, e) < 0 || dir_position_validate(d, e) < 0 || dir_notify_validate(d, e) < 0 ? -EPROTO : 0;
 	case GW__FD_KIND__FD_DEVICE:
 	case GW__FD_KIND__FD_KERNEL_FILE:

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* file_gone.c - directories, FIFOs and device nodes whose name was removed; see file_gone.h */
+/* file_gone.c - directories, FIFOs, device nodes and symbolic links whose name was removed; see file_gone.h */
 #include "image/file_gone.h"
 
 #include <errno.h>
@@ -50,6 +50,8 @@ int file_gone_validate(const char *path, const Gw__FdInode *inode, struct err *e
 
 	if (!inode || inode->mode & ~07777u)
 		return err_set(e, -EPROTO, "an inode out of range");
+	if (strlen(inode->target) >= PATH_MAX)
+		return err_set(e, -EPROTO, "a symbolic link to something too long");
 	if (path[0] != '/' || !path[1] || len >= PATH_MAX - 64)
 		return err_set(e, -EPROTO, "bad path");
 	for (const char *p = path; (p = strstr(p, "/..")); p += 3)
@@ -96,14 +98,14 @@ static void remove_parents(char *path, const size_t *ends, size_t n)
 }
 
 /* At its own name, or beside it when that is taken. */
-static int make_node(char *path, mode_t type, dev_t device, struct err *e)
+static int make_node(char *path, mode_t type, const Gw__FdInode *inode, struct err *e)
 {
 	size_t len = strlen(path);
 
 	for (int i = 0; i < 10; i++) {
 		uint32_t random;
 
-		if ((type == S_IFDIR ? mkdir(path, 0700) : mknod(path, type | 0600, device)) == 0)
+		if ((type == S_IFDIR ? mkdir(path, 0700) : type == S_IFLNK ? symlink(inode->target, path) : mknod(path, type | 0600, (dev_t)inode->rdev)) == 0)
 			return 0;
 		if (errno != EEXIST || getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random))
 			break;
@@ -116,7 +118,7 @@ static int open_node(const char *path, const Gw__FdInode *inode, int flags, stru
 {
 	int fd;
 
-	if (chown(path, inode->uid, inode->gid) < 0 || chmod(path, inode->mode) < 0)
+	if (lchown(path, inode->uid, inode->gid) < 0 || (!inode->target[0] && chmod(path, inode->mode) < 0))
 		return err_sys(e, -errno, "%s: owner and mode", path);
 	fd = open(path, flags | O_CLOEXEC | O_NOCTTY);
 	return fd < 0 ? err_sys(e, -errno, "%s", path) : fd;
@@ -131,7 +133,7 @@ int file_gone_open(const char *path, const Gw__FdInode *inode, mode_t type, int 
 	snprintf(name, sizeof(name), "%s", place_of(path));
 	fd = make_parents(name, ends, &n, e);
 	if (fd == 0)
-		fd = make_node(name, type, (dev_t)inode->rdev, e);
+		fd = make_node(name, type, inode, e);
 	if (fd == 0) {
 		fd = open_node(name, inode, flags, e);
 		if ((type == S_IFDIR ? rmdir(name) : unlink(name)) < 0 && fd >= 0) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * file_gone.h - directories, FIFOs and device nodes whose name was removed while they are open (also as a working directory)
+ * file_gone.h - directories, FIFOs, device nodes and symbolic links (O_PATH) whose name was removed while they are open (also as a working directory)
  *
  * Descriptions and working directories of one such directory are of one again: whoever comes first makes it, the others open that (working directories: cwd.h).
  *
@@ -24,7 +24,7 @@ Gw__FdInode *file_gone_inode(const struct stat *st);
 bool file_gone_same(const Gw__FdInode *a, const Gw__FdInode *b);
 int file_gone_validate(const char *path, const Gw__FdInode *inode, struct err *e);
 
-/* Makes a directory, FIFO or character device (S_IFDIR, S_IFIFO, S_IFCHR with inode->rdev), opens it and removes its name. */
+/* Makes a directory, FIFO, character device or symbolic link (S_IFDIR, S_IFIFO, S_IFCHR with inode->rdev, S_IFLNK with inode->target), opens it and removes its name. */
 int file_gone_open(const char *path, const Gw__FdInode *inode, mode_t type, int flags, int *ret_fd, struct err *e);
 
 #endif

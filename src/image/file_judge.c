@@ -49,7 +49,7 @@ void fdtable_judge(const Gw__FdTable *t, bool own_net, struct refusals *refusals
 			dir_position_judge(d, number_of(t, i), refusals);
 		if (d->kind == GW__FD_KIND__FD_DIRECTORY)
 			judge_path(t, i, d->path, S_IFDIR, refusals);
-		else if (d->kind == GW__FD_KIND__FD_PATH)
+		else if (d->kind == GW__FD_KIND__FD_PATH && !d->inode)
 			judge_path(t, i, d->path, 0, refusals);
 		else if (d->kind == GW__FD_KIND__FD_PIPE && t->pipes[d->index]->fifo_path[0] && !t->pipes[d->index]->deleted)
 			judge_path(t, i, t->pipes[d->index]->fifo_path, S_IFIFO, refusals);

@@ -28,6 +28,8 @@
 #define MSR_MAJOR 202
 #define HOST_INIT 1 /* every host has that process, as it has /proc/meminfo */
 #define CPUID_MAJOR 203
+#define TTYAUX_MAJOR 5
+#define CONSOLE_MINOR 1
 
 /* What F_GETFL shows and open(2) takes; with O_PATH only what that keeps. */
 #define OPEN_FLAGS (O_ACCMODE | O_APPEND | O_NONBLOCK | O_DIRECTORY)
@@ -46,6 +48,9 @@ bool file_kernel_device(uint32_t device_major, uint32_t device_minor, int fd)
 
 	if (device_major == MEMORY_MAJOR) /* null, zero, full, random, urandom, kmsg */
 		return device_minor == 3 || device_minor == 5 || (device_minor >= 7 && device_minor <= 9) || device_minor == KMSG_MINOR;
+	/* As /dev/kmsg it is every host's own by its name. Other terminals are those of whoever sits there. */
+	if (device_major == TTYAUX_MAJOR && device_minor == CONSOLE_MINOR)
+		return true;
 	if (device_major == MSR_MAJOR || device_major == CPUID_MAJOR)
 		return true;
 	if (device_major != MISC_MAJOR)
@@ -202,9 +207,22 @@ static bool is_device(const char *path, const Gw__FdDesc *d)
 	return stat(place_of(path), &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(d->device_major, d->device_minor);
 }
 
+static bool is_console(const Gw__FdDesc *d)
+{
+	return d->device_major == TTYAUX_MAJOR && d->device_minor == CONSOLE_MINOR;
+}
+
+/* A host can have the name without a console behind it. */
+static bool opens(const char *path)
+{
+	cleanup_close int fd = open(place_of(path), O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+
+	return fd >= 0;
+}
+
 static const char *device_path(const Gw__FdDesc *d)
 {
-	const char *name = d->device_major == MEMORY_MAJOR ? device_name(d->device_minor) : NULL;
+	const char *name = d->device_major == MEMORY_MAJOR ? device_name(d->device_minor) : is_console(d) ? "/dev/console" : NULL;
 
 	if (is_device(d->path, d))
 		return d->path;
@@ -216,7 +234,7 @@ void file_kernel_judge(const Gw__FdDesc *d, int fd, struct refusals *refusals)
 	const char *rest;
 	struct statfs fs;
 
-	if (d->kind == GW__FD_KIND__FD_DEVICE && !d->inode && !device_path(d))
+	if (d->kind == GW__FD_KIND__FD_DEVICE && !d->inode && (!device_path(d) || (is_console(d) && !opens(device_path(d)))))
 		refusals_add(refusals, "fd.missing", "the destination does not have this device by that name", "make it there", "fd %d (%s)", fd,
 			     d->path);
 	if (d->kind != GW__FD_KIND__FD_KERNEL_FILE || proc_path_process(d->path, &rest))

@@ -88,7 +88,7 @@ static Gw__FdKind with_path(const struct fd_look *look, Gw__FdKind kind, struct 
 {
 	size_t len;
 
-	if (look->link[0] == '/' && !file_gone(look->link, look->st, &len))
+	if (look->link[0] == '/' && (S_ISLNK(look->st->st_mode) || !file_gone(look->link, look->st, &len)))
 		return kind;
 	refusals_add(refusals, "fd.deleted", "it was deleted and has no path any more", "close it first", "fd %d (%s)", look->fd,
 		look->link);

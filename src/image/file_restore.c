@@ -75,8 +75,11 @@ static int open_file(const Gw__FdTable *t, const Gw__FdDesc *d, const struct fd_
 static int open_path(const Gw__FdDesc *d, int *ret_fd, struct err *e)
 {
 	int flags = d->flags & O_PATH ? (int)(d->flags & (O_PATH | O_DIRECTORY | O_NOFOLLOW)) : O_DIRECTORY | (int)(d->flags & OPEN_FLAGS);
-	int fd = open(place_of(d->path), flags | O_CLOEXEC | O_NOCTTY);
+	int fd;
 
+	if (d->inode)
+		return file_gone_open(d->path, d->inode, S_IFLNK, flags | O_NOFOLLOW, ret_fd, e);
+	fd = open(place_of(d->path), flags | O_CLOEXEC | O_NOCTTY);
 	if (fd < 0)
 		return err_sys(e, -errno, "%s: opening it on this host", d->path);
 	*ret_fd = fd;

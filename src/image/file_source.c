@@ -2,6 +2,7 @@
 /* file_source.c - the source's side of the tables: kinds and contents of the descriptions that file.c found */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sys/socket.h>
 #include <sys/sysmacros.h>
 
@@ -116,6 +117,27 @@ static int capture_epoll(struct capture *c, const struct fd_look *look, Gw__FdDe
 	return FD_REFUSED;
 }
 
+/* A symbolic link may have no name any more. */
+static int capture_path(const struct fd_look *look, Gw__FdDesc *d, struct err *e)
+{
+	char target[PATH_MAX];
+	ssize_t n;
+	size_t len;
+
+	d->path = fd_strdup(look->link);
+	if (!S_ISLNK(look->st->st_mode) || !file_gone(look->link, look->st, &len))
+		return 0;
+	n = readlinkat(look->held, "", target, sizeof(target) - 1);
+	if (n <= 0)
+		return err_sys(e, n ? -errno : -EIO, "fd %d: where it leads", look->fd);
+	target[n] = 0;
+	d->path[len] = 0;
+	d->inode = file_gone_inode(look->st);
+	d->inode->mode = 0;
+	d->inode->target = fd_strdup(target);
+	return 0;
+}
+
 static int capture_file(struct capture *c, const struct fd_look *look, Gw__FdDesc *d, struct err *e)
 {
 	uint32_t access = d->flags & O_ACCMODE, index;
@@ -227,8 +249,7 @@ static int capture_static(struct capture *c, struct fd_look *look, Gw__FdDesc *d
 		return capture_file(c, look, d, e);
 	case GW__FD_KIND__FD_DIRECTORY:
 	case GW__FD_KIND__FD_PATH:
-		d->path = fd_strdup(look->link);
-		return 0;
+		return capture_path(look, d, e);
 	case GW__FD_KIND__FD_DEVICE:
 	case GW__FD_KIND__FD_KERNEL_FILE:
 	case GW__FD_KIND__FD_NAMESPACE:

@@ -83,7 +83,10 @@ static void path_setup(void)
 	must(!mkdir(beside("gone-dir"), 0700));
 	fds[7] = open(beside("gone-dir"), O_PATH | O_DIRECTORY);
 	must(!rmdir(beside("gone-dir")));
-	opened(8);
+	must(!symlink("no/where", beside("gone-link")) && !lchown(beside("gone-link"), 7, 8));
+	fds[8] = open(beside("gone-link"), O_PATH | O_NOFOLLOW);
+	must(!unlink(beside("gone-link")));
+	opened(9);
 }
 
 static void path_check(void)
@@ -92,8 +95,11 @@ static void path_check(void)
 	struct stat st;
 	int fd;
 
-	compare_all(8);
+	compare_all(9);
 	expect(readlinkat(fds[1], "", text, sizeof(text)) == 11);
+	memset(text, 0, sizeof(text));
+	expect(readlinkat(fds[8], "", text, sizeof(text)) == 8);
+	expect_text("where a link without a name leads", "no/where", text);
 	fd = openat(fds[2], "new", O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
 	expect(fd >= 0);
 	expect(!unlinkat(fds[2], "new", 0));
@@ -501,3 +507,25 @@ static void lease_check(void)
 }
 
 VICTIM(kinds_lease, 0, lease_setup, NULL, lease_check);
+
+/* ---- the console: every host's own, by its name ---- */
+
+static void console_setup(void)
+{
+	fds[0] = open("/dev/console", O_WRONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+	if (fds[0] < 0)
+		report("info console=0");
+}
+
+static void console_check(void)
+{
+	struct stat st;
+
+	if (fds[0] < 0)
+		return;
+	expect(!fstat(fds[0], &st) && S_ISCHR(st.st_mode) && st.st_rdev == makedev(5, 1));
+	expect((fcntl(fds[0], F_GETFL) & (O_ACCMODE | O_NONBLOCK)) == (O_WRONLY | O_NONBLOCK));
+	expect(isatty(fds[0]));
+}
+
+VICTIM(kinds_console, 0, console_setup, NULL, console_check);
