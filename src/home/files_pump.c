@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "home/files_asked.h"
 #include "home/files_link.h"
 #include "home/keep.h"
 #include "wire/conn.h"
@@ -33,6 +34,7 @@ struct pump {
 	int connecting;       /* -1, or a connection that is being made */
 	uint64_t *waiting;    /* numbers of requests that the kernel waits for */
 	size_t n_waiting, room;
+	struct files_asked asked;
 	uint64_t lost_ns, next_try_ns;
 	unsigned unknown;
 	bool dead;            /* home knows nothing of the relay */
@@ -94,8 +96,18 @@ static void take_answer(void *arg, const uint8_t *data, size_t len)
 	/* One that has been answered with EIO is not answered again; 0 is a notification. */
 	if (head.unique && !wait_is_over(p, head.unique))
 		return;
+	files_asked_answered(&p->asked, data, len);
 	if (write(p->fuse, data, len) < 0 && errno == ENODEV)
 		p->over = true;
+}
+
+/* Whether the request has been answered here. */
+static bool answer_here(struct pump *p, const uint8_t *request, size_t len)
+{
+	size_t answer_len;
+	const uint8_t *answer = files_asked_request(&p->asked, request, len, &answer_len);
+
+	return answer && write(p->fuse, answer, answer_len) == (ssize_t)answer_len;
 }
 
 static void take_request(struct pump *p)
@@ -116,6 +128,8 @@ static void take_request(struct pump *p)
 				fail(p, head.unique);
 			if (p->dead || has_answer(head.opcode))
 				continue;
+		} else if (answer_here(p, buffer, (size_t)n)) {
+			continue;
 		} else if (has_answer(head.opcode)) {
 			wait_for(p, head.unique);
 		}
@@ -145,6 +159,7 @@ static void lose(struct pump *p, const struct err *e)
 	if (p->unknown >= UNKNOWN_TRIES)
 		p->dead = true;
 	files_link_detach(&p->link);
+	files_asked_forget(&p->asked);
 	if (!p->lost_ns)
 		p->lost_ns = clock_ns(CLOCK_MONOTONIC);
 	p->next_try_ns = clock_ns(CLOCK_MONOTONIC) + RETRY_NS;

@@ -2,7 +2,7 @@
 /*
  * files_pump.h - the destination's side of the file relay: the process godwit-relay, between the kernel's FUSE device and home (files_serve.h)
  *
- * It carries requests and answers and looks at nothing but their numbers. It ends when the file system has been unmounted, which is when the last process in the unit's mount
+ * It carries requests and answers and looks at nothing but their numbers, and at what is about locks (files_asked.h). It ends when the file system has been unmounted, which is when the last process in the unit's mount
  * namespace has ended. When home cannot be reached for PATIENCE, or says that it knows nothing of the relay, every request is answered with EIO, so that nobody
  * hangs; after a connection that was only broken it goes on. It outlives worker and godwitd.
  */

@@ -19,6 +19,7 @@
 #include <fcntl.h>
 #include <linux/kcmp.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 
 #include "base/util.h"
 #include "image/file_state.h"
@@ -91,20 +92,21 @@ static int list_numbers(const struct fd_view *view, int **ret, size_t *ret_n, st
 int fdtable_fetch(const struct fd_view *view, int fd, struct fd_held *ret, struct err *e)
 {
 	struct fd_held held = { .fd = (int)syscall(SYS_pidfd_getfd, view->pidfd, fd, 0) };
-	struct stat st;
+	struct statx st;
 
 	if (held.fd < 0 && errno == EBADF)
 		return 0;
 	if (held.fd < 0 && errno == EMFILE)
 		return err_set(e, -EMFILE, "pid %d: more descriptors than this daemon may hold; raise its LimitNOFILE", (int)view->pid);
-	if (held.fd < 0 || fstat(held.fd, &st) < 0) {
+	/* What never changes about a file: where it is served by another host, that one is not asked. */
+	if (held.fd < 0 || statx(held.fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_INO, &st) < 0) {
 		int r = err_sys(e, gone(errno), "pid %d: fetching its descriptor %d", (int)view->pid, fd);
 
 		close_fdp(&held.fd);
 		return r;
 	}
-	held.dev = st.st_dev;
-	held.ino = st.st_ino;
+	held.dev = makedev(st.stx_dev_major, st.stx_dev_minor);
+	held.ino = st.stx_ino;
 	*ret = held;
 	return 1;
 }

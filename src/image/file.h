@@ -97,7 +97,7 @@ int fdtable_recapture(struct fdtable *t, bool frozen, struct fsfile_table *files
 /* Whether a file or device is open for direct I/O (O_DIRECT) and may be read. */
 bool fdtable_has_direct_io(const Gw__FdTable *t);
 /*
- * From here on, tables are read by BPF in the freeze, once a capture with the unit running has succeeded: 0.1 us a number. Where that cannot
+ * From here on, tables are read by BPF in the freeze, once a capture with the unit running has succeeded (kern/file_table.h). Where that cannot
  * be, everything is as before.
  */
 void fdtable_watch(struct fdtable *t, const struct file_reader *reader);
