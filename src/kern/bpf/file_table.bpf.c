@@ -200,8 +200,11 @@ static __always_inline void describe(struct file *file, unsigned int fd, unsigne
 
 	r->fd = fd;
 	r->file = (unsigned long)file;
-	/* Memory of an inode that is gone is another one's next, and so, on some file systems, is its number. */
-	r->inode = (unsigned long)inode ^ (inode->i_ino * 0x9e3779b97f4a7c15ull + inode->i_generation * 0xc2b2ae3d27d4eb4full);
+	/*
+	 * Memory of an inode that is gone is another one's next, and so, on some file systems, is its number. The address is read as a number: the verifier lets nobody
+	 * calculate with pointers.
+	 */
+	r->inode = (unsigned long)BPF_CORE_READ(file, f_inode) ^ (inode->i_ino * 0x9e3779b97f4a7c15ull + inode->i_generation * 0xc2b2ae3d27d4eb4full);
 	r->kind = (unsigned long)file->f_op;
 	r->flags = file->f_flags;
 	r->position = file->f_pos;
