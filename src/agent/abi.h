@@ -237,6 +237,7 @@ struct scratch_header {
 	uint64_t staging; /* STAGING_PAGES pages of private anonymous memory */
 	uint64_t pool;    /* pool_pages pages of private anonymous memory that exist already: pages of the stream are received there and moved */
 	uint64_t pool_pages;
+	uint64_t pool_spare; /* of them: more than are expected */
 	uint64_t pieces;  /* initial struct pager_piece[npieces] */
 	uint64_t npieces;
 	uint64_t finish_list; /* struct remote_call[nfinish], run when all pages are here */

@@ -4,7 +4,7 @@
 
 #define UFFDIO_COPY_IOCTL 0xc028aa03ul
 #define UFFDIO_MOVE_IOCTL 0xc028aa05ul
-#define PENDING_MAX 1024u /* pages */
+#define PENDING_MAX 1024u /* pages: two page tables */
 
 struct fill {
 	uint64_t dst, src, len, mode;
@@ -185,13 +185,21 @@ void fill_all(struct pager *p, const struct page_run *run, uint64_t from)
 }
 
 /* Moving pages makes the kernel interrupt every CPU on which the process runs (20 to 40 us in a virtual machine): as many at once as may be. */
+static void install_some(struct pager *p, uint32_t npages)
+{
+	struct page_run run = { p->pending.address, npages, p->pending.flags };
+	uint64_t from = p->pending_from, len = (uint64_t)npages * AGENT_PAGE;
+
+	p->pending.address += len;
+	p->pending.npages -= npages;
+	p->pending_from += len;
+	if (npages)
+		fill_all(p, &run, from);
+}
+
 void install_pending(struct pager *p)
 {
-	struct page_run run = p->pending;
-
-	p->pending.npages = 0;
-	if (run.npages)
-		fill_all(p, &run, p->pending_from);
+	install_some(p, p->pending.npages);
 }
 
 int is_pending(const struct pager *p, uint64_t original)
@@ -210,6 +218,10 @@ void install_later(struct pager *p, const struct page_run *run, uint64_t from)
 	} else {
 		p->pending.npages += run->npages;
 	}
-	if (p->pending.npages >= PENDING_MAX)
-		install_pending(p);
+	if (p->pending.npages >= PENDING_MAX) {
+		/* What is in a page table of which more will come waits for that: it is moved table by table. */
+		uint64_t over = (p->pending.address / AGENT_PAGE + p->pending.npages) % (PAGE_TABLE_SPAN / AGENT_PAGE);
+
+		install_some(p, p->pending.npages - (uint32_t)over);
+	}
 }

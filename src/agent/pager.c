@@ -134,20 +134,14 @@ long drain_events(struct pager *p)
 
 /* --- streams --- */
 
-static uint8_t *part_buffer(struct stream *s)
+/* The next frame begins with what has come of it. */
+static void next_frame(struct stream *s)
 {
-	if (s->want == WANT_FRAME)
-		return (uint8_t *)&s->f->frame;
-	if (s->want == WANT_RUNS)
-		return (uint8_t *)s->f->runs;
-	return (uint8_t *)s->staging;
-}
-
-static void next_part(struct stream *s, int want, uint64_t need)
-{
-	s->want = want;
-	s->need = need;
-	s->got = 0;
+	memcpy(s->f, s->next, s->next_got);
+	s->got = s->next_got;
+	s->next_got = 0;
+	s->want = WANT_FRAME;
+	s->need = sizeof(struct page_frame);
 }
 
 static long install_frame(struct pager *p, struct stream *s)
@@ -188,67 +182,111 @@ static long check_frame(struct stream *s)
 	return pages == s->f->frame.npages ? 0 : E_PROTO;
 }
 
-static uint64_t take_pool(struct pager *p, uint32_t npages)
+/*
+ * Room for the pages of a frame. In the pool it lies as the place of the first ones does in its page table, as long as there is something to spare: the kernel moves
+ * what is in one page table on both sides at once, and flushes the TLBs once for that.
+ */
+static uint64_t take_pool(struct pager *p, const struct stream_frame *f)
 {
-	uint64_t at = p->h->pool + p->pool_used * AGENT_PAGE;
+	uint64_t at = p->h->pool + p->pool_used * AGENT_PAGE, skip;
+	uint32_t i = 0;
 
-	if (npages > p->h->pool_pages - p->pool_used)
+	while (f->runs[i].flags & RUN_ZERO)
+		i++;
+	skip = ((f->runs[i].address - at) & (PAGE_TABLE_SPAN - 1)) / AGENT_PAGE;
+	if (skip > p->pool_spare)
+		skip = 0;
+	if (f->frame.npages + skip > p->h->pool_pages - p->pool_used)
 		return p->bulk.small;
-	p->pool_used += npages;
-	return at;
+	p->pool_spare -= skip;
+	p->pool_used += skip + f->frame.npages;
+	return at + skip * AGENT_PAGE;
+}
+
+/* The header has come whole. */
+static long header_done(struct pager *p, struct stream *s)
+{
+	struct page_frame *f = &s->f->frame;
+
+	if (f->magic != STREAM_MAGIC || f->nruns > STREAM_RUNS_MAX || f->npages > STREAM_PAGES_MAX)
+		return E_PROTO;
+	if (f->kind == STREAM_END) {
+		if (s->got > s->need)
+			return E_PROTO;
+		if (s == &p->bulk)
+			p->bulk_ended = 1;
+		else
+			p->fault_ended = 1;
+		s->got = 0;
+		return 0;
+	}
+	if (f->kind != STREAM_PAGES || !f->nruns)
+		return E_PROTO;
+	s->want = WANT_RUNS;
+	s->need = sizeof(*f) + f->nruns * sizeof(struct page_run);
+	return 0;
 }
 
 /* A part has come whole: on to the next one. */
 static long part_done(struct pager *p, struct stream *s)
 {
-	struct page_frame *f = &s->f->frame;
 	long ret = 0;
 
-	if (s->want == WANT_FRAME) {
-		if (f->magic != STREAM_MAGIC || f->nruns > STREAM_RUNS_MAX || f->npages > STREAM_PAGES_MAX)
-			return E_PROTO;
-		if (f->kind == STREAM_END) {
-			if (s == &p->bulk)
-				p->bulk_ended = 1;
-			else
-				p->fault_ended = 1;
-			next_part(s, WANT_FRAME, sizeof(*f));
-			return 0;
-		}
-		if (f->kind != STREAM_PAGES || !f->nruns)
-			return E_PROTO;
-		next_part(s, WANT_RUNS, f->nruns * sizeof(struct page_run));
-		return 0;
-	}
+	if (s->want == WANT_FRAME)
+		return header_done(p, s);
 	if (s->want == WANT_RUNS) {
 		ret = check_frame(s);
 		if (ret < 0)
 			return ret;
-		if (f->npages) {
-			s->staging = s == &p->bulk ? take_pool(p, f->npages) : s->small;
-			next_part(s, WANT_PAGES, f->npages * AGENT_PAGE);
+		if (s->f->frame.npages) {
+			s->staging = s == &p->bulk ? take_pool(p, s->f) : s->small;
+			s->want = WANT_PAGES;
+			s->need = s->f->frame.npages * AGENT_PAGE;
+			s->got = 0;
 			return 0;
 		}
 	}
 	ret = install_frame(p, s);
-	next_part(s, WANT_FRAME, sizeof(*f));
+	next_frame(s);
 	return ret;
+}
+
+static long receive(struct stream *s)
+{
+	struct io_vec iov[2];
+	struct msg_hdr m;
+	uint64_t end = s->want == WANT_FRAME ? FRAME_LEAST : s->need;
+	long n;
+
+	if (s->want != WANT_PAGES)
+		return sys(__NR_recvfrom, s->fd, (long)((uint8_t *)s->f + s->got), (long)(end - s->got), MSG_DONTWAIT_FLAG);
+	memset(&m, 0, sizeof(m));
+	iov[0] = (struct io_vec){ s->staging + s->got, s->need - s->got };
+	iov[1] = (struct io_vec){ (uint64_t)s->next, sizeof(s->next) };
+	m.iov = iov;
+	m.iovlen = 2;
+	n = sys(__NR_recvmsg, s->fd, (long)&m, MSG_DONTWAIT_FLAG);
+	if (n > (long)iov[0].len)
+		s->next_got = (uint64_t)n - iov[0].len;
+	return n > (long)iov[0].len ? (long)iov[0].len : n;
 }
 
 /* Receives what is there: 1 something, 0 nothing. */
 static long stream_step(struct pager *p, struct stream *s)
 {
-	long n = sys(__NR_recvfrom, s->fd, (long)(part_buffer(s) + s->got), (long)(s->need - s->got), MSG_DONTWAIT_FLAG);
+	long n = receive(s);
 
 	if (n == E_AGAIN || n == E_INTR)
 		return 0;
 	if (n <= 0)
 		return n ? n : E_PIPE;
 	s->got += (uint64_t)n;
-	if (s->got < s->need)
-		return 1;
-	n = part_done(p, s);
-	return n < 0 ? n : 1;
+	while (s->got >= s->need) {
+		n = part_done(p, s);
+		if (n < 0)
+			return n;
+	}
+	return 1;
 }
 
 /* --- the loop --- */
@@ -304,8 +342,9 @@ static void pager_start(struct pager *p, struct scratch_header *h)
 	p->contexts[0] = (struct pager_context){ h->uffd, n, n * 2 + 64, (struct pager_piece *)h->pieces };
 	p->bulk = (struct stream){ .fd = h->bulk_fd, .f = &b->in, .small = h->staging };
 	p->fault = (struct stream){ .fd = h->fault_fd, .f = &b->fault_in, .small = h->staging + STREAM_PAGES_MAX * AGENT_PAGE };
-	next_part(&p->bulk, WANT_FRAME, sizeof(struct page_frame));
-	next_part(&p->fault, WANT_FRAME, sizeof(struct page_frame));
+	next_frame(&p->bulk);
+	next_frame(&p->fault);
+	p->pool_spare = h->pool_spare;
 }
 
 static long pager_loop(struct pager *p)

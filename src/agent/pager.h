@@ -6,19 +6,25 @@
 #include "sys.h"
 
 #define UFFDIO_ZEROPAGE_IOCTL 0xc020aa04ul
+#define PAGE_TABLE_SPAN (512 * AGENT_PAGE) /* what one page table maps */
 
 struct zero_fill {
 	uint64_t start, len, mode;
 	int64_t done;
 };
 
+/* A frame of pages has at least this much before them; what has less is the last of its connection. */
+#define FRAME_LEAST (sizeof(struct page_frame) + sizeof(struct page_run))
+
 /* A connection that is read in pieces. */
 struct stream {
 	int fd;
 	enum { WANT_FRAME, WANT_RUNS, WANT_PAGES } want;
-	uint64_t got, need; /* bytes of the part under way */
+	uint64_t got, need; /* bytes: of the header with its runs, or of the pages */
 	struct stream_frame *f;
 	uint64_t small, staging; /* staging: where the pages of this frame go: small, or in the pool */
+	uint8_t next[FRAME_LEAST]; /* the beginning of the next frame, received with the pages of this one: one call less for each */
+	uint64_t next_got;
 };
 
 struct pager {
@@ -27,7 +33,8 @@ struct pager {
 	struct pager_context *contexts; /* [0]: the process */
 	uint32_t ncontexts;
 	struct stream bulk, fault;
-	uint64_t pool_used; /* pages */
+	uint64_t pool_used;  /* pages */
+	uint64_t pool_spare; /* pages that may be left out for the sake of alignment */
 	struct page_run pending; /* received into the pool at pending_from, and not yet put in place */
 	uint64_t pending_from;
 	uint32_t hurry; /* so many frames are put in place as they come */

@@ -309,7 +309,22 @@ static long send_step(struct server *s)
 	return sys(__NR_sendmsg, s->h->bulk_fd, (long)&s->message, MSG_DONTWAIT_FLAG | MSG_NOSIGNAL_FLAG);
 }
 
-/* Sends what the socket takes now. Returns 1 when something was sent, 0 when it is full. */
+/* Sends what the socket takes of the message now; its head and what follows at once. */
+static long send_some(struct server *s)
+{
+	long n;
+	int head;
+
+	do {
+		head = s->message.iov == s->b->iov && s->message.iovlen > 1;
+		n = send_step(s);
+		if (n > 0)
+			message_advance(&s->message, (uint64_t)n);
+	} while (n > 0 && head && s->message.iov != s->b->iov && s->message.iovlen);
+	return n;
+}
+
+/* Returns 1 when something was sent, 0 when the socket is full. */
 static long push_some(struct server *s)
 {
 	long n;
@@ -321,12 +336,11 @@ static long push_some(struct server *s)
 		if (n < 0)
 			return n;
 	}
-	n = send_step(s);
+	n = send_some(s);
 	if (n == E_AGAIN || n == E_INTR)
 		return 0;
 	if (n < 0)
 		return n;
-	message_advance(&s->message, (uint64_t)n);
 	/* What was asked for may still be on its way on the other connection: the end is told there, too, behind it. */
 	if (s->pushed && !s->message.iovlen) {
 		n = end_faults(s);

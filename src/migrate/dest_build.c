@@ -30,6 +30,7 @@
 
 #define POOL_PAGES_MAX (1ull << 34)
 #define POOL_STEP (64ull << 20)
+#define POOL_SPARE 512 /* pages, and a part of the whole: for alignment (agent/pager.c) */
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -287,7 +288,8 @@ static int make_pool(struct dest_process *p, struct err *e)
 {
 	struct scratch_header *h = scratch_header(&p->skeleton->agent.scratch);
 	struct batch *b = main_batch(p);
-	uint64_t len = MIN(p->lazy_pages, POOL_PAGES_MAX) * PAGE_SIZE_BYTES;
+	uint64_t expected = MIN(p->lazy_pages, POOL_PAGES_MAX), spare = MIN(POOL_SPARE, expected / 16) + expected / 128;
+	uint64_t len = (expected + spare) * PAGE_SIZE_BYTES;
 	int64_t at;
 
 	if (p->d->offer->strategy != STRATEGY_FREEZE_FREE || !len)
@@ -304,6 +306,7 @@ static int make_pool(struct dest_process *p, struct err *e)
 		return e ? e->code : -ENOMEM;
 	batch_reset(b);
 	h->pool_pages = len / PAGE_SIZE_BYTES;
+	h->pool_spare = spare;
 	return 0;
 }
 

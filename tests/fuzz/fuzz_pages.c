@@ -20,6 +20,9 @@
 #define FD_MEM 12
 #define FD_UFFD 100 /* and up: children */
 #define POOL_PAGES 96u
+#define POOL_SPARE 40u
+#define POOL_ALIGNMENT (2ul << 20) /* that the agent leaves out the same pages each time */
+#define HEAD_LEAST (sizeof(struct page_frame) + sizeof(struct page_run))
 #define PIECES 3u
 #define BLOCKS_MAX 4096
 #define CHOICES_MAX 2048
@@ -89,7 +92,7 @@ static bool in_pages(uint64_t at, uint64_t len)
 
 static bool in_frame(uint64_t at, uint64_t len, const struct stream_frame *f)
 {
-	return inside(at, len, &f->frame, sizeof(f->frame)) || inside(at, len, f->runs, sizeof(f->runs));
+	return inside(at, len, f, sizeof(*f));
 }
 
 static void check(bool good)
@@ -100,28 +103,43 @@ static void check(bool good)
 
 /* --- the kernel --- */
 
-static long do_receive(int fd, uint64_t to, uint64_t len, int flags)
+/* Whether the agent may receive there. The second part of a message is on its stack: the beginning of the next frame. */
+static bool may_receive(int fd, const struct io_vec *part, bool second)
+{
+	struct agent_buffers *b = agent_buffers(k.h);
+
+	if (second)
+		return part->len == HEAD_LEAST;
+	return in_pages(part->base, part->len) || in_frame(part->base, part->len, fd == FD_BULK ? &b->in : &b->fault_in);
+}
+
+static long do_receive(int fd, const struct io_vec *parts, uint64_t nparts, long flags)
 {
 	struct input *in = fd == FD_BULK ? &k.bulk : &k.fault;
-	struct agent_buffers *b = agent_buffers(k.h);
-	bool direct = !k.pager && in_process(to, len);
 	int c = choice();
-	size_t n;
+	size_t most = c > 0 && c < 128 ? (size_t)c : SIZE_MAX, n = 0;
 
 	check(fd == FD_BULK || fd == FD_FAULT);
-	check(direct || in_pages(to, len) || in_frame(to, len, fd == FD_BULK ? &b->in : &b->fault_in));
-	check(len > 0);
+	check(nparts == 1 || (nparts == 2 && k.pager));
+	for (uint64_t i = 0; i < nparts; i++)
+		check(parts[i].len > 0 && (may_receive(fd, &parts[i], i > 0) || (!k.pager && in_process(parts[i].base, parts[i].len))));
 	if (c == 0)
 		return flags & MSG_DONTWAIT_FLAG ? E_AGAIN : E_INTR;
 	if (fd == FD_FAULT && !in->left)
 		return E_AGAIN;
-	n = in->left < len ? in->left : len;
-	if (c > 0 && c < 128 && n > (size_t)c)
-		n = (size_t)c;
-	if (!direct)
-		memcpy((void *)to, in->at, n);
-	in->at += n;
-	in->left -= n;
+	for (uint64_t i = 0; i < nparts && in->left && n < most; i++) {
+		size_t some = parts[i].len < in->left ? parts[i].len : in->left;
+
+		if (some > most - n)
+			some = most - n;
+		if (!in_process(parts[i].base, parts[i].len))
+			memcpy((void *)parts[i].base, in->at, some);
+		in->at += some;
+		in->left -= some;
+		n += some;
+		if (some < parts[i].len)
+			break;
+	}
 	return (long)n;
 }
 
@@ -245,7 +263,9 @@ long sys6(long nr, long a, long b, long c, long d, long e, long f)
 {
 	switch (nr) {
 	case __NR_recvfrom:
-		return do_receive((int)a, (uint64_t)b, (uint64_t)c, (int)d);
+		return do_receive((int)a, &(struct io_vec){ (uint64_t)b, (uint64_t)c }, 1, d);
+	case __NR_recvmsg:
+		return do_receive((int)a, ((struct msg_hdr *)b)->iov, ((struct msg_hdr *)b)->iovlen, c);
 	case __NR_ioctl:
 		return do_fill((uint64_t)b, (void *)c);
 	case __NR_read:
@@ -307,13 +327,12 @@ static void run(void)
 	uint8_t *scratch = calloc(1, SCRATCH_SLOTS);
 
 	k.staging = aligned_alloc(AGENT_PAGE, STAGING_PAGES * AGENT_PAGE);
-	k.pool = aligned_alloc(AGENT_PAGE, POOL_PAGES * AGENT_PAGE);
-	if (!pieces || !scratch || !k.staging || !k.pool)
+	if (!pieces || !scratch || !k.staging || posix_memalign((void **)&k.pool, POOL_ALIGNMENT, POOL_PAGES * AGENT_PAGE))
 		abort();
 	memcpy(pieces, original, sizeof(original));
 	k.h = (struct scratch_header *)(scratch + SCRATCH_HEADER);
 	*k.h = (struct scratch_header){ .worker_fd = -1, .bulk_fd = FD_BULK, .fault_fd = FD_FAULT, .mem_fd = FD_MEM, .uffd = FD_UFFD, .process_pidfd = 13,
-					.staging = (uint64_t)k.staging, .pool = (uint64_t)k.pool, .pool_pages = POOL_PAGES, .pieces = (uint64_t)pieces,
+					.staging = (uint64_t)k.staging, .pool = (uint64_t)k.pool, .pool_pages = POOL_PAGES, .pool_spare = POOL_SPARE, .pieces = (uint64_t)pieces,
 					.npieces = PIECES };
 	if (k.pager)
 		agent_pager(k.h);
