@@ -2,24 +2,15 @@
 /*
  * sock_peek.bpf.c - an iterator over the descriptors of one process that writes what no call shows of one Internet socket
  */
-#include "iter.h"
+#include "inet_file.h"
 
 #include "../sock_record.h"
 
-#define FAMILY_INET 2
-#define FAMILY_INET6 10
-#define TYPE_STREAM 1
-#define MODE_SOCKET 0140000
-#define MODE_TYPE 0170000
 #define GROUPS_MAX 4096
 
 int wanted_fd = -1;
 
 static struct sock_record out;
-
-struct in6_addr {
-	unsigned char bytes[16];
-};
 
 struct in_addr {
 	unsigned int s_addr;
@@ -61,12 +52,7 @@ struct sk_buff_head {
 	unsigned int qlen;
 } CO_RE;
 
-struct sock_common {
-	unsigned short skc_family;
-} CO_RE;
-
 struct sock {
-	struct sock_common __sk_common;
 	unsigned short sk_type;
 	int sk_err;
 	struct sk_buff_head sk_error_queue;
@@ -89,19 +75,6 @@ struct inet_sock {
 	void *ipv6_fl_list;
 	struct ip_mc_socklist *mc_list;
 	int mc_index;
-} CO_RE;
-
-struct socket {
-	struct sock *sk;
-} CO_RE;
-
-struct inode {
-	unsigned short i_mode;
-} CO_RE;
-
-struct file {
-	struct inode *f_inode;
-	void *private_data;
 } CO_RE;
 
 struct walk {
@@ -187,21 +160,12 @@ static __always_inline unsigned int flags_of(struct sock *sk, struct ipv6_pinfo 
 SEC("iter/task_file")
 int read_socket(struct bpf_iter__task_file *ctx)
 {
-	struct file *file = ctx->file;
 	struct walk w = { .seq = ctx->meta->seq };
 	struct ipv6_pinfo *np;
-	struct socket *socket;
-	struct sock *sk;
-	int family;
+	int family = 0;
+	struct sock *sk = (int)ctx->fd == wanted_fd ? inet_sock_of(ctx->file, &family) : 0;
 
-	if (!file || (int)ctx->fd != wanted_fd || (BPF_CORE_READ(file, f_inode, i_mode) & MODE_TYPE) != MODE_SOCKET)
-		return 0;
-	socket = BPF_CORE_READ(file, private_data);
-	sk = BPF_CORE_READ(socket, sk);
 	if (!sk)
-		return 0;
-	family = BPF_CORE_READ(sk, __sk_common.skc_family);
-	if (family != FAMILY_INET && family != FAMILY_INET6)
 		return 0;
 	np = family == FAMILY_INET6 ? BPF_CORE_READ((struct inet_sock *)sk, pinet6) : 0;
 	__builtin_memset(&out, 0, sizeof(out));

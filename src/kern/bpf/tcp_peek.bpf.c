@@ -4,27 +4,18 @@
  *
  * With the connections that wait in the queues of listeners behind these.
  */
-#include "iter.h"
+#include "inet_file.h"
 
 #include <bpf/bpf_endian.h>
 
 #include "../tcp_record.h"
 
-#define FAMILY_INET 2
-#define FAMILY_INET6 10
-#define TYPE_STREAM 1
 #define PROTOCOL_TCP 6
 #define STATE_LISTEN 10
-#define MODE_SOCKET 0140000
-#define MODE_TYPE 0170000
 #define FLAG_DONE 2 /* 1 << SOCK_DONE */
 #define WAITING_MAX 4096
 
 static struct tcp_record out;
-
-struct in6_addr {
-	unsigned char bytes[16];
-};
 
 struct sock_common {
 	unsigned int skc_daddr, skc_rcv_saddr;
@@ -77,19 +68,6 @@ struct tcp_sock {
 	struct tcp_options_received rx_opt;
 	_Bool is_mptcp;
 	void *md5sig_info, *ao_info;
-} CO_RE;
-
-struct socket {
-	struct sock *sk;
-} CO_RE;
-
-struct inode {
-	unsigned short i_mode;
-} CO_RE;
-
-struct file {
-	struct inode *f_inode;
-	void *private_data;
 } CO_RE;
 
 struct walk {
@@ -179,21 +157,11 @@ static long waiting_step(unsigned int i, void *context)
 SEC("iter/task_file")
 int read_tcp(struct bpf_iter__task_file *ctx)
 {
-	struct file *file = ctx->file;
 	struct walk w = { .seq = ctx->meta->seq, .fd = (int)ctx->fd };
-	struct socket *socket;
-	struct sock *sk;
-	int family;
+	int family = 0;
+	struct sock *sk = inet_sock_of(ctx->file, &family);
 
-	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & MODE_TYPE) != MODE_SOCKET)
-		return 0;
-	socket = BPF_CORE_READ(file, private_data);
-	sk = BPF_CORE_READ(socket, sk);
-	if (!sk)
-		return 0;
-	family = BPF_CORE_READ(sk, __sk_common.skc_family);
-	if ((family != FAMILY_INET && family != FAMILY_INET6) || BPF_CORE_READ(sk, sk_type) != TYPE_STREAM ||
-	    BPF_CORE_READ(sk, sk_protocol) != PROTOCOL_TCP)
+	if (!sk || BPF_CORE_READ(sk, sk_type) != TYPE_STREAM || BPF_CORE_READ(sk, sk_protocol) != PROTOCOL_TCP)
 		return 0;
 	write_record(w.seq, sk, w.fd, 0);
 	if (out.state != STATE_LISTEN)
