@@ -60,23 +60,6 @@ void ns_terminals_check(const Gw__Namespaces *msg, const Gw__FdTable *t, struct 
 
 /* --- making --- */
 
-/* The kernel gives the lowest free number: those below are held until the right one comes. */
-static int make(int top, uint32_t number, struct err *e)
-{
-	cleanup_free int *below = must_alloc((number + 1) * sizeof(*below));
-	uint32_t n = 0, got = UINT32_MAX;
-	int fd;
-
-	while ((fd = openat(top, "ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC)) >= 0 && ioctl(fd, TIOCGPTN, &got) == 0 && got < number && n < number)
-		below[n++] = fd;
-	while (n)
-		close(below[--n]);
-	if (fd >= 0 && got == number)
-		return fd;
-	close_fdp(&fd);
-	return err_sys(e, got == UINT32_MAX ? errno : EBUSY, "/dev/pts/%u: making a terminal that is mounted", number);
-}
-
 static int find(uint32_t number)
 {
 	for (uint32_t k = 0; k < own.t.n; k++)
@@ -96,9 +79,11 @@ int ns_terminals_make(const Gw__Namespaces *msg, size_t fs, int top, struct err 
 			continue;
 		if (own.t.n == NS_TERMINALS_MAX)
 			return err_set(e, -E2BIG, "more than %u terminals are mounted", NS_TERMINALS_MAX);
-		fd = make(top, number, e);
-		if (fd < 0)
+		fd = pty_make_master(top, "ptmx", number, false, e);
+		if (fd < 0) {
+			err_wrap(e, "a terminal that is mounted");
 			return fd;
+		}
 		own.t.number[own.t.n] = number;
 		own.master[own.t.n++] = fd;
 	}

@@ -60,6 +60,11 @@ int pty_validate_update(const Gw__FdTable *old, const Gw__FdTable *new, struct e
 /* Destination, at the offer: adds what this host cannot give. */
 void pty_judge(const Gw__FdTable *t, struct refusals *refusals);
 
+/*
+ * A new master, locked still, by the ptmx at `path` (openat(2)), that has this number; with higher_does a higher one will do. -EBUSY: the number is another's.
+ */
+int pty_make_master(int dir, const char *path, uint32_t number, bool higher_does, struct err *e);
+
 struct pty_made {
 	int master;    /* the worker's; -1: not made, or closed in the unit */
 	bool done, home;

@@ -118,24 +118,22 @@ static bool is_ptmx(const char *path)
 }
 
 /* The kernel gives the lowest free number: those below are held until the right one comes. */
-static int make_numbered(const Gw__FdPty *p, struct err *e)
+int pty_make_master(int dir, const char *path, uint32_t number, bool higher_does, struct err *e)
 {
-	const char *path = is_ptmx(p->master_path) ? p->master_path : PTMX;
-	cleanup_free int *below = fd_alloc((p->number + 1) * sizeof(*below));
-	uint32_t n = 0, number = 0;
+	cleanup_free int *below = fd_alloc((number + 1) * sizeof(*below));
+	uint32_t n = 0, got = 0;
 	int fd, r = 0;
 
 	for (;;) {
-		fd = open(place_of(path), O_RDWR | O_CLOEXEC | O_NOCTTY);
-		if (fd < 0 || ioctl(fd, TIOCGPTN, &number) < 0) {
-			r = err_sys(e, -errno, "%s: making a pseudo-terminal", path);
+		fd = openat(dir, path, O_RDWR | O_CLOEXEC | O_NOCTTY);
+		if (fd < 0 || ioctl(fd, TIOCGPTN, &got) < 0) {
+			r = err_sys(e, -errno, "%s: making a pseudo-terminal", place_seen(path));
 			break;
 		}
-		/* One that is hung up for good has no name any more; a relayed one can have another. */
-		if (number == p->number || (number > p->number && (p->relay || !p->master_path[0])))
+		if (got == number || (got > number && higher_does))
 			break;
-		if (number > p->number || n == p->number) {
-			r = err_set(e, -EBUSY, "/dev/pts/%u is another terminal on this host by now", p->number);
+		if (got > number || n == number) {
+			r = err_set(e, -EBUSY, "/dev/pts/%u is another terminal on this host by now", number);
 			break;
 		}
 		below[n++] = fd;
@@ -145,6 +143,14 @@ static int make_numbered(const Gw__FdPty *p, struct err *e)
 	if (r < 0)
 		close_fdp(&fd);
 	return r < 0 ? r : fd;
+}
+
+static int make_numbered(const Gw__FdPty *p, struct err *e)
+{
+	const char *path = is_ptmx(p->master_path) ? p->master_path : PTMX;
+
+	/* One that is hung up for good has no name any more; a relayed one can have another. */
+	return pty_make_master(AT_FDCWD, place_of(path), p->number, p->relay || !p->master_path[0], e);
 }
 
 static int open_number(const Gw__FdPty *p, int *ret_master, struct err *e)
