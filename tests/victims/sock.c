@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/filter.h>
+#include <linux/if_packet.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -215,3 +216,56 @@ static void mptcp_check(void)
 }
 
 VICTIM(sock_mptcp, 0, mptcp_setup, NULL, mptcp_check);
+
+/* ---- options that others change when they are set, that have two names, or that only one family has ---- */
+
+static const struct {
+	int family, type, protocol, level, name, value;
+} singular[] = {
+	{ AF_INET, SOCK_DGRAM, 0, IPPROTO_IP, IP_TOS, 0x10 },
+	{ AF_INET, SOCK_DGRAM, 0, SOL_SOCKET, SO_PRIORITY, 5 }, /* of the same socket */
+	{ AF_INET, SOCK_DGRAM, 0, SOL_SOCKET, SO_TIMESTAMP_NEW, 1 },
+	{ AF_INET, SOCK_STREAM, 0, SOL_SOCKET, SO_PRIORITY, 6 },
+	{ AF_INET6, SOCK_DGRAM, 0, SOL_SOCKET, SO_TIMESTAMPNS_NEW, 1 },
+	{ AF_UNIX, SOCK_DGRAM, 0, SOL_SOCKET, SO_TIMESTAMP, 1 },
+	{ AF_INET, SOCK_DGRAM, IPPROTO_UDPLITE, SOL_SOCKET, SO_TIMESTAMPING_NEW, 0x18 },
+	{ AF_INET6, SOCK_STREAM, 0, SOL_SOCKET, SO_TIMESTAMPNS, 1 },
+	{ AF_INET, SOCK_RAW, 253, IPPROTO_IP, IP_ROUTER_ALERT, 1 },
+	{ AF_NETLINK, SOCK_RAW, 0, SOL_SOCKET, SO_PASSCRED, 1 }, /* without which udev's listeners take nothing */
+	{ AF_NETLINK, SOCK_RAW, 15, SOL_SOCKET, SO_PASSSEC, 1 },
+	{ AF_PACKET, SOCK_RAW, 0, SOL_PACKET, PACKET_TX_HAS_OFF, 1 },
+	{ AF_UNIX, SOCK_STREAM, 0, SOL_SOCKET, SO_DEBUG, 1 },
+};
+#define SINGULAR (sizeof(singular) / sizeof(*singular))
+static int singular_fds[SINGULAR];
+
+static int option_of(size_t i)
+{
+	int value[2] = { -1, 0 };
+	socklen_t len = sizeof(value);
+
+	return getsockopt(singular_fds[i], singular[i].level, singular[i].name, value, &len) < 0 ? -1 : value[0];
+}
+
+static void singular_setup(void)
+{
+	for (size_t i = 0; i < SINGULAR; i++) {
+		bool same = i && singular[i].family == singular[i - 1].family && singular[i].type == singular[i - 1].type && singular[i].protocol == singular[i - 1].protocol;
+
+		singular_fds[i] = same ? singular_fds[i - 1] : socket(singular[i].family, singular[i].type | SOCK_CLOEXEC, singular[i].protocol);
+		must(singular_fds[i] >= 0);
+		must(!setsockopt(singular_fds[i], singular[i].level, singular[i].name, &singular[i].value, sizeof(int)));
+	}
+	for (size_t i = 0; i < SINGULAR; i++)
+		must(singular[i].name == IP_ROUTER_ALERT || option_of(i) == singular[i].value);
+}
+
+static void singular_check(void)
+{
+	for (size_t i = 0; i < SINGULAR; i++)
+		if (option_of(i) != singular[i].value && (singular[i].name != IP_ROUTER_ALERT || option_of(i) >= 0))
+			fail("option %d of level %d of a socket of family %d: expected %d, got %d", singular[i].name, singular[i].level, singular[i].family,
+				singular[i].value, option_of(i));
+}
+
+VICTIM(sock_singular, 0, singular_setup, NULL, singular_check);
