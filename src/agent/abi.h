@@ -215,7 +215,7 @@ struct scratch_header {
 	uint64_t arena;      /* offset */
 	uint64_t exec_delta; /* what is at an address can be executed so much behind it */
 	uint64_t trampoline; /* address of "syscall; xor edi,edi; mov $60,eax; syscall" outside the scratch */
-	int32_t tgid;        /* of the process, in its pid namespace; 0: do not kill it */
+	int32_t tgid;        /* of the process, in its pid namespace (if that is not the agent's, see process_pidfd); 0: do not kill it */
 	uint32_t ends_namespace; /* it is the first process of a pid namespace, with which all agents end: it goes last, by itself */
 	/* Descriptors in the agent's own table; -1 when unused. */
 	int32_t worker_fd, go_fd, fault_fd, bulk_fd, uffd, pagemap_fd, mem_fd, process_pidfd, worker_pidfd;

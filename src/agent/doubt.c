@@ -98,6 +98,11 @@ static long peek_go(struct scratch_header *h)
 	return n < 0 ? n : E_PROTO;
 }
 
+long signal_process(const struct scratch_header *h, long signal)
+{
+	return h->process_pidfd >= 0 ? sys(__NR_pidfd_send_signal, h->process_pidfd, signal, 0, 0) : sys(__NR_kill, h->tgid, signal);
+}
+
 int doubt_resolve(struct scratch_header *h)
 {
 	const long pause[2] = { 0, 300000000 };
@@ -106,7 +111,7 @@ int doubt_resolve(struct scratch_header *h)
 	if (n >= 0)
 		return (int)n;
 	for (;;) {
-		if (load_acquire(&unit_page(h)->state) != STATE_IN_DOUBT || (h->tgid > 0 && sys(__NR_kill, h->tgid, 0) == E_SRCH))
+		if (load_acquire(&unit_page(h)->state) != STATE_IN_DOUBT || (h->tgid > 0 && signal_process(h, 0) == E_SRCH))
 			return DOUBT_MOOT;
 		n = h->ask_len && h->ask_fd >= 0 ? ask(h) : E_PROTO;
 		if (n >= 0 && n != OUTCOME_PENDING_NUMBER)

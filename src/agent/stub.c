@@ -132,7 +132,7 @@ static void __attribute__((noreturn)) leave_by_exit(void)
 void stub_kill_begin(struct scratch_header *h)
 {
 	if (h->tgid > 0) /* a signal may have stopped them since the freeze */
-		sys(__NR_kill, h->tgid, SIGNAL_CONT);
+		signal_process(h, SIGNAL_CONT);
 	for (uint32_t i = 1; i < h->nslots; i++)
 		if (slot_at(h, i)->regs.rip && slot_at(h, i)->command != COMMAND_DIE)
 			command_slot(slot_at(h, i), COMMAND_DIE);
@@ -158,7 +158,7 @@ void stub_kill_finish(struct scratch_header *h)
 		while (s->command == COMMAND_DIE && (done = load_acquire(&s->done)) != s->seq && tries++ < DIE_TRIES)
 			wait_for_done(s, done);
 	}
-	sys(__NR_kill, h->tgid, 9);
+	signal_process(h, 9);
 	h->tgid = 0;
 }
 

@@ -158,6 +158,8 @@ long agent_pager(struct scratch_header *h);
 #define DOUBT_MOOT 2
 int doubt_resolve(struct scratch_header *h);
 int stub_runs_here(struct scratch_header *h);
+/* Source: to the process. One that is in another pid namespace than the agent is known by a descriptor only. */
+long signal_process(const struct scratch_header *h, long signal);
 void stub_kill_begin(struct scratch_header *h);
 void stub_kill_finish(struct scratch_header *h);
 /* Tells the worker that there is something to look at. */

@@ -14,6 +14,7 @@
 #include "base/util.h"
 #include "image/bytes.h"
 #include "image/cgroup_group.h"
+#include "image/file_owner.h"
 #include "image/ns.h"
 #include "image/ns_info.h"
 
@@ -141,7 +142,7 @@ int cgroup_capture(pid_t pid, Gw__Process *msg, struct err *e)
 		if (atoi(d->d_name) <= 0 || atoi(d->d_name) == pid)
 			continue;
 		snprintf(path, sizeof(path), "/proc/%d/task/%.12s/cgroup", pid, d->d_name);
-		ret = capture_places(path, ns_seen(atoi(d->d_name)), msg, e);
+		ret = capture_places(path, fd_owner_seen(atoi(d->d_name), "NSpid:"), msg, e);
 	}
 	ns_in_own_cgroups(false);
 	return ret;

@@ -10,6 +10,9 @@
 
 #define SIGNAL_MAX 64u
 
+static int root_level = -1; /* of the unit's root's pid namespace below the worker's */
+static bool has_several;
+
 #ifndef F_GETOWNER_UIDS
 #define F_GETOWNER_UIDS 17
 #endif
@@ -55,8 +58,31 @@ bool fd_owner_capture(const struct fd_look *look, Gw__FdDesc *d, owner_in_unit *
 			look->fd, look->link, (int)owner.pid);
 		return false;
 	}
+	if (seen && has_several) {
+		refusals_add(refusals, "fd.owner", "owners of signals (F_SETOWN) in a unit with several pid namespaces cannot move yet", "close it first", "fd %d (%s; %d)",
+			look->fd, look->link, (int)owner.pid);
+		return false;
+	}
 	set_owner(look, d, owner.type, seen);
 	return true;
+}
+
+
+void fd_owner_level(unsigned level, bool several)
+{
+	root_level = (int)level;
+	has_several = several;
+}
+
+/* The column of a line that is the root's; the last one where nothing is known of it. */
+static const char *root_column(const char *line)
+{
+	if (root_level < 0)
+		return strrchr(line, '\t');
+	line = strchr(line, '\t');
+	for (int i = 0; line && i < root_level; i++)
+		line = strchr(line + 1, '\t');
+	return line;
 }
 
 pid_t fd_owner_seen(pid_t host, const char *key)
@@ -68,10 +94,10 @@ pid_t fd_owner_seen(pid_t host, const char *key)
 	snprintf(path, sizeof(path), "/proc/%d/status", (int)host);
 	f = fopen(path, "re");
 	while (f && fgets(line, sizeof(line), f)) {
-		const char *last = strrchr(line, '\t');
+		const char *column = strncmp(line, key, len) ? NULL : root_column(line);
 
-		if (!strncmp(line, key, len) && last)
-			return (pid_t)atoi(last);
+		if (column)
+			return (pid_t)atoi(column);
 	}
 	return 0;
 }

@@ -14,7 +14,9 @@
 
 /* (type, id) is of F_GETOWN_EX as this process sees it. Returns its number as the unit sees it; 0: it does not belong to the unit. */
 typedef pid_t owner_in_unit(const void *arg, int type, pid_t id);
-/* The number of a process or thread of this host ("NSpid:"), or of its group ("NSpgid:"), in the process's own pid namespace; 0: it has ended. */
+/* How many levels below this worker's the pid namespace of the unit's root is; several: the unit has more below that, in which owners have other numbers. */
+void fd_owner_level(unsigned level, bool several);
+/* The number of a process or thread of this host ("NSpid:"), or of its group ("NSpgid:"), in the pid namespace of the unit's root; 0: it has ended. */
 pid_t fd_owner_seen(pid_t host, const char *key);
 
 /* Owner and signal into d; false, and a refusal added, when they cannot move. */

@@ -70,11 +70,16 @@ pid_t ns_seen(pid_t tid)
 	char path[64], line[256];
 
 	snprintf(path, sizeof(path), "/proc/%d/status", tid);
-	f = ns_has_pids() ? fopen(path, "re") : NULL;
+	f = fopen(path, "re");
 	while (f && fgets(line, sizeof(line), f))
 		if (strncmp(line, "NSpid:", 6) == 0)
 			return (pid_t)atoi(strrchr(line, '\t'));
 	return tid;
+}
+
+bool ns_is_first(pid_t pid)
+{
+	return pid > 0 && ns_differs(pid, 0, NS_PID) && ns_seen(pid) == 1;
 }
 
 bool ns_has_net(void)

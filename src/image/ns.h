@@ -43,9 +43,12 @@ int ns_make_cgroups(struct err *e);
  * are not in it yet. has_view: its mount namespace is a view (view.h), and not its own. After this, ns_owned says 0 for them.
  */
 int ns_capture(pid_t root, bool has_view, Gw__Namespaces **ret, struct refusals *r, struct err *e);
-/* Source: whether the unit has a pid namespace of its own, so that it sees other numbers than the worker; and the number that it sees of one of its tasks. */
+/* Source: whether the unit has a pid namespace of its own, so that it sees other numbers than the worker. */
 bool ns_has_pids(void);
+/* The number that a task sees of itself. */
 pid_t ns_seen(pid_t tid);
+/* Whether it is the first process of a pid namespace, which is not the worker's. */
+bool ns_is_first(pid_t pid);
 /* Whether it has a network namespace of its own. */
 bool ns_has_net(void);
 /* Destination: before the worker leaves the host's, and when it is in the unit's, for ns_outside. */

@@ -507,27 +507,22 @@ int ns_mounts_send(Gw__Namespaces *msg, const Gw__NsAnswer *answer, const struct
 	return first == msg->n_fs ? 0 : ns_entries_capture(msg, first, files, r, e);
 }
 
+bool ns_mount_is_hosts(size_t index)
+{
+	return is_covered_on_host(&unit.mounts.v[index]);
+}
+
+int ns_mount_fd(size_t index)
+{
+	return unit.mounts.v[index].fd;
+}
+
 int ns_tree_root(const Gw__Namespaces *msg, size_t fs, size_t tree)
 {
 	for (size_t i = 0; i < msg->n_mounts; i++)
 		if (msg->mounts[i]->fs == fs + 1 && strcmp(msg->mounts[i]->root, msg->fs[fs]->trees[tree]->root) == 0)
 			return unit.mounts.v[i].fd;
 	return -1;
-}
-
-static bool is_late_fs(const Gw__Namespaces *msg, const Gw__NsMount *m)
-{
-	return m->fs && strcmp(msg->fs[m->fs - 1]->type, "proc") == 0;
-}
-
-bool ns_mount_is_late(const Gw__Namespaces *msg, size_t i)
-{
-	if (!(msg->owned & NS_BIT(NS_PID)))
-		return false;
-	for (; !ns_mount_is_root(msg, i); i = msg->mounts[i]->parent)
-		if (is_late_fs(msg, msg->mounts[i]))
-			return true;
-	return false;
 }
 
 static bool good_path(const char *path)
@@ -576,10 +571,13 @@ int ns_mounts_validate(const Gw__Namespaces *msg, struct err *e)
 
 	if (msg->n_mounts > NS_MOUNTS_MAX || msg->n_fs > msg->n_mounts || check_spaces(msg) < 0)
 		return err_set(e, -EBADMSG, "%zu mounts of %zu file systems", msg->n_mounts, msg->n_fs);
-	for (size_t i = 0; i < msg->n_fs; i++)
+	for (size_t i = 0; i < msg->n_fs; i++) {
+		if (msg->fs[i]->numbers && (msg->fs[i]->numbers > msg->n_others || msg->others[msg->fs[i]->numbers - 1]->kind != NS_PID || strcmp(msg->fs[i]->type, "proc")))
+			return err_set(e, -EBADMSG, "file system %zu of pid namespace %u", i, msg->fs[i]->numbers);
 		for (size_t k = 0; k < msg->fs[i]->n_trees; k++)
 			if (check_entries(msg->fs[i]->trees[k], &entries, &bytes) < 0)
 				return err_set(e, -EBADMSG, "file system %zu cannot be", i);
+	}
 	for (size_t i = 0; i < msg->n_mounts; i++) {
 		const Gw__NsMount *m = msg->mounts[i];
 

@@ -52,8 +52,16 @@ int ns_entries_capture(Gw__Namespaces *msg, size_t first, const struct fsfile_ta
 int ns_entries_check(const Gw__Namespaces *msg, const struct fsfile_table *files, struct err *e);
 
 int ns_mounts_validate(const Gw__Namespaces *msg, struct err *e);
-/* Belongs to a pid namespace, or is below what does: mounted by the unit's root itself. */
+/* Belongs to a pid namespace of the unit's, or is below what does: mounted from inside of that. */
 bool ns_mount_is_late(const Gw__Namespaces *msg, size_t index);
+/* To which (ns_other.h) one that is late belongs. */
+uint32_t ns_mount_numbers(const Gw__Namespaces *msg, size_t index);
+/* Source, when all mounts and pid namespaces are known: which /proc shows which. */
+void ns_mounts_name_procs(Gw__Namespaces *msg, struct refusals *r);
+/* Whether the host has that file system mounted, too. */
+bool ns_mount_is_hosts(size_t index);
+/* The descriptor of a mount's root; not the caller's. */
+int ns_mount_fd(size_t index);
 
 /* Destination: what it lacks of what is to be bound. */
 void ns_mounts_judge(const Gw__Namespaces *msg, struct refusals *r);
@@ -68,6 +76,8 @@ int ns_mounts_borrow(const Gw__Namespaces *msg, struct err *e);
 int ns_mounts_make(const Gw__Namespaces *msg, pid_t *ret_pids, struct err *e);
 /* In the unit's first process: enters the mount namespace (-1: none) and makes those that are late, also in others; msg NULL: there are none. */
 int ns_mounts_join(const Gw__Namespaces *msg, int ns, struct err *e);
+/* By the worker, when the first process of another pid namespace is there: makes those that belong to that one. `ns`: the first process's mount namespace. */
+int ns_mounts_show_numbers(const Gw__Namespaces *msg, uint32_t numbers, int pids, int ns, struct err *e);
 int ns_entries_make(const Gw__NsTree *tree, int top, struct err *e);
 
 #endif

@@ -13,11 +13,14 @@ struct maker {
 	const Gw__Namespaces *msg;
 	bool late;
 	uint32_t space; /* which mount namespace is put together */
+	uint32_t numbers; /* if late: what belongs to which pid namespace */
 	int *mounts; /* root of each mount, -1: not made, or not by this process and not to be reached; shared with children */
 	int *fs;     /* root of each file system */
 	int *spaces; /* each mount namespace, 0 is the first process's; -1: none, or not here; shared as well */
 };
 
+/* In a process of the pid namespace `numbers`: mounts what belongs to that one. ns: the first process's mount namespace, -1: it has none. */
+int mount_join_late(const Gw__Namespaces *msg, uint32_t numbers, int ns, struct err *e);
 /* Into one of the mount namespaces, which m->space is then. */
 int mount_enter_space(struct maker *m, uint32_t space);
 /* When all that are made are in place: their peer groups and masters. */

@@ -56,7 +56,7 @@ static int *shared_ints(size_t n)
 
 static struct maker maker_new(const Gw__Namespaces *msg, bool late)
 {
-	struct maker m = { msg, late, 0, shared_ints(msg->n_mounts), must_alloc((msg->n_fs + 1) * sizeof(int)), shared_ints(msg->n_others) };
+	struct maker m = { msg, late, 0, 0, shared_ints(msg->n_mounts), must_alloc((msg->n_fs + 1) * sizeof(int)), shared_ints(msg->n_others) };
 
 	for (size_t i = 0; i < msg->n_fs; i++)
 		m.fs[i] = -1;
@@ -206,10 +206,18 @@ static bool fs_is_late(const Gw__Namespaces *msg, size_t fs)
 	return true;
 }
 
-static bool fs_is_used(const Gw__Namespaces *msg, size_t fs, uint32_t space)
+/* Whether a mount is among those that are made now. */
+static bool is_due(const struct maker *m, size_t i)
 {
-	for (size_t i = 0; i < msg->n_mounts; i++)
-		if (msg->mounts[i]->fs == fs + 1 && msg->mounts[i]->space == space)
+	bool late = ns_mount_is_late(m->msg, i);
+
+	return m->msg->mounts[i]->space == m->space && late == m->late && (!late || ns_mount_numbers(m->msg, i) == m->numbers);
+}
+
+static bool fs_is_due(const struct maker *m, size_t fs)
+{
+	for (size_t i = 0; i < m->msg->n_mounts; i++)
+		if (m->msg->mounts[i]->fs == fs + 1 && is_due(m, i))
 			return true;
 	return false;
 }
@@ -222,7 +230,7 @@ static int make_all_fs(struct maker *m, struct err *e)
 	for (size_t i = 0; i < m->msg->n_fs && ret >= 0; i++) {
 		char path[64];
 
-		if (fs_is_late(m->msg, i) != m->late || (m->late && !fs_is_used(m->msg, i, m->space)))
+		if (fs_is_late(m->msg, i) != m->late || (m->late && !fs_is_due(m, i)))
 			continue;
 		m->fs[i] = ret = make_fs(m->msg->fs[i], e);
 		if (ret >= 0 && !m->late) {
@@ -313,7 +321,7 @@ static int make_mounts(struct maker *m, struct err *e)
 	int ret = 0;
 
 	for (size_t i = 0; i < m->msg->n_mounts && ret >= 0; i++) {
-		if (ns_mount_is_late(m->msg, i) != m->late || m->msg->mounts[i]->space != m->space)
+		if (!is_due(m, i))
 			continue;
 		m->mounts[i] = ret = clone_mount(m, i, e);
 		if (ret >= 0)
@@ -481,21 +489,22 @@ static int make_late(struct maker *m, struct err *e)
 	return ret == 0 ? mount_set_groups(m, e) : ret;
 }
 
-/* In the first process: what is late in one of the namespaces, which `ns` is. */
-static int join_space(const Gw__Namespaces *msg, uint32_t space, int ns, struct err *e)
+/* In a process of the pid namespace `numbers`: what belongs to that one in one of the mount namespaces, which `ns` is. */
+static int join_space(const Gw__Namespaces *msg, uint32_t space, uint32_t numbers, int ns, struct err *e)
 {
 	struct maker m = maker_new(msg, true);
 	bool any = false;
 	int ret = 0;
 
 	m.space = space;
+	m.numbers = numbers;
 	for (size_t i = 0; i < msg->n_mounts; i++)
-		any |= msg->mounts[i]->space == space && ns_mount_is_late(msg, i);
+		any |= is_due(&m, i);
 	if (any && borrowed && unshare(CLONE_NEWNS) < 0)
 		ret = err_sys(e, errno, "a mount namespace");
 	if (ret == 0 && any)
 		ret = make_all_fs(&m, e);
-	if (ret == 0 && (any || !space) && (ret = ns_enter(ns, NS_MNT)) < 0)
+	if (ret == 0 && (any || (!space && !numbers)) && (ret = ns_enter(ns, NS_MNT)) < 0)
 		err_sys(e, ret, "entering the mount namespace");
 	if (ret == 0 && any)
 		ret = make_late(&m, e);
@@ -507,7 +516,7 @@ static int join_space(const Gw__Namespaces *msg, uint32_t space, int ns, struct 
  * A file system of the kernel can be mounted in another user namespace only by whoever sees one that is whole, as the host's are: so that they are made in a copy of the
  * host's mount namespace, before the unit's is entered.
  */
-int ns_mounts_join(const Gw__Namespaces *msg, int ns, struct err *e)
+static int join_others(const Gw__Namespaces *msg, uint32_t numbers, struct err *e)
 {
 	cleanup_close int before = ns_open(0, NS_MNT);
 	int ret = 0;
@@ -515,14 +524,28 @@ int ns_mounts_join(const Gw__Namespaces *msg, int ns, struct err *e)
 	for (uint32_t space = 1; msg && space <= msg->n_others && ret == 0; space++) {
 		if (msg->others[space - 1]->kind != NS_MNT || msg->others[space - 1]->of_host)
 			continue;
-		ret = join_space(msg, space, ns_others_fd(space), e);
+		ret = join_space(msg, space, numbers, ns_others_fd(space), e);
 		if (ret == 0)
 			ret = ns_enter(before, NS_MNT);
 	}
+	return ret;
+}
+
+int mount_join_late(const Gw__Namespaces *msg, uint32_t numbers, int ns, struct err *e)
+{
+	int ret = join_others(msg, numbers, e);
+
+	return ret == 0 && ns >= 0 ? join_space(msg, 0, numbers, ns, e) : ret;
+}
+
+int ns_mounts_join(const Gw__Namespaces *msg, int ns, struct err *e)
+{
+	int ret = join_others(msg, 0, e);
+
 	if (ret < 0)
 		return ret;
 	if (msg && ns >= 0)
-		return join_space(msg, 0, ns, e);
+		return join_space(msg, 0, 0, ns, e);
 	return ns >= 0 && (ret = ns_enter(ns, NS_MNT)) < 0 ? err_sys(e, ret, "entering the mount namespace") : 0;
 }
 

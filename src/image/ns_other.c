@@ -20,7 +20,7 @@
 #define NAME_LEN_MAX 64
 
 /* What the processes of a unit may be in apart from each other. */
-static const uint32_t movable = NS_BIT(NS_UTS) | NS_BIT(NS_IPC) | NS_BIT(NS_NET) | NS_BIT(NS_TIME) | NS_BIT(NS_MNT);
+static const uint32_t movable = NS_BIT(NS_UTS) | NS_BIT(NS_IPC) | NS_BIT(NS_NET) | NS_BIT(NS_TIME) | NS_BIT(NS_MNT) | NS_BIT(NS_PID);
 
 /* One worker has one unit: at the source those that it has found, at the destination those that it has made. */
 static struct other {
@@ -43,6 +43,13 @@ static int add_other(enum ns_kind kind, int fd)
 	grown[n_others] = (struct other){ kind, ns_id_of(fd), fcntl(fd, F_DUPFD_CLOEXEC, NS_HIGH_FD) };
 	close(fd);
 	return (int)n_others++;
+}
+
+void ns_others_put(uint32_t number, int fd)
+{
+	others[number - 1].fd = fcntl(fd, F_DUPFD_CLOEXEC, NS_HIGH_FD);
+	others[number - 1].id = ns_id_of(fd);
+	close(fd);
 }
 
 int ns_first_fd(enum ns_kind kind)
@@ -216,14 +223,42 @@ static bool mounts_can_move(const Gw__Namespaces *msg, enum ns_kind kind, int fd
 	return kind != NS_MNT || (!ns_is_hosts(NS_MNT, ns_id_of(fd)) && !(msg && msg->user && msg->user->inside & NS_BIT(NS_MNT)));
 }
 
+static int add_fd(pid_t pid, enum ns_kind kind, int fd, Gw__Namespaces **msg, struct refusals *r, struct err *e);
+
+/* The pid namespace that one lies in, which has to be known before. *ret 0: the first process's. */
+static int find_above(pid_t pid, int fd, Gw__Namespaces **msg, uint32_t *ret, struct refusals *r, struct err *e)
+{
+	cleanup_close int above = ioctl(fd, NS_GET_PARENT);
+	int code;
+
+	if (above < 0)
+		return err_sys(e, errno, "the pid namespace above that of process %d", pid);
+	if (ns_others_find(NS_PID, ns_id_of(above), ret))
+		return 0;
+	code = add_fd(pid, NS_PID, above, msg, r, e);
+	if (code == 0 && !ns_others_find(NS_PID, ns_id_of(above), ret))
+		*ret = 0; /* it has been refused */
+	return code;
+}
+
 static int add_found(pid_t pid, enum ns_kind kind, Gw__Namespaces **msg, struct refusals *r, struct err *e)
 {
 	cleanup_close int fd = ns_open(pid, kind);
-	Gw__NsOther *out, **grown;
 
 	if (fd < 0)
 		return err_sys(e, errno == ENOENT ? ESRCH : errno, "the %s namespace of process %d", ns_name(kind), pid);
-	if (!(movable & NS_BIT(kind)) || !is_of_host(fd) || n_others >= NS_OTHERS_MAX || !mounts_can_move(*msg, kind, fd)) {
+	return add_fd(pid, kind, fd, msg, r, e);
+}
+
+static int add_fd(pid_t pid, enum ns_kind kind, int fd, Gw__Namespaces **msg, struct refusals *r, struct err *e)
+{
+	Gw__NsOther *out, **grown;
+	uint32_t above = 0;
+	int ret = kind == NS_PID && !ns_is_hosts(kind, ns_id_of(fd)) && is_of_host(fd) ? find_above(pid, fd, msg, &above, r, e) : 0;
+
+	if (ret < 0)
+		return ret;
+	if (!(movable & NS_BIT(kind)) || !is_of_host(fd) || n_others >= NS_OTHERS_MAX || !mounts_can_move(*msg, kind, fd) || (kind == NS_PID && ns_is_hosts(kind, ns_id_of(fd)))) {
 		char way_out[128];
 
 		snprintf(way_out, sizeof(way_out), "move process %d by itself: those above it stay, and see it as theirs (docs/home.md)", pid);
@@ -241,9 +276,10 @@ static int add_found(pid_t pid, enum ns_kind kind, Gw__Namespaces **msg, struct 
 	grown[(*msg)->n_others++] = out = must_alloc(sizeof(*out));
 	gw__ns_other__init(out);
 	out->kind = kind;
+	out->above = above;
 	out->of_host = ns_is_hosts(kind, ns_id_of(fd));
 	add_other(kind, fcntl(fd, F_DUPFD_CLOEXEC, 0));
-	return out->of_host ? 0 : capture_one(fd, kind, pid, *msg, r, e);
+	return out->of_host || kind == NS_PID ? 0 : capture_one(fd, kind, pid, *msg, r, e);
 }
 
 /* Threads have what is their process's, or are refused. */
@@ -256,7 +292,8 @@ static void check_threads(pid_t pid, struct refusals *r)
 	dir = opendir(path);
 	for (struct dirent *d; dir && (d = readdir(dir));)
 		for (int k = 0; k < NS_KINDS && atoi(d->d_name) > 0 && atoi(d->d_name) != pid; k++)
-			if (ns_differs(pid, atoi(d->d_name), (enum ns_kind)k))
+			if (ns_differs(pid, atoi(d->d_name), (enum ns_kind)k) ||
+			    (k == NS_PID && ns_id_for_children(pid, NS_PID) != ns_id_for_children(atoi(d->d_name), NS_PID) && ns_id(atoi(d->d_name), NS_PID)))
 				refusals_add(r, "thread.namespace", "threads with namespaces other than their process's cannot move", "use a process instead",
 					     "thread %s (%s namespace)", d->d_name, ns_name((enum ns_kind)k));
 }
@@ -268,8 +305,10 @@ static void check_children(pid_t pid, struct refusals *r)
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
 		uint64_t own = ns_id(pid, kinds[i]), children = ns_id_for_children(pid, kinds[i]);
 
-		/* 0: a pid namespace whose first process has not been made yet */
-		if (own && own != children && (children || kinds[i] == NS_PID))
+		uint32_t number;
+
+		/* 0: a pid namespace whose first process has not been made yet. An agent would be it. */
+		if (own && own != children && (kinds[i] == NS_PID ? !children || !ns_others_find(NS_PID, children, &number) : children != 0))
 			refusals_add(r, "task.namespace-for-children", "its future children would get another namespace than its own", "move it before it calls unshare, or its children by themselves",
 				     "process %d (%s namespace)", pid, ns_name(kinds[i]));
 	}
@@ -302,9 +341,30 @@ int ns_others_capture(const pid_t *pids, size_t n, Gw__Namespaces **msg, struct 
 				ret = add_found(pids[i], (enum ns_kind)k, msg, r, e);
 		}
 		check_threads(pids[i], r);
-		check_children(pids[i], r);
 	}
+	for (size_t i = 0; i < n && ret == 0; i++)
+		check_children(pids[i], r);
+	if (ret == 0 && *msg)
+		ns_mounts_name_procs(*msg, r);
 	return ret < 0 || !*msg ? ret : ns_nets_capture(*msg, r, e);
+}
+
+/* As Process.children_space; UINT32_MAX: it is in none of the table. */
+static uint32_t children_of(pid_t pid)
+{
+	uint64_t children = ns_id_for_children(pid, NS_PID);
+	uint32_t number;
+
+	if (children == ns_id(pid, NS_PID))
+		return 0;
+	return children && ns_others_find(NS_PID, children, &number) ? number : UINT32_MAX;
+}
+
+static int number_of_pids(uint64_t id)
+{
+	uint32_t number;
+
+	return ns_others_find(NS_PID, id, &number) ? (int)number : -1;
 }
 
 void ns_others_name(pid_t pid, Gw__Process *msg)
@@ -318,6 +378,17 @@ void ns_others_name(pid_t pid, Gw__Process *msg)
 	msg->n_namespaces = any ? NS_KINDS : 0;
 	msg->namespaces = must_alloc(sizeof(numbers));
 	memcpy(msg->namespaces, numbers, sizeof(numbers));
+	msg->children_space = children_of(pid);
+}
+
+int ns_others_name_tree(const Gw__Namespaces *msg, struct tree *t, struct err *e)
+{
+	cleanup_free uint32_t *above = must_alloc((msg->n_others + 1) * sizeof(*above));
+
+	above[0] = 0;
+	for (size_t i = 0; i < msg->n_others; i++)
+		above[i + 1] = msg->others[i]->above;
+	return tree_name_spaces(t, above, msg->n_others + 1, number_of_pids, e);
 }
 
 bool ns_others_same(pid_t pid, pid_t tid, const Gw__Process *msg)
@@ -329,7 +400,7 @@ bool ns_others_same(pid_t pid, pid_t tid, const Gw__Process *msg)
 		if (id && (!ns_others_find((enum ns_kind)k, id, &number) || number != (msg->n_namespaces ? msg->namespaces[k] : 0)))
 			return false;
 	}
-	return ns_id(pid, NS_PID) == ns_id_for_children(pid, NS_PID) && ns_id(pid, NS_TIME) == ns_id_for_children(pid, NS_TIME);
+	return children_of(pid) == msg->children_space && ns_id(pid, NS_TIME) == ns_id_for_children(pid, NS_TIME);
 }
 
 /* --- destination --- */
@@ -343,6 +414,10 @@ int ns_others_validate(const Gw__Namespaces *msg, struct err *e)
 
 		if (o->kind >= NS_KINDS || !(movable & NS_BIT(o->kind)))
 			return err_set(e, -EBADMSG, "a namespace of kind %u", o->kind);
+		if (o->above && (o->kind != NS_PID || o->above > i || msg->others[o->above - 1]->kind != NS_PID))
+			return err_set(e, -EBADMSG, "a pid namespace in namespace %u", o->above);
+		if (o->kind == NS_PID && o->of_host)
+			return err_set(e, -EBADMSG, "the host's pid namespace");
 		if (!o->net != !(o->kind == NS_NET && !o->of_host) || (o->net && ns_net_validate(o->net, e) < 0))
 			return err_set(e, -EBADMSG, "a network namespace that cannot be");
 		if (strlen(o->nodename) > NAME_LEN_MAX || strlen(o->domainname) > NAME_LEN_MAX || ns_settings_validate(o->settings, o->n_settings, e) < 0)
@@ -355,6 +430,8 @@ int ns_others_validate_process(const Gw__Namespaces *msg, const Gw__Process *p, 
 {
 	if (p->n_namespaces && p->n_namespaces != NS_KINDS)
 		return err_set(e, -EBADMSG, "process %d: %zu namespaces", p->pid, p->n_namespaces);
+	if (p->children_space && (!msg || p->children_space > msg->n_others || msg->others[p->children_space - 1]->kind != NS_PID))
+		return err_set(e, -EBADMSG, "process %d: a pid namespace for its children that there is not", p->pid);
 	for (size_t k = 0; k < p->n_namespaces; k++) {
 		uint32_t number = p->namespaces[k];
 
@@ -416,6 +493,8 @@ int ns_others_make(const Gw__Namespaces *msg, const struct ns_made *made, const 
 		if (o->of_host) {
 			fd = ns_open_hosts((enum ns_kind)o->kind);
 			ret = fd < 0 ? err_sys(e, errno, "the host's %s namespace", ns_name((enum ns_kind)o->kind)) : add_other((enum ns_kind)o->kind, fd) * 0;
+		} else if (o->kind == NS_PID) {
+			add_other(NS_PID, -1); /* ns_others_put */
 		} else if (o->kind == NS_MNT) {
 			fd = ns_open(made->spaces[i], NS_MNT);
 			ret = fd < 0 || place_set_space((uint32_t)i + 1, made->spaces[i]) < 0 ? err_sys(e, errno, "mount namespace %zu of the unit, which process %d holds (%d)", i + 1, made->spaces[i], fd) : add_other(NS_MNT, fd) * 0;

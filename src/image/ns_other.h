@@ -11,6 +11,7 @@
 
 #include "image/clocks.h"
 #include "image/ns.h"
+#include "image/tree.h"
 #include "task.pb-c.h"
 
 #define NS_HOSTS UINT32_MAX /* FdDesc.space: godwitd's own */
@@ -27,6 +28,8 @@ bool ns_others_same(pid_t pid, pid_t tid, const Gw__Process *msg);
 /* By which number a namespace is known; false: it is none of the unit's. */
 bool ns_others_find(enum ns_kind kind, uint64_t id, uint32_t *ret);
 void ns_others_leave(void);
+/* Source: names the pid namespaces of the tree (tree.h). -EAGAIN: it has changed. */
+int ns_others_name_tree(const Gw__Namespaces *msg, struct tree *t, struct err *e);
 
 int ns_others_validate(const Gw__Namespaces *msg, struct err *e);
 /* Of Process.namespaces, with the table that they refer to (NULL: none). */
@@ -35,6 +38,8 @@ int ns_others_validate_process(const Gw__Namespaces *msg, const Gw__Process *pro
 void ns_others_take_over(const Gw__Process *offered, Gw__Process *msg);
 /* Destination, after ns_make. `first`: the source's clocks of the first process, and what they are to be here. */
 int ns_others_make(const Gw__Namespaces *msg, const struct ns_made *made, const Gw__Clocks *first, const struct clock_offsets *offsets, struct err *e);
+/* A pid namespace, when its first process has been made: takes the descriptor. */
+void ns_others_put(uint32_t number, int fd);
 /* That of the first process, wherever the worker is at the moment; not the caller's. At the destination of NS_NET only. */
 int ns_first_fd(enum ns_kind kind);
 /* The namespace of that number, open; not the caller's. -1 for 0. */

@@ -91,10 +91,11 @@ static uint64_t lowest_free(const Gw__FdNumbers *n)
 	return fd;
 }
 
-void pty_plan_foreground(const Gw__FdTable *t, pid_t pid, uint32_t process, pid_t home_group, struct batch *b)
+void pty_plan_foreground(const Gw__FdTable *t, pid_t pid, uint32_t process, pid_t home_group, const struct tree *tree, struct batch *b)
 {
 	int index = process || pty_inherited(t) < 0 ? pty_of_session(t, pid) : pty_inherited(t);
 	uint64_t fd, group_at;
+	uint32_t own;
 	pid_t *group;
 	char path[64];
 
@@ -105,7 +106,8 @@ void pty_plan_foreground(const Gw__FdTable *t, pid_t pid, uint32_t process, pid_
 	if (home_group && t->ptys[index]->relay)
 		snprintf(path, sizeof(path), "/dev/tty");
 	group = batch_space(b, sizeof(*group), &group_at);
-	*group = home_group && t->ptys[index]->foreground == pid ? home_group : t->ptys[index]->foreground;
+	own = tree_find(tree, pid);
+	*group = home_group && t->ptys[index]->foreground == pid ? home_group : tree_seen(tree, own == TREE_NONE ? 0 : tree->v[own].space, (pid_t)t->ptys[index]->foreground);
 	batch_call(b, "opening the controlling terminal", SYS_openat, AT_FDCWD, batch_string(b, path), O_RDWR | O_NOCTTY | O_CLOEXEC);
 	/* A group whose last process has ended cannot be set; nobody can be told the difference but by its number. */
 	batch_try(b, "TIOCSPGRP", SYS_ioctl, fd, TIOCSPGRP, group_at);

@@ -15,6 +15,7 @@
 #include "base/err.h"
 #include "file.pb-c.h"
 #include "image/refuse.h"
+#include "image/tree.h"
 #include "kern/remote.h"
 
 /*
@@ -41,6 +42,6 @@ int pty_give_up_controlling(struct batch *b, struct err *e);
  * does it for the session that it is born to. `home_group`: the root is on its own terminal again, whose name
  * need not be one here (devpts has instances), and in this group, in whose place it had one of its own; 0.
  */
-void pty_plan_foreground(const Gw__FdTable *t, pid_t pid, uint32_t process, pid_t home_group, struct batch *b);
+void pty_plan_foreground(const Gw__FdTable *t, pid_t pid, uint32_t process, pid_t home_group, const struct tree *tree, struct batch *b);
 
 #endif

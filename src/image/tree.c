@@ -10,8 +10,10 @@
 #include <sys/wait.h>
 
 #include "base/util.h"
+#include "image/file_owner.h"
 #include "image/process_check.h"
 #include "image/tree_plan.h"
+#include "kern/nsfs.h"
 
 #define LOOKS_MAX 40
 #define CORE_DUMPED 0x80u
@@ -20,6 +22,8 @@
 void tree_free(struct tree *t)
 {
 	free(t->v);
+	free(t->numbers);
+	free(t->above);
 	*t = TREE_INIT;
 }
 
@@ -186,6 +190,7 @@ static int describe(struct tree *t, struct err *e)
 			ret = read_status(p, &level, i == 0, e);
 		if (ret < 0)
 			return ret;
+		p->space_id = ns_id(p->host_pid, NS_PID);
 		/* The main thread alone may have ended: then there are others. */
 		p->zombie = (stat.state == 'Z' || stat.state == 'X') && stat.threads <= 1;
 		p->stopped = stat.state == 'T';
@@ -200,6 +205,9 @@ static int describe(struct tree *t, struct err *e)
 		p->parent_tid = inner_tid(t, p, level);
 		p->memory = p->files = p->fs = p->handlers = (uint32_t)i;
 	}
+	if (tree_numbers_capture(t, level, e) < 0)
+		return e ? e->code : -EIO;
+	fd_owner_level(level, t->n_numbers);
 	return 0;
 }
 

@@ -9,6 +9,9 @@
  * Processes that share memory, descriptors, file system context or signal handlers with another one of the unit (clone(2) without CLONE_THREAD) have the
  * index of the first of those that share, which for most is their own.
  *
+ * Below the root's pid namespace there may be others (pid_namespaces(7)), in which a process has more numbers. Such a namespace is a *space*: its number in
+ * Namespaces.others (ns_other.h), 0 is the root's. What the additional numbers are, of processes, threads, groups and sessions, is a table of its own.
+ *
  * A zombie is a process that has ended and that its parent has not waited for yet. It has no memory, no threads and no descriptors.
  */
 #ifndef GODWIT_IMAGE_TREE_H
@@ -25,6 +28,9 @@
 #define TREE_NONE UINT32_MAX
 #define TREE_PROCESSES_MAX 4096u
 #define TREE_NAME_MAX 16
+#define TREE_LEVELS_MAX 8u /* of pid namespaces below the root's, one in another */
+#define TREE_SPACES_MAX 257u /* NS_OTHERS_MAX and the root's */
+#define TREE_NUMBERS_MAX 65536u
 
 struct tree_process {
 	pid_t pid;            /* in the root's pid namespace */
@@ -40,11 +46,25 @@ struct tree_process {
 	uint32_t uid, gid;    /* of a zombie: real ones */
 	char name[TREE_NAME_MAX];
 	uint32_t memory, files, fs, handlers; /* index of the first process that shares it */
+	uint32_t space;       /* pid namespace that it is in */
+	uint64_t space_id;    /* source: the same, as nsfs.h knows it */
+};
+
+/* What a task, group or session below the root's pid namespace has for numbers. */
+struct tree_number {
+	pid_t number;         /* in the root's */
+	uint32_t space, depth;
+	pid_t below[TREE_LEVELS_MAX]; /* `depth` of them: in the namespaces on the way down to `space`, which is the last */
+	uint64_t space_id;    /* source: of a member's namespace, in which it may not be seen */
 };
 
 struct tree {
 	struct tree_process *v;
 	size_t n;
+	struct tree_number *numbers; /* ascending; empty where there is one pid namespace only */
+	size_t n_numbers;
+	uint32_t *above;      /* by space: in which one it lies; above[0] is not used */
+	size_t n_spaces;
 };
 
 #define TREE_INIT ((struct tree){ 0 })
@@ -65,8 +85,8 @@ int tree_capture(pid_t root, struct tree *ret_tree, struct refusals *r, struct e
  */
 struct tree_watch;
 int tree_watch_open(const struct tree *t, struct tree_watch **ret_watch, struct err *e);
-/* From here on the root has so many children that are Godwit's agents. */
-void tree_watch_agents(struct tree_watch *w, uint32_t n);
+/* From here on process i of the table has so many more children, which are Godwit's agents. */
+void tree_watch_agent(struct tree_watch *w, uint32_t i, int n);
 int tree_watch_changed(struct tree_watch *w, struct err *e);
 void tree_watch_free(struct tree_watch *w);
 
@@ -80,6 +100,26 @@ static inline bool tree_shares_memory(const struct tree *t, size_t i)
 {
 	return t->v[i].memory != i;
 }
+
+/* tree_numbers.c */
+/* Source: numbers below the root's namespace, which is `level` below godwitd's, from /proc. -E2BIG: too many, one in another. */
+int tree_numbers_capture(struct tree *t, unsigned level, struct err *e);
+/* Source: names the spaces. `above`, by space, is copied; find says which one an identity is of, -1: none. What is not to be seen is left out. */
+int tree_name_spaces(struct tree *t, const uint32_t *above, size_t n, int (*find)(uint64_t id), struct err *e);
+/* Source: whether there is a way to make it, now that the spaces have names. -EOPNOTSUPP. */
+int tree_check_spaces(const struct tree *t, struct err *e);
+int tree_numbers_copy(const struct tree *from, struct tree *ret, struct err *e);
+int tree_numbers_validate(const struct tree *t, struct err *e);
+/* How many spaces lie between the root's and this one, with it. */
+unsigned tree_depth(const struct tree *t, uint32_t space);
+/* Whether what is in `below` can be seen from `space`. */
+bool tree_space_sees(const struct tree *t, uint32_t space, uint32_t below);
+/* A number of the root's namespace, as processes of a space see it; 0: they do not. */
+pid_t tree_seen(const struct tree *t, uint32_t space, pid_t number);
+/* For set_tid (clone3(2)): the numbers of a task in a space, innermost first. `number` 0: any, of those that are not known. Returns how many. */
+size_t tree_set_tid(const struct tree *t, uint32_t space, pid_t number, pid_t ret[TREE_LEVELS_MAX + 1]);
+/* Of a group or session whose leader may be gone: the space that it was in; `otherwise` where that is not known. */
+uint32_t tree_space_of(const struct tree *t, pid_t number, uint32_t otherwise);
 
 /* The message Tree of tree.proto; bytes are malloc'ed. */
 int tree_encode(const struct tree *t, uint8_t **ret_data, size_t *ret_len);

@@ -44,6 +44,13 @@ struct tree_plan {
  * -EOPNOTSUPP: no order is known by which this comes about; the message names the process. -EAGAIN (with `have` only): it could perhaps be made anew, but not out of what is there.
  */
 int tree_plan(const struct tree *t, const struct tree *have, struct tree_plan *ret_plan, struct err *e);
+/*
+ * In which pid namespace each task of a plan is made (ret, as long as there are tasks). -EOPNOTSUPP: one of them cannot be made there by who is to make it, or a group cannot be
+ * entered; the message names it.
+ */
+int tree_plan_spaces(const struct tree *t, const struct tree_plan *plan, uint32_t *ret, struct err *e);
+/* Whether a process is the first of its pid namespace, which is not the root's. */
+bool tree_is_first(const struct tree *t, uint32_t i);
 void tree_plan_free(struct tree_plan *p);
 
 #endif

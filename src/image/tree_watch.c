@@ -29,7 +29,6 @@ struct tree_watch {
 		int task_fd;            /* its directory of threads; -1: zombie */
 		uint32_t nthreads, nchildren;
 	} *v;
-	uint32_t agents;
 	int last_pid_fd;
 	long last_pid;
 };
@@ -156,10 +155,10 @@ static bool somebody_moved(const struct tree_watch *w)
 	return false;
 }
 
-void tree_watch_agents(struct tree_watch *w, uint32_t n)
+void tree_watch_agent(struct tree_watch *w, uint32_t i, int n)
 {
-	w->v[0].nchildren += n - w->agents;
-	w->agents = n;
+	if (i != TREE_NONE)
+		w->v[i].nchildren += (uint32_t)n;
 }
 
 int tree_watch_changed(struct tree_watch *w, struct err *e)

@@ -123,16 +123,36 @@ static void fill(Gw__TreeProcess *m, const struct tree_process *p, size_t i)
 	m->files_plus_one = plus_one(p->files, i);
 	m->fs_plus_one = plus_one(p->fs, i);
 	m->handlers_plus_one = plus_one(p->handlers, i);
+	m->space = p->space;
+}
+
+static void fill_number(Gw__TreeNumber *m, const struct tree_number *one)
+{
+	gw__tree_number__init(m);
+	m->number = one->number;
+	m->space = one->space;
+	m->n_below = one->depth;
+	m->below = (int32_t *)(uintptr_t)one->below;
 }
 
 int tree_encode(const struct tree *t, uint8_t **ret_data, size_t *ret_len)
 {
 	cleanup_free Gw__TreeProcess *m = calloc(t->n + 1, sizeof(*m));
 	cleanup_free Gw__TreeProcess **pointers = calloc(t->n + 1, sizeof(*pointers));
+	cleanup_free Gw__TreeNumber *n = calloc(t->n_numbers + 1, sizeof(*n));
+	cleanup_free Gw__TreeNumber **numbers = calloc(t->n_numbers + 1, sizeof(*numbers));
 	Gw__Tree msg = GW__TREE__INIT;
 
-	if (!m || !pointers)
+	if (!m || !pointers || !n || !numbers)
 		return -ENOMEM;
+	for (size_t i = 0; i < t->n_numbers; i++) {
+		fill_number(&n[i], &t->numbers[i]);
+		numbers[i] = &n[i];
+	}
+	msg.n_numbers = t->n_numbers;
+	msg.numbers = numbers;
+	msg.n_above = t->n_spaces;
+	msg.above = t->above;
 	for (size_t i = 0; i < t->n; i++) {
 		fill(&m[i], &t->v[i], i);
 		pointers[i] = &m[i];
@@ -161,10 +181,33 @@ static int take(const Gw__TreeProcess *m, size_t i, struct tree_process *p, stru
 		.pid = m->pid, .parent = m->parent_plus_one ? m->parent_plus_one - 1 : TREE_NONE, .parent_tid = m->parent_tid, .pgid = m->pgid, .sid = m->sid,
 		.exit_signal = m->exit_signal, .tty = m->tty, .tpgid = m->tpgid, .zombie = m->zombie, .stopped = m->stopped, .exit_status = m->exit_status,
 		.uid = m->uid, .gid = m->gid, .memory = minus_one(m->memory_plus_one, i), .files = minus_one(m->files_plus_one, i),
-		.fs = minus_one(m->fs_plus_one, i), .handlers = minus_one(m->handlers_plus_one, i),
+		.fs = minus_one(m->fs_plus_one, i), .handlers = minus_one(m->handlers_plus_one, i), .space = m->space,
 	};
 	if (m->name.len)
 		memcpy(p->name, m->name.data, m->name.len);
+	return 0;
+}
+
+static int take_numbers(const Gw__Tree *m, struct tree *t, struct err *e)
+{
+	if (m->n_numbers > TREE_NUMBERS_MAX || m->n_above > TREE_SPACES_MAX)
+		return err_set(e, -EBADMSG, "tree: %zu numbers in %zu pid namespaces", m->n_numbers, m->n_above);
+	t->numbers = calloc(m->n_numbers + 1, sizeof(*t->numbers));
+	t->above = calloc(m->n_above + 1, sizeof(*t->above));
+	if (!t->numbers || !t->above)
+		return err_sys(e, ENOMEM, "a tree of processes");
+	for (t->n_spaces = 0; t->n_spaces < m->n_above; t->n_spaces++)
+		t->above[t->n_spaces] = m->above[t->n_spaces];
+	for (; t->n_numbers < m->n_numbers; t->n_numbers++) {
+		const Gw__TreeNumber *from = m->numbers[t->n_numbers];
+		struct tree_number *one = &t->numbers[t->n_numbers];
+
+		if (from->n_below > TREE_LEVELS_MAX)
+			return err_set(e, -EBADMSG, "tree: %zu numbers of %d", from->n_below, from->number);
+		*one = (struct tree_number){ .number = from->number, .space = from->space, .depth = (uint32_t)from->n_below };
+		for (size_t k = 0; k < from->n_below; k++)
+			one->below[k] = from->below[k];
+	}
 	return 0;
 }
 
@@ -184,9 +227,13 @@ int tree_decode(const void *data, size_t len, struct tree *ret_tree, struct err 
 		ret = err_sys(e, ENOMEM, "a tree of processes");
 	for (; ret == 0 && t.n < m->n_processes; t.n++)
 		ret = take(m->processes[t.n], t.n, &t.v[t.n], e);
+	if (ret == 0)
+		ret = take_numbers(m, &t, e);
 	gw__tree__free_unpacked(m, NULL);
 	if (ret == 0)
 		ret = tree_validate(&t, e);
+	if (ret == 0)
+		ret = tree_numbers_validate(&t, e);
 	if (ret < 0) {
 		tree_free(&t);
 		return ret;

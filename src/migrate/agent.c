@@ -351,6 +351,18 @@ static int call_in(struct borrowed *b, pid_t own, pid_t pid, const uint64_t call
 	return ret < 0 ? ret : borrow_for_call(pid, errand, call, &ignored, e);
 }
 
+/* Who is left alone in a pid namespace of the unit's own is a child of its first process: agents, too. */
+static bool is_left_to_first(struct agent *a, pid_t root)
+{
+	pid_t adopter = parent_of(a->pid);
+
+	if (!ns_is_first(adopter) || !is_in_line(root, adopter, root))
+		return false;
+	a->seen = ns_seen(a->pid);
+	a->reaper = adopter;
+	return true;
+}
+
 /*
  * A process that is a child subreaper gets orphans of its descendants: no process of the unit may be one for the moment in which an agent is made, or its wait(2) would find
  * the agent. Those outside of the unit reap it.
@@ -361,20 +373,14 @@ static int make_agent(struct agent *a, struct borrowed *b, pid_t pid, pid_t root
 	size_t n = 0;
 	int ret = make_orphan(a, b, e);
 
-	while (ret == 0 && is_in_line(parent_of(a->pid), pid, root)) {
+	while (ret == 0 && !is_left_to_first(a, root) && is_in_line(parent_of(a->pid), pid, root)) {
 		pid_t adopter = parent_of(a->pid);
-
-		/* Who is left alone in a pid namespace of the unit's own is a child of its first process: agents, too. */
-		if (ns_has_pids() && ns_seen(adopter) == 1) {
-			a->seen = ns_seen(a->pid);
-			break;
-		}
 
 		if (n == ADOPTERS_MAX) {
 			ret = err_set(e, -EOPNOTSUPP, "more than %u child subreapers one above the other", ADOPTERS_MAX);
 			break;
 		}
-		pid_t number = fd_owner_seen(a->pid, "NSpid:");
+		pid_t number = ns_seen(a->pid);
 
 		kill(a->pid, SIGKILL);
 		waitpid(a->pid, NULL, __WALL);

@@ -19,7 +19,8 @@ struct agent {
 	struct task task;    /* the agent itself, slot 0 */
 	struct batch *batch; /* for calls in the agent */
 	pid_t pid;           /* 0: none */
-	pid_t seen;          /* its number in the unit's own pid namespace, when it is a child of that one's first process there; 0: it is nobody's in the unit */
+	pid_t seen;          /* its number in a pid namespace of the unit's own, when it is a child of that one's first process; 0: it is nobody's in the unit */
+	pid_t reaper;        /* who that first process is, as the worker sees it */
 	int pidfd;
 	int socket;          /* the worker's end of the bell; its closing is how the agent learns of the worker's death */
 	int uffd;            /* duplicate of the agent's userfaultfd; -1: none */

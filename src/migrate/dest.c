@@ -642,9 +642,16 @@ static void release(struct dest_process *p)
 	task_wake(&a->task, NULL);
 }
 
-static bool owns_pids(const struct dest *d)
+/* Agents that are children of the first process of a pid namespace of the unit's. */
+static void reap_agents(struct dest *d)
 {
-	return d->offered.ns && d->offered.ns->owned & NS_BIT(NS_PID);
+	for (size_t i = 0; i < d->nprocs; i++) {
+		const struct agent *a = &d->procs[i].skeleton->agent;
+
+		for (size_t k = 0; a->seen && k < d->nprocs; k++)
+			if (d->procs[k].skeleton->pid == a->reaper)
+				agent_reap(a->reaper, a->seen);
+	}
 }
 
 static int step_release(void *context, struct err *e)
@@ -658,9 +665,7 @@ static int step_release(void *context, struct err *e)
 		agent_wait_exit(&d->procs[i].skeleton->agent, 5000);
 		arrival_end(d->procs[i].skeleton->pid, take_fd(&d->procs[i].arrival_fd));
 	}
-	for (size_t i = 0; i < d->nprocs && owns_pids(d); i++)
-		if (d->procs[i].skeleton->agent.seen)
-			agent_reap(d->procs[0].skeleton->pid, d->procs[i].skeleton->agent.seen);
+	reap_agents(d);
 	frame_send(d->link.control, FRAME_RELEASE, NULL, 0, NULL);
 	forget_when_known(d);
 	lease_late_take(&d->restore.late, LEASES_MS);

@@ -176,6 +176,10 @@ int dest_set_pieces(struct dest_process *p, struct err *e);
 
 /* dest_spaces.c */
 /* For skeleton_set: puts a process into its namespaces. */
+/* skeleton_set.opened */
+int dest_open_numbers(struct skeleton *s, uint32_t space, void *arg, struct err *e);
+/* Processes whose future children are to be in another pid namespace than they. */
+int dest_lead_children(struct dest *d, struct err *e);
 int dest_enter_namespaces(struct skeleton *s, pid_t number, void *arg, struct err *e);
 /* `here`: this host's clocks, read when the source's were. */
 void dest_set_clocks(struct dest *d, const Gw__Clocks *here);

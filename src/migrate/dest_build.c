@@ -11,6 +11,7 @@
 #include "base/util.h"
 #include "image/aio.h"
 #include "image/cwd.h"
+#include "image/file_owner.h"
 #include "image/host_keeper.h"
 #include "image/keyring.h"
 #include "image/loginuid.h"
@@ -681,12 +682,15 @@ static int create_skeletons(struct dest *d, struct err *e)
 	d->set.first = dest_common_begin;
 	d->set.first_arg = d;
 	d->set.settle = dest_enter_namespaces;
+	d->set.opened = dest_open_numbers;
 	d->set.committed = dest_committed;
 	ret = pty_make_all(d->fds, &d->restore.ptys, e);
 	if (ret == 0)
 		ret = give_terminal(d, e);
 	if (ret == 0)
 		ret = skeleton_set_create(&d->set, t, some_thread_is_taken(d) || needs_numbers(d), terms, e);
+	if (ret == 0)
+		fd_owner_level(skeleton_levels(d->set.v[0]->pid), d->set.tree.n_numbers);
 	if (ret == 0)
 		ret = host_keepers_keep(d->set.v[0]->pid, e);
 	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
@@ -712,6 +716,8 @@ int dest_prepare(void *context, struct err *e)
 		ret = build_descriptors(d, e);
 	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
 		ret = finish_process(&d->procs[i], e);
+	if (ret == 0)
+		ret = dest_lead_children(d, e); /* after all threads: none could be made then */
 	dest_common_free(d);
 	return ret;
 }

@@ -333,6 +333,12 @@ static int match_threads(struct dest_process *p, struct err *e)
 	return ret;
 }
 
+/* A number of the process's own, in its pid namespace. */
+static pid_t seen_by_itself(const struct dest_process *p, pid_t number)
+{
+	return tree_seen(&p->d->set.tree, p->skeleton->namespaces[NS_PID], number);
+}
+
 int dest_plan_thread(const struct dest_process *p, struct skeleton_thread *t, const Gw__Thread *msg, struct err *e)
 {
 	/* The main thread may have had others meanwhile, and has been asked; what is not a child of this worker may have been born with others. */
@@ -342,7 +348,7 @@ int dest_plan_thread(const struct dest_process *p, struct skeleton_thread *t, co
 	int ret = thread_plan_restore(t->batch, msg, kept ? THREAD_KEPT_CREDENTIALS : THREAD_CREDENTIALS, e);
 
 	if (ret == 0) {
-		signal_plan_queue(t->batch, p->pid, msg->tid, false, &msg->pending);
+		signal_plan_queue(t->batch, seen_by_itself(p, p->pid), seen_by_itself(p, msg->tid), false, &msg->pending);
 		thread_plan_memory(t->batch, msg);
 	}
 	return ret;
@@ -371,7 +377,7 @@ static int plan_descriptors(struct dest *d, struct err *e)
 	d->home.terminal.open_tty = NULL; /* its list is being written */
 	ret = fdtable_restore_update(d->fds, d->go.fds, &d->env, &d->restore, targets, e);
 	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
-		pty_plan_foreground(d->go.fds, d->procs[i].pid, (uint32_t)i, d->home.terminal.fd >= 0 ? d->home.group : 0, targets[i].b);
+		pty_plan_foreground(d->go.fds, d->procs[i].pid, (uint32_t)i, d->home.terminal.fd >= 0 ? d->home.group : 0, &d->set.tree, targets[i].b);
 	return ret;
 }
 
@@ -389,6 +395,7 @@ static int plan_lists(struct dest_process *p, struct err *e)
 		return ret;
 	if (!p->host && memcmp(&p->mm, &go->mm, sizeof(p->mm)))
 		mm_plan_restore(b, &go->mm, -1);
+	go->process->pid = seen_by_itself(p, p->pid); /* it sends itself what is pending */
 	membarrier_plan(b, go->process->membarrier, p->membarrier);
 	ret = process_plan_restore(b, go->process, PROCESS_THREADS, NULL, 0);
 	for (size_t i = 0; i < go->nthreads && ret == 0; i++)

@@ -52,7 +52,7 @@ static int tell_parent(struct dest *d, const struct dest_process *p, struct err 
 	if (!parent || !parent->nthreads)
 		return 0;
 	if (p->go->process->stopped_by && !p->go->process->stop_unreported)
-		batch_try(parent->threads[0]->batch, "waitid", SYS_waitid, P_PID, (uint64_t)p->pid, 0, WSTOPPED | WNOHANG | __WALL, 0);
+		batch_try(parent->threads[0]->batch, "waitid", SYS_waitid, P_PID, (uint64_t)tree_seen(&d->set.tree, d->set.tree.v[up].space, p->pid), 0, WSTOPPED | WNOHANG | __WALL, 0);
 	ret = batch_run(parent->threads[0]->batch, e);
 	batch_reset(parent->threads[0]->batch);
 	return ret < 0 ? ret : skeleton_take_signal(parent, SIGCHLD, e);

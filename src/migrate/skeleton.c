@@ -153,10 +153,11 @@ int skeleton_add_thread(struct skeleton *s, pid_t tid, struct err *e)
 	const struct scratch *scratch = &s->agent.scratch;
 	struct batch *b = s->threads[0]->batch;
 	struct clone_args *args;
+	pid_t numbers[TREE_LEVELS_MAX + 1], outer;
 	uint64_t at, tid_at;
 	unsigned slot;
 	int64_t made;
-	pid_t outer;
+	size_t n;
 	int ret;
 
 	if (skeleton_find_thread(s, tid)) /* one that had to fork (skeleton_fork.c) */
@@ -164,10 +165,13 @@ int skeleton_add_thread(struct skeleton *s, pid_t tid, struct err *e)
 	ret = skeleton_take_slot(scratch, &slot, e);
 	if (ret < 0)
 		return ret;
+	n = s->tree ? tree_set_tid(s->tree, s->namespaces[NS_PID], tid, numbers) : 0;
+	if (s->namespaces[NS_PID] && n <= 1)
+		return err_set(e, -EAGAIN, "thread %d has come since the offer, in a pid namespace of a part of the unit", tid);
 	args = batch_space(b, sizeof(*args), &at);
-	tid_at = batch_data(b, &tid, sizeof(tid));
+	tid_at = n ? batch_data(b, numbers, n * sizeof(*numbers)) : batch_data(b, &tid, sizeof(tid));
 	*args = (struct clone_args){ .flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM,
-				     .stack = scratch_slot_address(scratch, slot) + SLOT_STACK, .stack_size = SLOT_STACK_BYTES, .set_tid = tid_at, .set_tid_size = 1 };
+				     .stack = scratch_slot_address(scratch, slot) + SLOT_STACK, .stack_size = SLOT_STACK_BYTES, .set_tid = tid_at, .set_tid_size = n ? n : 1 };
 	made = skeleton_spawn(&s->threads[0]->task, b, SYS_clone3, (const uint64_t[6]){ at, sizeof(*args) }, slot, &outer, e);
 	if (made < 0)
 		return err_sys(e, (int)made, "creating thread %d", tid);
@@ -288,7 +292,7 @@ void skeleton_reap(pid_t tid)
 	}
 }
 
-static void end_agent(struct agent *a)
+void skeleton_end_agent(struct agent *a)
 {
 	if (a->pid <= 0)
 		return;
@@ -305,7 +309,7 @@ void skeleton_destroy(struct skeleton *s)
 	else if (s->pid > 0)
 		kill(s->pid, SIGKILL);
 	/* The first process of a pid namespace does not end before those in it have been waited for, and the agent is our tracee. */
-	end_agent(&s->agent);
+	skeleton_end_agent(&s->agent);
 	if (s->pid > 0 && !s->seated) {
 		/* The main thread's end is not reported before the others, being tracees, have been waited for. */
 		for (size_t i = s->nthreads; i-- > 1;)

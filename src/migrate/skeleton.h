@@ -14,6 +14,7 @@
 
 #include "base/err.h"
 #include "image/ns.h"
+#include "image/tree.h"
 #include "kern/remote.h"
 #include "kern/task.h"
 #include "migrate/agent.h"
@@ -50,6 +51,7 @@ struct skeleton {
 	bool own_pid_namespace;
 	pid_t namespace_init; /* of one that is there for its number only; 0: it is in none */
 	uint32_t namespaces[NS_KINDS]; /* as Process.namespaces: those that it is in so far */
+	const struct tree *tree; /* what knows its numbers in pid namespaces below the root's; NULL: it has none */
 	const struct skeleton_world *world; /* of the first process; NULL: the worker's */
 	struct skeleton_thread **threads; /* [0]: the main thread */
 	size_t nthreads;
@@ -81,6 +83,11 @@ struct skeleton_terms {
  * and its agent. It has one thread, at rest.
  */
 int skeleton_create(struct skeleton *s, pid_t pid, bool own_namespace, uint64_t base, unsigned threads, size_t arena_bytes, struct err *e);
+
+/* How many pid namespaces below this worker's a process is. */
+unsigned skeleton_levels(pid_t pid);
+/* Has the process, which has one thread, enter a namespace, or with CLONE_NEWPID lead its children into one. The descriptor is the caller's. */
+int skeleton_setns(struct skeleton *s, int ns, int flag, struct err *e);
 
 /* Adds a thread with this number, at rest, if there is none. */
 int skeleton_add_thread(struct skeleton *s, pid_t tid, struct err *e);

@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 
 #include "base/util.h"
+#include "image/process_check.h"
 #include "kern/fdpass.h"
 #include "kern/trace.h"
 #include "migrate/skeleton_internal.h"
@@ -29,18 +30,22 @@
 static int64_t clone_agent(struct skeleton *s, struct task *by, struct batch *b, uint64_t flags, pid_t *ret_outer, struct err *e)
 {
 	const uint64_t stack = s->agent.scratch.base + SCRATCH_AGENT_STACK;
-	pid_t number = NUMBER_HIGHEST;
+	unsigned depth = s->tree ? tree_depth(s->tree, s->namespaces[NS_PID]) : 0;
+	pid_t number = NUMBER_HIGHEST, numbers[TREE_LEVELS_MAX + 1];
 	int64_t made = -EEXIST;
 
 	for (int tries = 0; made == -EEXIST && tries < NUMBERS_TRIED; tries++, number--) {
 		uint64_t at, number_at;
 		struct clone_args *args = batch_space(b, sizeof(*args), &at);
+		size_t n;
 
-		number_at = batch_data(b, &number, sizeof(number));
+		for (n = 0; n < depth + s->own_pid_namespace; n++)
+			numbers[n] = number;
+		number_at = batch_data(b, numbers, n * sizeof(*numbers));
 		*args = (struct clone_args){ .flags = flags, .stack = stack, .stack_size = SCRATCH_AGENT_STACK_TOP - SCRATCH_AGENT_STACK - 64 };
-		if (s->own_pid_namespace) {
+		if (n) {
 			args->set_tid = number_at;
-			args->set_tid_size = 1;
+			args->set_tid_size = n;
 		}
 		made = skeleton_spawn(by, b, SYS_clone3, (const uint64_t[6]){ at, sizeof(*args) }, 0, ret_outer, e);
 	}
@@ -93,6 +98,7 @@ int skeleton_make_agent(struct skeleton *s, bool orphan, struct err *e)
 	const uint64_t end = (uint64_t)s->agent_end;
 	/* Who is the first in a pid namespace cannot have siblings: its agent, and those that are adopted by it, are waited for in it at last (dest.c). */
 	bool first = s->world && s->world->msg && s->world->msg->owned & NS_BIT(NS_PID);
+	struct process_stat stat;
 	int64_t made;
 	int ret = 0;
 
@@ -103,6 +109,8 @@ int skeleton_make_agent(struct skeleton *s, bool orphan, struct err *e)
 		ret = (int)made;
 	else if (first)
 		a->seen = (pid_t)made;
+	if (ret == 0 && process_stat_read(a->pid, &stat, NULL) == 0)
+		a->reaper = stat.ppid;
 	/* Traced, and so killed with this worker, until it has been equipped to notice this worker's death by itself. */
 	if (ret == 0 && ptrace(PTRACE_SETOPTIONS, a->pid, 0, PTRACE_O_EXITKILL) < 0)
 		ret = err_sys(e, errno, "agent: options");

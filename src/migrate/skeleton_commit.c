@@ -19,12 +19,13 @@
 #include "base/util.h"
 #include "kern/fdpass.h"
 #include "kern/trace.h"
+#include "migrate/skeleton_internal.h"
 #include "migrate/skeleton_set_internal.h"
 #include "migrate/unit_page.h"
 
 /* --- zombies --- */
 
-static void plan_end(struct batch *b, const struct tree_process *p)
+static void plan_end(struct batch *b, const struct tree *t, const struct tree_process *p)
 {
 	static const struct rlimit none;
 	const uint64_t deflt[4] = { 0 };
@@ -44,7 +45,7 @@ static void plan_end(struct batch *b, const struct tree_process *p)
 	if (signal != SIGKILL)
 		batch_call(b, "rt_sigaction", SYS_rt_sigaction, signal, batch_data(b, deflt, sizeof(deflt)), 0, sizeof(set));
 	batch_call(b, "rt_sigprocmask", SYS_rt_sigprocmask, SIG_UNBLOCK, batch_data(b, &set, sizeof(set)), 0, sizeof(set));
-	batch_call(b, "kill", SYS_kill, (uint64_t)p->pid, signal);
+	batch_call(b, "kill", SYS_kill, (uint64_t)tree_seen(t, p->space, p->pid), signal);
 }
 
 static int bury(struct skeleton_set *set, uint32_t i, struct err *e)
@@ -60,7 +61,7 @@ static int bury(struct skeleton_set *set, uint32_t i, struct err *e)
 			return ret;
 	}
 	b = s->threads[0]->batch;
-	plan_end(b, p);
+	plan_end(b, &set->tree, p);
 	batch_prepare(b);
 	ret = task_wake(&s->threads[0]->task, e);
 	if (ret < 0)
@@ -213,6 +214,10 @@ void skeleton_set_destroy(struct skeleton_set *set)
 	for (size_t i = 0; set->v && i < set->tree.n; i++)
 		if (set->v[i] && set->v[i]->pidfd >= 0 && !set->v[i]->seated)
 			pidfd_signal(set->v[i]->pidfd, SIGKILL);
+	/* The first process of a pid namespace does not end before its agents, and others', have been waited for. */
+	for (size_t i = 0; set->v && i < set->tree.n; i++)
+		if (set->v[i])
+			skeleton_end_agent(&set->v[i]->agent);
 	/* What shares another's scratch goes first. */
 	for (size_t i = set->tree.n; set->v && i-- > 0;)
 		if (set->v[i]) {

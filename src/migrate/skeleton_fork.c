@@ -10,8 +10,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <linux/nsfs.h>
 #include <linux/sched.h>
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 
@@ -48,28 +50,110 @@ static struct skeleton_thread *forking_thread(struct skeleton *by, pid_t tid, st
 	return skeleton_add_thread(by, tid, e) < 0 ? NULL : skeleton_find_thread(by, tid);
 }
 
-static int64_t clone_process(struct skeleton *by, struct skeleton *s, const struct skeleton_birth *birth, uint64_t flags, unsigned slot, struct err *e)
+unsigned skeleton_levels(pid_t pid)
+{
+	cleanup_close int own = ns_open(0, NS_PID);
+	int ns = ns_open(pid, NS_PID);
+	unsigned levels = 0;
+
+	for (; ns >= 0 && ns_id_of(ns) != ns_id_of(own); levels++) {
+		int above = ioctl(ns, NS_GET_PARENT);
+
+		close(ns);
+		ns = above;
+	}
+	close_fdp(&ns);
+	return levels;
+}
+
+int skeleton_setns(struct skeleton *s, int ns, int flag, struct err *e)
+{
+	struct batch *b = s->threads[0]->batch;
+	int number, ret = fd_send(s->transfer, &ns, 1, e);
+
+	if (ret == 0)
+		ret = batch_receive_fds(b, s->transfer_end, &number, 1, e);
+	if (ret == 0)
+		ret = (int)remote_do(b, e, "setns", SYS_setns, (uint64_t)number, (uint64_t)flag);
+	return ret < 0 ? ret : (int)remote_do(b, e, "close", SYS_close, (uint64_t)number);
+}
+
+#define SPARE_HIGHEST 32700
+#define SPARE_LOWEST 30000
+
+/* What set_tid says. In a namespace below the root's the kernel would choose low numbers, which may be needed in a moment: `tries` is for those that may be any. */
+static size_t numbers_of(const struct skeleton_birth *birth, unsigned tries, pid_t ret[TREE_LEVELS_MAX + 1])
+{
+	size_t depth = birth->tree ? tree_depth(birth->tree, birth->space) : 0, n;
+
+	n = birth->tree ? tree_set_tid(birth->tree, birth->space, birth->number, ret) : 0;
+	if (n > depth || (!n && !depth && !birth->number))
+		return n;
+	if (!depth) {
+		ret[0] = birth->number;
+		return 1;
+	}
+	for (n = 0; n < depth; n++)
+		ret[n] = SPARE_HIGHEST - (pid_t)tries;
+	if (birth->number)
+		ret[n++] = birth->number;
+	return n;
+}
+
+static int64_t clone_with(struct skeleton *by, struct skeleton *s, struct skeleton_thread *t, struct clone_args wanted, const pid_t *numbers, size_t n, unsigned slot, struct err *e)
 {
 	const struct scratch *scratch = &by->agent.scratch;
-	struct skeleton_thread *t = forking_thread(by, birth->tid, e);
-	struct batch *b = t ? t->batch : NULL;
 	struct clone_args *args;
-	uint64_t at, number_at;
+	uint64_t at;
 
-	if (!t)
-		return e ? e->code : -ESRCH;
-	args = batch_space(b, sizeof(*args), &at);
-	number_at = batch_data(b, &birth->number, sizeof(birth->number));
-	*args = (struct clone_args){ .flags = flags, .exit_signal = birth->sibling ? 0 : birth->exit_signal };
-	if (flags & CLONE_VM) { /* one that does not exec never uses it: it stops before its first instruction */
+	args = batch_space(t->batch, sizeof(*args), &at);
+	*args = wanted;
+	if (args->flags & CLONE_VM) { /* one that does not exec never uses it: it stops before its first instruction */
 		args->stack = scratch_slot_address(scratch, slot) + SLOT_STACK;
 		args->stack_size = SLOT_STACK_BYTES;
 	}
-	if (birth->number) {
-		args->set_tid = number_at;
-		args->set_tid_size = 1;
+	if (n) {
+		args->set_tid = batch_data(t->batch, numbers, n * sizeof(*numbers));
+		args->set_tid_size = n;
 	}
-	return skeleton_spawn(&t->task, b, SYS_clone3, (const uint64_t[6]){ at, sizeof(*args) }, slot, &s->pid, e);
+	return skeleton_spawn(&t->task, t->batch, SYS_clone3, (const uint64_t[6]){ at, sizeof(*args) }, slot, &s->pid, e);
+}
+
+static int64_t clone_process(struct skeleton *by, struct skeleton *s, const struct skeleton_birth *birth, uint64_t flags, unsigned slot, struct err *e)
+{
+	const struct clone_args args = { .flags = flags | (birth->first ? CLONE_NEWPID : 0), .exit_signal = birth->sibling ? 0 : birth->exit_signal };
+	struct skeleton_thread *t = forking_thread(by, birth->tid, e);
+	pid_t numbers[TREE_LEVELS_MAX + 1];
+	int64_t made = -EEXIST;
+
+	if (!t)
+		return e ? e->code : -ESRCH;
+	for (unsigned tries = 0; made == -EEXIST && tries <= (birth->space ? SPARE_HIGHEST - SPARE_LOWEST : 0); tries++) {
+		size_t n = numbers_of(birth, tries, numbers);
+
+		made = clone_with(by, s, t, args, numbers, n, slot, e);
+		if (birth->number && n && numbers[0] != SPARE_HIGHEST - (pid_t)tries)
+			break; /* there is no choice */
+	}
+	return made;
+}
+
+/* Where it is to be born into another pid namespace than the creator's own: leads the creator's children there, and back when there is one. */
+static int64_t clone_into(struct skeleton *by, struct skeleton *s, const struct skeleton_birth *birth, uint64_t flags, unsigned slot, struct err *e)
+{
+	cleanup_close int own = -1;
+	int64_t made;
+	int ret;
+
+	if (birth->children < 0)
+		return clone_process(by, s, birth, flags, slot, e);
+	own = ns_open(by->pid, NS_PID);
+	ret = own < 0 ? err_sys(e, errno, "the pid namespace of process %d", by->pid) : skeleton_setns(by, birth->children, CLONE_NEWPID, e);
+	if (ret < 0)
+		return ret;
+	made = clone_process(by, s, birth, flags, slot, e);
+	ret = skeleton_setns(by, own, CLONE_NEWPID, made < 0 ? NULL : e);
+	return made < 0 || ret == 0 ? made : ret;
 }
 
 static int compare_ints(const void *a, const void *b)
@@ -145,6 +229,8 @@ int skeleton_fork(struct skeleton *by, struct skeleton *s, const struct skeleton
 	*s = SKELETON_INIT;
 	s->own_pid_namespace = by->own_pid_namespace;
 	memcpy(s->namespaces, by->namespaces, sizeof(s->namespaces));
+	s->namespaces[NS_PID] = birth->space;
+	s->tree = birth->tree;
 	if (birth->late && birth->share & ~(uint64_t)CLONE_VM)
 		return err_set(e, -EAGAIN, "process %d shares with its creator, which is prepared already", birth->number);
 	ret = skeleton_open(s, terms, fds, e);
@@ -158,7 +244,7 @@ int skeleton_fork(struct skeleton *by, struct skeleton *s, const struct skeleton
 		ret = skeleton_take_slot(&by->agent.scratch, &slot, e);
 	if (ret < 0)
 		return ret;
-	number = clone_process(by, s, birth, flags, slot, e);
+	number = clone_into(by, s, birth, flags, slot, e);
 	if (number < 0)
 		return err_sys(e, (int)number, "creating process %d", birth->number);
 	ret = by->seated && ptrace(PTRACE_SETOPTIONS, s->pid, 0, SKELETON_OPTIONS) < 0 ? err_sys(e, errno, "the skeleton: options") : 0;
@@ -174,6 +260,6 @@ int skeleton_fork(struct skeleton *by, struct skeleton *s, const struct skeleton
 	if (birth->late)
 		ret = trace_find_gadget(s->pid, &s->agent.gadget, 0, NULL, e);
 	if (ret == 0)
-		ret = skeleton_enter(s, (pid_t)number, terms->base, got[0], e);
+		ret = skeleton_enter(s, birth->number ? birth->number : (pid_t)number, terms->base, got[0], e);
 	return ret < 0 ? ret : close_handed(by, s, got, birth->share & CLONE_FILES, !execs && !(birth->share & CLONE_FILES), e);
 }

@@ -12,11 +12,15 @@
 
 /* Where a process comes from that is forked by another one of the unit. */
 struct skeleton_birth {
-	pid_t number;         /* 0: any */
+	pid_t number;         /* in the root's pid namespace; 0: any */
 	pid_t tid;            /* of the creator's thread that forks, which is made if need be; 0: the main one */
 	bool sibling;         /* a child of its creator's parent, with its creator's exit signal */
 	uint32_t exit_signal;
 	uint64_t share;       /* CLONE_VM, CLONE_FILES, CLONE_FS, CLONE_SIGHAND */
+	const struct tree *tree; /* what knows more numbers */
+	uint32_t space;       /* pid namespace that it is in */
+	int children;         /* pid namespace that the creator has to lead it into, open; -1: it is born in its creator's, or makes one in there */
+	bool first;           /* it makes the namespace */
 	bool late;            /* the creator has its layout already: nothing of it may be copied */
 };
 
@@ -48,6 +52,8 @@ int skeleton_first_rest(pid_t tid, struct err *e);
 int skeleton_add_entry(struct skeleton *s, pid_t tid, pid_t outer, unsigned slot, struct err *e);
 /* A slot that no task has; its flags are SLOT_TRAP then. */
 int skeleton_take_slot(const struct scratch *scratch, unsigned *ret_slot, struct err *e);
+/* Kills the agent, if there is one, and waits for it. */
+void skeleton_end_agent(struct agent *a);
 /* Takes tasks out of the tracer's hands that have ended. */
 void skeleton_reap(pid_t tid);
 

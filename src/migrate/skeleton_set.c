@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 
 #include "base/util.h"
+#include "image/ns_other.h"
 #include "image/pty_session.h"
 #include "image/tree_plan.h"
 #include "kern/fdpass.h"
@@ -37,6 +38,7 @@ struct making {
 	const struct tree_plan *plan;
 	struct skeleton **v;      /* the processes of the tree, then the helpers */
 	uint32_t *exit_signal;    /* of each */
+	uint32_t *spaces;         /* the pid namespace of each */
 	bool late, own_namespace;
 	bool begun; /* a process has been made */
 };
@@ -129,6 +131,8 @@ static int make_one(struct making *m, const struct tree_op *op, struct err *e)
 	bool process = op->task < m->tree->n && !m->tree->v[op->task].zombie;
 	const struct skeleton_terms small = { SMALL_BASE, 2, SMALL_ARENA }, *terms = process ? &m->terms[op->task] : &small;
 	struct skeleton *s = m->v[op->task] = skeleton_new();
+	struct skeleton_birth birth;
+	uint32_t from;
 	int ret;
 
 	if (!s)
@@ -149,16 +153,44 @@ static int make_one(struct making *m, const struct tree_op *op, struct err *e)
 		m->begun = true;
 		return ret;
 	}
-	ret = skeleton_fork(m->v[op->by], s,
-			     &(struct skeleton_birth){ .number = number_of(m, op->task), .tid = forking_tid(m, op), .sibling = op->sibling, .exit_signal = op->exit_signal,
-						       .share = shared_flags(m, op->task, op->by), .late = m->late }, terms, e);
+	birth = (struct skeleton_birth){ .number = number_of(m, op->task), .tid = forking_tid(m, op), .sibling = op->sibling, .exit_signal = op->exit_signal,
+					 .share = shared_flags(m, op->task, op->by), .tree = m->tree->n_numbers ? &m->set->tree : NULL, .space = m->spaces[op->task],
+					 .children = -1, .late = m->late };
+	birth.first = op->task < m->tree->n && tree_is_first(m->tree, op->task);
+	from = birth.first ? m->tree->above[birth.space] : birth.space;
+	if (from != m->spaces[op->by])
+		birth.children = ns_others_fd(from);
+	ret = skeleton_fork(m->v[op->by], s, &birth, terms, e);
+	if (ret == 0 && birth.first && m->set->opened)
+		ret = m->set->opened(s, birth.space, m->set->first_arg, e);
 	return ret == 0 && process && m->set->settle ? m->set->settle(s, number_of(m, op->task), m->set->first_arg, e) : ret;
+}
+
+/* The number that a process has for another one of the unit. */
+static pid_t seen_from(const struct skeleton *viewer, const struct skeleton *s)
+{
+	cleanup_fclose FILE *f = NULL;
+	char path[64], line[512];
+	unsigned level = skeleton_levels(viewer->pid);
+
+	snprintf(path, sizeof(path), "/proc/%d/status", s->pid);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f)) {
+		const char *column = strchr(line, '\t');
+
+		if (strncmp(line, "NSpid:", 6))
+			continue;
+		for (unsigned i = 0; column && i < level; i++)
+			column = strchr(column + 1, '\t');
+		return column ? (pid_t)atoi(column) : 0;
+	}
+	return 0;
 }
 
 static int end_one(struct making *m, const struct tree_op *op, struct err *e)
 {
 	struct skeleton *s = m->v[op->task], *parent = op->by == TREE_OUTSIDE ? NULL : m->v[op->by];
-	pid_t number = s->threads[0]->tid;
+	pid_t number = parent && m->tree->n_numbers ? seen_from(parent, s) : s->threads[0]->tid;
 	struct batch *b = s->threads[0]->batch;
 	int ret;
 
@@ -202,6 +234,19 @@ static int leave_terminals(struct making *m, struct err *e)
 	return ret;
 }
 
+/* Into a group that it does not see its parent puts it. */
+static int join_group(struct making *m, const struct tree_op *op, struct batch *b, struct err *e)
+{
+	pid_t number = tree_seen(m->tree, m->spaces[op->task], op->number);
+	uint32_t parent;
+
+	if (number || !op->number)
+		return (int)remote_do(b, e, "setpgid", SYS_setpgid, 0, (uint64_t)number);
+	parent = m->tree->v[op->task].parent;
+	return (int)remote_do(m->v[parent]->threads[0]->batch, e, "setpgid", SYS_setpgid, (uint64_t)tree_seen(m->tree, m->spaces[parent], m->tree->v[op->task].pid),
+			      (uint64_t)tree_seen(m->tree, m->spaces[parent], op->number));
+}
+
 static int do_op(struct making *m, const struct tree_op *op, struct err *e)
 {
 	struct batch *b = op->kind == TREE_CREATE ? NULL : m->v[op->task]->threads[0]->batch;
@@ -212,7 +257,7 @@ static int do_op(struct making *m, const struct tree_op *op, struct err *e)
 	case TREE_SETSID:
 		return begin_session(m, op->task, b, e);
 	case TREE_SETPGID:
-		return (int)remote_do(b, e, "setpgid", SYS_setpgid, 0, (uint64_t)op->number);
+		return join_group(m, op, b, e);
 	case TREE_ADOPT:
 		return (int)remote_do(b, e, "prctl", SYS_prctl, PR_SET_CHILD_SUBREAPER, (uint64_t)op->number);
 	case TREE_END:
@@ -263,16 +308,23 @@ static int make(struct making *m, struct err *e)
 	int ret;
 
 	m->exit_signal = calloc(n, sizeof(*m->exit_signal));
-	if (!m->exit_signal)
+	m->spaces = calloc(n, sizeof(*m->spaces));
+	if (!m->exit_signal || !m->spaces) {
+		free(m->exit_signal);
+		free(m->spaces);
 		return err_sys(e, ENOMEM, "processes of the skeleton");
+	}
 	for (size_t i = 0; i < m->tree->n; i++)
 		m->exit_signal[i] = m->tree->v[i].exit_signal;
-	ret = carry_out(m, e);
+	ret = m->tree->n_numbers ? tree_plan_spaces(m->tree, m->plan, m->spaces, e) : 0;
+	if (ret == 0)
+		ret = carry_out(m, e);
 	if (ret == 0)
 		ret = leave_terminals(m, e);
 	if (ret == 0)
 		ret = make_agents(m, e);
 	free(m->exit_signal);
+	free(m->spaces);
 	/* Helpers that are left after an error. */
 	for (size_t i = m->tree->n; i < n; i++)
 		forget(m->v[i]);
@@ -288,6 +340,10 @@ static int copy_tree(const struct tree *from, struct tree *ret, struct err *e)
 	if (!t.v)
 		return err_sys(e, ENOMEM, "processes of the skeleton");
 	memcpy(t.v, from->v, from->n * sizeof(*t.v));
+	if (tree_numbers_copy(from, &t, e) < 0) {
+		tree_free(&t);
+		return -ENOMEM;
+	}
 	*ret = t;
 	return 0;
 }
@@ -336,7 +392,7 @@ static int create(struct skeleton_set *set, const struct tree *tree, const struc
 int skeleton_set_create(struct skeleton_set *set, const struct tree *tree, bool own_namespace, const struct skeleton_terms *terms, struct err *e)
 {
 	const struct skeleton_set wanted = { .parent = set->parent, .first = set->first, .first_arg = set->first_arg, .settle = set->settle, .fds = set->fds, .world = set->world,
-					     .committed = set->committed, .seat = set->seat };
+					     .committed = set->committed, .opened = set->opened, .seat = set->seat };
 	struct tree_plan plan;
 	int ret = tree_plan(tree, NULL, &plan, e);
 

@@ -28,6 +28,8 @@ struct skeleton_set {
 	void *first_arg;
 	/* The same for each other one that lives, before others are forked from it; it has no agent yet. */
 	int (*settle)(struct skeleton *s, pid_t number, void *arg, struct err *e);
+	/* When the first process of a pid namespace below the root's is there, before others are made in that. NULL: there are none. */
+	int (*opened)(struct skeleton *s, uint32_t space, void *arg, struct err *e);
 	/* Between the commit and the moment when the processes run; NULL: none. */
 	void (*committed)(void *arg);
 	const struct skeleton_seat *seat; /* set before skeleton_set_create: the root gets a stub's place; NULL: it is made */

@@ -157,15 +157,20 @@ static int step_push(void *context, struct err *e)
 
 /* --- release --- */
 
-/* The first process of a pid namespace is left to us (equip), unless it has become a stub. */
-static void end_namespace(struct source *s)
+/* The first processes of pid namespaces are left to us (equip), unless the root has become a stub. */
+static void end_namespaces(struct source *s)
 {
-	if (!ns_has_pids() || ns_seen(s->unit.procs[0].pid) != 1 || source_home_has_stub(s))
-		return;
-	for (size_t i = 0; i < s->nprocs; i++)
-		poll(&(struct pollfd){ s->procs[i].agent.pidfd, POLLIN, 0 }, 1, 5000);
-	pidfd_signal(s->unit.procs[0].pidfd, SIGKILL);
-	source_held_reap(&s->procs[0]);
+	bool waited = false;
+
+	for (size_t i = s->nprocs; i-- > 0;) {
+		if (!scratch_header(&s->procs[i].agent.scratch)->ends_namespace || (!i && source_home_has_stub(s)))
+			continue;
+		for (size_t k = 0; k < s->nprocs && !waited; k++)
+			poll(&(struct pollfd){ s->procs[k].agent.pidfd, POLLIN, 0 }, 1, 5000);
+		waited = true;
+		pidfd_signal(s->unit.procs[i].pidfd, SIGKILL);
+		source_held_reap(&s->procs[i]);
+	}
 }
 
 /*
@@ -199,7 +204,7 @@ static int step_release(void *context, struct err *e)
 	}
 	if (frame_recv_expect(s->link.control, FRAME_RELEASE, &f, FRAME_HELLO_MAX, LINK_TIMEOUT_MS, NULL) == 0)
 		frame_free(&f);
-	end_namespace(s);
+	end_namespaces(s);
 	for (size_t i = 0; i < s->nprocs; i++) {
 		struct pollfd process = { s->unit.procs[i].pidfd, POLLIN, 0 };
 

@@ -99,8 +99,10 @@ static int equip(struct source_process *p, struct err *e)
 	if (ret < 0)
 		return ret;
 	/* The first process of a pid namespace takes the agents with it when it ends: it is killed by this worker when they have done their work. */
-	scratch_header(&p->agent.scratch)->tgid = p->u->number == 1 ? 0 : p->u->number;
-	scratch_header(&p->agent.scratch)->ends_namespace = p->u->number == 1;
+	scratch_header(&p->agent.scratch)->ends_namespace = ns_is_first(p->u->pid);
+	scratch_header(&p->agent.scratch)->tgid = ns_is_first(p->u->pid) ? 0 : ns_seen(p->u->pid);
+	if (ns_differs(p->u->pid, p->agent.pid, NS_PID)) /* that of its future children, in which the agent knows it by no number */
+		fds.process_pidfd = p->u->pidfd;
 	ret = source_prepare_ask(p, &ask, e);
 	fds.ask = ask;
 	if (ret == 0)
@@ -141,7 +143,6 @@ int source_agent(void *context, struct err *e)
 {
 	struct source *s = context;
 	int ret = connect_pages(s, e), unused[MIGRATE_KEEP_FDS];
-	uint32_t agents = 0;
 
 	/* Without BPF timed sleeps that are interrupted start over: still right, only longer. */
 	if (!reader)
@@ -151,11 +152,11 @@ int source_agent(void *context, struct err *e)
 	s->report->pages_total = s->report->pages_skipped_file = 0;
 	for (size_t i = 0; i < s->nprocs && ret == 0; i++) {
 		ret = prepare_agent(&s->procs[i], e);
-		agents += s->procs[i].agent.seen != 0;
+		if (ret == 0 && s->procs[i].agent.seen)
+			tree_watch_agent(s->unit.watch, tree_find_host(&s->unit.tree, s->procs[i].agent.reaper), 1);
 		s->report->pages_total += s->procs[i].count.total;
 		s->report->pages_skipped_file += s->procs[i].count.in_file;
 	}
-	tree_watch_agents(s->unit.watch, agents);
 	return ret;
 }
 
@@ -164,13 +165,13 @@ void source_remove_agents(struct source *s)
 	source_untrack_shared(s);
 	for (size_t i = s->nprocs; i-- > 0;) { /* the root's last, which may have to wait for the others' */
 		struct agent *a = &s->procs[i].agent;
-		pid_t seen = a->seen;
+		pid_t seen = a->seen, reaper = a->reaper;
 
 		if (a->pid)
 			pages_untrack(&s->procs[i].pages);
 		agent_remove(a, s->procs[i].u->pid);
 		if (seen)
-			agent_reap(s->procs[0].u->pid, seen);
+			agent_reap(reaper, seen);
 	}
 }
 

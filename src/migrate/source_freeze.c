@@ -563,7 +563,7 @@ static void use_inner_numbers(struct source_process *p)
 		Gw__PosixTimer *t = p->process->timers[i];
 
 		if (t->notify_tid > 0)
-			t->notify_tid = unit_number(p->u, t->notify_tid);
+			t->notify_tid = p->u->elsewhere ? ns_seen(t->notify_tid) : t->notify_tid; /* as the process sees it */
 	}
 }
 

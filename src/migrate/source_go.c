@@ -386,7 +386,7 @@ int source_commit(void *context, struct err *e)
 	take_resumed(s);
 	source_net_settle(s);
 	for (size_t i = 0; i < s->nprocs; i++)
-		if (s->procs[i].u->number != 1) /* source.c, end_namespace */
+		if (!scratch_header(&s->procs[i].agent.scratch)->ends_namespace) /* source.c, end_namespaces */
 			source_held_reap(&s->procs[i]);
 	source_mark_left(s);
 	return 0;

@@ -166,7 +166,7 @@ void source_end_copies(struct source *s)
 
 		if (has_stub(p)) /* source_home.c goes on with it */
 			continue;
-		if (ends_here(p) && p->u->number != 1) { /* with the first of a pid namespace the agents would end: source.c, end_namespace */
+		if (ends_here(p) && !scratch_header(&p->agent.scratch)->ends_namespace) { /* with the first of a pid namespace the agents would end: source.c, end_namespaces */
 			kill(p->u->pid, SIGKILL);
 			scratch_header(&p->agent.scratch)->tgid = 0; /* the agent need not */
 		}

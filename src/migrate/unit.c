@@ -214,14 +214,23 @@ static int capture_cgroups(struct unit *u, struct refusals *refusals, struct err
 
 static int capture_others(struct unit *u, struct refusals *refusals, struct err *e)
 {
-	cleanup_free pid_t *pids = calloc(u->nprocs, sizeof(*pids));
+	cleanup_free pid_t *pids = calloc(u->tree.n, sizeof(*pids));
+	size_t n = u->nprocs;
+	struct err why = ERR_INIT;
 	int ret;
 
 	if (!pids)
 		return err_sys(e, ENOMEM, "namespaces");
 	for (size_t i = 0; i < u->nprocs; i++)
 		pids[i] = u->procs[i].pid;
-	ret = ns_others_capture(pids, u->nprocs, &u->ns, refusals, e);
+	for (size_t i = 0; i < u->tree.n; i++) /* which are in a pid namespace still */
+		if (u->tree.v[i].zombie)
+			pids[n++] = u->tree.v[i].host_pid;
+	ret = ns_others_capture(pids, n, &u->ns, refusals, e);
+	if (ret == 0 && u->tree.n_numbers && !refusals->n)
+		ret = ns_others_name_tree(u->ns, &u->tree, e);
+	if (ret == 0 && u->tree.n_numbers && !refusals->n && tree_check_spaces(&u->tree, &why) < 0)
+		refusals_add(refusals, "tree.namespaces", why.message, "start it anew", "the processes below %d", u->procs[0].pid);
 	return ret == -ESRCH ? err_set(e, -EAGAIN, "processes of the unit have ended meanwhile") : ret;
 }
 

@@ -369,13 +369,6 @@ static void queue_setup(void)
 
 VICTIM_TEXT(victim_refuse_queue_apart, "refuse_queue_apart", queue_setup, NULL, ask_all, V_REFUSED, "POSIX message queues in its IPC namespace");
 
-static void children_setup(void)
-{
-	must(!unshare(CLONE_NEWPID));
-}
-
-VICTIM_TEXT(victim_refuse_pid_for_children, "refuse_pid_for_children", children_setup, NULL, nothing, V_REFUSED, "pid namespace.*future children");
-
 static void time_children_setup(void)
 {
 	must(!unshare(CLONE_NEWTIME));
