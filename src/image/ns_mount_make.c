@@ -476,12 +476,20 @@ int ns_mounts_make(const Gw__Namespaces *msg, pid_t *ret_pids, struct err *e)
 	return ret;
 }
 
+/* In the same mount namespace, before: what is not late, and what belongs to a pid namespace whose first process is there. */
+static bool is_made(const struct maker *m, size_t i)
+{
+	uint32_t numbers = ns_mount_numbers(m->msg, i);
+
+	return m->msg->mounts[i]->space == m->space && !is_due(m, i) && (!ns_mount_is_late(m->msg, i) || !numbers || ns_others_fd(numbers) >= 0);
+}
+
 static int make_late(struct maker *m, struct err *e)
 {
 	int ret;
 
-	for (size_t i = 0; i < m->msg->n_mounts; i++) /* those on top are those that others are made on, or cloned from */
-		if (!ns_mount_is_late(m->msg, i) && m->msg->mounts[i]->space == m->space)
+	for (size_t i = 0; i < m->msg->n_mounts; i++) /* those on top, of namespaces further up as well, are those that others are made on, or cloned from */
+		if (is_made(m, i))
 			m->mounts[i] = open(m->msg->mounts[i]->where, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	ret = make_mounts(m, e);
 	if (ret == 0)

@@ -201,6 +201,21 @@ static void find_births(struct planner *p)
 	}
 }
 
+static int found_group(struct planner *p, uint32_t i);
+static int join(struct planner *p, uint32_t task, pid_t group);
+
+/* A group of a namespace further up, which it does not see, it has to be in before others are born to it: they can only inherit it. */
+static int enter_unseen_group(struct planner *p, uint32_t i)
+{
+	const struct tree_process *v = &p->t->v[i];
+	int ret;
+
+	if (!v->space || !v->pgid || tree_seen(p->t, v->space, v->pgid) || p->now[i].pgid == v->pgid)
+		return 0;
+	ret = found_group(p, i);
+	return ret < 0 ? ret : join(p, i, v->pgid);
+}
+
 /* --- strangers --- */
 
 static bool can_share(const struct planner *p, uint32_t i, uint32_t by)
@@ -282,6 +297,8 @@ static int try_stranger(struct planner *p, uint32_t i)
 	if (by == TREE_NONE)
 		return 0;
 	ret = brother ? create(p, i, by, true, 0) : create_adopted(p, i, q, by);
+	if (ret == 0)
+		ret = enter_unseen_group(p, i);
 	return ret < 0 ? ret : 1;
 }
 
@@ -297,6 +314,8 @@ static int make_children(struct planner *p, uint32_t q, enum birth kind)
 		if (kind == BIRTH_EARLY && p->now[q].sid == p->t->v[q].pid)
 			return unsupported(p, i, "its parent has begun another session already");
 		ret = create(p, i, q, false, p->t->v[i].exit_signal);
+		if (ret == 0)
+			ret = enter_unseen_group(p, i);
 	}
 	return ret;
 }

@@ -329,7 +329,7 @@ static void run(int mode, int push, uint8_t *peer)
 	first[2] = (struct page_run){ AGENT_PAGE, 2, 0 };
 	k.pipes = push & 4;
 	k.h = (struct scratch_header *)(scratch + SCRATCH_HEADER);
-	*k.h = (struct scratch_header){ .worker_fd = -1, .bulk_fd = FD_BULK, .fault_fd = FD_FAULT, .go_fd = FD_GO, .pagemap_fd = FD_PAGEMAP, .tgid = 2,
+	*k.h = (struct scratch_header){ .worker_fd = -1, .bulk_fd = FD_BULK, .fault_fd = FD_FAULT, .go_fd = FD_GO, .pagemap_fd = FD_PAGEMAP, .process_pidfd = -1, .tgid = 2,
 					.ranges = (uint64_t)ranges, .nranges = RANGES, .bitmap = (uint64_t)bitmap, .push = (uint32_t)push & 1,
 					.chunk_pages = push & 2 ? 4 : STREAM_PAGES_MAX, .ask = (uint64_t)ask, .ask_len = sizeof(ask), .ask_fd = FD_ASK,
 					.first = (uint64_t)first, .nfirst = push & 8 ? 3 : 0 };

@@ -162,6 +162,15 @@ static void groups_that_are_not_seen(void **state)
 	v[3].pgid = 102;
 	v[2].pgid = 102;
 	assert_int_equal(tree_check_spaces(&t, NULL), 0);
+	/* One that is led from outside of the unit, of which those within have it from the first, and that one from its parent. */
+	for (int i = 0; i < 4; i++) {
+		v[i].sid = 60;
+		v[i].pgid = 50;
+	}
+	assert_int_equal(tree_check_spaces(&t, NULL), 0);
+	/* The first in there has another one: its children cannot have it from anybody. */
+	v[1].pgid = 101;
+	assert_int_equal(tree_check_spaces(&t, NULL), -EOPNOTSUPP);
 }
 
 int main(void)

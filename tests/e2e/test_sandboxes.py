@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Programs that put others into namespaces: those stay in the unit, and keep their numbers in each."""
+
+import pytest
+from lab_driver import find_process, inside, migrate, processes, wait_until
+
+# What a sandboxed program sees of itself; the rest of mountinfo are numbers.
+LOOK = r"""
+look() {
+	echo "$$ $PPID"; ls -d /proc/[0-9]*
+	while read id parent device root where options rest; do echo "$where $options"; done </proc/self/mountinfo | sort
+	cat /tmp/inside
+}
+trap 'look >/tmp/after 2>&1; cmp -s /tmp/before /tmp/after && exit 42; exit 43' TERM
+echo text >/tmp/inside
+: >/tmp/before
+: >/tmp/after
+look >/tmp/before 2>&1
+: >/tmp/ready
+while :; do sleep 0.05; done
+"""
+
+SANDBOXES = {
+    "bwrap": "bwrap --unshare-pid --unshare-ipc --unshare-uts --unshare-net --hostname box --ro-bind / / --proc /proc --dev /dev --tmpfs /tmp --",
+    "bwrap-as-1": "bwrap --unshare-pid --as-pid-1 --ro-bind / / --proc /proc --tmpfs /tmp --",
+    "unshare": "unshare -mpf --mount-proc sh -c 'mount -t tmpfs own /tmp; exec \"$@\"' -",
+    "within": "bwrap --unshare-pid --ro-bind / / --proc /proc --tmpfs /tmp -- unshare -pf --mount-proc",
+}
+
+
+@pytest.mark.parametrize("name", SANDBOXES)
+def test_sandbox(lab2, name):
+    """A shell with a sandbox below it goes there, back, and there again; who is is inside sees no difference, and the shell how it ends."""
+    path = f"/tmp/sandbox-{name}"
+    inside("n1", "sh", "-c", f"cat >{path} <<'EOF'\n{LOOK}\nEOF")
+    inside("n1", "sh", "-c", f"cat >{path}.sh <<'EOF'\n{SANDBOXES[name]} sh -c \"$(cat {path})\" {name}-inner\nexit $?\nEOF\n"
+           f"setsid -f sh -c 'sh {path}.sh; echo $? >{path}.status' >/dev/null 2>&1 </dev/null")
+    inner = lambda host: [p for p in processes(host) if p.cmdline.endswith(f"{name}-inner") and p.cmdline.startswith("sh -c")]
+    wait_until("it is ready", lambda: inner("n1") and inside("n1", "ls", f"/proc/{inner('n1')[0].host_pid}/root/tmp/ready", check=False).returncode == 0)
+    root = next(p.host_pid for p in processes("n1") if p.cmdline == f"sh {path}.sh")
+    numbers = inside("n1", "grep", "NSpid", f"/proc/{inner('n1')[0].host_pid}/status").stdout
+    for there, here, strategy in (("n2", "n1", "freeze-free"), ("n1", "n2", "stop-copy"), ("n2", "n1", "pre-copy")):
+        moved = migrate(here, root, there, strategy)
+        assert moved.status == 0, moved.text
+        root = moved.json["pid"]
+    there = inner("n2")[0].host_pid
+    assert inside("n2", "grep", "NSpid", f"/proc/{there}/status").stdout == numbers
+    inside("n2", "kill", "-TERM", str(there))
+    wait_until("the shell has seen its end", lambda: inside("n1", "cat", f"{path}.status", check=False).stdout.strip())
+    assert inside("n1", "cat", f"{path}.status").stdout.strip() == "42"
+    wait_until("it has ended", lambda: not find_process("n2", root))
