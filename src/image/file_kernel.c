@@ -120,11 +120,23 @@ static int capture_ended(const struct fd_look *look, Gw__FdDesc *d, struct refus
 	return 0;
 }
 
+/* About a process, by its number in a /proc of another mount namespace of the unit's. */
+static bool is_elsewhere(const char *link)
+{
+	const char *rest = link + sizeof(PLACE_SPACE) - 1;
+
+	if (strncmp(link, PLACE_SPACE, sizeof(PLACE_SPACE) - 1))
+		return false;
+	rest += strspn(rest, "0123456789");
+	return proc_path_process(rest, &rest) > 0;
+}
+
 int file_kernel_capture(const struct fd_look *look, Gw__FdDesc *d, bool (*inside)(void *arg, pid_t pid), void *arg, struct refusals *refusals)
 {
 	const char *rest;
 	size_t len = 0;
 	struct statfs fs;
+	struct stat st;
 	pid_t pid;
 
 	if (d->kind == GW__FD_KIND__FD_NAMESPACE)
@@ -141,6 +153,8 @@ int file_kernel_capture(const struct fd_look *look, Gw__FdDesc *d, bool (*inside
 	} else if (file_gone_link(look->link, &len)) {
 		return refuse(look, refusals, "fd.deleted", "what it is about is gone");
 	}
+	if (is_elsewhere(look->link) && (lstat(place_of(look->link), &st) < 0 || st.st_dev != look->st->st_dev || st.st_ino != look->st->st_ino))
+		return refuse(look, refusals, "fd.proc", "what it is about has ended, or lies under something else in another mount namespace of the unit");
 	if (!pid && !strncmp(look->link, PLACE_OUTSIDE "/", sizeof(PLACE_OUTSIDE)) && proc_path_process(look->link + sizeof(PLACE_OUTSIDE) - 1, &rest))
 		return refuse(look, refusals, "fd.proc", "it is about a process and opened through /proc of the host");
 	if (pid && pid != HOST_INIT && !d->ended && !inside(arg, pid))

@@ -302,6 +302,8 @@ static void check_children(pid_t pid, struct refusals *r)
 {
 	static const enum ns_kind kinds[] = { NS_PID, NS_TIME };
 
+	if (!ns_id(pid, NS_UTS)) /* it has ended, and is in a pid namespace only */
+		return;
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
 		uint64_t own = ns_id(pid, kinds[i]), children = ns_id_for_children(pid, kinds[i]);
 
