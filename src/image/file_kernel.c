@@ -110,7 +110,8 @@ static int capture_ended(const struct fd_look *look, Gw__FdDesc *d, struct refus
 	if (stat(place_of("/proc"), &proc) < 0 || proc.st_dev != look->st->st_dev)
 		return refuse(look, refusals, "fd.proc", "it is about a process, and of another mount of /proc than lies there");
 	if (lstat(place_of(look->link), &st) == 0 && st.st_dev == look->st->st_dev && st.st_ino == look->st->st_ino)
-		return 0;
+		return !proc_path_is_fleeting(look->link) ? 0 :
+			refuse(look, refusals, "fd.proc", "it is about a descriptor or a mapping of a process, which is not there yet when it is opened");
 	file_gone_link(look->link, &len);
 	d->ended = true;
 	d->path = fd_strdup(look->link);

@@ -61,17 +61,27 @@ static const char *below_task(const char *rest, pid_t pid)
 	return strtol(rest + 6, &end, 10) == pid && (!*end || *end == '/') ? end : NULL;
 }
 
-bool proc_ended_is_possible(const char *path)
+bool proc_path_is_fleeting(const char *path)
 {
 	static const char *const fleeting[] = { "/fd/", "/fdinfo/", "/map_files/" };
 	const char *rest;
+
+	if (!proc_path_process(path, &rest))
+		return false;
+	if (!strncmp(rest, "/task/", 6))
+		rest += 6 + strcspn(rest + 6, "/");
+	for (size_t i = 0; i < ARRAY_SIZE(fleeting); i++)
+		if (!strncmp(rest, fleeting[i], strlen(fleeting[i])))
+			return true;
+	return false;
+}
+
+bool proc_ended_is_possible(const char *path)
+{
+	const char *rest;
 	pid_t pid = proc_path_process(path, &rest);
 
-	rest = pid ? below_task(rest, pid) : NULL;
-	for (size_t i = 0; rest && i < ARRAY_SIZE(fleeting); i++)
-		if (!strncmp(rest, fleeting[i], strlen(fleeting[i])))
-			return false;
-	return rest != NULL;
+	return pid && below_task(rest, pid) && !proc_path_is_fleeting(path);
 }
 
 static pid_t clone_with_number(pid_t number)

@@ -18,6 +18,8 @@
 
 /* The process that a path of /proc is about; 0: none. *ret_rest is what follows its number. */
 pid_t proc_path_process(const char *path, const char **ret_rest);
+/* Whether the path is about a descriptor or a mapping of a process. */
+bool proc_path_is_fleeting(const char *path);
 /* Whether the path is that of something that every process has. */
 bool proc_ended_is_possible(const char *path);
 

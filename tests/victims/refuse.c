@@ -445,6 +445,13 @@ static void proc_setup(void)
 
 REFUSED(proc_file, proc_setup, "(?i)fd N\\b.*proc");
 
+static void proc_fdinfo_setup(void)
+{
+	hold(open("/proc/self/fdinfo/1", O_RDONLY | O_CLOEXEC));
+}
+
+REFUSED(proc_fdinfo, proc_fdinfo_setup, "(?i)fd N\\b.*fdinfo.*about a descriptor");
+
 static int share_files(void *arg)
 {
 	for (;;)
