@@ -116,10 +116,13 @@ int thread_restore_placement(pid_t tid, const Gw__Thread *msg, struct err *e)
 
 int thread_restore_sched(pid_t tid, const Gw__Thread *msg, struct err *e)
 {
-	struct thread_sched_attr attr = choose_sched(msg);
+	struct thread_sched_attr attr = choose_sched(msg), plain = { .size = sizeof(plain), .policy = SCHED_OTHER, .nice = attr.nice };
 
-	/* In the ordinary classes the attributes have the niceness. */
-	if ((attr.policy != SCHED_OTHER && attr.policy != SCHED_BATCH && setpriority(PRIO_PROCESS, (id_t)tid, attr.nice) < 0) ||
+	/*
+	 * In the ordinary classes the attributes have the niceness and the slice. The others leave both alone, so these are set before: the slice is Godwit's own
+	 * until then (pace.h).
+	 */
+	if ((attr.policy != SCHED_OTHER && attr.policy != SCHED_BATCH && syscall(SYS_sched_setattr, tid, &plain, 0) < 0) ||
 	    syscall(SYS_sched_setattr, tid, &attr, 0) < 0)
 		return err_sys(e, -errno, "thread %d: sched_setattr", msg->tid);
 	return restore_slack(tid, msg, e);

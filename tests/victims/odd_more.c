@@ -2,12 +2,14 @@
 /* odd_more.c - victims of rare calls: every code of a pending signal, mappings that mremap left empty, pipes filled by splice(2), clocks of timers */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -243,3 +245,42 @@ static void clocks_check(void)
 }
 
 VICTIM(odd_clocks, V_CHECK_FILE, clocks_setup, NULL, clocks_check);
+
+/* ---- the slice of a thread in a class that has none to set: the kernel's own ---- */
+
+static uint64_t slice_was;
+
+static uint64_t slice_now(void)
+{
+	struct sched_attr_slice {
+		uint32_t size, policy;
+		uint64_t flags;
+		int32_t nice;
+		uint32_t priority;
+		uint64_t runtime, deadline, period;
+	} attr = { .size = sizeof(attr) };
+
+	must(!syscall(SYS_sched_getattr, 0, &attr, sizeof(attr), 0));
+	return attr.runtime;
+}
+
+static void slice_setup(void)
+{
+	struct sched_param none = { 0 };
+
+	must(!setpriority(PRIO_PROCESS, 0, 7) && !sched_setscheduler(0, SCHED_IDLE, &none));
+	slice_was = slice_now();
+}
+
+static void slice_check(void)
+{
+	struct sched_param none = { 0 };
+
+	expect_u64("scheduling class", SCHED_IDLE, (uint64_t)sched_getscheduler(0));
+	expect_u64("slice", slice_was, slice_now());
+	expect_u64("niceness", 7, (uint64_t)getpriority(PRIO_PROCESS, 0));
+	expect(!sched_setscheduler(0, SCHED_OTHER, &none));
+	expect_u64("slice when it is in the ordinary class again", slice_was, slice_now());
+}
+
+VICTIM(odd_slice, 0, slice_setup, NULL, slice_check);
