@@ -115,21 +115,29 @@ static bool find_other_name(char path[PATH_MAX], const struct stat *st)
 	return true;
 }
 
-/* Whether something is mounted over the path since the file was opened: a mount on that which the file is on. */
-static bool is_mounted_over(int fd, const char *path)
+/*
+ * Whether no path can lead to the file: something is mounted over it since it was opened (a mount on that which the file is on), or it is on a mount that the
+ * namespace does not have (whoever started the program opened it elsewhere).
+ */
+static bool is_out_of_reach(int fd, const char *path)
 {
 	char list[64], line[2 * PATH_MAX], point[PATH_MAX];
 	cleanup_fclose FILE *f = NULL;
-	unsigned long long parent;
+	unsigned long long id, parent;
 	struct statx sx;
+	bool there = false;
 
 	snprintf(list, sizeof(list), "%.*s/mountinfo", place_prefix()[0] ? (int)(strlen(place_prefix()) - strlen("/root")) : (int)strlen("/proc/self"),
 		 place_prefix()[0] ? place_prefix() : "/proc/self");
 	f = statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &sx) == 0 && sx.stx_mask & STATX_MNT_ID ? fopen(list, "re") : NULL;
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "%*u %llu %*s %*s %4095s", &parent, point) == 2 && parent == sx.stx_mnt_id && path_below(path, point))
+	while (f && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%llu %llu %*s %*s %4095s", &id, &parent, point) != 3)
+			continue;
+		if (parent == sx.stx_mnt_id && path_below(path, point))
 			return true;
-	return false;
+		there = there || id == sx.stx_mnt_id;
+	}
+	return f && !there;
 }
 
 static bool leads_to(const char *path, const struct stat *st)
@@ -155,10 +163,10 @@ static int take_path(int fd, const struct stat *st, struct fsfile *f, struct err
 	if ((size_t)len > strlen(suffix) && !strcmp(path + len - strlen(suffix), suffix) && !leads_to(path, st)) {
 		path[len - strlen(suffix)] = 0;
 		f->unlinked = path[0] != '/' || st->st_nlink == 0 || !find_other_name(path, st);
-	} else if (path[0] == '/' && st->st_nlink && !leads_to(path, st)) {
-		f->mounted_over = is_mounted_over(fd, path);
 	}
 	ns_mark_outside(fd, path, sizeof(path));
+	if (!f->unlinked && path[0] == '/' && st->st_nlink && !leads_to(path, st))
+		f->out_of_reach = is_out_of_reach(fd, path);
 	if (path[0] != '/')
 		return err_set(e, -ENODEV, "\"%s\" is not reachable from here (another mount namespace?)", path);
 	f->path = strdup(path);
@@ -355,7 +363,7 @@ static bool is_servable(const struct fsfile *f)
 	const char *path = fsfile_seen(f);
 	size_t len = (size_t)(strrchr(path, '/') - path);
 
-	if (place_prefix()[0] || place_has_spaces() || f->mounted_over)
+	if (place_prefix()[0] || place_has_spaces() || f->out_of_reach)
 		return false;
 	if (strncmp(last, path, len) || last[len]) {
 		snprintf(last, sizeof(last), "%.*s", (int)len, path);

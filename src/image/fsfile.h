@@ -84,7 +84,7 @@ struct fsfile {
 	int64_t mtime_ns, ctime_ns;
 	uint32_t uses;                  /* FSFILE_* */
 	bool unlinked;
-	bool mounted_over; /* something has been mounted over its path since it was opened */
+	bool out_of_reach; /* no path leads to it: something has been mounted over it, or it is on a mount that the namespace does not have */
 	uint64_t fs_magic, fsid;        /* statfs f_type, f_fsid */
 	uint8_t boot_id[16];            /* of the kernel that dev and ino belong to */
 	uint8_t build_id[FSFILE_BUILD_ID_MAX];

@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <linux/magic.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -237,6 +238,29 @@ static int answer_present(const struct fsfile *f, int path_fd, struct fsfile_ans
 	return 0;
 }
 
+/*
+ * A file that no path leads to: the host's root file system may be the same as the source's, and have it below what is mounted over it. A clone of that mount alone shows it by
+ * the path that /proc/PID/fd shows.
+ */
+static int answer_below(const struct fsfile *f, struct fsfile_answer *a, struct err *e)
+{
+	cleanup_close int root = open_tree(AT_FDCWD, "/", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC), fd = -1;
+	struct fsfile_answer there = FSFILE_ANSWER_INIT;
+	struct refusals ignored = { 0 };
+	int rc = 0;
+
+	if (root >= 0)
+		fd = openat(root, fsfile_seen(f) + 1, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (fd >= 0)
+		rc = answer_present(f, fd, &there, &ignored, e);
+	refusals_free(&ignored);
+	if (rc == 0 && there.verdict == FSFILE_HAVE && there.same)
+		*a = there;
+	else
+		close_fdp(&there.fd);
+	return rc;
+}
+
 int fsfile_match(const struct fsfile *f, struct fsfile_answer *ret, struct refusals *refusals, struct err *e)
 {
 	struct fsfile_answer a = FSFILE_ANSWER_INIT;
@@ -245,8 +269,11 @@ int fsfile_match(const struct fsfile *f, struct fsfile_answer *ret, struct refus
 
 	if (!f->uses) {
 		a.verdict = FSFILE_HAVE;
-	} else if (f->mounted_over) {
-		refuse(refusals, f, "something has been mounted over it since it was opened, and no path leads to it", "close it, or unmount that, first");
+	} else if (f->out_of_reach) {
+		rc = answer_below(f, &a, e);
+		if (rc == 0 && a.verdict != FSFILE_HAVE)
+			refuse(refusals, f, "no path leads to it: something has been mounted over it since it was opened, or it was opened in another mount namespace than the program's",
+		       "close it, or unmount that, first; if it was given to the program (> FILE from outside a container), give it a pipe instead (| cat > FILE)");
 	} else if (f->fs_magic == PROC_SUPER_MAGIC && strlen(fsfile_seen(f)) > 6 && fsfile_seen(f)[6] >= '0' && fsfile_seen(f)[6] <= '9') {
 		refuse(refusals, f, "it is a file of /proc about a process of the source", "close it first");
 	} else if (fsfile_is_memory(f)) {

@@ -25,7 +25,7 @@ static void put(struct fsfile *f, Gw__FsFile *m, Gw__FsDirectory *directories, G
 	m->ctime_ns = f->ctime_ns;
 	m->uses = f->uses;
 	m->unlinked = f->unlinked;
-	m->mounted_over = f->mounted_over;
+	m->out_of_reach = f->out_of_reach;
 	m->fs_magic = f->fs_magic;
 	m->fsid = f->fsid;
 	m->boot_id = (ProtobufCBinaryData){ sizeof(f->boot_id), f->boot_id };
@@ -101,7 +101,7 @@ static int take(const Gw__FsFile *m, struct fsfile *f, struct err *e)
 	f->ctime_ns = m->ctime_ns;
 	f->uses = m->uses;
 	f->unlinked = m->unlinked;
-	f->mounted_over = m->mounted_over;
+	f->out_of_reach = m->out_of_reach;
 	f->fs_magic = m->fs_magic;
 	f->fsid = m->fsid;
 	f->seals = m->seals;

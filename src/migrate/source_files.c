@@ -370,7 +370,7 @@ bool source_files_replaced(struct source *s)
 		const struct fsfile *f = &s->unit.files.v[i];
 		struct stat st;
 
-		if (f->type == FSFILE_REGULAR && !f->unlinked && !f->mounted_over && f->uses && (stat(f->path, &st) < 0 || st.st_dev != f->dev || st.st_ino != f->ino))
+		if (f->type == FSFILE_REGULAR && !f->unlinked && !f->out_of_reach && f->uses && (stat(f->path, &st) < 0 || st.st_dev != f->dev || st.st_ino != f->ino))
 			return true;
 	}
 	return false;

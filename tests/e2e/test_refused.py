@@ -161,7 +161,47 @@ def test_same_ports_taken(lab2):
 
 def test_file_that_something_is_mounted_over(lab2):
     """No path leads to it: at the destination another file would be opened, or made."""
-    v = Victim(lab2, "ns_mounted_over", expect_move=False).wait_ready()
-    result = migrate("n1", v.pid, "n2")
-    assert result.status == EXIT_REFUSED and "mounted over" in result.text, result.text
+    from lab_driver import popen, processes, wait_until
+    inside("n2", "mkdir", "-p", "/tmp/over")
+    p = popen("n1", "unshare", "-m", "sh", "-c", "mkdir -p /tmp/over && echo below >/tmp/over/file && exec 5</tmp/over/file && mount -t tmpfs over /tmp/over && sleep 58.5 && cat <&5",
+              stdin=-3, stdout=-1, stderr=-3)
+    try:
+        wait_until("the program", lambda: next((q for q in processes("n1") if q.cmdline == "sleep 58.5"), None))
+        unit = next(q for q in processes("n1") if q.cmdline.startswith("sh -c mkdir -p /tmp/over"))
+        result = migrate("n1", unit.host_pid, "n2")
+        assert result.status == EXIT_REFUSED and "mounted over" in refusals_text(result), result.why()
+    finally:
+        inside("n1", "pkill", "-f", "^sleep 58.5")
+        p.communicate()
+
+
+def test_shared_file_that_something_is_mounted_over(lab2):
+    """The destination's root has it as well, below the mount."""
+    v = Victim(lab2, "ns_mounted_over").wait_ready()
+    v.migrate("n2")
+    v.migrate("n3", "stop-copy")
     v.assert_ok()
+
+
+def test_output_from_outside_the_host(lab2, tmp_path):
+    """A file that whoever started the program opened in another mount namespace: no name in this one leads to it, but its file system is the root of both hosts."""
+    from lab_driver import popen, processes, wait_until
+    script = "echo begun; until [ -e $1.1 ]; do sleep 0.1; done; echo one; until [ -e $1.2 ]; do sleep 0.1; done; echo two"
+    flag = inside("n1", "mktemp", "-u", "/var/tmp/godwit-XXXXXX").stdout.strip()
+    with open(tmp_path / "out", "w", encoding="utf-8") as out:
+        p = popen("n1", "sh", "-c", f"sh -c '{script}' godwit-out {flag}", stdin=-3, stdout=out, stderr=-3)
+    try:
+        unit = wait_until("the program", lambda: next((q for q in processes("n1") if q.cmdline.startswith("sh -c echo begun")), None))
+        moved = migrate("n1", unit.host_pid, "n2")
+        assert moved.status == 0, moved.why()
+        inside("n1", "touch", f"{flag}.1")
+        wait_until("output on the second host", lambda: (tmp_path / "out").read_text() == "begun\none\n", 20)
+        moved = migrate("n2", moved.json["pid"], "n3", "stop-copy")
+        assert moved.status == 0, moved.why()
+        inside("n1", "touch", f"{flag}.2")
+        wait_until("output on the third host", lambda: (tmp_path / "out").read_text() == "begun\none\ntwo\n", 20)
+        assert p.wait(20) == 0
+    finally:
+        inside("n1", "sh", "-c", f"touch {flag}.1 {flag}.2; sleep 0.5; rm -f {flag}.1 {flag}.2")
+        p.kill()
+        p.wait()
