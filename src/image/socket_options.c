@@ -571,6 +571,11 @@ int socket_options_int(Gw__FdSockOpt *const *v, size_t n, int level, int name)
 	return value;
 }
 
+const Gw__FdSockOpt *socket_options_find(Gw__FdSockOpt *const *v, size_t n, int level, int name)
+{
+	return find_option(v, n, (uint32_t)level, (uint32_t)name);
+}
+
 int socket_options_update(int fd, Gw__FdSockOpt *const *was, size_t n_was, Gw__FdSockOpt *const *v, size_t n, struct err *e)
 {
 	int r = 0;

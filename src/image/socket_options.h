@@ -30,6 +30,8 @@ int socket_options_set(int fd, Gw__FdSockOpt *const *v, size_t n, enum socket_op
 int socket_options_set_one(int fd, Gw__FdSockOpt *const *v, size_t n, int level, int name, struct err *e);
 /* -1: it is not there, or no number. */
 int socket_options_int(Gw__FdSockOpt *const *v, size_t n, int level, int name);
+/* NULL: it is not there. */
+const Gw__FdSockOpt *socket_options_find(Gw__FdSockOpt *const *v, size_t n, int level, int name);
 /* Those that are not what they were. */
 int socket_options_update(int fd, Gw__FdSockOpt *const *was, size_t n_was, Gw__FdSockOpt *const *v, size_t n, struct err *e);
 void socket_options_drop(Gw__FdSockOpt **v, size_t *n, int level, int name);

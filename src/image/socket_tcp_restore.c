@@ -116,6 +116,8 @@ void socket_tcp_judge(const Gw__FdTable *t, size_t desc, int fd, struct refusals
 	const Gw__FdSocket *s = linked(t, desc);
 	cleanup_close int probe = -1;
 
+	if (tcp_outside_is_one(s))
+		tcp_outside_judge(s, fd, refusals);
 	if (!s || s->tcp->kind == GW__FD_TCP_KIND__TCP_CONNECTING || tcp_outside_is_one(s))
 		return;
 	errno = 0;

@@ -21,6 +21,7 @@
 #include <netinet/in.h>
 
 #include "image/file_look.h"
+#include "image/refuse.h"
 #include "kern/tcp_record.h"
 
 /* What becomes of them. */
@@ -58,6 +59,8 @@ static inline bool tcp_outside_is_one(const Gw__FdSocket *s)
 
 int tcp_outside_validate(const Gw__FdSocket *s, struct err *e);
 
+/* Destination: a connection that would not work there. */
+void tcp_outside_judge(const Gw__FdSocket *s, int fd, struct refusals *refusals);
 /* Destination, before all others: the mark of packets that are for this host whatever their address, and what to add to this host's clock to get the source's. */
 int tcp_outside_begin(uint32_t mark, int64_t monotonic_delta_ns, struct err *e);
 /* Whether that has been, so that listeners, too, are to take packets for any address. */

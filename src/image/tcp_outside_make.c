@@ -2,6 +2,7 @@
 /* tcp_outside_make.c - connections with others, at the destination; see tcp_outside.h */
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -41,6 +42,25 @@ int tcp_outside_begin(uint32_t mark, int64_t monotonic_delta_ns, struct err *e)
 	delta_ns = monotonic_delta_ns + (int64_t)(int32_t)((uint32_t)host_ms - (uint32_t)own_ms) * NS_PER_MS;
 	begun = true;
 	return tcp_forge_open(mark, e);
+}
+
+void tcp_outside_judge(const Gw__FdSocket *s, int fd, struct refusals *refusals)
+{
+	const Gw__FdSockOpt *bound = socket_options_find(s->options, s->n_options, SOL_SOCKET, SO_BINDTODEVICE);
+	struct endpoint peer = endpoint_of(&s->peer);
+	char device[IFNAMSIZ] = "", cause[128];
+
+	if (bound)
+		memcpy(device, bound->value.data, MIN(bound->value.len, sizeof(device) - 1));
+	if (!device[0])
+		return;
+	if (!if_nametoindex(device)) {
+		snprintf(cause, sizeof(cause), "it is bound to %s, and the destination has no such device", device);
+		refusals_add(refusals, "fd.socket.tcp.device", cause, "end the connection first", "fd %d (TCP connection)", fd);
+	} else if (endpoint_is_local(&peer)) {
+		snprintf(cause, sizeof(cause), "it is bound to %s, and its other end is on the destination, so that packets would come by the loopback device", device);
+		refusals_add(refusals, "fd.socket.tcp.device", cause, "move it to another host, or end the connection first", "fd %d (TCP connection)", fd);
+	}
 }
 
 bool tcp_outside_begun(void)
@@ -192,6 +212,20 @@ int tcp_outside_patch(const Gw__FdSocket *s, int fd, struct err *e)
 	int r = socket_options_set_one(fd, s->options, s->n_options, SOL_SOCKET, SO_REUSEADDR, e);
 
 	return r < 0 ? r : socket_options_set_one(fd, s->options, s->n_options, SOL_SOCKET, SO_KEEPALIVE, e);
+}
+
+/* What disconnecting it has taken away, or what has been left for the freeze. */
+static int patch_anew(const Gw__FdSocket *s, int fd, struct err *e)
+{
+	int r = tcp_outside_patch(s, fd, e);
+
+	tcp_repair_compute_segments(fd);
+	socket_set_int(fd, IPPROTO_TCP, TCP_MAXSEG, (int)s->tcp->user_segment_bytes);
+	if (r == 0)
+		r = socket_options_set_one(fd, s->options, s->n_options, SOL_SOCKET, SO_PEEK_OFF, e);
+	if (r == 0)
+		r = socket_options_set_one(fd, s->options, s->n_options, IPPROTO_TCP, TCP_WINDOW_CLAMP, e);
+	return r < 0 ? r : socket_options_set_one(fd, s->options, s->n_options, IPPROTO_TCP, TCP_QUICKACK, e);
 }
 
 int tcp_outside_open(const Gw__FdSocket *s, int fd, bool early, struct err *e)
@@ -384,12 +418,14 @@ int tcp_outside_go_live(const Gw__FdSocket *s, int fd, bool again, struct err *e
 	if (r < 0)
 		return err_sys(e, r, "TCP: letting a connection go on");
 	if (idle)
-		return 0;
+		return patch_anew(s, fd, e);
 	if (!has_ended(p) && p->numbers->state != TCP_SYN_SENT)
 		r = send_rest(p, fd, again);
 	if (r < 0)
 		err_sys(e, r, "TCP: what it had not sent");
-	return r < 0 ? r : set_all_options(s, fd, e);
+	if (r == 0)
+		r = set_all_options(s, fd, e);
+	return r < 0 ? r : patch_anew(s, fd, e);
 }
 
 void tcp_outside_settle(const Gw__FdSocket *s, int fd)
