@@ -39,6 +39,8 @@ struct dest_process {
 	pid_t pid;                /* as it was at the source */
 	struct dest_process *host; /* an earlier one whose memory it has, and who builds it; NULL: its own */
 	bool has_guests;          /* others have this memory, too */
+	bool has_common;          /* there are pages in `common` */
+	bool deltas_planned;
 	/* the offer */
 	Gw__Process *process;     /* as offered */
 	Gw__Thread **threads;
@@ -54,22 +56,20 @@ struct dest_process {
 	uint32_t membarrier;      /* registrations that are made before the freeze */
 	struct range_list lazy_ranges;
 	struct run_list common;   /* pages that it shares with other processes */
-	bool has_common;
 	/* the skeleton */
 	struct page_link *link;
 	struct skeleton *skeleton; /* in the set; NULL before it is made */
 	struct vma_list own;      /* layout of the skeleton's program */
 	int *file_fds;            /* number of each file in the skeleton, for mappings */
 	uint32_t nfile_fds;
+	int arrival_fd;
 	struct fd_transfer transfer;
 	struct piece_list lazy_pieces; /* of vmas; address 0: not written */
 	struct batch *finish;     /* what the agent runs when all pages are here */
-	int arrival_fd;
 	uint64_t *ahead;          /* pages that came ahead of the go message, ascending */
 	size_t nahead;
 	uint64_t *rseq_pages;     /* those that hold areas for rseq(2), ascending */
 	size_t n_rseq_pages;
-	bool deltas_planned;
 	struct clock_offsets clocks; /* of its time namespace here */
 	/* go */
 	struct go_process *go;    /* NULL before it has come */
