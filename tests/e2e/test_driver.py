@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from lab_driver import VICTIMS, Victim, copies, inside, kill, residue, strangers, tasks_sharing_memory, wait_until
+from lab_driver import STATE, VICTIMS, Victim, copies, inside, kill, read, residue, strangers, tasks_sharing_memory, wait_until
 
 
 @pytest.fixture
@@ -28,6 +28,13 @@ def test_sees_a_second_copy(lab2, victim):
     assert [h for h, _ in copies(lab2.hosts, victim.status)] == ["n1", "n2"]
     with pytest.raises(AssertionError):
         lab2.assert_clean(victim.status + "-another")
+
+
+def test_daemons_lack_nothing(lab2):
+    """Without a program of BPF moves work all the same, and take longer: nothing else would tell."""
+    for host in lab2.hosts:
+        log = read(os.path.join(STATE, "hosts", host, "godwitd.log"))
+        assert "event=ready" in log and "event=no-bpf" not in log, log
 
 
 def test_sees_strangers(lab2):
