@@ -12,6 +12,7 @@
 
 #include "base/util.h"
 #include "image/file_state.h"
+#include "image/pipe.h"
 #include "image/socket_options.h"
 #include "image/socket_listen.h"
 #include "image/socket_tcp.h"
@@ -162,6 +163,42 @@ static void renew(struct fdtable *t)
 		fdtable_renumber(t, map);
 }
 
+/*
+ * A connection with others that a process outside has open, too, would be taken from it. Looked for while the unit runs: who gets one later, in the moment before the freeze, has
+ * it from a process of the unit.
+ */
+static void look_outside(struct fdtable *t)
+{
+	struct tcp_set *set = t->tcp;
+	cleanup_free struct pipe_holder *holders = fd_alloc(set->n * sizeof(*holders));
+	cleanup_free pid_t *inside = fd_alloc(t->n_views * sizeof(*inside));
+	size_t n_new = 0;
+
+	for (size_t i = 0; i < set->n; i++) {
+		struct fd_held *held = &t->held[set->v[i].desc];
+
+		if (held->scanned || set->v[i].class != TCP_CLASS_LINKED || set->v[i].kind != GW__FD_TCP_KIND__TCP_OUTSIDE)
+			continue;
+		holders[i].ino = held->ino;
+		held->scanned = true;
+		n_new++;
+	}
+	if (!n_new)
+		return;
+	for (size_t i = 0; i < t->n_views; i++)
+		inside[i] = t->views[i].pid;
+	pipe_outside_scan(inside, t->n_views, holders, set->n);
+	for (size_t i = 0; i < set->n; i++) {
+		if (!holders[i].pid)
+			continue;
+		set->v[i].class = TCP_CLASS_REFUSED;
+		set->v[i].code = "fd.socket.shared";
+		set->v[i].why = "a process that would stay behind has this connection open, too";
+		set->v[i].way_out = "let one of the two close it";
+		t->held[set->v[i].desc].scanned = false;
+	}
+}
+
 void fdtable_capture_tcp(struct fdtable *t)
 {
 	cleanup_free struct tcp_member *v = fd_alloc(t->msg->n_descs * sizeof(*v));
@@ -182,6 +219,8 @@ void fdtable_capture_tcp(struct fdtable *t)
 	find_records(t->tcp, t->tcp->records, n_records);
 	list_waiting(t->tcp, t->tcp->records, n_records);
 	socket_tcp_sort(t->tcp->v, t->tcp->n, t->tcp->waiting, t->tcp->n_waiting, t->frozen);
+	if (!t->frozen)
+		look_outside(t);
 	renew(t);
 }
 

@@ -140,6 +140,27 @@ def test_both_ends_at_the_same_time(hosts):
     end(server, clients)
 
 
+SHARED = """import os, socket, sys
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+os.set_inheritable(s.fileno(), True)
+os.fork() or os.execvp('sleep', ['sleep', '66.75'])
+sys.stdin.read()"""
+
+
+def test_a_connection_that_another_process_has(hosts):
+    """It cannot be in two places."""
+    port = next(ports)
+    server = Talk(hosts, OUTSIDE, "serve", EVERY[4], port)
+    parent = popen("n1", "/usr/bin/python3", "-c", SHARED, "10.66.0.101", str(port), stdin=subprocess.PIPE)
+    child = wait_until("the child", lambda: next((p for p in processes("n1") if p.cmdline == "sleep 66.75"), None), 20)
+    alone = migrate("n1", child.host_pid, "n2")
+    parent.stdin.close()
+    parent.wait(20)
+    assert alone.status == 3 and "has this connection open, too" in str(alone.json["refusals"]), alone.why()
+    kill(child.pid, signal.SIGKILL)
+    server.ends_well()
+
+
 def knows(host, port, node):
     """Whether a host sends directly to the node what goes to the server's port."""
     return [c for c in connections(host) if c["address"].endswith(f":{port}") and c["on"] == node and c["state"] in ("here", "there")]
@@ -185,6 +206,7 @@ import socket, sys
 calls, sent = [], {}
 for i in range(20):
     s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+os.set_inheritable(s.fileno(), True)
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, i % 2)
     s.send(b"e")
     calls.append(s)
