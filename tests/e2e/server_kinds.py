@@ -372,7 +372,8 @@ JAVA = textwrap.dedent("""
 
 
 def Java(lab_, port=0):
-    return Web(lab_, "java", port, ["java", "-Xmx100m", "-XX:+UseSerialGC", "-Dsun.net.httpserver.idleInterval=300", "DIR/Server.java", "PORT"], {"Server.java": JAVA})
+    return Web(lab_, "java", port, ["java", "-Xmx100m", "-XX:+UseSerialGC", "-Dsun.net.httpserver.idleInterval=300", "DIR/Server.java", "PORT"], {"Server.java": JAVA},
+               wrk=False)    # it closes connections without saying so, which wrk takes for an error
 
 
 class Haproxy(Web):
