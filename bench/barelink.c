@@ -7,7 +7,10 @@
  *                                    sends that much from memory of its own, 256 KiB a call; the other side receives it into one buffer.
  *                                    Prints {"gib_per_s": ...}: from the first byte sent until the receiver has said that all is there.
  *                                    With CPU both ends keep off that one (of the same machine)
+ *   barelink pull ADDRESS PORT MIB   the same the other way round: the server sends, from one buffer
  *   barelink ask ADDRESS PORT N      N times: 16 bytes there, 4 KiB back, both sides blocking. Prints {"median_us": ..., "p99_us": ...}
+ *
+ *   A last argument @CPU puts both ends on that one (of the same machine).
  *
  * Every connection starts with `struct request`. cubic on both sides, which is the fastest here.
  */
@@ -30,11 +33,12 @@
 #define CHUNK (256u << 10)
 #define ANSWER 4096u
 
-enum kind { KIND_PUSH = 1, KIND_ASK = 2 };
+enum kind { KIND_PUSH = 1, KIND_ASK = 2, KIND_PULL = 3 };
 
 struct request {
 	uint64_t kind, amount; /* bytes, or number of questions */
 	uint64_t away;         /* 1 + the CPU to keep off; 0: none */
+	uint64_t on;           /* 1 + the only CPU to be on; 0: any */
 };
 
 static void die(const char *what)
@@ -75,14 +79,18 @@ static bool write_all(int fd, const void *buffer, size_t len)
 	return true;
 }
 
-/* Keeps this process off a CPU; with away 0, lets it run everywhere again. */
-static void keep_off(uint64_t away)
+static uint64_t on_cpu; /* of this end and the other: struct request */
+
+/* Keeps this process off a CPU, or on one; with both 0, lets it run everywhere again. */
+static void choose_cpus(uint64_t away, uint64_t on)
 {
 	cpu_set_t set;
 
-	memset(&set, 0xff, sizeof(set));
+	memset(&set, on ? 0 : 0xff, sizeof(set));
 	if (away)
 		CPU_CLR(away - 1, &set);
+	if (on)
+		CPU_SET(on - 1, &set);
 	sched_setaffinity(0, sizeof(set), &set);
 }
 
@@ -112,7 +120,7 @@ static void answer(int fd, char *buffer)
 
 	if (!read_all(fd, &r, sizeof(r)))
 		return;
-	keep_off(r.away);
+	choose_cpus(r.away, r.on);
 	if (r.kind == KIND_PUSH) {
 		for (left = r.amount; left;) {
 			ssize_t n = recv(fd, buffer, left < CHUNK ? left : CHUNK, 0);
@@ -121,6 +129,9 @@ static void answer(int fd, char *buffer)
 			left -= (uint64_t)n;
 		}
 		write_all(fd, "k", 1);
+	} else if (r.kind == KIND_PULL) {
+		for (left = r.amount; left >= CHUNK && write_all(fd, buffer, CHUNK); left -= CHUNK)
+			;
 	} else if (r.kind == KIND_ASK) {
 		while (read_all(fd, question, sizeof(question)))
 			if (!write_all(fd, buffer, ANSWER))
@@ -165,12 +176,12 @@ static int dial(const char *address, uint16_t port)
 
 static int push(int fd, uint64_t mib, uint64_t away)
 {
-	struct request r = { KIND_PUSH, mib << 20, away };
+	struct request r = { KIND_PUSH, mib << 20, away, on_cpu };
 	size_t memory_len = (size_t)r.amount, at;
 	char *memory = pages(memory_len), done;
 	uint64_t t;
 
-	keep_off(away);
+	choose_cpus(away, on_cpu);
 	t = now_ns();
 	if (!write_all(fd, &r, sizeof(r)))
 		die("send");
@@ -179,6 +190,27 @@ static int push(int fd, uint64_t mib, uint64_t away)
 			die("send");
 	if (!read_all(fd, &done, 1))
 		die("the receiver's answer");
+	printf("{\"gib_per_s\": %.3f}\n", (double)mib / 1024 / ((double)(now_ns() - t) / 1e9));
+	return 0;
+}
+
+static int pull(int fd, uint64_t mib)
+{
+	struct request r = { KIND_PULL, mib << 20, 0, on_cpu };
+	char *buffer = pages(CHUNK);
+	uint64_t t, left = r.amount;
+
+	choose_cpus(0, on_cpu);
+	t = now_ns();
+	if (!write_all(fd, &r, sizeof(r)))
+		die("send");
+	while (left) {
+		ssize_t n = recv(fd, buffer, CHUNK, 0);
+
+		if (n <= 0)
+			die("recv");
+		left -= (uint64_t)n;
+	}
 	printf("{\"gib_per_s\": %.3f}\n", (double)mib / 1024 / ((double)(now_ns() - t) / 1e9));
 	return 0;
 }
@@ -192,11 +224,12 @@ static int compare(const void *a, const void *b)
 
 static int ask(int fd, unsigned n)
 {
-	struct request r = { KIND_ASK, n, 0 };
+	struct request r = { KIND_ASK, n, 0, on_cpu };
 	char question[16] = "", page[ANSWER];
 	double *us = calloc(n + 1, sizeof(*us));
 	unsigned i;
 
+	choose_cpus(0, on_cpu);
 	if (!us || !n || !write_all(fd, &r, sizeof(r)))
 		die("send");
 	for (i = 0; i < n; i++) {
@@ -215,12 +248,16 @@ static int ask(int fd, unsigned n)
 int main(int argc, char **argv)
 {
 	signal(SIGPIPE, SIG_IGN);
+	if (argc > 2 && argv[argc - 1][0] == '@')
+		on_cpu = strtoul(argv[--argc] + 1, NULL, 10) + 1;
 	if (argc == 3 && !strcmp(argv[1], "serve"))
 		serve((uint16_t)atoi(argv[2]));
 	if ((argc == 5 || argc == 6) && !strcmp(argv[1], "push"))
 		return push(dial(argv[2], (uint16_t)atoi(argv[3])), strtoul(argv[4], NULL, 10), argc == 6 ? strtoul(argv[5], NULL, 10) + 1 : 0);
+	if (argc == 5 && !strcmp(argv[1], "pull"))
+		return pull(dial(argv[2], (uint16_t)atoi(argv[3])), strtoul(argv[4], NULL, 10));
 	if (argc == 5 && !strcmp(argv[1], "ask"))
 		return ask(dial(argv[2], (uint16_t)atoi(argv[3])), (unsigned)atoi(argv[4]));
-	fprintf(stderr, "usage: barelink serve PORT | push ADDRESS PORT MIB [CPU] | ask ADDRESS PORT N\n");
+	fprintf(stderr, "usage: barelink serve PORT | push ADDRESS PORT MIB [CPU] | pull ADDRESS PORT MIB | ask ADDRESS PORT N [@CPU]\n");
 	return 2;
 }

@@ -20,6 +20,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 import conns  # noqa: E402
+import redirected  # noqa: E402
 import timeline  # noqa: E402
 import victims as v  # noqa: E402
 from victims import BenchError  # noqa: E402
@@ -339,6 +340,9 @@ class Bench:
         except (BenchError, OSError, subprocess.TimeoutExpired) as e:
             t.failed("tcp", e)
 
+    def redirect(self):
+        redirected.measure(self)
+
     def daemon_memory(self):
         """Peak resident memory of godwitd and its workers, sampled while the largest size moves."""
         t = self.table
@@ -367,12 +371,13 @@ class Bench:
 
     def run(self):
         steps = {"machine": self.machine, "freeze": self.freeze, "whole": self.whole, "faults": self.faults, "strategies": self.strategies, "crowds": self.crowds,
-                 "redis": self.redis, "tcp": self.tcp, "memory": self.daemon_memory}
+                 "redis": self.redis, "tcp": self.tcp, "redirect": self.redirect, "memory": self.daemon_memory}
         wanted = self.options.only.split(",") if self.options.only else list(steps)
         for name in wanted:
             if name not in steps:
                 raise BenchError(f"--only {name}: there are {', '.join(steps)}")
-        warm_up(2 * self.sizes[-1] + 2048)
+        if wanted != ["redirect"]:
+            warm_up(2 * self.sizes[-1] + 2048)
         v.start_in("n1", v.BARELINK, "serve", str(v.BARE_PORT))
         v.start_in("n2", v.BARELINK, "serve", str(v.BARE_PORT))
         for host in ("n1", "n2"):
@@ -394,7 +399,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="3 runs, 16 and 256 MiB")
     parser.add_argument("--runs", type=int, help="runs a figure (default 10, with --quick 3)")
     parser.add_argument("--sizes", type=lambda text: [int(x) for x in text.split(",")], metavar="MIB,...", help="instead of 16, 256, 1,024 and 4,096")
-    parser.add_argument("--only", metavar="WORD,...", help="machine, freeze, whole, faults, strategies, crowds, redis, tcp, memory")
+    parser.add_argument("--only", metavar="WORD,...", help="machine, freeze, whole, faults, strategies, crowds, redis, tcp, redirect, memory")
     parser.add_argument("--connections", type=lambda text: [int(x) for x in text.split(",")], metavar="N,...", help="of tcp, instead of 1, 100, 1,000 and 10,000")
     parser.add_argument("--crowds", metavar="KIND=N,...", help="of the crowds only these: threads=64,processes=8")
     parser.add_argument("--timeline", action="store_true", help="print where the time of each freeze goes")

@@ -217,7 +217,7 @@ static __always_inline bool parse(struct __sk_buff *skb, struct packet *p, __u32
 
 static __always_inline void place_of(struct redirect_end *end, struct place *place)
 {
-	__u64 now = bpf_ktime_get_ns();
+	__u64 now = bpf_ktime_get_coarse_ns();
 	__u32 key = end->move;
 	struct redirect_move_state *move;
 
@@ -234,7 +234,7 @@ static __always_inline void place_of(struct redirect_end *end, struct place *pla
 			place->flags &= ~REDIRECT_COMING;
 		}
 	}
-	if (now - end->seen_ns > SECOND_NS)
+	if ((__s64)(now - end->seen_ns) > (__s64)SECOND_NS)
 		end->seen_ns = now;
 }
 
