@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/sysmacros.h>
 
@@ -33,6 +34,7 @@
 #include "image/socket_options.h"
 #include "image/socket_tcp.h"
 #include "image/socket_udp.h"
+#include "image/tcp_outside.h"
 #include "image/tun.h"
 #include "image/unix_socket.h"
 
@@ -553,7 +555,12 @@ static int capture_one(struct capture *c, uint32_t i, struct err *e)
 	return r;
 }
 
-/* UDP sockets that are connected to somebody outside. */
+static bool may_have_peers(const Gw__FdSocket *s)
+{
+	return s->protocol == IPPROTO_UDP && tcp_outside_policy() != TCP_OUTSIDE_REFUSE;
+}
+
+/* UDP sockets that are connected to somebody outside, where such are not to move. */
 static void refuse_outside_peers(struct capture *c)
 {
 	struct fdtable *t = c->t;
@@ -565,7 +572,7 @@ static void refuse_outside_peers(struct capture *c)
 		struct fd_look look = { .held = t->held[i].fd };
 
 		if (d->kind != GW__FD_KIND__FD_SOCKET || look.held < 0 || !d->socket || !d->socket->peer.len || !socket_udp_is_one(d->socket) ||
-		    socket_udp_peer_is_inside(t->msg, d->socket))
+		    may_have_peers(d->socket) || socket_udp_peer_is_inside(t->msg, d->socket))
 			continue;
 		look.fd = fdtable_number_of(t, i)->fd;
 		socket_refuse_connected(&look, d->socket, c->refusals);

@@ -17,6 +17,7 @@
 #include "image/socket_listen.h"
 #include "image/socket_tcp.h"
 #include "image/tcp_outside.h"
+#include "image/udp_outside.h"
 #include "kern/fdpass.h"
 #include "kern/tcp_peek.h"
 
@@ -263,6 +264,8 @@ void fdtable_list_ends(const Gw__FdTable *t, fd_end_fn *add, void *arg)
 			add(arg, IPPROTO_TCP, (const void *)d->socket->local.data, NULL);
 		else if (d->kind == GW__FD_KIND__FD_SOCKET && tcp_outside_is_one(d->socket) && d->socket->tcp->numbers->state != TCP_CLOSE)
 			add(arg, IPPROTO_TCP, (const void *)d->socket->local.data, (const void *)d->socket->peer.data);
+		else if (udp_outside_has_end(t, d))
+			add(arg, IPPROTO_UDP, (const void *)d->socket->local.data, d->socket->peer.len ? (const void *)d->socket->peer.data : NULL);
 	}
 }
 
@@ -279,7 +282,7 @@ void fdtable_list_callers(const Gw__FdTable *t, fd_end_fn *add, void *arg)
 bool fdtable_listens(const Gw__FdTable *t)
 {
 	for (size_t i = 0; i < t->n_descs; i++)
-		if (is_listener(t->descs[i]))
+		if (is_listener(t->descs[i]) || udp_outside_has_end(t, t->descs[i]))
 			return true;
 	return false;
 }

@@ -18,6 +18,7 @@
 #include "image/socket_tcp.h"
 #include "image/socket_udp.h"
 #include "image/tcp_outside.h"
+#include "image/udp_outside.h"
 
 #ifndef IPPROTO_MPTCP
 #define IPPROTO_MPTCP 262
@@ -458,7 +459,7 @@ static int open_here(const Gw__FdTable *t, const Gw__FdDesc *d, int *ret_fd, str
 	r = socket_options_set(fd, s->options, s->n_options, OPTIONS_EARLY, e);
 	if (r == 0 && !s->tcp)
 		r = socket_options_set(fd, s->options, s->n_options, OPTIONS_LATE, e);
-	if (r == 0 && s->listening && tcp_outside_begun())
+	if (r == 0 && (s->listening ? tcp_outside_begun() : s->local.len && socket_udp_is_one(s) && udp_outside_begun()))
 		r = tcp_outside_set_transparent(s, fd);
 	if (r == 0 && s->local.len && !s->tcp)
 		r = bind_socket(t, s, fd, e);

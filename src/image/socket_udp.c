@@ -16,6 +16,7 @@
 #include "image/ns.h"
 #include "image/socket_address.h"
 #include "image/socket_options.h"
+#include "image/udp_outside.h"
 
 #define UDP_CORK_OPTION 1
 #define DATAGRAM_MAX 65536u
@@ -148,7 +149,7 @@ int socket_udp_capture_queue(const struct fd_look *look, Gw__FdSocket *s, struct
 	for (size_t i = 0; i < s->n_queue && r == 0; i++) {
 		struct endpoint from = endpoint_of(&s->queue[i]->sender);
 
-		if (ns_has_net() ? endpoint_is_local(&from) : endpoint_is_loopback(&from))
+		if (ns_has_net() ? endpoint_is_local(&from) : endpoint_is_loopback(&from) || (udp_outside_can_move() && s->protocol == IPPROTO_UDP))
 			continue;
 		refusals_add(refusals, "fd.socket.queue", "datagrams of another host wait in its queue, and such cannot move yet",
 			"try again when the program has read them", "fd %d (UDP)", look->fd);
@@ -237,6 +238,15 @@ static ssize_t send_from(int via, const struct sockaddr_storage *target, socklen
 	return sendmsg(via, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
+/* What has come before the unit did: it was for nobody, or has come to the source as well (a group's). */
+static void drain(int fd)
+{
+	char byte;
+
+	while (recv(fd, &byte, 1, MSG_DONTWAIT | MSG_TRUNC) >= 0)
+		;
+}
+
 /* Through the sender's own socket where it is one of the unit's, or else one in its place. */
 static int send_again(const Gw__FdTable *t, const int *fds, const Gw__FdSocket *s, const Gw__FdUnixMessage *m, struct err *e)
 {
@@ -248,6 +258,8 @@ static int send_again(const Gw__FdTable *t, const int *fds, const Gw__FdSocket *
 	int cork = known >= 0 ? socket_get_int(fds[known], IPPROTO_UDP, UDP_CORK_OPTION) : 0, off = 0;
 	int via = known >= 0 ? fds[known] : -1;
 
+	if (udp_outside_begun() && s->protocol == IPPROTO_UDP && known < 0 && (wide < 0 || !endpoint_is_loopback(&from)))
+		return udp_outside_receive(s, m, e);
 	if (wide >= 0 && t->descs[wide]->socket->family == s->family) {
 		if (send_from(fds[wide], &target, len, &m->sender, &m->data) != (ssize_t)m->data.len)
 			return err_sys(e, -errno, "UDP socket: filling its queue");
@@ -283,15 +295,17 @@ int socket_udp_fill(const Gw__FdTable *t, const int *fds, struct err *e)
 {
 	int r = 0;
 
-	for (int pass = 0; pass < 2; pass++)
+	for (int pass = 0; pass < 3; pass++)
 		for (size_t i = 0; i < t->n_descs && r == 0; i++) {
 			const Gw__FdSocket *s = t->descs[i]->kind == GW__FD_KIND__FD_SOCKET ? t->descs[i]->socket : NULL;
 
 			if (!s || !socket_udp_is_one(s))
 				continue;
-			for (size_t k = 0; pass == 0 && k < s->n_queue && r == 0; k++)
+			if (pass == 0 && s->local.len)
+				drain(fds[i]);
+			for (size_t k = 0; pass == 1 && k < s->n_queue && r == 0; k++)
 				r = send_again(t, fds, s, s->queue[k], e);
-			if (pass == 1)
+			if (pass == 2)
 				r = finish(s, fds[i], e);
 		}
 	return r;

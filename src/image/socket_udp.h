@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * socket_udp.h - UDP and UDP-Lite sockets of the unit that talk to each other over the loopback interface
+ * socket_udp.h - UDP and UDP-Lite sockets
  *
  * A socket that is connected to another of the unit is connected again. Datagrams that have not been read are sent once more, by the
  * unit's own socket that has the sender's address, or by one of the moment, before anything is connected: whoever is connected
- * receives from its peer only. What came from another host, or is for one, is refused.
+ * receives from its peer only. What came from another host, or is for one: udp_outside.h; of UDP-Lite it is refused.
  */
 #ifndef GODWIT_IMAGE_SOCKET_UDP_H
 #define GODWIT_IMAGE_SOCKET_UDP_H

@@ -13,6 +13,7 @@
 #include "base/util.h"
 #include "image/socket_tcp.h"
 #include "image/tcp_outside.h"
+#include "image/udp_outside.h"
 #include "migrate/dest.h"
 #include "migrate/heir.h"
 #include "migrate/timeline.h"
@@ -55,6 +56,7 @@ int dest_net_judge(struct dest *d, struct refusals *refusals, struct err *e)
 	ret = net_flows_decode(d->offer->flows, d->offer->n_flows, &flows, &known, e);
 	if (ret < 0)
 		return ret;
+	udp_outside_begin(REDIRECT_MARK);
 	ret = tcp_outside_begin(REDIRECT_MARK, dest_clock_deltas(d).monotonic_delta_ns, e);
 	if (ret == 0 && redirect_arrive(n->r, flows.v, known, flows.n, &n->move, &why) < 0)
 		refusals_add(refusals, "net.redirect", why.message, "end what has this connection on the destination", "its connections");

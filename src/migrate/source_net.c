@@ -12,6 +12,7 @@
 #include "base/util.h"
 #include "image/ns.h"
 #include "image/tcp_outside.h"
+#include "image/udp_outside.h"
 #include "kern/tcp_peek.h"
 #include "migrate/heir.h"
 #include "migrate/source.h"
@@ -57,8 +58,8 @@ static int give_up(struct source *s, const struct net_flows *l, const char *caus
 	for (size_t i = 0; i < l->n; i++) {
 		if (!net_flow_is_connection(&l->v[i]) || n++ >= NAMED_MAX)
 			continue;
-		refusals_add(s->refusals, "net.redirect", cause, "--tcp=close ends such connections, or move it to a host on the same link", "connection %s",
-			     redirect_flow_text(&l->v[i], text));
+		refusals_add(s->refusals, "net.redirect", cause, l->v[i].protocol == IPPROTO_TCP ? "--tcp=close ends such connections, or move it to a host on the same link" :
+			     "move it to a host on the same link, or let the program close the socket", "connection %s", redirect_flow_text(&l->v[i], text));
 	}
 	if (!n && l->n)
 		log_info("event=no-redirection pid=%d text=\"%s\"", s->request->pid, cause);
@@ -128,6 +129,7 @@ int source_net_begin(struct source *s, struct err *e)
 		return ret;
 	if (!obstacle[0] && redirect_check_node(s->net.r, &s->net.dest, net_flows_have_ipv6(&s->net.offered), &why) < 0)
 		snprintf(obstacle, sizeof(obstacle), "%s", why.message);
+	udp_outside_set(!obstacle[0]);
 	return obstacle[0] ? give_up(s, &s->net.offered, obstacle) : 0;
 }
 
@@ -189,6 +191,11 @@ static void inherit(void *arg)
 	redirect_settle(&s->net.calls);
 }
 
+static bool is_called(const struct redirect_flow *f)
+{
+	return f->protocol == IPPROTO_TCP && !net_flow_is_connection(f);
+}
+
 /* Connections and what listens each for themselves: the latter are held first. */
 static int depart(struct source_net *n, struct err *e)
 {
@@ -199,7 +206,7 @@ static int depart(struct source_net *n, struct err *e)
 	if (!v)
 		return err_sys(e, ENOMEM, "connections");
 	for (size_t i = 0; i < n->entered.n; i++)
-		v[net_flow_is_connection(&n->entered.v[i]) ? front++ : --back] = n->entered.v[i];
+		v[is_called(&n->entered.v[i]) ? --back : front++] = n->entered.v[i];
 	ret = redirect_depart(n->r, &n->dest, v, front, &n->move, e);
 	if (ret == 0)
 		ret = redirect_depart(n->r, &n->dest, v + front, n->entered.n - front, &n->calls, e);
@@ -274,6 +281,15 @@ void source_net_park(struct source *s)
 	redirect_park(s->net.move);
 }
 
+static bool has_connections(const struct net_flows *l)
+{
+	size_t i = 0;
+
+	while (i < l->n && !net_flow_is_connection(&l->v[i]))
+		i++;
+	return i < l->n;
+}
+
 int source_net_add(struct source *s, struct err *e)
 {
 	struct source_net *n = &s->net;
@@ -282,7 +298,7 @@ int source_net_add(struct source *s, struct err *e)
 
 	if (!n->move) {
 		ret = net_flows_of(s->unit.fds.msg, NULL, &now, e);
-		if (ret == 0 && now.n && !ns_has_net())
+		if (ret == 0 && has_connections(&now) && !ns_has_net())
 			ret = err_set(e, -EAGAIN, "process %d has begun to talk to others since the offer", s->request->pid);
 		net_flows_free(&now);
 		return ret;
@@ -357,6 +373,7 @@ void source_net_stay(struct source *s)
 void source_net_free(struct source *s)
 {
 	source_net_stay(s);
+	udp_outside_set(false);
 	net_flows_free(&s->net.offered);
 	net_flows_free(&s->net.entered);
 	tcp_outside_ask_elsewhere(NULL, NULL);

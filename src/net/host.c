@@ -64,6 +64,15 @@ bool host_has_address(const uint8_t a[16])
 	return false;
 }
 
+void host_list_addresses(void (*each)(const uint8_t address[16], void *arg), void *arg)
+{
+	struct redirect_flow flow;
+
+	for (const struct ifaddrs *i = addresses; i; i = i->ifa_next)
+		if (i->ifa_addr && redirect_flow_set(&flow, IPPROTO_UDP, i->ifa_addr, NULL))
+			each(flow.own, arg);
+}
+
 int redirect_addresses(int family, struct in6_addr **ret, size_t *ret_n, struct err *e)
 {
 	cleanup_free struct in6_addr *v = NULL;

@@ -109,6 +109,10 @@ static bool concerns_us(struct redirect *r, const struct redirect_flow *flow)
 	if (redirect_is_listener(flow) || host_has_address(flow->peer))
 		return true;
 	redirect_other(flow, &other);
+	if (r && flow->protocol == IPPROTO_UDP && !redirect_get(r, &other, &end)) {
+		other.peer_port = 0;
+		memset(other.peer, 0, sizeof(other.peer));
+	}
 	if (!r || !redirect_get(r, &other, &end))
 		return false;
 	redirect_effective(r, &end);
@@ -144,8 +148,9 @@ static int apply_end(struct reader *reader, const Gw__NetEnd *news, struct err *
 		return 0;
 	if (known && end.moves_made == news->moves_made && end.state == (news->native ? REDIRECT_NONE : REDIRECT_THERE) && end.node == reader->node)
 		return 0;
-	/* At home again: for who knows nothing as for us. How often it has moved is kept, lest old news be taken for new. */
+	/* At home again: for who knows nothing as for us. How often it has moved is kept, lest old news be taken for new. Where it has left this host, it still has. */
 	end = (struct redirect_end){ .state = news->native ? REDIRECT_NONE : REDIRECT_THERE, .node = reader->node, .moves_made = news->moves_made,
+				     .flags = news->native || end.state != REDIRECT_THERE ? 0 : end.flags & REDIRECT_ENDED,
 				     .changed_ns = clock_ns(CLOCK_MONOTONIC), .seen_ns = end.seen_ns };
 	code = redirect_put(reader->r, &flow, &end);
 	return code < 0 ? err_sys(e, code, "entering news in the table of redirected connections") : 0;

@@ -16,7 +16,7 @@
 #include "net/redirect.skel.h"
 #include "net/redirect_internal.h"
 
-#define VERSION 2 /* of the maps' layout, and of what is in them */
+#define VERSION 3 /* of the maps' layout, and of what is in them */
 #define MAPS_MAX 16
 #define BATCH 4096u /* ends read at a time */
 #define LOCK_PATH "/run/godwit/redirect.lock"
@@ -91,7 +91,8 @@ void redirect_other(const struct redirect_flow *flow, struct redirect_flow *ret)
 static int *map_slot(struct redirect *r, const char *name)
 {
 	return !strcmp(name, "ends") ? &r->ends_fd : !strcmp(name, "moves") ? &r->moves_fd : !strcmp(name, "nodes") ? &r->nodes_fd :
-		!strcmp(name, "ports") ? &r->ports_fd : !strcmp(name, "config") ? &r->config_fd : !strcmp(name, "fragments") ? &r->fragments_fd : NULL;
+		!strcmp(name, "ports") ? &r->ports_fd : !strcmp(name, "config") ? &r->config_fd : !strcmp(name, "fragments") ? &r->fragments_fd :
+		!strcmp(name, "sources") ? &r->sources_fd : !strcmp(name, "callers") ? &r->callers_fd : !strcmp(name, "locals") ? &r->locals_fd : NULL;
 }
 
 static int find_maps(struct redirect *r, int program, struct err *e)
@@ -130,7 +131,7 @@ static int map_all(struct redirect *r, struct err *e)
 	r->nodes = map_array(r->nodes_fd, REDIRECT_NODES_MAX * sizeof(*r->nodes));
 	r->ports = map_array(r->ports_fd, 65536 * sizeof(*r->ports));
 	r->config = map_array(r->config_fd, sizeof(*r->config));
-	if (!r->moves || !r->nodes || !r->ports || !r->config || r->ends_fd < 0)
+	if (!r->moves || !r->nodes || !r->ports || !r->config || r->ends_fd < 0 || r->sources_fd < 0 || r->locals_fd < 0)
 		return err_set(e, -EPROTO, "the programs that redirect connections are there, but not their maps: something else changes the filters of device lo");
 	return 0;
 }
@@ -156,6 +157,9 @@ void redirect_close(struct redirect **r)
 	close_fdp(&d->ports_fd);
 	close_fdp(&d->config_fd);
 	close_fdp(&d->fragments_fd);
+	close_fdp(&d->sources_fd);
+	close_fdp(&d->callers_fd);
+	close_fdp(&d->locals_fd);
 	close_fdp(&d->lock_fd);
 	free(d);
 	*r = NULL;
@@ -170,7 +174,7 @@ static struct redirect *redirect_new(struct err *e)
 		err_set(e, -ENOMEM, "out of memory");
 		return NULL;
 	}
-	*r = (struct redirect){ NULL, -1, -1, -1, -1, -1, -1, -1 };
+	*r = (struct redirect){ NULL, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1 };
 	mkdir("/run/godwit", 0755);
 	r->lock_fd = open(LOCK_PATH, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (r->lock_fd < 0) {
@@ -249,6 +253,21 @@ static int load(struct redirect *r, bool found, struct err *e)
 	return 0;
 }
 
+static void tell_address(const uint8_t address[16], void *arg)
+{
+	struct redirect *r = arg;
+	struct redirect_address key;
+	uint32_t value = 1;
+
+	memcpy(key.a, address, sizeof(key.a));
+	bpf_map_update_elem(r->locals_fd, &key, &value, BPF_ANY);
+}
+
+void redirect_tell_addresses(struct redirect *r)
+{
+	host_list_addresses(tell_address, r);
+}
+
 static int open_locked(struct redirect *r, struct err *e)
 {
 	int found = find(r, e), code;
@@ -270,7 +289,9 @@ static int open_locked(struct redirect *r, struct err *e)
 	if (code < 0)
 		return code;
 	host_trust_device("lo");
-	return redirect_attach(r, e);
+	code = redirect_attach(r, e);
+	redirect_tell_addresses(r);
+	return code;
 }
 
 int redirect_open(struct redirect **ret, struct err *e)
@@ -344,8 +365,47 @@ int redirect_put(struct redirect *r, const struct redirect_flow *flow, const str
 	return bpf_map_update_elem(r->ends_fd, flow, end, BPF_ANY) < 0 ? -errno : 0;
 }
 
+static bool has_source(const struct redirect_flow *flow)
+{
+	return flow->protocol == IPPROTO_UDP && redirect_is_listener(flow);
+}
+
+static struct redirect_source source_key(const struct redirect_flow *flow)
+{
+	return (struct redirect_source){ .port = flow->own_port, .ipv6 = !host_is_ipv4(flow->own) };
+}
+
+int redirect_is_source(struct redirect *r, const struct redirect_flow *flow)
+{
+	struct redirect_source key = source_key(flow);
+	struct redirect_address address;
+
+	if (!has_source(flow) || bpf_map_lookup_elem(r->sources_fd, &key, &address) < 0)
+		return -ENOENT;
+	return !memcmp(address.a, flow->own, sizeof(address.a));
+}
+
+void redirect_set_source(struct redirect *r, const struct redirect_flow *flow)
+{
+	struct redirect_source key = source_key(flow);
+	struct redirect_address address;
+
+	memcpy(address.a, flow->own, sizeof(address.a));
+	if (has_source(flow))
+		bpf_map_update_elem(r->sources_fd, &key, &address, BPF_NOEXIST);
+}
+
+void redirect_unset_source(struct redirect *r, const struct redirect_flow *flow)
+{
+	struct redirect_source key = source_key(flow);
+
+	if (redirect_is_source(r, flow) == 1)
+		bpf_map_delete_elem(r->sources_fd, &key);
+}
+
 void redirect_remove(struct redirect *r, const struct redirect_flow *flow)
 {
+	redirect_unset_source(r, flow);
 	if (bpf_map_delete_elem(r->ends_fd, flow) == 0)
 		__atomic_sub_fetch(&r->ports[flow->own_port].n, 1, __ATOMIC_RELEASE);
 }

@@ -16,7 +16,7 @@ struct port_count {
 
 struct redirect {
 	struct redirect_bpf *bpf; /* NULL: found only */
-	int lock_fd, ends_fd, moves_fd, nodes_fd, ports_fd, config_fd, fragments_fd;
+	int lock_fd, ends_fd, moves_fd, nodes_fd, ports_fd, config_fd, fragments_fd, sources_fd, callers_fd, locals_fd;
 	/* The maps, mapped. */
 	struct redirect_move_state *moves;
 	struct redirect_node *nodes;
@@ -48,10 +48,18 @@ int redirect_node_index(struct redirect *r, const struct redirect_node *node, ui
 bool redirect_get(struct redirect *r, const struct redirect_flow *flow, struct redirect_end *ret);
 /* Enters or replaces. [freeze] */
 int redirect_put(struct redirect *r, const struct redirect_flow *flow, const struct redirect_end *end);
+/* Takes its source address along (redirect_set_source). */
 void redirect_remove(struct redirect *r, const struct redirect_flow *flow);
 /* The state and node that count now, of an entry that may belong to a move. */
 /* Calls `each` for all ends: a walk over the whole table, milliseconds. Stops at less than 0, and returns it. */
 int redirect_each(struct redirect *r, int (*each)(const struct redirect_flow *flow, const struct redirect_end *end, void *arg), void *arg, struct err *e);
+/* An end of UDP without a peer sends from its own address, unless the port has another one already; or from none of ours any more. [freeze] */
+void redirect_set_source(struct redirect *r, const struct redirect_flow *flow);
+void redirect_unset_source(struct redirect *r, const struct redirect_flow *flow);
+/* 1: its own, 0: another, -ENOENT: whichever routing chooses. */
+int redirect_is_source(struct redirect *r, const struct redirect_flow *flow);
+/* Tells the programs which addresses this host has. After host_load. */
+void redirect_tell_addresses(struct redirect *r);
 void redirect_effective(const struct redirect *r, struct redirect_end *end);
 void redirect_other(const struct redirect_flow *flow, struct redirect_flow *ret);
 
@@ -61,6 +69,7 @@ bool host_is_loopback(const uint8_t address[16]);
 bool host_is_ipv4(const uint8_t address[16]);
 /* Whether an address is this host's. [freeze] */
 bool host_has_address(const uint8_t address[16]);
+void host_list_addresses(void (*each)(const uint8_t address[16], void *arg), void *arg);
 /* Calls `each` for every device that is up and has an address, or is the loopback device. */
 int host_each_device(void (*each)(unsigned device, bool has_header, void *arg), void *arg, struct err *e);
 /* The rule for REDIRECT_MARK, its table of routes, the settings of a device that forged-looking packets arrive on. */

@@ -20,6 +20,8 @@
 #define REDIRECT_ENDS_MAX 262144
 #define REDIRECT_MOVES_MAX 1024
 #define REDIRECT_NODES_MAX 1024
+#define REDIRECT_SOURCES_MAX 16384
+#define REDIRECT_LOCALS_MAX 4096
 #define REDIRECT_NAME_MAX 64
 #define REDIRECT_MARK 0x67770001u /* of packets that are ours, and of those that have been sent on */
 #define REDIRECT_TABLE 26487      /* of routes: everything is local */
@@ -44,6 +46,16 @@ enum redirect_state {
 #define REDIRECT_ENDED 8u    /* THERE, of a listener: the old copy has ended here. A listener that is here now is another one, and comes first */
 #define REDIRECT_COMING 16u  /* of a move that has not come to anything yet: what its socket here sends is dropped */
 #define REDIRECT_LEARNED 4u  /* made by a packet for a listener */
+
+/* Which sockets of UDP without a peer have a source address of another host, or had one. */
+struct redirect_source {
+	RM_U16 port;
+	RM_U8 ipv6, unused;
+};
+
+struct redirect_address {
+	RM_U8 a[16]; /* as in struct redirect_flow */
+};
 
 struct redirect_end {
 	RM_U32 state, flags;
@@ -83,6 +95,7 @@ struct redirect_config {
 struct redirect_known {
 	RM_U32 moves_made;          /* of this end, before this move */
 	RM_U32 other_moves_made;
+	RM_U32 is_source;           /* of UDP without a peer: its own address is the one that it sends from */
 	struct redirect_node other; /* where the other end is; no name: where its address says */
 };
 

@@ -177,7 +177,8 @@ static int expect_companion(struct redirect_move *m, const struct redirect_flow 
 	struct redirect_end end = { 0 };
 	int r;
 
-	if (is_any(flow->peer) || !host_has_address(flow->peer))
+	/* Of UDP it is seen by the address; and the other end may be one without a peer, whose entry counts. */
+	if (flow->protocol == IPPROTO_UDP || is_any(flow->peer) || !host_has_address(flow->peer))
 		return 0;
 	redirect_other(flow, &other);
 	if (redirect_get(m->r, &other, &end)) {
@@ -268,6 +269,8 @@ static int add_arriving(struct redirect_move *m, const struct redirect_flow *flo
 	else
 		end = (struct redirect_end){ .state = REDIRECT_NONE };
 	end.flags = flags_here(flow) | REDIRECT_COMING;
+	if (known->is_source)
+		redirect_set_source(m->r, flow);
 	end.moves_made = MAX(end.moves_made, known->moves_made);
 	if (is_any(flow->peer) && host_is_loopback(flow->own) && is_elsewhere(&known->other)) {
 		r = redirect_node_index(m->r, &known->other, &end.home, e);
@@ -283,7 +286,7 @@ static int add_arriving(struct redirect_move *m, const struct redirect_flow *flo
 
 static bool is_known_valid(const struct redirect_known *k)
 {
-	return memchr(k->other.name, 0, sizeof(k->other.name)) && k->moves_made < NEW_ENTRY / 2 && k->other_moves_made < NEW_ENTRY / 2;
+	return memchr(k->other.name, 0, sizeof(k->other.name)) && k->is_source <= 1 && k->moves_made < NEW_ENTRY / 2 && k->other_moves_made < NEW_ENTRY / 2;
 }
 
 int redirect_add(struct redirect_move *m, const struct redirect_flow *flows, const struct redirect_known *known, size_t n, struct err *e)
@@ -346,10 +349,13 @@ static void undo(struct redirect_move *m)
 {
 	redirect_unpark(m);
 	for (size_t i = m->n; i-- > 0;)
-		if (m->was[i].moves_made == NEW_ENTRY)
+		if (m->was[i].moves_made == NEW_ENTRY) {
 			redirect_remove(m->r, &m->flows[i]);
-		else
+		} else {
+			if (m->arriving)
+				redirect_unset_source(m->r, &m->flows[i]);
 			redirect_put(m->r, &m->flows[i], &m->was[i]);
+		}
 }
 
 static void move_free(struct redirect_move **m)
@@ -410,6 +416,16 @@ int redirect_arrive(struct redirect *r, const struct redirect_flow *flows, const
 	return code < 0 ? code : finish_begin(&m, arrive(m, flows, known, n, e), ret);
 }
 
+/* At first it is the address by which others know this host. */
+static bool is_source(struct redirect *r, const struct redirect_flow *flow, const struct redirect_node *self)
+{
+	int known = redirect_is_source(r, flow);
+
+	if (known >= 0 || flow->protocol != IPPROTO_UDP)
+		return known == 1;
+	return !host_is_loopback(flow->own) && (!host_is_ipv4(flow->own) || !memcmp(flow->own + 12, self->v4, sizeof(self->v4)));
+}
+
 void redirect_tell(struct redirect *r, const struct redirect_flow *flow, const struct redirect_node *self, struct redirect_known *ret)
 {
 	struct redirect_flow other;
@@ -424,6 +440,7 @@ void redirect_tell(struct redirect *r, const struct redirect_flow *flow, const s
 	if (is_any(flow->peer)) {
 		if (host_is_loopback(flow->own) && !ret->other.name[0])
 			ret->other = *self;
+		ret->is_source = is_source(r, flow, self);
 		return;
 	}
 	redirect_other(flow, &other);
@@ -450,6 +467,8 @@ void redirect_settle_end(struct redirect *r, const struct redirect_flow *flow, s
 	}
 	if (state != REDIRECT_NONE) {
 		end->flags = state == REDIRECT_HERE ? end->flags & ~REDIRECT_LEARNED : 0;
+		if (state == REDIRECT_THERE)
+			redirect_unset_source(r, flow);
 		end->moves_made++;
 		end->changed_ns = clock_ns(CLOCK_MONOTONIC);
 	}

@@ -106,8 +106,15 @@ bool sockets_have(const struct sockets *s, const struct redirect_flow *flow)
 
 	if (has(s, flow))
 		return true;
-	if (flow->peer_port || memcmp(flow->peer, none, 16))
-		return false;
+	if (flow->peer_port || memcmp(flow->peer, none, 16)) {
+		if (flow->protocol != IPPROTO_UDP)
+			return false;
+		/* One without a peer gets datagrams of every one. */
+		any.peer_port = 0;
+		memset(any.peer, 0, 16);
+		if (has(s, &any))
+			return true;
+	}
 	memset(any.own, 0, 16);
 	return has(s, &any);
 }

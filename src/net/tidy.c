@@ -161,6 +161,7 @@ int redirect_tidy(struct redirect *r, bool *ret_empty, struct err *e)
 	int code = host_load(e);
 
 	*ret_empty = false;
+	redirect_tell_addresses(r);
 	redirect_lock(r);
 	if (code >= 0)
 		code = sockets_read(&t.sockets, e);

@@ -64,8 +64,10 @@ class Talk:
         assert self.lines()[-1].startswith("done"), f"{self}: {self.lines()}"
 
     def move(self, to, **options):
-        moved = migrate(self.host, self.process().host_pid, to, **options)
-        assert moved.status == 0, f"{self} to {to}: {moved.why()}"
+        p = self.process()
+        assert p, f"{self} has ended: {self.lines()}"
+        moved = migrate(self.host, p.host_pid, to, **options)
+        assert moved.status == 0, f"{self} to {to}: {moved.why()}; {self.lines()[-3:]}"
         self.host = to
 
 

@@ -178,7 +178,8 @@ static void udp_setup(void)
 {
 	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(9) };
 
-	hold(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+	/* Nothing leads its datagrams elsewhere. */
+	hold(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, IPPROTO_UDPLITE));
 	must(!connect(held, (struct sockaddr *)&sin, sizeof(sin)));
 }
 

@@ -12,15 +12,11 @@
 #include <bpf/bpf_helpers.h>
 
 #include "../redirect_map.h"
+#include "redirect_packet.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
 #define ETHER_BYTES 14
-#define PROTO_IP 0x0800
-#define PROTO_IPV6 0x86dd
-#define TCP 6
-#define UDP 17
-#define IPV6_FRAGMENT 44
 #define INET 2
 #define INET6 10
 #define FLAG_SYN 2
@@ -70,49 +66,34 @@ struct {
 	__type(value, struct redirect_config);
 } config SEC(".maps");
 
-/* Fragments behind the first one have no ports. */
-struct fragment {
-	__u8 to[16], from[16];
-	__u32 id;
-	__u32 protocol;
-};
+/* Sockets of UDP that are bound to every address, and have come from another host: the address that they send from. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, REDIRECT_SOURCES_MAX);
+	__type(key, struct redirect_source);
+	__type(value, struct redirect_address);
+} sources SEC(".maps");
 
+/* Peers of theirs who know them by another: the peer of the end, whose own address is not in it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 1024);
-	__type(key, struct fragment);
-	__type(value, __u32);
-} fragments SEC(".maps");
+	__uint(max_entries, 16384);
+	__type(key, struct redirect_flow);
+	__type(value, struct redirect_address);
+} callers SEC(".maps");
 
-struct packet {
-	struct redirect_flow to; /* the end that it goes to */
-	__u8 tcp_flags;
-	bool ipv6;
-};
+/* Addresses of this host. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, REDIRECT_LOCALS_MAX);
+	__type(key, struct redirect_address);
+	__type(value, __u32);
+} locals SEC(".maps");
 
 struct place {
 	__u32 state, flags, node, tun;
-};
-
-struct ipv4 {
-	__u8 version_len, tos;
-	__u16 len, id, offset;
-	__u8 ttl, protocol;
-	__u16 sum;
-	__u32 from, to;
-};
-
-struct ipv6 {
-	__u32 version;
-	__u16 len;
-	__u8 next, hops;
-	__u8 from[16], to[16];
-};
-
-struct ipv6_fragment {
-	__u8 next, reserved;
-	__u16 offset;
-	__u32 id;
 };
 
 static __always_inline bool port_used(__u16 port)
@@ -120,99 +101,6 @@ static __always_inline bool port_used(__u16 port)
 	__u32 key = port, *n = bpf_map_lookup_elem(&ports, &key);
 
 	return n && *n;
-}
-
-static __always_inline void map_ipv4(__u8 to[16], __u32 address)
-{
-	((__u32 *)to)[0] = 0;
-	((__u32 *)to)[1] = 0;
-	((__u32 *)to)[2] = bpf_htonl(0xffff);
-	((__u32 *)to)[3] = address;
-}
-
-/* The ports of a fragment: in the packet at `offset`, if it is the first one. */
-static __always_inline bool fragment_ports(struct __sk_buff *skb, struct packet *p, __u32 offset, bool first, __u32 id)
-{
-	struct fragment key = { .id = id, .protocol = p->to.protocol };
-	__u32 both, *known;
-
-	__builtin_memcpy(key.to, p->to.own, 16);
-	__builtin_memcpy(key.from, p->to.peer, 16);
-	if (first) {
-		if (bpf_skb_load_bytes(skb, offset, &both, sizeof(both)) < 0)
-			return false;
-		bpf_map_update_elem(&fragments, &key, &both, BPF_ANY);
-	} else {
-		known = bpf_map_lookup_elem(&fragments, &key);
-		if (!known)
-			return false;
-		both = *known;
-	}
-	p->to.peer_port = (__u16)both;
-	p->to.own_port = (__u16)(both >> 16);
-	return true;
-}
-
-static __always_inline bool plain_ports(struct __sk_buff *skb, struct packet *p, __u32 offset)
-{
-	struct {
-		__u16 from, to;
-		__u8 other[9], flags;
-	} tcp;
-
-	if (p->to.protocol == TCP) {
-		if (bpf_skb_load_bytes(skb, offset, &tcp, 14) < 0)
-			return false;
-		p->tcp_flags = tcp.flags;
-	} else if (bpf_skb_load_bytes(skb, offset, &tcp, 4) < 0) {
-		return false;
-	}
-	p->to.peer_port = tcp.from;
-	p->to.own_port = tcp.to;
-	return true;
-}
-
-static __always_inline bool parse_ipv4(struct __sk_buff *skb, struct packet *p, __u32 l2)
-{
-	struct ipv4 ip;
-	__u32 offset;
-
-	if (bpf_skb_load_bytes(skb, l2, &ip, sizeof(ip)) < 0 || (ip.protocol != TCP && ip.protocol != UDP))
-		return false;
-	offset = l2 + (ip.version_len & 15) * 4;
-	p->to.protocol = ip.protocol;
-	map_ipv4(p->to.own, ip.to);
-	map_ipv4(p->to.peer, ip.from);
-	if (ip.offset & bpf_htons(0x3fff))
-		return fragment_ports(skb, p, offset, !(ip.offset & bpf_htons(0x1fff)), ip.id);
-	return plain_ports(skb, p, offset);
-}
-
-static __always_inline bool parse_ipv6(struct __sk_buff *skb, struct packet *p, __u32 l2)
-{
-	struct ipv6_fragment part;
-	struct ipv6 ip;
-
-	if (bpf_skb_load_bytes(skb, l2, &ip, sizeof(ip)) < 0)
-		return false;
-	p->ipv6 = true;
-	__builtin_memcpy(p->to.own, ip.to, 16);
-	__builtin_memcpy(p->to.peer, ip.from, 16);
-	if (ip.next == IPV6_FRAGMENT) {
-		if (bpf_skb_load_bytes(skb, l2 + sizeof(ip), &part, sizeof(part)) < 0 || (part.next != TCP && part.next != UDP))
-			return false;
-		p->to.protocol = part.next;
-		return fragment_ports(skb, p, l2 + sizeof(ip) + sizeof(part), !(part.offset & bpf_htons(0xfff8)), part.id);
-	}
-	p->to.protocol = ip.next;
-	return (ip.next == TCP || ip.next == UDP) && plain_ports(skb, p, l2 + sizeof(ip));
-}
-
-static __always_inline bool parse(struct __sk_buff *skb, struct packet *p, __u32 l2)
-{
-	if (skb->protocol == bpf_htons(PROTO_IP))
-		return parse_ipv4(skb, p, l2);
-	return skb->protocol == bpf_htons(PROTO_IPV6) && parse_ipv6(skb, p, l2);
 }
 
 static __always_inline void place_of(struct redirect_end *end, struct place *place)
@@ -287,6 +175,135 @@ static __always_inline void learn(const struct redirect_flow *flow, const struct
 }
 
 /*
+ * A socket of UDP that is bound to every address sends from the one that routing chooses, which is another host's when it has moved. Its peers know it by the
+ * address that they have sent to, and those that it has spoken to first by the one that it had at first.
+ */
+
+static __always_inline bool is_same_address(const __u8 a[16], const __u8 b[16])
+{
+	const __u64 *x = (const void *)a, *y = (const void *)b;
+
+	return x[0] == y[0] && x[1] == y[1];
+}
+
+static __always_inline bool is_loopback(const __u8 a[16])
+{
+	const __u32 *word = (const void *)a;
+
+	if (word[0] || word[1])
+		return false;
+	return word[2] ? word[2] == bpf_htonl(0xffff) && a[12] == 127 : word[3] == bpf_htonl(1);
+}
+
+static __always_inline bool is_local(const __u8 a[16])
+{
+	struct redirect_address key;
+
+	__builtin_memcpy(key.a, a, 16);
+	return bpf_map_lookup_elem(&locals, &key);
+}
+
+/* What comes from another host with an address of ours as its source would be taken for forged. It has gone from here to there, and back, or its end has left. */
+static __always_inline bool looks_forged(const struct packet *p)
+{
+	return p->to.protocol == UDP && (is_loopback(p->to.peer) || is_local(p->to.peer));
+}
+
+static __always_inline struct redirect_address *source_of(__u16 port, bool ipv6)
+{
+	struct redirect_source key = { .port = port, .ipv6 = ipv6 };
+
+	return bpf_map_lookup_elem(&sources, &key);
+}
+
+/* A datagram has come for such a socket. */
+static __always_inline void remember_caller(struct __sk_buff *skb, const struct packet *p)
+{
+	struct redirect_address *usual, *known, now;
+	struct redirect_flow key = p->to;
+
+	usual = p->to.protocol == UDP && !skb->pkt_type ? source_of(p->to.own_port, p->ipv6) : NULL;
+	if (!usual || is_loopback(p->to.own))
+		return;
+	__builtin_memset(key.own, 0, 16);
+	known = bpf_map_lookup_elem(&callers, &key);
+	if (is_same_address(p->to.own, usual->a)) {
+		if (known)
+			bpf_map_delete_elem(&callers, &key);
+	} else if (!known || !is_same_address(p->to.own, known->a)) {
+		__builtin_memcpy(now.a, p->to.own, 16);
+		bpf_map_update_elem(&callers, &key, &now, BPF_ANY);
+	}
+}
+
+static __always_inline void write_source(struct __sk_buff *skb, struct packet *p, __u32 l2, const __u8 to[16])
+{
+	__u32 was, now;
+	__s64 sum;
+
+	if (p->ipv6) {
+		sum = bpf_csum_diff((__be32 *)p->to.peer, 16, (__be32 *)to, 16, 0);
+		if (p->header)
+			bpf_l4_csum_replace(skb, p->header + 6, 0, (__u64)sum, BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0 | BPF_F_IPV6);
+		bpf_skb_store_bytes(skb, l2 + 8, to, 16, 0);
+	} else {
+		__builtin_memcpy(&was, p->to.peer + 12, 4);
+		__builtin_memcpy(&now, to + 12, 4);
+		if (p->header)
+			bpf_l4_csum_replace(skb, p->header + 6, was, now, BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0 | 4);
+		bpf_l3_csum_replace(skb, l2 + 10, was, now, 4);
+		bpf_skb_store_bytes(skb, l2 + 12, &now, 4, 0);
+	}
+	__builtin_memcpy(p->to.peer, to, 16);
+}
+
+/* Such a socket sends. */
+static __always_inline void keep_source(struct __sk_buff *skb, struct packet *p, __u32 l2)
+{
+	struct redirect_address *address = source_of(p->to.peer_port, p->ipv6), *known, to;
+	struct redirect_flow key;
+
+	/* Whoever has chosen another host's has done so itself. */
+	if (!address || is_loopback(p->to.peer) || !is_local(p->to.peer))
+		return;
+	other_end(&p->to, &key);
+	__builtin_memset(key.own, 0, 16);
+	known = bpf_map_lookup_elem(&callers, &key);
+	if (known)
+		address = known;
+	__builtin_memcpy(to.a, address->a, 16);
+	if (!is_same_address(to.a, p->to.peer))
+		write_source(skb, p, l2, to.a);
+}
+
+static __always_inline void tuple_of(const struct packet *p, struct bpf_sock_tuple *tuple)
+{
+	if (p->ipv6) {
+		__builtin_memcpy(tuple->ipv6.saddr, p->to.peer, 16);
+		__builtin_memcpy(tuple->ipv6.daddr, p->to.own, 16);
+		tuple->ipv6.sport = p->to.peer_port;
+		tuple->ipv6.dport = p->to.own_port;
+	} else {
+		__builtin_memcpy(&tuple->ipv4.saddr, p->to.peer + 12, 4);
+		__builtin_memcpy(&tuple->ipv4.daddr, p->to.own + 12, 4);
+		tuple->ipv4.sport = p->to.peer_port;
+		tuple->ipv4.dport = p->to.own_port;
+	}
+}
+
+static __always_inline bool has_udp_socket(struct __sk_buff *skb, const struct packet *p)
+{
+	struct bpf_sock_tuple tuple = { 0 };
+	struct bpf_sock *socket;
+
+	tuple_of(p, &tuple);
+	socket = bpf_sk_lookup_udp(skb, &tuple, p->ipv6 ? sizeof(tuple.ipv6) : sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	if (socket)
+		bpf_sk_release(socket);
+	return socket;
+}
+
+/*
  * Whether a packet that begins a connection is for a socket of this host: one that an old listener has not done with, or a new listener. The one that has gone, and has not
  * ended yet, does not count.
  */
@@ -296,17 +313,9 @@ static __always_inline bool is_for_us(struct __sk_buff *skb, const struct packet
 	__u32 len = p->ipv6 ? sizeof(tuple.ipv6) : sizeof(tuple.ipv4), state;
 	struct bpf_sock *socket;
 
-	if (p->ipv6) {
-		__builtin_memcpy(tuple.ipv6.saddr, p->to.peer, 16);
-		__builtin_memcpy(tuple.ipv6.daddr, p->to.own, 16);
-		tuple.ipv6.sport = p->to.peer_port;
-		tuple.ipv6.dport = p->to.own_port;
-	} else {
-		__builtin_memcpy(&tuple.ipv4.saddr, p->to.peer + 12, 4);
-		__builtin_memcpy(&tuple.ipv4.daddr, p->to.own + 12, 4);
-		tuple.ipv4.sport = p->to.peer_port;
-		tuple.ipv4.dport = p->to.own_port;
-	}
+	if (p->to.protocol == UDP)
+		return flags & REDIRECT_ENDED && has_udp_socket(skb, p);
+	tuple_of(p, &tuple);
 	socket = bpf_skc_lookup_tcp(skb, &tuple, len, BPF_F_CURRENT_NETNS, 0);
 	if (!socket)
 		return false;
@@ -321,6 +330,22 @@ static __always_inline void expect_answer(const struct redirect_flow *flow)
 	struct redirect_end end = {
 		.state = REDIRECT_HERE,
 		.flags = REDIRECT_NATIVE | REDIRECT_OVER_LO | REDIRECT_LEARNED,
+		.changed_ns = bpf_ktime_get_ns(),
+		.seen_ns = bpf_ktime_get_ns(),
+	};
+	struct redirect_flow other;
+
+	other_end(flow, &other);
+	enter(&other, &end);
+}
+
+/* Of loopback addresses the host is known by the end that has moved only: who sends to it has the address there. */
+static __always_inline void expect_at_home(const struct redirect_flow *flow, const struct redirect_end *moved)
+{
+	struct redirect_end end = {
+		.state = REDIRECT_THERE,
+		.flags = REDIRECT_LEARNED,
+		.node = moved->home,
 		.changed_ns = bpf_ktime_get_ns(),
 		.seen_ns = bpf_ktime_get_ns(),
 	};
@@ -353,8 +378,13 @@ static __always_inline bool find_listener(struct __sk_buff *skb, struct packet *
 	if (!end)
 		return false;
 	place_of(end, place);
-	if (p->to.protocol != TCP)
+	if (p->to.protocol != TCP) {
+		if (place->state == REDIRECT_THERE && is_for_us(skb, p, place->flags))
+			place->state = REDIRECT_NONE;
+		else if (place->state == REDIRECT_HERE && end->home)
+			expect_at_home(&p->to, end);
 		return true;
+	}
 	if (earlier)
 		forget(&p->to);
 	if (place->state != REDIRECT_HERE && is_for_us(skb, p, place->flags))
@@ -452,15 +482,20 @@ static __always_inline int arriving(struct __sk_buff *skb, __u32 l2)
 	struct packet p = { 0 };
 	struct place place;
 
-	if (!parse(skb, &p, l2) || !port_used(p.to.own_port) || !find(skb, &p, &place, false))
+	if (!parse(skb, &p, l2))
 		return UNSPEC;
+	if (!port_used(p.to.own_port) || !find(skb, &p, &place, false)) {
+		remember_caller(skb, &p);
+		return port_used(p.to.peer_port) && looks_forged(&p) ? deliver_over_lo(skb, l2) : UNSPEC;
+	}
 	if (place.state == REDIRECT_THERE)
 		return count_hop(skb, &p, l2) ? send_on(skb, &p, place.node, l2) : SHOT;
 	if (place.state == REDIRECT_HELD)
 		return (int)bpf_redirect(place.tun, 0);
-	if (place.state != REDIRECT_HERE)
-		return UNSPEC;
-	if (place.flags & REDIRECT_OVER_LO)
+	remember_caller(skb, &p);
+	if (place.state == REDIRECT_NONE)
+		return looks_forged(&p) ? deliver_over_lo(skb, l2) : UNSPEC;
+	if (place.flags & REDIRECT_OVER_LO || looks_forged(&p))
 		return deliver_over_lo(skb, l2);
 	if (!(place.flags & REDIRECT_NATIVE))
 		skb->mark = REDIRECT_MARK;
@@ -490,23 +525,49 @@ static __always_inline bool is_lo(struct __sk_buff *skb)
 	return c && c->lo == skb->ifindex;
 }
 
+/* Where a loopback address is of the host that a socket was made on: its node; 0: this one. */
+static __always_inline __u32 home_of_peer(struct __sk_buff *skb, const struct packet *p)
+{
+	struct redirect_flow from;
+	struct redirect_end *end;
+
+	if (p->to.protocol != UDP || !is_loopback(p->to.own) || !port_used(p->to.peer_port))
+		return 0;
+	other_end(&p->to, &from);
+	__builtin_memset(from.peer, 0, 16);
+	from.peer_port = 0;
+	end = bpf_map_lookup_elem(&ends, &from);
+	return end && end->home && !has_udp_socket(skb, p) ? end->home : 0;
+}
+
 static __always_inline int leaving(struct __sk_buff *skb, __u32 l2)
 {
 	struct packet p = { 0 };
 	struct place place;
+	__u32 home;
 
 	if (skb->mark == REDIRECT_MARK || !parse(skb, &p, l2))
 		return UNSPEC;
-	if (!skb->ingress_ifindex && port_used(p.to.peer_port) && is_stale(&p))
-		return SHOT;
-	if (!port_used(p.to.own_port) || !find(skb, &p, &place, is_lo(skb)))
-		return UNSPEC;
+	if (!skb->ingress_ifindex && port_used(p.to.peer_port)) {
+		if (p.to.protocol == UDP)
+			keep_source(skb, &p, l2);
+		if (is_stale(&p))
+			return SHOT;
+	}
+	if (is_lo(skb))
+		remember_caller(skb, &p);
+	if (!port_used(p.to.own_port) || !find(skb, &p, &place, is_lo(skb))) {
+		home = home_of_peer(skb, &p);
+		return home ? send_on(skb, &p, home, l2) : UNSPEC;
+	}
 	if (place.state == REDIRECT_THERE)
 		return send_on(skb, &p, place.node, l2);
 	if (place.state == REDIRECT_HELD)
 		return (int)bpf_redirect(place.tun, 0);
-	if (place.state == REDIRECT_HERE && !(place.flags & REDIRECT_NATIVE))
+	if (place.state == REDIRECT_HERE && !(place.flags & REDIRECT_NATIVE)) {
+		remember_caller(skb, &p);
 		return deliver_over_lo(skb, l2);
+	}
 	return UNSPEC;
 }
 
