@@ -323,6 +323,10 @@ static int fill_ended(const Gw__FdSocket *s, int fd, struct err *e)
 		r = end_own_stream(fd);
 		if (r == 0)
 			r = tcp_forge(s, next, send + 1, 0, e);
+		else if (tcp_state_of(fd) == TCP_CLOSE) /* the other end's host has been quicker: it knows no such connection */
+			r = 0;
+		else
+			return err_sys(e, r, "TCP: ending the stream of a connection that has ended, in state %d", tcp_state_of(fd));
 	} else if (r == 0 && !p->error) {
 		r = tcp_forge(s, next, send, TCP_FORGE_RST, e);
 	}

@@ -60,6 +60,8 @@ def test_every_state_and_option(hosts, form):
     mover = Mover(hosts, form, HOSTS, bound=("x1", "n3"))
     moved = migrate("n1", mover.pid, "n2")
     assert moved.status == 0, moved.why()
+    moved = migrate("n2", moved.json["pid"], "n1")
+    assert moved.status == 0, moved.why()
     mover.check()
 
 
