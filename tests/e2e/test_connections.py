@@ -208,7 +208,6 @@ import socket, sys
 calls, sent = [], {}
 for i in range(20):
     s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
-os.set_inheritable(s.fileno(), True)
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, i % 2)
     s.send(b"e")
     calls.append(s)

@@ -157,7 +157,8 @@ def one_live_copy(lab_, victim, among=("n1", "n2"), seconds=15):
 def left_behind(host, victim, known):
     """What is in a host beside its daemon, the program and what was there before; zombies and workers count."""
     main = main_daemon(host)
-    return [p for p in lab_driver.processes(host) if not (main and p.pid == main.pid) and p.pid not in known and victim.status not in p.cmdline]
+    ours = (main.pid, *(p.pid for p in lab_driver.processes(host) if p.parent == main.pid and p.name in lab_driver.HOUSEKEEPERS)) if main else ()
+    return [p for p in lab_driver.processes(host) if p.pid not in ours and p.pid not in known and victim.status not in p.cmdline]
 
 
 def judge(lab_, victim, result=None, known=(), among=("n1", "n2"), worker_lived=False):
