@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from lab_driver import (BUILD, ROOT, STRATEGIES, VICTIMS, find_process, inside, kill, lab, main_daemon, migrate, processes, read, residue, wait_until)
+from lab_driver import (BUILD, ROOT, STRATEGIES, VICTIMS, find_process, inside, kill, lab, main_daemon, migrate, processes, read, residue, strangers, wait_until)
 
 HOMEBODY = os.path.join(VICTIMS, "homebody")
 WAITER = os.path.join(ROOT, "tests/victims/waiter.py")
@@ -210,7 +210,7 @@ def test_moves_on(lab2, family):
     f.send(signal.SIGUSR1)
     f.wait_log("signal 10 ")
     assert read(f.log).splitlines()[-1].endswith(" n3")
-    wait_until("nothing left on n2", lambda: len(processes("n2")) == 1)
+    wait_until("nothing left on n2", lambda: not strangers("n2"))
     f.send(signal.SIGTERM)
     f.wait_news("exited 42")
     lab2.assert_clean()
