@@ -148,7 +148,7 @@ struct page_range {
 enum stream_kind {
 	STREAM_PAGES = 1, /* runs */
 	STREAM_BARRIER,   /* everything before it has been sent; ends COMMAND_RECEIVE */
-	STREAM_END,       /* nothing more will come on this connection */
+	STREAM_END,       /* nothing more will come on this connection, but on that for faults answers to what had been asked for before */
 };
 
 struct page_frame {

@@ -134,6 +134,8 @@ long drain_events(struct pager *p)
 
 /* --- streams --- */
 
+_Static_assert(FRAME_LEAST <= 2 * sizeof(struct page_frame), "what has come behind an END is moved to where that was");
+
 /* The next frame begins with what has come of it. */
 static void next_frame(struct stream *s)
 {
@@ -211,13 +213,13 @@ static long header_done(struct pager *p, struct stream *s)
 	if (f->magic != STREAM_MAGIC || f->nruns > STREAM_RUNS_MAX || f->npages > STREAM_PAGES_MAX)
 		return E_PROTO;
 	if (f->kind == STREAM_END) {
-		if (s->got > s->need)
-			return E_PROTO;
 		if (s == &p->bulk)
 			p->bulk_ended = 1;
 		else
 			p->fault_ended = 1;
-		s->got = 0;
+		/* A page that does not exist, and was asked for while this was under way, is answered behind it. */
+		s->got -= s->need;
+		memcpy(s->f, (uint8_t *)s->f + s->need, s->got);
 		return 0;
 	}
 	if (f->kind != STREAM_PAGES || !f->nruns)
