@@ -725,7 +725,8 @@ static int get_ready(struct source *s, struct err *e)
 	timeline_mark("working set sent ahead");
 	if (ret == 0)
 		ret = source_home_hold(s, e);
-	source_rehearse(s, true);
+	if (ret == 0)
+		source_rehearse(s, true);
 	return ret;
 }
 
