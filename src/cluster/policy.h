@@ -74,13 +74,13 @@ struct policy_unit {
 	double run;                 /* tasks of it that want a CPU; below 1 for one that mostly waits */
 	double mem_mib;
 	unsigned connections;
+	bool pinned;                /* the user, or something that cannot move */
 	double since_move_s;        /* wall clock; HUGE_VAL: it never moved */
 	struct {
 		uint64_t id;        /* of a node */
 		double mib_s;       /* what is exchanged with it: connections, files */
 	} talks[POLICY_TALKS_MAX];
 	size_t n_talks;
-	bool pinned;                /* the user, or something that cannot move */
 };
 
 enum policy_reason { POLICY_STAYS, POLICY_BALANCE, POLICY_MEMORY, POLICY_EVICTED };

@@ -401,7 +401,7 @@ static double combine(uint8_t op, double a, double b)
 
 static bool select_matches(const struct require *r, const struct require_node *node)
 {
-	double stack[REQUIRE_STEPS_MAX];
+	double stack[REQUIRE_STEPS_MAX] = { 0 };
 	size_t n = 0;
 
 	for (size_t i = 0; i < r->n_steps; i++) {

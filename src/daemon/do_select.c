@@ -72,11 +72,14 @@ int do_select(const struct daemon *d, const struct request *request, int fd)
 	size_t n = 0, matches;
 	int ret = require_parse(&r, request->require, &e);
 
-	if (ret == 0)
+	if (ret >= 0)
 		ret = ask_all_nodes(d, &q, &n, &e);
-	if (ret == 0 && !(found = calloc(n, sizeof(*found))))
-		ret = err_sys(&e, -ENOMEM, "%zu nodes", n);
-	if (ret < 0) {
+	if (ret >= 0) {
+		found = calloc(n, sizeof(*found));
+		if (!found)
+			ret = err_sys(&e, -ENOMEM, "%zu nodes", n);
+	}
+	if (ret < 0 || !found) {
 		reply_error(fd, "failed", &e, NULL, NULL);
 		questions_free(q, n);
 		return 1;

@@ -162,7 +162,7 @@ static int overhead(struct experiment *x, struct err *e)
 {
 	static const double freezes[] = { 0.001, 0.01, 0.1, 0.3, 1, 3, 10, 30 };
 	const char *name = "migration";
-	double speedup[ARRAY_SIZE(freezes)];
+	double speedup[ARRAY_SIZE(freezes)] = { 0 };
 	const double *const line = speedup;
 	struct sim_config c = x->base;
 	int ret;

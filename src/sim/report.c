@@ -68,13 +68,19 @@ static void draw_axes(FILE *f, const struct axes *a, const char *x_label, const 
 	double step = tick_of(a->y1 - a->y0);
 	char s[64];
 
-	for (double y = ceil(a->y0 / step) * step; y <= a->y1 + step / 1e6; y += step) {
+	for (int i = (int)ceil(a->y0 / step); i * step <= a->y1 + step / 1e6; i++) {
+		double y = i * step;
+
 		fprintf(f, "<line x1=\"%d\" y1=\"%.1f\" x2=\"%d\" y2=\"%.1f\" stroke=\"#ddd\"/>\n", LEFT, y_of(a, y), WIDTH - RIGHT, y_of(a, y));
 		snprintf(s, sizeof(s), "%g", fabs(y) < step / 1e6 ? 0 : y);
 		text(f, LEFT - 8, y_of(a, y) + 4, "end", "", s);
 	}
 	step = a->log_x ? 0 : tick_of(a->x1 - a->x0);
-	for (double x = a->log_x ? pow(10, ceil(log10(a->x0))) : ceil(a->x0 / step) * step; x <= a->x1 * (1 + 1e-9); x = a->log_x ? x * 10 : x + step) {
+	for (int i = (int)ceil(a->log_x ? log10(a->x0) : a->x0 / step);; i++) {
+		double x = a->log_x ? pow(10, i) : i * step;
+
+		if (x > a->x1 * (1 + 1e-9))
+			break;
 		fprintf(f, "<line x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%d\" stroke=\"#ddd\"/>\n", x_of(a, x), TOP, x_of(a, x), HEIGHT - BOTTOM);
 		snprintf(s, sizeof(s), "%g", x);
 		text(f, x_of(a, x), HEIGHT - BOTTOM + 18, "middle", "", s);
