@@ -48,7 +48,7 @@ struct ends {
 	bool reads, writes;
 };
 
-static void look_outside(const struct fdtable *t, struct pipe_holder *holders, size_t n)
+void fdtable_scan_outside(const struct fdtable *t, struct pipe_holder *holders, size_t n)
 {
 	cleanup_free pid_t *inside = fd_alloc(t->n_views * sizeof(*inside));
 
@@ -123,7 +123,7 @@ int fdtable_capture_pipes(struct capture *c, struct err *e)
 		n_new += !t->pipe_ids[i].scanned;
 	}
 	if (n_new)
-		look_outside(t, holders, n);
+		fdtable_scan_outside(t, holders, n);
 	for (size_t i = 0; i < n && r == 0; i++) {
 		bool lone;
 

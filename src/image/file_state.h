@@ -5,6 +5,7 @@
 
 #include "image/file.h"
 #include "image/file_look.h"
+#include "image/pipe.h"
 
 /* The worker's view of one open file description. */
 struct fd_held {
@@ -170,7 +171,9 @@ struct capture {
 /* With several processes: puts the one that has the description before each refusal from `first` on. */
 void fdtable_name_process(const struct capture *c, size_t first, uint32_t desc);
 
-/* file_ends.c. A pipe is found by its inode, or appended. */
+/* file_ends.c: pipe_outside_scan, with the processes of the unit as those inside. */
+void fdtable_scan_outside(const struct fdtable *t, struct pipe_holder *holders, size_t n);
+/* A pipe is found by its inode, or appended. */
 void fdtable_add_pipe_end(struct capture *c, const struct fd_look *look, Gw__FdDesc *d);
 int fdtable_capture_pipes(struct capture *c, struct err *e);
 

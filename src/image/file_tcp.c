@@ -172,7 +172,6 @@ static void look_outside(struct fdtable *t)
 {
 	struct tcp_set *set = t->tcp;
 	cleanup_free struct pipe_holder *holders = fd_alloc(set->n * sizeof(*holders));
-	cleanup_free pid_t *inside = fd_alloc(t->n_views * sizeof(*inside));
 	size_t n_new = 0;
 
 	for (size_t i = 0; i < set->n; i++) {
@@ -186,9 +185,7 @@ static void look_outside(struct fdtable *t)
 	}
 	if (!n_new)
 		return;
-	for (size_t i = 0; i < t->n_views; i++)
-		inside[i] = t->views[i].pid;
-	pipe_outside_scan(inside, t->n_views, holders, set->n);
+	fdtable_scan_outside(t, holders, set->n);
 	for (size_t i = 0; i < set->n; i++) {
 		if (!holders[i].pid)
 			continue;

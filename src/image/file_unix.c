@@ -261,7 +261,6 @@ static void renew(struct fdtable *t, const struct unix_member *m, size_t n)
 static void look_outside(struct fdtable *t, struct unix_member *m, size_t n, struct refusals *refusals)
 {
 	cleanup_free struct pipe_holder *holders = fd_alloc(n * sizeof(*holders));
-	cleanup_free pid_t *inside = fd_alloc(t->n_views * sizeof(*inside));
 	size_t n_new = 0;
 
 	for (size_t i = 0; i < n; i++) {
@@ -276,9 +275,7 @@ static void look_outside(struct fdtable *t, struct unix_member *m, size_t n, str
 	}
 	if (!n_new)
 		return;
-	for (size_t i = 0; i < t->n_views; i++)
-		inside[i] = t->views[i].pid;
-	pipe_outside_scan(inside, t->n_views, holders, n);
+	fdtable_scan_outside(t, holders, n);
 	for (size_t i = 0; i < n; i++) {
 		if (!holders[i].pid)
 			continue;
