@@ -6,6 +6,7 @@
  * has been sent on them.
  */
 #include "iter.h"
+#include "tid.h"
 
 #include "../queue_record.h"
 
@@ -57,15 +58,6 @@ struct sk_buff;
 
 struct sk_buff_head {
 	struct sk_buff *next;
-} CO_RE;
-
-struct upid {
-	int nr;
-} CO_RE;
-
-struct pid {
-	unsigned int level;
-	struct upid numbers[1];
 } CO_RE;
 
 typedef struct {
