@@ -319,15 +319,15 @@ static void take_pressure(struct measure *m, const struct limits *l)
 {
 	static const struct {
 		enum load_index index;
-		const char *machine, *group;
-	} all[] = { { LOAD_PSI_CPU, "cpu", "cpu" }, { LOAD_PSI_MEM, "memory", "memory" }, { LOAD_PSI_IO, "io", "io" } };
+		const char *name;
+	} all[] = { { LOAD_PSI_CPU, "cpu" }, { LOAD_PSI_MEM, "memory" }, { LOAD_PSI_IO, "io" } };
 
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
 		char text[256];
 		double avg10 = 0;
 
-		if ((*l->group && read_text(m, text, sizeof(text), "%s/%s.pressure", l->group, all[i].group)) ||
-		    read_text(m, text, sizeof(text), "/proc/pressure/%s", all[i].machine))
+		if ((*l->group && read_text(m, text, sizeof(text), "%s/%s.pressure", l->group, all[i].name)) ||
+		    read_text(m, text, sizeof(text), "/proc/pressure/%s", all[i].name))
 			avg10 = number_behind(text, "some avg10=");
 		m->load.v[all[i].index] = avg10 / 100;
 	}

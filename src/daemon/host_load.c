@@ -16,6 +16,7 @@
 
 struct host_load {
 	pthread_mutex_t lock; /* whoever dies with it leaves nothing half done that matters */
+	pid_t daemon;         /* the main process */
 	bool measured;
 	struct load load;
 	struct view view;     /* of which only what was sent */
@@ -33,6 +34,7 @@ int host_load_init(struct host_load **ret, struct err *e)
 	pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
 	pthread_mutex_init(&h->lock, &attr);
 	pthread_mutexattr_destroy(&attr);
+	h->daemon = getpid();
 	*ret = h;
 	return 0;
 }
@@ -56,7 +58,7 @@ void host_load_measure(struct host_load *h, double speed)
 	prctl(PR_SET_NAME, "godwit-load");
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	measure_init(&m, speed, NULL);
-	for (bool ended = false; !ended; ended = getppid() == 1) {
+	while (getppid() == h->daemon) { /* which may be the first process of a container */
 		measure_take(&m, clock_ns(CLOCK_BOOTTIME), &load);
 		take(h);
 		h->load = load;
