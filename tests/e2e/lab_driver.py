@@ -306,6 +306,21 @@ def migrate(source, pid, dest, strategy="freeze-free", timeout=PATIENCE, options
 
 # --- victims ------------------------------------------------------------------------------------------------------------
 
+class Movable:
+    """A program with a host, its number there, a name and the lab, which are right after each move."""
+
+    def move(self, to, *options, strategy="freeze-free"):
+        result = migrate(self.host, self.pid, to, strategy, options=options)
+        if result.status == 0:
+            self.host, self.pid = to, result.json.get("pid") or self.pid
+        return result
+
+    def must_move(self, to, *options, strategy="freeze-free"):
+        result = self.move(to, *options, strategy=strategy)
+        assert result.status == 0, f"{self.name} to {to}: {result.why()}\n{self.lab.log_tail(self.host)}\n{self.lab.log_tail(to)}"
+        return result
+
+
 class Victim:
     """A self-checking program in a host, from its start to its verdict."""
 

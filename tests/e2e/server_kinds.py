@@ -11,7 +11,7 @@ import subprocess
 import textwrap
 import time
 
-from lab_driver import find_process, inside, kill, migrate, popen, processes, read, wait_until
+from lab_driver import Movable, find_process, inside, kill, popen, processes, read, wait_until
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ADDRESS = "10.66.0.1"
@@ -24,7 +24,7 @@ PYTHON = "/usr/bin/python3"
 ports = itertools.count(12000 + os.getpid() * 101 % 18000)
 
 
-class Server:
+class Server(Movable):
     """A server that began on n1, and is where it is. Commands run in a directory that all hosts see."""
 
     def __init__(self, lab_, name, port, command, files=None, host="n1", address=ADDRESS, wait=True):
@@ -57,17 +57,6 @@ class Server:
 
     def process(self):
         return find_process(self.host, self.pid)
-
-    def move(self, to, *options, strategy="freeze-free"):
-        result = migrate(self.host, self.pid, to, strategy, options=options)
-        if result.status == 0:
-            self.host, self.pid = to, result.json.get("pid") or self.pid
-        return result
-
-    def must_move(self, to, *options, strategy="freeze-free"):
-        result = self.move(to, *options, strategy=strategy)
-        assert result.status == 0, f"{self.name} to {to}: {result.why()}\n{self.lab.log_tail(self.host)}\n{self.lab.log_tail(to)}"
-        return result
 
     def clients(self, host):
         return []

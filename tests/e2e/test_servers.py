@@ -7,33 +7,23 @@ import subprocess
 import pytest
 
 import server_kinds
-from lab_driver import init_of, inside, main_daemon, migrate, popen, read, wait_until
+from lab_driver import Movable, init_of, inside, main_daemon, popen, read, wait_until
 from test_faults import LISTED, before_commit
 
 CLIENT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "redis_talk.py")
 PORT = 6391
 
 
-class Redis:
+class Redis(Movable):
     """A redis-server that began on n1, and is where it is."""
 
     def __init__(self, lab_, port):
-        self.lab, self.host, self.port = lab_, "n1", port
+        self.lab, self.name, self.host, self.port = lab_, "redis", "n1", port
         self.directory = lab_.directory("redis")
         inside("n1", "setsid", "-f", "sh", "-c", 'cd / && echo $$ >"$0/pid" && exec redis-server --port "$1" --save "" --protected-mode no --dir "$0" >"$0/log" 2>&1',
                self.directory, str(port))
         self.pid = int(wait_until("the server's number", lambda: read(os.path.join(self.directory, "pid")).strip()))
         wait_until("the server listens", lambda: "Ready to accept" in read(os.path.join(self.directory, "log")), 20)
-
-    def move(self, to, *options, strategy="freeze-free"):
-        result = migrate(self.host, self.pid, to, strategy, options=options)
-        if result.status == 0:
-            self.host, self.pid = to, result.json.get("pid") or self.pid
-        return result
-
-    def must_move(self, to, *options, strategy="freeze-free"):
-        result = self.move(to, *options, strategy=strategy)
-        assert result.status == 0, f"{result.why()}\n{self.lab.log_tail('n1')}\n{self.lab.log_tail('n2')}\n{self.lab.log_tail('n3')}"
 
 
 class Talk:
