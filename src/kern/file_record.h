@@ -23,6 +23,20 @@ struct file_record {
 /* So many words of the bitmap behind the last group are looked through. */
 #define FILE_GROUPS_BEYOND 256
 
+/* Whose groups: a process and a number that it has given them. */
+struct file_groups_key {
+	unsigned int process, number;
+};
+
+/* So many of them at most. */
+#define FILE_GROUPS_MAPS 1024
+
+struct file_groups_ask {
+	struct file_groups_key key;
+	unsigned int process; /* whose table: as in the records */
+	unsigned int n_groups;
+};
+
 struct file_group {
 	unsigned int process, first; /* given: as in the records; the first number, a multiple of 64 */
 	unsigned int is_last;        /* given: no other number is expected behind this group */

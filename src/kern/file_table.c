@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * file_table.c - loads and reads the iterators over descriptors; see file_table.h and bpf/file_table.bpf.c
+ * file_table.c - loads and runs the programs that read descriptors; see file_table.h and bpf/file_table.bpf.c
  *
  * Theory of operation: the first reads go through the iterator over descriptors. When a watch is prepared, it gets a map with an element for each 64 numbers up to the
- * highest that was seen, and a spare one; the program fills the elements, which lie in this process's memory, in one iteration. Where that has not read all there is
- * (a number beyond the spare one, a process that is gone), and where numbers are few and far between, the first iterator does it.
+ * highest that was seen, and a spare one; the second program fills the elements, which lie in this process's memory, in one run. Where that has not read all there is
+ * (a number beyond the spare one, a process that is gone), where numbers are few and far between, and on kernels that do not take the program, the iterator does it.
  */
 #include "kern/file_table.h"
 
 #include <bpf/bpf.h>
 #include <errno.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/util.h"
 #include "kern/bpf_iter.h"
@@ -18,6 +20,7 @@
 
 struct file_reader {
 	struct file_table_bpf *bpf;
+	bool has_groups;
 };
 
 /* Numbers for each descriptor at most: a table with fewer in use is read one by one. */
@@ -34,8 +37,22 @@ struct file_watch {
 	/* The groups: the map's elements; NULL: none. */
 	struct file_group *groups;
 	size_t n_groups;
-	struct bpf_iter_watch group_iter;
+	struct file_groups_key key;
 };
+
+static struct file_table_bpf *load_without_groups(void)
+{
+	struct file_table_bpf *bpf = file_table_bpf__open();
+
+	if (!bpf)
+		return NULL;
+	bpf_program__set_autoload(bpf->progs.read_groups, false);
+	bpf_map__set_autocreate(bpf->maps.groups_of, false);
+	if (file_table_bpf__load(bpf) == 0)
+		return bpf;
+	file_table_bpf__destroy(bpf);
+	return NULL;
+}
 
 int file_reader_load(struct file_reader **ret_reader, struct err *e)
 {
@@ -44,6 +61,9 @@ int file_reader_load(struct file_reader **ret_reader, struct err *e)
 	if (!reader)
 		return err_sys(e, -ENOMEM, "BPF iterator");
 	reader->bpf = BPF_ITER_LOAD(file_table_bpf__open_and_load);
+	reader->has_groups = reader->bpf != NULL;
+	if (!reader->bpf)
+		reader->bpf = BPF_ITER_LOAD(load_without_groups);
 	if (!reader->bpf) {
 		int code = -errno;
 
@@ -54,14 +74,11 @@ int file_reader_load(struct file_reader **ret_reader, struct err *e)
 	return 0;
 }
 
-int file_reader_fd(const struct file_reader *reader)
+void file_reader_fds(const struct file_reader *reader, int ret[FILE_READER_FDS])
 {
-	return bpf_program__fd(reader->bpf->progs.read_file);
-}
-
-int file_reader_group_fd(const struct file_reader *reader)
-{
-	return bpf_program__fd(reader->bpf->progs.read_group);
+	ret[0] = bpf_program__fd(reader->bpf->progs.read_file);
+	ret[1] = reader->has_groups ? bpf_program__fd(reader->bpf->progs.read_groups) : -1;
+	ret[2] = reader->has_groups ? bpf_map__fd(reader->bpf->maps.groups_of) : -1;
 }
 
 void file_reader_free(struct file_reader *reader)
@@ -76,7 +93,7 @@ int file_watch_open(const struct file_reader *reader, pid_t pid, struct file_wat
 {
 	union bpf_iter_link_info info = { .task.tid = (uint32_t)pid };
 	struct file_watch *watch = calloc(1, sizeof(*watch));
-	int ret = watch ? bpf_iter_watch_open(&watch->iter, file_reader_fd(reader), &info, pid, e) : err_sys(e, -ENOMEM, "BPF iterator");
+	int ret = watch ? bpf_iter_watch_open(&watch->iter, bpf_program__fd(reader->bpf->progs.read_file), &info, pid, e) : err_sys(e, -ENOMEM, "BPF iterator");
 
 	if (ret < 0) {
 		free(watch);
@@ -84,16 +101,16 @@ int file_watch_open(const struct file_reader *reader, pid_t pid, struct file_wat
 	}
 	watch->reader = reader;
 	watch->pid = pid;
-	watch->group_iter = (struct bpf_iter_watch){ -1, -1 };
 	*ret_watch = watch;
 	return 0;
 }
 
 static void drop_groups(struct file_watch *watch)
 {
-	bpf_iter_watch_close(&watch->group_iter);
-	if (watch->groups)
-		munmap(watch->groups, watch->n_groups * sizeof(*watch->groups));
+	if (!watch->groups)
+		return;
+	bpf_map_delete_elem(bpf_map__fd(watch->reader->bpf->maps.groups_of), &watch->key);
+	munmap(watch->groups, watch->n_groups * sizeof(*watch->groups));
 	watch->groups = NULL;
 	watch->n_groups = 0;
 }
@@ -107,19 +124,46 @@ void file_watch_close(struct file_watch *watch)
 	free(watch);
 }
 
-/* The link keeps the map. */
+/* What processes have left that were killed. */
+static void drop_orphans(int table)
+{
+	struct file_groups_key key, next;
+	bool any = bpf_map_get_next_key(table, NULL, &next) == 0;
+
+	while (any) {
+		key = next;
+		any = bpf_map_get_next_key(table, &key, &next) == 0;
+		if (kill((pid_t)key.process, 0) < 0 && errno == ESRCH)
+			bpf_map_delete_elem(table, &key);
+	}
+}
+
+/* The table of groups keeps the map. */
+static int enter_groups(struct file_watch *watch, int map)
+{
+	static unsigned int number;
+	int table = bpf_map__fd(watch->reader->bpf->maps.groups_of);
+
+	drop_orphans(table);
+	watch->key = (struct file_groups_key){ (unsigned int)getpid(), ++number };
+	return bpf_map_update_elem(table, &watch->key, &map, BPF_ANY);
+}
+
 static int make_groups(struct file_watch *watch, size_t n)
 {
-	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = BPF_F_MMAPABLE);
+	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = BPF_F_MMAPABLE | BPF_F_INNER_MAP);
 	cleanup_close int map = bpf_map_create(BPF_MAP_TYPE_ARRAY, "file_groups", sizeof(unsigned int), sizeof(struct file_group), (unsigned int)n, &opts);
-	union bpf_iter_link_info info = { .map.map_fd = (unsigned int)map };
 	void *p = map < 0 ? MAP_FAILED : mmap(NULL, n * sizeof(struct file_group), PROT_READ | PROT_WRITE, MAP_SHARED, map, 0);
 
 	if (p == MAP_FAILED)
 		return -1;
+	if (enter_groups(watch, map) < 0) {
+		munmap(p, n * sizeof(struct file_group));
+		return -1;
+	}
 	watch->groups = p;
 	watch->n_groups = n;
-	return bpf_iter_watch_open(&watch->group_iter, file_reader_group_fd(watch->reader), &info, watch->pid, NULL);
+	return 0;
 }
 
 /* Groups for the numbers that the last read has seen. */
@@ -127,17 +171,15 @@ static void prepare_groups(struct file_watch *watch)
 {
 	size_t n = watch->highest / FILE_GROUP + 2;
 
-	if (!watch->n || n * FILE_GROUP > SPARSE * watch->n + 4 * FILE_GROUP) {
+	if (!watch->reader->has_groups || !watch->n || n * FILE_GROUP > SPARSE * watch->n + 4 * FILE_GROUP) {
 		drop_groups(watch);
 		return;
 	}
 	if (watch->n_groups >= n && watch->n_groups <= 2 * n && watch->groups[0].process == watch->process)
 		return;
 	drop_groups(watch);
-	if (make_groups(watch, n) < 0) {
-		drop_groups(watch);
+	if (make_groups(watch, n) < 0)
 		return;
-	}
 	for (size_t i = 0; i < n; i++) {
 		watch->groups[i].process = watch->process;
 		watch->groups[i].first = (unsigned int)i * FILE_GROUP;
@@ -148,8 +190,6 @@ static void prepare_groups(struct file_watch *watch)
 void file_watch_prepare(struct file_watch *watch)
 {
 	prepare_groups(watch);
-	if (watch->groups)
-		bpf_iter_watch_prepare(&watch->group_iter);
 	bpf_iter_watch_prepare(&watch->iter);
 }
 
@@ -172,13 +212,13 @@ static size_t take_group(const struct file_group *g, struct file_record *to)
 /* -1: not all has been read. */
 static ssize_t read_groups(struct file_watch *watch, struct file_record **records, size_t *room)
 {
-	cleanup_close int fd = watch->groups ? bpf_iter_watch_take(&watch->group_iter, NULL) : -1;
+	struct file_groups_ask ask = { watch->key, watch->process, (unsigned int)watch->n_groups };
+	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = &ask, .ctx_size_in = sizeof(ask));
 	size_t n = 0;
-	char none;
 
-	for (size_t i = 0; fd >= 0 && i < watch->n_groups; i++)
+	for (size_t i = 0; i < watch->n_groups; i++)
 		watch->groups[i].is_read = 0;
-	if (fd < 0 || bpf_iter_fill(fd, &none, sizeof(none), NULL) != 0)
+	if (!watch->groups || bpf_prog_test_run_opts(bpf_program__fd(watch->reader->bpf->progs.read_groups), &opts) < 0)
 		return -1;
 	for (size_t i = 0; i < watch->n_groups; i++) {
 		if (!watch->groups[i].is_read)

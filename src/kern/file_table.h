@@ -19,9 +19,9 @@ struct file_reader;
 struct file_watch;
 
 int file_reader_load(struct file_reader **ret_reader, struct err *e);
-/* The two descriptors that a forked child must not close. */
-int file_reader_fd(const struct file_reader *reader);
-int file_reader_group_fd(const struct file_reader *reader);
+/* The descriptors that a forked child must not close, or -1. */
+#define FILE_READER_FDS 3
+void file_reader_fds(const struct file_reader *reader, int ret[FILE_READER_FDS]);
 void file_reader_free(struct file_reader *reader);
 
 /* Of a process. The reader is used until the watch is closed. */

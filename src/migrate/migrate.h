@@ -92,7 +92,7 @@ struct migrate_request {
  * madvise has changed just before it is not seen. ret_keep: descriptors that
  * workers must keep, -1 when there are none.
  */
-#define MIGRATE_KEEP_FDS 6
+#define MIGRATE_KEEP_FDS 7
 void migrate_init(int ret_keep[MIGRATE_KEEP_FDS]);
 
 /*

@@ -25,6 +25,7 @@ static struct file_reader *file_reader;
 
 void migrate_init(int ret_keep[MIGRATE_KEEP_FDS])
 {
+	int *files = &ret_keep[4];
 	struct err e = ERR_INIT;
 
 	if (!reader && restart_reader_load(&reader, &e) < 0)
@@ -32,17 +33,19 @@ void migrate_init(int ret_keep[MIGRATE_KEEP_FDS])
 	if (!file_reader && file_reader_load(&file_reader, &e) < 0)
 		log_warning("event=no-bpf text=\"%s\"", e.message);
 	ret_keep[0] = reader ? restart_reader_fd(reader) : -1;
-	ret_keep[1] = file_reader ? file_reader_fd(file_reader) : -1;
-	ret_keep[2] = cred_peek_prepare(&e);
+	ret_keep[1] = cred_peek_prepare(&e);
+	if (ret_keep[1] < 0)
+		log_warning("event=no-bpf text=\"%s\"", e.message);
+	ret_keep[2] = thread_peek_load(&e);
 	if (ret_keep[2] < 0)
 		log_warning("event=no-bpf text=\"%s\"", e.message);
-	ret_keep[3] = thread_peek_load(&e);
+	ret_keep[3] = vma_peek_prepare(&e);
 	if (ret_keep[3] < 0)
 		log_warning("event=no-bpf text=\"%s\"", e.message);
-	ret_keep[4] = vma_peek_prepare(&e);
-	if (ret_keep[4] < 0)
-		log_warning("event=no-bpf text=\"%s\"", e.message);
-	ret_keep[5] = file_reader ? file_reader_group_fd(file_reader) : -1;
+	for (int i = 0; i < FILE_READER_FDS; i++)
+		files[i] = -1;
+	if (file_reader)
+		file_reader_fds(file_reader, files);
 }
 
 static int connect_pages(struct source *s, struct err *e)

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * file_table.bpf.c - what tells whether a descriptor has changed: by an iterator over those of a task, and by one over groups of numbers
+ * file_table.bpf.c - what tells whether a descriptor has changed: by an iterator over those of a task, and by a program that is run for groups of numbers
  *
- * The first finds all there are and writes a record for each; half of its time goes into references and single calls. The second is given a map whose elements
- * are groups of 64 numbers, and reads a group at once, without a reference: right only for a table that nobody changes.
+ * The first finds all there are and writes a record for each; half of its time goes into references and single calls. The second finds a map whose elements
+ * are groups of 64 numbers, and reads a group at once, without a reference: right only for a table that nobody changes. It is no iterator over that map, since some
+ * hosts allow none that could write into what it iterates over.
  */
 #include "iter.h"
 
@@ -112,10 +113,22 @@ struct task_struct {
 	struct files_struct *files;
 } CO_RE;
 
-struct bpf_iter__bpf_map_elem {
-	struct bpf_iter_meta *meta;
-	void *map, *key, *value;
-} CO_RE;
+struct groups_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE | BPF_F_INNER_MAP);
+	__uint(key_size, sizeof(unsigned int));
+	__uint(value_size, sizeof(struct file_group));
+};
+
+/* The groups of those who read tables now, by struct file_groups_key. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH_OF_MAPS);
+	__uint(max_entries, FILE_GROUPS_MAPS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct file_groups_key);
+	__array(values, struct groups_map);
+} groups_of SEC(".maps");
 
 extern struct task_struct *bpf_task_from_pid(int pid) __ksym;
 extern void bpf_task_release(struct task_struct *task) __ksym;
@@ -291,18 +304,34 @@ __noinline int fill_group(struct file_group *g, unsigned long files_address)
 	return 1;
 }
 
-SEC("iter/bpf_map_elem")
-int read_group(struct bpf_iter__bpf_map_elem *ctx)
+struct group_walk {
+	void *map;
+	unsigned long files;
+};
+
+static long group_step(unsigned int i, void *context)
 {
-	struct file_group *g = ctx->value;
+	struct group_walk *w = context;
+	struct file_group *g = bpf_map_lookup_elem(w->map, &i);
+
+	return !g || !fill_group(g, w->files);
+}
+
+SEC("syscall")
+int read_groups(struct file_groups_ask *ask)
+{
+	struct file_groups_key key = ask->key;
+	struct group_walk w = { .map = bpf_map_lookup_elem(&groups_of, &key) };
 	struct task_struct *task;
 
-	if (!g)
+	if (!w.map)
 		return 0;
-	task = bpf_task_from_pid((int)g->process);
+	task = bpf_task_from_pid((int)ask->process);
 	if (!task)
 		return 0;
-	fill_group(g, (unsigned long)BPF_CORE_READ(task, files));
+	w.files = (unsigned long)BPF_CORE_READ(task, files);
+	if (w.files)
+		bpf_loop(ask->n_groups, group_step, &w, 0);
 	bpf_task_release(task);
 	return 0;
 }
