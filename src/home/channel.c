@@ -101,9 +101,30 @@ static void close_when_done(struct channel *ch)
 		close_fdp(&ch->original);
 }
 
+/* The reader here is gone: what has come is thrown away, and the other side's writer is told. */
+static void give_up_writing(struct channel *ch, struct session *s)
+{
+	ch->have = ch->done = 0;
+	if (!ch->ending)
+		channel_tell(s, ch, GW__HOME_KIND__HOME_BROKEN, NULL, 0);
+	ch->ending = true;
+	ch->broken |= ch->type == SOCK_DGRAM; /* its peer was for both */
+	close_when_done(ch);
+}
+
+static bool peer_has_closed(const struct channel *ch)
+{
+	struct pollfd p = { ch->fd, 0, 0 };
+
+	return (ch->kind & CHANNEL_SOCKET) && poll(&p, 1, 0) > 0 && (p.revents & POLLHUP);
+}
+
 void channel_end_reading(struct channel *ch, struct session *s)
 {
 	ch->end_sent = true;
+	/* A peer that has closed took both directions with it: who sees the end of file must not find that it can still write. */
+	if ((ch->kind & CHANNEL_WRITES) && !ch->ending && peer_has_closed(ch))
+		give_up_writing(ch, s);
 	if (ch->kind & CHANNEL_TERMINAL) {
 		ch->ending = true;
 		ch->have = ch->done = 0;
@@ -140,21 +161,28 @@ static bool read_some(struct channel *ch, struct session *s)
 	return true;
 }
 
-/* The reader here is gone: what has come is thrown away, and the other side's writer is told. */
-static void give_up_writing(struct channel *ch, struct session *s)
-{
-	ch->have = ch->done = 0;
-	if (!ch->ending)
-		channel_tell(s, ch, GW__HOME_KIND__HOME_BROKEN, NULL, 0);
-	ch->ending = true;
-	ch->broken |= ch->type == SOCK_DGRAM; /* its peer was for both */
-	close_when_done(ch);
-}
-
 static void end_writing(struct channel *ch)
 {
 	if (ch->fd >= 0 && (ch->kind & CHANNEL_SOCKET))
 		shutdown(ch->fd, SHUT_WR);
+	close_when_done(ch);
+}
+
+/*
+ * The other side's reader is gone: a writer here gets EPIPE from now on. What it had written before is thrown away, as it is in the
+ * buffers of a connection whose end has closed; left unread, it would turn the EPIPE into ECONNRESET when the socket is closed.
+ */
+static void end_reading_here(struct channel *ch)
+{
+	char lost[4096];
+
+	ch->broken = true;
+	ch->ending |= ch->type == SOCK_DGRAM;
+	if (ch->fd >= 0 && (ch->kind & CHANNEL_SOCKET) && ch->type != SOCK_DGRAM) {
+		shutdown(ch->fd, SHUT_RD);
+		while (recv(ch->fd, lost, sizeof(lost), MSG_DONTWAIT) > 0)
+			;
+	}
 	close_when_done(ch);
 }
 
@@ -334,9 +362,7 @@ void channels_handle(struct channels *c, const Gw__HomeMessage *m, struct sessio
 			end_writing(ch);
 		break;
 	case GW__HOME_KIND__HOME_BROKEN:
-		ch->broken = true;
-		ch->ending |= ch->type == SOCK_DGRAM;
-		close_when_done(ch);
+		end_reading_here(ch);
 		break;
 	default:
 		break;
