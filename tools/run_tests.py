@@ -18,6 +18,7 @@ import time
 import xml.etree.ElementTree
 
 END_TO_END_SECONDS = 36 * 60        # the whole run has to stay below 40 minutes
+WORKERS = 2                         # of a run of everything: each has a lab of its own. Most tests wait most of the time.
 AGAIN_SECONDS = 5 * 60
 AGAIN_MOST = 8                      # more failures than this are no accident
 WRONG_BYTES = re.compile(r"FAIL: .*\b(page|word|byte|bytes)\b.*expected")   # how tests/victims name them
@@ -70,11 +71,11 @@ def run_pytest(root, build, pattern, total):
         os.unlink(report)
     environment = {**os.environ, "GODWIT_BUILD": build, "PYTHONDONTWRITEBYTECODE": "1"}
     command = ["timeout", "--kill-after=30", "--signal=INT", str(END_TO_END_SECONDS), PYTHON, "-m", "pytest", "-v", "-p", "no:cacheprovider",
-               "--durations=10", "--junitxml", report, directory] + (["-k", pattern] if pattern else [])
+               "--durations=10", "--junitxml", report, directory] + (["-k", pattern] if pattern else ["-n", str(WORKERS), "--dist", "loadgroup"])
     done = subprocess.run(command, cwd=root, env=environment, check=False)
     if os.path.exists(report):
         for case in xml.etree.ElementTree.parse(report).getroot().iter("testcase"):
-            name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
+            name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name').partition('@')[0]}"
             skipped = case.find("skipped")
             failure = case.find("failure") if case.find("failure") is not None else case.find("error")
             if failure is not None:

@@ -13,6 +13,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import lab_driver  # noqa: E402
 
 TEST_SECONDS = 300
+LONG = ["test_faults", "test_programs"]
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +44,24 @@ def lab2(whole_lab):
     whole_lab.mend()
 
 
+def chosen_cases(items):
+    """Of test_victims.py, whose batches are made of the tests that were chosen."""
+    return [item.callspec.params["case"] for item in items if hasattr(item, "callspec") and "case" in item.callspec.params]
+
+
+def pytest_collection_modifyitems(items):
+    """What one of several workers (pytest -n) has to run as a whole: a module, or a batch of victims. The long ones begin."""
+    batches = {}
+    for item in items:
+        name = item.module.__name__
+        if not hasattr(item, "callspec") or "case" not in item.callspec.params or not hasattr(item.module, "batches_of"):
+            item.add_marker(pytest.mark.xdist_group(name))
+            continue
+        if not batches:
+            batches = item.module.batches_of(chosen_cases(i for i in items if i.module is item.module))
+        item.add_marker(pytest.mark.xdist_group(f"{name}-{batches[str(item.callspec.params['case'])][0]}"))
+    items.sort(key=lambda item: LONG.index(item.module.__name__) if item.module.__name__ in LONG else len(LONG) + (item.module.__name__ == "test_victims"))
+
+
 def pytest_collection_finish(session):
-    """The batches of test_victims.py are made of the tests that were chosen."""
-    session.config.chosen = [item.callspec.params["case"] for item in session.items if hasattr(item, "callspec") and "case" in item.callspec.params]
+    session.config.chosen = chosen_cases(session.items)

@@ -17,9 +17,10 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.realpath(os.environ.get("GODWIT_BUILD") or os.path.join(ROOT, "build"))
 DEV = os.path.join(ROOT, "dev")
-NAME = os.environ.get("GODWIT_E2E_LAB") or os.environ.get("GODWIT_LAB", "") + "e2e"       # a lab of its own beside that of GODWIT_LAB
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")     # of several that share the tests
+NAME = (os.environ.get("GODWIT_E2E_LAB") or os.environ.get("GODWIT_LAB", "") + "e2e") + WORKER       # a lab of its own beside that of GODWIT_LAB
 STATE = f"/var/tmp/godwit-lab-{NAME}"
-RUN = os.path.join(BUILD, "e2e-run")
+RUN = os.path.join(BUILD, "e2e-run" + WORKER)
 VICTIMS = os.path.join(BUILD, "tests/victims")
 PATIENCE = int(os.environ.get("GODWIT_E2E_SECONDS") or 60)     # for a move, and for a verdict
 STRATEGIES = ["freeze-free", "pre-copy", "hybrid", "stop-copy", "copy-on-reference"]
@@ -363,7 +364,8 @@ class Victim:
         self.fds = descriptors(self.process().pid)
         result = migrate(source, self.pid, dest, strategy, **options)
         if result.status != 0:
-            raise AssertionError(f"{self.name}, {strategy}: {result.why()}\n{source}: {self.lab.log_tail(source)}\n{dest}: {self.lab.log_tail(dest)}")
+            gone = "" if main_daemon(source) else f"; godwitd of {source} is gone"
+            raise AssertionError(f"{self.name}, {strategy}: {result.why()}{gone}\n{source}: {self.lab.log_tail(source)}\n{dest}: {self.lab.log_tail(dest)}")
         assert result.json.get("outcome") == "moved", result.text
         self.host = dest
         self.home_pid, self.pid = self.pid, result.json.get("pid") or self.pid

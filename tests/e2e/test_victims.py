@@ -65,21 +65,26 @@ def cases():
     return made
 
 
+def batches_of(chosen):
+    """The batch of each case, by the case's name."""
+    batch_of, groups = {}, {}
+    for case in chosen:
+        groups.setdefault((case.strategy, case.kind(), "-".join([case.name, *case.arguments[:1]]) if case.arguments[:1] == ("all",) else case.name if case.name in ("sleep", "block") else ""), []).append(case)
+    for (_, kind, _), members in groups.items():
+        size = {"timed": 12, "light": BATCH, "heavy": 3}[kind]
+        for i in range(0, len(members), size):
+            for case in members[i:i + size]:
+                batch_of[str(case)] = members[i:i + size]
+    return batch_of
+
+
 class Batches:
     """Runs the batch of a case when the case is asked for the first time."""
 
     def __init__(self, lab, chosen):
         self.lab = lab
         self.outcome = {}
-        self.batch_of = {}
-        groups = {}
-        for case in chosen:
-            groups.setdefault((case.strategy, case.kind(), "-".join([case.name, *case.arguments[:1]]) if case.arguments[:1] == ("all",) else case.name if case.name in ("sleep", "block") else ""), []).append(case)
-        for (_, kind, _), members in groups.items():
-            size = {"timed": 12, "light": BATCH, "heavy": 3}[kind]
-            for i in range(0, len(members), size):
-                for case in members[i:i + size]:
-                    self.batch_of[str(case)] = members[i:i + size]
+        self.batch_of = batches_of(chosen)
 
     def get(self, case):
         if str(case) not in self.outcome:
