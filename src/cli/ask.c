@@ -10,6 +10,8 @@
 #include "cli/cli.h"
 
 #define LINE_BYTES_MAX (16u << 20)
+#define OPEN_TRIES 10
+#define OPEN_AGAIN_US 100000
 
 const char *socket_path = "/run/godwit/godwitd.sock";
 
@@ -39,28 +41,38 @@ int ask_send(struct ask *ask, json_t *line, struct err *e)
 	return 0;
 }
 
-int ask_open(struct ask *ask, json_t *request, struct err *e)
+static int open_once(struct ask *ask, json_t *request, struct err *e)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	int r;
 
 	*ask = (struct ask){ .fd = -1 };
-	if (strlen(socket_path) >= sizeof(address.sun_path)) {
-		json_decref(request);
+	if (strlen(socket_path) >= sizeof(address.sun_path))
 		return err_set(e, -ENAMETOOLONG, "%s: too long for a socket's path", socket_path);
-	}
 	strcpy(address.sun_path, socket_path);
 	ask->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (ask->fd >= 0 && connect(ask->fd, (struct sockaddr *)&address, sizeof(address)) == 0)
-		return ask_send(ask, request, e);
+		return ask_send(ask, json_incref(request), e);
 	r = -errno;
-	json_decref(request);
 	ask_close(ask);
 	if (r == -ENOENT || r == -ECONNREFUSED)
 		return err_set(e, r, "godwitd does not run on this host (nobody listens on %s): start it, as root: godwitd", socket_path);
 	if (r == -EACCES || r == -EPERM)
 		return err_set(e, r, "no permission for %s: moving processes is for root: run it with sudo", socket_path);
 	return err_sys(e, r, "%s", socket_path);
+}
+
+int ask_open(struct ask *ask, json_t *request, struct err *e)
+{
+	int r, tries = 0;
+
+	/* A godwitd that was just ending took the connection with it. Nothing has been asked then: what it takes up is a whole line. */
+	while ((r = open_once(ask, request, e)) == -EPIPE && ++tries < OPEN_TRIES) {
+		ask_close(ask);
+		usleep(OPEN_AGAIN_US);
+	}
+	json_decref(request);
+	return r;
 }
 
 /* Takes a complete line out of the buffer. */

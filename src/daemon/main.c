@@ -125,6 +125,7 @@ static int open_signals(struct daemon *d, struct err *e)
 	sigaddset(&set, SIGCHLD);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP); /* of the terminal that it was started from, or of a process group that became an orphan */
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	d->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -143,6 +144,10 @@ static void on_signal(struct daemon *d)
 	while (read(d->signal_fd, &info, sizeof(info)) == sizeof(info)) {
 		if (info.ssi_signo == SIGCHLD)
 			continue;
+		if (info.ssi_signo == SIGHUP) {
+			log_info("event=hangup-ignored from=%u", info.ssi_pid);
+			continue;
+		}
 		log_info("event=stopping signal=%u", info.ssi_signo);
 		d->stopping = true;
 	}
@@ -156,10 +161,12 @@ static int expire(struct daemon *d)
 	size_t i;
 
 	for (i = 0; i < CLIENTS_PENDING_MAX; i++) {
-		if (d->clients[i].fd >= 0 && d->clients[i].deadline_ns <= now)
+		if (d->clients[i].fd >= 0 && d->clients[i].deadline_ns <= now) {
+			log_warning("event=client-silent");
 			client_drop(&d->clients[i]);
-		else if (d->clients[i].fd >= 0)
+		} else if (d->clients[i].fd >= 0) {
 			next = MIN(next, d->clients[i].deadline_ns);
+		}
 	}
 	for (i = 0; i < PEERS_PENDING_MAX; i++) {
 		if (d->peers[i].fd >= 0 && d->peers[i].deadline_ns <= now) {

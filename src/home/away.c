@@ -128,11 +128,14 @@ static void deliver(struct away *a, const Gw__HomeMessage *m)
 {
 	siginfo_t info;
 	int number = (int)m->signal;
+	pid_t group;
 
 	if (a->ended)
 		return;
 	if (m->group) {
-		kill(-getpgid(a->root), number);
+		group = getpgid(a->root);
+		if (group > 0) /* 0: of a namespace above; -1: the process has just gone */
+			kill(-group, number);
 		return;
 	}
 	if (m->info.len == sizeof(info)) {
