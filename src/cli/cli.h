@@ -24,6 +24,8 @@ struct command {
 };
 
 int verb_migrate(int argc, char **argv);
+int verb_drain(int argc, char **argv);
+int verb_undrain(int argc, char **argv);
 int verb_ps(int argc, char **argv);
 int verb_nodes(int argc, char **argv);
 int verb_connections(int argc, char **argv);

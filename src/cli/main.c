@@ -34,6 +34,16 @@ static const struct command verbs[] = {
 	  "  --json         print a JSON object\n"
 	  "Exit status: 0 there are some, 1 there is none.\n",
 	  verb_select },
+	{ "drain", "[NODE]", "move all units of a node away and keep it empty",
+	  "  --parallel N   moves at once: 1 to 32; default 4\n"
+	  "  --also PID     a process of that node that is no unit, too; may be given more than once\n"
+	  "  --timeout T    give up after T; what has not moved then stays\n"
+	  "  --json         print a JSON object\n"
+	  "  --quiet        print nothing but errors\n"
+	  "Ctrl-C ends the moving; the node takes nothing until `godwit undrain`, also after a restart.\n"
+	  "Exit status: 0 nothing is left, 3 something stays (and why is said).\n",
+	  verb_drain },
+	{ "undrain", "[NODE]", "let a drained node take units again", "  --json         print a JSON object\n", verb_undrain },
 	{ "connections", "", "list the connections that have moved, and how their packets get there", "  --json         print a JSON object\n", verb_connections },
 	{ "check", "[PID]", "can this kernel move processes, can this process move, and why not",
 	  "  --to HOST      ask that host, too, whether it would take the process\n"

@@ -55,7 +55,7 @@ static void fill(const json_t *node, struct row *row)
 	const json_t *all = json_object_get(node, "indices");
 
 	strcpy(row->units, "-");
-	if (!strcmp(text_of(node, "state"), "ok"))
+	if (strcmp(text_of(node, "state"), "unreachable") != 0)
 		snprintf(row->units, sizeof(row->units), "%lld", number_of(node, "units"));
 	for (size_t i = 0; i < ARRAY_SIZE(indices); i++) {
 		const json_t *v = json_object_get(all, indices[i].name);

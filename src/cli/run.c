@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
 #include "base/util.h"
@@ -131,6 +132,20 @@ static int find_best(const char *require, char ret[256])
 	return r;
 }
 
+/* Godwit's own from the beginning, so that drain and balance know of it. Without a godwitd, or permission to ask it, it is a program as any other. */
+static void tell_started(void)
+{
+	const struct timeval patience = { 1, 0 };
+	cleanup_ask struct ask ask = { .fd = -1 };
+	json_t *line = NULL;
+
+	if (ask_open(&ask, json_pack("{s:s, s:i}", "verb", "started", "pid", (int)getpid()), NULL) < 0)
+		return;
+	setsockopt(ask.fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	if (ask_next(&ask, true, &line, NULL) > 0)
+		json_decref(line);
+}
+
 int verb_run(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -161,6 +176,7 @@ int verb_run(int argc, char **argv)
 			return r;
 		node = *best ? best : NULL;
 	}
+	tell_started();
 	r = node ? start_helper(node, strategy, &started) : 0;
 	if (r < 0) {
 		complain("starting a helper: %s", strerror(-r));

@@ -89,6 +89,12 @@ static int serve(const struct daemon *d, const struct request *request, int fd)
 		return do_connections(d, fd);
 	case VERB_SELECT:
 		return do_select(d, request, fd);
+	case VERB_DRAIN:
+		return do_drain(d, request, fd);
+	case VERB_UNDRAIN:
+		return do_undrain(d, request, fd);
+	case VERB_STARTED:
+		return do_started(d, request, fd);
 	case VERB_CANCEL:
 		break;
 	}
@@ -134,8 +140,8 @@ static void dispatch(struct daemon *d, struct client *c, struct request *request
 		refuse(c->fd, "bad-request", &e);
 		return;
 	}
-	if (c->peer && (request->verb != VERB_MIGRATE || request->pid)) {
-		err_set(&e, -EINVAL, "another node may hand on migrations of units that it names");
+	if (c->peer && request->verb != VERB_DRAIN && request->verb != VERB_UNDRAIN && (request->verb != VERB_MIGRATE || request->pid)) {
+		err_set(&e, -EINVAL, "another node may hand on migrations of units that it names, drain and undrain");
 		refuse(c->fd, "bad-request", &e);
 		return;
 	}

@@ -13,6 +13,9 @@
 
 #define PEER_TIMEOUT_MIN_MS 500u
 #define PEER_TIMEOUT_MAX_MS 3600000u
+#define DRAIN_TIMEOUT_MIN_MS 1000u
+#define DRAIN_TIMEOUT_MAX_MS 3600000u
+#define DRAIN_TIMEOUT_MS 60000u /* below the 90 s that systemd waits for the end of a service */
 #define SPEED_MIN 0.01
 #define SPEED_MAX 1000.0
 
@@ -25,7 +28,7 @@ void config_init(struct config *config)
 {
 	char host[HELLO_NAME_MAX + 1] = "";
 
-	*config = (struct config){ .speed = 1, .peer_timeout_ms = CONN_DEAD_PEER_MS, .listen = { .sin_family = AF_INET, .sin_port = htons(CONN_DEFAULT_PORT) } };
+	*config = (struct config){ .speed = 1, .peer_timeout_ms = CONN_DEAD_PEER_MS, .drain_timeout_ms = DRAIN_TIMEOUT_MS, .listen = { .sin_family = AF_INET, .sin_port = htons(CONN_DEFAULT_PORT) } };
 	gethostname(host, sizeof(host) - 1);
 	host[strcspn(host, ".")] = 0;
 	snprintf(config->name, sizeof(config->name), "%s", hello_name_valid(host) ? host : "localhost");
@@ -74,6 +77,25 @@ bool config_labels_valid(const char *labels)
 	return true;
 }
 
+static int read_bool(const char *key, const char *value, bool *ret, struct err *e)
+{
+	if (strcmp(value, "yes") != 0 && strcmp(value, "no") != 0)
+		return err_set(e, -EINVAL, "%s '%.80s': use yes or no", key, value);
+	*ret = !strcmp(value, "yes");
+	return 0;
+}
+
+static int read_ms(const char *key, const char *value, unsigned min, unsigned max, unsigned *ret, struct err *e)
+{
+	char *end;
+	unsigned long ms = strtoul(value, &end, 10);
+
+	if (value[0] < '0' || value[0] > '9' || *end || ms < min || ms > max)
+		return err_set(e, -EINVAL, "%s '%.80s': use a number of milliseconds from %u to %u", key, value, min, max);
+	*ret = (unsigned)ms;
+	return 0;
+}
+
 static int read_node_key(struct config *config, const char *key, const char *value, struct err *e)
 {
 	struct sockaddr_in address;
@@ -103,16 +125,12 @@ static int read_node_key(struct config *config, const char *key, const char *val
 		config->listen.sin_port = address.sin_port;
 		return 0;
 	}
-	if (!strcmp(key, "peer_timeout_ms")) {
-		char *end;
-		unsigned long ms = strtoul(value, &end, 10);
-
-		if (value[0] < '0' || value[0] > '9' || *end || ms < PEER_TIMEOUT_MIN_MS || ms > PEER_TIMEOUT_MAX_MS)
-			return err_set(e, -EINVAL, "peer_timeout_ms '%.80s': use a number of milliseconds from %u to %u", value, PEER_TIMEOUT_MIN_MS,
-				       PEER_TIMEOUT_MAX_MS);
-		config->peer_timeout_ms = (unsigned)ms;
-		return 0;
-	}
+	if (!strcmp(key, "peer_timeout_ms"))
+		return read_ms(key, value, PEER_TIMEOUT_MIN_MS, PEER_TIMEOUT_MAX_MS, &config->peer_timeout_ms, e);
+	if (!strcmp(key, "drain_at_stop"))
+		return read_bool(key, value, &config->drain_at_stop, e);
+	if (!strcmp(key, "drain_timeout_ms"))
+		return read_ms(key, value, DRAIN_TIMEOUT_MIN_MS, DRAIN_TIMEOUT_MAX_MS, &config->drain_timeout_ms, e);
 	if (!strcmp(key, "speed")) {
 		char *end;
 
@@ -128,7 +146,7 @@ static int read_node_key(struct config *config, const char *key, const char *val
 		snprintf(config->labels, sizeof(config->labels), "%s", value);
 		return 0;
 	}
-	return err_set(e, -EINVAL, "unknown key '%.80s' in [node]; known are name, listen, port, peer_timeout_ms, speed, labels", key);
+	return err_set(e, -EINVAL, "unknown key '%.80s' in [node]; known are name, listen, port, peer_timeout_ms, speed, labels, drain_at_stop, drain_timeout_ms", key);
 }
 
 static int add_node(struct config *config, const char *name, const char *value, struct err *e)

@@ -28,6 +28,8 @@ struct config {
 	struct sockaddr_in listen;
 	double speed;              /* of a core, for load figures: 1 */
 	char labels[CONFIG_LABELS_MAX + 1]; /* "gpu zone=east": words divided by one blank each */
+	bool drain_at_stop;        /* SIGTERM: everything is given away before godwitd ends, */
+	unsigned drain_timeout_ms; /* for so long at most */
 	unsigned peer_timeout_ms; /* a node that answers nothing for so long counts as dead */
 	struct config_node *nodes; /* in the order of the file; may include this node */
 	size_t n_nodes;

@@ -14,6 +14,7 @@
 #ifndef GODWIT_DAEMON_DAEMON_H
 #define GODWIT_DAEMON_DAEMON_H
 
+#include <jansson.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -33,7 +34,7 @@
 #define WORKERS_MAX 256
 #define PENDING_TIMEOUT_MS 5000 /* for a request or a HELLO to be complete */
 
-enum worker_kind { WORKER_REQUEST, WORKER_SOURCE, WORKER_DEST, WORKER_NET, WORKER_LOAD };
+enum worker_kind { WORKER_REQUEST, WORKER_SOURCE, WORKER_DEST, WORKER_NET, WORKER_LOAD, WORKER_LEAVE };
 
 struct worker {
 	pid_t pid;                            /* 0: slot free */
@@ -65,10 +66,12 @@ struct daemon {
 	int lock_fd, unix_fd, tcp_fd, signal_fd;
 	uint64_t started_ns; /* CLOCK_BOOTTIME */
 	bool stopping;
+	bool leaving;     /* it stops as soon as everything has been given away */
 	struct worker workers[WORKERS_MAX];
 	uint32_t *done; /* WORKERS_MAX words shared with the workers: 1 when one has only its answer left to give */
 	size_t self;    /* in a worker: its slot */
 	struct host_load *load; /* shared with the workers */
+	struct node_shared *shared; /* so is this: node_state.h */
 	uint64_t load_due_ns;   /* godwit-load is not started anew before */
 	bool redirects; /* connections may be redirected here: net_tick */
 	uint64_t net_due_ns;
@@ -119,6 +122,14 @@ int do_migrate(const struct daemon *d, const struct request *request, int fd);
 int do_migrate_ask(const struct daemon *d, const struct request *request, int fd, struct refusals *refusals, struct err *e);
 /* do_forward.c: has another node, where the unit is, do what is asked, and passes on what is said. -ENOENT: nobody knows it; nothing has been said then. */
 int do_forward(const struct daemon *d, const struct request *request, int fd, struct err *e);
+/* Has the node of that name do what `order` says, and passes on what is said. -ENOENT: it is not in the configuration; on errors nothing has been said. */
+int do_forward_to(const struct daemon *d, const char *name, const json_t *order, int fd, struct err *e);
+int do_drain(const struct daemon *d, const struct request *request, int fd);
+int do_undrain(const struct daemon *d, const struct request *request, int fd);
+/* Without a client: godwitd shuts down. */
+int do_leave(const struct daemon *d);
+/* A process of this host that `godwit run` is about to turn into a program. */
+int do_started(const struct daemon *d, const struct request *request, int fd);
 int do_ps(const struct daemon *d, int fd);
 int do_nodes(const struct daemon *d, int fd);
 int do_select(const struct daemon *d, const struct request *request, int fd);

@@ -26,24 +26,30 @@ struct forwarding {
 	char tried[600]; /* nodes, for the message */
 };
 
-static char *make_line(const struct request *r)
+static char *line_of(const json_t *o)
 {
-	json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:i}", "verb", "migrate", "unit", r->unit, "host", r->host, "strategy", strategy_name(r->strategy), "files",
-			      fsfile_policy_name(r->files), "timeout_ms", (json_int_t)r->timeout_ms, "hops", (int)r->hops + 1);
 	char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
 	char *line = text ? malloc(strlen(text) + 2) : NULL;
 
 	if (line)
 		sprintf(line, "%s\n", text);
 	free(text);
+	return line;
+}
+
+static char *make_line(const struct request *r)
+{
+	json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:i}", "verb", "migrate", "unit", r->unit, "host", r->host, "strategy", strategy_name(r->strategy), "files",
+			      fsfile_policy_name(r->files), "timeout_ms", (json_int_t)r->timeout_ms, "hops", (int)r->hops + 1);
+	char *line = line_of(o);
+
 	json_decref(o);
 	return line;
 }
 
-static int open_order(const struct forwarding *f, const struct sockaddr_in *address, struct err *e)
+static int open_order(const struct daemon *d, const char *line, const struct sockaddr_in *address, struct err *e)
 {
 	cleanup_close int fd = conn_connect(address, CONNECT_MS, e);
-	cleanup_free char *line = make_line(f->request);
 	static uint8_t none[HELLO_MIG_ID_BYTES];
 	Gw__Hello hello;
 
@@ -51,7 +57,7 @@ static int open_order(const struct forwarding *f, const struct sockaddr_in *addr
 		return fd;
 	hello_fill(&hello);
 	hello.role = ROLE_ORDER;
-	hello.node_name = (char *)(uintptr_t)f->d->config.name;
+	hello.node_name = (char *)(uintptr_t)d->config.name;
 	hello.mig_id = (ProtobufCBinaryData){ sizeof(none), none };
 	if (hello_send(fd, &hello, e) < 0 || !line || reply_bytes(fd, line, strlen(line), -1) < 0)
 		return err_set(e, -EPIPE, "sending the request");
@@ -122,6 +128,7 @@ static bool try_node(struct forwarding *f, const char *name, const struct sockad
 {
 	static char first[65536];
 	cleanup_close int node = -1;
+	cleanup_free char *line = NULL;
 	struct err e = ERR_INIT;
 	bool knows;
 	ssize_t n;
@@ -129,7 +136,8 @@ static bool try_node(struct forwarding *f, const char *name, const struct sockad
 	if (!strcmp(name, f->d->config.name) || was_tried(f, name))
 		return false;
 	snprintf(f->tried + strlen(f->tried), sizeof(f->tried) - strlen(f->tried), "%s%s", f->tried[0] ? ", " : "", name);
-	node = open_order(f, address, &e);
+	line = make_line(f->request);
+	node = open_order(f->d, line, address, &e);
 	if (node < 0) {
 		log_warning("event=order-failed node=%s text=\"%s\"", name, e.message);
 		return false;
@@ -140,6 +148,21 @@ static bool try_node(struct forwarding *f, const char *name, const struct sockad
 	if (reply_bytes(f->fd, first, (size_t)n, -1) == 0)
 		pass_on(f->fd, node);
 	return true;
+}
+
+int do_forward_to(const struct daemon *d, const char *name, const json_t *order, int fd, struct err *e)
+{
+	const struct config_node *node = config_find(&d->config, name);
+	cleanup_free char *line = line_of(order);
+	cleanup_close int to = -1;
+
+	if (!node)
+		return err_set(e, -ENOENT, "no node %s is known here: the nodes are listed in " CONFIG_DEFAULT_PATH, name);
+	to = open_order(d, line, &node->address, e);
+	if (to < 0)
+		return err_wrap(e, "%s", name);
+	pass_on(fd, to);
+	return 0;
 }
 
 int do_forward(const struct daemon *d, const struct request *request, int fd, struct err *e)

@@ -25,6 +25,7 @@
 
 struct watcher {
 	const struct daemon *d;
+	const char *reason;
 	int fd;
 	bool cancelled;
 	bool answered; /* the client has its result; the worker goes on without it */
@@ -60,10 +61,10 @@ static bool client_cancels(struct watcher *w)
 	return w->cancelled;
 }
 
-static void log_moved(const struct migrate_report *report)
+static void log_moved(const struct migrate_report *report, const char *reason)
 {
-	log_info("event=moved unit=%s to=%s freeze_us=%llu total_ms=%.1f pages_sent=%llu", report->unit, report->to, (unsigned long long)report->freeze_us,
-		 report->total_ms, (unsigned long long)report->pages_sent);
+	log_info("event=moved unit=%s to=%s freeze_us=%llu total_ms=%.1f pages_sent=%llu reason=\"%s\"", report->unit, report->to,
+		 (unsigned long long)report->freeze_us, report->total_ms, (unsigned long long)report->pages_sent, reason);
 }
 
 static bool on_progress(const struct migrate_report *report, void *arg)
@@ -79,7 +80,7 @@ static bool on_progress(const struct migrate_report *report, void *arg)
 	if (report->outcome && !strcmp(report->outcome, "moved")) {
 		if (report->left) /* another process of that number may move */
 			worker_set_done(w->d);
-		log_moved(report);
+		log_moved(report, w->reason);
 		reply_result(w->fd, reply_report(report));
 		shutdown(w->fd, SHUT_RDWR);
 		w->answered = true;
@@ -177,11 +178,11 @@ static const char *outcome_word(int r, const struct migrate_report *report, cons
 	return r == -ECANCELED ? "cancelled" : "failed";
 }
 
-static void finish(int fd, int r, struct migrate_report *report, const struct refusals *refusals, struct err *e)
+static void finish(int fd, int r, struct migrate_report *report, const char *reason, const struct refusals *refusals, struct err *e)
 {
 	if (r >= 0) {
 		report->outcome = "moved";
-		log_moved(report);
+		log_moved(report, reason);
 		reply_result(fd, reply_report(report));
 		return;
 	}
@@ -204,7 +205,7 @@ static int name_destination(const struct request *request, char host[sizeof(requ
 	snprintf(host, sizeof(request->host), "%s", request->host);
 	if (strcmp(host, "home"))
 		return 0;
-	if (registry_lookup(request->pid, &entry, NULL) < 0)
+	if (registry_lookup_foreign(request->pid, &entry, NULL) < 0)
 		return err_set(e, -EINVAL, "process %d has not come from another host: it is at home", (int)request->pid);
 	colon = strrchr(entry.unit, ':');
 	if (colon)
@@ -268,10 +269,10 @@ int do_migrate_ask(const struct daemon *d, const struct request *request, int fd
 static int migrate_here(const struct daemon *d, const struct request *request, int fd)
 {
 	char host[sizeof(request->host)];
-	struct watcher watcher = { .d = d, .fd = fd };
+	struct watcher watcher = { .d = d, .fd = fd, .reason = request->reason };
 	struct migrate_request order = {
 		.pid = request->pid, .self_name = d->config.name, .self = d->config.listen, .dest_name = host, .strategy = request->strategy,
-		.files = request->files, .tcp = request->tcp, .timeout_ms = request->timeout_ms, .progress = on_progress, .progress_arg = &watcher,
+		.files = request->files, .tcp = request->tcp, .timeout_ms = request->timeout_ms, .reason = request->reason, .progress = on_progress, .progress_arg = &watcher,
 	};
 	struct migrate_report report = { .strategy = request->strategy };
 	struct refusals refusals = { 0 };
@@ -292,7 +293,7 @@ static int migrate_here(const struct daemon *d, const struct request *request, i
 	r = migrate_source(&order, &report, &refusals, &e);
 	worker_set_done(d);
 	if (!watcher.answered)
-		finish(fd, r, &report, &refusals, &e);
+		finish(fd, r, &report, request->reason, &refusals, &e);
 	refusals_free(&refusals);
 	return r < 0;
 }
@@ -307,6 +308,12 @@ int do_migrate(const struct daemon *d, const struct request *given, int fd)
 	name_unit(d, &request);
 	if (request.pid)
 		return migrate_here(d, &request, fd);
+	if (request.here) {
+		err_set(&e, -ESRCH, "process %d has left this host already", (int)given->pid);
+		worker_set_done(d);
+		reply_error(fd, "not-here", &e, NULL, NULL);
+		return 1;
+	}
 	log_set_context("side=order unit=%s", request.unit);
 	ret = do_forward(d, &request, fd, &e);
 	if (ret >= 0)

@@ -2,6 +2,7 @@
 /* do_nodes.c - the nodes and how they are */
 #include "base/util.h"
 #include "daemon/node_ask.h"
+#include "daemon/node_state.h"
 #include "daemon/reply.h"
 
 static json_t *answer_json(const struct daemon *d, const struct question *q)
@@ -11,7 +12,7 @@ static json_t *answer_json(const struct daemon *d, const struct question *q)
 	struct load load;
 
 	conn_address_text(&q->address, address);
-	o = json_pack("{s:s, s:s, s:s, s:b}", "name", q->name, "address", address, "state", q->info ? "ok" : "unreachable", "self",
+	o = json_pack("{s:s, s:s, s:s, s:b}", "name", q->name, "address", address, "state", q->info ? node_state_name((enum node_state)q->info->state) : "unreachable", "self",
 		      !strcmp(q->name, d->config.name));
 	if (!q->info) {
 		json_object_set_new(o, "error", reply_text(q->error.message));

@@ -69,11 +69,11 @@ static int add_unit(const struct registry_entry *entry, void *arg)
 	snprintf(home, sizeof(home), "%.*s", (int)strcspn(entry->unit, ":"), entry->unit);
 	if (!read_proc(entry->pid, "cmdline", command, sizeof(command)))
 		read_proc(entry->pid, "comm", command, sizeof(command));
-	json_array_append_new(l->units, json_pack("{s:o, s:i, s:s, s:o, s:o, s:o, s:i, s:I, s:s, s:o, s:I}", "unit", reply_text(entry->unit), "pid",
+	json_array_append_new(l->units, json_pack("{s:o, s:i, s:s, s:o, s:o, s:o, s:i, s:I, s:s, s:o, s:I, s:o}", "unit", reply_text(entry->unit), "pid",
 						  (int)entry->pid, "on", l->d->config.name, "command", reply_text(command), "home", reply_text(home), "from",
 						  reply_text(entry->from), "moves", (int)entry->moves, "since", (json_int_t)entry->since,
 						  "state", state_word(l->d, entry->pid), "strategy", reply_text(entry->strategy),
-						  "freeze_us", (json_int_t)entry->freeze_us));
+						  "freeze_us", (json_int_t)entry->freeze_us, "reason", reply_text(entry->reason)));
 	return 0;
 }
 

@@ -46,8 +46,8 @@ static size_t match(const struct daemon *d, const struct require *r, const struc
 		struct candidate c = { .q = &q[i] };
 		struct require_node node = { .name = q[i].name, .load = &c.load };
 
-		if (!q[i].info)
-			continue;
+		if (!q[i].info || (q[i].info->state && q[i].info->state != NODE_OK))
+			continue; /* it takes nothing */
 		node.labels = q[i].info->labels;
 		node_load(q[i].info, &c.load);
 		add_sent(d, q[i].name, &c.load);

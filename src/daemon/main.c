@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "daemon/daemon.h"
+#include "daemon/node_state.h"
 #include "home/door.h"
 #include "migrate/outcome.h"
 #include "migrate/registry.h"
@@ -137,6 +138,20 @@ static int open_signals(struct daemon *d, struct err *e)
 	return 0;
 }
 
+/* Gives everything away first, where the configuration says so. false: it stops now. */
+static bool leave(struct daemon *d)
+{
+	bool child;
+
+	if (!d->config.drain_at_stop || d->leaving)
+		return false;
+	node_state_set_leaving(d->shared, true);
+	d->leaving = worker_start(d, WORKER_LEAVE, NULL, 0, &child, NULL);
+	if (child)
+		_exit(do_leave(d));
+	return d->leaving;
+}
+
 static void on_signal(struct daemon *d)
 {
 	struct signalfd_siginfo info;
@@ -149,7 +164,7 @@ static void on_signal(struct daemon *d)
 			continue;
 		}
 		log_info("event=stopping signal=%u", info.ssi_signo);
-		d->stopping = true;
+		d->stopping = info.ssi_signo != SIGTERM || !leave(d);
 	}
 	worker_reap(d);
 }

@@ -8,6 +8,7 @@
 
 #include "base/util.h"
 #include "daemon/node_ask.h"
+#include "daemon/node_state.h"
 #include "migrate/registry.h"
 
 #define ASK_DEADLINE_MS 1000
@@ -53,6 +54,7 @@ int node_info_send(const struct daemon *d, int fd, struct err *e)
 	info.indices = vector.v;
 	info.n_indices = LOAD_INDICES;
 	info.labels = (char *)d->config.labels;
+	info.state = node_state(d->shared);
 	if (gw__node_info__get_packed_size(&info) > sizeof(payload))
 		return err_set(e, -EMSGSIZE, "node info");
 	return frame_send(fd, FRAME_NODE_INFO, payload, gw__node_info__pack(&info, payload), e);
@@ -77,6 +79,8 @@ static int validate(const Gw__NodeInfo *info, struct err *e)
 			return err_set(e, -EPROTO, "node info with a kernel release that is no text");
 	if (!isfinite(info->load1) || !isfinite(info->load5) || !isfinite(info->load15))
 		return err_set(e, -EPROTO, "node info with a load that is no number");
+	if (info->state >= NODE_STATES)
+		return err_set(e, -EPROTO, "node info with a state that is none");
 	if (!config_labels_valid(info->labels))
 		return err_set(e, -EPROTO, "node info with labels that are none");
 	node_load(info, &load);

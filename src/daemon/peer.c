@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "daemon/daemon.h"
+#include "daemon/node_state.h"
 #include "home/door.h"
 #include "migrate/migrate.h"
 #include "migrate/outcome.h"
@@ -100,6 +101,8 @@ static int start_dest(struct daemon *d, int fd, const struct frame *frame, const
 	bool child;
 
 	id_text(hello->mig_id.data, id);
+	if (*node_state_why(d->shared))
+		return err_set(e, -EBUSY, "%s takes no units: %s", d->config.name, node_state_why(d->shared));
 	if (worker_find_dest(d, hello->mig_id.data))
 		return err_set(e, -EALREADY, "migration %s is under way here already", id);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)

@@ -13,7 +13,7 @@
 
 static const char *const verbs[] = {
 	[VERB_MIGRATE] = "migrate", [VERB_PS] = "ps", [VERB_NODES] = "nodes", [VERB_CHECK] = "check", [VERB_CANCEL] = "cancel",
-	[VERB_CONNECTIONS] = "connections", [VERB_SELECT] = "select",
+	[VERB_CONNECTIONS] = "connections", [VERB_SELECT] = "select", [VERB_DRAIN] = "drain", [VERB_UNDRAIN] = "undrain", [VERB_STARTED] = "started",
 };
 
 static int read_verb(const json_t *o, struct request *request, struct err *e)
@@ -29,7 +29,7 @@ static int read_verb(const json_t *o, struct request *request, struct err *e)
 		request->verb = (enum verb)i;
 		return 0;
 	}
-	return err_set(e, -EINVAL, "unknown verb \"%.40s\"; known are migrate, ps, nodes, check, connections, select", verb);
+	return err_set(e, -EINVAL, "unknown verb \"%.40s\"; known are migrate, ps, nodes, check, connections, select, drain, undrain, started", verb);
 }
 
 /* An integer member from min to max; absent: untouched. */
@@ -94,6 +94,45 @@ static int read_select(const json_t *o, struct request *request, struct err *e)
 	return require_parse(&parsed, json_string_value(v), e); /* which refuses what is longer */
 }
 
+/* One line of text for people. */
+static int read_reason(const json_t *o, struct request *request, struct err *e)
+{
+	const json_t *v = json_object_get(o, "reason"), *here = json_object_get(o, "here");
+	const char *text = v ? json_string_value(v) : "";
+
+	if (!text || strlen(text) >= sizeof(request->reason))
+		return err_set(e, -EINVAL, "\"reason\" must be a text of at most %zu bytes", sizeof(request->reason) - 1);
+	for (const char *p = text; *p; p++)
+		if (*p < ' ' || *p > '~')
+			return err_set(e, -EINVAL, "\"reason\" must be one line of ASCII text");
+	if (here && !json_is_boolean(here))
+		return err_set(e, -EINVAL, "\"here\" must be true or false");
+	strcpy(request->reason, text);
+	request->here = json_is_true(here);
+	return 0;
+}
+
+static int read_drain(const json_t *o, struct request *request, struct err *e)
+{
+	const json_t *also = json_object_get(o, "also"), *v;
+	json_int_t parallel = REQUEST_PARALLEL_DEFAULT;
+	size_t i;
+
+	if (json_object_get(o, "host") && read_host(o, request, e) < 0)
+		return e->code;
+	if (read_number(o, "parallel", 1, REQUEST_PARALLEL_MAX, &parallel) < 0)
+		return err_set(e, -EINVAL, "\"parallel\" must be a number from 1 to %u", REQUEST_PARALLEL_MAX);
+	request->parallel = (unsigned)parallel;
+	if (also && (!json_is_array(also) || json_array_size(also) > REQUEST_ALSO_MAX))
+		return err_set(e, -EINVAL, "\"also\" must be a list of at most %u process numbers", REQUEST_ALSO_MAX);
+	json_array_foreach(also, i, v) {
+		if (!json_is_integer(v) || json_integer_value(v) < 1 || json_integer_value(v) > INT_MAX)
+			return err_set(e, -EINVAL, "\"also\" must be a list of numbers from 1 on");
+		request->also[request->n_also++] = (pid_t)json_integer_value(v);
+	}
+	return 0;
+}
+
 static int read_members(const json_t *o, struct request *request, struct err *e)
 {
 	json_int_t pid = 0, timeout_ms = 0, hops = 0;
@@ -115,9 +154,15 @@ static int read_members(const json_t *o, struct request *request, struct err *e)
 		return read_host(o, request, e);
 	if (request->verb == VERB_SELECT)
 		return read_select(o, request, e);
+	if (request->verb == VERB_DRAIN || request->verb == VERB_UNDRAIN)
+		return read_drain(o, request, e);
+	if (request->verb == VERB_STARTED && !request->pid)
+		return err_set(e, -EINVAL, "started needs a \"pid\"");
 	if (request->verb != VERB_MIGRATE)
 		return 0;
-	r = read_unit(o, request, e);
+	r = read_reason(o, request, e);
+	if (r == 0)
+		r = read_unit(o, request, e);
 	if (r == 0 && !pid == !request->unit[0])
 		r = err_set(e, -EINVAL, "migrate needs a \"pid\" or a \"unit\"");
 	if (r == 0)

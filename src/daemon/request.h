@@ -12,23 +12,33 @@
 #include "base/err.h"
 #include "cluster/require.h"
 #include "migrate/migrate.h"
+#include "migrate/registry.h"
 
 #define REQUEST_BYTES_MAX 4096u
 #define REQUEST_HOPS_MAX 3u
+#define REQUEST_PARALLEL_MAX 32u
+#define REQUEST_PARALLEL_DEFAULT 4u
+#define REQUEST_ALSO_MAX 64u
+#define REQUEST_REASON_MAX REGISTRY_REASON_MAX
 #define REQUEST_TIMEOUT_MAX_MS (24u * 3600u * 1000u)
 
-enum verb { VERB_MIGRATE, VERB_PS, VERB_NODES, VERB_CHECK, VERB_CANCEL, VERB_CONNECTIONS, VERB_SELECT };
+enum verb { VERB_MIGRATE, VERB_PS, VERB_NODES, VERB_CHECK, VERB_CANCEL, VERB_CONNECTIONS, VERB_SELECT, VERB_DRAIN, VERB_UNDRAIN, VERB_STARTED };
 
 struct request {
 	enum verb verb;
-	pid_t pid;              /* migrate, check; 0: none */
+	pid_t pid;              /* migrate, check, started; 0: none */
 	char unit[300];         /* migrate: HOME:PID instead of a pid; "": none */
 	unsigned hops;          /* migrate: how many nodes have handed it on */
-	char host[256];         /* migrate; check: who is asked, or "" */
+	char host[256];         /* migrate; check: who is asked, drain, undrain: which node, or "" */
 	enum strategy strategy; /* migrate */
 	enum fsfile_policy files; /* migrate */
 	enum tcp_outside_policy tcp;
-	unsigned timeout_ms;    /* migrate; 0: none */
+	unsigned timeout_ms;    /* migrate, drain; 0: none */
+	char reason[REQUEST_REASON_MAX]; /* migrate: why, for people; "": somebody said so */
+	bool here;              /* migrate: only when the process itself is here, not for whom it stands */
+	unsigned parallel;      /* drain: moves at once */
+	pid_t also[REQUEST_ALSO_MAX]; /* drain: further processes */
+	size_t n_also;
 	char require[REQUIRE_TEXT_MAX + 1]; /* select: what the nodes have to be, checked */
 	bool take;              /* select: something is about to be sent to the first one */
 };

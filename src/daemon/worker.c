@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "daemon/daemon.h"
+#include "daemon/node_state.h"
 #include "migrate/migrate.h"
 #include "migrate/registry.h"
 
@@ -68,7 +69,7 @@ static void become_worker(const int *keep, size_t n_keep)
 int worker_init(struct daemon *d, struct err *e)
 {
 	migrate_init(migrate_keep);
-	if (host_load_init(&d->load, e) < 0)
+	if (host_load_init(&d->load, e) < 0 || node_state_init(&d->shared, d->config.name, e) < 0)
 		return e->code;
 	d->done = mmap(NULL, WORKERS_MAX * sizeof(*d->done), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	return d->done == MAP_FAILED ? err_sys(e, -errno, "mmap") : 0;
@@ -106,6 +107,7 @@ struct worker *worker_start(struct daemon *d, enum worker_kind kind, const int *
 		return NULL;
 	}
 	*w = (struct worker){ .pid = pid, .kind = kind, .handoff = -1 };
+	node_state_set_arriving(d->shared, worker_count(d, WORKER_DEST));
 	d->redirects = d->redirects || kind == WORKER_SOURCE || kind == WORKER_DEST;
 	return w;
 }
@@ -169,7 +171,7 @@ unsigned worker_count(const struct daemon *d, enum worker_kind kind)
 
 static void log_end(const struct worker *w, pid_t pid, int status)
 {
-	static const char *const kinds[] = { "request", "source", "dest", "net", "load" };
+	static const char *const kinds[] = { "request", "source", "dest", "net", "load", "leave" };
 	const char *how = WIFEXITED(status) ? "exit" : "signal";
 	int number = WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status);
 
@@ -205,4 +207,8 @@ void worker_reap(struct daemon *d)
 			w->pid = 0;
 		}
 	}
+	node_state_set_arriving(d->shared, worker_count(d, WORKER_DEST));
+	/* What has been committed is on its way still. */
+	if (d->leaving && !worker_count(d, WORKER_LEAVE) && !worker_count(d, WORKER_SOURCE))
+		d->stopping = true;
 }

@@ -37,7 +37,7 @@ static bool offer_plausible(const Gw__Offer *o)
 	size_t threads = 0;
 
 	if (!o->n_processes || o->n_processes > OFFER_PROCESSES_MAX || o->strategy > STRATEGY_COPY_ON_REFERENCE || o->files_policy >= FSFILE_POLICIES ||
-	    !printable(o->unit, sizeof(((struct registry_entry *)0)->unit)) || !hello_name_valid(o->from) || o->home_parent < 0 ||
+	    !printable(o->unit, sizeof(((struct registry_entry *)0)->unit)) || !printable(o->reason, REGISTRY_REASON_MAX) || !hello_name_valid(o->from) || o->home_parent < 0 ||
 	    o->home_parent > PID_NUMBER_MAX)
 		return false;
 	for (size_t i = 0; i < o->n_processes; i++) {

@@ -610,7 +610,11 @@ static void register_unit(struct dest *d)
 	snprintf(entry.unit, sizeof(entry.unit), "%s", d->offer->unit);
 	snprintf(entry.from, sizeof(entry.from), "%s", d->offer->from);
 	snprintf(entry.strategy, sizeof(entry.strategy), "%s", strategy_name((enum strategy)d->offer->strategy));
-	if (d->offer->home) {
+	snprintf(entry.reason, sizeof(entry.reason), "%s", d->offer->reason);
+	entry.started = d->offer->started;
+	entry.cpu_ms = d->offer->cpu_ms;
+	entry.local = dest_home_comes(&d->home);
+	if (d->offer->home && !entry.local) {
 		char door[DOOR_NAME_MAX];
 
 		door_name_of_migration(d->mig_id, door);
@@ -703,7 +707,7 @@ int dest_commit(void *context, struct err *e)
 		close_fdp(&d->procs[i].transfer_kept);
 	for (uint32_t i = 0; i < d->files.n; i++)
 		fsfile_answer_close(&d->answers[i]);
-	if (!dest_home_comes(&d->home)) /* at home it is a process as any other */
+	if (!dest_home_comes(&d->home) || d->offer->started) /* at home it is a process as any other */
 		register_unit(d);
 	parent_commit(&d->parent);
 	dest_home_free(d);

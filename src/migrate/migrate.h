@@ -77,6 +77,7 @@ struct migrate_request {
 	enum fsfile_policy files;
 	enum tcp_outside_policy tcp;
 	unsigned timeout_ms;           /* up to the commit; 0: no limit */
+	const char *reason;            /* why, a sentence for people; NULL: somebody said so */
 	bool ask_only;                 /* the destination is asked whether it would take the unit, which is not touched: -ECANCELED with the outcome "possible" */
 	/*
 	 * Called at the start of each step and about ten times a second; returns true to cancel (ignored after the commit). When the outcome is "moved" the user need not wait

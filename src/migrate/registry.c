@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-/* registry.c - the units that arrived here, one JSON file each; see registry.h */
+/* registry.c - the units of this host, one JSON file each; see registry.h */
 #include "migrate/registry.h"
 
 #include <dirent.h>
@@ -47,6 +47,24 @@ uint64_t registry_start_ticks(pid_t pid)
 	return ticks ? ticks : 1;
 }
 
+uint64_t registry_cpu_ms(pid_t pid)
+{
+	char path[64], text[1024];
+	cleanup_close int fd = -1;
+	unsigned long long t[4] = { 0 };
+	const char *p;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
+	text[MAX(n, 0)] = 0;
+	p = strrchr(text, ')');
+	if (!p || sscanf(p + 1, " %*c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu %llu %llu %llu", &t[0], &t[1], &t[2], &t[3]) != 4)
+		return 0;
+	return (t[0] + t[1] + t[2] + t[3]) * 1000 / (unsigned long long)sysconf(_SC_CLK_TCK);
+}
+
 int registry_make_directory(const char *path, mode_t mode, struct err *e)
 {
 	char parent[PATH_MAX];
@@ -87,10 +105,11 @@ int registry_add(const struct registry_entry *entry, struct err *e)
 	r = registry_make_directory(directory, 0755, e);
 	if (r < 0)
 		return r;
-	o = json_pack("{s:s, s:i, s:I, s:s, s:s, s:I, s:I, s:i, s:s, s:i}", "unit", entry->unit, "pid", (int)entry->pid, "start_ticks",
+	o = json_pack("{s:s, s:i, s:I, s:s, s:s, s:I, s:I, s:i, s:s, s:i, s:b, s:b, s:I, s:s}", "unit", entry->unit, "pid", (int)entry->pid, "start_ticks",
 		      (json_int_t)ticks, "from", entry->from, "strategy", entry->strategy, "since",
 		      (json_int_t)(entry->since ? entry->since : time(NULL)), "freeze_us", (json_int_t)entry->freeze_us, "moves",
-		      (int)entry->moves, "home", entry->home, "parent", (int)entry->parent);
+		      (int)entry->moves, "home", entry->home, "parent", (int)entry->parent, "local", entry->local, "started", entry->started, "cpu_ms",
+		      (json_int_t)entry->cpu_ms, "reason", entry->reason);
 	text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
 	json_decref(o);
 	if (!text)
@@ -117,22 +136,27 @@ int registry_remove(pid_t pid, struct err *e)
 
 static int decode(const char *text, size_t len, struct registry_entry *ret)
 {
-	const char *unit, *from, *strategy, *home = "";
-	json_int_t start, since, freeze_us;
+	const char *unit, *from, *strategy, *home = "", *reason = "";
+	json_int_t start, since, freeze_us, cpu_ms = 0;
 	struct registry_entry entry = { 0 };
-	int pid, moves, parent = 0, r;
+	int pid, moves, parent = 0, local = 0, started = 0, r;
 	json_t *o = json_loadb(text, len, 0, NULL);
 
 	if (!o)
 		return -EBADMSG;
-	r = json_unpack(o, "{s:s, s:i, s:I, s:s, s:s, s:I, s:I, s:i, s?s, s?i}", "unit", &unit, "pid", &pid, "start_ticks", &start, "from", &from,
-			"strategy", &strategy, "since", &since, "freeze_us", &freeze_us, "moves", &moves, "home", &home, "parent", &parent);
+	r = json_unpack(o, "{s:s, s:i, s:I, s:s, s:s, s:I, s:I, s:i, s?s, s?i, s?b, s?b, s?I, s?s}", "unit", &unit, "pid", &pid, "start_ticks", &start, "from", &from,
+			"strategy", &strategy, "since", &since, "freeze_us", &freeze_us, "moves", &moves, "home", &home, "parent", &parent,
+			"local", &local, "started", &started, "cpu_ms", &cpu_ms, "reason", &reason);
 	if (!r && pid > 0 && moves >= 0) {
 		snprintf(entry.unit, sizeof(entry.unit), "%s", unit);
 		snprintf(entry.from, sizeof(entry.from), "%s", from);
 		snprintf(entry.strategy, sizeof(entry.strategy), "%s", strategy);
 		snprintf(entry.home, sizeof(entry.home), "%s", home);
+		snprintf(entry.reason, sizeof(entry.reason), "%s", reason);
 		entry.parent = parent;
+		entry.local = local;
+		entry.started = started;
+		entry.cpu_ms = (uint64_t)cpu_ms;
 		entry.pid = pid;
 		entry.moves = (unsigned)moves;
 		entry.start_ticks = (uint64_t)start;
@@ -164,6 +188,13 @@ int registry_lookup(pid_t pid, struct registry_entry *ret, struct err *e)
 	}
 	*ret = entry;
 	return 0;
+}
+
+int registry_lookup_foreign(pid_t pid, struct registry_entry *ret, struct err *e)
+{
+	int r = registry_lookup(pid, ret, e);
+
+	return r == 0 && ret->local ? -ENOENT : r;
 }
 
 int registry_list(int (*each)(const struct registry_entry *entry, void *arg), void *arg, struct err *e)

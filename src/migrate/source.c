@@ -56,6 +56,8 @@ static int step_hello(void *context, struct err *e)
 	if (ret < 0)
 		return ret;
 	ret = frame_recv_expect(s->link.control, FRAME_HELLO, &f, FRAME_HELLO_MAX, LINK_TIMEOUT_MS, e);
+	if (ret == -EBUSY) /* the node as a whole takes nothing now */
+		refusals_add(s->refusals, "node.closed", e->message, "name another node (`godwit nodes` shows how they are), or open that one", "host %s", s->request->dest_name);
 	if (ret < 0)
 		return err_wrap(e, "%s", s->request->dest_name);
 	ret = hello_decode(f.payload, f.len, &s->peer, e);
@@ -260,6 +262,8 @@ static void identify(struct source *s)
 	if (registry_lookup(s->request->pid, &entry, NULL) == 0) {
 		snprintf(s->report->unit, sizeof(s->report->unit), "%s", entry.unit);
 		s->moves = entry.moves;
+		s->cpu_ms = entry.cpu_ms;
+		s->started = entry.started;
 	} else {
 		snprintf(s->report->unit, sizeof(s->report->unit), "%s:%d", s->request->self_name, s->request->pid);
 	}

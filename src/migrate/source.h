@@ -129,6 +129,8 @@ struct source {
 	struct fsfile_answer *answers;
 	uint32_t nanswers;
 	unsigned moves;
+	uint64_t cpu_ms; /* used by it before it came here, and until the offer */
+	bool started;    /* by `godwit run` */
 	struct source_home home;  /* who waits for the unit */
 	struct source_net net;    /* connections with others */
 	uint64_t content_bytes;   /* of files */

@@ -90,7 +90,7 @@ int source_home_look(struct source *s, struct err *e)
 	if (ret < 0)
 		return ret;
 	sh->leads = s->unit.procs[0].process->sid == s->unit.procs[0].process->pid;
-	if (registry_lookup(pid, &entry, NULL) == 0) {
+	if (registry_lookup_foreign(pid, &entry, NULL) == 0) {
 		if (!entry.home[0])
 			return name_relays(s, e);
 		sh->kind = HOME_FOLLOW;

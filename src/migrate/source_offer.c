@@ -17,6 +17,7 @@
 #include "migrate/decode.h"
 #include "migrate/hold.h"
 #include "migrate/pace.h"
+#include "migrate/registry.h"
 #include "wire/frame.h"
 
 #define ANSWER_MS 60000
@@ -115,6 +116,11 @@ static int pack_offer(struct source *s, Gw__Offer *offer, struct err *e)
 	offer->held = s->hold;
 	offer->files_policy = s->request->files;
 	offer->moves = s->moves;
+	offer->reason = (char *)(uintptr_t)(s->request->reason ? s->request->reason : "");
+	offer->started = s->started;
+	offer->cpu_ms = s->cpu_ms;
+	for (size_t i = 0; i < s->nprocs; i++)
+		offer->cpu_ms += registry_cpu_ms(s->unit.procs[i].pid);
 	source_home_offer(s, offer);
 	source_net_offer(s, offer);
 	source_view_offer(s, offer);

@@ -37,11 +37,13 @@ static void test_full_file(void **state)
 	struct err e = ERR_INIT;
 
 	config_init(&c);
-	assert_int_equal(config_parse(&c, "[node]\nname = n1\nlisten = 10.66.0.1\nport = 4471\nspeed = 1.5\nlabels = gpu zone=east\n[nodes]\nn1 = 10.66.0.1:4471\nn2 = 10.66.0.2\n", "f", &e), 0);
+	assert_int_equal(config_parse(&c, "[node]\nname = n1\nlisten = 10.66.0.1\nport = 4471\nspeed = 1.5\ndrain_at_stop = yes\ndrain_timeout_ms = 5000\nlabels = gpu zone=east\n[nodes]\nn1 = 10.66.0.1:4471\nn2 = 10.66.0.2\n", "f", &e), 0);
 	assert_string_equal(c.name, "n1");
 	assert_int_equal(c.listen.sin_addr.s_addr, inet_addr("10.66.0.1"));
 	assert_int_equal(ntohs(c.listen.sin_port), 4471);
 	assert_float_equal(c.speed, 1.5, 0);
+	assert_true(c.drain_at_stop);
+	assert_int_equal(c.drain_timeout_ms, 5000);
 	assert_string_equal(c.labels, "gpu zone=east");
 	assert_int_equal(c.n_nodes, 2);
 	assert_int_equal(ntohs(config_find(&c, "n1")->address.sin_port), 4471);
@@ -68,6 +70,8 @@ static void test_config_errors(void **state)
 	wrong_config("[node]\nport = 0\n", "port");
 	wrong_config("[node]\nspeed = fast\n", "speed 'fast'");
 	wrong_config("[node]\nspeed = 0\n", "speed '0'");
+	wrong_config("[node]\ndrain_at_stop = maybe\n", "drain_at_stop 'maybe'");
+	wrong_config("[node]\ndrain_timeout_ms = 10\n", "drain_timeout_ms '10'");
 	wrong_config("[node]\nlabels = a  b\n", "labels 'a  b'");
 	wrong_config("[node]\nlabels = a=\n", "labels 'a='");
 	wrong_config("[node]\nlabels = 7a\n", "labels '7a'");

@@ -260,7 +260,9 @@ class Clients(unittest.TestCase):
         self.assertIn("userfaultfd-move", [f["name"] for f in answer["features"]])
 
     def test_bad_requests(self):
-        for line in (b"junk\n", b"{}\n", b"[]\n", b"x" * 5000, b'{"verb":"cancel"}\n', b'{"verb":"migrate","pid":1}\n'):
+        for line in (b"junk\n", b"{}\n", b"[]\n", b"x" * 5000, b'{"verb":"cancel"}\n', b'{"verb":"migrate","pid":1}\n',
+                     b'{"verb":"drain","parallel":0}\n', b'{"verb":"drain","also":["1"]}\n', b'{"verb":"drain","host":"a b"}\n', b'{"verb":"started"}\n',
+                     b'{"verb":"migrate","pid":1,"host":"n2","reason":"a\\nb"}\n'):
             self.assertEqual(self.error(line)["code"], "bad-request")
 
     def test_hosts(self):

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The cluster acts: a node gives everything away and stays empty; what cannot move stays and is named."""
+
+import json
+
+import pytest
+from lab_driver import copies, inside, lab, popen, wait_until
+
+
+def ask(host, *command, check=True):
+    done = inside(host, "godwit", *command, "--json", check=check)
+    return json.loads(done.stdout)
+
+
+def state_of(host, node):
+    return next(n["state"] for n in ask(host, "nodes")["nodes"] if n["name"] == node)
+
+
+def start(host, mark, n, *, run=True):
+    """n programs at once, children of a shell that waits for them; returns it."""
+    how = "godwit run --" if run else ""
+    return popen(host, "bash", "-c", f"for i in $(seq {n}); do {how} sleep {mark} & done; wait", stdin=-3, stdout=-3, stderr=-3)
+
+
+def where(mark):
+    found = [host for host, p in copies(["n1", "n2", "n3"], f"sleep {mark}") if p.name == "sleep"]
+    return {host: found.count(host) for host in ("n1", "n2", "n3")}
+
+
+@pytest.fixture
+def undrained(lab2):
+    yield lab2
+    for host in lab2.hosts:
+        inside(host, "godwit", "undrain", check=False)
+
+
+def end(mark, shell):
+    for host in ("n1", "n2", "n3"):
+        inside(host, "pkill", "-f", f"sleep {mark}", check=False)
+    shell.wait()
+
+
+def test_drain(undrained):
+    """From another node: units that came and units that were started there leave, an ordinary process stays; nothing comes until it is undrained, also after a restart of godwitd."""
+    shell, plain = start("n1", "91.25", 6), start("n1", "91.5", 1, run=False)
+    try:
+        wait_until("all have begun", lambda: where("91.25")["n1"] == 6 and where("91.5")["n1"] == 1)
+        wait_until("all are units", lambda: len(ask("n1", "ps")["units"]) == 6)
+        drained = ask("n2", "drain", "n1")
+        assert drained["state"] == "drained" and not drained["stayed"] and len(drained["moved"]) == 6, drained
+        assert len(drained["needed"]) == 6, "their shell waits for them at home"
+        places = where("91.25")
+        assert places["n2"] + places["n3"] == 6 and places["n2"] and places["n3"], places
+        assert where("91.5")["n1"] == 1
+        assert {u["reason"] for h in ("n2", "n3") for u in ask(h, "ps")["units"]} == {"drain: its node is emptied"}
+        lab("restart-daemon", "n1")
+        assert state_of("n3", "n1") == "drained"
+        back = ask("n2" if places["n2"] else "n3", "migrate", drained["moved"][0]["unit"], "home", check=False)
+        assert back["outcome"] == "refused" and "undrain" in back["error"]["message"], back
+        assert ask("n3", "undrain", "n1") == {"node": "n1", "state": "ok", "was_drained": True}
+        assert ask("n2", "migrate", drained["moved"][0]["unit"], "home")["outcome"] == "moved"
+    finally:
+        end("91.25", shell)
+        end("91.5", plain)
+
+
+def test_drain_what_cannot(undrained):
+    """What cannot move stays, and the reason is the engine's; a process that is no unit is taken when it is named."""
+    shell = popen("n1", "sh", "-c", "godwit run -- python3 -c 'import mmap, os, time; f = os.open(\"/dev/fuse\", os.O_RDWR); time.sleep(92.25)' & sleep 92.5 & echo $!; wait",
+                  stdin=-3, stdout=-1, stderr=-3)
+    try:
+        plain = shell.stdout.readline().strip()
+        wait_until("the unit", lambda: len(ask("n1", "ps")["units"]) == 1)
+        wait_until("its file", lambda: inside("n1", "sh", "-c", "ls -l /proc/[0-9]*/fd | grep /dev/fuse", check=False).stdout)
+        done = inside("n1", "godwit", "drain", "--json", "--also", plain, check=False)
+        result = json.loads(done.stdout)
+        assert done.returncode == 3 and [m["pid"] for m in result["moved"]] == [int(plain)], result
+        assert len(result["stayed"]) == 1 and result["stayed"][0]["error"]["refusals"][0]["way_out"], result
+        assert where("92.5")["n1"] == 0 and ask("n1", "ps")["units"], "it runs on"
+    finally:
+        inside("n1", "pkill", "-f", "92.25", check=False)
+        end("92.5", shell)
+
+
+def test_drain_nowhere(undrained):
+    """When all nodes are drained, nothing moves, and what is known of the nodes is why."""
+    shell = start("n1", "93.25", 1)
+    try:
+        wait_until("the unit", lambda: len(ask("n1", "ps")["units"]) == 1)
+        ask("n2", "drain")
+        ask("n3", "drain")
+        result = json.loads(inside("n1", "godwit", "drain", "--json", check=False).stdout)
+        assert result["stayed"][0]["error"]["code"] == "no-node" and "n2 is drained" in result["stayed"][0]["error"]["message"], result
+        assert where("93.25")["n1"] == 1
+    finally:
+        end("93.25", shell)
+
+
+def test_shutdown(undrained):
+    """godwitd that is told to end gives everything away first, where its configuration says so."""
+    inside("n1", "sh", "-c", "cp /etc/godwit/godwit.conf /tmp/conf && sed -i 's/^name = /drain_at_stop = yes\\n&/' /etc/godwit/godwit.conf")
+    shell = None
+    try:
+        lab("restart-daemon", "n1")
+        shell = start("n1", "94.25", 3)
+        wait_until("the units", lambda: len(ask("n1", "ps")["units"]) == 3)
+        inside("n1", "sh", "-c", "cp /tmp/conf /etc/godwit/godwit.conf")
+        lab("restart-daemon", "n1")
+        places = where("94.25")
+        assert places["n1"] == 0 and places["n2"] + places["n3"] == 3, places
+        assert state_of("n2", "n1") == "ok"
+    finally:
+        inside("n1", "sh", "-c", "cp /tmp/conf /etc/godwit/godwit.conf")
+        if shell:
+            end("94.25", shell)
