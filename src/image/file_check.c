@@ -58,6 +58,8 @@ static int validate_desc(const Gw__FdDesc *d, const Gw__FdTable *t, uint32_t n_f
 	case GW__FD_KIND__FD_PTY_TTY:
 		return 0;
 	case GW__FD_KIND__FD_FILE:
+		if ((d->path[0] && validate_path(d->path, e) < 0) || (d->through_mount && !d->path[0]))
+			return err_set(e, -EPROTO, "file %u on a mount that cannot be", d->index);
 		return d->index < n_files ? 0 : err_set(e, -EPROTO, "file %u of %u", d->index, n_files);
 	case GW__FD_KIND__FD_DIRECTORY:
 	case GW__FD_KIND__FD_PATH:
@@ -204,7 +206,7 @@ int fdtable_validate_update(const Gw__FdTable *old, const Gw__FdTable *new, stru
 
 		if (now == was || now->kind == GW__FD_KIND__FD_CLOSED)
 			continue;
-		if (now->kind != was->kind || now->index != was->index || strcmp(now->path, was->path) ||
+		if (now->kind != was->kind || now->index != was->index || strcmp(now->path, was->path) || now->through_mount != was->through_mount ||
 		    now->device_minor != was->device_minor ||
 		    now->semaphore != was->semaphore || ((now->flags ^ was->flags) & (O_ACCMODE | O_PATH)))
 			return err_set(e, -EPROTO, "descriptor table: description %zu is not the offer's", i);

@@ -13,9 +13,11 @@
 #include <sys/sysmacros.h>
 
 #include "base/util.h"
+#include "image/bytes.h"
 #include "image/file.h"
 #include "image/file_gone.h"
 #include "image/fsfile_internal.h"
+#include "image/ns_mount.h"
 #include "image/ns_other.h"
 #include "image/place.h"
 #include "image/proc_ended.h"
@@ -136,8 +138,10 @@ int file_kernel_capture(const struct fd_look *look, Gw__FdDesc *d, bool (*inside
 {
 	const char *rest;
 	size_t len = 0;
+	char path[FD_LINK_MAX];
 	struct statfs fs;
 	struct stat st;
+	bool through;
 	pid_t pid;
 
 	if (d->kind == GW__FD_KIND__FD_NAMESPACE)
@@ -166,6 +170,8 @@ int file_kernel_capture(const struct fd_look *look, Gw__FdDesc *d, bool (*inside
 		d->path = fd_strdup(look->link);
 	if (d->inode)
 		d->path[len] = 0;
+	if (!pid && !d->inode && ns_place_file(look->held, d->path, true, path, sizeof(path), &through) == 1 && !through)
+		string_set(&d->path, path);
 	d->device_major = d->kind == GW__FD_KIND__FD_DEVICE ? major(look->st->st_rdev) : 0;
 	d->device_minor = d->kind == GW__FD_KIND__FD_DEVICE ? minor(look->st->st_rdev) : 0;
 	return 0;

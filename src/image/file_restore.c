@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/sysmacros.h>
 
 #include "base/util.h"
@@ -52,12 +53,56 @@ static bool is_born_open(const Gw__FdTable *t, const Gw__FdDesc *d, const struct
 	return true;
 }
 
+/* The file that `answer` is, by its handle through a mount. */
+static int open_through(const char *mount, int answer, int flags)
+{
+	union {
+		struct file_handle head;
+		char bytes[sizeof(struct file_handle) + MAX_HANDLE_SZ];
+	} handle = { .head = { .handle_bytes = MAX_HANDLE_SZ } };
+	cleanup_close int at = open(mount, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	int id, fd;
+
+	if (at < 0 || name_to_handle_at(answer, "", &handle.head, &id, AT_EMPTY_PATH) < 0)
+		return -errno;
+	fd = open_by_handle_at(at, &handle.head, flags | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+static bool is_same(int a, int b)
+{
+	struct stat x, y;
+
+	return fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+/* On a mount of its own. A stand-in lies elsewhere: then there is nothing at its path. */
+static int open_on_mount(const Gw__FdDesc *d, const struct fsfile_answer *answer, int flags, int *ret_fd, struct err *e)
+{
+	cleanup_close int fd = -1;
+
+	if (answer->verdict == FSFILE_STAND_IN)
+		return 0;
+	fd = d->through_mount ? open_through(place_of(d->path), answer->fd, flags) : open(place_of(d->path), flags | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0)
+		return err_sys(e, d->through_mount ? fd : -errno, "opening file %u of the unit on the mount that it is on (%s)", d->index, d->path);
+	if (!is_same(fd, answer->fd))
+		return err_set(e, -ESTALE, "%s: another file is there than in the mount namespace of the unit's first process", d->path);
+	*ret_fd = take_fd(&fd);
+	return 0;
+}
+
 static int open_file(const Gw__FdTable *t, const Gw__FdDesc *d, const struct fd_env *env, int *ret_fd, struct err *e)
 {
 	int fd;
 
 	if (d->index >= env->n_files || env->answers[d->index].fd < 0)
 		return err_set(e, -EBADF, "file %u of the unit has not been opened", d->index);
+	if (d->path[0]) {
+		fd = open_on_mount(d, &env->answers[d->index], (int)(d->flags & (d->flags & O_PATH ? O_PATH : OPEN_FLAGS)), ret_fd, e);
+		if (fd < 0 || *ret_fd >= 0)
+			return MIN(fd, 0);
+	}
 	/* O_TMPFILE shows in the flags of who made the file: here that is the answer, which nobody reads or writes but by offset. */
 	fd = d->flags & TMPFILE_FLAG ? fcntl(env->answers[d->index].fd, F_GETFL) : -1;
 	if ((fd >= 0 && (fd & TMPFILE_FLAG) && ((uint32_t)fd & O_ACCMODE) == (d->flags & O_ACCMODE)) || is_born_open(t, d, &env->answers[d->index])) {

@@ -8,6 +8,7 @@
 #include <sys/sysmacros.h>
 
 #include "base/util.h"
+#include "image/bytes.h"
 #include "image/dir_notify.h"
 #include "image/dir_position.h"
 #include "image/bpf_map.h"
@@ -119,8 +120,28 @@ static int capture_epoll(struct capture *c, const struct fd_look *look, Gw__FdDe
 	return FD_REFUSED;
 }
 
+static int refuse_mount(struct capture *c, const struct fd_look *look, const char *path)
+{
+	refusals_add(c->refusals, "fd.mount", "it is open on a mount of another mount namespace of the unit, which no path leads to any more", "close it, or open it again", "fd %d (%s)",
+		     look->fd, path);
+	return FD_REFUSED;
+}
+
+static int place_path(struct capture *c, const struct fd_look *look, Gw__FdDesc *d)
+{
+	char path[FD_LINK_MAX];
+	bool through;
+	int r = ns_place_file(look->held, d->path, true, path, sizeof(path), &through);
+
+	if (r < 0 || (r > 0 && through))
+		return refuse_mount(c, look, d->path);
+	if (r > 0)
+		string_set(&d->path, path);
+	return 0;
+}
+
 /* A symbolic link may have no name any more. */
-static int capture_path(const struct fd_look *look, Gw__FdDesc *d, struct err *e)
+static int capture_path(struct capture *c, const struct fd_look *look, Gw__FdDesc *d, struct err *e)
 {
 	char target[PATH_MAX];
 	ssize_t n;
@@ -128,7 +149,7 @@ static int capture_path(const struct fd_look *look, Gw__FdDesc *d, struct err *e
 
 	d->path = fd_strdup(look->link);
 	if (!S_ISLNK(look->st->st_mode) || !file_gone(look->link, look->st, &len))
-		return 0;
+		return place_path(c, look, d);
 	n = readlinkat(look->held, "", target, sizeof(target) - 1);
 	if (n <= 0)
 		return err_sys(e, n ? -errno : -EIO, "fd %d: where it leads", look->fd);
@@ -137,6 +158,23 @@ static int capture_path(const struct fd_look *look, Gw__FdDesc *d, struct err *e
 	d->inode = file_gone_inode(look->st);
 	d->inode->mode = 0;
 	d->inode->target = fd_strdup(target);
+	return 0;
+}
+
+/* A file is known by one path, which may lead to another mount than this description of it is on. */
+static int place_file(struct capture *c, const struct fd_look *look, Gw__FdDesc *d)
+{
+	const struct fsfile *f = &c->files->v[d->index];
+	char path[FD_LINK_MAX];
+	bool through;
+	int r = fsfile_is_memory(f) || f->out_of_reach ? 0 : ns_place_file(look->held, fsfile_told(f), !f->unlinked, path, sizeof(path), &through);
+
+	if (r < 0)
+		return refuse_mount(c, look, fsfile_told(f));
+	if (r > 0) {
+		d->path = fd_strdup(path);
+		d->through_mount = through;
+	}
 	return 0;
 }
 
@@ -154,7 +192,7 @@ static int capture_file(struct capture *c, const struct fd_look *look, Gw__FdDes
 		return r;
 	}
 	d->index = index;
-	return 0;
+	return place_file(c, look, d);
 }
 
 bool fdtable_same_kind(const Gw__FdDesc *d, int fd)
@@ -251,7 +289,7 @@ static int capture_static(struct capture *c, struct fd_look *look, Gw__FdDesc *d
 		return capture_file(c, look, d, e);
 	case GW__FD_KIND__FD_DIRECTORY:
 	case GW__FD_KIND__FD_PATH:
-		return capture_path(look, d, e);
+		return capture_path(c, look, d, e);
 	case GW__FD_KIND__FD_DEVICE:
 	case GW__FD_KIND__FD_KERNEL_FILE:
 	case GW__FD_KIND__FD_NAMESPACE:

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* ns_mount.c - reading the mounts of a unit; see ns_mount.h. Contents are in ns_entry.c, making in ns_mount_make.c */
-#include "image/ns_mount.h"
+#include "image/ns_mount_internal.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -13,26 +13,16 @@
 #include "image/bytes.h"
 #include "image/notes.h"
 #include "image/ns_terminal.h"
-#include "image/place.h"
 
 /* File systems that each mount makes anew, or that have one instance a namespace. */
 static const char *const kernel_types[] = { "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2", "binfmt_misc", "debugfs", "tracefs", "securityfs", "bpf",
 					    "pstore", "configfs", "devtmpfs", "fusectl" };
 
-/* One mount namespace. */
-struct space {
-	uint32_t number;
-	char *lines; /* as they were read, for the comparison in the freeze */
-	int fd;      /* that they can be read from */
-	int *ids;
-	size_t n_ids;
-};
-
 /* Of the unit that this worker moves. */
 static struct {
 	struct mount_infos mounts; /* as in the message */
 	struct mount_infos host;
-	struct space *spaces;
+	struct mount_space *spaces;
 	size_t n_spaces;
 } unit;
 
@@ -234,11 +224,10 @@ static void capture(Gw__Namespaces *msg, uint32_t space, struct refusals *r)
 }
 
 /* What a copy of a namespace does not show: the numbers of the mounts, and since Linux 6.17 which are unbindable. */
-static int take_own(struct space *s, struct mount_infos *seen, struct err *e)
+static int take_own(struct mount_space *s, char *lines, struct mount_infos *seen, struct err *e)
 {
-	cleanup_free char *text = strdup(s->lines);
 	struct mount_infos own = { 0 };
-	int ret = text ? mount_infos_parse(text, &own, e) : -ENOMEM;
+	int ret = mount_infos_parse(lines, &own, e);
 
 	for (size_t i = 0; ret == 0 && i < own.n; i++)
 		for (size_t k = 0; own.v[i].unbindable && k < seen->n; k++) {
@@ -246,9 +235,13 @@ static int take_own(struct space *s, struct mount_infos *seen, struct err *e)
 
 			m->unbindable |= m->major == own.v[i].major && m->minor == own.v[i].minor && !strcmp(m->root, own.v[i].root) && !strcmp(m->where, own.v[i].where);
 		}
-	s->ids = must_alloc((own.n + 1) * sizeof(*s->ids));
-	for (s->n_ids = 0; s->n_ids < own.n; s->n_ids++)
-		s->ids[s->n_ids] = own.v[s->n_ids].id;
+	s->own = must_alloc((own.n + 1) * sizeof(*s->own));
+	for (s->n_own = 0; s->n_own < own.n; s->n_own++) {
+		s->own[s->n_own].id = own.v[s->n_own].id;
+		s->own[s->n_own].where = strdup(own.v[s->n_own].where);
+		if (!s->own[s->n_own].where)
+			abort();
+	}
 	free(own.v);
 	return ret;
 }
@@ -303,7 +296,8 @@ static int append(struct mount_infos *seen, struct err *e)
 
 int ns_mounts_capture(pid_t pid, uint32_t number, Gw__Namespaces *msg, struct refusals *r, struct err *e)
 {
-	struct space *grown = realloc(unit.spaces, (unit.n_spaces + 1) * sizeof(*grown)), *s;
+	struct mount_space *grown = realloc(unit.spaces, (unit.n_spaces + 1) * sizeof(*grown)), *s;
+	cleanup_free char *lines = NULL;
 	struct mount_infos seen = { 0 };
 	char path[64];
 	int ret;
@@ -312,14 +306,14 @@ int ns_mounts_capture(pid_t pid, uint32_t number, Gw__Namespaces *msg, struct re
 		abort();
 	unit.spaces = grown;
 	s = &grown[unit.n_spaces++];
-	*s = (struct space){ .number = number };
+	*s = (struct mount_space){ .number = number };
 	snprintf(path, sizeof(path), "/proc/%d/mountinfo", pid);
 	s->fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (s->fd < 0 || read_whole(s->fd, &s->lines, NULL) < 0)
 		return err_sys(e, errno, "%s", path);
-	ret = ns_survey(pid, &seen, e);
+	ret = ns_survey(pid, &seen, &lines, e);
 	if (ret == 0)
-		ret = take_own(s, &seen, e);
+		ret = take_own(s, lines, &seen, e);
 	if (ret == 0 && !unit.host.n)
 		ret = mount_infos_read("/proc/self/mountinfo", &unit.host, e);
 	if (ret == 0) {
@@ -338,7 +332,9 @@ void ns_mounts_leave(void)
 	mount_infos_free(&unit.host);
 	for (size_t i = 0; i < unit.n_spaces; i++) {
 		free(unit.spaces[i].lines);
-		free(unit.spaces[i].ids);
+		for (size_t k = 0; k < unit.spaces[i].n_own; k++)
+			free(unit.spaces[i].own[k].where);
+		free(unit.spaces[i].own);
 		close_fdp(&unit.spaces[i].fd);
 	}
 	free(unit.spaces);
@@ -346,57 +342,15 @@ void ns_mounts_leave(void)
 	unit.n_spaces = 0;
 }
 
-/* The mount namespace of the unit's that a descriptor is in; NULL: none. */
-static const struct space *space_of(int fd)
+const struct mount_space *mount_spaces(size_t *ret_n)
 {
-	cleanup_fclose FILE *f = NULL;
-	char path[64], line[128];
-	int id = -1;
-
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
-	f = fopen(path, "re");
-	while (f && fgets(line, sizeof(line), f) && sscanf(line, "mnt_id: %d", &id) != 1)
-		;
-	for (size_t k = 0; k < unit.n_spaces; k++)
-		for (size_t i = 0; i < unit.spaces[k].n_ids; i++)
-			if (unit.spaces[k].ids[i] == id)
-				return &unit.spaces[k];
-	return NULL;
+	*ret_n = unit.n_spaces;
+	return unit.spaces;
 }
 
-/* What is the same file by the same path for the first process is not marked. Directories are, since what is mounted below them may be something else. */
-static void mark_space(const struct space *s, const struct stat *here, char *path, size_t size)
+const struct mount_infos *mount_host(void)
 {
-	char marked[sizeof(PLACE_SPACE) + 16 + PATH_MAX];
-	struct stat at;
-
-	if (!s->number || (!S_ISDIR(here->st_mode) && !S_ISLNK(here->st_mode) && lstat(place_of(path), &at) == 0 && here->st_dev == at.st_dev && here->st_ino == at.st_ino))
-		return;
-	if (place_mark(s->number, path, marked, sizeof(marked)) && strlen(marked) < size)
-		memcpy(path, marked, strlen(marked) + 1);
-}
-
-void ns_mark_outside(int fd, char *path, size_t size)
-{
-	char marked[sizeof(PLACE_OUTSIDE) + 2 * PATH_MAX];
-	const struct space *s = unit.n_spaces && path[0] == '/' ? space_of(fd) : NULL;
-	struct stat here, at;
-
-	if (!unit.n_spaces || path[0] != '/' || fstat(fd, &here) < 0)
-		return;
-	if (s) {
-		mark_space(s, &here, path, size);
-		return;
-	}
-	if (unit.spaces[0].number) /* the first process is among the host's mounts */
-		return;
-	for (size_t i = 0; i <= unit.host.n; i++) { /* a path as it is, or of a mount that nobody has any more, which begins at its root */
-		snprintf(marked, sizeof(marked), PLACE_OUTSIDE "%s%s", i && strcmp(unit.host.v[i - 1].where, "/") ? unit.host.v[i - 1].where : "", path);
-		if (strlen(marked) < size && lstat(marked, &at) == 0 && here.st_dev == at.st_dev && here.st_ino == at.st_ino) {
-			memcpy(path, marked, strlen(marked) + 1);
-			return;
-		}
-	}
+	return &unit.host;
 }
 
 int ns_mounts_check(struct err *e)

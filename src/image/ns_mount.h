@@ -14,8 +14,11 @@
 #include "image/ns.h"
 #include "image/ns_info.h"
 
-/* Source: the mounts as a process sees them, ordered, each with a descriptor of its root (-1: it has no path any more). */
-int ns_survey(pid_t pid, struct mount_infos *ret, struct err *e);
+/*
+ * Source: the mounts of a process's mount namespace, ordered, each with a descriptor of its root (-1: it has no path any more). *ret_lines: what the kernel says of the namespace
+ * itself (malloc'ed): mounts have other numbers there.
+ */
+int ns_survey(pid_t pid, struct mount_infos *ret, char **ret_lines, struct err *e);
 
 /* Whether a file system of that type is the kernel's own, the same on every host: proc, sysfs, devpts... */
 bool ns_mount_is_kernels(const char *type);
@@ -33,6 +36,20 @@ void ns_mounts_leave(void);
  * has given it to a container).
  */
 void ns_mark_outside(int fd, char *path, size_t size);
+/*
+ * Source: where a description of a file is to be opened, when the path by which the file is known (`told`; !named: it has none any more) leads to another mount than it is on. Returns 1 with a
+ * path: to the file, or (*ret_through) to the mount, for a file that is opened by its handle; 0: nothing is to be said; -ENOENT: no path leads to the mount.
+ */
+int ns_place_file(int fd, const char *told, bool named, char *ret, size_t size, bool *ret_through);
+/* Source: whether a directory of a process ("cwd") is on a mount of another mount namespace than its path in its own says. */
+bool ns_directory_is_elsewhere(pid_t pid, const char *link);
+/*
+ * Source: the root directory of a process (bare: of its mount namespace), marked with its mount namespace, without a slash at its end: empty for the root of the first process's.
+ * false: it is in none of the unit's.
+ */
+bool ns_root_of(pid_t pid, bool bare, char *ret, size_t size);
+/* The roots of the unit's mount namespaces, one after the other; false: there are no more. */
+bool ns_root_number(size_t i, char *ret, size_t size);
 /* A descriptor of the root of a tree in a file system of the unit's; not the caller's. */
 int ns_tree_root(const Gw__Namespaces *msg, size_t fs, size_t tree);
 /* In the freeze: -EAGAIN when there are other mounts than at the offer. */

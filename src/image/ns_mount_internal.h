@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* ns_mount_internal.h - what ns_mount_make.c and ns_mount_group.c share */
+/* ns_mount_internal.h - what the files of ns_mount share */
 #ifndef GODWIT_IMAGE_NS_MOUNT_INTERNAL_H
 #define GODWIT_IMAGE_NS_MOUNT_INTERNAL_H
 
@@ -9,6 +9,23 @@
 #define MOVE_MOUNT_SET_GROUP 0x100
 #endif
 
+/* Source: one mount namespace of the unit's. */
+struct mount_space {
+	uint32_t number;
+	char *lines; /* as they were read, for the comparison in the freeze */
+	int fd;      /* that they can be read from */
+	struct mount_own {
+		int id;
+		char *where; /* from the namespace's root on */
+	} *own;
+	size_t n_own;
+};
+
+const struct mount_space *mount_spaces(size_t *ret_n);
+/* The host's mounts. */
+const struct mount_infos *mount_host(void);
+
+/* Destination. */
 struct maker {
 	const Gw__Namespaces *msg;
 	bool late;

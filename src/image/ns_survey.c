@@ -36,16 +36,30 @@ static bool is_root_of(int fd, int mount_id)
 	return statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &st) == 0 && st.stx_mask & STATX_MNT_ID && st.stx_mnt_id == (uint64_t)mount_id;
 }
 
-static int take_apart(int proc, int lines, struct found *found)
+/* The whole text of a file of /proc/self, whose number is that of another namespace's /proc. */
+static int copy_lines(int proc, int lines, char **ret)
 {
 	cleanup_close int info = openat(proc, "self/mountinfo", O_RDONLY | O_CLOEXEC);
-	struct mount_infos l = { 0 };
-	char *text = NULL, *again = NULL;
+	cleanup_free char *text = NULL;
 
 	if (info < 0 || read_whole(info, &text, NULL) < 0)
 		return -errno;
-	again = strdup(text);
-	if (!again || pwrite(lines, text, strlen(text), 0) != (ssize_t)strlen(text) || mount_infos_parse(again, &l, NULL) < 0 || mount_infos_order(&l, NULL) < 0)
+	if (pwrite(lines, text, strlen(text), 0) != (ssize_t)strlen(text))
+		return -EIO;
+	if (ret)
+		*ret = take_ptr(text);
+	return 0;
+}
+
+static int take_apart(int proc, int lines, struct found *found)
+{
+	struct mount_infos l = { 0 };
+	char *text = NULL;
+	int ret = copy_lines(proc, lines, &text);
+
+	if (ret < 0)
+		return ret;
+	if (mount_infos_parse(text, &l, NULL) < 0 || mount_infos_order(&l, NULL) < 0)
 		return -EOPNOTSUPP;
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return -errno;
@@ -61,38 +75,43 @@ static int take_apart(int proc, int lines, struct found *found)
 	return 0;
 }
 
-static void __attribute__((noreturn)) survey(int ns, int user, int proc, int lines, struct found *found)
+static void __attribute__((noreturn)) survey(int ns, int user, int proc, const int lines[2], struct found *found)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	/* In another user namespace the copy would be locked as a whole. EINVAL: it is the same. */
 	if (setns(user, CLONE_NEWUSER) < 0 && errno != EINVAL)
 		_exit(1);
-	found->code = setns(ns, CLONE_NEWNS) < 0 || unshare(CLONE_NEWNS) < 0 ? -errno : take_apart(proc, lines, found);
+	found->code = setns(ns, CLONE_NEWNS) < 0 ? -errno : copy_lines(proc, lines[0], NULL);
+	if (found->code == 0)
+		found->code = unshare(CLONE_NEWNS) < 0 ? -errno : take_apart(proc, lines[1], found);
 	_exit(0);
 }
 
-int ns_survey(pid_t pid, struct mount_infos *ret, struct err *e)
+int ns_survey(pid_t pid, struct mount_infos *ret, char **ret_lines, struct err *e)
 {
 	struct found *found = mmap(NULL, sizeof(*found), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	cleanup_close int lines = memfd_create("mountinfo", MFD_CLOEXEC), proc = open("/proc", O_PATH | O_CLOEXEC), ns = -1, user = -1;
-	cleanup_free char *text = NULL;
+	cleanup_close int own = memfd_create("mountinfo", MFD_CLOEXEC), copy = memfd_create("mountinfo", MFD_CLOEXEC), proc = open("/proc", O_PATH | O_CLOEXEC);
+	cleanup_close int ns = -1, user = -1;
+	cleanup_free char *text = NULL, *own_text = NULL;
 	struct mount_infos l = { 0 };
 	pid_t child;
 	int code;
 
 	ns = ns_open(pid, NS_MNT);
 	user = ns_open(pid, NS_USER);
-	if (found == MAP_FAILED || lines < 0 || proc < 0 || ns < 0 || user < 0)
+	if (found == MAP_FAILED || own < 0 || copy < 0 || proc < 0 || ns < 0 || user < 0)
 		return err_sys(e, errno, "the mounts of process %d", pid);
 	found->code = -ECHILD;
 	child = (pid_t)syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, NULL, NULL, 0);
 	if (child == 0)
-		survey(ns, user, proc, lines, found);
+		survey(ns, user, proc, (int[]){ own, copy }, found);
 	while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR)
 		;
 	code = child < 0 ? -errno : found->code;
 	if (code == 0)
-		code = read_whole(lines, &text, e);
+		code = read_whole(copy, &text, e);
+	if (code == 0)
+		code = read_whole(own, &own_text, e);
 	if (code == 0)
 		code = mount_infos_parse(text, &l, e);
 	if (code == 0)
@@ -108,5 +127,6 @@ int ns_survey(pid_t pid, struct mount_infos *ret, struct err *e)
 		return err_sys(e, code, "the mounts of process %d", pid);
 	}
 	*ret = l;
+	*ret_lines = take_ptr(own_text);
 	return 0;
 }

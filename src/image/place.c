@@ -135,16 +135,16 @@ const char *place_of(const char *path)
 	return b;
 }
 
-int place_enter(void)
+int place_enter(const char *top)
 {
 	cleanup_close int there = -1;
 	int code;
 
-	if (!prefix[0])
+	if (!prefix[0] && !top[0])
 		return 0;
 	root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	cwd = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	there = open(prefix, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	there = open(place_of(top[0] ? top : "/"), O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (root >= 0 && cwd >= 0 && there >= 0 && fchdir(there) == 0 && chroot(".") == 0)
 		return 0;
 	code = -errno;

@@ -36,10 +36,10 @@ const char *place_prefix(void);
 const char *place_of(const char *path);
 
 /*
- * For calls that must be given a path as the unit sees it (bind(2) of a unix socket): in between the worker's root is the unit's, where there is
- * no /proc of the worker's. Returns 0 or -errno. A worker that cannot come back ends.
+ * For calls that must be given a path as the unit sees it (bind(2) of a unix socket): in between the worker's root is the unit's, or what `root` leads to (empty: the
+ * first), where there is no /proc of the worker's. Returns 0 or -errno. A worker that cannot come back ends.
  */
-int place_enter(void);
+int place_enter(const char *root);
 void place_leave(void);
 
 #endif

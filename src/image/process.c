@@ -14,6 +14,7 @@
 #include "base/util.h"
 #include "image/aio.h"
 #include "image/bytes.h"
+#include "image/ns_mount.h"
 #include "image/cgroup.h"
 #include "image/clocks.h"
 #include "image/cwd.h"
@@ -194,6 +195,13 @@ static void check_root(pid_t pid, struct refusals *r)
 			     "process %d (root)", pid);
 }
 
+/* What it can only have by a descriptor: its path would lead to another one in its own namespace. */
+static void check_cwd(pid_t pid, struct refusals *r)
+{
+	if (ns_directory_is_elsewhere(pid, "cwd"))
+		refusals_add(r, "task.directory-elsewhere", "the directory is on a mount of another mount namespace than its own", "let the program change to another directory", "process %d (working directory)", pid);
+}
+
 static bool read_label(const char *pid, char text[1024])
 {
 	cleanup_close int fd = -1;
@@ -243,6 +251,7 @@ int process_capture_outside(pid_t pid, Gw__Process *msg, struct refusals *r, str
 	if (r->n > refused && (stat.state == 'Z' || stat.state == 'X' || !stat.ppid || strcmp(r->v[refused].code, "task.kernel-thread") == 0))
 		return 0; /* there is nothing more to see */
 	check_root(pid, r);
+	check_cwd(pid, r);
 	check_label(pid, r);
 	check_core_cookie(pid, r);
 	msg->pid = pid;

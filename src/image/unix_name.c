@@ -205,8 +205,8 @@ void unix_den_clear(struct unix_den *d)
 
 /* --- files --- */
 
-/* Where the file of a name is, from the root. */
-static void full_path(const Gw__FdUnix *u, char out[PATH_MAX])
+/* Where the file of a name is, from the root that it is bound in. */
+static void inner_path(const Gw__FdUnix *u, char out[PATH_MAX])
 {
 	char path[sizeof(((struct sockaddr_un *)0)->sun_path) + 1];
 
@@ -215,6 +215,15 @@ static void full_path(const Gw__FdUnix *u, char out[PATH_MAX])
 		snprintf(out, PATH_MAX, "%s", path);
 	else
 		snprintf(out, PATH_MAX, "%s/%s", u->directory, path);
+}
+
+/* The same from everywhere: to be placed (place.h). False if it is too long. */
+static bool full_path(const Gw__FdUnix *u, char out[PATH_MAX])
+{
+	char path[PATH_MAX];
+
+	inner_path(u, path);
+	return snprintf(out, PATH_MAX, "%s%s", u->root, path) < PATH_MAX;
 }
 
 static bool is_ours(unsigned long ino, const int *ours, size_t n)
@@ -245,11 +254,13 @@ static bool path_is_served(const char *path, const int *ours, size_t n)
 
 int unix_place_check(const Gw__FdUnix *u, const int *ours, size_t n_ours, struct err *e)
 {
-	char path[PATH_MAX];
+	char path[PATH_MAX], full[PATH_MAX];
 	struct stat st;
 
-	full_path(u, path);
-	if (lstat(place_of(path), &st) < 0)
+	inner_path(u, path);
+	if (!full_path(u, full))
+		return err_set(e, -ENAMETOOLONG, "unix socket %s: its path is too long to be reached", path);
+	if (lstat(place_of(full), &st) < 0)
 		return errno == ENOENT ? 0 : err_sys(e, -errno, "unix socket %s", path);
 	if (!S_ISSOCK(st.st_mode))
 		return err_set(e, -EADDRINUSE, "unix socket %s: a file that is no socket is there on this host; move it away", path);
@@ -282,7 +293,7 @@ int unix_place_address(const Gw__FdUnix *u, uint8_t *buffer, ProtobufCBinaryData
 	struct sockaddr_un *a = (void *)buffer;
 	char path[PATH_MAX];
 
-	full_path(u, path);
+	inner_path(u, path);
 	if (strlen(path) >= sizeof(a->sun_path))
 		return err_set(e, -ENAMETOOLONG, "unix socket %s: its path is too long to be reached", path);
 	memset(a, 0, sizeof(*a));
@@ -299,7 +310,7 @@ static void aside_name(const char *path, char *out, size_t size)
 
 static int bind_inside(const Gw__FdUnix *u, int fd, char **ret_aside, struct err *e)
 {
-	char path[PATH_MAX], aside[PATH_MAX + 32], text[200];
+	char path[PATH_MAX], full[PATH_MAX], aside[PATH_MAX + 32], text[200];
 	bool is_path = unix_name_is_path(&u->name);
 	struct stat st;
 	int r;
@@ -307,12 +318,12 @@ static int bind_inside(const Gw__FdUnix *u, int fd, char **ret_aside, struct err
 	*ret_aside = NULL;
 	unix_name_describe(&u->name, text, sizeof(text));
 	if (is_path) {
-		full_path(u, path);
+		inner_path(u, path);
 		if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode)) {
 			aside_name(path, aside, sizeof(aside));
 			if (rename(path, aside) < 0)
 				return err_sys(e, -errno, "unix socket %s: moving the old one aside", path);
-			*ret_aside = fd_strdup(path);
+			*ret_aside = fd_strdup(full_path(u, full) ? full : path);
 		}
 	}
 	r = call_there(u, bind, fd);
@@ -327,7 +338,7 @@ static int bind_inside(const Gw__FdUnix *u, int fd, char **ret_aside, struct err
 
 int unix_place_bind(const Gw__FdUnix *u, int fd, char **ret_aside, struct err *e)
 {
-	int r = place_enter();
+	int r = place_enter(u->root);
 
 	if (r < 0)
 		return err_sys(e, r, "the root of the unit");
@@ -339,7 +350,7 @@ int unix_place_bind(const Gw__FdUnix *u, int fd, char **ret_aside, struct err *e
 int unix_place_connect(const Gw__FdUnix *to, int fd, struct err *e)
 {
 	char text[200];
-	int r = place_enter();
+	int r = place_enter(to->root);
 
 	if (r == 0) {
 		r = call_there(to, connect, fd);

@@ -43,7 +43,7 @@ static bool owns_name(const Gw__FdTable *t, size_t i)
 		const Gw__FdUnix *o = unix_of(t, j);
 		bool better;
 
-		if (!o || j == i || !unix_name_equal(&o->name, &u->name) || (unix_name_is_path(&o->name) && !o->has_file))
+		if (!o || j == i || !unix_name_equal(&o->name, &u->name) || (unix_name_is_path(&o->name) && (!o->has_file || strcmp(o->root, u->root))))
 			continue;
 		better = o->state != GW__FD_UNIX_STATE__UNIX_CONNECTED && o->state != GW__FD_UNIX_STATE__UNIX_GONE;
 		if (better || j < i)
@@ -328,7 +328,7 @@ static int send_by_name(struct filling *f, size_t i, int via, const Gw__FdUnixMe
 	uint8_t path[sizeof(struct sockaddr_un)];
 	ProtobufCBinaryData name = u->name;
 	pid_t pid = sender_pid(f, m);
-	int result = in_den ? unix_den_enter(&f->r->den, f->e) : place_enter();
+	int result = in_den ? unix_den_enter(&f->r->den, f->e) : place_enter(u->root);
 
 	if (result < 0)
 		return in_den ? result : err_sys(f->e, result, "the root of the unit");

@@ -13,7 +13,9 @@
 #include "base/util.h"
 #include "image/bytes.h"
 #include "image/inode_path.h"
+#include "image/ns_mount.h"
 #include "image/peer_cred.h"
+#include "image/place.h"
 #include "image/socket_options.h"
 #include "image/unix_diag.h"
 #include "image/unix_name.h"
@@ -133,10 +135,29 @@ static int look_below_directory(struct unix_capture *c, struct unix_member *m, c
 	return is_its_file(path, diag, st) ? IS_THERE : refuse_relative(c, m);
 }
 
+/* Whoever has the socket need not be in the mount namespace that it was bound in. IS_THERE and the root there, 0 when the file is nowhere, or FD_REFUSED. */
+static int look_in_others(struct unix_capture *c, struct unix_member *m, const Gw__FdUnix *u, const char *name, const struct unix_diag_info *diag, char root[PATH_MAX],
+	struct stat *st)
+{
+	cleanup_free char *path = NULL;
+	char at[2 * PATH_MAX];
+
+	for (size_t i = 0; ns_root_number(i, root, PATH_MAX); i++) {
+		snprintf(at, sizeof(at), "%s%s", root, name);
+		if (is_its_file(place_of(at), diag, st))
+			return IS_THERE;
+	}
+	/* Nobody can reach it by its name but who is connected. */
+	if (u->state != GW__FD_UNIX_STATE__UNIX_LISTENING && (u->state != GW__FD_UNIX_STATE__UNIX_FREE || u->type != SOCK_DGRAM))
+		return 0;
+	return inode_path_by_number(m->pid, diag->file_dev, diag->file_ino, &path) == 0 ? 0 :
+		refuse(c, m, "fd.socket.unix.root", "the path that it is bound to leads to it in none of the unit's mount namespaces", "close it");
+}
+
 /* Whether the file that the name means, as the process sees it, is the socket's own. */
 static int capture_file(struct unix_capture *c, struct unix_member *m, Gw__FdUnix *u, const struct unix_diag_info *diag)
 {
-	char path[PATH_MAX], directory[PATH_MAX] = "", name[sizeof(((struct sockaddr_un *)0)->sun_path) + 1];
+	char path[PATH_MAX], directory[PATH_MAX] = "", root[PATH_MAX], name[sizeof(((struct sockaddr_un *)0)->sun_path) + 1];
 	struct sockaddr_un a;
 	struct stat st;
 	int there;
@@ -151,8 +172,13 @@ static int capture_file(struct unix_capture *c, struct unix_member *m, Gw__FdUni
 		there = is_its_file(path, diag, &st) ? IS_THERE : 0;
 	else
 		there = look_below_directory(c, m, u, name, diag, directory, &st);
+	if (there == IS_THERE && !ns_root_of(m->pid, directory[0] != 0, root, sizeof(root)))
+		return refuse(c, m, "fd.socket.unix.root", "it is bound below a root directory that is in none of the unit's mount namespaces", "close it");
+	if (there == 0 && name[0] == '/' && place_has_spaces())
+		there = look_in_others(c, m, u, name, diag, root, &st);
 	if (there != IS_THERE)
 		return there;
+	string_set(&u->root, root);
 	if (directory[0]) {
 		free(u->directory == protobuf_c_empty_string ? NULL : u->directory);
 		u->directory = fd_strdup(directory);
@@ -363,7 +389,7 @@ bool unix_socket_is_construction_same(const Gw__FdUnix *was, const Gw__FdUnix *n
 {
 	bool same_peer = was->state == now->state && was->peer == now->peer && unix_name_equal(&was->peer_name, &now->peer_name);
 
-	return was->type == now->type && unix_name_equal(&was->name, &now->name) && same_peer;
+	return was->type == now->type && unix_name_equal(&was->name, &now->name) && !strcmp(was->root, now->root) && same_peer;
 }
 
 /* What the offer said, to be compared. */
@@ -558,6 +584,8 @@ int unix_socket_validate(const Gw__FdTable *t, size_t index, struct err *e)
 	if (u->has_file && (!unix_name_is_path(&u->name) ||
 	    (u->name.data[offsetof(struct sockaddr_un, sun_path)] != '/' && u->directory[0] != '/')))
 		return err_set(e, -EPROTO, "unix socket: a file without a path");
+	if (u->root[0] && (u->root[0] != '/' || strlen(u->root) >= PATH_MAX || strstr(u->root, "/../")))
+		return err_set(e, -EPROTO, "unix socket: bound below a root that cannot be");
 	if (strlen(u->directory) >= PATH_MAX - sizeof(struct sockaddr_un))
 		return err_set(e, -EPROTO, "unix socket: a directory of %zu bytes", strlen(u->directory));
 	r = unix_name_validate(&u->name, e);

@@ -2,7 +2,7 @@
 """Programs that put others into namespaces: those stay in the unit, and keep their numbers in each."""
 
 import pytest
-from lab_driver import find_process, inside, migrate, processes, wait_until
+from lab_driver import Victim, find_process, inside, migrate, processes, wait_until
 
 # What a sandboxed program sees of itself; the rest of mountinfo are numbers.
 LOOK = r"""
@@ -49,3 +49,11 @@ def test_sandbox(lab2, name):
     wait_until("the shell has seen its end", lambda: inside("n1", "cat", f"{path}.status", check=False).stdout.strip())
     assert inside("n1", "cat", f"{path}.status").stdout.strip() == "42"
     wait_until("it has ended", lambda: not find_process("n2", root))
+
+
+@pytest.mark.parametrize("name", ["ns_elsewhere", "ns_elsewhere_below"])
+def test_mounts_of_descriptors(lab2, name):
+    """Files stay open on the mounts that they were opened on, and sockets bound in the mount namespaces and roots that they were bound in."""
+    v = Victim(lab2, name).wait_ready()
+    v.migrate("n2")
+    v.assert_ok()
