@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* nodes.c - godwit nodes: the configured nodes and how they are */
+/* nodes.c - godwit nodes: the nodes of the cluster, how they are, and how old that is */
 #include <string.h>
 
 #include "base/util.h"
@@ -14,11 +14,11 @@ static const struct {
 	{ "ls", WHOLE }, { "it", MINUTES }, { "tmp", MIB }, { "swp", MIB }, { "mem", MIB },
 };
 
-#define FIRST_COLUMNS 3
+#define FIRST_COLUMNS 4
 #define COLUMNS (FIRST_COLUMNS + ARRAY_SIZE(indices) + 2)
 
 struct row {
-	char units[32], index[ARRAY_SIZE(indices)][24];
+	char age[24], units[32], index[ARRAY_SIZE(indices)][24];
 };
 
 static void write_index(size_t i, double v, char text[24])
@@ -49,14 +49,27 @@ static void write_index(size_t i, double v, char text[24])
 	}
 }
 
+static void write_age(double s, char text[24])
+{
+	if (s < 100)
+		snprintf(text, 24, "%.1fs", s);
+	else if (s < 6000)
+		snprintf(text, 24, "%.0fm", s / 60);
+	else
+		snprintf(text, 24, "%.0fh", s / 3600);
+}
+
 /* "-" for what a node does not say. */
 static void fill(const json_t *node, struct row *row)
 {
 	const json_t *all = json_object_get(node, "indices");
 
 	strcpy(row->units, "-");
-	if (strcmp(text_of(node, "state"), "unreachable") != 0)
+	strcpy(row->age, "-");
+	if (all) {
 		snprintf(row->units, sizeof(row->units), "%lld", number_of(node, "units"));
+		write_age((double)number_of(node, "age_ms") / 1000, row->age);
+	}
 	for (size_t i = 0; i < ARRAY_SIZE(indices); i++) {
 		const json_t *v = json_object_get(all, indices[i].name);
 
@@ -77,6 +90,7 @@ static void show(const json_t *result)
 		return;
 	cells[cell++] = "NODE";
 	cells[cell++] = "STATE";
+	cells[cell++] = "AGE";
 	cells[cell++] = "UNITS";
 	for (i = 0; i < ARRAY_SIZE(indices); i++)
 		cells[cell++] = (char *)indices[i].name;
@@ -86,6 +100,7 @@ static void show(const json_t *result)
 		fill(node, &rows[i]);
 		cells[cell++] = (char *)text_of(node, "name");
 		cells[cell++] = (char *)text_of(node, "state");
+		cells[cell++] = rows[i].age;
 		cells[cell++] = rows[i].units;
 		for (size_t j = 0; j < ARRAY_SIZE(indices); j++)
 			cells[cell++] = rows[i].index[j];

@@ -17,6 +17,20 @@ uint64_t gossip_id(const char *name)
 	return hash ? hash : 1;
 }
 
+uint32_t gossip_facts_hash(const struct gossip_facts *facts)
+{
+	const char *const texts[] = { facts->name, facts->labels, facts->kernel };
+	uint32_t hash = 0x811c9dc5u;
+
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+		for (const char *p = texts[i];; p++) {
+			hash = (hash ^ (unsigned char)*p) * 0x01000193u;
+			if (!*p)
+				break;
+		}
+	return hash ? hash : 1;
+}
+
 int gossip_init(struct gossip *g, const struct gossip_entry *self, size_t capacity, struct err *e)
 {
 	*g = (struct gossip){ .capacity = capacity, .n = 1 };

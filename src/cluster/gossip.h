@@ -32,7 +32,8 @@ enum node_state {
 	NODE_OK = 1,
 	NODE_BUSY,    /* takes nothing: one of its limits is reached */
 	NODE_DRAINED, /* takes nothing, and what is there leaves */
-	NODE_LEAVING, /* shuts down */
+	NODE_LEAVING, /* shuts down, and gives away what is there */
+	NODE_GONE,    /* has shut down */
 	NODE_STATES
 };
 
@@ -40,11 +41,25 @@ struct gossip_entry {
 	uint64_t id;           /* of the node, never 0: gossip_id of its name */
 	uint64_t version;      /* the higher one is newer */
 	uint64_t measured_ms;  /* in a table: when, by the clock of the table's owner; in a message: how long ago */
-	uint8_t address[16];   /* IPv6, or IPv4 mapped into it */
+	uint8_t address[16];   /* IPv6, or IPv4 mapped into it; all 0 in the sender's own entry: where the message comes from */
 	uint16_t port;
 	uint8_t state;         /* enum node_state */
 	uint8_t hops;          /* of urgent news: how often it is handed on still */
+	uint32_t facts;        /* gossip_facts_hash of what the node is; 0: it does not say */
+	uint16_t units;        /* that have come there; 65535: or more */
 	struct load load;
+};
+
+#define GOSSIP_NAME_MAX 64
+#define GOSSIP_LABELS_MAX 255
+#define GOSSIP_KERNEL_MAX 128
+
+/* What a node is, which changes when it is started anew at most: it is asked for when `facts` of an entry is not what is known. */
+struct gossip_facts {
+	uint64_t id;                         /* gossip_id of the name */
+	char name[GOSSIP_NAME_MAX + 1];
+	char labels[GOSSIP_LABELS_MAX + 1];
+	char kernel[GOSSIP_KERNEL_MAX + 1];
 };
 
 struct gossip_message {
@@ -60,12 +75,14 @@ struct gossip {
 
 /* FNV-1a. Two nodes of a cluster must not have the same: membership sees to that. */
 uint64_t gossip_id(const char *name);
+/* Of all texts; never 0. */
+uint32_t gossip_facts_hash(const struct gossip_facts *facts);
 
 /* `version`: where the node begins to count, seconds of the wall clock times 1,000, say. capacity > GOSSIP_WINDOW. */
 int gossip_init(struct gossip *g, const struct gossip_entry *self, size_t capacity, struct err *e);
 void gossip_free(struct gossip *g);
 
-/* What the node has measured. A change of state is urgent: true when it is to be sent at once to GOSSIP_FANOUT nodes. */
+/* What the node has measured; its units and facts are set in entries[0] before. A change of state is urgent: true when it is to be sent at once to GOSSIP_FANOUT nodes. */
 bool gossip_measured(struct gossip *g, const struct load *load, enum node_state state, uint64_t now_ms);
 /* The most recent entries, the node's own first. */
 void gossip_tell(const struct gossip *g, uint64_t now_ms, struct gossip_message *ret);

@@ -55,6 +55,17 @@ int load_check(const struct load *load, struct err *e)
 	return 0;
 }
 
+void load_add(struct load *load, double run, double mem_mib)
+{
+	double length = run / load_power(load);
+
+	load->v[LOAD_RUN] += run;
+	load->v[LOAD_R15S] += length;
+	load->v[LOAD_R1M] += length;
+	load->v[LOAD_R15M] += length;
+	load->v[LOAD_MEM] = load->v[LOAD_MEM] > mem_mib ? load->v[LOAD_MEM] - mem_mib : 0;
+}
+
 double load_power(const struct load *load)
 {
 	return MAX(load->v[LOAD_CORES] * load->v[LOAD_SPEED], POWER_MIN);

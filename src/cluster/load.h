@@ -51,6 +51,8 @@ int load_find(const char *name, size_t len);
 bool load_is_better_high(enum load_index index);
 /* -EPROTO for what is no number, negative or beyond all reason. */
 int load_check(const struct load *load, struct err *e);
+/* What so many tasks and so much memory more will make of it. */
+void load_add(struct load *load, double run, double mem_mib);
 /* CPU work that can be done at once: cores times speed, never 0. */
 double load_power(const struct load *load);
 

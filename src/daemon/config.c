@@ -6,9 +6,12 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <gnutls/crypto.h>
 #include <ini.h>
+#include <sys/stat.h>
 
 #include "base/util.h"
+#include "cluster/require.h"
 #include "wire/conn.h"
 
 #define PEER_TIMEOUT_MIN_MS 500u
@@ -32,6 +35,7 @@ void config_init(struct config *config)
 	gethostname(host, sizeof(host) - 1);
 	host[strcspn(host, ".")] = 0;
 	snprintf(config->name, sizeof(config->name), "%s", hello_name_valid(host) ? host : "localhost");
+	strcpy(config->busy, CONFIG_DEFAULT_BUSY);
 }
 
 const struct config_node *config_find(const struct config *config, const char *name)
@@ -96,6 +100,17 @@ static int read_ms(const char *key, const char *value, unsigned min, unsigned ma
 	return 0;
 }
 
+static int read_busy(struct config *config, const char *value, struct err *e)
+{
+	struct require parsed;
+	int r = strlen(value) > CONFIG_BUSY_MAX ? err_set(e, -EINVAL, "longer than %d bytes", CONFIG_BUSY_MAX) : require_parse(&parsed, value, e);
+
+	if (r < 0)
+		return err_wrap(e, "busy");
+	snprintf(config->busy, sizeof(config->busy), "%s", value);
+	return 0;
+}
+
 static int read_node_key(struct config *config, const char *key, const char *value, struct err *e)
 {
 	struct sockaddr_in address;
@@ -146,7 +161,28 @@ static int read_node_key(struct config *config, const char *key, const char *val
 		snprintf(config->labels, sizeof(config->labels), "%s", value);
 		return 0;
 	}
-	return err_set(e, -EINVAL, "unknown key '%.80s' in [node]; known are name, listen, port, peer_timeout_ms, speed, labels, drain_at_stop, drain_timeout_ms", key);
+	if (!strcmp(key, "busy"))
+		return read_busy(config, value, e);
+	return err_set(e, -EINVAL, "unknown key '%.80s' in [node]; known are name, listen, port, peer_timeout_ms, speed, labels, busy, drain_at_stop, drain_timeout_ms", key);
+}
+
+static int read_cluster_key(struct config *config, const char *key, const char *value, struct err *e)
+{
+	if (!strcmp(key, "key_file")) {
+		if (value[0] != '/' || strlen(value) >= sizeof(config->key_file))
+			return err_set(e, -EINVAL, "key_file '%.80s': use a path that begins with / and has less than %zu bytes", value, sizeof(config->key_file));
+		strcpy(config->key_file, value);
+		return 0;
+	}
+	if (!strcmp(key, "seed")) {
+		if (config->n_seeds >= MEMBERS_SEEDS_MAX)
+			return err_set(e, -EINVAL, "more than %d seeds", MEMBERS_SEEDS_MAX);
+		if (conn_address_parse(value, &config->seeds[config->n_seeds], e) < 0)
+			return e->code;
+		config->n_seeds++;
+		return 0;
+	}
+	return err_set(e, -EINVAL, "unknown key '%.80s' in [cluster]; known are key_file, seed", key);
 }
 
 static int add_node(struct config *config, const char *name, const char *value, struct err *e)
@@ -183,8 +219,10 @@ static int on_key(void *user, const char *section, const char *key, const char *
 		r = read_node_key(reading->config, key, value, &error);
 	else if (!strcmp(section, "nodes"))
 		r = add_node(reading->config, key, value, &error);
+	else if (!strcmp(section, "cluster"))
+		r = read_cluster_key(reading->config, key, value, &error);
 	else
-		r = err_set(&error, -EINVAL, "unknown section [%.80s]; known are [node] and [nodes]", section);
+		r = err_set(&error, -EINVAL, "unknown section [%.80s]; known are [node], [nodes] and [cluster]", section);
 	if (r < 0 && !reading->error.code)
 		reading->error = error;
 	return r == 0;
@@ -202,7 +240,48 @@ int config_parse(struct config *config, const char *text, const char *path, stru
 	return 0;
 }
 
-int config_load(struct config *config, const char *path, int required, struct err *e)
+/* The key is as good as it is secret. */
+static int check_secret(int fd, const char *path, struct err *e)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return err_sys(e, -errno, "%s", path);
+	if (!S_ISREG(st.st_mode))
+		return err_set(e, -EINVAL, "%s: the cluster's key must be an ordinary file", path);
+	if (st.st_mode & 077)
+		return err_set(e, -EPERM, "%s: others than its owner may use the cluster's key: chmod 600 %s", path, path);
+	return 0;
+}
+
+static int read_key(struct config *config, struct err *e)
+{
+	const char *path = config->key_file[0] ? config->key_file : CONFIG_DEFAULT_KEY_PATH;
+	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	char text[CONFIG_KEY_BYTES_MAX + 1];
+	ssize_t n;
+
+	if (fd < 0 && errno == ENOENT && !config->key_file[0])
+		return 0;
+	if (fd < 0)
+		return err_sys(e, -errno, "the cluster's key, %s", path);
+	if (check_secret(fd, path, e) < 0)
+		return e->code;
+	n = read(fd, text, sizeof(text));
+	if (n < 0)
+		return err_sys(e, -errno, "%s: read", path);
+	while (n > 0 && isspace((unsigned char)text[n - 1])) /* an editor's newline makes no other key */
+		n--;
+	if (n < CONFIG_KEY_BYTES_MIN || n > CONFIG_KEY_BYTES_MAX)
+		return err_set(e, -EINVAL, "%s: a key has from %d to %d bytes: head -c 32 /dev/urandom | base64 >%s", path, CONFIG_KEY_BYTES_MIN, CONFIG_KEY_BYTES_MAX, path);
+	if (gnutls_hash_fast(GNUTLS_DIG_SHA256, text, (size_t)n, config->key) < 0)
+		return err_set(e, -EIO, "%s: SHA-256 cannot be computed", path);
+	gnutls_memset(text, 0, sizeof(text));
+	config->has_key = true;
+	return 0;
+}
+
+static int read_file(struct config *config, const char *path, int required, struct err *e)
 {
 	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
 	cleanup_free char *text = NULL;
@@ -224,6 +303,17 @@ int config_load(struct config *config, const char *path, int required, struct er
 		return err_set(e, -EFBIG, "%s: larger than %u bytes", path, CONFIG_BYTES_MAX);
 	text[len] = 0;
 	return config_parse(config, text, path, e);
+}
+
+int config_load(struct config *config, const char *path, int required, struct err *e)
+{
+	int r = read_file(config, path, required, e);
+
+	if (r == 0)
+		r = read_key(config, e);
+	if (r == 0 && config->n_seeds && !config->has_key)
+		r = err_set(e, -EINVAL, "%s: seed needs a key of the cluster: without one only the nodes that are listed in [nodes] are believed; set key_file in [cluster], or make " CONFIG_DEFAULT_KEY_PATH, path);
+	return r;
 }
 
 void config_free(struct config *config)

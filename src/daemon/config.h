@@ -3,6 +3,8 @@
  * config.h - godwit.conf: who this node is and which others there are (godwit.conf(5))
  *
  * Everything has a default: without a file the node is called like the host, listens on 0.0.0.0:4470 and knows no other node.
+ *
+ * The key of the cluster is what the file of `key_file` makes (SHA-256 of its text). Without one gossip is taken from the nodes of the configuration only, so that seeds need a key.
  */
 #ifndef GODWIT_DAEMON_CONFIG_H
 #define GODWIT_DAEMON_CONFIG_H
@@ -11,11 +13,19 @@
 #include <stdbool.h>
 
 #include "base/err.h"
+#include "cluster/gossip.h"
+#include "cluster/gossip_packet.h"
+#include "cluster/members.h"
 #include "wire/hello.h"
 
 #define CONFIG_DEFAULT_PATH "/etc/godwit/godwit.conf"
+#define CONFIG_DEFAULT_KEY_PATH "/etc/godwit/cluster.key" /* read when it is there */
+#define CONFIG_DEFAULT_BUSY "mem<maxmem/50"
+#define CONFIG_BUSY_MAX 255
+#define CONFIG_KEY_BYTES_MIN 16
+#define CONFIG_KEY_BYTES_MAX 4096
 #define CONFIG_NODES_MAX 1024
-#define CONFIG_LABELS_MAX 255
+#define CONFIG_LABELS_MAX GOSSIP_LABELS_MAX
 #define CONFIG_BYTES_MAX (1u << 20)
 
 struct config_node {
@@ -33,13 +43,19 @@ struct config {
 	unsigned peer_timeout_ms; /* a node that answers nothing for so long counts as dead */
 	struct config_node *nodes; /* in the order of the file; may include this node */
 	size_t n_nodes;
+	struct sockaddr_in seeds[MEMBERS_SEEDS_MAX];
+	size_t n_seeds;
+	char key_file[256];        /* "": the default one, if it is there */
+	bool has_key;
+	uint8_t key[GOSSIP_KEY_BYTES];
+	char busy[CONFIG_BUSY_MAX + 1]; /* a requirement: while the node's own figures match it takes nothing; "": never */
 };
 
 /* The defaults. The name is the host's up to the first dot. */
 void config_init(struct config *config);
-/* Reads a file over the defaults. A missing file is an error only when `required`. -EINVAL with file and line. */
+/* Reads a file over the defaults, and the key's. A missing file is an error only when `required`. -EINVAL with file and line. */
 int config_load(struct config *config, const char *path, int required, struct err *e);
-/* The same from memory (text ends with a 0); `path` is for messages. */
+/* The same from memory (text ends with a 0), without the key; `path` is for messages. */
 int config_parse(struct config *config, const char *text, const char *path, struct err *e);
 /* Whether this can be what a node says of itself: words of letters, digits and "._-", each with "=TEXT" behind it or not. */
 bool config_labels_valid(const char *labels);

@@ -9,6 +9,7 @@
  *
  *	main.c     options, sockets, the poll loop        worker.c   fork, table, reaping
  *	client.c   requests from the unix socket          peer.c     HELLOs from other nodes, hand-on
+ *	cluster_*  godwit-cluster, and what it publishes
  *	do_*.c     what runs in the worker of a request; do_net.c also what runs without one
  */
 #ifndef GODWIT_DAEMON_DAEMON_H
@@ -21,8 +22,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "daemon/cluster_view.h"
 #include "daemon/config.h"
-#include "daemon/host_load.h"
 #include "daemon/request.h"
 #include "node.pb-c.h"
 #include "wire/frame.h"
@@ -34,7 +35,7 @@
 #define WORKERS_MAX 256
 #define PENDING_TIMEOUT_MS 5000 /* for a request or a HELLO to be complete */
 
-enum worker_kind { WORKER_REQUEST, WORKER_SOURCE, WORKER_DEST, WORKER_NET, WORKER_LOAD, WORKER_LEAVE };
+enum worker_kind { WORKER_REQUEST, WORKER_SOURCE, WORKER_DEST, WORKER_NET, WORKER_CLUSTER, WORKER_LEAVE };
 
 struct worker {
 	pid_t pid;                            /* 0: slot free */
@@ -64,15 +65,16 @@ struct daemon {
 	struct config config;
 	char socket_path[PATH_MAX];
 	int lock_fd, unix_fd, tcp_fd, signal_fd;
+	int udp_fd; /* for godwit-cluster */
 	uint64_t started_ns; /* CLOCK_BOOTTIME */
 	bool stopping;
 	bool leaving;     /* it stops as soon as everything has been given away */
 	struct worker workers[WORKERS_MAX];
 	uint32_t *done; /* WORKERS_MAX words shared with the workers: 1 when one has only its answer left to give */
 	size_t self;    /* in a worker: its slot */
-	struct host_load *load; /* shared with the workers */
+	struct cluster_view *view; /* shared with the workers and godwit-cluster */
 	struct node_shared *shared; /* so is this: node_state.h */
-	uint64_t load_due_ns;   /* godwit-load is not started anew before */
+	uint64_t cluster_due_ns;   /* godwit-cluster is not started anew before */
 	bool redirects; /* connections may be redirected here: net_tick */
 	uint64_t net_due_ns;
 	struct client clients[CLIENTS_PENDING_MAX];
@@ -80,6 +82,7 @@ struct daemon {
 };
 
 /* worker.c */
+
 
 /*
  * Throws away what has arrived, before a connection with a final message is closed: a close with unread bytes is a reset, which would take
@@ -122,7 +125,7 @@ int do_migrate(const struct daemon *d, const struct request *request, int fd);
 int do_migrate_ask(const struct daemon *d, const struct request *request, int fd, struct refusals *refusals, struct err *e);
 /* do_forward.c: has another node, where the unit is, do what is asked, and passes on what is said. -ENOENT: nobody knows it; nothing has been said then. */
 int do_forward(const struct daemon *d, const struct request *request, int fd, struct err *e);
-/* Has the node of that name do what `order` says, and passes on what is said. -ENOENT: it is not in the configuration; on errors nothing has been said. */
+/* Has the node of that name do what `order` says, and passes on what is said. -ENOENT: nobody knows a node of that name; on errors nothing has been said. */
 int do_forward_to(const struct daemon *d, const char *name, const json_t *order, int fd, struct err *e);
 int do_drain(const struct daemon *d, const struct request *request, int fd);
 int do_undrain(const struct daemon *d, const struct request *request, int fd);
@@ -147,8 +150,17 @@ void net_ended(struct daemon *d, int status);
 /* News of another node (ROLE_NET): takes over a copy of fd. */
 int net_news(struct daemon *d, int fd, const Gw__Hello *hello, struct err *e);
 
-/* In the main process: starts godwit-load when there is none; the time until it looks again. */
-int load_tick(struct daemon *d);
+/* In the main process: starts godwit-cluster when there is none; the time until it looks again. */
+int cluster_tick(struct daemon *d);
+
+/* node_list.c: nodes of the configuration and those that gossip tells of */
+
+/* All of them, this one first; in a worker, for it may wait a second for godwit-cluster. The caller frees *ret. -ENOMEM. */
+int node_list(const struct daemon *d, struct cluster_node **ret, size_t *ret_n, struct err *e);
+/* The same for who wants their figures: a godwitd that has just been started waits until all have been heard of, a second at most. */
+int node_list_heard(const struct daemon *d, struct cluster_node **ret, size_t *ret_n, struct err *e);
+/* Where a node's godwitd is. False: nobody knows a node of that name. Never waits. */
+bool node_address(const struct daemon *d, const char *name, struct sockaddr_in *ret);
 
 /* Fills in and sends NodeInfo; for the main process (a few small reads). */
 int node_info_send(const struct daemon *d, int fd, struct err *e);

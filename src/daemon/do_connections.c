@@ -9,6 +9,8 @@
 
 struct listing {
 	const struct daemon *d;
+	struct cluster_node *nodes;
+	size_t n_nodes;
 	json_t *connections;
 };
 
@@ -21,14 +23,14 @@ static void address_text(const uint8_t a[16], uint16_t port, char text[INET6_ADD
 	snprintf(text, INET6_ADDRSTRLEN + 10, ipv4 ? "%s:%u" : "[%s]:%u", address, ntohs(port));
 }
 
-/* The node that has an address, by the configuration; NULL: none that is known. */
-static const char *node_of(const struct daemon *d, const uint8_t a[16], bool ours)
+/* The node that has an address, as far as nodes are known; NULL: none that is. */
+static const char *node_of(const struct listing *l, const uint8_t a[16], bool ours)
 {
 	if (ours)
-		return d->config.name;
-	for (size_t i = 0; i < d->config.n_nodes; i++)
-		if (IN6_IS_ADDR_V4MAPPED((const struct in6_addr *)a) && !memcmp(a + 12, &d->config.nodes[i].address.sin_addr, 4))
-			return d->config.nodes[i].name;
+		return l->d->config.name;
+	for (size_t i = 0; i < l->n_nodes; i++)
+		if (IN6_IS_ADDR_V4MAPPED((const struct in6_addr *)a) && !memcmp(a + 12, &l->nodes[i].address.sin_addr, 4))
+			return l->nodes[i].name;
 	return NULL;
 }
 
@@ -38,8 +40,8 @@ static const char *node_of(const struct daemon *d, const uint8_t a[16], bool our
  */
 static void add_route(const struct listing *l, const struct redirect_item *item, json_t *o)
 {
-	const char *home = node_of(l->d, item->flow.own, item->own_is_ours);
-	const char *peer = item->other[0] ? item->other : node_of(l->d, item->flow.peer, item->peer_is_ours);
+	const char *home = node_of(l, item->flow.own, item->own_is_ours);
+	const char *peer = item->other[0] ? item->other : node_of(l, item->flow.peer, item->peer_is_ours);
 	bool is_home = item->state == REDIRECT_HERE && item->flags & REDIRECT_NATIVE;
 	bool through = !is_home && (item->listener || !peer);
 	json_t *needs = json_array();
@@ -79,11 +81,14 @@ int do_connections(const struct daemon *d, int fd)
 	struct listing l = { .d = d, .connections = json_array() };
 	struct redirect *r = NULL;
 	struct err e = ERR_INIT;
-	int code = redirect_find(&r, &e);
+	int code = node_list(d, &l.nodes, &l.n_nodes, &e);
 
+	if (code >= 0)
+		code = redirect_find(&r, &e);
 	if (code >= 0 && r)
 		code = redirect_list(r, add, &l, &e);
 	redirect_close(&r);
+	free(l.nodes);
 	if (code < 0) {
 		json_decref(l.connections);
 		reply_error(fd, "failed", &e, NULL, NULL);

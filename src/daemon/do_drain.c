@@ -211,7 +211,7 @@ static void begin(struct draining *g, const struct unit_info *unit, struct tried
 		stay(g, t, json_pack("{s:s, s:i, s:o, s:[]}", "code", "failed", "errno", -e.code, "message", reply_text(e.message), "refusals"));
 		return;
 	}
-	host_load_sent(g->d->load, g->view.nodes[to].id, MAX(unit->run, IDLE_RUN), unit->mem_mib);
+	cluster_view_sent(g->d->view, g->view.nodes[to].id, MAX(unit->run, IDLE_RUN), unit->mem_mib);
 	policy_sent(&g->view.nodes[to], MAX(unit->run, IDLE_RUN), unit->mem_mib);
 }
 

@@ -152,13 +152,13 @@ static bool try_node(struct forwarding *f, const char *name, const struct sockad
 
 int do_forward_to(const struct daemon *d, const char *name, const json_t *order, int fd, struct err *e)
 {
-	const struct config_node *node = config_find(&d->config, name);
 	cleanup_free char *line = line_of(order);
+	struct sockaddr_in address;
 	cleanup_close int to = -1;
 
-	if (!node)
-		return err_set(e, -ENOENT, "no node %s is known here: the nodes are listed in " CONFIG_DEFAULT_PATH, name);
-	to = open_order(d, line, &node->address, e);
+	if (!node_address(d, name, &address))
+		return err_set(e, -ENOENT, "no node %s is known here: `godwit nodes` lists those that are", name);
+	to = open_order(d, line, &address, e);
 	if (to < 0)
 		return err_wrap(e, "%s", name);
 	pass_on(fd, to);
@@ -169,9 +169,10 @@ int do_forward(const struct daemon *d, const struct request *request, int fd, st
 {
 	struct forwarding f = { d, request, fd, "" };
 	char home[sizeof(request->unit)];
-	const struct config_node *node;
+	cleanup_free struct cluster_node *nodes = NULL;
 	struct door_where where;
 	struct sockaddr_in address;
+	size_t n = 0;
 
 	snprintf(home, sizeof(home), "%.*s", (int)strcspn(request->unit, ":"), request->unit);
 	if (request->hops < REQUEST_HOPS_MAX && where_ask(request->unit, &where, NULL) == 0) {
@@ -179,11 +180,12 @@ int do_forward(const struct daemon *d, const struct request *request, int fd, st
 		if (try_node(&f, where.host, &address)) /* it may have moved on a moment ago: then another one knows it */
 			return 0;
 	}
-	node = config_find(&d->config, home);
-	if (!request->hops && node && try_node(&f, home, &node->address))
+	if (!request->hops && node_address(d, home, &address) && try_node(&f, home, &address))
 		return 0;
-	for (size_t i = 0; i < d->config.n_nodes && !request->hops; i++)
-		if (try_node(&f, d->config.nodes[i].name, &d->config.nodes[i].address))
+	if (!request->hops)
+		node_list(d, &nodes, &n, NULL);
+	for (size_t i = 1; i < n; i++)
+		if (try_node(&f, nodes[i].name, &nodes[i].address))
 			return 0;
 	if (!f.tried[0])
 		return err_set(e, -ENOENT, "%s knows of no unit %s", d->config.name, request->unit);

@@ -121,31 +121,29 @@ static bool is_own_address(const struct config *config, const struct sockaddr_in
 	return found;
 }
 
-static int unknown_host(const struct config *config, const char *host, const char *why, struct err *e)
+static int unknown_host(const struct daemon *d, const char *host, const char *why, struct err *e)
 {
+	cleanup_free struct cluster_node *nodes = NULL;
 	char known[300] = "";
-	size_t i, len = 0;
+	size_t i, n = 0, len = 0;
 
-	for (i = 0; i < config->n_nodes && len < sizeof(known) - 1; i++)
-		if (strcmp(config->nodes[i].name, config->name))
-			len += (size_t)snprintf(known + len, sizeof(known) - len, "%s%s", len ? ", " : "", config->nodes[i].name);
-	return err_set(e, -ENOENT, "host '%s': %s; nodes known here: %s (they are listed in " CONFIG_DEFAULT_PATH ")", host, why,
+	node_list(d, &nodes, &n, NULL);
+	for (i = 1; i < n && len < sizeof(known) - 1; i++)
+		len += (size_t)snprintf(known + len, sizeof(known) - len, "%s%s", len ? ", " : "", nodes[i].name);
+	return err_set(e, -ENOENT, "host '%s': %s; nodes known here: %s (`godwit nodes`)", host, why,
 		       len ? known : "none");
 }
 
 /* A node's name, an address, or a name that the resolver knows; each of the latter two with :PORT or without. */
-static int resolve(const struct config *config, const char *host, struct sockaddr_in *ret, struct err *e)
+static int resolve(const struct daemon *d, const char *host, struct sockaddr_in *ret, struct err *e)
 {
-	const struct config_node *node = config_find(config, host);
 	struct addrinfo hints = { .ai_family = AF_INET, .ai_socktype = SOCK_STREAM }, *list = NULL;
 	char name[256];
 	char *colon;
 	int r;
 
-	if (node) {
-		*ret = node->address;
+	if (node_address(d, host, ret))
 		return 0;
-	}
 	if (!conn_address_parse(host, ret, NULL))
 		return 0;
 	snprintf(name, sizeof(name), "%s", host);
@@ -154,7 +152,7 @@ static int resolve(const struct config *config, const char *host, struct sockadd
 		*colon = 0;
 	r = getaddrinfo(name, NULL, &hints, &list);
 	if (r)
-		return unknown_host(config, host, gai_strerror(r), e);
+		return unknown_host(d, host, gai_strerror(r), e);
 	*ret = *(struct sockaddr_in *)list->ai_addr;
 	freeaddrinfo(list);
 	ret->sin_port = htons(CONN_DEFAULT_PORT);
@@ -162,7 +160,7 @@ static int resolve(const struct config *config, const char *host, struct sockadd
 		unsigned long port = strtoul(colon + 1, NULL, 10);
 
 		if (port < 1 || port > 65535)
-			return unknown_host(config, host, "the port is no number from 1 to 65535", e);
+			return unknown_host(d, host, "the port is no number from 1 to 65535", e);
 		ret->sin_port = htons((uint16_t)port);
 	}
 	return 0;
@@ -238,7 +236,7 @@ static int find_destination(const struct daemon *d, const struct request *reques
 		return r;
 	if (!strcmp(host, d->config.name))
 		return err_set(e, -EINVAL, "process %d is on %s already: name another host", (int)request->pid, d->config.name);
-	r = resolve(&d->config, host, &order->dest, e);
+	r = resolve(d, host, &order->dest, e);
 	if (!r && is_own_address(&d->config, &order->dest))
 		r = err_set(e, -EINVAL, "%s is an address of this host: process %d is here already", host, (int)request->pid);
 	return r;

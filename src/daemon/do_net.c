@@ -22,7 +22,7 @@
 #define CONNECT_MS 1000
 #define ANSWER_MS 10000
 
-static int tell(const struct daemon *d, struct redirect *r, const struct config_node *node, struct err *e)
+static int tell(const struct daemon *d, struct redirect *r, const struct cluster_node *node, struct err *e)
 {
 	static uint8_t no_migration[HELLO_MIG_ID_BYTES];
 	cleanup_close int fd = conn_connect(&node->address, CONNECT_MS, e);
@@ -52,12 +52,17 @@ static int tell(const struct daemon *d, struct redirect *r, const struct config_
 
 static void tell_all(const struct daemon *d, struct redirect *r)
 {
-	for (size_t i = 0; i < d->config.n_nodes; i++) {
+	cleanup_free struct cluster_node *nodes = NULL;
+	size_t n = 0;
+
+	if (node_list(d, &nodes, &n, NULL) < 0)
+		return;
+	for (size_t i = 1; i < n; i++) {
 		struct err e = ERR_INIT;
 
 		/* Who is not there hears it the next time. Until then the host that was left forwards. */
-		if (strcmp(d->config.nodes[i].name, d->config.name) && tell(d, r, &d->config.nodes[i], &e) < 0)
-			log_info("event=news-not-told node=%s error=\"%s\"", d->config.nodes[i].name, e.message);
+		if (tell(d, r, &nodes[i], &e) < 0)
+			log_info("event=news-not-told node=%s error=\"%s\"", nodes[i].name, e.message);
 	}
 }
 

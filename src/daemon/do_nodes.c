@@ -1,54 +1,60 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* do_nodes.c - the nodes and how they are */
+/* do_nodes.c - the nodes and how they are, as gossip says */
 #include "base/util.h"
-#include "daemon/node_ask.h"
-#include "daemon/node_state.h"
+#include "daemon/daemon.h"
 #include "daemon/reply.h"
+#include "wire/conn.h"
 
-static json_t *answer_json(const struct daemon *d, const struct question *q)
+static void add_error(json_t *o, const struct cluster_node *node)
+{
+	char text[200];
+
+	if (node->reachable)
+		return;
+	if (!node->measured_ms)
+		snprintf(text, sizeof(text), "nothing has been heard of it: does godwitd run there?");
+	else if (node->state == NODE_GONE)
+		snprintf(text, sizeof(text), "godwitd has been ended there");
+	else
+		snprintf(text, sizeof(text), "it does not answer; what is known is %.0f s old: does godwitd run there?", (double)cluster_node_age_ms(node) / 1000);
+	json_object_set_new(o, "error", json_string(text));
+}
+
+static json_t *node_json(const struct cluster_node *node, bool self)
 {
 	char address[CONN_ADDRESS_TEXT];
 	json_t *o, *indices;
-	struct load load;
 
-	conn_address_text(&q->address, address);
-	o = json_pack("{s:s, s:s, s:s, s:b}", "name", q->name, "address", address, "state", q->info ? node_state_name((enum node_state)q->info->state) : "unreachable", "self",
-		      !strcmp(q->name, d->config.name));
-	if (!q->info) {
-		json_object_set_new(o, "error", reply_text(q->error.message));
+	conn_address_text(&node->address, address);
+	o = json_pack("{s:s, s:s, s:s, s:b}", "name", node->name, "address", address, "state", cluster_node_state(node), "self", self);
+	add_error(o, node);
+	if (!node->measured_ms)
 		return o;
-	}
 	indices = json_object();
-	json_object_set_new(o, "kernel", reply_text(q->info->kernel));
-	json_object_set_new(o, "units", json_integer(q->info->units));
-	json_object_set_new(o, "migrations", json_integer(q->info->migrations));
-	json_object_set_new(o, "uptime_s", json_integer((json_int_t)q->info->uptime_s));
-	json_object_set_new(o, "load", json_pack("[f, f, f]", q->info->load1, q->info->load5, q->info->load15));
-	json_object_set_new(o, "mem_total_bytes", json_integer((json_int_t)q->info->mem_total_bytes));
-	json_object_set_new(o, "mem_available_bytes", json_integer((json_int_t)q->info->mem_available_bytes));
-	node_load(q->info, &load);
+	json_object_set_new(o, "age_ms", json_integer((json_int_t)cluster_node_age_ms(node)));
+	json_object_set_new(o, "kernel", reply_text(node->kernel));
+	json_object_set_new(o, "units", json_integer(node->units));
 	for (int i = 0; i < LOAD_INDICES; i++)
-		json_object_set_new(indices, load_name((enum load_index)i), json_real(load.v[i]));
+		json_object_set_new(indices, load_name((enum load_index)i), json_real(node->load.v[i]));
 	json_object_set_new(o, "indices", indices);
-	json_object_set_new(o, "labels", reply_text(q->info->labels));
+	json_object_set_new(o, "labels", reply_text(node->labels));
 	return o;
 }
 
 int do_nodes(const struct daemon *d, int fd)
 {
-	struct question *q;
+	cleanup_free struct cluster_node *nodes = NULL;
 	struct err e = ERR_INIT;
-	json_t *nodes;
-	size_t n;
+	json_t *list;
+	size_t n = 0;
 
-	if (ask_all_nodes(d, &q, &n, &e) < 0) {
+	if (node_list_heard(d, &nodes, &n, &e) < 0) {
 		reply_error(fd, "failed", &e, NULL, NULL);
 		return 1;
 	}
-	nodes = json_array();
+	list = json_array();
 	for (size_t i = 0; i < n; i++)
-		json_array_append_new(nodes, answer_json(d, &q[i]));
-	reply_result(fd, json_pack("{s:s, s:o}", "node", d->config.name, "nodes", nodes));
-	questions_free(q, n);
+		json_array_append_new(list, node_json(&nodes[i], i == 0));
+	reply_result(fd, json_pack("{s:s, s:o}", "node", d->config.name, "nodes", list));
 	return 0;
 }

@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "daemon/cluster_loop.h"
 #include "daemon/daemon.h"
 #include "daemon/node_state.h"
 #include "home/door.h"
@@ -115,6 +116,9 @@ static int open_sockets(struct daemon *d, struct err *e)
 		err_wrap(e, "another program has the port; end it or set `port` in [node] of the configuration");
 	if (d->tcp_fd < 0)
 		return d->tcp_fd;
+	d->udp_fd = cluster_open_udp(&d->config, e);
+	if (d->udp_fd < 0)
+		return d->udp_fd;
 	return open_unix(d, e);
 }
 
@@ -203,7 +207,7 @@ static int sooner(int a, int b)
 static int loop_once(struct daemon *d)
 {
 	struct pollfd p[POLL_MAX];
-	int timeout_ms = sooner(sooner(expire(d), net_tick(d)), load_tick(d));
+	int timeout_ms = sooner(sooner(expire(d), net_tick(d)), cluster_tick(d));
 	size_t i;
 
 	p[0] = (struct pollfd){ .fd = d->signal_fd, .events = POLLIN };
@@ -302,7 +306,7 @@ static int read_options(int argc, char **argv, struct daemon *d, struct err *e)
 
 int main(int argc, char **argv)
 {
-	static struct daemon d = { .socket_path = DAEMON_DEFAULT_SOCKET, .lock_fd = -1, .unix_fd = -1, .tcp_fd = -1, .signal_fd = -1, .redirects = true };
+	static struct daemon d = { .socket_path = DAEMON_DEFAULT_SOCKET, .lock_fd = -1, .unix_fd = -1, .tcp_fd = -1, .signal_fd = -1, .udp_fd = -1, .redirects = true };
 	struct err e = ERR_INIT;
 	size_t i;
 	int status;

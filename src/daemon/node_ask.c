@@ -26,6 +26,15 @@ static uint64_t memory_available(void)
 	return 0;
 }
 
+/* What has begun to come here and is not in the figures yet. */
+static void add_coming(const struct daemon *d, struct load *load)
+{
+	struct policy_node self = { .id = gossip_id(d->config.name) };
+
+	cluster_view_add_sent(d->view, &self);
+	load_add(load, self.sent_run, self.sent_mib);
+}
+
 int node_info_send(const struct daemon *d, int fd, struct err *e)
 {
 	Gw__NodeInfo info = GW__NODE_INFO__INIT;
@@ -50,14 +59,20 @@ int node_info_send(const struct daemon *d, int fd, struct err *e)
 	info.mem_total_bytes = (uint64_t)si.totalram * si.mem_unit;
 	info.mem_available_bytes = memory_available();
 	info.migrations = worker_count(d, WORKER_SOURCE) + worker_count(d, WORKER_DEST);
-	host_load_read(d->load, d->config.speed, &vector);
+	cluster_view_load(d->view, d->config.speed, &vector);
 	info.indices = vector.v;
 	info.n_indices = LOAD_INDICES;
+	add_coming(d, &vector);
 	info.labels = (char *)d->config.labels;
 	info.state = node_state(d->shared);
 	if (gw__node_info__get_packed_size(&info) > sizeof(payload))
 		return err_set(e, -EMSGSIZE, "node info");
 	return frame_send(fd, FRAME_NODE_INFO, payload, gw__node_info__pack(&info, payload), e);
+}
+
+bool node_takes(const Gw__NodeInfo *info)
+{
+	return info->state == 0 || info->state == NODE_OK;
 }
 
 void node_load(const Gw__NodeInfo *info, struct load *ret)
@@ -163,29 +178,21 @@ static void ask_all(const struct daemon *d, struct question *q, size_t n, struct
 			err_set(&q[i].error, -ETIMEDOUT, "no answer within %d ms", ASK_DEADLINE_MS);
 }
 
-int ask_all_nodes(const struct daemon *d, struct question **ret, size_t *ret_n, struct err *e)
+int ask_nodes(const struct daemon *d, const struct cluster_node *nodes, size_t n, struct question **ret, struct err *e)
 {
-	const struct config *config = &d->config;
-	bool add_self = !config_find(config, config->name);
-	size_t n = config->n_nodes + add_self;
-	struct question *q = calloc(n, sizeof(*q));
-	cleanup_free struct pollfd *p = calloc(n, sizeof(*p));
+	struct question *q = calloc(n + 1, sizeof(*q));
+	cleanup_free struct pollfd *p = calloc(n + 1, sizeof(*p));
 
 	if (!q || !p) {
 		free(q);
 		return err_sys(e, -ENOMEM, "asking %zu nodes", n);
 	}
 	for (size_t i = 0; i < n; i++) {
-		bool self = add_self && i == 0;
-
-		snprintf(q[i].name, sizeof(q[i].name), "%s", self ? config->name : config->nodes[i - add_self].name);
-		q[i].address = self ? config->listen : config->nodes[i - add_self].address;
-		if (self && q[i].address.sin_addr.s_addr == htonl(INADDR_ANY))
-			q[i].address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+		snprintf(q[i].name, sizeof(q[i].name), "%s", nodes[i].name);
+		q[i].address = nodes[i].address;
 	}
 	ask_all(d, q, n, p);
 	*ret = q;
-	*ret_n = n;
 	return 0;
 }
 

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <limits.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -18,7 +19,8 @@
 /* Words that one process writes and others read. */
 struct node_shared {
 	char name[HELLO_NAME_MAX + 1];
-	uint32_t drained, balances, leaving, arriving;
+	int wake_fd;
+	uint32_t drained, balances, leaving, arriving, busy;
 };
 
 static uint32_t get(const uint32_t *word)
@@ -29,6 +31,13 @@ static uint32_t get(const uint32_t *word)
 static void put(uint32_t *word, uint32_t value)
 {
 	__atomic_store_n(word, value, __ATOMIC_RELEASE);
+}
+
+/* godwit-cluster tells others. */
+static void change(struct node_shared *s, uint32_t *word, uint32_t value)
+{
+	put(word, value);
+	(void)!write(s->wake_fd, &(uint64_t){ 1 }, sizeof(uint64_t));
 }
 
 static void path_of(const struct node_shared *s, const char *suffix, char path[PATH_MAX])
@@ -78,20 +87,24 @@ static int recall(struct node_shared *s, struct err *e)
 	return 0;
 }
 
-int node_state_init(struct node_shared **ret, const char *name, struct err *e)
+int node_state_init(struct node_shared **ret, const char *name, int *ret_wake_fd, struct err *e)
 {
 	struct node_shared *s = mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
 	if (s == MAP_FAILED)
 		return err_sys(e, -errno, "mmap");
 	snprintf(s->name, sizeof(s->name), "%s", name);
+	s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (s->wake_fd < 0)
+		return err_sys(e, -errno, "eventfd");
+	*ret_wake_fd = s->wake_fd;
 	*ret = s;
 	return recall(s, e);
 }
 
 enum node_state node_state(const struct node_shared *s)
 {
-	return get(&s->leaving) ? NODE_LEAVING : get(&s->drained) ? NODE_DRAINED : NODE_OK;
+	return get(&s->leaving) ? NODE_LEAVING : get(&s->drained) ? NODE_DRAINED : get(&s->busy) ? NODE_BUSY : NODE_OK;
 }
 
 const char *node_state_why(const struct node_shared *s)
@@ -108,7 +121,7 @@ const char *node_state_why(const struct node_shared *s)
 
 const char *node_state_name(enum node_state state)
 {
-	static const char *const names[NODE_STATES] = { [NODE_OK] = "ok", [NODE_BUSY] = "busy", [NODE_DRAINED] = "drained", [NODE_LEAVING] = "leaving" };
+	static const char *const names[NODE_STATES] = { [NODE_OK] = "ok", [NODE_BUSY] = "busy", [NODE_DRAINED] = "drained", [NODE_LEAVING] = "leaving", [NODE_GONE] = "unreachable" };
 
 	return state > 0 && state < NODE_STATES ? names[state] : "ok";
 }
@@ -118,7 +131,7 @@ int node_state_set_drained(struct node_shared *s, bool drained, struct err *e)
 	int r = keep(s, drained, get(&s->balances), e);
 
 	if (r == 0)
-		put(&s->drained, drained);
+		change(s, &s->drained, drained);
 	return r;
 }
 
@@ -138,7 +151,12 @@ bool node_state_balances(const struct node_shared *s)
 
 void node_state_set_leaving(struct node_shared *s, bool leaving)
 {
-	put(&s->leaving, leaving);
+	change(s, &s->leaving, leaving);
+}
+
+void node_state_set_busy(struct node_shared *s, bool busy)
+{
+	put(&s->busy, busy);
 }
 
 void node_state_set_arriving(struct node_shared *s, unsigned n)

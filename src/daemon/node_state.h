@@ -3,7 +3,7 @@
  * node_state.h - whether this node takes units and gives them away: memory that the main process shares with its workers
  *
  * What somebody has said (drain, balance on) is kept in STATE_DIRECTORY/NAME.state, so that it holds over restarts of godwitd and of the host. What godwitd knows by itself (it
- * shuts down, a person works here) is not.
+ * shuts down, a person works here, it is busy) is not. Each change wakes godwit-cluster, which tells other nodes at once.
  */
 #ifndef GODWIT_DAEMON_NODE_STATE_H
 #define GODWIT_DAEMON_NODE_STATE_H
@@ -18,10 +18,11 @@
 
 struct node_shared;
 
-/* Once, before any worker is started; reads what was kept for a node of this name. A file that cannot be read is an error: what somebody said must not be forgotten. */
-int node_state_init(struct node_shared **ret, const char *name, struct err *e);
+/* Once, before any worker is started; reads what was kept for a node of this name. A file that cannot be read is an error: what somebody said must not be forgotten. ret_wake_fd: readable when
+ * something has changed; workers keep it. */
+int node_state_init(struct node_shared **ret, const char *name, int *ret_wake_fd, struct err *e);
 enum node_state node_state(const struct node_shared *s);
-/* Why it takes nothing, with the way out, for a peer or a person; "" when it does. */
+/* Why it takes nothing, with the way out, for a peer or a person; "" when it does. A busy node is not chosen, and takes what somebody sends there. */
 const char *node_state_why(const struct node_shared *s);
 const char *node_state_name(enum node_state state);
 
@@ -32,6 +33,8 @@ bool node_state_balances(const struct node_shared *s);
 
 /* godwitd shuts down and gives everything away. */
 void node_state_set_leaving(struct node_shared *s, bool leaving);
+/* Its own figures say that it is busy: for godwit-cluster. */
+void node_state_set_busy(struct node_shared *s, bool busy);
 /* Units that are on their way here, counted by the main process. */
 void node_state_set_arriving(struct node_shared *s, unsigned n);
 unsigned node_state_arriving(const struct node_shared *s);

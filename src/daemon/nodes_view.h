@@ -15,7 +15,9 @@ struct nodes_view {
 	} *names;
 };
 
-/* Only nodes that answer. May wait a second for those that do not. */
+/* Those that are reachable, as gossip says: at once, and as old as age_s says. */
+int nodes_view_known(const struct daemon *d, struct nodes_view *ret, struct err *e);
+/* The same, but each is asked how it is now, and those that do not answer are left out. May wait a second for them. */
 int nodes_view_take(const struct daemon *d, struct nodes_view *ret, struct err *e);
 void nodes_view_free(struct nodes_view *v);
 

@@ -118,6 +118,7 @@ static int start_dest(struct daemon *d, int fd, const struct frame *frame, const
 	}
 	if (!w)
 		return e->code;
+	cluster_view_sent(d->view, gossip_id(d->config.name), 1, 0);
 	w->handoff = take_fd(&ours);
 	memcpy(w->mig_id, hello->mig_id.data, sizeof(w->mig_id));
 	snprintf(w->peer, sizeof(w->peer), "%s", hello->node_name);

@@ -8,15 +8,16 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "daemon/cluster_loop.h"
 #include "daemon/daemon.h"
 #include "daemon/node_state.h"
 #include "migrate/migrate.h"
 #include "migrate/registry.h"
 
-#define KEEP_MAX 10
+#define KEEP_MAX 12
 
 #define DRAIN_READS_MAX 64
-#define LOAD_AGAIN_NS 1000000000ull
+#define CLUSTER_AGAIN_NS 1000000000ull
 
 /* Closes every descriptor above the standard streams that is not in keep[]. */
 static void close_others(const int *keep, size_t n_keep)
@@ -39,7 +40,7 @@ static void close_others(const int *keep, size_t n_keep)
 	close_range(from, UINT_MAX, 0);
 }
 
-static int migrate_keep[MIGRATE_KEEP_FDS];
+static int always_keep[MIGRATE_KEEP_FDS + 1]; /* what the engine has loaded for all, and what wakes godwit-cluster */
 
 /*
  * A session of its own, so that Ctrl-C on a terminal where godwitd runs does not reach the worker. No PR_SET_PDEATHSIG: it outlives
@@ -58,18 +59,17 @@ static void become_worker(const int *keep, size_t n_keep)
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	setsid();
-	/* What the engine has loaded for all workers is behind descriptors. */
-	for (i = 0; i < n_keep && i < KEEP_MAX - MIGRATE_KEEP_FDS; i++)
+	for (i = 0; i < n_keep && i < KEEP_MAX - ARRAY_SIZE(always_keep); i++)
 		all[i] = keep[i];
-	for (s = 0; s < MIGRATE_KEEP_FDS; s++)
-		all[i++] = migrate_keep[s];
+	for (s = 0; s < (int)ARRAY_SIZE(always_keep); s++)
+		all[i++] = always_keep[s];
 	close_others(all, i);
 }
 
 int worker_init(struct daemon *d, struct err *e)
 {
-	migrate_init(migrate_keep);
-	if (host_load_init(&d->load, e) < 0 || node_state_init(&d->shared, d->config.name, e) < 0)
+	migrate_init(always_keep);
+	if (node_state_init(&d->shared, d->config.name, &always_keep[MIGRATE_KEEP_FDS], e) < 0 || cluster_view_init(&d->view, d->shared, e) < 0)
 		return e->code;
 	d->done = mmap(NULL, WORKERS_MAX * sizeof(*d->done), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	return d->done == MAP_FAILED ? err_sys(e, -errno, "mmap") : 0;
@@ -112,20 +112,21 @@ struct worker *worker_start(struct daemon *d, enum worker_kind kind, const int *
 	return w;
 }
 
-int load_tick(struct daemon *d)
+int cluster_tick(struct daemon *d)
 {
+	struct cluster_setup setup = { &d->config, d->view, d->shared, d->udp_fd, always_keep[MIGRATE_KEEP_FDS], getpid() };
 	uint64_t now = clock_ns(CLOCK_MONOTONIC);
 	bool child;
 
-	if (worker_count(d, WORKER_LOAD))
+	if (worker_count(d, WORKER_CLUSTER))
 		return -1; /* its end wakes */
-	if (now >= d->load_due_ns) {
-		d->load_due_ns = now + LOAD_AGAIN_NS;
-		worker_start(d, WORKER_LOAD, NULL, 0, &child, NULL);
+	if (now >= d->cluster_due_ns) {
+		d->cluster_due_ns = now + CLUSTER_AGAIN_NS;
+		worker_start(d, WORKER_CLUSTER, &d->udp_fd, 1, &child, NULL);
 		if (child)
-			host_load_measure(d->load, d->config.speed);
+			cluster_loop(&setup);
 	}
-	return (int)(LOAD_AGAIN_NS / 1000000);
+	return (int)(CLUSTER_AGAIN_NS / 1000000);
 }
 
 void drain(int fd)
@@ -171,7 +172,7 @@ unsigned worker_count(const struct daemon *d, enum worker_kind kind)
 
 static void log_end(const struct worker *w, pid_t pid, int status)
 {
-	static const char *const kinds[] = { "request", "source", "dest", "net", "load", "leave" };
+	static const char *const kinds[] = { "request", "source", "dest", "net", "cluster", "leave" };
 	const char *how = WIFEXITED(status) ? "exit" : "signal";
 	int number = WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status);
 

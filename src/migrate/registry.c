@@ -197,6 +197,26 @@ int registry_lookup_foreign(pid_t pid, struct registry_entry *ret, struct err *e
 	return r == 0 && ret->local ? -ENOENT : r;
 }
 
+/* The number in "PID.json", 0: it is another file. */
+static pid_t pid_of_file(const char *name)
+{
+	char *end;
+	long pid = strtol(name, &end, 10);
+
+	return pid > 0 && pid <= INT_MAX && !strcmp(end, ".json") ? (pid_t)pid : 0;
+}
+
+unsigned registry_count(void)
+{
+	cleanup_closedir DIR *d = opendir(directory);
+	struct dirent *item;
+	unsigned n = 0;
+
+	while (d && (item = readdir(d)))
+		n += pid_of_file(item->d_name) > 0;
+	return n;
+}
+
 int registry_list(int (*each)(const struct registry_entry *entry, void *arg), void *arg, struct err *e)
 {
 	cleanup_closedir DIR *d = opendir(directory);
@@ -207,12 +227,9 @@ int registry_list(int (*each)(const struct registry_entry *entry, void *arg), vo
 		return errno == ENOENT ? 0 : err_sys(e, -errno, "%s", directory);
 	while ((item = readdir(d))) {
 		struct registry_entry entry;
-		char *end;
-		long pid = strtol(item->d_name, &end, 10);
+		pid_t pid = pid_of_file(item->d_name);
 
-		if (pid <= 0 || pid > INT_MAX || strcmp(end, ".json"))
-			continue;
-		if (registry_lookup((pid_t)pid, &entry, NULL) < 0)
+		if (!pid || registry_lookup(pid, &entry, NULL) < 0)
 			continue;
 		n++;
 		if (each && each(&entry, arg))

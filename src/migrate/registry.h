@@ -50,6 +50,8 @@ int registry_remove(pid_t pid, struct err *e);
 int registry_lookup(pid_t pid, struct registry_entry *ret, struct err *e);
 /* Calls `each` for every entry of a live process, in no order, until it returns non-zero; drops the others. Returns how many. */
 int registry_list(int (*each)(const struct registry_entry *entry, void *arg), void *arg, struct err *e);
+/* How many entries there are: a look at the directory only, so that ones of processes that have just ended may be counted. */
+unsigned registry_count(void);
 /* The start time of a process in clock ticks since boot, 0 when there is none (a zombie counts as none). */
 uint64_t registry_start_ticks(pid_t pid);
 /* CPU time that a process has used, threads and those that it has waited for included; 0: there is none. */

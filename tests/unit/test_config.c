@@ -78,7 +78,10 @@ static void test_config_errors(void **state)
 	wrong_config("[node]\nname = a/b\n", "a/b");
 	wrong_config("[nodes]\na = 1.2.3\n", "IPv4");
 	wrong_config("[nodes]\na = 1.2.3.4\n\na = 1.2.3.4\n", "godwit.conf:4: node 'a' is there twice");
-	wrong_config("[cluster]\na = b\n", "unknown section [cluster]");
+	wrong_config("[custer]\na = b\n", "unknown section [custer]");
+	wrong_config("[cluster]\nseed = 10.0.0\n", "10.0.0");
+	wrong_config("[cluster]\nkey_file = key\n", "key_file 'key'");
+	wrong_config("[node]\nbusy = mem<\n", "busy: ");
 	wrong_config("[node]\nhello\n", "godwit.conf:2:");
 }
 

@@ -3,6 +3,8 @@
 """godwitd on loopback, without migrations: peers and clients, good and bad. Usage: test_daemon.py GODWITD GODWIT"""
 
 import contextlib
+import hashlib
+import hmac
 import json
 import os
 import signal
@@ -42,6 +44,25 @@ def field(number, value):
 def hello(role, version=1, mig=bytes(16), name=b"peer"):
     payload = field(1, version) + field(3, mig) + (field(4, role) if role else b"") + field(5, name)
     return b"GDW1" + struct.pack("<HHII", HELLO, 0, len(payload), 0) + payload
+
+
+KEY_TEXT = b"a key that is long enough"
+PACKET, MAC_AT = 1000, 968
+NEWS, PROBE, ANSWER_KIND, QUESTION, FACTS = range(5)
+
+
+def fnv(name):
+    value = 0xcbf29ce484222325
+    for byte in name:
+        value = (value ^ byte) * 0x100000001b3 & (1 << 64) - 1
+    return value
+
+
+def gossip(kind, name, key=None, version=1, state=1):
+    """A datagram with one entry: its sender's, which does not know its address."""
+    entry = struct.pack("<QQIHBB16sII18f", fnv(name), version, 0, 4470, state, 0, bytes(16), 5, 0, *[1.0] * 18)
+    body = (b"GWg2" + bytes([1, kind, 0, 0]) + entry).ljust(MAC_AT, b"\0")
+    return body + (hmac.digest(hashlib.sha256(key).digest(), body, "sha256") if key else bytes(32))
 
 
 class Daemon:
@@ -113,6 +134,62 @@ def read_frame(s):
     while len(payload) < length:
         payload += s.recv(length - len(payload))
     return kind, payload
+
+
+class Gossip(unittest.TestCase):
+    def talk(self, daemon, packet):
+        """What comes back, b"" for nothing: the answer to a request behind it says that it has been read."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.bind(("127.0.0.1", 0))
+            s.settimeout(0.3)
+            s.sendto(packet, ("127.0.0.1", daemon.port))
+            try:
+                return s.recv(2000)
+            except TimeoutError:
+                return b""
+
+    def nodes(self, daemon):
+        return {n["name"]: n["state"] for n in daemon.ask({"verb": "nodes"})[0]["result"]["nodes"]}
+
+    def test_without_key(self):
+        """Only the nodes of the configuration are believed, from where they are."""
+        daemon = Daemon("t2 = 127.0.0.1:1\nt3 = 127.0.0.2:1\n")
+        try:
+            self.assertEqual(self.nodes(daemon), {"t1": "ok", "t2": "unreachable", "t3": "unreachable"})
+            self.assertEqual(self.talk(daemon, gossip(PROBE, b"t9")), b"")
+            self.assertEqual(self.talk(daemon, gossip(PROBE, b"t3")), b"")
+            self.assertEqual(self.talk(daemon, gossip(PROBE, b"t2"))[:6], b"GWg2\2" + bytes([ANSWER_KIND]))
+            self.assertEqual(self.nodes(daemon), {"t1": "ok", "t2": "ok", "t3": "unreachable"})
+            facts = self.talk(daemon, gossip(QUESTION, b"t2", version=2))
+            self.assertEqual(facts[:8] + facts[16:19] + facts[81:94], b"GWg2\0" + bytes([FACTS, 0, 0]) + b"t1\0" + b"gpu zone=east")
+            self.talk(daemon, gossip(NEWS, b"t2", version=3, state=3))
+            self.assertEqual(self.nodes(daemon)["t2"], "drained")
+            self.assertEqual(daemon.text().count("event=gossip-refused"), 1)
+        finally:
+            self.assertEqual(daemon.stop(), 0)
+
+    def test_with_key(self):
+        """Everybody who has it is believed and nobody else; a node that is new is asked what it is."""
+        path = os.path.join(tempfile.gettempdir(), f"godwit-key-{os.getpid()}")
+        with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as f:
+            f.write(KEY_TEXT + b"\n")
+        daemon = Daemon(f"[cluster]\nkey_file = {path}\nseed = 127.0.0.1:1\n")
+        try:
+            self.assertEqual(self.talk(daemon, gossip(PROBE, b"t2")), b"")
+            self.assertEqual(self.talk(daemon, gossip(PROBE, b"t2", b"another key, as long as that")), b"")
+            answer = self.talk(daemon, gossip(PROBE, b"t2", KEY_TEXT))
+            self.assertEqual((len(answer), answer[5]), (PACKET, ANSWER_KIND))
+            self.assertEqual(hmac.digest(hashlib.sha256(KEY_TEXT).digest(), answer[:MAC_AT], "sha256"), answer[MAC_AT:])
+            self.assertEqual(self.talk(daemon, answer[:-1] + bytes([answer[-1] ^ 1])), b"")
+            os.chmod(path, 0o644)
+            daemon.process.terminate()
+            daemon.process.wait(10)
+            with self.assertRaises(AssertionError) as refused:
+                daemon.start()
+            self.assertIn(f"chmod 600 {path}", str(refused.exception))
+        finally:
+            os.unlink(path)
+            daemon.stop()
 
 
 class Peers(unittest.TestCase):

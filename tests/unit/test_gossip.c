@@ -178,46 +178,87 @@ static void test_spreads(void **state)
 		gossip_free(&c.g[i]);
 }
 
+static void must_be_whole(const uint8_t packet[GOSSIP_PACKET_BYTES], const uint8_t *key)
+{
+	uint8_t changed[GOSSIP_PACKET_BYTES];
+	struct gossip_packet back;
+
+	for (size_t i = 0; i < GOSSIP_PACKET_BYTES; i++) { /* no byte of it may be changed */
+		memcpy(changed, packet, GOSSIP_PACKET_BYTES);
+		changed[i] ^= 1;
+		assert_true(gossip_packet_decode(changed, sizeof(changed), key, &back, NULL) < 0);
+	}
+}
+
 static void test_packet(void **state)
 {
 	static const uint8_t key[GOSSIP_KEY_BYTES] = "one", another[GOSSIP_KEY_BYTES] = "two";
-	uint8_t packet[GOSSIP_PACKET_BYTES], changed[GOSSIP_PACKET_BYTES];
+	uint8_t packet[GOSSIP_PACKET_BYTES];
 	struct gossip a, b;
-	struct gossip_message m, back;
+	struct gossip_packet m = { .kind = GOSSIP_PROBE }, back;
 	struct load load = some_load(3.5);
 
 	make(&a, 11, 16);
 	make(&b, 12, 16);
+	a.entries[0].facts = 0xfedcba98;
+	a.entries[0].units = 65535;
 	gossip_measured(&a, &load, NODE_BUSY, START_MS);
 	say(&b, &a, START_MS);
-	gossip_tell(&a, START_MS + 250, &m);
+	gossip_tell(&a, START_MS + 250, &m.message);
 	assert_int_equal(gossip_packet_encode(&m, key, packet, NULL), 0);
 	assert_int_equal(gossip_packet_decode(packet, sizeof(packet), key, &back, NULL), 0);
-	assert_int_equal(back.n, 2);
+	assert_int_equal(back.kind, GOSSIP_PROBE);
+	assert_int_equal(back.message.n, 2);
 	for (size_t i = 0; i < 2; i++) {
-		assert_int_equal(back.entries[i].id, m.entries[i].id);
-		assert_int_equal(back.entries[i].version, m.entries[i].version);
-		assert_int_equal(back.entries[i].measured_ms, 250);
-		assert_int_equal(back.entries[i].state, m.entries[i].state);
-		assert_memory_equal(&back.entries[i].load, &m.entries[i].load, sizeof(load));
+		const struct gossip_entry *got = &back.message.entries[i], *sent = &m.message.entries[i];
+
+		assert_int_equal(got->id, sent->id);
+		assert_int_equal(got->version, sent->version);
+		assert_int_equal(got->measured_ms, 250);
+		assert_int_equal(got->state, sent->state);
+		assert_int_equal(got->facts, sent->facts);
+		assert_int_equal(got->units, sent->units);
+		assert_memory_equal(&got->load, &sent->load, sizeof(load));
 	}
 	assert_int_equal(gossip_packet_decode(packet, sizeof(packet), another, &back, NULL), -EACCES);
 	assert_int_equal(gossip_packet_decode(packet, sizeof(packet), NULL, &back, NULL), -EACCES);
 	assert_int_equal(gossip_packet_decode(packet, sizeof(packet) - 1, key, &back, NULL), -EPROTO);
-	for (size_t i = 0; i < sizeof(packet); i++) { /* no byte of it may be changed */
-		memcpy(changed, packet, sizeof(packet));
-		changed[i] ^= 1;
-		assert_true(gossip_packet_decode(changed, sizeof(changed), key, &back, NULL) < 0);
-	}
+	must_be_whole(packet, key);
 	gossip_free(&a);
 	gossip_free(&b);
+}
+
+static void test_facts(void **state)
+{
+	uint8_t packet[GOSSIP_PACKET_BYTES];
+	struct gossip_packet p = { .kind = GOSSIP_FACTS, .facts = { .id = gossip_id("n1"), .name = "n1", .labels = "gpu zone=east", .kernel = "6.18" } }, back;
+	uint32_t hash = gossip_facts_hash(&p.facts);
+
+	assert_int_equal(gossip_packet_encode(&p, NULL, packet, NULL), 0);
+	assert_int_equal(gossip_packet_decode(packet, sizeof(packet), NULL, &back, NULL), 0);
+	assert_int_equal(back.kind, GOSSIP_FACTS);
+	assert_int_equal(back.facts.id, p.facts.id);
+	assert_int_equal(gossip_facts_hash(&back.facts), hash);
+	assert_string_equal(back.facts.labels, "gpu zone=east");
+	memmove(p.facts.labels, "gp\0u zone=east", 15); /* nothing is hidden behind the end of a text, */
+	assert_int_equal(gossip_packet_encode(&p, NULL, packet, NULL), 0);
+	assert_int_equal(gossip_packet_decode(packet, sizeof(packet), NULL, &back, NULL), -EPROTO);
+	strncpy(p.facts.labels, "gpu\n", sizeof(p.facts.labels)); /* and no character that moves a cursor in it */
+	assert_true(gossip_facts_hash(&p.facts) != hash);
+	assert_int_equal(gossip_packet_encode(&p, NULL, packet, NULL), 0);
+	assert_int_equal(gossip_packet_decode(packet, sizeof(packet), NULL, &back, NULL), -EPROTO);
+	p.facts.labels[0] = 0;
+	p.facts.id++; /* it speaks for itself only */
+	memset(p.facts.labels, 0, sizeof(p.facts.labels));
+	assert_int_equal(gossip_packet_encode(&p, NULL, packet, NULL), 0);
+	assert_int_equal(gossip_packet_decode(packet, sizeof(packet), NULL, &back, NULL), -EPROTO);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_newer_wins), cmocka_unit_test(test_own_version), cmocka_unit_test(test_full_table),
-		cmocka_unit_test(test_spreads), cmocka_unit_test(test_packet),
+		cmocka_unit_test(test_spreads), cmocka_unit_test(test_packet), cmocka_unit_test(test_facts),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

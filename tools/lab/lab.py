@@ -280,6 +280,15 @@ def make_link(name):
     run(*inside, "link", "set", "eth0", "up")
 
 
+def write_key(path):
+    """The key of the cluster: the same for all hosts of a lab."""
+    common = os.path.join(STATE, "cluster.key")
+    if not os.path.exists(common):
+        write_file(common, os.urandom(32).hex() + "\n")
+    write_file(path, read_file(common))
+    os.chmod(path, 0o600)
+
+
 def write_host_files(lab, name):
     directory = host_dir(name)
     for sub in ("lib", "etc"):
@@ -291,6 +300,7 @@ def write_host_files(lab, name):
         nodes = "".join(f"{other} = {address(other)}\n" for other in names if is_node(other))
         patience = os.environ.get("GODWIT_LAB_PEER_TIMEOUT_MS")
         patience = f"peer_timeout_ms = {patience}\n" if patience else ""
+        write_key(os.path.join(directory, "etc/cluster.key"))
         write_file(os.path.join(directory, "etc/godwit.conf"),
                    f"# written by ./dev lab\n[node]\nname = {name}\nlisten = {address(name)}\n{patience}\n[nodes]\n{nodes}")
 
