@@ -24,6 +24,7 @@ struct command {
 };
 
 int verb_migrate(int argc, char **argv);
+int verb_balance(int argc, char **argv);
 int verb_drain(int argc, char **argv);
 int verb_undrain(int argc, char **argv);
 int verb_ps(int argc, char **argv);

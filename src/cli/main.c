@@ -44,6 +44,13 @@ static const struct command verbs[] = {
 	  "Exit status: 0 nothing is left, 3 something stays (and why is said).\n",
 	  verb_drain },
 	{ "undrain", "[NODE]", "let a drained node take units again", "  --json         print a JSON object\n", verb_undrain },
+	{ "balance", "on|off|status [NODE...]", "let a node's units move by themselves; `balance explain UNIT` says why one does or does not",
+	  "  on, off        of the nodes that are named, of this one, or with --all of all; off at first, kept over restarts\n"
+	  "  status         what each unit of the node would do now, and why\n"
+	  "  explain UNIT   the same of one unit (PID, or HOME:PID), with all figures\n"
+	  "  --all          all configured nodes\n"
+	  "  --json         print a JSON object\n",
+	  verb_balance },
 	{ "connections", "", "list the connections that have moved, and how their packets get there", "  --json         print a JSON object\n", verb_connections },
 	{ "check", "[PID]", "can this kernel move processes, can this process move, and why not",
 	  "  --to HOST      ask that host, too, whether it would take the process\n"

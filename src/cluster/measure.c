@@ -136,6 +136,27 @@ static void limit_up(const struct measure *m, const char *mount, const char *gro
 	}
 }
 
+/*
+ * The path of a group inside its mount: of a mount that shows a part of the hierarchy (in a container, or seen from a cgroup namespace below its root: "/../..") mountinfo says which.
+ */
+static void strip_root(const struct measure *m, const char *mount, char group[PATH_MAX / 2])
+{
+	static char text[262144];
+	size_t shown = 0;
+
+	read_text(m, text, sizeof(text), "/proc/self/mountinfo");
+	for (const char *p = text; p && *p; p = strchr(p, '\n'), p += p != NULL) {
+		char root[PATH_MAX / 2], point[PATH_MAX / 2];
+		size_t len;
+
+		if (sscanf(p, "%*s %*s %*s %2047s %2047s", root, point) != 2 || strcmp(point, mount) != 0)
+			continue;
+		len = strcmp(root, "/") ? strlen(root) : 0;
+		shown = !strncmp(group, root, len) && (!group[len] || group[len] == '/') ? len : 0; /* the last one covers those before */
+	}
+	memmove(group, group + shown, strlen(group + shown) + 1);
+}
+
 static struct limits read_limits(const struct measure *m)
 {
 	struct limits l = { HUGE_VAL, HUGE_VAL, 0, "" };
@@ -146,14 +167,19 @@ static struct limits read_limits(const struct measure *m)
 	if (group_path(groups, "", group)) {
 		const char *mount = read_text(m, text, sizeof(text), "/sys/fs/cgroup/cgroup.controllers") ? "/sys/fs/cgroup" : "/sys/fs/cgroup/unified";
 
+		strip_root(m, mount, group);
 		limit_up(m, mount, group, &l, limit_v2);
-		if (strcmp(group, "/") != 0)
+		if (*group && strcmp(group, "/") != 0)
 			snprintf(l.group, sizeof(l.group), "%s%s", mount, group);
 	}
-	if (group_path(groups, "cpu", group))
+	if (group_path(groups, "cpu", group)) {
+		strip_root(m, "/sys/fs/cgroup/cpu", group);
 		limit_up(m, "/sys/fs/cgroup/cpu", group, &l, limit_v1_cpu);
-	if (group_path(groups, "memory", group))
+	}
+	if (group_path(groups, "memory", group)) {
+		strip_root(m, "/sys/fs/cgroup/memory", group);
 		limit_up(m, "/sys/fs/cgroup/memory", group, &l, limit_v1_memory);
+	}
 	return l;
 }
 
@@ -187,7 +213,7 @@ static void add_task(const struct measure *m, int pid, int tid, struct measure_t
 
 static size_t list_tasks(const struct measure *m, struct measure_task **ret)
 {
-	char path[PATH_MAX];
+	char path[PATH_MAX], name[32];
 	cleanup_closedir DIR *proc = NULL;
 	struct dirent *process, *task;
 	size_t n = 0, room = 0;
@@ -198,8 +224,8 @@ static size_t list_tasks(const struct measure *m, struct measure_task **ret)
 		cleanup_closedir DIR *tasks = NULL;
 		int pid = atoi(process->d_name);
 
-		if (pid <= 0)
-			continue;
+		if (pid <= 0 || (read_text(m, name, sizeof(name), "/proc/%d/comm", pid) && !strncmp(name, "godwit", 6)))
+			continue; /* who moves units is no load that lasts */
 		snprintf(path, sizeof(path), "%s/proc/%d/task", m->root, pid);
 		tasks = opendir(path);
 		while (tasks && (task = readdir(tasks)))

@@ -3,7 +3,7 @@
  * measure.h - the load vector of this host, read from /proc and /sys once a period
  *
  * A host may be less than the machine: a control group limits CPUs and memory (either version), and a pid namespace shows only some of the tasks. Then the limits count, and tasks
- * are counted one by one (/proc/PID/task/TID/schedstat: time that it ran and waited); else the kernel says how many are runnable (/proc/stat), and several samples a period are taken.
+ * are counted one by one (/proc/PID/task/TID/schedstat: time that it ran and waited), but Godwit's own; else the kernel says how many are runnable (/proc/stat), and several samples a period are taken.
  * What cannot be read counts as nothing. Averages are exponential ones. proc(5), cgroups(7), kernel.org: accounting/psi, scheduler/sched-stats.
  */
 #ifndef GODWIT_CLUSTER_MEASURE_H

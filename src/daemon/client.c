@@ -95,6 +95,8 @@ static int serve(const struct daemon *d, const struct request *request, int fd)
 		return do_undrain(d, request, fd);
 	case VERB_STARTED:
 		return do_started(d, request, fd);
+	case VERB_BALANCE:
+		return do_balance(d, request, fd);
 	case VERB_CANCEL:
 		break;
 	}
@@ -129,6 +131,21 @@ static void find_unit(const struct daemon *d, struct request *request)
 		request->pid = 0;
 }
 
+/* Numbers of processes mean something on one node only. */
+static bool may_be_handed_on(const struct request *request)
+{
+	switch (request->verb) {
+	case VERB_DRAIN:
+	case VERB_UNDRAIN:
+		return true;
+	case VERB_MIGRATE:
+	case VERB_BALANCE:
+		return !request->pid;
+	default:
+		return false;
+	}
+}
+
 static void dispatch(struct daemon *d, struct client *c, struct request *request)
 {
 	struct err e = ERR_INIT;
@@ -140,8 +157,8 @@ static void dispatch(struct daemon *d, struct client *c, struct request *request
 		refuse(c->fd, "bad-request", &e);
 		return;
 	}
-	if (c->peer && request->verb != VERB_DRAIN && request->verb != VERB_UNDRAIN && (request->verb != VERB_MIGRATE || request->pid)) {
-		err_set(&e, -EINVAL, "another node may hand on migrations of units that it names, drain and undrain");
+	if (c->peer && !may_be_handed_on(request)) {
+		err_set(&e, -EINVAL, "another node may hand on migrations of units that it names, drain, undrain and balance");
 		refuse(c->fd, "bad-request", &e);
 		return;
 	}

@@ -19,6 +19,9 @@
 #define DRAIN_TIMEOUT_MIN_MS 1000u
 #define DRAIN_TIMEOUT_MAX_MS 3600000u
 #define DRAIN_TIMEOUT_MS 60000u /* below the 90 s that systemd waits for the end of a service */
+#define OWNER_IDLE_MIN_MS 1000u
+#define OWNER_IDLE_MAX_MS 86400000u
+#define OWNER_IDLE_MS 900000u
 #define SPEED_MIN 0.01
 #define SPEED_MAX 1000.0
 
@@ -31,7 +34,7 @@ void config_init(struct config *config)
 {
 	char host[HELLO_NAME_MAX + 1] = "";
 
-	*config = (struct config){ .speed = 1, .peer_timeout_ms = CONN_DEAD_PEER_MS, .drain_timeout_ms = DRAIN_TIMEOUT_MS, .listen = { .sin_family = AF_INET, .sin_port = htons(CONN_DEFAULT_PORT) } };
+	*config = (struct config){ .speed = 1, .peer_timeout_ms = CONN_DEAD_PEER_MS, .drain_timeout_ms = DRAIN_TIMEOUT_MS, .owner_idle_ms = OWNER_IDLE_MS, .listen = { .sin_family = AF_INET, .sin_port = htons(CONN_DEFAULT_PORT) } };
 	gethostname(host, sizeof(host) - 1);
 	host[strcspn(host, ".")] = 0;
 	snprintf(config->name, sizeof(config->name), "%s", hello_name_valid(host) ? host : "localhost");
@@ -142,6 +145,10 @@ static int read_node_key(struct config *config, const char *key, const char *val
 	}
 	if (!strcmp(key, "peer_timeout_ms"))
 		return read_ms(key, value, PEER_TIMEOUT_MIN_MS, PEER_TIMEOUT_MAX_MS, &config->peer_timeout_ms, e);
+	if (!strcmp(key, "workstation"))
+		return read_bool(key, value, &config->workstation, e);
+	if (!strcmp(key, "owner_idle_ms"))
+		return read_ms(key, value, OWNER_IDLE_MIN_MS, OWNER_IDLE_MAX_MS, &config->owner_idle_ms, e);
 	if (!strcmp(key, "drain_at_stop"))
 		return read_bool(key, value, &config->drain_at_stop, e);
 	if (!strcmp(key, "drain_timeout_ms"))
@@ -163,7 +170,7 @@ static int read_node_key(struct config *config, const char *key, const char *val
 	}
 	if (!strcmp(key, "busy"))
 		return read_busy(config, value, e);
-	return err_set(e, -EINVAL, "unknown key '%.80s' in [node]; known are name, listen, port, peer_timeout_ms, speed, labels, busy, drain_at_stop, drain_timeout_ms", key);
+	return err_set(e, -EINVAL, "unknown key '%.80s' in [node]; known are name, listen, port, peer_timeout_ms, speed, labels, busy, drain_at_stop, drain_timeout_ms, workstation, owner_idle_ms", key);
 }
 
 static int read_cluster_key(struct config *config, const char *key, const char *value, struct err *e)

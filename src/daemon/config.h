@@ -38,6 +38,8 @@ struct config {
 	struct sockaddr_in listen;
 	double speed;              /* of a core, for load figures: 1 */
 	char labels[CONFIG_LABELS_MAX + 1]; /* "gpu zone=east": words divided by one blank each */
+	bool workstation;          /* it belongs to who works at it: then units of other nodes leave */
+	unsigned owner_idle_ms;    /* who has pressed no key for so long does not work */
 	bool drain_at_stop;        /* SIGTERM: everything is given away before godwitd ends, */
 	unsigned drain_timeout_ms; /* for so long at most */
 	unsigned peer_timeout_ms; /* a node that answers nothing for so long counts as dead */

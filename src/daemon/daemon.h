@@ -35,7 +35,7 @@
 #define WORKERS_MAX 256
 #define PENDING_TIMEOUT_MS 5000 /* for a request or a HELLO to be complete */
 
-enum worker_kind { WORKER_REQUEST, WORKER_SOURCE, WORKER_DEST, WORKER_NET, WORKER_CLUSTER, WORKER_LEAVE };
+enum worker_kind { WORKER_REQUEST, WORKER_SOURCE, WORKER_DEST, WORKER_NET, WORKER_CLUSTER, WORKER_LEAVE, WORKER_BALANCE };
 
 struct worker {
 	pid_t pid;                            /* 0: slot free */
@@ -73,7 +73,10 @@ struct daemon {
 	uint32_t *done; /* WORKERS_MAX words shared with the workers: 1 when one has only its answer left to give */
 	size_t self;    /* in a worker: its slot */
 	struct cluster_view *view; /* shared with the workers and godwit-cluster */
-	struct node_shared *shared; /* so is this: node_state.h */
+	struct node_shared *shared; /* so are these: node_state.h, */
+	struct balance_shared *balance; /* balance.h, */
+	struct reserve_table *reserved; /* reserve.h */
+	uint64_t balance_due_ns;
 	uint64_t cluster_due_ns;   /* godwit-cluster is not started anew before */
 	bool redirects; /* connections may be redirected here: net_tick */
 	uint64_t net_due_ns;
@@ -129,6 +132,9 @@ int do_forward(const struct daemon *d, const struct request *request, int fd, st
 int do_forward_to(const struct daemon *d, const char *name, const json_t *order, int fd, struct err *e);
 int do_drain(const struct daemon *d, const struct request *request, int fd);
 int do_undrain(const struct daemon *d, const struct request *request, int fd);
+int do_balance(const struct daemon *d, const struct request *request, int fd);
+/* In a worker: a stub's number means the unit for which it stands; then request->pid is 0 and request->unit its name. */
+void request_name_unit(const struct daemon *d, struct request *request);
 /* Without a client: godwitd shuts down. */
 int do_leave(const struct daemon *d);
 /* A process of this host that `godwit run` is about to turn into a program. */

@@ -22,6 +22,7 @@
 #include "daemon/move.h"
 #include "daemon/node_state.h"
 #include "daemon/reply.h"
+#include "daemon/reserve.h"
 #include "home/where.h"
 
 #define TRIES_MAX 6
@@ -195,6 +196,7 @@ static void stay(struct draining *g, struct tried *t, json_t *error)
 
 static void begin(struct draining *g, const struct unit_info *unit, struct tried *t)
 {
+	struct policy_unit u = units_policy(unit);
 	struct move *m = g->moves;
 	struct err e = ERR_INIT;
 	size_t to;
@@ -205,6 +207,14 @@ static void begin(struct draining *g, const struct unit_info *unit, struct tried
 	to = t->n < TRIES_MAX ? choose(g, unit, t) : SIZE_MAX;
 	if (to == SIZE_MAX) {
 		stay(g, t, NULL);
+		return;
+	}
+	u.run = MAX(u.run, IDLE_RUN);
+	if (reserve_ask(g->d, &g->view.names[to].address, unit->entry.unit, &u, POLICY_EVICTED, 0, &e) < 0) {
+		json_decref(t->error);
+		t->error = json_pack("{s:s, s:i, s:o, s:[]}", "code", "no-room", "errno", -e.code, "message", reply_text(e.message), "refusals");
+		t->again_ns = clock_ns(CLOCK_MONOTONIC) + AGAIN_NS;
+		note_not_there(t, g->view.nodes[to].id, 1);
 		return;
 	}
 	if (move_begin(m, g->d, unit, g->view.names[to].name, g->reason, &e) < 0) {

@@ -212,8 +212,7 @@ static int name_destination(const struct request *request, char host[sizeof(requ
 	return 0;
 }
 
-/* A stub's number means the unit for which it stands. */
-static void name_unit(const struct daemon *d, struct request *request)
+void request_name_unit(const struct daemon *d, struct request *request)
 {
 	struct door_where where;
 	char unit[sizeof(request->unit)];
@@ -303,7 +302,7 @@ int do_migrate(const struct daemon *d, const struct request *given, int fd)
 	struct err e = ERR_INIT;
 	int ret;
 
-	name_unit(d, &request);
+	request_name_unit(d, &request);
 	if (request.pid)
 		return migrate_here(d, &request, fd);
 	if (request.here) {

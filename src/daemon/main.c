@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "daemon/balance.h"
 #include "daemon/cluster_loop.h"
 #include "daemon/daemon.h"
 #include "daemon/node_state.h"
@@ -207,7 +208,7 @@ static int sooner(int a, int b)
 static int loop_once(struct daemon *d)
 {
 	struct pollfd p[POLL_MAX];
-	int timeout_ms = sooner(sooner(expire(d), net_tick(d)), cluster_tick(d));
+	int timeout_ms = sooner(sooner(expire(d), net_tick(d)), sooner(cluster_tick(d), balance_tick(d)));
 	size_t i;
 
 	p[0] = (struct pollfd){ .fd = d->signal_fd, .events = POLLIN };

@@ -20,7 +20,7 @@
 struct node_shared {
 	char name[HELLO_NAME_MAX + 1];
 	int wake_fd;
-	uint32_t drained, balances, leaving, arriving, busy;
+	uint32_t drained, balances, leaving, arriving, busy, owner;
 };
 
 static uint32_t get(const uint32_t *word)
@@ -104,7 +104,7 @@ int node_state_init(struct node_shared **ret, const char *name, int *ret_wake_fd
 
 enum node_state node_state(const struct node_shared *s)
 {
-	return get(&s->leaving) ? NODE_LEAVING : get(&s->drained) ? NODE_DRAINED : get(&s->busy) ? NODE_BUSY : NODE_OK;
+	return get(&s->leaving) ? NODE_LEAVING : get(&s->drained) ? NODE_DRAINED : get(&s->busy) || get(&s->owner) ? NODE_BUSY : NODE_OK;
 }
 
 const char *node_state_why(const struct node_shared *s)
@@ -112,6 +112,8 @@ const char *node_state_why(const struct node_shared *s)
 	switch (node_state(s)) {
 	case NODE_DRAINED:
 		return "it is drained and takes nothing until `godwit undrain`";
+	case NODE_BUSY:
+		return get(&s->owner) ? "a person works there, and it is a workstation" : "";
 	case NODE_LEAVING:
 		return "its godwitd shuts down: name another node";
 	default:
@@ -147,6 +149,12 @@ int node_state_set_balance(struct node_shared *s, bool on, struct err *e)
 bool node_state_balances(const struct node_shared *s)
 {
 	return get(&s->balances);
+}
+
+void node_state_set_owner(struct node_shared *s, bool works)
+{
+	if (get(&s->owner) != works)
+		change(s, &s->owner, works);
 }
 
 void node_state_set_leaving(struct node_shared *s, bool leaving)

@@ -31,6 +31,8 @@ int node_state_set_drained(struct node_shared *s, bool drained, struct err *e);
 int node_state_set_balance(struct node_shared *s, bool on, struct err *e);
 bool node_state_balances(const struct node_shared *s);
 
+/* A person works here: it takes nothing for as long. */
+void node_state_set_owner(struct node_shared *s, bool works);
 /* godwitd shuts down and gives everything away. */
 void node_state_set_leaving(struct node_shared *s, bool leaving);
 /* Its own figures say that it is busy: for godwit-cluster. */

@@ -3,7 +3,7 @@
  * peer.c - connections from other nodes
  *
  * Each begins with a HELLO, whose role says what becomes of it: CONTROL starts a destination worker; NODE_INFO is answered
- * here, and so is ASK, from the records of the destination workers; ORDER is a request that another node hands on (client.c), NET is news for a worker of its own (do_net.c); every other role belongs to a migration and is handed on to its worker (struct link_handoff). Bytes that follow the HELLO are
+ * here, and so is ASK, from the records of the destination workers; ORDER is a request that another node hands on (client.c), NET is news for a worker of its own (do_net.c), RESERVE a question for one (reserve.c); every other role belongs to a migration and is handed on to its worker (struct link_handoff). Bytes that follow the HELLO are
  * left in the socket for the worker.
  */
 #include <errno.h>
@@ -15,6 +15,7 @@
 #include "base/util.h"
 #include "daemon/daemon.h"
 #include "daemon/node_state.h"
+#include "daemon/reserve.h"
 #include "home/door.h"
 #include "migrate/migrate.h"
 #include "migrate/outcome.h"
@@ -155,6 +156,8 @@ static int dispatch(struct daemon *d, int fd, const struct frame *frame, const G
 	}
 	if (hello->role == ROLE_NET)
 		return net_news(d, fd, hello, e);
+	if (hello->role == ROLE_RESERVE)
+		return reserve_serve(d, fd, hello, e);
 	if (hello->role == ROLE_CONTROL)
 		return start_dest(d, fd, frame, hello, e);
 	w = worker_find_dest(d, hello->mig_id.data);

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include "base/util.h"
@@ -95,6 +96,7 @@ json_t *reply_report(const struct migrate_report *r)
 			      reply_text(r->to), "strategy", strategy_name(r->strategy), "outcome", r->outcome ? r->outcome : "", "freeze_us",
 			      (json_int_t)r->freeze_us, "total_ms", r->total_ms, "bytes_sent", (json_int_t)r->bytes_sent);
 	json_t *notes = json_array();
+	struct rusage used;
 
 	json_object_set_new(o, "stopped_at_ns", json_integer((json_int_t)r->stopped_at_ns));
 	json_object_set_new(o, "pages_total", json_integer((json_int_t)r->pages_total));
@@ -103,6 +105,8 @@ json_t *reply_report(const struct migrate_report *r)
 	json_object_set_new(o, "pages_skipped_zero", json_integer((json_int_t)r->pages_skipped_zero));
 	json_object_set_new(o, "pages_faulted", json_integer((json_int_t)r->pages_faulted));
 	json_object_set_new(o, "rounds", json_integer(r->rounds));
+	if (getrusage(RUSAGE_SELF, &used) == 0)
+		json_object_set_new(o, "cpu_ms", json_integer((used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1000 + (used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1000));
 	json_object_set_new(o, "pid", json_integer(r->new_pid));
 	for (size_t i = 0; i < notes_count(); i++)
 		json_array_append_new(notes, reply_text(notes_get(i)));

@@ -13,7 +13,7 @@
 
 static const char *const verbs[] = {
 	[VERB_MIGRATE] = "migrate", [VERB_PS] = "ps", [VERB_NODES] = "nodes", [VERB_CHECK] = "check", [VERB_CANCEL] = "cancel",
-	[VERB_CONNECTIONS] = "connections", [VERB_SELECT] = "select", [VERB_DRAIN] = "drain", [VERB_UNDRAIN] = "undrain", [VERB_STARTED] = "started",
+	[VERB_CONNECTIONS] = "connections", [VERB_SELECT] = "select", [VERB_DRAIN] = "drain", [VERB_UNDRAIN] = "undrain", [VERB_STARTED] = "started", [VERB_BALANCE] = "balance",
 };
 
 static int read_verb(const json_t *o, struct request *request, struct err *e)
@@ -29,7 +29,7 @@ static int read_verb(const json_t *o, struct request *request, struct err *e)
 		request->verb = (enum verb)i;
 		return 0;
 	}
-	return err_set(e, -EINVAL, "unknown verb \"%.40s\"; known are migrate, ps, nodes, check, connections, select, drain, undrain, started", verb);
+	return err_set(e, -EINVAL, "unknown verb \"%.40s\"; known are migrate, ps, nodes, check, connections, select, drain, undrain, balance, started", verb);
 }
 
 /* An integer member from min to max; absent: untouched. */
@@ -133,6 +133,24 @@ static int read_drain(const json_t *o, struct request *request, struct err *e)
 	return 0;
 }
 
+static int read_balance(const json_t *o, struct request *request, struct err *e)
+{
+	static const char *const actions[] = { [BALANCE_STATUS] = "status", [BALANCE_ON] = "on", [BALANCE_OFF] = "off", [BALANCE_EXPLAIN] = "explain" };
+	const char *action = json_string_value(json_object_get(o, "action"));
+	size_t i = 0;
+
+	while (i < ARRAY_SIZE(actions) && (!action || strcmp(action, actions[i]) != 0))
+		i++;
+	if (i == ARRAY_SIZE(actions))
+		return err_set(e, -EINVAL, "\"action\" must be status, on, off or explain");
+	request->action = (enum balance_action)i;
+	if (request->action != BALANCE_EXPLAIN)
+		return json_object_get(o, "host") ? read_host(o, request, e) : 0;
+	if (read_unit(o, request, e) < 0)
+		return e->code;
+	return !request->pid == !request->unit[0] ? err_set(e, -EINVAL, "explain needs a \"pid\" or a \"unit\"") : 0;
+}
+
 static int read_members(const json_t *o, struct request *request, struct err *e)
 {
 	json_int_t pid = 0, timeout_ms = 0, hops = 0;
@@ -156,6 +174,8 @@ static int read_members(const json_t *o, struct request *request, struct err *e)
 		return read_select(o, request, e);
 	if (request->verb == VERB_DRAIN || request->verb == VERB_UNDRAIN)
 		return read_drain(o, request, e);
+	if (request->verb == VERB_BALANCE)
+		return read_balance(o, request, e);
 	if (request->verb == VERB_STARTED && !request->pid)
 		return err_set(e, -EINVAL, "started needs a \"pid\"");
 	if (request->verb != VERB_MIGRATE)

@@ -22,20 +22,22 @@
 #define REQUEST_REASON_MAX REGISTRY_REASON_MAX
 #define REQUEST_TIMEOUT_MAX_MS (24u * 3600u * 1000u)
 
-enum verb { VERB_MIGRATE, VERB_PS, VERB_NODES, VERB_CHECK, VERB_CANCEL, VERB_CONNECTIONS, VERB_SELECT, VERB_DRAIN, VERB_UNDRAIN, VERB_STARTED };
+enum verb { VERB_MIGRATE, VERB_PS, VERB_NODES, VERB_CHECK, VERB_CANCEL, VERB_CONNECTIONS, VERB_SELECT, VERB_DRAIN, VERB_UNDRAIN, VERB_STARTED, VERB_BALANCE };
+enum balance_action { BALANCE_STATUS, BALANCE_ON, BALANCE_OFF, BALANCE_EXPLAIN };
 
 struct request {
 	enum verb verb;
-	pid_t pid;              /* migrate, check, started; 0: none */
-	char unit[300];         /* migrate: HOME:PID instead of a pid; "": none */
+	pid_t pid;              /* migrate, check, started, balance; 0: none */
+	char unit[300];         /* migrate, balance: HOME:PID instead of a pid; "": none */
 	unsigned hops;          /* migrate: how many nodes have handed it on */
-	char host[256];         /* migrate; check: who is asked, drain, undrain: which node, or "" */
+	char host[256];         /* migrate; check: who is asked, drain, undrain, balance: which node, or "" */
 	enum strategy strategy; /* migrate */
 	enum fsfile_policy files; /* migrate */
 	enum tcp_outside_policy tcp;
 	unsigned timeout_ms;    /* migrate, drain; 0: none */
 	char reason[REQUEST_REASON_MAX]; /* migrate: why, for people; "": somebody said so */
 	bool here;              /* migrate: only when the process itself is here, not for whom it stands */
+	enum balance_action action; /* balance */
 	unsigned parallel;      /* drain: moves at once */
 	pid_t also[REQUEST_ALSO_MAX]; /* drain: further processes */
 	size_t n_also;

@@ -8,9 +8,11 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "daemon/balance.h"
 #include "daemon/cluster_loop.h"
 #include "daemon/daemon.h"
 #include "daemon/node_state.h"
+#include "daemon/reserve.h"
 #include "migrate/migrate.h"
 #include "migrate/registry.h"
 
@@ -69,7 +71,8 @@ static void become_worker(const int *keep, size_t n_keep)
 int worker_init(struct daemon *d, struct err *e)
 {
 	migrate_init(always_keep);
-	if (node_state_init(&d->shared, d->config.name, &always_keep[MIGRATE_KEEP_FDS], e) < 0 || cluster_view_init(&d->view, d->shared, e) < 0)
+	if (node_state_init(&d->shared, d->config.name, &always_keep[MIGRATE_KEEP_FDS], e) < 0 || cluster_view_init(&d->view, d->shared, e) < 0 ||
+	    balance_init(&d->balance, e) < 0 || reserve_init(&d->reserved, e) < 0)
 		return e->code;
 	d->done = mmap(NULL, WORKERS_MAX * sizeof(*d->done), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	return d->done == MAP_FAILED ? err_sys(e, -errno, "mmap") : 0;
@@ -172,7 +175,7 @@ unsigned worker_count(const struct daemon *d, enum worker_kind kind)
 
 static void log_end(const struct worker *w, pid_t pid, int status)
 {
-	static const char *const kinds[] = { "request", "source", "dest", "net", "cluster", "leave" };
+	static const char *const kinds[] = { "request", "source", "dest", "net", "cluster", "leave", "balance" };
 	const char *how = WIFEXITED(status) ? "exit" : "signal";
 	int number = WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status);
 

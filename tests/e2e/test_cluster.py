@@ -28,6 +28,17 @@ def where(mark):
 
 
 @pytest.fixture
+def balanced(lab2):
+    """Hosts with one CPU each, so that a few programs are a load."""
+    for host in lab2.hosts:
+        lab("limit", host, "--cpu", "1")
+    yield lab2
+    inside("n1", "godwit", "balance", "off", "--all", check=False)
+    for host in lab2.hosts:
+        lab("limit", host, "none", "--cpu", "none")
+
+
+@pytest.fixture
 def undrained(lab2):
     yield lab2
     for host in lab2.hosts:
@@ -113,3 +124,33 @@ def test_shutdown(undrained):
         inside("n1", "sh", "-c", "cp /tmp/conf /etc/godwit/godwit.conf")
         if shell:
             end("94.25", shell)
+
+
+SPIN = "import sys\nwhile sys.argv[1]: pass"
+
+
+def spinners(mark):
+    return {host: sum(p.name.startswith("python") for _, p in copies([host], mark)) for host in ("n1", "n2", "n3")}
+
+
+def test_balance(balanced):
+    """Programs that compute, all started on one node, are spread; each says why it moved, and explain why it moves no more."""
+    mark = "spin95"
+    shell = popen("n1", "bash", "-c", f"for i in 1 2 3; do godwit run -- python3 -c '{SPIN}' {mark} & done; wait", stdin=-3, stdout=-3, stderr=-3)
+    try:
+        wait_until("the units", lambda: len(ask("n1", "ps")["units"]) == 3 and spinners(mark)["n1"] == 3)
+        assert not ask("n1", "balance", "status")["balance"], "it is off until somebody says so"
+        assert all(state["balance"] for state in ask("n2", "balance", "on", "--all"))
+        wait_until("one on each node", lambda: spinners(mark) == {"n1": 1, "n2": 1, "n3": 1}, 40, 0.1)
+        units = [u for host in ("n2", "n3") for u in ask(host, "ps")["units"]]
+        assert [u["reason"].startswith("balance: ") and "times slower than alone on n1" in u["reason"] for u in units] == [True, True], units
+        said = ask("n1", "balance", "explain", units[0]["unit"])
+        assert said["node"] == units[0]["on"] and not said["goes"] and said["obstacle"] in ("just-moved", "no-better-node", "too-young"), said
+        assert said["cpu_s"] > 0 and said["moves"] == 1 and len(said["nodes"]) == 3 and said["last_reason"] == units[0]["reason"], said
+        assert ask("n1", "balance", "status")["moves"] == 2
+        lab("restart-daemon", "n1")
+        assert ask("n1", "balance", "off")["balance"] is False
+    finally:
+        for host in ("n1", "n2", "n3"):
+            inside(host, "pkill", "-f", mark, check=False)
+        shell.wait()

@@ -70,6 +70,8 @@ static void test_config_errors(void **state)
 	wrong_config("[node]\nport = 0\n", "port");
 	wrong_config("[node]\nspeed = fast\n", "speed 'fast'");
 	wrong_config("[node]\nspeed = 0\n", "speed '0'");
+	wrong_config("[node]\nworkstation = 1\n", "workstation '1'");
+	wrong_config("[node]\nowner_idle_ms = 1\n", "owner_idle_ms '1'");
 	wrong_config("[node]\ndrain_at_stop = maybe\n", "drain_at_stop 'maybe'");
 	wrong_config("[node]\ndrain_timeout_ms = 10\n", "drain_timeout_ms '10'");
 	wrong_config("[node]\nlabels = a  b\n", "labels 'a  b'");

@@ -338,7 +338,7 @@ class Clients(unittest.TestCase):
 
     def test_bad_requests(self):
         for line in (b"junk\n", b"{}\n", b"[]\n", b"x" * 5000, b'{"verb":"cancel"}\n', b'{"verb":"migrate","pid":1}\n',
-                     b'{"verb":"drain","parallel":0}\n', b'{"verb":"drain","also":["1"]}\n', b'{"verb":"drain","host":"a b"}\n', b'{"verb":"started"}\n',
+                     b'{"verb":"drain","parallel":0}\n', b'{"verb":"drain","also":["1"]}\n', b'{"verb":"drain","host":"a b"}\n', b'{"verb":"started"}\n', b'{"verb":"balance"}\n', b'{"verb":"balance","action":"explain"}\n',
                      b'{"verb":"migrate","pid":1,"host":"n2","reason":"a\\nb"}\n'):
             self.assertEqual(self.error(line)["code"], "bad-request")
 

@@ -122,7 +122,8 @@ static void test_version_1(void **state)
 	struct load load;
 
 	put_machine();
-	put("/proc/self/cgroup", "5:cpuset:/wrong\n4:memory:/lab/n2\n3:cpuacct,cpu:/lab/n2\n0::/\n");
+	put("/proc/self/mountinfo", "1 1 0:1 /../.. /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n2 1 0:2 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n");
+	put("/proc/self/cgroup", "5:cpuset:/wrong\n4:memory:/../../lab/n2\n3:cpuacct,cpu:/lab/n2\n0::/\n");
 	put("/sys/fs/cgroup/cpu/lab/n2/cpu.cfs_quota_us", "-1\n");
 	put("/sys/fs/cgroup/cpu/lab/cpu.cfs_quota_us", "25000\n");
 	put("/sys/fs/cgroup/cpu/lab/cpu.cfs_period_us", "100000\n");

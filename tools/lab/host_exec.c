@@ -91,8 +91,8 @@ static void open_streams(const struct labhost *host, const struct exec_request *
 		lab_die(host, errno, "exec: streams of the background process");
 }
 
-/* A host whose memory is limited (./dev lab limit) has a control group; what we start there belongs to it. */
-static void join_control_group(const struct labhost *host)
+/* A host whose memory or CPU is limited (./dev lab limit) has control groups, one a line; what we start there belongs to them. */
+static void join_control_groups(const struct labhost *host)
 {
 	cleanup_fclose FILE *f = NULL;
 	char path[512], procs[512];
@@ -100,19 +100,19 @@ static void join_control_group(const struct labhost *host)
 
 	snprintf(path, sizeof(path), "%s/hosts/%s/cgroup", host->state, host->name);
 	f = fopen(path, "re");
-	if (!f || fscanf(f, "%511s", procs) != 1)
-		return;
-	fd = open(procs, O_WRONLY | O_CLOEXEC);
-	if (fd < 0 || write(fd, "0", 1) != 1)
-		lab_die(host, errno, "exec: %s", procs);
-	close(fd);
+	while (f && fscanf(f, "%511s", procs) == 1) {
+		fd = open(procs, O_WRONLY | O_CLOEXEC);
+		if (fd < 0 || write(fd, "0", 1) != 1)
+			lab_die(host, errno, "exec: %s", procs);
+		close(fd);
+	}
 }
 
 static _Noreturn void run_command(const struct labhost *host, const struct exec_request *request, int log)
 {
 	int failure;
 
-	join_control_group(host);
+	join_control_groups(host);
 	if (setns(request->pidfd, CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP) < 0)
 		lab_die(host, errno, "exec: entering the host");
 	if (chdir(request->cwd) < 0 && chdir("/") < 0)

@@ -188,15 +188,22 @@ def end_processes(pids, number, seconds=10):
     return list(left)
 
 
-# --- memory limits ---------------------------------------------------------------------------------------------------
+# --- limits of memory and CPU ------------------------------------------------------------------------------------------
 
-def group_kind():
-    """(directory of this lab's control groups, name of the limit's file) for the version that this machine has."""
-    if os.path.exists("/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        return f"/sys/fs/cgroup/memory/godwit-lab-{PREFIX}", "memory.limit_in_bytes"
-    if "memory" in read_file("/sys/fs/cgroup/cgroup.controllers").split():
-        return f"/sys/fs/cgroup/godwit-lab-{PREFIX}", "memory.max"
+PERIOD_US = 100000
+
+
+def group_kind(controller):
+    """(directory of this lab's control groups, whether they are of version 2) for the version that this machine has the controller in."""
+    if os.path.isdir(f"/sys/fs/cgroup/{controller}"):
+        return f"/sys/fs/cgroup/{controller}/godwit-lab-{PREFIX}", False
+    if controller in read_file("/sys/fs/cgroup/cgroup.controllers").split():
+        return f"/sys/fs/cgroup/godwit-lab-{PREFIX}-limits", True
     return None, None
+
+
+def group_directories():
+    return {group_kind(controller)[0] for controller in ("memory", "cpu")} - {None}
 
 
 def write_kernel(path, text):
@@ -207,22 +214,41 @@ def write_kernel(path, text):
         raise LabError(f"{path}: {e.strerror}") from e
 
 
-def limit_memory(name, limit):
-    directory, file = group_kind()
-    if not directory:
-        raise LabError("this kernel has no memory control groups")
-    group = os.path.join(directory, name)
-    os.makedirs(group, exist_ok=True)
-    if file == "memory.max":
-        write_kernel("/sys/fs/cgroup/cgroup.subtree_control", "+memory")
-        write_kernel(os.path.join(directory, "cgroup.subtree_control"), "+memory")
-    write_kernel(os.path.join(group, file), limit if limit != "none" else "-1" if file != "memory.max" else "max")
-    write_file(os.path.join(host_dir(name), "cgroup"), os.path.join(group, "cgroup.procs") + "\n")
+def join_group(name, group):
+    """Everything that runs in the host, and what will be started in it."""
+    path = os.path.join(host_dir(name), "cgroup")
+    procs = os.path.join(group, "cgroup.procs")
+    write_file(path, "".join(f"{line}\n" for line in dict.fromkeys([*read_file(path).split(), procs])))
     space = readlink(f"/proc/{init_pid(name)}/ns/pid")
     for pid in all_pids():
         if readlink(f"/proc/{pid}/ns/pid") == space:
             with contextlib.suppress(LabError):     # it may have ended since
-                write_kernel(os.path.join(group, "cgroup.procs"), str(pid))
+                write_kernel(procs, str(pid))
+
+
+def limit(name, controller, values):
+    """values(version 2?): (file, text) to write."""
+    directory, v2 = group_kind(controller)
+    if not directory:
+        raise LabError(f"this kernel has no {controller} control groups")
+    group = os.path.join(directory, name)
+    os.makedirs(group, exist_ok=True)
+    if v2:
+        for path in ("/sys/fs/cgroup", directory):
+            write_kernel(os.path.join(path, "cgroup.subtree_control"), f"+{controller}")
+    for file, text in values(v2):
+        write_kernel(os.path.join(group, file), text)
+    join_group(name, group)
+
+
+def limit_memory(name, size):
+    limit(name, "memory", lambda v2: [("memory.max" if v2 else "memory.limit_in_bytes", size if size != "none" else "max" if v2 else "-1")])
+
+
+def limit_cpu(name, cores):
+    quota = None if cores == "none" else str(int(float(cores) * PERIOD_US))
+    limit(name, "cpu", lambda v2: [("cpu.max", f"{quota or 'max'} {PERIOD_US}")] if v2 else
+          [("cpu.cfs_period_us", str(PERIOD_US)), ("cpu.cfs_quota_us", quota or "-1")])
 
 
 def own_groups():
@@ -240,17 +266,17 @@ def remove_groups(names=None):
         for path, _, _ in os.walk(top, topdown=False):
             with contextlib.suppress(OSError):
                 os.rmdir(path)
-    directory, _ = group_kind()
-    if not directory or not os.path.isdir(directory):
-        return
-    for name in names or [entry.name for entry in os.scandir(directory) if entry.is_dir()]:
-        with contextlib.suppress(OSError):
-            os.rmdir(os.path.join(directory, name))
-        with contextlib.suppress(OSError):
-            os.unlink(os.path.join(host_dir(name), "cgroup"))
-    if names is None:
-        with contextlib.suppress(OSError):
-            os.rmdir(directory)
+    for directory in group_directories():
+        if not os.path.isdir(directory):
+            continue
+        for name in names or [entry.name for entry in os.scandir(directory) if entry.is_dir()]:
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.join(directory, name))
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(host_dir(name), "cgroup"))
+        if names is None:
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
 
 
 # --- making a lab ----------------------------------------------------------------------------------------------------
@@ -503,11 +529,18 @@ def do_restart_daemon(options):
 
 def do_limit(options):
     require_host(load(), options.host)
-    if not re.fullmatch(r"none|[0-9]+[KMG]?", options.memory):
+    if options.memory is None and options.cpu is None:
+        raise LabError("a limit is expected: of memory, or --cpu")
+    if options.memory and not re.fullmatch(r"none|[0-9]+[KMG]?", options.memory):
         raise LabError(f"{options.memory} is no size; examples: 64M, 1G, none")
+    if options.cpu and not (options.cpu == "none" or re.fullmatch(r"[0-9]+|[0-9]*\.[0-9]+", options.cpu) and float(options.cpu) >= 0.01):
+        raise LabError(f"{options.cpu} is no number of CPUs; examples: 0.25, 2, none")
     if init_pid(options.host) is None:
         raise LabError(f"{options.host} is not running")
-    limit_memory(options.host, options.memory)
+    if options.memory:
+        limit_memory(options.host, options.memory)
+    if options.cpu:
+        limit_cpu(options.host, options.cpu)
 
 
 def do_logs(options):
@@ -543,9 +576,10 @@ def parse_arguments():
         sub = verb(name, lambda options, name=name: change_cut(options, name), text)
         sub.add_argument("a")
         sub.add_argument("b")
-    limit = verb("limit", do_limit, "limit the memory of a host's processes, until it is killed")
-    limit.add_argument("host")
-    limit.add_argument("memory", help="64M, 1G, none")
+    limits = verb("limit", do_limit, "limit the memory and the CPUs of a host's processes, until it is killed")
+    limits.add_argument("host")
+    limits.add_argument("memory", nargs="?", help="64M, 1G, none")
+    limits.add_argument("--cpu", metavar="N", help="0.25, 2, none")
     logs = verb("logs", do_logs, "print the log of a host's godwitd")
     logs.add_argument("host")
     logs.add_argument("-f", "--follow", action="store_true")

@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * balance.c - the loop of godwit-balance; see balance.h
+ *
+ * What moves at this moment counts as gone here and as there at its destination, exactly; what has moved counts so for a while, until figures contain it (policy_sent). A node that
+ * refuses, or does not answer, is left out for CLOSED_NS, a unit that the engine refuses for REFUSED_NS, since what keeps it (a device, say) lasts; one that failed for FAILED_NS.
+ */
+#include "daemon/balance.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "daemon/move.h"
+#include "daemon/node_state.h"
+#include "daemon/reserve.h"
+
+#define PERIOD_NS 1000000000ull
+#define LOOK_MS 1000       /* whether it should run */
+#define MOVES_MAX 2        /* at once */
+#define STAY_FACTOR 5.0    /* a unit stays for so many times what moves take here, so that they are a small part of what happens */
+#define CLOSED_MAX 32
+#define CLOSED_NS 2000000000ull
+#define REFUSED_NS 60000000000ull
+#define FAILED_NS 3000000000ull
+#define FACTOR_SHARE 0.3   /* of the latest move in the mean */
+#define FACTOR_MIN 0.2
+#define FACTOR_MAX 50.0
+
+struct under_way {
+	struct move move;
+	struct policy_unit unit;
+	uint64_t node;
+};
+
+struct balancer {
+	const struct daemon *d;
+	struct balance_shared *shared;
+	struct policy policy;
+	struct nodes_view view;
+	struct units units;
+	struct under_way moves[MOVES_MAX];
+	struct {
+		uint64_t node, until_ns;
+	} closed[CLOSED_MAX]; /* nodes that have refused */
+	size_t next_closed;
+	struct rng rng;
+};
+
+int balance_init(struct balance_shared **ret, struct err *e)
+{
+	*ret = mmap(NULL, sizeof(**ret), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	return *ret == MAP_FAILED ? err_sys(e, -errno, "mmap") : 0;
+}
+
+static bool should_run(const struct daemon *d)
+{
+	return node_state_balances(d->shared) || d->config.workstation;
+}
+
+int balance_tick(struct daemon *d)
+{
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
+	bool child;
+
+	if (now >= d->balance_due_ns) {
+		d->balance_due_ns = now + PERIOD_NS;
+		if (should_run(d) && !worker_count(d, WORKER_BALANCE)) {
+			worker_start(d, WORKER_BALANCE, NULL, 0, &child, NULL);
+			if (child)
+				balance_loop(d);
+		}
+	}
+	return LOOK_MS;
+}
+
+struct policy balance_policy(const struct balance_shared *s)
+{
+	struct policy p = policy_default;
+	double factor = s->cost_factor;
+
+	p.stay_s = MAX(p.stay_s, STAY_FACTOR * s->took_s);
+	if (factor > 0) {
+		p.cost.move_s *= factor;
+		p.cost.connection_s *= factor;
+		p.cost.mib_s *= factor;
+	}
+	return p;
+}
+
+const struct balance_note *balance_note_of(const struct balance_shared *s, const struct unit_info *unit)
+{
+	uint64_t now = clock_ns(CLOCK_BOOTTIME);
+
+	for (size_t i = 0; i < BALANCE_NOTES; i++)
+		if (s->notes[i].pid == unit->entry.pid && s->notes[i].start_ticks == unit->entry.start_ticks && now < s->notes[i].until_ns)
+			return &s->notes[i];
+	return NULL;
+}
+
+bool balance_owner_works(const struct config *config, const struct load *load)
+{
+	return config->workstation && load->v[LOAD_LS] > 0 && load->v[LOAD_IT] * 60000 < config->owner_idle_ms;
+}
+
+/* --- what is known --- */
+
+static void note_unit(struct balancer *b, const struct move *m, uint64_t for_ns, const char *why)
+{
+	struct balance_note *at = b->shared->notes;
+	struct balance_note note = { m->pid, m->start_ticks, clock_ns(CLOCK_BOOTTIME) + for_ns, "" };
+
+	for (size_t i = 1; i < BALANCE_NOTES; i++)
+		if (b->shared->notes[i].until_ns < at->until_ns)
+			at = &b->shared->notes[i];
+	snprintf(note.why, sizeof(note.why), "%s", why);
+	*at = note;
+}
+
+static void close_node(struct balancer *b, uint64_t node)
+{
+	size_t at = b->next_closed++ % CLOSED_MAX;
+
+	b->closed[at].node = node;
+	b->closed[at].until_ns = clock_ns(CLOCK_MONOTONIC) + CLOSED_NS;
+}
+
+static bool is_closed(const struct balancer *b, uint64_t node)
+{
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
+
+	for (size_t i = 0; i < CLOSED_MAX; i++)
+		if (b->closed[i].node == node && now < b->closed[i].until_ns)
+			return true;
+	return false;
+}
+
+static bool is_moving(const struct balancer *b, pid_t pid)
+{
+	for (size_t i = 0; i < MOVES_MAX; i++)
+		if (b->moves[i].move.fd >= 0 && b->moves[i].move.pid == pid)
+			return true;
+	return false;
+}
+
+static size_t count_moving(const struct balancer *b)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < MOVES_MAX; i++)
+		n += b->moves[i].move.fd >= 0;
+	return n;
+}
+
+/* The nodes as they will be when what moves has moved. */
+static void add_moving(const struct balancer *b, struct nodes_view *view)
+{
+	for (size_t i = 0; i < MOVES_MAX; i++) {
+		const struct under_way *w = &b->moves[i];
+
+		for (size_t k = 0; k < view->n && w->move.fd >= 0; k++)
+			if (view->nodes[k].id == w->node)
+				policy_sent(&view->nodes[k], w->unit.run, w->unit.mem_mib);
+		if (w->move.fd >= 0)
+			policy_sent(&view->nodes[0], -w->unit.run, -w->unit.mem_mib);
+	}
+	for (size_t k = 1; k < view->n; k++)
+		if (is_closed(b, view->nodes[k].id))
+			view->nodes[k].state = NODE_BUSY;
+}
+
+/* --- moving --- */
+
+static void begin(struct balancer *b, const struct balance_question *q, const struct unit_info *unit, const struct policy_unit *u, const struct policy_verdict *v)
+{
+	const struct policy_node *to = &b->view.nodes[v->node];
+	char reason[BALANCE_TEXT_MAX];
+	struct under_way *w = b->moves;
+	struct err e = ERR_INIT;
+
+	while (w->move.fd >= 0)
+		w++;
+	if (reserve_ask(b->d, &b->view.names[v->node].address, unit->entry.unit, u, v->reason, v->here, &e) < 0) {
+		close_node(b, to->id);
+		log_info("event=not-reserved unit=%s to=%s error=\"%s\"", unit->entry.unit, b->view.names[v->node].name, e.message);
+		return;
+	}
+	balance_reason(q, u, v, reason);
+	if (move_begin(&w->move, b->d, unit, b->view.names[v->node].name, reason, &e) < 0) {
+		w->move.fd = -1;
+		log_warning("event=not-begun unit=%s error=\"%s\"", unit->entry.unit, e.message);
+		return;
+	}
+	w->unit = *u;
+	w->node = to->id;
+}
+
+static double learn(double mean, double x)
+{
+	return mean > 0 ? mean + FACTOR_SHARE * (x - mean) : x;
+}
+
+/* A move costs the time that the unit stands still, and CPU: of this worker, and about as much at the destination. */
+static void learn_cost(struct balancer *b, const struct under_way *w, const json_t *result)
+{
+	double frozen_s = json_number_value(json_object_get(result, "freeze_us")) / 1e6, cpu_s = json_number_value(json_object_get(result, "cpu_ms")) / 1e3;
+	double factor = (frozen_s + 2 * cpu_s) / policy_cost_s(&policy_default, &w->unit);
+
+	b->shared->cost_factor = learn(b->shared->cost_factor, MIN(MAX(factor, FACTOR_MIN), FACTOR_MAX));
+	b->shared->took_s = learn(b->shared->took_s, json_number_value(json_object_get(result, "total_ms")) / 1e3);
+}
+
+static bool is_node_closed(const json_t *error)
+{
+	const char *code = json_string_value(json_object_get(json_array_get(json_object_get(error, "refusals"), 0), "code"));
+
+	return code && !strcmp(code, "node.closed");
+}
+
+static void finish(struct balancer *b, const struct under_way *w, const json_t *line)
+{
+	const json_t *error = json_object_get(line, "error");
+	const char *code = json_string_value(json_object_get(error, "code")), *message = json_string_value(json_object_get(error, "message"));
+
+	if (!error) {
+		cluster_view_sent(b->d->view, w->node, w->unit.run, w->unit.mem_mib);
+		cluster_view_sent(b->d->view, gossip_id(b->d->config.name), -w->unit.run, -w->unit.mem_mib);
+		b->shared->moves++;
+		learn_cost(b, w, json_object_get(line, "result"));
+		return;
+	}
+	b->shared->failures++;
+	if (is_node_closed(error))
+		close_node(b, w->node);
+	else
+		note_unit(b, &w->move, code && !strcmp(code, "refused") ? REFUSED_NS : FAILED_NS, message ? message : "");
+}
+
+/* Until the next period. */
+static void wait_moves(struct balancer *b, uint64_t until_ns)
+{
+	for (;;) {
+		uint64_t now = clock_ns(CLOCK_MONOTONIC);
+		struct pollfd p[MOVES_MAX];
+
+		if (now >= until_ns)
+			return;
+		for (size_t i = 0; i < MOVES_MAX; i++)
+			p[i] = (struct pollfd){ .fd = b->moves[i].move.fd, .events = POLLIN };
+		if (poll(p, MOVES_MAX, (int)((until_ns - now) / 1000000) + 1) <= 0)
+			continue;
+		for (size_t i = 0; i < MOVES_MAX; i++) {
+			struct under_way w = b->moves[i];
+			json_t *line;
+
+			if (w.move.fd < 0 || !p[i].revents || !move_read(&b->moves[i].move, &line))
+				continue;
+			finish(b, &w, line);
+			json_decref(line);
+		}
+	}
+}
+
+/* --- a period --- */
+
+/* Those that a plan is about, as policies see them; ret_from: their places in b->units. */
+static size_t choose_units(struct balancer *b, bool owner, struct policy_unit *ret, size_t *ret_from)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < b->units.n; i++) {
+		const struct unit_info *unit = &b->units.v[i];
+
+		if (is_moving(b, unit->entry.pid) || (owner && !unit->foreign))
+			continue;
+		ret[n] = units_policy(unit);
+		ret[n].pinned = balance_note_of(b->shared, unit) != NULL;
+		ret_from[n++] = i;
+	}
+	return n;
+}
+
+static void plan(struct balancer *b, bool owner)
+{
+	cleanup_free struct policy_unit *units = calloc(b->units.n + 1, sizeof(*units));
+	cleanup_free size_t *from = calloc(b->units.n + 1, sizeof(*from));
+	cleanup_free struct policy_node *nodes = calloc(b->view.n, sizeof(*nodes));
+	struct balance_question q = { &b->policy, &b->view, owner };
+	struct policy_move moves[MOVES_MAX];
+	size_t n, n_moves;
+
+	if (!units || !from || !nodes)
+		return;
+	n = choose_units(b, owner, units, from);
+	memcpy(nodes, b->view.nodes, b->view.n * sizeof(*nodes));
+	if (owner)
+		nodes[0].state = NODE_DRAINED; /* for the foreign ones */
+	n_moves = policy_plan(&b->policy, nodes, b->view.n, 0, units, n, SIZE_MAX, &b->rng, moves, MOVES_MAX - count_moving(b));
+	for (size_t i = 0; i < n_moves; i++)
+		begin(b, &q, &b->units.v[from[moves[i].unit]], &units[moves[i].unit], &moves[i].verdict);
+}
+
+static void period(struct balancer *b)
+{
+	struct nodes_view fresh;
+	struct load load;
+	bool owner;
+
+	cluster_view_load(b->d->view, b->d->config.speed, &load);
+	owner = balance_owner_works(&b->d->config, &load);
+	node_state_set_owner(b->d->shared, owner);
+	if (!owner && !node_state_balances(b->d->shared))
+		return;
+	if (units_read(&b->units, b->d, NULL, 0, NULL) < 0 || !b->units.n || count_moving(b) == MOVES_MAX || nodes_view_known(b->d, &fresh, NULL) < 0)
+		return;
+	nodes_view_free(&b->view);
+	b->view = fresh;
+	b->policy = balance_policy(b->shared);
+	add_moving(b, &b->view);
+	plan(b, owner);
+}
+
+void balance_loop(const struct daemon *d)
+{
+	static struct balancer b;
+	pid_t daemon = getppid();
+
+	prctl(PR_SET_NAME, "godwit-balance");
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	log_set_context("side=balance");
+	b = (struct balancer){ .d = d, .shared = d->balance };
+	(void)!getrandom(&b.rng, sizeof(b.rng), 0);
+	for (size_t i = 0; i < MOVES_MAX; i++)
+		b.moves[i].move.fd = -1;
+	while (getppid() == daemon && (should_run(d) || count_moving(&b))) {
+		uint64_t due = clock_ns(CLOCK_MONOTONIC) + PERIOD_NS;
+
+		period(&b);
+		wait_moves(&b, due);
+	}
+	node_state_set_owner(d->shared, false);
+	_exit(0);
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * balance.h - godwit-balance, the process of godwitd that moves units by itself, and what it and `godwit balance explain` say
+ *
+ * Once a second it takes the nodes (nodes_view.h) and the units (units.h), has cluster/policy.h plan, reserves room (reserve.h) and begins the moves (move.h). Only a node's own
+ * godwit-balance begins moves from it. It runs while balancing is on (`godwit balance on`, off at first) or a person may come back (workstation); it ends with godwitd.
+ */
+#ifndef GODWIT_DAEMON_BALANCE_H
+#define GODWIT_DAEMON_BALANCE_H
+
+#include "cluster/policy.h"
+#include "daemon/daemon.h"
+#include "daemon/nodes_view.h"
+#include "daemon/units.h"
+
+#define BALANCE_NOTES 64
+#define BALANCE_TEXT_MAX REGISTRY_REASON_MAX
+
+/* A unit that could not be moved a moment ago. */
+struct balance_note {
+	pid_t pid;
+	uint64_t start_ticks;
+	uint64_t until_ns;  /* CLOCK_BOOTTIME; it is not tried before */
+	char why[200];
+};
+
+/* Written by godwit-balance only; readers may see a note that is being written. */
+struct balance_shared {
+	uint64_t moves, failures; /* since godwitd began */
+	double cost_factor;       /* what moves have cost here, in relation to the policy's figures; 0: none has been measured */
+	double took_s;            /* how long they took, in the mean */
+	struct balance_note notes[BALANCE_NOTES];
+};
+
+/* Once, before any worker is started. */
+int balance_init(struct balance_shared **ret, struct err *e);
+/* In the main process: starts it when it should run and does not; the time until that is looked at again, -1: never. */
+int balance_tick(struct daemon *d);
+void __attribute__((noreturn)) balance_loop(const struct daemon *d);
+
+/* The policy with costs as they have been measured here. */
+struct policy balance_policy(const struct balance_shared *s);
+/* The note about a unit that holds now, or NULL. */
+const struct balance_note *balance_note_of(const struct balance_shared *s, const struct unit_info *unit);
+/* A person works on this host, which is a workstation. */
+bool balance_owner_works(const struct config *config, const struct load *load);
+
+/* A question to a policy about the units of this node: the caller's arrays. */
+struct balance_question {
+	const struct policy *policy;
+	struct nodes_view *view;
+	bool owner;    /* foreign units have to go */
+};
+/* Why a unit goes, in one line. */
+void balance_reason(const struct balance_question *q, const struct policy_unit *unit, const struct policy_verdict *v, char ret[BALANCE_TEXT_MAX]);
+/* Why it stays. */
+void balance_obstacle(const struct balance_question *q, const struct policy_unit *unit, const struct policy_verdict *v, const struct balance_note *note, char ret[BALANCE_TEXT_MAX]);
+const char *balance_obstacle_name(enum policy_obstacle obstacle);
+
+#endif
