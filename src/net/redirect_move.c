@@ -230,6 +230,8 @@ static int enter_other(struct redirect_move *m, const struct redirect_flow *flow
 	redirect_other(flow, &other);
 	if (!redirect_get(m->r, &other, &end))
 		end = (struct redirect_end){ .state = REDIRECT_NONE };
+	else if (end.move == m->index) /* it comes along */
+		return 0;
 	else if (end.state != REDIRECT_NONE && end.moves_made >= known->other_moves_made)
 		return 0;
 	if (!is_elsewhere(&known->other) && end.state != REDIRECT_THERE)

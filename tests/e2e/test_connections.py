@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from lab_driver import VICTIMS, inside, kill, lab, main_daemon, migrate, popen, processes, read, wait_until
+from lab_driver import CHECK_FILE, VICTIMS, Victim, inside, kill, lab, main_daemon, migrate, popen, processes, read, wait_until
 
 TALK = os.path.join(VICTIMS, "talk")
 OUTSIDE = "x1"
@@ -140,6 +140,64 @@ def test_both_ends_at_the_same_time(hosts):
         assert not errors, errors
         all_go_on(server, clients)
     end(server, clients)
+
+
+BOTH = """
+import os, socket, sys, time
+status, address, family = sys.argv[1], sys.argv[2], socket.AF_INET6 if ':' in sys.argv[2] else socket.AF_INET
+with socket.create_server((address, 0), family=family) as listener:
+    pairs = []
+    for i in range(6):
+        client = socket.create_connection(listener.getsockname()[:2])
+        pairs.append((client, listener.accept()[0]) if i % 2 else (listener.accept()[0], client))
+for s in sum(pairs, ()):
+    s.settimeout(20)
+
+def say(text):
+    with open(status, 'a') as f:
+        f.write(text + '\\n')
+
+def exchange(pair, n):
+    for a, b in (pair, pair[::-1]):
+        a.sendall(b'%08d' % n)
+        got = b.recv(8, socket.MSG_WAITALL)
+        assert got == b'%08d' % n, (n, got)
+
+def ends(a, b):
+    assert b.recv(8) == b'', 'not the end'
+
+try:
+    say('ready %d' % os.getpid())
+    n = 0
+    while not os.path.exists(status + '.check'):
+        for pair in pairs[:2]:
+            exchange(pair, n)
+        n += 1
+        time.sleep(0.0005)
+    for pair in pairs:
+        exchange(pair, n)
+    for a, b in pairs[:3]:
+        a.shutdown(socket.SHUT_WR)
+        ends(a, b)
+        b.sendall(b'last')
+        assert a.recv(4, socket.MSG_WAITALL) == b'last'
+    for a, b in pairs[3:]:
+        a.close()
+        ends(a, b)
+    say('ok')
+except BaseException as e:
+    say(f'FAIL {type(e).__name__} {e}')
+"""
+
+
+@pytest.mark.parametrize("address", ["10.66.0.1", "fd66::1"])
+def test_both_ends_in_one_unit(hosts, address):
+    """A program that talks to itself by the host's address: a rank of MPI, a server and its tool."""
+    v = Victim(hosts, "both", command=["/usr/bin/python3", "-c", BOTH, "STATUS", address], flags=CHECK_FILE, expect_move=False).wait_ready()
+    for to in ("n2", "n1", "n2", "n3"):
+        v.migrate(to)
+    v.assert_ok()
+    v.clean()
 
 
 SHARED = """import os, socket, sys
