@@ -2,6 +2,7 @@
 /* refuse.c - the reasons why a unit cannot move; see refuse.h */
 #include "image/refuse.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,4 +68,9 @@ char *refusals_text(const struct refusals *r)
 		fprintf(f, "%s%s: %s (%s)", i ? "; " : "", r->v[i].thing, r->v[i].cause, r->v[i].way_out);
 	fclose(f);
 	return text;
+}
+
+int refusals_begun(const struct refusals *r, pid_t pid, struct err *e)
+{
+	return err_set(e, -EPERM, "process %d has begun something that cannot move: %s: %s (%s)", pid, r->v[0].thing, r->v[0].cause, r->v[0].way_out);
 }

@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+#include "base/err.h"
+
 struct refusal {
 	char *code;    /* stable word for scripts: "fd.socket.tcp.established", "vma.hugetlb", "task.children" */
 	char *thing;   /* "fd 7 (TCP 10.66.0.1:6379 to 10.66.0.9:40112, ESTABLISHED)" */
@@ -35,5 +37,7 @@ void refusals_free(struct refusals *r);
 void refusals_cut(struct refusals *r, size_t n);
 /* One line, "thing: cause (way out); ...", in a malloc'ed string. */
 char *refusals_text(const struct refusals *r);
+/* -EPERM: what process pid has begun while its move was under way, in the words of the first. */
+int refusals_begun(const struct refusals *r, pid_t pid, struct err *e);
 
 #endif

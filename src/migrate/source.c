@@ -22,6 +22,7 @@
 #include "kern/fdpass.h"
 #include "migrate/guard.h"
 #include "migrate/hold.h"
+#include "migrate/kin.h"
 #include "migrate/pace.h"
 #include "migrate/registry.h"
 #include "migrate/timeline.h"
@@ -410,8 +411,10 @@ int migrate_source(const struct migrate_request *request, struct migrate_report 
 		passing_since = !passing ? 0 : passing_since ? passing_since : MAX(spent, 1u);
 		passing = passing && spent - passing_since < PASSING_NS;
 		torn = ret < 0 && !refusals->n && may_be_torn(ret) && torn_tries++ < TORN_TRIES;
-		if ((ret != -EAGAIN && ret != -ESTALE && !passing && !torn) || committed || (tries >= TRIES && !passing) || spent > AGAIN_NS)
+		if ((ret != -EAGAIN && ret != -ESTALE && !passing && !torn) || committed || (tries >= TRIES && !passing) || spent > AGAIN_NS) {
+			kin_advise(request->pid, refusals);
 			return ret;
+		}
 		if (passing) {
 			/* Not one after which the unit is held: who waits in vfork() cannot be stopped, and who is stopped accepts no connection. */
 			tries = MIN(tries, TRIES_RUNNING) - 1;

@@ -354,7 +354,7 @@ static int compare_layout(struct source_process *p, struct err *e)
 		return 0;
 	ret = vma_list_reread(p->u->pid, &p->u->vmas, false, &s->unit.files, s->refusals, &p->frozen_vmas, &p->layout_changed, e);
 	if (ret == 0 && s->refusals->n)
-		ret = err_set(e, -EPERM, "process %d has begun something that cannot move", p->u->pid);
+		ret = refusals_begun(s->refusals, p->u->pid, e);
 	return ret;
 }
 
@@ -392,7 +392,7 @@ static int compare(struct source *s, struct err *e)
 	if (ret == 0)
 		ret = capture_descriptors(s, e);
 	if (ret == 0 && s->refusals->n)
-		ret = err_set(e, -EPERM, "process %d has begun something that cannot move", s->request->pid);
+		ret = refusals_begun(s->refusals, s->request->pid, e);
 	if (ret == 0 && !s->direct_io && fdtable_has_direct_io(s->unit.fds.msg))
 		ret = err_set(e, -EAGAIN, "process %d has begun direct I/O since the offer", s->request->pid);
 	if (ret == 0 && s->unit.ns)

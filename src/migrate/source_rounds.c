@@ -90,7 +90,7 @@ static int reread_layouts(struct source *s, struct round *r, struct err *e)
 
 		ret = u->guest ? 0 : vma_list_reread(u->pid, &u->vmas, true, &s->unit.files, s->refusals, &r->vmas[i], &changed, e);
 		if (ret == 0 && s->refusals->n)
-			ret = err_set(e, -EPERM, "process %d has begun something that cannot move", u->pid);
+			ret = refusals_begun(s->refusals, u->pid, e);
 		if (ret == 0 && changed && has_executed(&u->vmas, &r->vmas[i]))
 			ret = err_set(e, -EAGAIN, "process %d has called exec since the offer", u->pid);
 		if (ret == 0 && changed)

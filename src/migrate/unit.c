@@ -25,6 +25,7 @@
 #include "image/view.h"
 #include "kern/fdpass.h"
 #include "kern/trace.h"
+#include "migrate/kin.h"
 #include "migrate/migrate.h"
 
 #define FDTABLE_TRIES 8
@@ -403,5 +404,6 @@ int migrate_check(pid_t pid, struct refusals *refusals, struct err *e)
 	}
 	if (ret == 0)
 		unit_free(&u);
+	kin_advise(pid, refusals);
 	return ret;
 }
