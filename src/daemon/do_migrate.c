@@ -253,7 +253,7 @@ int do_migrate_ask(const struct daemon *d, const struct request *request, int fd
 	struct watcher watcher = { .d = d, .fd = fd };
 	struct migrate_request order = {
 		.pid = request->pid, .self_name = d->config.name, .self = d->config.listen, .dest_name = host, .strategy = request->strategy,
-		.files = request->files, .progress = on_question, .progress_arg = &watcher, .ask_only = true,
+		.files = request->files, .tcp = request->tcp, .progress = on_question, .progress_arg = &watcher, .ask_only = true,
 	};
 	struct migrate_report report = { .strategy = request->strategy };
 	int r = find_destination(d, request, host, &order, e);

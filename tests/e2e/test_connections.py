@@ -345,7 +345,8 @@ def test_a_move_that_fails(hosts, fault):
 
 def test_connections_are_listed(hosts):
     server, clients = begin(hosts, "echo")
-    port = server.command[3]
+    port, pid = server.command[3], server.process().host_pid
+    assert inside("n1", "godwit", "check", str(pid), "--to", "n2", check=False).stdout == f"Process {pid} can move to n2.\n"
     server.move("n2")
     at = {c["peer"].split(":")[0]: c for c in knows("n2", port, "n2") if c["kind"] == "connection"}
     assert at["10.66.0.101"]["route"] == "through" and at["10.66.0.101"]["needs"] == ["n1"] and at["10.66.0.101"]["peer_on"] == "outside"

@@ -150,7 +150,7 @@ def test_shared_memory_between_ranks(hosts, cluster):
     assert refused.status == 3 and "it is shared with another process" in str(refused.json["refusals"]), refused.why()
     both = next(p.host_pid for p in processes("n1") if p.pid == ranks[0].parent)
     told = f"move process {both} (mpirun.openmpi) instead"
-    assert told in str(refused.json["refusals"]) and told in inside("n1", "godwit", "check", str(ranks[1].host_pid), check=False).stdout, refused.text
+    assert told in str(refused.json["refusals"]) and told in inside("n1", "godwit", "check", str(ranks[1].host_pid), "--to", "n2", check=False).stdout, refused.text
     moved = migrate("n1", both, "n2")
     assert moved.status == 0, moved.why()
     wait_until("the result", lambda: "done " in read(out), 60, 0.1)
