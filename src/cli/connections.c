@@ -23,9 +23,12 @@ static void show(const json_t *result)
 		return;
 	memcpy(cells, heading, sizeof(heading));
 	json_array_foreach(list, i, o) {
-		bool listener = !strcmp(text_of(o, "kind"), "listener");
+		bool listener = strcmp(text_of(o, "kind"), "connection") != 0;
 
-		snprintf(rows[i].route, sizeof(rows[i].route), "%s%s%s", text_of(o, "route"), *text_of(o, "through") ? " " : "", text_of(o, "through"));
+		const char *route = text_of(o, "route");
+
+		/* That is all that is to be said of it: no other host is needed. */
+		snprintf(rows[i].route, sizeof(rows[i].route), "%s%s%s", !strcmp(route, "owned") ? "owned address" : route, *text_of(o, "through") ? " " : "", text_of(o, "through"));
 		snprintf(rows[i].moves, sizeof(rows[i].moves), "%lld", number_of(o, "moves"));
 		cells[cell++] = (char *)text_of(o, "protocol");
 		cells[cell++] = (char *)text_of(o, "address");

@@ -146,23 +146,53 @@ static void tell_started(void)
 		json_decref(line);
 }
 
+/* The process that the program will be gets them before it begins. */
+static int take_addresses(json_t *addresses)
+{
+	json_t *result = NULL;
+	int r = ask_result(json_pack("{s:s, s:i, s:O}", "verb", "address", "pid", (int)getpid(), "addresses", addresses), false, &result);
+
+	json_decref(result);
+	return r;
+}
+
+static int start(char **command, const char *node, const char *strategy)
+{
+	int started = -1, r = node ? start_helper(node, strategy, &started) : 0;
+
+	if (r < 0) {
+		complain("starting a helper: %s", strerror(-r));
+		return EXIT_FAILED;
+	}
+	execvp(command[0], command);
+	r = errno;
+	if (started >= 0)
+		(void)!write(started, "", 1);
+	complain("%s: %s", command[0], strerror(r));
+	return r == ENOENT ? 127 : 126;
+}
+
 int verb_run(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "node", required_argument, NULL, 'n' }, { "strategy", required_argument, NULL, 's' }, { "require", required_argument, NULL, 'R' }, { 0 },
+		{ "node", required_argument, NULL, 'n' }, { "strategy", required_argument, NULL, 's' }, { "require", required_argument, NULL, 'R' },
+		{ "address", required_argument, NULL, 'a' }, { 0 },
 	};
 	const char *node = NULL, *strategy = "freeze-free", *require = NULL;
 	char best[256];
-	int o, r, started = -1;
+	json_t *addresses = json_array();
+	int o, r;
 
 	optind = 1;
-	while ((o = getopt_long(argc, argv, "+:n:s:R:", options, NULL)) != -1) {
+	while ((o = getopt_long(argc, argv, "+:n:s:R:a:", options, NULL)) != -1) {
 		if (o == 'n')
 			node = optarg;
 		else if (o == 's')
 			strategy = optarg;
 		else if (o == 'R')
 			require = optarg;
+		else if (o == 'a')
+			json_array_append_new(addresses, json_string(optarg));
 		else
 			return option_error("run", o, argv);
 	}
@@ -176,16 +206,12 @@ int verb_run(int argc, char **argv)
 			return r;
 		node = *best ? best : NULL;
 	}
-	tell_started();
-	r = node ? start_helper(node, strategy, &started) : 0;
-	if (r < 0) {
-		complain("starting a helper: %s", strerror(-r));
-		return EXIT_FAILED;
+	if (json_array_size(addresses)) {
+		r = take_addresses(addresses);
+		if (r != EXIT_OK)
+			return r;
 	}
-	execvp(argv[optind], &argv[optind]);
-	r = errno;
-	if (started >= 0)
-		(void)!write(started, "", 1);
-	complain("%s: %s", argv[optind], strerror(r));
-	return r == ENOENT ? 127 : 126;
+	json_decref(addresses);
+	tell_started();
+	return start(&argv[optind], node, strategy);
 }

@@ -97,6 +97,8 @@ static int serve(const struct daemon *d, const struct request *request, int fd)
 		return do_started(d, request, fd);
 	case VERB_BALANCE:
 		return do_balance(d, request, fd);
+	case VERB_ADDRESS:
+		return do_address(request, fd);
 	case VERB_CANCEL:
 		break;
 	}
@@ -179,6 +181,7 @@ static void dispatch(struct daemon *d, struct client *c, struct request *request
 		refuse(c->fd, "limit", &e);
 		return;
 	}
+	d->redirects = d->redirects || request->verb == VERB_ADDRESS;
 	w->moving = request->verb == VERB_MIGRATE ? request->pid : 0;
 	snprintf(w->peer, sizeof(w->peer), "%s", request->host);
 }

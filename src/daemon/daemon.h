@@ -146,6 +146,8 @@ int do_select(const struct daemon *d, const struct request *request, int fd);
 int node_info_decode(const void *data, size_t len, Gw__NodeInfo **ret, struct err *e);
 int do_check(const struct daemon *d, const struct request *request, int fd);
 int do_connections(const struct daemon *d, int fd);
+/* Gives a process addresses of its own (net/owned.h). */
+int do_address(const struct request *request, int fd);
 
 /* do_net.c: the table of redirected connections (net/redirect.h) is looked after by a short worker every few seconds, as long as there is one. */
 

@@ -5,6 +5,8 @@
 #include "base/util.h"
 #include "daemon/daemon.h"
 #include "daemon/reply.h"
+#include "net/owned.h"
+#include "net/owned_users.h"
 #include "net/tidy.h"
 
 struct listing {
@@ -14,7 +16,7 @@ struct listing {
 	json_t *connections;
 };
 
-static void address_text(const uint8_t a[16], uint16_t port, char text[INET6_ADDRSTRLEN + 10])
+static void address_text_port(const uint8_t a[16], uint16_t port, char text[INET6_ADDRSTRLEN + 10])
 {
 	bool ipv4 = IN6_IS_ADDR_V4MAPPED((const struct in6_addr *)a);
 	char address[INET6_ADDRSTRLEN] = "?";
@@ -65,14 +67,46 @@ static int add(const struct redirect_item *item, void *arg)
 	/* Ends that have never moved are entered where their other end has; one that has is listed itself. */
 	if (item->state == REDIRECT_NONE || (item->state == REDIRECT_HERE && item->flags & REDIRECT_NATIVE && !item->moves_made))
 		return 0;
-	address_text(item->flow.own, item->flow.own_port, own);
-	address_text(item->flow.peer, item->flow.peer_port, peer);
+	address_text_port(item->flow.own, item->flow.own_port, own);
+	address_text_port(item->flow.peer, item->flow.peer_port, peer);
 	o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:i, s:I}", "protocol", item->flow.protocol == IPPROTO_TCP ? "tcp" : "udp", "kind",
 		      item->listener ? "listener" : "connection", "address", own, "peer", item->listener ? "" : peer, "state", states[item->state & 3], "on",
 		      reply_text(item->state == REDIRECT_HERE ? l->d->config.name : item->node), "moves", (int)item->moves_made, "idle_ms",
 		      (json_int_t)(item->idle_ns / 1000000));
 	add_route(l, item, o);
 	json_array_append_new(l->connections, o);
+	return 0;
+}
+
+/* A process with addresses of its own, that are here: whoever talks to them finds them by themselves. */
+static int add_owned(const struct owned *o, void *arg)
+{
+	struct listing *l = arg;
+	struct owned_user *users = NULL;
+	size_t n = 0;
+
+	for (size_t i = 0; i < o->n && !o->coming; i++) {
+		char text[ADDRESS_TEXT];
+
+		json_array_append_new(l->connections, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:s, s:s, s:i, s:s, s:[]}", "protocol", "ip", "kind", "address", "address",
+								address_text(&o->v[i], text), "peer", "", "state", "here", "on", l->d->config.name, "pid", (int)o->pid, "device",
+								o->v[i].on, "route", "owned", "moves", 0, "through", "", "needs"));
+	}
+	if (o->coming || owned_users(-1, o->v, o->n, &users, &n, NULL) < 0)
+		return 0;
+	for (size_t i = 0; i < n; i++) {
+		char own[INET6_ADDRSTRLEN + 10], peer[INET6_ADDRSTRLEN + 10];
+		const struct redirect_flow *flow = &users[i].flow;
+		const char *node = node_of(l, flow->peer, false);
+
+		address_text_port(flow->own, flow->own_port, own);
+		address_text_port(flow->peer, flow->peer_port, peer);
+		json_array_append_new(l->connections, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:[]}", "protocol", flow->protocol == IPPROTO_TCP ? "tcp" : "udp",
+								"kind", flow->peer_port ? "connection" : "listener", "address", own, "peer", flow->peer_port ? peer : "", "state",
+								"here", "on", l->d->config.name, "moves", 0, "peer_on", flow->peer_port ? node ? node : "outside" : "-", "route",
+								"owned", "through", "", "needs"));
+	}
+	free(users);
 	return 0;
 }
 
@@ -88,6 +122,7 @@ int do_connections(const struct daemon *d, int fd)
 	if (code >= 0 && r)
 		code = redirect_list(r, add, &l, &e);
 	redirect_close(&r);
+	owned_list(add_owned, &l);
 	free(l.nodes);
 	if (code < 0) {
 		json_decref(l.connections);

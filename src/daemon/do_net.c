@@ -14,6 +14,7 @@
 #include "base/util.h"
 #include "daemon/daemon.h"
 #include "net/news.h"
+#include "net/owned.h"
 #include "net/tidy.h"
 #include "wire/conn.h"
 
@@ -77,10 +78,11 @@ static int look_after(const struct daemon *d)
 	struct redirect *r = NULL;
 	struct err e = ERR_INIT;
 	uint32_t number;
-	bool empty = true;
+	bool empty = true, owned;
 	int code;
 
 	be_named();
+	owned = owned_tidy();
 	code = redirect_find(&r, &e);
 	if (r)
 		code = redirect_tidy(r, &empty, &e);
@@ -93,7 +95,7 @@ static int look_after(const struct daemon *d)
 		news_told(r, number);
 	}
 	redirect_close(&r);
-	return empty ? STATUS_NOTHING : 0;
+	return empty && !owned ? STATUS_NOTHING : 0;
 }
 
 static bool is_running(const struct daemon *d)
@@ -106,8 +108,8 @@ static bool is_running(const struct daemon *d)
 
 void net_ended(struct daemon *d, int status)
 {
-	/* Who moves something may be about to redirect. */
-	if (WIFEXITED(status) && WEXITSTATUS(status) == STATUS_NOTHING && !worker_count(d, WORKER_SOURCE) && !worker_count(d, WORKER_DEST))
+	/* Who moves something may be about to redirect, a request to give an address. */
+	if (WIFEXITED(status) && WEXITSTATUS(status) == STATUS_NOTHING && !worker_count(d, WORKER_SOURCE) && !worker_count(d, WORKER_DEST) && !worker_count(d, WORKER_REQUEST))
 		d->redirects = false;
 }
 

@@ -22,6 +22,7 @@
 #include "migrate/outcome.h"
 #include "migrate/registry.h"
 #include "migrate/steps.h"
+#include "net/owned.h"
 #include "version.h"
 #include "wire/conn.h"
 
@@ -95,7 +96,7 @@ static int open_unix(struct daemon *d, struct err *e)
 
 static int open_sockets(struct daemon *d, struct err *e)
 {
-	char directory[PATH_MAX], units[PATH_MAX + 8], outcomes[PATH_MAX + 16], doors[PATH_MAX + 8];
+	char directory[PATH_MAX], addresses[PATH_MAX + 16], units[PATH_MAX + 8], outcomes[PATH_MAX + 16], doors[PATH_MAX + 8];
 	int r;
 
 	run_directory(d, directory);
@@ -107,6 +108,8 @@ static int open_sockets(struct daemon *d, struct err *e)
 	outcome_use_directory(outcomes);
 	snprintf(doors, sizeof(doors), "%s/home", directory);
 	door_use_directory(doors);
+	snprintf(addresses, sizeof(addresses), "%s/addresses", directory);
+	owned_use_directory(addresses);
 	outcome_clean();
 	r = take_lock(d, e);
 	if (r < 0)

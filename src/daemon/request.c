@@ -14,6 +14,7 @@
 static const char *const verbs[] = {
 	[VERB_MIGRATE] = "migrate", [VERB_PS] = "ps", [VERB_NODES] = "nodes", [VERB_CHECK] = "check", [VERB_CANCEL] = "cancel",
 	[VERB_CONNECTIONS] = "connections", [VERB_SELECT] = "select", [VERB_DRAIN] = "drain", [VERB_UNDRAIN] = "undrain", [VERB_STARTED] = "started", [VERB_BALANCE] = "balance",
+	[VERB_ADDRESS] = "address",
 };
 
 static int read_verb(const json_t *o, struct request *request, struct err *e)
@@ -29,7 +30,7 @@ static int read_verb(const json_t *o, struct request *request, struct err *e)
 		request->verb = (enum verb)i;
 		return 0;
 	}
-	return err_set(e, -EINVAL, "unknown verb \"%.40s\"; known are migrate, ps, nodes, check, connections, select, drain, undrain, balance, started", verb);
+	return err_set(e, -EINVAL, "unknown verb \"%.40s\"; known are migrate, ps, nodes, check, connections, select, drain, undrain, balance, started, address", verb);
 }
 
 /* An integer member from min to max; absent: untouched. */
@@ -151,6 +152,23 @@ static int read_balance(const json_t *o, struct request *request, struct err *e)
 	return !request->pid == !request->unit[0] ? err_set(e, -EINVAL, "explain needs a \"pid\" or a \"unit\"") : 0;
 }
 
+static int read_addresses(const json_t *o, struct request *request, struct err *e)
+{
+	const json_t *list = json_object_get(o, "addresses"), *one;
+	size_t i;
+	int r = 0;
+
+	if (!request->pid)
+		return err_set(e, -EINVAL, "address needs a \"pid\"");
+	if (!json_array_size(list) || json_array_size(list) > OWNED_MAX)
+		return err_set(e, -EINVAL, "\"addresses\" must be a list of 1 to %u texts", OWNED_MAX);
+	json_array_foreach(list, i, one)
+		if (r == 0)
+			r = json_is_string(one) ? address_parse(json_string_value(one), &request->addresses[i], e) : err_set(e, -EINVAL, "an address must be a text");
+	request->n_addresses = i;
+	return r;
+}
+
 static int read_members(const json_t *o, struct request *request, struct err *e)
 {
 	json_int_t pid = 0, timeout_ms = 0, hops = 0;
@@ -178,6 +196,8 @@ static int read_members(const json_t *o, struct request *request, struct err *e)
 		return read_balance(o, request, e);
 	if (request->verb == VERB_STARTED && !request->pid)
 		return err_set(e, -EINVAL, "started needs a \"pid\"");
+	if (request->verb == VERB_ADDRESS)
+		return read_addresses(o, request, e);
 	if (request->verb != VERB_MIGRATE)
 		return 0;
 	r = read_reason(o, request, e);

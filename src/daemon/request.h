@@ -13,6 +13,7 @@
 #include "cluster/require.h"
 #include "migrate/migrate.h"
 #include "migrate/registry.h"
+#include "net/owned.h"
 
 #define REQUEST_BYTES_MAX 4096u
 #define REQUEST_HOPS_MAX 3u
@@ -22,12 +23,12 @@
 #define REQUEST_REASON_MAX REGISTRY_REASON_MAX
 #define REQUEST_TIMEOUT_MAX_MS (24u * 3600u * 1000u)
 
-enum verb { VERB_MIGRATE, VERB_PS, VERB_NODES, VERB_CHECK, VERB_CANCEL, VERB_CONNECTIONS, VERB_SELECT, VERB_DRAIN, VERB_UNDRAIN, VERB_STARTED, VERB_BALANCE };
+enum verb { VERB_MIGRATE, VERB_PS, VERB_NODES, VERB_CHECK, VERB_CANCEL, VERB_CONNECTIONS, VERB_SELECT, VERB_DRAIN, VERB_UNDRAIN, VERB_STARTED, VERB_BALANCE, VERB_ADDRESS };
 enum balance_action { BALANCE_STATUS, BALANCE_ON, BALANCE_OFF, BALANCE_EXPLAIN };
 
 struct request {
 	enum verb verb;
-	pid_t pid;              /* migrate, check, started, balance; 0: none */
+	pid_t pid;              /* migrate, check, started, balance, address; 0: none */
 	char unit[300];         /* migrate, balance: HOME:PID instead of a pid; "": none */
 	unsigned hops;          /* migrate: how many nodes have handed it on */
 	char host[256];         /* migrate; check: who is asked, drain, undrain, balance: which node, or "" */
@@ -42,6 +43,8 @@ struct request {
 	pid_t also[REQUEST_ALSO_MAX]; /* drain: further processes */
 	size_t n_also;
 	char require[REQUIRE_TEXT_MAX + 1]; /* select: what the nodes have to be, checked */
+	struct owned_address addresses[OWNED_MAX]; /* address */
+	size_t n_addresses;
 	bool take;              /* select: something is about to be sent to the first one */
 };
 

@@ -12,10 +12,12 @@
 #include "image/bytes.h"
 #include "image/notes.h"
 #include "image/ns_link_internal.h"
-#include "image/ns_probe.h"
+#include "kern/neighbour.h"
 
 #define MARK "made by godwit"
 #define MADE_MAX 64u
+#define PROBES 2u
+#define PROBE_MS 25
 
 static char made[MADE_MAX][IFNAMSIZ]; /* by this worker */
 static size_t n_made;
@@ -247,6 +249,16 @@ static bool host_has(const ProtobufCBinaryData *all, const struct address *a)
 	return false;
 }
 
+/* By somebody on the link. Where the bridges of two hosts are connected, it is the unit itself that answers. */
+static bool is_taken(struct netlink *host, int host_ns, const Gw__NsNet *net, const Gw__NsPeer *p, const struct address *a)
+{
+	struct neighbour n = { .ns = host_ns, .device = net_number_of(host, p->bridge), .family = a->family };
+	uint8_t other[6];
+
+	memcpy(n.address, a->bytes, sizeof(n.address));
+	return a->family == AF_INET && neighbour_ask(&n, PROBES, PROBE_MS, net_link_address(net, p->index), other) == NEIGHBOUR_OTHER;
+}
+
 /* Refuses addresses of the unit that somebody has there. */
 static void check_addresses(struct netlink *host, int host_ns, const Gw__NsNet *net, const Gw__NsPeer *p, struct refusals *r)
 {
@@ -262,7 +274,7 @@ static void check_addresses(struct netlink *host, int host_ns, const Gw__NsNet *
 		if (h->ifa_index != p->index || h->ifa_scope == RT_SCOPE_LINK || !read_address(m, &a))
 			continue;
 		text_of(&a, text);
-		if (host_has(&all, &a) || (a.family == AF_INET && probe_is_taken(host_ns, net_number_of(host, p->bridge), a.bytes, net_link_address(net, p->index))))
+		if (host_has(&all, &a) || is_taken(host, host_ns, net, p, &a))
 			refusals_add(r, "ns.net.address", "another one has that address at the destination", "give it another address (podman run --ip), or end that one", "address %s (bridge %s)", text,
 				     p->bridge);
 	}

@@ -314,6 +314,8 @@ static int step_offer(void *context, struct err *e)
 	if (ret == 0 && !refusals.n)
 		ret = judge(d, &refusals, e);
 	if (ret == 0 && !refusals.n)
+		ret = dest_address_judge(d, &refusals, e);
+	if (ret == 0 && !refusals.n)
 		ret = dest_net_judge(d, &refusals, e);
 	if (ret == 0) {
 		d->post_copy = strategy_is_post_copy(d->offer->strategy);
@@ -330,6 +332,7 @@ static int step_offer(void *context, struct err *e)
 static void undo_offer(void *context)
 {
 	dest_net_undo(context);
+	dest_address_undo(context);
 }
 
 /* --- content --- */

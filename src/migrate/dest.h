@@ -16,6 +16,7 @@
 #include "image/vma_restore.h"
 #include "migrate/ahead.h"
 #include "migrate/decode.h"
+#include "migrate/dest_address.h"
 #include "migrate/dest_home.h"
 #include "migrate/link.h"
 #include "migrate/pages.h"
@@ -117,6 +118,7 @@ struct dest {
 	struct parent parent;     /* of a unit that somebody at home waits for */
 	struct dest_home home;    /* of one that comes home */
 	struct dest_net net;
+	struct dest_addresses addresses; /* that come along */
 	struct fd_restore restore;
 	struct fd_env env;
 	pid_t *pids; /* for env: of the processes of the skeleton */

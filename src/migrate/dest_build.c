@@ -644,6 +644,7 @@ static void dest_committed(void *arg)
 {
 	struct dest *d = arg;
 
+	dest_address_live(d);
 	dest_net_live(d);
 	if (dest_home_comes(&d->home))
 		dest_home_back(d);
@@ -695,7 +696,7 @@ static int create_skeletons(struct dest *d, struct err *e)
 		ret = host_keepers_keep(d->set.v[0]->pid, e);
 	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
 		take_skeleton(&d->procs[i], skeleton_set_find(&d->set, d->procs[i].pid));
-	return ret;
+	return ret == 0 ? dest_address_expect(d, e) : ret;
 }
 
 int dest_prepare(void *context, struct err *e)

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "base/util.h"
+#include "kern/proc_start.h"
 
 #define ENTRY_MAX_BYTES 8192
 
@@ -27,24 +28,7 @@ static void entry_path(char path[PATH_MAX], pid_t pid, const char *suffix)
 
 uint64_t registry_start_ticks(pid_t pid)
 {
-	char path[64], text[1024], state = 0;
-	cleanup_close int fd = -1;
-	const char *p;
-	unsigned long long ticks = 0;
-	ssize_t n;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
-	if (n <= 0)
-		return 0;
-	text[n] = 0;
-	p = strrchr(text, ')'); /* the name may hold anything, also ')' */
-	if (!p || sscanf(p + 1, " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu", &state, &ticks) != 2)
-		return 0;
-	if (state == 'Z' || state == 'X')
-		return 0;
-	return ticks ? ticks : 1;
+	return proc_start_ticks(pid);
 }
 
 uint64_t registry_cpu_ms(pid_t pid)

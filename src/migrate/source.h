@@ -19,6 +19,7 @@
 #include "migrate/migrate.h"
 #include "migrate/pages.h"
 #include "migrate/source_home.h"
+#include "migrate/source_address.h"
 #include "migrate/source_net.h"
 #include "migrate/steps.h"
 #include "migrate/unit.h"
@@ -133,6 +134,7 @@ struct source {
 	bool started;    /* by `godwit run` */
 	struct source_home home;  /* who waits for the unit */
 	struct source_net net;    /* connections with others */
+	struct source_addresses addresses; /* that go along */
 	uint64_t content_bytes;   /* of files */
 	uint64_t ahead_bytes;     /* of pages that went ahead of the freeze */
 	struct file_told *told;   /* of each file, what the destination knows; source_files.c */

@@ -377,7 +377,7 @@ static int capture_descriptors(struct source *s, struct err *e)
 
 	while (ret == 0 && !s->refusals->n && (ret = source_net_add(s, e)) > 0)
 		ret = fdtable_recapture(&s->unit.fds, true, &s->unit.files, s->refusals, e);
-	return ret;
+	return ret == 0 ? source_address_check(s, e) : ret;
 }
 
 static int compare(struct source *s, struct err *e)

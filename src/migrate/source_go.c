@@ -371,6 +371,7 @@ int source_commit(void *context, struct err *e)
 	}
 	/* Before the processes end: that would end connections with words. */
 	fdtable_end_connections(&s->unit.fds);
+	source_address_release(s);
 	source_end_copies(s);
 	pace_calm(0);
 	pace_cool();

@@ -183,6 +183,7 @@ static void inherit(void *arg)
 	if (state == STATE_COMMITTED) {
 		redirect_forward(s->net.move);
 		redirect_forward(s->net.calls);
+		source_address_release(s);
 	} else {
 		redirect_unpark(s->net.calls);
 		redirect_unpark(s->net.move);

@@ -123,10 +123,12 @@ static int pack_offer(struct source *s, Gw__Offer *offer, struct err *e)
 		offer->cpu_ms += registry_cpu_ms(s->unit.procs[i].pid);
 	source_home_offer(s, offer);
 	source_net_offer(s, offer);
+	source_address_offer(s, offer);
 	source_view_offer(s, offer);
 	packed = malloc(gw__offer__get_packed_size(offer));
 	ret = packed ? frame_send(s->link.control, FRAME_OFFER, packed, gw__offer__pack(offer, packed), e) : err_sys(e, ENOMEM, "the offer");
 	source_view_offered(offer);
+	source_address_offered(offer);
 	source_net_offered(offer);
 	return ret;
 }
@@ -312,6 +314,7 @@ int source_offer(void *context, struct err *e)
 	}
 	if (ret < 0)
 		return ret;
+	source_address_look(s);
 	source_net_look(s);
 	ret = capture(s, e);
 	if (ret < 0)
@@ -327,7 +330,11 @@ int source_offer(void *context, struct err *e)
 	if (ret == 0 && s->unit.ns && s->unit.ns->n_mounts && s->request->files != FSFILE_POLICY_REFUSE)
 		ret = ask_about_mounts(s, e);
 	if (ret == 0)
+		ret = source_address_begin(s, e);
+	if (ret == 0)
 		ret = source_net_begin(s, e);
+	if (ret == 0)
+		ret = source_address_redirect(s, e);
 	if (ret == 0 && s->refusals->n)
 		return err_set(e, -EPERM, "process %d cannot move", s->request->pid);
 	if (ret == 0)

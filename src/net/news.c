@@ -41,7 +41,7 @@ static int add(const struct redirect_flow *flow, const struct redirect_end *end,
 
 	redirect_effective(l->r, &now);
 	native = now.flags & REDIRECT_NATIVE && !host_is_loopback(flow->own);
-	if (now.state != REDIRECT_HERE || (native && !now.moves_made))
+	if (now.state != REDIRECT_HERE || now.flags & REDIRECT_OWNED || (native && !now.moves_made))
 		return 0;
 	if (l->n == l->room) {
 		void *ends, *flows;

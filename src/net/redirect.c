@@ -16,7 +16,7 @@
 #include "net/redirect.skel.h"
 #include "net/redirect_internal.h"
 
-#define VERSION 3 /* of the maps' layout, and of what is in them */
+#define VERSION 4 /* of the maps' layout, and of what is in them */
 #define MAPS_MAX 16
 #define BATCH 4096u /* ends read at a time */
 #define LOCK_PATH "/run/godwit/redirect.lock"
@@ -161,6 +161,7 @@ void redirect_close(struct redirect **r)
 	close_fdp(&d->callers_fd);
 	close_fdp(&d->locals_fd);
 	close_fdp(&d->lock_fd);
+	free(d->owned);
 	free(d);
 	*r = NULL;
 }
@@ -174,7 +175,7 @@ static struct redirect *redirect_new(struct err *e)
 		err_set(e, -ENOMEM, "out of memory");
 		return NULL;
 	}
-	*r = (struct redirect){ NULL, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1 };
+	*r = (struct redirect){ NULL, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, .owned = NULL };
 	mkdir("/run/godwit", 0755);
 	r->lock_fd = open(LOCK_PATH, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (r->lock_fd < 0) {
@@ -265,7 +266,34 @@ static void tell_address(const uint8_t address[16], void *arg)
 
 void redirect_tell_addresses(struct redirect *r)
 {
+	struct redirect_address key, next;
+	bool more = bpf_map_get_next_key(r->locals_fd, NULL, &next) == 0;
+
 	host_list_addresses(tell_address, r);
+	while (more) {
+		key = next;
+		more = bpf_map_get_next_key(r->locals_fd, &key, &next) == 0;
+		if (!host_has_address(key.a))
+			bpf_map_delete_elem(r->locals_fd, &key);
+	}
+}
+
+int redirect_set_owned(struct redirect *r, const void *addresses, size_t n, struct err *e)
+{
+	free(r->owned);
+	r->owned = malloc(n * sizeof(*r->owned) + 1);
+	r->n_owned = r->owned ? n : 0;
+	if (r->owned)
+		memcpy(r->owned, addresses, n * sizeof(*r->owned));
+	return r->owned ? 0 : err_set(e, -ENOMEM, "out of memory");
+}
+
+bool redirect_owns(const struct redirect *r, const struct redirect_flow *flow)
+{
+	for (size_t i = 0; i < r->n_owned; i++)
+		if (!memcmp(r->owned[i].a, flow->own, sizeof(flow->own)))
+			return true;
+	return false;
 }
 
 static int open_locked(struct redirect *r, struct err *e)

@@ -66,6 +66,14 @@ void redirect_close(struct redirect **r);
  */
 int redirect_check_node(struct redirect *r, const struct redirect_node *node, bool ipv6, struct err *e);
 
+/*
+ * Addresses that the unit takes along (net/owned.h). Their ends are held and forwarded as others; but an end that is here has no entry when the address is, nobody else is
+ * told of it, and where it has left the entry is for packets that still come. n of 16 bytes, copied.
+ */
+int redirect_set_owned(struct redirect *r, const void *addresses, size_t n, struct err *e);
+/* Such an address is here, or belongs to nobody any more: entries from when it left are removed. */
+void redirect_forget_address(struct redirect *r, const uint8_t address[16]);
+
 /* The source's side. */
 
 /*

@@ -22,6 +22,8 @@ struct redirect {
 	struct redirect_node *nodes;
 	struct port_count *ports;
 	struct redirect_config *config;
+	struct redirect_address *owned;
+	size_t n_owned;
 };
 
 struct redirect_move {
@@ -91,6 +93,8 @@ void redirect_settle_end(struct redirect *r, const struct redirect_flow *flow, s
 /* Whether the old copy of a listener that is elsewhere has no socket here any more, and what follows: another one here comes first. After host_load. */
 bool redirect_has_ended(const struct redirect_flow *flow, const struct redirect_end *end, const struct sockets *sockets);
 void redirect_end_listener(struct redirect *r, const struct redirect_flow *flow, struct redirect_end *end);
+/* Of an end whose address the unit takes along. */
+bool redirect_owns(const struct redirect *r, const struct redirect_flow *flow);
 bool redirect_is_listener(const struct redirect_flow *flow);
 
 /* redirect_attach.c */

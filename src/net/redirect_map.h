@@ -46,6 +46,7 @@ enum redirect_state {
 #define REDIRECT_ENDED 8u    /* THERE, of a listener: the old copy has ended here. A listener that is here now is another one, and comes first */
 #define REDIRECT_COMING 16u  /* of a move that has not come to anything yet: what its socket here sends is dropped */
 #define REDIRECT_LEARNED 4u  /* made by a packet for a listener */
+#define REDIRECT_OWNED 32u   /* own moves along: packets come where the end is by themselves. Only for those that are on their way, or come from who has not heard of it */
 
 /* Which sockets of UDP without a peer have a source address of another host, or had one. */
 struct redirect_source {

@@ -204,6 +204,8 @@ static int add_departing(struct redirect_move *m, const struct redirect_flow *fl
 		redirect_effective(m->r, &end);
 	else
 		end = (struct redirect_end){ .state = REDIRECT_NONE };
+	if (redirect_owns(m->r, flow))
+		end.flags |= REDIRECT_OWNED;
 	end.move = m->index;
 	r = enter(m, flow, &end, e);
 	return r < 0 ? r : expect_companion(m, flow, e);
@@ -270,7 +272,7 @@ static int add_arriving(struct redirect_move *m, const struct redirect_flow *flo
 		redirect_effective(m->r, &end);
 	else
 		end = (struct redirect_end){ .state = REDIRECT_NONE };
-	end.flags = flags_here(flow) | REDIRECT_COMING;
+	end.flags = flags_here(flow) | REDIRECT_COMING | (redirect_owns(m->r, flow) ? REDIRECT_OWNED : 0);
 	if (known->is_source)
 		redirect_set_source(m->r, flow);
 	end.moves_made = MAX(end.moves_made, known->moves_made);
@@ -449,6 +451,8 @@ void redirect_tell(struct redirect *r, const struct redirect_flow *flow, const s
 	if (redirect_get(r, &other, &end)) {
 		redirect_effective(r, &end);
 		ret->other_moves_made = end.moves_made;
+		if (end.flags & REDIRECT_OWNED)
+			return; /* where its address says */
 		if (end.state == REDIRECT_THERE)
 			ret->other = r->nodes[end.node % REDIRECT_NODES_MAX];
 		else if (end.state == REDIRECT_HERE && (!(end.flags & REDIRECT_NATIVE) || host_is_loopback(other.own)))
@@ -467,8 +471,12 @@ void redirect_settle_end(struct redirect *r, const struct redirect_flow *flow, s
 		redirect_remove(r, flow);
 		return;
 	}
+	if (end->flags & REDIRECT_OWNED && end->state == REDIRECT_HERE && host_has_address(flow->own)) {
+		redirect_remove(r, flow);
+		return;
+	}
 	if (state != REDIRECT_NONE) {
-		end->flags = state == REDIRECT_HERE ? end->flags & ~REDIRECT_LEARNED : 0;
+		end->flags = state == REDIRECT_HERE ? end->flags & ~REDIRECT_LEARNED : end->flags & REDIRECT_OWNED;
 		if (state == REDIRECT_THERE)
 			redirect_unset_source(r, flow);
 		end->moves_made++;
@@ -485,7 +493,7 @@ void redirect_end_listener(struct redirect *r, const struct redirect_flow *flow,
 
 bool redirect_has_ended(const struct redirect_flow *flow, const struct redirect_end *end, const struct sockets *sockets)
 {
-	return end->state == REDIRECT_THERE && !(end->flags & REDIRECT_ENDED) && redirect_is_listener(flow) && host_has_address(flow->own) && !sockets_have(sockets, flow);
+	return end->state == REDIRECT_THERE && !(end->flags & (REDIRECT_ENDED | REDIRECT_OWNED)) && redirect_is_listener(flow) && host_has_address(flow->own) && !sockets_have(sockets, flow);
 }
 
 void redirect_settle(struct redirect_move **m)
@@ -502,7 +510,7 @@ void redirect_settle(struct redirect_move **m)
 	r = (*m)->r;
 	redirect_lock(r);
 	/* Mostly the old sockets are gone by now; what is not is seen later (tidy.c). */
-	known = !(*m)->arriving && host_load(NULL) >= 0 && sockets_read(&sockets, NULL) >= 0;
+	known = host_load(NULL) >= 0 && !(*m)->arriving && sockets_read(&sockets, NULL) >= 0;
 	for (size_t i = 0; i < (*m)->n; i++) {
 		const struct redirect_flow *flow = &(*m)->flows[i];
 

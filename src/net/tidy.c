@@ -10,6 +10,7 @@
 #include "net/redirect_internal.h"
 #include "net/sockets.h"
 
+#define OWNED_NS (20 * 1000000000ull) /* how long packets for an address that has left may still come, from the last one on */
 #define UNUSED_NS (600 * 1000000000ull) /* from the last open to the end of programs that nothing needs: somebody may have opened them for a move */
 
 uint64_t tidy_forget_ns = 600 * 1000000000ull;
@@ -67,6 +68,10 @@ static int judge(const struct redirect_flow *flow, const struct redirect_end *en
 			return 0;
 		return move->state == REDIRECT_HELD && sockets_have(&t->sockets, flow) ? 0 : note(t, flow, end);
 	}
+	if (end->flags & REDIRECT_OWNED && end->state == REDIRECT_HERE && host_has_address(flow->own))
+		return note(t, flow, end);
+	if (end->flags & REDIRECT_OWNED && end->state == REDIRECT_THERE)
+		return age(t, end->changed_ns) > OWNED_NS && age(t, end->seen_ns) > OWNED_NS ? note(t, flow, end) : 0;
 	if (end->state == REDIRECT_HERE && !sockets_have(&t->sockets, flow) && !young)
 		return note(t, flow, end);
 	if (redirect_has_ended(flow, end, &t->sockets))
@@ -116,7 +121,7 @@ static void carry_out(struct tidying *t)
 			continue;
 		if (now.move && now.move == t->ends[i].move) {
 			end_move(t, &t->flows[i], &now);
-		} else if (!now.move && now.changed_ns == t->ends[i].changed_ns && now.state == REDIRECT_THERE) {
+		} else if (!now.move && now.changed_ns == t->ends[i].changed_ns && now.state == REDIRECT_THERE && !(now.flags & REDIRECT_OWNED)) {
 			redirect_end_listener(t->r, &t->flows[i], &now);
 		} else if (!now.move && now.changed_ns == t->ends[i].changed_ns) {
 			redirect_remove(t->r, &t->flows[i]);
@@ -143,7 +148,7 @@ static int revive(const struct redirect_flow *flow, const struct redirect_end *e
 	uint32_t device = 0;
 
 	redirect_effective(r, &now);
-	if (now.state == REDIRECT_NONE || now.flags & REDIRECT_NATIVE || !memcmp(last, flow->own, 16) || host_has_address(flow->own))
+	if (now.state == REDIRECT_NONE || now.flags & (REDIRECT_NATIVE | REDIRECT_OWNED) || !memcmp(last, flow->own, 16) || host_has_address(flow->own))
 		return 0;
 	memcpy(last, flow->own, 16);
 	/* What is here has peers here, too, whose packets go out first. */
@@ -182,6 +187,42 @@ int redirect_tidy(struct redirect *r, bool *ret_empty, struct err *e)
 	return code;
 }
 
+struct forgetting {
+	struct redirect *r;
+	const uint8_t *address;
+	struct redirect_flow *flows;
+	size_t n;
+};
+
+static int note_forgotten(const struct redirect_flow *flow, const struct redirect_end *end, void *arg)
+{
+	struct forgetting *f = arg;
+	struct redirect_flow *more;
+
+	if (end->move || !(end->flags & REDIRECT_OWNED) || memcmp(flow->own, f->address, sizeof(flow->own)))
+		return 0;
+	more = realloc(f->flows, (f->n + 1) * sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	f->flows = more;
+	f->flows[f->n++] = *flow;
+	return 0;
+}
+
+void redirect_forget_address(struct redirect *r, const uint8_t address[16])
+{
+	struct forgetting f = { .r = r, .address = address };
+
+	redirect_lock(r);
+	redirect_each(r, note_forgotten, &f, NULL);
+	for (size_t i = 0; i < f.n; i++)
+		redirect_remove(r, &f.flows[i]);
+	if (host_load(NULL) >= 0)
+		redirect_tell_addresses(r);
+	redirect_unlock(r);
+	free(f.flows);
+}
+
 struct listing {
 	struct redirect *r;
 	int (*each)(const struct redirect_item *item, void *arg);
@@ -197,6 +238,8 @@ static int list_one(const struct redirect_flow *flow, const struct redirect_end 
 	uint64_t ns = clock_ns(CLOCK_MONOTONIC);
 
 	redirect_effective(l->r, &now);
+	if (now.flags & REDIRECT_OWNED)
+		return 0; /* nothing depends on it */
 	item.state = now.state;
 	item.listener = redirect_is_listener(flow);
 	item.own_is_ours = host_has_address(flow->own);

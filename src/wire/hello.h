@@ -16,7 +16,8 @@
 #include "control.pb-c.h"
 
 #define HELLO_VERSION 1u
-#define HELLO_FEATURES 0ull /* the bits that this build knows */
+#define FEATURE_ADDRESSES 1ull /* takes addresses of units (Offer.addresses) */
+#define HELLO_FEATURES FEATURE_ADDRESSES /* the bits that this build knows */
 #define HELLO_MIG_ID_BYTES 16u
 #define HELLO_ROLE_MAX 15u
 #define HELLO_NAME_MAX 64u

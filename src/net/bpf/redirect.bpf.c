@@ -560,6 +560,9 @@ static __always_inline int leaving(struct __sk_buff *skb, __u32 l2)
 		home = home_of_peer(skb, &p);
 		return home ? send_on(skb, &p, home, l2) : UNSPEC;
 	}
+	/* Once the address has left, routing knows best where it is. As long as it is here, packets for it go over the loopback device. */
+	if (place.state == REDIRECT_THERE && place.flags & REDIRECT_OWNED && !is_lo(skb))
+		return UNSPEC;
 	if (place.state == REDIRECT_THERE)
 		return send_on(skb, &p, place.node, l2);
 	if (place.state == REDIRECT_HELD)
