@@ -336,7 +336,7 @@ class Bench:
             t.heading("TCP: what a peer of the moved server hears")
             self.raw["tcp gaps"] = conns.gaps(t, self.runs, ports)
             t.heading("TCP: what connections with an outside peer add to the freeze")
-            self.raw["tcp costs"] = conns.costs(t, self.runs, self.options.connections or [1, 100, 1000, 10000], ports)
+            self.raw["tcp costs"] = conns.costs(t, self.runs, self.options.connections or [1, 100, 1000, 10000], ports, self.options.timeline)
         except (BenchError, OSError, subprocess.TimeoutExpired) as e:
             t.failed("tcp", e)
 

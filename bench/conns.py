@@ -6,6 +6,7 @@ import os
 import struct
 import time
 
+import timeline
 import victims as v
 from victims import BenchError
 
@@ -79,8 +80,8 @@ class Talk:
         os.unlink(self.file)
 
 
-def series(host, port, idle, mode, runs):
-    """Moves a server to and fro, `runs` times: [{freeze_us, gap_us, timeouts, total_ms}]."""
+def series(host, port, idle, mode, runs, marks=None):
+    """Moves a server to and fro, `runs` times: [{freeze_us, gap_us, timeouts, total_ms}]. marks: a timeline.Timeline, or None."""
     server, talk, done = Server(port), None, []
     try:
         talk = Talk(host, port, idle, mode)
@@ -89,6 +90,8 @@ def series(host, port, idle, mode, runs):
             talk.begin()
             report = v.migrate(server, "freeze-free")
             time.sleep(0.3)
+            if marks:
+                marks.take(server.other(), server.host, report["stopped_at_ns"], report["freeze_us"])
             done.append({"freeze_us": report["freeze_us"], "total_ms": (report["ended_ns"] - report["began_ns"]) / 1e6, **talk.result(report)})
     finally:
         if talk:
@@ -111,12 +114,16 @@ def gaps(table, runs, ports):
     return raw
 
 
-def costs(table, runs, counts, ports):
+def costs(table, runs, counts, ports, with_marks=False):
     """What idle connections beside a busy one add to the freeze, and what ones over which something goes do."""
     raw, base = {}, None
     for mode, name in (("i", "idle"), ("a", "each asked once a second")):
         for n in counts:
-            done = raw[f"{name} {n}"] = series("x1", next(ports), n - 1, "e" if mode == "i" else "a", runs if n < 10000 else min(runs, 3))
+            marks = timeline.Timeline() if with_marks else None
+            done = raw[f"{name} {n}"] = series("x1", next(ports), n - 1, "e" if mode == "i" else "a", runs if n < 10000 else min(runs, 3), marks)
+            if marks:
+                print(f"      since the stop; {n:,} connections, {name}")
+                marks.print()
             freeze = table.add(f"{n:,} connections, {name}: freeze", [r["freeze_us"] for r in done], "us", "<= 20,000 us" if n == 10000 else None,
                                (lambda x: x <= 20000) if n == 10000 else None)
             if n == 1:

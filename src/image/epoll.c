@@ -13,6 +13,7 @@
 
 #include "base/util.h"
 #include "image/bytes.h"
+#include "kern/file_record.h"
 
 #define EPOLL_FD_MAX (1u << 20)
 
@@ -115,6 +116,19 @@ int epoll_capture(const struct fd_look *look, Gw__FdDesc *d, const struct fd_res
 		fd_append(&d->items, &d->n_items, item);
 	}
 	return 0;
+}
+
+uint64_t epoll_digest(const Gw__FdDesc *d, uint64_t (*file)(const void *arg, uint32_t desc), const void *arg)
+{
+	struct poll_params params = { 0 };
+	uint64_t digest;
+
+	if (d->epoll_params.len == sizeof(params))
+		memcpy(&params, d->epoll_params.data, sizeof(params));
+	digest = file_record_set(params.busy_poll_usecs, params.busy_poll_budget, params.prefer_busy_poll);
+	for (size_t i = 0; i < d->n_items; i++)
+		digest += file_record_entry(file(arg, d->items[i]->desc), d->items[i]->fd, d->items[i]->events, d->items[i]->data);
+	return digest | 1;
 }
 
 int epoll_validate(const Gw__FdDesc *d, size_t n_descs, struct err *e)

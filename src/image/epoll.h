@@ -31,6 +31,8 @@ struct fd_resolver {
  * (another process or a message in flight keeps it open); *ret_lost is its number then.
  */
 int epoll_capture(const struct fd_look *look, Gw__FdDesc *d, const struct fd_resolver *resolver, uint32_t *ret_lost, struct err *e);
+/* What the record of a descriptor has as its digest (kern/file_record.h) when the set is this one; file: what the record of a description has as its file. */
+uint64_t epoll_digest(const Gw__FdDesc *d, uint64_t (*file)(const void *arg, uint32_t desc), const void *arg);
 int epoll_validate(const Gw__FdDesc *d, size_t n_descs, struct err *e);
 int epoll_open(const Gw__FdDesc *d, int *ret_fd, struct err *e);
 

@@ -330,8 +330,12 @@ static int sync_all(struct fdtable *t, struct err *e)
 	bool records = fdtable_read_records(t);
 	int r;
 
-	if (records && fdtable_is_few(t))
-		return fdtable_sync_few(t, e);
+	if (records && fdtable_is_few(t)) {
+		r = fdtable_sync_few(t, e);
+		if (r < 0 || fdtable_capture_tcp(t))
+			return r;
+		t->few = false;
+	}
 	if (records && t->frozen)
 		return fdtable_sync_by_records(t, e);
 	r = sync_numbers(t, e);
@@ -346,6 +350,7 @@ int fdtable_recapture(struct fdtable *t, bool frozen, struct fsfile_table *files
 	t->few = false;
 	if (r == 0)
 		r = sync_all(t, e);
+	t->ends_listed = t->ends_listed && frozen && t->few;
 	if (r == 0 && !frozen && t->self)
 		fdtable_note_digests(t);
 	if (r == 0 && !t->few)

@@ -73,6 +73,7 @@ struct fdtable {
 	struct tcp_set *tcp;     /* file_tcp.c: of the current capture */
 	bool holding;            /* duplicates */
 	bool few;                /* of the current capture: only the descriptions in todo may have changed */
+	bool ends_listed;        /* fdtable_list_fresh_ends has listed all, but for those of the descriptions in todo */
 	uint32_t *todo;
 	size_t n_todo, todo_room;
 	uint32_t round;
@@ -144,6 +145,8 @@ void fdtable_judge(const Gw__FdTable *t, bool own_net, struct refusals *refusals
  */
 typedef void fd_end_fn(void *arg, uint8_t protocol, const struct sockaddr *own, const struct sockaddr *peer);
 void fdtable_list_ends(const Gw__FdTable *t, fd_end_fn *add, void *arg);
+/* Those of the last capture; when only a few descriptions have changed since all were listed by this function, the ends of those. */
+void fdtable_list_fresh_ends(struct fdtable *t, fd_end_fn *add, void *arg);
 /* Sockets whose call nobody has answered yet, and which call again at the destination. */
 void fdtable_list_callers(const Gw__FdTable *t, fd_end_fn *add, void *arg);
 bool fdtable_listens(const Gw__FdTable *t);

@@ -147,6 +147,28 @@ static int validate_tables(const Gw__FdTable *t, size_t n_processes, struct err 
 	return 0;
 }
 
+static bool is_known(const Gw__FdTable *t, const Gw__FdTable *old, size_t i)
+{
+	return old && i < old->n_descs && t->descs[i] == old->descs[i];
+}
+
+/* Sets of epoll watch what is open. Those of the offer have been looked at, and what they watch is as it was, mostly. */
+static int validate_sets(const Gw__FdTable *t, const Gw__FdTable *old, struct err *e)
+{
+	bool any_closed = false;
+
+	for (size_t i = 0; i < t->n_descs; i++)
+		any_closed = any_closed || (!is_known(t, old, i) && t->descs[i]->kind == GW__FD_KIND__FD_CLOSED);
+	for (size_t i = 0; i < t->n_descs; i++) {
+		if (is_known(t, old, i) && !any_closed)
+			continue;
+		for (size_t j = 0; j < t->descs[i]->n_items; j++)
+			if (t->descs[t->descs[i]->items[j]->desc]->kind == GW__FD_KIND__FD_CLOSED)
+				return err_set(e, -EPROTO, "epoll entry of a closed description");
+	}
+	return 0;
+}
+
 int fdtable_validate_against(const Gw__FdTable *t, const Gw__FdTable *old, uint32_t n_files, size_t n_processes, struct err *e)
 {
 	int r;
@@ -154,7 +176,7 @@ int fdtable_validate_against(const Gw__FdTable *t, const Gw__FdTable *old, uint3
 	if (t->n_descs > FDTABLE_NUMBERS_MAX || t->n_pipes > PIPES_MAX || t->n_locks > FLOCKS_MAX)
 		return err_set(e, -EPROTO, "descriptor table: %zu descriptions, %zu pipes, %zu locks", t->n_descs, t->n_pipes, t->n_locks);
 	for (size_t i = 0; i < t->n_descs; i++) {
-		if (old && i < old->n_descs && t->descs[i] == old->descs[i])
+		if (is_known(t, old, i))
 			continue; /* it has been */
 		r = validate_desc(t->descs[i], t, n_files, e);
 		if (r < 0) {
@@ -164,7 +186,7 @@ int fdtable_validate_against(const Gw__FdTable *t, const Gw__FdTable *old, uint3
 	}
 	for (size_t i = 0; i < t->n_descs; i++) {
 		const Gw__FdDesc *d = t->descs[i];
-		bool known = old && i < old->n_descs && d == old->descs[i];
+		bool known = is_known(t, old, i);
 
 		r = d->kind == GW__FD_KIND__FD_UNIX ? unix_socket_validate(t, i, e) : d->kind == GW__FD_KIND__FD_SOCKET ? socket_tcp_validate(t, i, known, e) : 0;
 		if (r < 0)
@@ -182,10 +204,9 @@ int fdtable_validate_against(const Gw__FdTable *t, const Gw__FdTable *old, uint3
 		if (t->descs[t->locks[i]->desc]->kind == GW__FD_KIND__FD_CLOSED)
 			return err_set(e, -EPROTO, "lock of a closed description");
 	}
-	for (size_t i = 0; i < t->n_descs; i++)
-		for (size_t j = 0; j < t->descs[i]->n_items; j++)
-			if (t->descs[t->descs[i]->items[j]->desc]->kind == GW__FD_KIND__FD_CLOSED)
-				return err_set(e, -EPROTO, "epoll entry of a closed description");
+	r = validate_sets(t, old, e);
+	if (r < 0)
+		return r;
 	r = pty_validate(t, e);
 	return r < 0 ? r : validate_tables(t, n_processes, e);
 }

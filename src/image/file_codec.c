@@ -61,7 +61,7 @@ int fdtable_encode(struct fdtable *t, uint8_t **ret_data, size_t *ret_len, struc
 		t->held[i].offered = true;
 		t->held[i].offered_flags = t->msg->descs[i]->flags;
 		t->held[i].offered_position = t->msg->descs[i]->position;
-		t->held[i].offered_socket = t->held[i].quiet ? fdtable_digest_socket(t->msg->descs[i]) : 0;
+		t->held[i].offered_digest = fdtable_digest_desc(&t->held[i], t->msg->descs[i]);
 	}
 	for (size_t i = 0; i < t->n_views && r == 0; i++) {
 		struct fd_view *view = &t->views[i];
@@ -152,7 +152,7 @@ int fdtable_decode(const void *data, size_t len, uint32_t n_files, size_t n_proc
 static bool may_be_left_out(const Gw__FdDesc *d)
 {
 	return d->kind == GW__FD_KIND__FD_FILE || d->kind == GW__FD_KIND__FD_DIRECTORY || d->kind == GW__FD_KIND__FD_PATH ||
-		d->kind == GW__FD_KIND__FD_DEVICE || (d->kind == GW__FD_KIND__FD_SOCKET && d->socket && socket_tcp_can_be_quiet(d->socket));
+		d->kind == GW__FD_KIND__FD_DEVICE || d->kind == GW__FD_KIND__FD_EPOLL || (d->kind == GW__FD_KIND__FD_SOCKET && d->socket && socket_tcp_can_be_quiet(d->socket));
 }
 
 static int check_difference(const Gw__FdTable *t, const Gw__FdTable *old, struct err *e)

@@ -17,6 +17,7 @@
 #include <sys/syscall.h>
 
 #include "base/util.h"
+#include "image/epoll.h"
 #include "image/file_state.h"
 #include "image/view.h"
 
@@ -78,15 +79,44 @@ void fdtable_note_digests(struct fdtable *t)
 				t->held[t->views[v].seen[i].desc].digest = t->views[v].records[i].digest;
 }
 
-uint64_t fdtable_digest_socket(const Gw__FdDesc *d)
+static uint64_t digest_of(const uint8_t *data, size_t len)
 {
-	cleanup_free uint8_t *packed = d->socket ? fd_alloc(gw__fd_socket__get_packed_size(d->socket)) : NULL;
-	size_t len = packed ? gw__fd_socket__pack(d->socket, packed) : 0;
 	uint64_t digest = 14695981039346656037ull;
 
 	for (size_t i = 0; i < len; i++)
-		digest = (digest ^ packed[i]) * 1099511628211ull;
-	return digest;
+		digest = (digest ^ data[i]) * 1099511628211ull;
+	return digest | 1;
+}
+
+static uint64_t number_of(const void *arg, uint32_t desc)
+{
+	(void)arg;
+	return desc + 1ull;
+}
+
+uint64_t fdtable_digest_desc(const struct fd_held *held, const Gw__FdDesc *d)
+{
+	cleanup_free uint8_t *packed = NULL;
+
+	if (d->kind == GW__FD_KIND__FD_EPOLL)
+		return epoll_digest(d, number_of, NULL);
+	if (!held->quiet || !d->socket)
+		return 0;
+	packed = fd_alloc(gw__fd_socket__get_packed_size(d->socket));
+	return digest_of(packed, gw__fd_socket__pack(d->socket, packed));
+}
+
+static uint64_t file_of(const void *arg, uint32_t desc)
+{
+	const struct fdtable *t = arg;
+
+	return t->held[desc].file;
+}
+
+/* A set of epoll that is what the image says. By its contents: one that changes and changes back must not be taken for the one that was seen in between. */
+static bool is_same_set(const struct fdtable *t, const Gw__FdDesc *d, uint64_t digest)
+{
+	return d->kind == GW__FD_KIND__FD_EPOLL && digest && !d->owner && !d->signal && epoll_digest(d, file_of, t) == digest;
 }
 
 /* A connection over which nothing goes, and of which the kernel keeps nothing else than when it was looked at. */
@@ -102,7 +132,7 @@ static bool is_easy(const struct fdtable *t, const struct fd_seen *s, const stru
 	const Gw__FdDesc *d = t->msg->descs[s->desc];
 
 	return (uint32_t)s->fd == r->fd && held->file == r->file && held->inode == r->inode && held->operations == r->kind && held->known &&
-		!held->refused && !held->changed && (fdtable_is_plain(d) || is_quiet(held, d, r->digest)) && d->flags == (r->flags & ~CLOEXEC_IN_FLAGS) && d->position == r->position &&
+		!held->refused && !held->changed && (fdtable_is_plain(d) || is_quiet(held, d, r->digest) || is_same_set(t, d, r->digest)) && d->flags == (r->flags & ~CLOEXEC_IN_FLAGS) && d->position == r->position &&
 		s->cloexec == r->cloexec && !s->has_locks && !r->has_locks && !r->has_owner && !(r->flags & O_ASYNC);
 }
 
@@ -131,6 +161,15 @@ static void take_known(struct fdtable *t, struct fd_view *view)
 	file_watch_prepare(view->watch);
 }
 
+static bool differs(const struct fdtable *t, size_t i)
+{
+	const struct fd_held *held = &t->held[i];
+	const Gw__FdDesc *d = t->msg->descs[i];
+
+	return !held->offered || !(fdtable_is_plain(d) || (held->offered_digest && held->offered_digest == fdtable_digest_desc(held, d))) ||
+		d->flags != held->offered_flags || d->position != held->offered_position;
+}
+
 /* What differs from the offer is told in the freeze, whether or not it changes once more. */
 static void learn_differences(struct fdtable *t)
 {
@@ -143,12 +182,8 @@ static void learn_differences(struct fdtable *t)
 		t->differs = fd_alloc(t->differs_room);
 		t->todo = fd_alloc(t->todo_room * sizeof(*t->todo));
 	}
-	for (size_t i = 0; i < n; i++) {
-		const struct fd_held *held = &t->held[i];
-		const Gw__FdDesc *d = t->msg->descs[i];
-
-		t->differs[i] = !held->offered || !(fdtable_is_plain(d) || (held->quiet && held->offered_socket == fdtable_digest_socket(d))) || d->flags != held->offered_flags || d->position != held->offered_position;
-	}
+	for (size_t i = 0; i < n; i++)
+		t->differs[i] = differs(t, i);
 }
 
 void fdtable_learn(struct fdtable *t)
@@ -161,6 +196,8 @@ void fdtable_learn(struct fdtable *t)
 		for (size_t i = 0; i < t->n_views; i++)
 			if (t->views[i].watch)
 				take_known(t, &t->views[i]);
+		for (size_t k = 0; k < t->n_todo; k++)
+			t->differs[t->todo[k]] = differs(t, t->todo[k]);
 		return;
 	}
 	n = file_watch_read(t->self, &t->records, &t->records_room, NULL);
@@ -340,6 +377,19 @@ static void match_ends(const struct fdtable *t, struct matched *m)
 			}
 }
 
+/* Sets of epoll refer to descriptions: where some are others now, they are looked at. */
+static void match_sets(const struct fdtable *t, struct matched *m)
+{
+	bool moved = false;
+
+	for (size_t v = 0; v < t->n_views; v++)
+		moved = moved || (m[v].v && m[v].moved);
+	for (size_t v = 0; moved && v < t->n_views; v++)
+		for (size_t i = 0; m[v].v && i < t->views[v].n_records; i++)
+			if (m[v].state[i] == MATCH_SAME && t->msg->descs[m[v].v[i].desc]->kind == GW__FD_KIND__FD_EPOLL)
+				m[v].state[i] = MATCH_KNOWN;
+}
+
 static int match_all(struct fdtable *t, struct matched *m, struct err *e)
 {
 	struct addresses a = { 0 };
@@ -358,6 +408,7 @@ static int match_all(struct fdtable *t, struct matched *m, struct err *e)
 	}
 	if (t->has_tcp)
 		match_ends(t, m);
+	match_sets(t, m);
 	if (!n_pending)
 		return 0;
 	addresses_init(t, &a, n_pending);
@@ -439,6 +490,17 @@ static int take_records(struct fdtable *t, uint32_t index, const uint8_t *state,
 
 /* --- when no number has come, gone or changed its description --- */
 
+/* What one end of a connection inside of the unit does changes the other one. */
+static bool has_end_inside(const Gw__FdDesc *d)
+{
+	return d->socket && d->socket->tcp && d->socket->tcp->kind != GW__FD_TCP_KIND__TCP_OUTSIDE;
+}
+
+static bool is_alone(const struct fdtable *t, const struct fd_seen *s, const struct file_record *r)
+{
+	return (uint32_t)s->fd == r->fd && t->held[s->desc].file == r->file && fits(t, s->desc, r) && !(t->has_tcp && has_end_inside(t->msg->descs[s->desc]));
+}
+
 static bool same_numbers(const struct fdtable *t)
 {
 	for (size_t v = 0; v < t->n_views; v++) {
@@ -450,8 +512,7 @@ static bool same_numbers(const struct fdtable *t)
 			return false;
 		for (size_t i = 0; i < view->n_records; i++)
 			if (!(view->easy[i] && !memcmp(&view->records[i], &view->known[i], sizeof(view->records[i]))) &&
-			    ((uint32_t)view->seen[i].fd != view->records[i].fd || t->held[view->seen[i].desc].file != view->records[i].file ||
-			     !fits(t, view->seen[i].desc, &view->records[i])))
+			    !is_alone(t, &view->seen[i], &view->records[i]))
 				return false;
 	}
 	return true;
@@ -487,10 +548,10 @@ static int take_changed(struct fdtable *t, struct fd_view *view, Gw__FdNumbers *
 	return ret;
 }
 
-/* Whether it is enough to look at a few, since no number has moved. Unix and TCP sockets are looked at together. */
+/* Whether it is enough to look at a few, since no number has moved. Unix sockets are looked at together, and so are both ends of a connection. */
 bool fdtable_is_few(const struct fdtable *t)
 {
-	return !t->changed && !t->has_unix && !t->has_tcp && t->differs_room >= t->msg->n_descs && same_numbers(t);
+	return !t->changed && !t->has_unix && t->differs_room >= t->msg->n_descs && same_numbers(t);
 }
 
 int fdtable_sync_few(struct fdtable *t, struct err *e)

@@ -191,6 +191,8 @@ static bool same_items(const Gw__FdDesc *a, const Gw__FdDesc *b)
 {
 	bool same = a && b && a->n_items == b->n_items && bytes_equal(a->epoll_params, b->epoll_params);
 
+	if (a == b)
+		return true;
 	for (size_t i = 0; same && i < a->n_items; i++)
 		same = a->items[i]->fd == b->items[i]->fd && a->items[i]->desc == b->items[i]->desc &&
 			a->items[i]->events == b->items[i]->events && a->items[i]->data == b->items[i]->data;
@@ -311,7 +313,7 @@ static int plan_removals(const struct placing *p, const Gw__FdTable *new, struct
 		int fd = lookup_set(l, i, &guest);
 
 		l->epoll = i;
-		if (l->t->descs[i]->kind == GW__FD_KIND__FD_EPOLL && new->descs[i]->kind == GW__FD_KIND__FD_EPOLL && fd >= 0)
+		if (l->t->descs[i] != new->descs[i] && l->t->descs[i]->kind == GW__FD_KIND__FD_EPOLL && new->descs[i]->kind == GW__FD_KIND__FD_EPOLL && fd >= 0)
 			epoll_plan_remove(p->b, l->t->descs[i], new->descs[i], fd, &numbers);
 	}
 	dismiss_guests(p, l);

@@ -37,7 +37,7 @@ struct fd_held {
 	bool quiet;
 	/* As the destination was told in the offer. */
 	bool offered;
-	uint64_t offered_socket; /* a digest */
+	uint64_t offered_digest; /* of a quiet TCP socket or a set of epoll */
 	uint32_t offered_flags;
 	int64_t offered_position;
 };
@@ -108,7 +108,7 @@ void fdtable_take_numbers(struct fdtable *t, struct fd_view *view, const struct 
 void fdtable_learn(struct fdtable *t);
 bool fdtable_read_records(struct fdtable *t); /* false: there are none */
 void fdtable_note_digests(struct fdtable *t); /* before a capture: of the records that have been read */
-uint64_t fdtable_digest_socket(const Gw__FdDesc *d);
+uint64_t fdtable_digest_desc(const struct fd_held *held, const Gw__FdDesc *d); /* of what changes about a quiet TCP socket or a set of epoll; 0: something else */
 bool fdtable_is_plain(const Gw__FdDesc *d); /* position and flags are all that changes about it, but for locks */
 bool fdtable_is_few(const struct fdtable *t);
 int fdtable_sync_few(struct fdtable *t, struct err *e);
@@ -127,8 +127,11 @@ uint32_t fdtable_move_desc(struct fdtable *t, uint32_t desc);
 /* file_unix.c: what a description has become, plus one; 0: itself. */
 void fdtable_renumber(struct fdtable *t, const uint32_t *map);
 
-/* file_tcp.c: looks at all TCP sockets that are held, before the contents are captured; their queues, behind that, in the freeze. */
-void fdtable_capture_tcp(struct fdtable *t);
+/*
+ * file_tcp.c: looks at all TCP sockets that are held, before the contents are captured; their queues, behind that, in the freeze. false: of a few that were to be
+ * looked at one has become another one, so that all must be.
+ */
+bool fdtable_capture_tcp(struct fdtable *t);
 int fdtable_capture_tcp_queues(struct fdtable *t, struct err *e);
 const struct tcp_member *fdtable_find_tcp(const struct fdtable *t, int held);
 void fdtable_forget_tcp(struct fdtable *t);

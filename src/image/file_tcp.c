@@ -76,11 +76,14 @@ const struct tcp_member *fdtable_find_tcp(const struct fdtable *t, int held)
 
 static size_t list_members(struct fdtable *t, struct tcp_member *v)
 {
-	size_t n = 0;
+	size_t n = 0, n_all = t->few ? t->n_todo : t->msg->n_descs;
 
-	for (uint32_t i = 0; i < t->msg->n_descs; i++)
+	for (uint32_t k = 0; k < n_all; k++) {
+		uint32_t i = t->few ? t->todo[k] : k;
+
 		if (is_tcp(t, i))
 			v[n++] = (struct tcp_member){ .desc = i, .held = t->held[i].fd };
+	}
 	qsort(v, n, sizeof(*v), compare_held);
 	return n;
 }
@@ -197,14 +200,22 @@ static void look_outside(struct fdtable *t)
 	}
 }
 
-void fdtable_capture_tcp(struct fdtable *t)
+static bool is_any_renewed(const struct fdtable *t)
 {
-	cleanup_free struct tcp_member *v = fd_alloc(t->msg->n_descs * sizeof(*v));
+	for (size_t i = 0; i < t->tcp->n; i++)
+		if (must_renew(t, &t->tcp->v[i]))
+			return true;
+	return false;
+}
+
+bool fdtable_capture_tcp(struct fdtable *t)
+{
+	cleanup_free struct tcp_member *v = fd_alloc((t->few ? t->n_todo : t->msg->n_descs) * sizeof(*v));
 	size_t n = list_members(t, v), n_records = 0;
 
 	fdtable_forget_tcp(t);
 	if (!n)
-		return;
+		return true;
 	t->has_tcp = true;
 	t->tcp = fd_alloc(sizeof(*t->tcp));
 	t->tcp->v = take_ptr(v);
@@ -212,14 +223,17 @@ void fdtable_capture_tcp(struct fdtable *t)
 	/* Without BPF connections are refused (socket_listen.c). */
 	if (tcp_peek(&t->tcp->records, &n_records, NULL) < 0) {
 		t->tcp->n = 0;
-		return;
+		return true;
 	}
 	find_records(t->tcp, t->tcp->records, n_records);
 	list_waiting(t->tcp, t->tcp->records, n_records);
 	socket_tcp_sort(t->tcp->v, t->tcp->n, t->tcp->waiting, t->tcp->n_waiting, t->frozen);
+	if (t->few && is_any_renewed(t))
+		return false;
 	if (!t->frozen)
 		look_outside(t);
 	renew(t);
+	return true;
 }
 
 /* What is sent while the send queues are read is in one of the queues: those of the receivers are looked at afterwards. */
@@ -252,18 +266,30 @@ static bool is_listener(const Gw__FdDesc *d)
 	return d->kind == GW__FD_KIND__FD_SOCKET && d->socket && socket_listen_is_called(d->socket);
 }
 
+static void list_end(const Gw__FdTable *t, const Gw__FdDesc *d, fd_end_fn *add, void *arg)
+{
+	if (is_listener(d))
+		add(arg, IPPROTO_TCP, (const void *)d->socket->local.data, NULL);
+	else if (d->kind == GW__FD_KIND__FD_SOCKET && tcp_outside_is_one(d->socket) && d->socket->tcp->numbers->state != TCP_CLOSE)
+		add(arg, IPPROTO_TCP, (const void *)d->socket->local.data, (const void *)d->socket->peer.data);
+	else if (udp_outside_has_end(t, d))
+		add(arg, IPPROTO_UDP, (const void *)d->socket->local.data, d->socket->peer.len ? (const void *)d->socket->peer.data : NULL);
+}
+
 void fdtable_list_ends(const Gw__FdTable *t, fd_end_fn *add, void *arg)
 {
-	for (size_t i = 0; i < t->n_descs; i++) {
-		const Gw__FdDesc *d = t->descs[i];
+	for (size_t i = 0; i < t->n_descs; i++)
+		list_end(t, t->descs[i], add, arg);
+}
 
-		if (is_listener(d))
-			add(arg, IPPROTO_TCP, (const void *)d->socket->local.data, NULL);
-		else if (d->kind == GW__FD_KIND__FD_SOCKET && tcp_outside_is_one(d->socket) && d->socket->tcp->numbers->state != TCP_CLOSE)
-			add(arg, IPPROTO_TCP, (const void *)d->socket->local.data, (const void *)d->socket->peer.data);
-		else if (udp_outside_has_end(t, d))
-			add(arg, IPPROTO_UDP, (const void *)d->socket->local.data, d->socket->peer.len ? (const void *)d->socket->peer.data : NULL);
-	}
+void fdtable_list_fresh_ends(struct fdtable *t, fd_end_fn *add, void *arg)
+{
+	bool few = t->ends_listed && t->few;
+	size_t n = few ? t->n_todo : t->msg->n_descs;
+
+	for (size_t k = 0; k < n; k++)
+		list_end(t->msg, t->msg->descs[few ? t->todo[k] : k], add, arg);
+	t->ends_listed = true;
 }
 
 void fdtable_list_callers(const Gw__FdTable *t, fd_end_fn *add, void *arg)

@@ -213,6 +213,19 @@ static void renumber(uint32_t *index_plus_one, const uint32_t *map)
 		*index_plus_one = map[*index_plus_one - 1];
 }
 
+/* In a set of epoll, which may have been settled by its record. */
+static void renumber_items(struct fdtable *t, size_t i, const uint32_t *map)
+{
+	Gw__FdDesc *d = t->msg->descs[i];
+
+	for (size_t k = 0; k < d->n_items; k++)
+		if (map[d->items[k]->desc]) {
+			d->items[k]->desc = map[d->items[k]->desc] - 1;
+			if (t->differs && i < t->differs_room)
+				t->differs[i] = 1;
+		}
+}
+
 void fdtable_renumber(struct fdtable *t, const uint32_t *map)
 {
 	for (size_t v = 0; v < t->n_views; v++)
@@ -222,6 +235,7 @@ void fdtable_renumber(struct fdtable *t, const uint32_t *map)
 	for (size_t i = 0; i < t->msg->n_descs; i++) {
 		Gw__FdUnix *u = t->msg->descs[i]->unix_socket;
 
+		renumber_items(t, i, map);
 		if (!u)
 			continue;
 		renumber(&u->peer, map);

@@ -10,13 +10,34 @@ struct file_record {
 	unsigned long long file;     /* the open file description */
 	unsigned long long inode, kind; /* inode: another value for another inode, also when it has got the memory of this one; kind: its operations */
 	long long position;
-	unsigned long long digest;   /* TCP sockets: of all that the kernel keeps about it; 0: something else */
+	unsigned long long digest;   /* TCP sockets: of all that the kernel keeps about it; read by groups, sets of epoll: file_record_set; 0: something else, or not known */
 	unsigned char cloexec;
 	unsigned char has_owner;     /* F_SETOWN, F_SETSIG or O_ASYNC have been used */
 	unsigned char has_locks;     /* somebody holds a lock or a lease on the file */
 	unsigned char armed;         /* enum file_armed, of a timerfd */
 	unsigned int process;        /* whose number it is, by the initial pid namespace */
 };
+
+/* What a set of epoll has as its digest: the sum of these, with the lowest bit set. */
+static inline __attribute__((always_inline)) unsigned long long file_record_mix(unsigned long long digest, unsigned long long word)
+{
+	digest = (digest ^ word) * 0x9e3779b97f4a7c15ull;
+	digest ^= digest >> 32;
+	digest *= 0xd6e8feb86659fd93ull;
+	return digest ^ digest >> 29;
+}
+
+/* file: as in the records, what the entry watches. */
+static inline __attribute__((always_inline)) unsigned long long file_record_entry(unsigned long long file, unsigned int fd, unsigned int events, unsigned long long data)
+{
+	return file_record_mix(file_record_mix(file_record_mix(1, file), (unsigned long long)events << 32 | fd), data);
+}
+
+/* How it polls devices that are busy. */
+static inline __attribute__((always_inline)) unsigned long long file_record_set(unsigned int busy_poll_us, unsigned int budget, unsigned int prefers)
+{
+	return file_record_mix(2, (unsigned long long)busy_poll_us << 32 | budget << 1 | (prefers != 0));
+}
 
 /* As many numbers as a word of the kernel's bitmaps of them has bits. */
 #define FILE_GROUP 64

@@ -92,6 +92,16 @@ int net_flows_of(const Gw__FdTable *t, struct redirect *r, struct net_flows *ret
 	return x.code;
 }
 
+int net_flows_of_fresh(struct fdtable *t, struct redirect *r, struct net_flows *ret, struct err *e)
+{
+	struct listing x = { .l = ret, .r = r, .e = e };
+
+	*ret = (struct net_flows){ 0 };
+	fdtable_list_fresh_ends(t, add_end, &x);
+	sort(ret);
+	return x.code;
+}
+
 bool net_flows_has(const struct net_flows *l, const struct redirect_flow *f)
 {
 	return l->n && bsearch(f, l->v, l->n, sizeof(*f), compare);

@@ -16,6 +16,8 @@ struct net_flows {
 
 /* All ends that the unit's sockets are. r: to find out what a socket that is bound to every address listens to; NULL: such are left out. */
 int net_flows_of(const Gw__FdTable *t, struct redirect *r, struct net_flows *ret, struct err *e);
+/* The same, of the last capture, but left out are those of descriptions that have not changed since this was called before (fdtable_list_fresh_ends). */
+int net_flows_of_fresh(struct fdtable *t, struct redirect *r, struct net_flows *ret, struct err *e);
 bool net_flows_has(const struct net_flows *l, const struct redirect_flow *f);
 /* Those of `l` that `known` does not have. */
 void net_flows_new(const struct net_flows *l, const struct net_flows *known, struct net_flows *ret);

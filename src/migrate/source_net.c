@@ -223,7 +223,7 @@ int source_net_depart(struct source *s, struct err *e)
 
 	if (!n->r)
 		return 0;
-	ret = net_flows_of(s->unit.fds.msg, n->r, &n->entered, e);
+	ret = net_flows_of_fresh(&s->unit.fds, n->r, &n->entered, e);
 	if (ret == 0)
 		ret = depart(n, e);
 	heir.arg = s;
@@ -297,14 +297,13 @@ int source_net_add(struct source *s, struct err *e)
 	struct net_flows now, fresh;
 	int ret;
 
+	ret = net_flows_of_fresh(&s->unit.fds, NULL, &now, e);
 	if (!n->move) {
-		ret = net_flows_of(s->unit.fds.msg, NULL, &now, e);
 		if (ret == 0 && has_connections(&now) && !ns_has_net())
 			ret = err_set(e, -EAGAIN, "process %d has begun to talk to others since the offer", s->request->pid);
 		net_flows_free(&now);
 		return ret;
 	}
-	ret = net_flows_of(s->unit.fds.msg, NULL, &now, e);
 	if (ret < 0)
 		return ret;
 	net_flows_new(&now, &n->entered, &fresh);

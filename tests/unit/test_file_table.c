@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
@@ -206,6 +207,65 @@ static void test_beyond(void **state)
 	end(&c);
 }
 
+static const struct file_record *record_of(struct child *c, int fd)
+{
+	struct err e = ERR_INIT;
+	ssize_t n = file_watch_read(c->prepared, &c->records, &c->room, &e);
+
+	for (ssize_t i = 0; i < n; i++)
+		if (c->records[i].fd == (unsigned int)fd)
+			return &c->records[i];
+	return NULL;
+}
+
+static void set_entry(int ep, int how, int fd, uint32_t events, uint64_t data)
+{
+	struct epoll_event event = { .events = events, .data.u64 = data };
+
+	assert_int_equal(epoll_ctl(ep, how, fd, &event), 0);
+}
+
+/* The digest of a set of epoll is that of its entries, however they have got there. */
+static void test_epoll(void **state)
+{
+	int to[2], ep = epoll_create1(0);
+	uint64_t files[200], some = 0, expected = file_record_set(0, 0, 0);
+	struct child c = { 0 };
+	struct err e = ERR_INIT;
+
+	(void)state;
+	assert_int_equal(pipe(to), 0);
+	assert_int_equal(file_watch_open(reader, getpid(), &c.prepared, &e), 0);
+	assert_true(file_watch_read(c.prepared, &c.records, &c.room, &e) > 0);
+	file_watch_prepare(c.prepared);
+	assert_int_equal(record_of(&c, ep)->digest, expected | 1);
+	assert_int_equal(record_of(&c, to[0])->digest, 0);
+	for (int i = 0; i < 200; i++) {
+		int fd = fcntl(to[i & 1], F_DUPFD, 300 + (i * 77) % 200);
+
+		set_entry(ep, EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLET, (uint64_t)i << 40 | 3);
+		files[i] = record_of(&c, to[i & 1])->file;
+		expected += file_record_entry(files[i], (unsigned int)fd, EPOLLIN | EPOLLERR | EPOLLHUP | EPOLLET, (uint64_t)i << 40 | 3);
+		if (i % 50 != 49)
+			continue;
+		file_watch_prepare(c.prepared); /* for higher numbers */
+		assert_int_equal(record_of(&c, ep)->digest, expected | 1);
+		some = (uint64_t)fd;
+	}
+	set_entry(ep, EPOLL_CTL_MOD, (int)some, EPOLLIN, 199ull << 40 | 3);
+	assert_int_not_equal(record_of(&c, ep)->digest, expected | 1);
+	set_entry(ep, EPOLL_CTL_MOD, (int)some, EPOLLIN | EPOLLET, 199ull << 40 | 3);
+	assert_int_equal(record_of(&c, ep)->digest, expected | 1);
+	set_entry(ep, EPOLL_CTL_DEL, (int)some, 0, 0);
+	assert_int_equal(record_of(&c, ep)->digest, (expected - file_record_entry(files[199], (unsigned int)some, EPOLLIN | EPOLLERR | EPOLLHUP | EPOLLET, 199ull << 40 | 3)) | 1);
+	close_range(300, 600, 0);
+	close(to[0]);
+	close(to[1]);
+	close(ep);
+	file_watch_close(c.prepared);
+	free(c.records);
+}
+
 /* A process that is gone has no descriptors, not those of an earlier read. */
 static void test_gone(void **state)
 {
@@ -224,7 +284,7 @@ static void test_gone(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_same), cmocka_unit_test(test_beyond), cmocka_unit_test(test_gone) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_same), cmocka_unit_test(test_beyond), cmocka_unit_test(test_epoll), cmocka_unit_test(test_gone) };
 	struct err e = ERR_INIT;
 	int ret;
 

@@ -20,6 +20,7 @@
 #define CLOCK_REALTIME_ALARM 8
 #define CLOCK_BOOTTIME_ALARM 9
 #define TIMER_IS_QUEUED 1 /* HRTIMER_STATE_ENQUEUED, ALARMTIMER_STATE_ENQUEUED */
+#define EPOLL_STEPS (1u << 20)
 #define WORD_BITS (8 * sizeof(unsigned long))
 
 struct list_head {
@@ -96,6 +97,42 @@ struct file {
 	struct inode *f_inode;
 	void *private_data;
 	void *f_owner;
+} CO_RE;
+
+struct rb_node {
+	unsigned long __rb_parent_color;
+	struct rb_node *rb_right, *rb_left;
+} CO_RE;
+
+struct rb_root {
+	struct rb_node *rb_node;
+} CO_RE;
+
+struct rb_root_cached {
+	struct rb_root rb_root;
+} CO_RE;
+
+struct eventpoll {
+	struct rb_root_cached rbr;
+	unsigned int busy_poll_usecs;
+	unsigned short busy_poll_budget;
+	_Bool prefer_busy_poll;
+} CO_RE;
+
+struct epoll_filefd {
+	struct file *file;
+	int fd;
+} CO_RE;
+
+struct epoll_event {
+	unsigned int events;
+	unsigned long long data;
+} CO_RE;
+
+struct epitem {
+	struct rb_node rbn;
+	struct epoll_filefd ffd;
+	struct epoll_event event;
 } CO_RE;
 
 struct fdtable {
@@ -206,6 +243,91 @@ __noinline unsigned long long digest_of_socket(unsigned long private)
 	return sk ? digest_of(sk) : 0;
 }
 
+/* struct rb_node, with numbers for addresses, which the verifier lets nobody calculate with. */
+struct links {
+	unsigned long above, right, left;
+};
+
+/* An entry of a set of epoll, as far as it fits. */
+#define ENTRY_BYTES 128
+
+union entry {
+	struct links links;
+	unsigned int halves[ENTRY_BYTES / 4];
+};
+
+enum { FROM_ABOVE, FROM_LEFT, FROM_RIGHT };
+
+struct epoll_walk {
+	union entry entry;
+	unsigned long node;
+	unsigned long long digest;
+	unsigned int from;
+};
+
+/* What lies there in the entry, of 4 or 8 bytes. */
+static __always_inline unsigned long long value_at(const union entry *e, unsigned int at, unsigned int size)
+{
+	unsigned long long low = at / 4 < ENTRY_BYTES / 4 ? e->halves[at / 4] : 0;
+
+	return size == 8 && at / 4 + 1 < ENTRY_BYTES / 4 ? low | (unsigned long long)e->halves[at / 4 + 1] << 32 : low;
+}
+
+#define VALUE_OF(entry, member) value_at(entry, bpf_core_field_offset(struct epitem, member), bpf_core_field_size(((struct epitem *)0)->member))
+
+/* One step along an edge of the tree of entries. */
+static long epoll_step(unsigned int i, void *context)
+{
+	struct epoll_walk *w = context;
+	struct links *l = &w->entry.links;
+	unsigned long below, left = 0;
+	unsigned int size = w->from == FROM_ABOVE ? bpf_core_type_size(struct epitem) : sizeof(*l);
+
+	(void)i;
+	if (size > sizeof(w->entry) || bpf_probe_read_kernel(&w->entry, size, (void *)w->node))
+		return 1;
+	if (w->from == FROM_ABOVE) {
+		w->digest += file_record_entry(VALUE_OF(&w->entry, ffd.file), (unsigned int)VALUE_OF(&w->entry, ffd.fd), (unsigned int)VALUE_OF(&w->entry, event.events),
+			VALUE_OF(&w->entry, event.data));
+	}
+	if (w->from == FROM_ABOVE && l->left) {
+		w->node = l->left;
+		return 0;
+	}
+	if (w->from != FROM_RIGHT && l->right) {
+		w->node = l->right;
+		w->from = FROM_ABOVE;
+		return 0;
+	}
+	below = w->node;
+	w->node = l->above & ~3ul;
+	if (!w->node)
+		return 1;
+	bpf_probe_read_kernel(&left, sizeof(left), (char *)w->node + bpf_core_field_offset(struct rb_node, rb_left));
+	w->from = left == below ? FROM_LEFT : FROM_RIGHT;
+	return 0;
+}
+
+extern const void ep_show_fdinfo __ksym __weak;
+
+/* Of all that a set of epoll is, in whatever order its entries are. */
+__noinline unsigned long long digest_of_epoll(unsigned long address)
+{
+	struct eventpoll *ep = bpf_rdonly_cast((void *)address, bpf_core_type_id_kernel(struct eventpoll));
+	struct epoll_walk w = { .digest = file_record_set(0, 0, 0) };
+
+	/* Entries lead to their tree's node. */
+	if (bpf_core_field_offset(struct epitem, rbn) || bpf_core_type_size(struct epitem) > ENTRY_BYTES)
+		return 0;
+	if (bpf_core_field_exists(ep->busy_poll_usecs))
+		w.digest = file_record_set(ep->busy_poll_usecs, ep->busy_poll_budget, ep->prefer_busy_poll);
+	bpf_probe_read_kernel(&w.node, sizeof(w.node), (char *)address + bpf_core_field_offset(struct eventpoll, rbr.rb_root.rb_node));
+	if (w.node)
+		bpf_loop(EPOLL_STEPS, epoll_step, &w, 0);
+	/* Not to its end. */
+	return w.node ? 0 : w.digest | 1;
+}
+
 /* Members are read directly, which the verifier allows for what the iterator hands out: a helper call for each would take longer than all else. */
 static __always_inline void describe(struct file *file, unsigned int fd, unsigned char cloexec, struct file_record *r)
 {
@@ -296,6 +418,8 @@ __noinline int fill_group(struct file_group *g, unsigned long files_address)
 			if (!pointers[i % (FILE_GROUP / 4)])
 				continue;
 			describe(file, first + i, cloexec >> i & 1, &g->v[i]);
+			if (&ep_show_fdinfo && file->f_op->show_fdinfo == &ep_show_fdinfo)
+				g->v[i].digest = digest_of_epoll((unsigned long)BPF_CORE_READ(file, private_data));
 			g->v[i].process = g->process;
 			g->open |= 1ull << i;
 		}
