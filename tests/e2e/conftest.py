@@ -49,17 +49,18 @@ def chosen_cases(items):
     return [item.callspec.params["case"] for item in items if hasattr(item, "callspec") and "case" in item.callspec.params]
 
 
+@pytest.hookimpl(tryfirst=True)        # before xdist reads the marks
 def pytest_collection_modifyitems(items):
-    """What one of several workers (pytest -n) has to run as a whole: a module, or a batch of victims. The long ones begin."""
+    """What one of several workers (pytest -n) has to run as a whole: a module, a side of the faults, or a batch of victims. The long ones begin."""
     batches = {}
     for item in items:
-        name = item.module.__name__
-        if not hasattr(item, "callspec") or "case" not in item.callspec.params or not hasattr(item.module, "batches_of"):
-            item.add_marker(pytest.mark.xdist_group(name))
-            continue
-        if not batches:
-            batches = item.module.batches_of(chosen_cases(i for i in items if i.module is item.module))
-        item.add_marker(pytest.mark.xdist_group(f"{name}-{batches[str(item.callspec.params['case'])][0]}"))
+        group, parameters = item.module.__name__, item.callspec.params if hasattr(item, "callspec") else {}
+        if "side" in parameters:
+            group += f"-{parameters['side']}"
+        elif "case" in parameters and hasattr(item.module, "batches_of"):
+            batches = batches or item.module.batches_of(chosen_cases(i for i in items if i.module is item.module))
+            group += f"-{batches[str(parameters['case'])][0]}"
+        item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: LONG.index(item.module.__name__) if item.module.__name__ in LONG else len(LONG) + (item.module.__name__ == "test_victims"))
 
 

@@ -1,0 +1,224 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""bench/zdtm.py [options] DIR [PROGRAM...]: moves CRIU's test programs between two hosts of the lab, and asks each whether it has noticed.
+
+DIR is test/ of a source tree of CRIU, in which `make -C zdtm` has built its programs, on a file system that the hosts of the lab share (not
+below /tmp or /run). Nothing of it is part of Godwit. Each program sets up one kind of kernel state on n1, is moved to n2 while it waits,
+is told to check (SIGTERM), and writes its verdict into a file. With --flavour ns it does so in pid, mount, UTS, IPC, network and time namespaces of its own,
+below a root of its own.
+
+One line a program: its outcome (passed, refused, differs, failed, not started), and why; then a sum. --json FILE keeps everything.
+"""
+
+import argparse
+import collections
+import json
+import os
+import re
+import shutil
+import signal
+import stat
+import struct
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "tests/e2e"))
+from lab_driver import EXIT_REFUSED, STRATEGIES, Lab, inside, kill, migrate, processes, read, strangers  # noqa: E402
+
+PLAIN = {"ZDTM_UID": "18943", "ZDTM_GID": "58467", "ZDTM_GROUPS": "27495 48244"}      # who a program is that need not be root
+SECONDS = 40
+OUTCOMES = ["passed", "refused", "differs", "failed", "not started"]
+HOSTS = ("n1", "n2")
+
+
+class Program:
+    def __init__(self, tests, name):
+        self.tests, self.name = tests, name
+        self.path = os.path.join(tests, "zdtm", name)
+        text = read(self.path + ".desc")
+        self.description = eval(text, {"__builtins__": {}}) if text.strip() else {}     # a dict as Python writes it
+        self.flags = self.description.get("flags", "").split()
+
+    def flavours(self):
+        return self.description.get("flavor", "h ns uns").split()
+
+    def environment(self, root):
+        made = {} if "suid" in self.flags else dict(PLAIN)
+        if "pre-dump-notify" in self.flags:
+            made |= {"ZDTM_NOTIFY_FDIN": "100", "ZDTM_NOTIFY_FDOUT": "101"}
+        if root:
+            made |= {"ZDTM_NEWNS": "1", "ZDTM_ROOT": root.path, "ZDTM_DEV": root.devices}
+            if self.description.get("bind"):
+                made["ZDTM_BIND"] = self.description["bind"]
+        return made
+
+    def hook(self, host, what):
+        if os.access(self.path + ".hook", os.X_OK):
+            done = inside(host, "sh", "-c", 'cd "$0" && exec "$@"', self.tests, f"zdtm/{self.name}.hook", what, check=False, timeout=SECONDS)
+            if done.returncode:
+                raise AssertionError(f"hook {what}: status {done.returncode}: {(done.stdout + done.stderr).strip()[-200:]}")
+
+
+class Root:
+    """The root of programs in namespaces: the tests' directory with what they need beside, at the same place in both hosts."""
+
+    def __init__(self, tests):
+        self.tests, self.path, self.devices = tests, tests + ".root/root", tests + ".root/dev"
+        for path in (self.path, self.devices):
+            os.makedirs(path, exist_ok=True)
+        for name in ("bin", "sbin", "etc", "lib", "lib64", "dev", "tmp", "usr", "proc", "run"):
+            os.makedirs(f"{tests}/{name}", exist_ok=True)
+            os.chmod(f"{tests}/{name}", 0o777)
+        for name in ("bin", "sbin", "lib", "lib64"):
+            if not os.path.islink(f"{tests}/usr/{name}"):
+                os.symlink(f"../{name}", f"{tests}/usr/{name}")
+        for host in HOSTS:
+            inside(host, "sh", "-ec", f"""
+                mount --make-private --bind {tests} {self.path}; mount -t tmpfs -o mode=777 zdtm-dev {self.devices}; cd {self.devices}
+                mkdir pts net; chmod 755 pts net
+                mknod -m 666 tty c 5 0; mknod -m 666 null c 1 3; mknod -m 666 autofs c 10 235; mknod -m 666 net/tun c 10 200""")
+        self.have = set()
+
+    def take(self, file):
+        """Copies a program's libraries, or a file with its libraries."""
+        wanted = re.findall(r"(/\S+) \(0x", subprocess.run(["ldd", file], capture_output=True, text=True, check=False).stdout)
+        for path in wanted + ([] if file.startswith(self.tests) else [file]):
+            if path not in self.have and not os.path.exists(self.tests + path):
+                os.makedirs(os.path.dirname(self.tests + path), exist_ok=True)
+                shutil.copy2(path, self.tests + path)
+            self.have.add(path)
+
+    def prepare(self, program):
+        self.take(program.path)
+        self.take("/bin/sh")
+        self.take("/bin/ip" if os.path.exists("/bin/ip") else shutil.which("ip"))
+        for choice in program.description.get("deps", []):
+            found = next((f for f in choice.split("|") if os.path.exists(f)), None)
+            if not found:
+                raise AssertionError(f"needs {choice}")
+            self.take(found)
+
+
+def make(program, what):
+    subprocess.run(["make", "--no-print-directory", "-C", os.path.dirname(program.path), os.path.basename(program.path) + what], check=False,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def start(program, root):
+    directory = os.path.dirname(program.path)
+    os.chmod(directory, os.stat(directory).st_mode | 0o222)
+    if root:
+        root.prepare(program)
+    where = root.path if root else program.tests
+    done = inside("n1", "env", *(f"{k}={v}" for k, v in program.environment(root).items()), "sh", "-c", 'cd "$0" && exec "$@"', where,
+                  "make", "--no-print-directory", "-C", os.path.dirname(f"zdtm/{program.name}"), os.path.basename(program.name) + ".pid",
+                  check=False, timeout=program.description.get("timeout") or SECONDS)
+    if done.returncode or not os.path.exists(program.path + ".pid"):
+        raise AssertionError((done.stdout + done.stderr + last_words(program)).strip()[-300:])
+    program.hook("n1", "--post-start")
+    return int(read(program.path + ".pid"))
+
+
+def last_words(program):
+    return "".join(read(program.path + end)[-300:] for end in (".out", ".out.inprogress"))
+
+
+def process(host, number):
+    return next((p for p in processes(host) if p.host_pid == number), None)
+
+
+def notify(program, number):
+    """What is told before pages are copied for the first time."""
+    if "pre-dump-notify" not in program.flags:
+        return
+    p = process("n1", number)
+    with open(f"/proc/{p.pid}/fd/101", "rb") as answer, open(f"/proc/{p.pid}/fd/100", "wb") as told:
+        told.write(struct.pack("i", 0))
+        told.flush()
+        answer.read(4)
+
+
+def outcome(program, strategy, root):
+    """The outcome, and why."""
+    try:
+        number = start(program, root)
+    except (AssertionError, ValueError, subprocess.TimeoutExpired) as e:
+        return "not started", str(e)
+    notify(program, number)
+    program.hook("n1", "--pre-dump")
+    moved = migrate("n1", number, "n2", strategy, timeout=SECONDS)
+    if moved.status == EXIT_REFUSED:
+        return "refused", moved.why()
+    if moved.status:
+        return "failed", moved.why()
+    number = moved.json.get("pid") or number
+    program.hook("n2", "--pre-restore")
+    program.hook("n2", "--post-restore")
+    p = process("n2", number)
+    if not p:
+        return "differs", f"gone after the move: {last_words(program)}"
+    kill(p.pid, signal.SIGTERM)
+    end = time.monotonic() + (program.description.get("timeout") or SECONDS)
+    while process("n2", number) and time.monotonic() < end:
+        time.sleep(0.02)
+    program.hook("n2", "--clean")
+    passed = "PASS" in (read(program.path + ".out").splitlines() or [""])[-1].split()
+    return ("passed", "") if passed else ("differs", last_words(program) or "no verdict")
+
+
+def run(lab, program, strategy, root):
+    make(program, ".cleanout")
+    try:
+        result, why = outcome(program, strategy, root)
+    except (AssertionError, OSError, subprocess.TimeoutExpired) as e:
+        result, why = "failed", str(e)
+    for host in HOSTS:
+        for p in strangers(host):
+            kill(p.pid, signal.SIGKILL)
+    lab.mend()
+    return result, " ".join(why.split())
+
+
+def programs(tests, wanted):
+    with open(os.path.join(tests, "zdtm.desc")) as f:
+        left_out = eval(f.read(), {"__builtins__": {}})["exclude"]
+    for directory in ("static", "transition"):
+        for name in sorted(os.listdir(os.path.join(tests, "zdtm", directory))):
+            path = os.path.join(tests, "zdtm", directory, name)
+            program = f"{directory}/{name}"
+            if wanted and name not in wanted or program in left_out or name.endswith((".hook", ".checkskip", ".so")):
+                continue
+            if stat.S_ISREG(os.lstat(path).st_mode) and os.access(path, os.X_OK):
+                yield Program(tests, program)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", 1)[0])
+    parser.add_argument("--flavour", choices=["h", "ns"], default="h", help="among the host's namespaces, or in some of its own")
+    parser.add_argument("--strategy", choices=STRATEGIES, default="freeze-free")
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("tests", metavar="DIR")
+    parser.add_argument("programs", nargs="*", metavar="PROGRAM")
+    options = parser.parse_args()
+    tests = os.path.realpath(options.tests)
+    lab, kept, count = Lab(2), {}, collections.Counter()
+    try:
+        root = Root(tests) if options.flavour == "ns" else None
+        for program in programs(tests, options.programs):
+            if options.flavour not in program.flavours() or "noauto" in program.flags or "crfail" in program.flags and not options.programs:
+                continue
+            result, why = run(lab, program, options.strategy, root)
+            count[result] += 1
+            kept[program.name] = {"outcome": result, "why": why}
+            print(f"{result:12}{program.name}{': ' + why[:300] if why else ''}", flush=True)
+    finally:
+        lab.down()
+        if options.json:
+            with open(options.json, "w") as f:
+                json.dump({"flavour": options.flavour, "strategy": options.strategy, "programs": kept}, f, indent=1)
+    print(f"{sum(count.values())} programs: " + ", ".join(f"{count[o]} {o}" for o in OUTCOMES))
+
+
+if __name__ == "__main__":
+    main()
