@@ -203,6 +203,7 @@ def main():
     options = parser.parse_args()
     tests = os.path.realpath(options.tests)
     lab, kept, count = Lab(2), {}, collections.Counter()
+    subprocess.run(["./zdtm_mount_cgroups", "godwit"], cwd=tests, check=False)       # hierarchies that some programs use
     try:
         root = Root(tests) if options.flavour == "ns" else None
         for program in programs(tests, options.programs):
@@ -214,6 +215,7 @@ def main():
             print(f"{result:12}{program.name}{': ' + why[:300] if why else ''}", flush=True)
     finally:
         lab.down()
+        subprocess.run(["./zdtm_umount_cgroups", "godwit"], cwd=tests, check=False)
         if options.json:
             with open(options.json, "w") as f:
                 json.dump({"flavour": options.flavour, "strategy": options.strategy, "programs": kept}, f, indent=1)
