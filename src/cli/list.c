@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* list.c - what the verbs that show a list have in common (ps, nodes) */
+/* list.c - what the verbs that show a list have in common (nodes, connections) */
 #include <getopt.h>
 
 #include "cli/cli.h"

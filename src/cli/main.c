@@ -27,7 +27,10 @@ static const struct command verbs[] = {
 	  "  --strategy S   how; see `godwit help migrate`\n"
 	  "The command takes the place of `godwit run`: its exit status is the command's.\n",
 	  verb_run },
-	{ "ps", "", "list the processes that came to this host", "  --json         print a JSON object\n", verb_ps },
+	{ "ps", "", "list the units of the cluster: where they are, how often they moved and why",
+	  "  --here         of this host only: those that are here, and those that left it and are waited for\n"
+	  "  --json         print a JSON object\n",
+	  verb_ps },
 	{ "nodes", "", "list the nodes and how they are", "  --json         print a JSON object\n", verb_nodes },
 	{ "select", "[-R REQUIRE]", "print the nodes that match a requirement, the best one first",
 	  "  -R REQUIRE     select[mem>4G && (gpu || zone==east)] order[ut:-mem] rusage[mem=2000]\n"

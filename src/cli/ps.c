@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* ps.c - godwit ps: the processes that came to this host, and those that left it and are waited for here */
+/* ps.c - godwit ps: the units of the cluster, where they are, how often they moved and why */
+#include <getopt.h>
 #include <string.h>
 #include <time.h>
 
 #include "base/util.h"
 #include "cli/cli.h"
 
-#define COLUMNS 8
+#define COLUMNS 9
 #define COMMAND_MAX 40
 
 static void since_text(long long since, char text[32])
@@ -19,11 +20,19 @@ static void since_text(long long since, char text[32])
 		strftime(text, 32, now - then < 86400 ? "%H:%M:%S" : "%Y-%m-%d", &tm);
 }
 
+/* Why it moved last. */
+static const char *why_of(const json_t *unit)
+{
+	const char *reason = text_of(unit, "reason");
+
+	return *reason || !number_of(unit, "moves") ? reason : "somebody said so";
+}
+
 static void show(const json_t *result)
 {
-	const json_t *units = json_object_get(result, "units"), *u;
+	const json_t *units = json_object_get(result, "units"), *silent = json_object_get(result, "silent"), *u;
 	size_t i, n = json_array_size(units), cell = COLUMNS;
-	static char *const heading[COLUMNS] = { "UNIT", "ON", "PID", "COMMAND", "HOME", "MOVES", "SINCE", "STATE" };
+	static char *const heading[COLUMNS] = { "UNIT", "ON", "PID", "COMMAND", "HOME", "MOVES", "SINCE", "STATE", "WHY" };
 	cleanup_free char **cells = calloc((n + 1) * COLUMNS, sizeof(*cells));
 	cleanup_free char(*text)[3][64] = calloc(n + 1, sizeof(*text));
 
@@ -44,13 +53,40 @@ static void show(const json_t *result)
 		cells[cell++] = text[i][1];
 		cells[cell++] = text[i][2];
 		cells[cell++] = (char *)text_of(u, "state");
-		if (strlen(cells[cell - 5]) > COMMAND_MAX)
-			cells[cell - 5][COMMAND_MAX] = 0; /* jansson's copy, which nobody reads afterwards */
+		cells[cell++] = (char *)why_of(u);
+		if (strlen(cells[cell - 6]) > COMMAND_MAX)
+			cells[cell - 6][COMMAND_MAX] = 0; /* jansson's copy, which nobody reads afterwards */
 	}
 	show_table(cells, cell, COLUMNS);
+	json_array_foreach(silent, i, u)
+		complain("%s: %s; its units are missing, but for what their homes know", text_of(u, "node"), text_of(u, "error"));
 }
 
 int verb_ps(int argc, char **argv)
 {
-	return show_list(argc, argv, show);
+	static const struct option options[] = { { "json", no_argument, NULL, 'j' }, { "here", no_argument, NULL, 'H' }, { 0 } };
+	bool as_json = false, here = false;
+	json_t *result = NULL;
+	int o, status;
+
+	optind = 1;
+	while ((o = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+		if (o == 'j')
+			as_json = true;
+		else if (o == 'H')
+			here = true;
+		else
+			return option_error("ps", o, argv);
+	}
+	if (optind < argc)
+		return usage_error("ps", "'%s': no argument is expected", argv[optind]);
+	status = ask_result(json_pack("{s:s, s:b}", "verb", "ps", "here", here), as_json, &result);
+	if (status)
+		return status;
+	if (as_json)
+		show_json(result);
+	else
+		show(result);
+	json_decref(result);
+	return EXIT_OK;
 }

@@ -22,7 +22,8 @@
 /* One attempt: 0 moved, 1 another may do better, -1 it cannot be. ret_why: a sentence. */
 static int ask_to_move(int pid, const char *node, const char *strategy, char ret_why[ERR_MESSAGE_MAX])
 {
-	json_t *request = json_pack("{s:s, s:i, s:s, s:s}", "verb", "migrate", "pid", pid, "host", node, "strategy", strategy), *line = NULL;
+	json_t *request = json_pack("{s:s, s:i, s:s, s:s, s:s}", "verb", "migrate", "pid", pid, "host", node, "strategy", strategy, "reason",
+				    "run: it was to begin there"), *line = NULL;
 	cleanup_ask struct ask ask = { .fd = -1 };
 	struct err e = ERR_INIT;
 	int ret = -1;

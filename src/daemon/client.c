@@ -80,7 +80,7 @@ static int serve(const struct daemon *d, const struct request *request, int fd)
 		prctl(PR_SET_NAME, "godwit-source");
 		return do_migrate(d, request, fd);
 	case VERB_PS:
-		return do_ps(d, fd);
+		return do_ps(d, request, fd);
 	case VERB_NODES:
 		return do_nodes(d, fd);
 	case VERB_CHECK:
@@ -143,6 +143,8 @@ static bool may_be_handed_on(const struct request *request)
 	case VERB_MIGRATE:
 	case VERB_BALANCE:
 		return !request->pid;
+	case VERB_PS:
+		return request->here;
 	default:
 		return false;
 	}
@@ -160,7 +162,7 @@ static void dispatch(struct daemon *d, struct client *c, struct request *request
 		return;
 	}
 	if (c->peer && !may_be_handed_on(request)) {
-		err_set(&e, -EINVAL, "another node may hand on migrations of units that it names, drain, undrain and balance");
+		err_set(&e, -EINVAL, "another node may hand on migrations of units that it names, drain, undrain and balance, and ask for the units that are here");
 		refuse(c->fd, "bad-request", &e);
 		return;
 	}

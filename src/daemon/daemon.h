@@ -139,7 +139,7 @@ void request_name_unit(const struct daemon *d, struct request *request);
 int do_leave(const struct daemon *d);
 /* A process of this host that `godwit run` is about to turn into a program. */
 int do_started(const struct daemon *d, const struct request *request, int fd);
-int do_ps(const struct daemon *d, int fd);
+int do_ps(const struct daemon *d, const struct request *request, int fd);
 int do_nodes(const struct daemon *d, int fd);
 int do_select(const struct daemon *d, const struct request *request, int fd);
 /* What a node says of itself: a name, text and numbers that are such. */

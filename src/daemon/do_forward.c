@@ -40,8 +40,9 @@ static char *line_of(const json_t *o)
 static char *make_line(const struct request *r)
 {
 	json_t *o = r->verb == VERB_BALANCE ? json_pack("{s:s, s:s, s:s, s:i}", "verb", "balance", "action", "explain", "unit", r->unit, "hops", (int)r->hops + 1) :
-		json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:i}", "verb", "migrate", "unit", r->unit, "host", r->host, "strategy", strategy_name(r->strategy), "files",
-			      fsfile_policy_name(r->files), "timeout_ms", (json_int_t)r->timeout_ms, "hops", (int)r->hops + 1);
+		json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:i}", "verb", "migrate", "unit", r->unit, "host", r->host, "strategy", strategy_name(r->strategy), "files",
+			  fsfile_policy_name(r->files), "tcp", tcp_outside_policy_name(r->tcp), "reason", r->reason, "timeout_ms", (json_int_t)r->timeout_ms, "hops",
+			  (int)r->hops + 1);
 	char *line = line_of(o);
 
 	json_decref(o);

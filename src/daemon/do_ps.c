@@ -1,12 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* do_ps.c - the units on this node, those that have left it and are waited for here, and the migrations under way */
+/*
+ * do_ps.c - the units of the cluster, or of this node alone, and the migrations under way here
+ *
+ * A node knows the units that are on it, and those that have left it and are waited for there. For all of the cluster every node that is reachable is asked at once; what those
+ * say that do not answer in time is missing, and they are named.
+ */
 #include <fcntl.h>
 
 #include "base/util.h"
 #include "daemon/daemon.h"
+#include "daemon/order_all.h"
+#include "daemon/ps_merge.h"
 #include "daemon/reply.h"
 #include "home/where.h"
 #include "migrate/registry.h"
+
+#define ANSWER_MS 1500
 
 struct listing {
 	const struct daemon *d;
@@ -85,7 +94,7 @@ static int add_away(const char *unit, void *arg)
 
 	if (where_ask(unit, &w, NULL) < 0 || !strcmp(w.host, l->d->config.name))
 		return 0;
-	json_array_append_new(l->units, json_pack("{s:o, s:i, s:o, s:o, s:s, s:s}", "unit", reply_text(unit), "pid", (int)w.pid, "on", reply_text(w.host), "command",
+	json_array_append_new(l->units, json_pack("{s:o, s:i, s:i, s:o, s:o, s:s, s:s}", "unit", reply_text(unit), "pid", (int)w.pid, "stub", (int)w.pid, "on", reply_text(w.host), "command",
 						  reply_text(w.command), "home", l->d->config.name, "state", w.stopped ? "stopped" : "away"));
 	return 0;
 }
@@ -106,18 +115,75 @@ static json_t *migrations(const struct daemon *d)
 	return list;
 }
 
-int do_ps(const struct daemon *d, int fd)
+/* Why a node's units are missing. */
+static void note_silent(json_t *silent, const struct cluster_node *node, const char *why)
 {
-	struct listing l = { d, json_array() };
-	struct err e = ERR_INIT;
+	json_array_append_new(silent, json_pack("{s:s, s:o}", "node", node->name, "error", reply_text(why)));
+}
+
+static void take_answer(json_t *units, json_t *silent, struct order_answer *answer)
+{
+	json_t *list = NULL;
+
+	if (answer->result && ps_units_check(json_object_get(answer->result, "units"), &list, &answer->error) == 0)
+		ps_merge(units, list);
+	else
+		note_silent(silent, answer->node, answer->error.message);
+	json_decref(list);
+}
+
+static int ask_others(const struct daemon *d, json_t *units, json_t *silent, struct err *e)
+{
+	cleanup_free struct cluster_node *nodes = NULL;
+	struct order_answer *answers = NULL;
+	json_t *order = json_pack("{s:s, s:b}", "verb", "ps", "here", 1);
+	size_t n = 0, n_asked = 0;
+	int r = node_list_heard(d, &nodes, &n, e);
+
+	for (size_t i = 1; r == 0 && i < n; i++) {
+		if (nodes[i].reachable)
+			nodes[n_asked++] = nodes[i];
+		else
+			note_silent(silent, &nodes[i], "it is unreachable");
+	}
+	if (r == 0)
+		r = order_all(d, nodes, n_asked, order, ANSWER_MS, &answers, e);
+	json_decref(order);
+	for (size_t i = 0; r == 0 && i < n_asked; i++)
+		take_answer(units, silent, &answers[i]);
+	order_answers_free(answers, r == 0 ? n_asked : 0);
+	return r;
+}
+
+static int list_here(const struct daemon *d, json_t *units, struct err *e)
+{
+	struct listing l = { d, units };
 	char prefix[HELLO_NAME_MAX + 2];
+	int r;
 
 	snprintf(prefix, sizeof(prefix), "%s:", d->config.name);
 	door_list(prefix, add_away, &l);
-	if (registry_list(add_unit, &l, &e) < 0) {
+	r = registry_list(add_unit, &l, e);
+	return MIN(r, 0);
+}
+
+int do_ps(const struct daemon *d, const struct request *request, int fd)
+{
+	json_t *here = json_array(), *units = json_object(), *silent = json_array();
+	struct err e = ERR_INIT;
+	int r = list_here(d, here, &e);
+
+	ps_merge(units, here);
+	if (r == 0 && !request->here)
+		r = ask_others(d, units, silent, &e);
+	json_decref(here);
+	if (r < 0) {
+		json_decref(units);
+		json_decref(silent);
 		reply_error(fd, "failed", &e, NULL, NULL);
 		return 1;
 	}
-	reply_result(fd, json_pack("{s:s, s:o, s:o}", "node", d->config.name, "units", l.units, "migrations", migrations(d)));
+	reply_result(fd, json_pack("{s:s, s:o, s:o, s:o}", "node", d->config.name, "units", ps_list(units), "silent", silent, "migrations", migrations(d)));
+	json_decref(units);
 	return 0;
 }

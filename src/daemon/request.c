@@ -95,10 +95,20 @@ static int read_select(const json_t *o, struct request *request, struct err *e)
 	return require_parse(&parsed, json_string_value(v), e); /* which refuses what is longer */
 }
 
+static int read_here(const json_t *o, struct request *request, struct err *e)
+{
+	const json_t *here = json_object_get(o, "here");
+
+	if (here && !json_is_boolean(here))
+		return err_set(e, -EINVAL, "\"here\" must be true or false");
+	request->here = json_is_true(here);
+	return 0;
+}
+
 /* One line of text for people. */
 static int read_reason(const json_t *o, struct request *request, struct err *e)
 {
-	const json_t *v = json_object_get(o, "reason"), *here = json_object_get(o, "here");
+	const json_t *v = json_object_get(o, "reason");
 	const char *text = v ? json_string_value(v) : "";
 
 	if (!text || strlen(text) >= sizeof(request->reason))
@@ -106,11 +116,8 @@ static int read_reason(const json_t *o, struct request *request, struct err *e)
 	for (const char *p = text; *p; p++)
 		if (*p < ' ' || *p > '~')
 			return err_set(e, -EINVAL, "\"reason\" must be one line of ASCII text");
-	if (here && !json_is_boolean(here))
-		return err_set(e, -EINVAL, "\"here\" must be true or false");
 	strcpy(request->reason, text);
-	request->here = json_is_true(here);
-	return 0;
+	return read_here(o, request, e);
 }
 
 static int read_drain(const json_t *o, struct request *request, struct err *e)
@@ -198,6 +205,8 @@ static int read_members(const json_t *o, struct request *request, struct err *e)
 		return err_set(e, -EINVAL, "started needs a \"pid\"");
 	if (request->verb == VERB_ADDRESS)
 		return read_addresses(o, request, e);
+	if (request->verb == VERB_PS)
+		return read_here(o, request, e);
 	if (request->verb != VERB_MIGRATE)
 		return 0;
 	r = read_reason(o, request, e);

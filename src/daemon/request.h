@@ -37,7 +37,7 @@ struct request {
 	enum tcp_outside_policy tcp;
 	unsigned timeout_ms;    /* migrate, drain; 0: none */
 	char reason[REQUEST_REASON_MAX]; /* migrate: why, for people; "": somebody said so */
-	bool here;              /* migrate: only when the process itself is here, not for whom it stands */
+	bool here;              /* migrate: only when the process itself is here, not for whom it stands; ps: of this node alone */
 	enum balance_action action; /* balance */
 	unsigned parallel;      /* drain: moves at once */
 	pid_t also[REQUEST_ALSO_MAX]; /* drain: further processes */

@@ -16,10 +16,15 @@ static int repaired = -1, repaired_reuse;
 static bool (*elsewhere)(const struct sockaddr_in6 *own, const struct sockaddr_in6 *peer, void *arg);
 static void *elsewhere_arg;
 
+static const char *const names[] = { [TCP_OUTSIDE_REFUSE] = "refuse", [TCP_OUTSIDE_KEEP] = "keep", [TCP_OUTSIDE_CLOSE] = "close" };
+
+const char *tcp_outside_policy_name(enum tcp_outside_policy p)
+{
+	return names[p];
+}
+
 int tcp_outside_policy_parse(const char *name, enum tcp_outside_policy *ret, struct err *e)
 {
-	static const char *const names[] = { [TCP_OUTSIDE_REFUSE] = "refuse", [TCP_OUTSIDE_KEEP] = "keep", [TCP_OUTSIDE_CLOSE] = "close" };
-
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		if (!strcmp(names[i], name)) {
 			*ret = (enum tcp_outside_policy)i;

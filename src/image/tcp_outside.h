@@ -29,6 +29,7 @@ enum tcp_outside_policy { TCP_OUTSIDE_REFUSE, TCP_OUTSIDE_KEEP, TCP_OUTSIDE_CLOS
 
 /* Source: REFUSE, until somebody has said otherwise. */
 /* "keep", "close", "refuse". */
+const char *tcp_outside_policy_name(enum tcp_outside_policy p);
 int tcp_outside_policy_parse(const char *name, enum tcp_outside_policy *ret, struct err *e);
 void tcp_outside_set_policy(enum tcp_outside_policy policy);
 enum tcp_outside_policy tcp_outside_policy(void);

@@ -5,7 +5,7 @@ import contextlib
 import json
 import os
 
-from lab_driver import STATE, inside, lab, read, wait_until
+from lab_driver import STATE, inside, lab, popen, read, wait_until
 
 SEEDS = """[node]
 name = {name}
@@ -48,7 +48,7 @@ def configured(lab_, texts):
 
 def test_seed(lab2):
     """Nodes that know one address find all others, their labels and where they are, and move processes there by name."""
-    with configured(lab2, {f"n{i}": SEEDS.format(name=f"n{i}", address=f"10.66.0.{i}") for i in (1, 2, 3)}):
+    with configured(lab2, {f"n{i}": SEEDS.format(name=f"n{i}", address=f"10.66.0.{i}") for i in (2, 3)}):
         for one, other in (("n3", "n2"), ("n2", "n3")):
             wait_until(f"{one} knows {other}", lambda: nodes(one).get(other, {}).get("labels") == f"has_{other}", 10)     # noqa: B023
         found = nodes("n3")
@@ -68,6 +68,36 @@ def test_unreachable(lab2):
     assert "n2" not in select("n1")
     lab("heal", "n1", "n2")
     wait_until("n2 is back", lambda: states("n1")["n2"] == "ok", 15, 0.2)
+
+
+def test_ps(lab2):
+    """The whole cluster on any node: where a unit is, how often it has moved and why; of a node that does not answer, what the homes know."""
+    def units(host, *options):
+        answer = json.loads(inside(host, "godwit", "ps", "--json", *options).stdout)
+        return {u["unit"]: u for u in answer["units"] if u["command"] == "sleep 83.75"}, [s["node"] for s in answer["silent"]]
+    shell = popen("n1", "sh", "-c", "godwit run -- sleep 83.75 & godwit run -R name==n2 -- sleep 83.75 & wait", stdin=-3, stdout=-3, stderr=-3)
+    try:
+        wait_until("both have begun", lambda: sorted(u["on"] for u in units("n3")[0].values()) == ["n1", "n2"])
+        first, second = sorted(units("n3")[0].values(), key=lambda u: u["on"])
+        assert (first["moves"], first["reason"], first["home"]) == (0, "", "n1")
+        assert (second["moves"], second["reason"], second["home"], second["from"]) == (1, "run: it was to begin there", "n1", "n1")
+        moved = json.loads(inside("n1", "godwit", "migrate", "--json", second["unit"], "n3").stdout)
+        assert moved["outcome"] == "moved"
+        there = units("n2")[0][second["unit"]]
+        assert (there["on"], there["pid"], there["moves"], there["reason"], there["from"]) == ("n3", moved["pid"], 2, "", "n2")
+        assert f"n1:{there['stub']}" == second["unit"], "its stub has the number that it had"
+        table = inside("n2", "godwit", "ps").stdout
+        assert "somebody said so" in table and "n3" in table
+        assert units("n2", "--here") == ({}, [])
+        wait_until("home knows", lambda: units("n1", "--here")[0][second["unit"]]["on"] == "n3")
+        lab("cut", "n1", "n3")
+        found, silent = units("n1")     # at once, whether the cut has been noticed or not
+        assert silent == ["n3"] and found[second["unit"]]["on"] == "n3" and "moves" not in found[second["unit"]], found
+    finally:
+        lab("heal", "n1", "n3", check=False)
+        for host in ("n1", "n2", "n3"):
+            inside(host, "pkill", "-f", "sleep 83.75", check=False)
+        shell.wait()
 
 
 def test_drained(lab2):

@@ -260,7 +260,7 @@ def test_by_name(lab2, family):
         f.host, f.there = to or dest, moved.json["pid"]
 
     def listed(host, on):
-        return [u for u in json.loads(inside(host, "godwit", "ps", "--json").stdout)["units"] if u["unit"] == unit and u["on"] == on]
+        return [u for u in json.loads(inside(host, "godwit", "ps", "--here", "--json").stdout)["units"] if u["unit"] == unit and u["on"] == on]
     move("n1", unit, "n2")
     assert f.wait_stub().host_pid == listed("n1", "n2")[0]["pid"] and listed("n2", "n2") and not listed("n3", "n2")
     move("n1", f.stub().host_pid, "n3")

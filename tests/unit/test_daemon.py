@@ -285,6 +285,8 @@ class Clients(unittest.TestCase):
     def test_ps(self):
         self.assertEqual(self.daemon.ask({"verb": "ps"})[0]["result"]["units"], [])
         self.assertEqual(self.godwit("ps").returncode, 0)
+        self.assertIn("gone: it is unreachable", self.godwit("ps").stderr)
+        self.assertEqual(self.godwit("ps", "--here").stderr, "")
 
     def test_nodes(self):
         nodes = {n["name"]: n for n in json.loads(self.godwit("nodes", "--json").stdout)["nodes"]}
