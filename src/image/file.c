@@ -592,6 +592,34 @@ void fdtable_free(struct fdtable *t)
 	*t = FDTABLE_INIT;
 }
 
+static size_t next_ring(const struct fdtable *t, const Gw__FdNumbers *n, size_t from)
+{
+	while (from < n->n_fd && (n->desc[from] >= t->msg->n_descs || t->msg->descs[n->desc[from]]->kind != GW__FD_KIND__FD_URING))
+		from++;
+	return from;
+}
+
+static bool have_rings_moved(const struct fdtable *t, const Gw__FdNumbers *was, const Gw__FdNumbers *now)
+{
+	size_t i = next_ring(t, was, 0), k = next_ring(t, now, 0);
+
+	for (; i < was->n_fd && k < now->n_fd; i = next_ring(t, was, i + 1), k = next_ring(t, now, k + 1))
+		if (was->fd[i] != now->fd[k] || was->desc[i] != now->desc[k])
+			return true;
+	return i < was->n_fd || k < now->n_fd;
+}
+
+bool fdtable_has_moved_rings(const struct fdtable *t)
+{
+	for (size_t v = 0; v < t->n_views; v++) {
+		const Gw__FdNumbers *was = t->views[v].offered;
+
+		if (was && have_rings_moved(t, was, t->msg->tables[t->msg->table_of[v]]))
+			return true;
+	}
+	return false;
+}
+
 bool fdtable_has_direct_io(const Gw__FdTable *t)
 {
 	for (size_t i = 0; i < t->n_descs; i++) {

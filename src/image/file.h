@@ -95,6 +95,8 @@ int fdtable_capture(const struct fd_process *p, size_t n, struct fdtable *ret, s
  * its table with another.
  */
 int fdtable_recapture(struct fdtable *t, bool frozen, struct fsfile_table *files, struct refusals *refusals, struct err *e);
+/* Whether io_urings, which are made in the preparation only, have other numbers than when the table was last encoded whole. */
+bool fdtable_has_moved_rings(const struct fdtable *t);
 /* Whether a file or device is open for direct I/O (O_DIRECT) and may be read. */
 bool fdtable_has_direct_io(const Gw__FdTable *t);
 /*

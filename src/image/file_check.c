@@ -53,6 +53,7 @@ static int validate_desc(const Gw__FdDesc *d, const Gw__FdTable *t, uint32_t n_f
 	case GW__FD_KIND__FD_LEASED:
 	case GW__FD_KIND__FD_CLOSED:
 	case GW__FD_KIND__FD_SIGNALFD:
+	case GW__FD_KIND__FD_URING:
 	case GW__FD_KIND__FD_PTY_MASTER:
 	case GW__FD_KIND__FD_PTY_SLAVE:
 	case GW__FD_KIND__FD_PTY_TTY:

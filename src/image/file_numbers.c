@@ -198,14 +198,14 @@ int placing_slots(const struct placing *p, const Gw__FdTable *t, uint32_t table,
 	for (size_t i = 0; i < t->n_descs; i++)
 		first[i] = -1;
 	for (size_t i = 0; i < m->n_fd; i++) {
-		if (!take[i] || first[m->desc[i]] >= 0)
+		if (!take[i] || first[m->desc[i]] >= 0 || t->descs[m->desc[i]]->kind == GW__FD_KIND__FD_URING)
 			continue;
 		first[m->desc[i]] = (int)m->fd[i];
 		wanted[n++] = (struct fd_wanted){ m->desc[i], (int)m->fd[i], m->cloexec[i] };
 	}
 	result = placing_send(p, wanted, n, use, run, e);
 	for (size_t i = 0; i < m->n_fd && result == 0; i++) {
-		if (!take[i] || first[m->desc[i]] == (int)m->fd[i])
+		if (!take[i] || first[m->desc[i]] == (int)m->fd[i] || t->descs[m->desc[i]]->kind == GW__FD_KIND__FD_URING)
 			continue;
 		batch_call(p->b, "dup3", SYS_dup3, (uint64_t)first[m->desc[i]], m->fd[i], m->cloexec[i] ? O_CLOEXEC : 0);
 		if (run && ++n_calls % SCM_MAX == 0)

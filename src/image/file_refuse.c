@@ -31,7 +31,6 @@ static const struct {
 	const char *code;
 	const char *what;
 } anonymous[] = {
-	{ "anon_inode:[io_uring]", "fd.io_uring", "an io_uring" },
 	{ "anon_inode:[userfaultfd]", "fd.userfaultfd", "a userfaultfd" },
 	{ "anon_inode:[perf_event]", "fd.perf", "a perf event" },
 	{ "anon_inode:bpf", "fd.bpf", "a BPF object" },
@@ -76,6 +75,8 @@ static Gw__FdKind classify_anonymous(const struct fd_look *look, struct refusals
 		return GW__FD_KIND__FD_INOTIFY;
 	if (!strcmp(look->link, "anon_inode:[fanotify]"))
 		return GW__FD_KIND__FD_FANOTIFY;
+	if (!strcmp(look->link, "anon_inode:[io_uring]"))
+		return GW__FD_KIND__FD_URING;
 	if (bpf_map_is_one(look->link))
 		return GW__FD_KIND__FD_BPF_MAP;
 	for (size_t i = 0; i < ARRAY_SIZE(anonymous); i++)

@@ -323,7 +323,7 @@ int fdtable_open_from(const Gw__FdTable *t, size_t from, const struct fd_env *en
 	for (size_t i = from; i < t->n_descs && result == 0; i++) {
 		const Gw__FdDesc *d = t->descs[i];
 
-		if (d->kind == GW__FD_KIND__FD_CLOSED)
+		if (d->kind == GW__FD_KIND__FD_CLOSED || d->kind == GW__FD_KIND__FD_URING) /* made by the process: uring.h */
 			continue;
 		result = d->kind == GW__FD_KIND__FD_UNIX ? 0 : pty_is_kind(d->kind) ? pty_open(t, i, &r->ptys, &r->fds[i], e) :
 			open_desc(t, i, env, r, pipes, &r->fds[i], e);
@@ -440,7 +440,7 @@ int fdtable_fill(const Gw__FdTable *old, const Gw__FdTable *new, const struct fd
 		const Gw__FdDesc *d = new->descs[i];
 		int result;
 
-		if ((i < old->n_descs && d == old->descs[i]) || d->kind == GW__FD_KIND__FD_CLOSED)
+		if ((i < old->n_descs && d == old->descs[i]) || d->kind == GW__FD_KIND__FD_CLOSED || d->kind == GW__FD_KIND__FD_URING)
 			continue;
 		result = fill_desc(i < old->n_descs ? old->descs[i] : NULL, d, env, r->fds[i], e);
 		if (result == 0 && d->lease)

@@ -211,6 +211,9 @@ bool fdtable_same_kind(const Gw__FdDesc *d, int fd)
 	case GW__FD_KIND__FD_FANOTIFY:
 		strcpy(what, "anon_inode:[fanotify]");
 		break;
+	case GW__FD_KIND__FD_URING: /* each has an inode of its own */
+		strcpy(what, "anon_inode:[io_uring]");
+		break;
 	case GW__FD_KIND__FD_BPF_MAP:
 		/* Which one of several is not to be seen. */
 		return false;

@@ -13,6 +13,7 @@
 
 #include "base/util.h"
 #include "image/aio.h"
+#include "image/uring.h"
 #include "image/bytes.h"
 #include "image/ns_mount.h"
 #include "image/cgroup.h"
@@ -405,6 +406,8 @@ int process_validate(const Gw__Process *msg, bool offer, struct err *e)
 		rc = sysv_validate(msg, offer, e);
 	if (rc == 0)
 		rc = aio_validate(msg, offer, e);
+	if (rc == 0)
+		rc = uring_validate(msg, e);
 	if (rc == 0)
 		rc = cgroup_validate(msg, e);
 	if (rc == 0)

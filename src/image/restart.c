@@ -44,6 +44,7 @@ static const struct {
 	{ SYS_semtimedop, TIMEOUT_SPEC, 3 },
 	{ SYS_io_getevents, TIMEOUT_SPEC, 4 },
 	{ SYS_io_pgetevents, TIMEOUT_SPEC, 4 },
+	{ SYS_io_uring_enter, TIMEOUT_NONE, 0 },
 	{ SYS_semop, TIMEOUT_NONE, 0 },
 	{ SYS_msgrcv, TIMEOUT_NONE, 0 },
 	{ SYS_msgsnd, TIMEOUT_NONE, 0 },

@@ -32,6 +32,7 @@ enum vma_kind {
 	VMA_VDSO,
 	VMA_VVAR,           /* [vvar] and [vvar_vclock], told apart by their order */
 	VMA_AIO,            /* the ring of a context of asynchronous I/O: see aio.h */
+	VMA_URING,          /* memory of an io_uring: see uring.h */
 	VMA_KINDS,
 };
 
@@ -80,10 +81,10 @@ struct vma {
 	char name[VMA_NAME_MAX]; /* PR_SET_VMA_ANON_NAME, "" when none */
 };
 
-/* What the kernel maps by itself: vdso.h, aio.h. */
+/* What the kernel maps by itself: vdso.h, aio.h, uring.h. */
 static inline bool vma_is_kernels(const struct vma *v)
 {
-	return v->kind == VMA_VDSO || v->kind == VMA_VVAR || v->kind == VMA_AIO;
+	return v->kind == VMA_VDSO || v->kind == VMA_VVAR || v->kind == VMA_AIO || v->kind == VMA_URING;
 }
 
 /* Whether pages of it can be shared copy-on-write with a relative, so that they travel once (migrate/source_common.c). */

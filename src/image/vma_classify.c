@@ -70,10 +70,13 @@ static int classify_special(struct vma_reader *r, const struct vma_line *l, cons
 		v->offset = 0;
 		return 1;
 	}
-	if (vma_line_starts(l, "anon_inode:[io_uring]"))
-		vma_refuse(r, l, "vma.io-uring", "io_uring rings cannot move yet",
-		       "let the program use epoll (redis: io-threads; node: UV_USE_IO_URING=0)");
-	else if (vma_line_starts(l, "anon_inode:[perf_event]"))
+	if (vma_line_starts(l, "anon_inode:[io_uring]")) {
+		v->kind = VMA_URING;
+		v->content = VMA_CONTENT_NONE;
+		v->bits = 0;
+		return 1;
+	}
+	if (vma_line_starts(l, "anon_inode:[perf_event]"))
 		vma_refuse(r, l, "vma.perf", "performance counters belong to this host", "end the profiling first");
 	else if (vma_line_starts(l, "socket:"))
 		vma_refuse(r, l, "vma.packet", "packet rings of a socket cannot move", "close the capture first");

@@ -56,7 +56,7 @@ static bool is_strange(uint64_t raw, const struct vma *v)
 
 int vma_flags_apply(struct vma_flags *f, struct vma *v, struct err *e)
 {
-	if (!f->n || v->kind == VMA_VDSO || v->kind == VMA_VVAR || v->kind == VMA_AIO) /* no program changes those of the kernel's */
+	if (!f->n || vma_is_kernels(v)) /* no program changes those of the kernel's */
 		return 0;
 	while (f->at < f->n && f->v[f->at].end <= v->start)
 		f->at++;

@@ -328,7 +328,7 @@ int vma_list_read(pid_t pid, struct fsfile_table *files, struct refusals *refusa
 /* Whether `l` is a piece of the same object at the same place as v. */
 static bool same_object(const struct vma_line *l, const struct vma *v)
 {
-	bool shared = v->kind == VMA_FILE_SHARED || v->kind == VMA_SYSV || v->kind == VMA_AIO;
+	bool shared = v->kind == VMA_FILE_SHARED || v->kind == VMA_SYSV || v->kind == VMA_AIO || v->kind == VMA_URING;
 
 	if (l->dev != v->dev || l->ino != v->ino || l->shared != shared)
 		return false;
@@ -507,19 +507,24 @@ static int is_same(struct vma_reader *r, struct vma_list *old, struct vma_flags 
 	return 0;
 }
 
-/* Contexts of asynchronous I/O are made in the preparation only. */
+static bool is_ring(const struct vma *v)
+{
+	return v->kind == VMA_AIO || v->kind == VMA_URING;
+}
+
+/* Contexts of asynchronous I/O, and io_urings, are made in the preparation only. */
 static bool same_rings(const struct vma_list *a, const struct vma_list *b)
 {
 	size_t i = 0, k = 0;
 
 	for (;; i++, k++) {
-		while (i < a->n && a->v[i].kind != VMA_AIO)
+		while (i < a->n && !is_ring(&a->v[i]))
 			i++;
-		while (k < b->n && b->v[k].kind != VMA_AIO)
+		while (k < b->n && !is_ring(&b->v[k]))
 			k++;
 		if (i == a->n || k == b->n)
 			return i == a->n && k == b->n;
-		if (a->v[i].start != b->v[k].start || a->v[i].end != b->v[k].end)
+		if (a->v[i].start != b->v[k].start || a->v[i].end != b->v[k].end || a->v[i].ino != b->v[k].ino)
 			return false;
 	}
 }
@@ -547,7 +552,7 @@ static int compare_once(struct vma_reader *r, struct vma_list *old, struct vma_f
 	if (rc == 0 && !list->n)
 		rc = err_set(r->e, -ESRCH, "pid %d has no address space", r->pid);
 	if (rc == 0 && !same_rings(old, list))
-		rc = err_set(r->e, -EAGAIN, "process %d has other contexts of asynchronous I/O than before", r->pid);
+		rc = err_set(r->e, -EAGAIN, "process %d has other contexts of asynchronous I/O, or other io_urings, than before", r->pid);
 	if (rc == 0 && vma_list_index(list) < 0)
 		rc = err_set(r->e, -ENOMEM, "no memory for the list of mappings");
 	return rc;

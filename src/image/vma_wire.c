@@ -136,6 +136,7 @@ static int validate_one(const struct vma *v, uint32_t n_files, struct err *e)
 		[VMA_VDSO] = 1 << VMA_CONTENT_NONE,
 		[VMA_VVAR] = 1 << VMA_CONTENT_NONE,
 		[VMA_AIO] = 1 << VMA_CONTENT_NONE,
+		[VMA_URING] = 1 << VMA_CONTENT_NONE,
 	};
 
 	if (v->kind >= VMA_KINDS || v->content >= VMA_CONTENTS ||

@@ -15,6 +15,8 @@
 
 #include "base/util.h"
 
+#define PF_IO_WORKER 0x10u
+#define PF_USER_WORKER 0x4000u
 #define VDSO_MAX 65536
 #define TRAMPOLINE_BYTES 64 /* kept for it at the end of the vdso */
 #define STOP_WAIT_S 1
@@ -172,6 +174,26 @@ static int compare_pids(const void *a, const void *b)
 	return *(const pid_t *)a - *(const pid_t *)b;
 }
 
+bool trace_expects_workers = true;
+
+/* Threads of the kernel's own in the process (of io_uring, vhost): none that could be traced, or that the program knows. */
+static bool is_worker(pid_t pid, const char *tid)
+{
+	char path[80], text[512], *rest;
+	unsigned flags = 0;
+	ssize_t n;
+	cleanup_close int fd = -1;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%.16s/stat", pid, tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	if (n <= 0)
+		return false;
+	text[n] = 0;
+	rest = strrchr(text, ')');
+	return rest && sscanf(rest, ") %*c %*d %*d %*d %*d %*d %u", &flags) == 1 && (flags & (PF_IO_WORKER | PF_USER_WORKER));
+}
+
 int trace_list_threads(pid_t pid, pid_t **ret_tids, size_t *ret_n, struct err *e)
 {
 	cleanup_closedir DIR *dir = NULL;
@@ -184,7 +206,7 @@ int trace_list_threads(pid_t pid, pid_t **ret_tids, size_t *ret_n, struct err *e
 	if (!dir)
 		return err_sys(e, errno == ENOENT ? ESRCH : errno, "process %d", pid);
 	for (struct dirent *d; (d = readdir(dir));) {
-		if (d->d_name[0] == '.')
+		if (d->d_name[0] == '.' || (trace_expects_workers && is_worker(pid, d->d_name)))
 			continue;
 		if (n == capacity) {
 			pid_t *grown = realloc(tids, (capacity = capacity ? capacity * 2 : 64) * sizeof(*tids));

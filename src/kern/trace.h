@@ -36,7 +36,9 @@ void trace_regs_to_call(struct user_regs_struct *regs, uint64_t at, const uint64
 int trace_get_mask(pid_t tid, uint64_t *ret_mask, struct err *e);
 int trace_set_mask(pid_t tid, uint64_t mask, struct err *e);
 
-/* Thread ids of a process, ascending; *ret_tids is malloc'ed. */
+/* False: no process whose threads are listed from now on has threads that are the kernel's (workers of io_uring); looking for them takes 5 us a thread. */
+extern bool trace_expects_workers;
+/* Thread ids of a process without those of the kernel's, ascending; *ret_tids is malloc'ed. */
 int trace_list_threads(pid_t pid, pid_t **ret_tids, size_t *ret_n, struct err *e);
 
 /*

@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "image/aio.h"
+#include "image/uring.h"
 #include "image/notes.h"
 #include "image/ns_mount.h"
 #include "image/ns_net.h"
@@ -167,6 +168,8 @@ static int judge(struct dest *d, struct refusals *refusals, struct err *e)
 	}
 	for (size_t i = 0; i < d->nprocs; i++)
 		aio_validate_here(&d->procs[i].vmas, refusals);
+	for (size_t i = 0; i < d->nprocs; i++)
+		uring_validate_here(d->procs[i].process, refusals);
 	judge_huge_pages(d, refusals);
 	ret = judge_vdso(d, refusals, e);
 	return ret < 0 ? ret : judge_files(d, refusals, e);

@@ -72,6 +72,7 @@ struct dest_process {
 	uint64_t *rseq_pages;     /* those that hold areas for rseq(2), ascending */
 	size_t n_rseq_pages;
 	struct clock_offsets clocks; /* of its time namespace here */
+	struct uring_set *urings; /* NULL: none */
 	/* go */
 	struct go_process *go;    /* NULL before it has come */
 };
@@ -168,6 +169,7 @@ int dest_take_round(struct dest *d, const struct frame *f, bool *ret_over, struc
 int dest_prepare(void *context, struct err *e);
 void dest_prepare_undo(void *context);
 /* Changes the skeleton's layout to `new`, which it takes over. */
+struct uring_skeleton dest_uring_skeleton(struct dest_process *p);
 int dest_sync_layout(struct dest_process *p, struct vma_list *new, struct err *e);
 /* Registers the ranges that the agent will fill (post-copy); NULL: all lazy ones. */
 int dest_register(struct dest_process *p, const struct range_list *ranges, struct err *e);

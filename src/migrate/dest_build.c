@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "image/aio.h"
+#include "image/uring.h"
 #include "image/cwd.h"
 #include "image/file_owner.h"
 #include "image/host_keeper.h"
@@ -470,6 +471,18 @@ static pid_t host_pid(const void *arg, pid_t pid)
 	return 0;
 }
 
+static struct batch *thread_batch(void *arg, pid_t tid)
+{
+	struct skeleton_thread *t = skeleton_find_thread(arg, tid);
+
+	return t ? t->batch : NULL;
+}
+
+struct uring_skeleton dest_uring_skeleton(struct dest_process *p)
+{
+	return (struct uring_skeleton){ main_batch(p), thread_batch, p->skeleton, p->skeleton->pid, p->skeleton->pidfd };
+}
+
 /* Numbers first, in all processes: sets of epoll, and owners, may refer to any of them. */
 static int build_descriptors(struct dest *d, struct err *e)
 {
@@ -488,6 +501,11 @@ static int build_descriptors(struct dest *d, struct err *e)
 		batch_reset(main_batch(&d->procs[i]));
 		/* In a shared table there is one transfer left. */
 		d->procs[i].transfer = d->procs[fdtable_first_sharer(d->fds, i)].transfer;
+	}
+	for (uint32_t i = 0; i < d->nprocs && ret == 0; i++) {
+		struct uring_skeleton s = dest_uring_skeleton(&d->procs[i]);
+
+		ret = uring_make(&s, d->procs[i].process, d->fds->tables[d->fds->table_of[i]], &d->procs[i].urings, e);
 	}
 	for (uint32_t i = 0; i < d->nprocs && ret == 0; i++) {
 		ret = fdtable_restore_late(d->fds, i, &d->restore, &d->procs[i].transfer, main_batch(&d->procs[i]), e);
@@ -727,8 +745,11 @@ void dest_prepare_undo(void *context)
 {
 	struct dest *d = context;
 
-	for (size_t i = 0; i < d->nprocs; i++)
+	for (size_t i = 0; i < d->nprocs; i++) {
 		batch_free(d->procs[i].finish);
+		uring_set_free(d->procs[i].urings);
+		d->procs[i].urings = NULL;
+	}
 	if (d->nprocs && d->procs[0].go)
 		sysv_remove(d->procs[0].go->process, &d->sysv);
 	fdtable_restore_undo(&d->restore);

@@ -21,6 +21,7 @@
 #include "home/door.h"
 #include "image/ns_other.h"
 #include "image/aio.h"
+#include "image/uring.h"
 #include "image/file_kernel.h"
 #include "image/keyring.h"
 #include "image/membarrier.h"
@@ -491,6 +492,13 @@ static int begin_lists(struct dest *d, struct err *e)
 
 	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
 		ret = aio_fill(d->procs[i].skeleton->threads[0]->batch, d->procs[i].skeleton->mem_fd, &d->procs[i].vmas, d->procs[i].go->process, e);
+	for (size_t i = 0; i < d->nprocs && ret == 0; i++) {
+		struct uring_skeleton s = dest_uring_skeleton(&d->procs[i]);
+
+		ret = uring_validate_update(d->procs[i].process, d->procs[i].go->process, e);
+		if (ret == 0)
+			ret = uring_fill(&s, d->procs[i].go->process, d->procs[i].urings, e);
+	}
 	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
 		ret = suspend_filters(&d->procs[i], e);
 	if (ret == 0)
@@ -533,6 +541,12 @@ static int end_lists(struct dest *d, struct err *e)
 	timeline_mark("lists done");
 	if (ret == 0)
 		ret = fdtable_restore_check(&d->restore, e);
+	for (size_t i = 0; i < d->nprocs && ret == 0; i++) {
+		struct uring_skeleton s = dest_uring_skeleton(&d->procs[i]);
+
+		batch_reset(s.main);
+		ret = uring_register(&s, d->procs[i].go->process, d->procs[i].urings, e);
+	}
 	return ret < 0 ? ret : file_kernel_seek(d->go.fds, d->restore.fds, e);
 }
 
@@ -703,8 +717,11 @@ int dest_commit(void *context, struct err *e)
 	give_relays(d);
 	dest_net_settle(d);
 	fdtable_restore_free(&d->restore);
-	for (size_t i = 0; i < d->nprocs; i++)
+	for (size_t i = 0; i < d->nprocs; i++) {
 		close_fdp(&d->procs[i].transfer_kept);
+		uring_set_free(d->procs[i].urings);
+		d->procs[i].urings = NULL;
+	}
 	for (uint32_t i = 0; i < d->files.n; i++)
 		fsfile_answer_close(&d->answers[i]);
 	if (!dest_home_comes(&d->home) || d->offer->started) /* at home it is a process as any other */

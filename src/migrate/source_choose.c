@@ -106,6 +106,22 @@ static int want_argument_pages(struct source_process *p, struct run_list *list)
 	return ret;
 }
 
+/* The destination's kernel pins registered buffers before the commit, when no page can be asked for. */
+static int want_pinned_pages(struct source_process *p, struct run_list *list)
+{
+	int ret = 0;
+
+	for (size_t i = 0; i < p->process->n_urings; i++)
+		for (size_t k = 0; k < p->process->urings[i]->n_buffers; k++) {
+			const Gw__UringSlot *slot = p->process->urings[i]->buffers[k];
+			uint64_t end = slot->address + slot->len;
+
+			for (uint64_t at = PAGE_ALIGN_DOWN(slot->address); at < end && ret == 0; at += PAGE_SIZE_BYTES)
+				ret = want_page(p, at, list);
+		}
+	return ret;
+}
+
 /* A working set found before the freeze, as long as there is room. */
 static int want_hot_pages(struct source_process *p, struct run_list *list)
 {
@@ -212,6 +228,8 @@ static int choose_first(struct source_process *p, struct err *e)
 		ret = treat_stale(p, &stale, &p->go_runs);
 	for (size_t i = 0; i < p->nparked && ret == 0; i++)
 		ret = want_thread_pages(p, p->parked[i].msg, p->nparked <= HOT_THREADS, &p->go_runs);
+	if (ret == 0)
+		ret = want_pinned_pages(p, &p->go_runs);
 	if (ret == 0)
 		ret = want_argument_pages(p, &p->go_runs);
 	if (ret == 0)

@@ -7,6 +7,7 @@
  * registers in its slot are those with which it goes on here if nothing comes of the move.
  */
 #include <errno.h>
+#include <linux/io_uring.h>
 #include <linux/kcmp.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -380,6 +381,40 @@ static int capture_descriptors(struct source *s, struct err *e)
 	return ret == 0 ? source_address_check(s, e) : ret;
 }
 
+/* Its list of calls has been run, or runs: this one comes behind it. A thread that has none is a tracee, and can make no call. */
+static int enter_uring(void *arg, pid_t tid, unsigned fd, struct err *e)
+{
+	struct parked *t = find_parked(arg, tid, 0);
+	struct batch *b;
+	int ret;
+
+	if (!t || t->plain)
+		return err_set(e, -EAGAIN, "thread %d, which uses an io_uring, is not parked", tid);
+	ret = task_wait(&t->task, 5000, e);
+	if (ret < 0)
+		return ret;
+	b = batch_new(&t->task);
+	batch_try(b, "io_uring_enter", SYS_io_uring_enter, fd, 0, 0, IORING_ENTER_GETEVENTS, 0, 0);
+	ret = batch_run(b, e);
+	batch_free(b);
+	return ret;
+}
+
+static int capture_urings(struct source_process *p, struct err *e)
+{
+	const struct uring_enter enter = { enter_uring, p };
+
+	return p->u->guest ? 0 : uring_recapture(p->u->pid, p->u->pidfd, source_layout(p), p->u->urings, &enter, p->process, e);
+}
+
+static bool have_pinned(const struct source *s)
+{
+	for (size_t i = 0; i < s->nprocs; i++)
+		if (uring_pinned_bytes(s->procs[i].process))
+			return true;
+	return false;
+}
+
 static int compare(struct source *s, struct err *e)
 {
 	int ret = 0;
@@ -389,12 +424,16 @@ static int compare(struct source *s, struct err *e)
 	/* What is in flight writes memory and files. */
 	for (size_t i = 0; i < s->nprocs && ret == 0; i++)
 		ret = aio_capture(s->procs[i].u->pid, source_layout(&s->procs[i]), s->procs[i].process, e);
+	for (size_t i = 0; i < s->nprocs && ret == 0; i++)
+		ret = capture_urings(&s->procs[i], e);
 	if (ret == 0)
 		ret = capture_descriptors(s, e);
 	if (ret == 0 && s->refusals->n)
 		ret = refusals_begun(s->refusals, s->request->pid, e);
-	if (ret == 0 && !s->direct_io && fdtable_has_direct_io(s->unit.fds.msg))
+	if (ret == 0 && !s->direct_io && (fdtable_has_direct_io(s->unit.fds.msg) || have_pinned(s)))
 		ret = err_set(e, -EAGAIN, "process %d has begun direct I/O since the offer", s->request->pid);
+	if (ret == 0 && fdtable_has_moved_rings(&s->unit.fds))
+		ret = err_set(e, -EAGAIN, "process %d has other io_urings than at the offer", s->request->pid);
 	if (ret == 0 && s->unit.ns)
 		ret = ns_entries_check(s->unit.ns, &s->unit.files, e);
 	if (ret == 0 && s->unit.ns)

@@ -260,14 +260,24 @@ static int ask_about_mounts(struct source *s, struct err *e)
 	return ret == 0 && s->refusals->n ? err_set(e, -EPERM, "process %d cannot move", s->request->pid) : ret;
 }
 
+/* Registered with io_urings: so much goes with the registers (image/uring.h), since it must be there before the resume. */
+#define PINNED_GO_BYTES_MAX (16u << 20)
+
 /*
  * A device that reads from a disk writes to pages that it was given before, which write protection does not see (O_DIRECT): a page that was sent meanwhile would be old
- * for good. So of such a unit no page is sent before it stands still and nothing is in flight any more.
+ * for good. So of such a unit no page is sent before it stands still and nothing is in flight any more. Memory
+ * that is registered with an io_uring is written so, too.
  */
 static void choose_strategy(struct source *s)
 {
+	uint64_t pinned = 0;
+
+	for (size_t i = 0; i < s->unit.nprocs; i++)
+		pinned += uring_pinned_bytes(s->unit.procs[i].process);
 	s->strategy = s->request->strategy;
-	s->direct_io = fdtable_has_direct_io(s->unit.fds.msg);
+	s->direct_io = pinned || fdtable_has_direct_io(s->unit.fds.msg);
+	if (pinned > PINNED_GO_BYTES_MAX)
+		s->strategy = STRATEGY_STOP_COPY;
 	if (s->direct_io && s->strategy == STRATEGY_HYBRID)
 		s->strategy = STRATEGY_FREEZE_FREE;
 	else if (s->direct_io && s->strategy == STRATEGY_PRE_COPY)

@@ -4,7 +4,8 @@
  *
  * Theory of operation: a plain thread (image/thread_plain.h) runs no list of calls, so there is no need for it to run at all in the freeze. It is pointed at the stub like any other, with
  * its signals blocked, but is not let go before the commit; should the worker die, the kernel lets it go, and it waits in the stub for what the agent decides. When nothing comes of the
- * move it gets its registers back in the stop that it is in, and the kernel goes on with its interrupted call. A process that is stopped, or has system call filters, has no plain threads.
+ * move it gets its registers back in the stop that it is in, and the kernel goes on with its interrupted call. A process that is stopped, has system call filters, or
+ * has io_urings, whose completions its threads make, has no plain threads.
  */
 #include <errno.h>
 #include <limits.h>
@@ -29,7 +30,7 @@ void source_plain_prepare(struct source_process *p)
 	struct err ignored = ERR_INIT;
 
 	thread_peek_close(&p->peek);
-	if (p->u->nthreads > 1 && thread_peek_open(&p->peek, p->u->pid, p->u->nthreads, &ignored) < 0)
+	if (p->u->nthreads > 1 && !p->u->urings && thread_peek_open(&p->peek, p->u->pid, p->u->nthreads, &ignored) < 0)
 		thread_peek_close(&p->peek);
 	xstate_from_kernel_prepare();
 }

@@ -127,6 +127,31 @@ static int capture_descriptors(struct unit *u, struct refusals *refusals, struct
 	return ret < 0 && refusals->n ? 0 : ret;
 }
 
+/* Processes that share a table of descriptors, or memory, with an earlier one have no rings of their own. */
+static int capture_urings(struct unit *u, struct refusals *refusals, struct err *e)
+{
+	bool any = false;
+	int ret = 0;
+
+	for (uint32_t i = 0; i < u->nprocs && ret == 0; i++) {
+		struct unit_process *p = &u->procs[i];
+		bool first = fdtable_first_sharer(u->fds.msg, i) == i;
+
+		if (!uring_is_in(u->fds.msg, i, &p->vmas) || (!first && p->guest))
+			continue;
+		if (!first || p->guest)
+			refusals_add(refusals, "fd.io_uring", "memory and descriptors of what uses it are those of different processes", "start it in another way",
+				     "process %d (io_uring)", p->pid);
+		else
+			ret = uring_capture(p->pid, p->pidfd, &p->vmas, p->process, &p->urings, refusals, e);
+	}
+	for (uint32_t i = 0; i < u->nprocs; i++)
+		any = any || uring_is_in(u->fds.msg, i, &u->procs[i].vmas);
+	trace_expects_workers = any || ret < 0;
+	uring_refuse_shared(u->fds.msg, refusals);
+	return ret;
+}
+
 static bool same_pid_namespace(pid_t pid)
 {
 	return !ns_differs(pid, 0, NS_PID);
@@ -263,6 +288,8 @@ static int capture(struct unit *u, struct refusals *refusals, struct err *e)
 	}
 	if (ret >= 0)
 		ret = capture_descriptors(u, refusals, e);
+	if (ret >= 0)
+		ret = capture_urings(u, refusals, e);
 	if (ret >= 0 && u->ns)
 		tun_check_holders(u->ns, u->fds.msg, refusals);
 	if (ret >= 0)
@@ -334,6 +361,7 @@ int unit_capture(pid_t pid, struct unit *ret_unit, struct refusals *refusals, st
 
 static void process_free(struct unit_process *u)
 {
+	uring_told_free(u->urings);
 	vma_list_free(&u->vmas);
 	for (size_t i = 0; i < u->nthreads; i++)
 		gw__thread__free_unpacked(u->threads[i], NULL);

@@ -15,6 +15,7 @@
 #include "image/refuse.h"
 #include "image/sysv.h"
 #include "image/tree.h"
+#include "image/uring.h"
 #include "image/vdso.h"
 #include "image/vma.h"
 #include "task.pb-c.h"
@@ -35,6 +36,7 @@ struct unit_process {
 	struct vma_list vmas;
 	struct vdso vdso;
 	struct mm_fields mm;
+	struct uring_told *urings; /* NULL: none */
 };
 
 /* A process and its descendants. Files and descriptions are the unit's: what processes share stays shared. */

@@ -32,6 +32,10 @@ HEAVY = ("ws_", "mem_late", "late_", "regs_", "storm_", "mem_churn", "mem_malloc
 LOCKED_LATE = {("mem_vmflags", "copy-on-reference"), ("mem_mlockall", "copy-on-reference"), ("late_lockall", "copy-on-reference")}
 
 
+# What has nothing to do with how memory travels is moved with a strategy that leaves pages behind, and with one that does not.
+FEW_STRATEGIES = ("uring_",)
+
+
 class Case:
     """One victim with one strategy."""
 
@@ -53,7 +57,7 @@ def cases():
     flags = {name: f for name, f, _ in victim_kinds() if not f & (HIDDEN | REFUSED)}
     for strategy in STRATEGIES:
         for name, f in flags.items():
-            if (name, strategy) in LOCKED_LATE:
+            if (name, strategy) in LOCKED_LATE or (name.startswith(FEW_STRATEGIES) and strategy not in ("freeze-free", "pre-copy")):
                 continue
             arguments = {"sleep": ("all", str(SLEEP_MS)), "block": ("all",)}.get(name, ())
             made.append(Case(name, f, strategy, arguments))

@@ -341,20 +341,18 @@ static bool refused(const struct refusals *r, const char *code)
 	return false;
 }
 
-static int uring_works, perf_works, secret_works, seal_works, uffd_works;
+static int perf_works, secret_works, seal_works, uffd_works;
 
 /* Everything that cannot move; what this kernel does not have is left out. */
 static void refused_layout(void)
 {
 	struct { uint64_t api, features, ioctls; } uffd_api = { 0xaa, 0, 0 };
 	struct { uint64_t start, len, mode, ioctls; } uffd_register = { 0 };
-	unsigned char uring[256] = { 0 }, perf[128] = { 0 };
+	unsigned char perf[128] = { 0 };
 	int fd;
 
 	perf[0] = 1; /* PERF_TYPE_SOFTWARE */
 	perf[4] = sizeof(perf);
-	fd = syscall(425, 8, uring);
-	uring_works = fd >= 0 && mmap(NULL, 4096, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0) != MAP_FAILED;
 	fd = syscall(SYS_perf_event_open, perf, 0, -1, -1, 0);
 	perf_works = fd >= 0 && mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) != MAP_FAILED;
 	fd = syscall(447, 0);
@@ -372,14 +370,14 @@ static int *shared_flags;
 static void refused_layout_reported(void)
 {
 	refused_layout();
-	int flags[] = { uring_works, perf_works, secret_works, seal_works, uffd_works };
+	int flags[] = { perf_works, secret_works, seal_works, uffd_works };
 
 	memcpy(shared_flags, flags, sizeof(flags));
 }
 
 static void test_refusals(void **state)
 {
-	static const char *const codes[] = { "vma.io-uring", "vma.perf", "vma.secretmem", "vma.sealed", "vma.userfaultfd" };
+	static const char *const codes[] = { "vma.perf", "vma.secretmem", "vma.sealed", "vma.userfaultfd" };
 	const struct vma_list *lists[1];
 	struct fsfile_table files = { 0 };
 	struct refusals refusals = { 0 };

@@ -337,14 +337,28 @@ static void uffd_setup(void)
 
 REFUSED(userfaultfd, uffd_setup, "(?i)fd N\\b.*userfaultfd");
 
-static void uring_setup(void)
+static void sqpoll_setup(void)
 {
-	struct io_uring_params p = { 0 };
+	struct io_uring_params p = { .flags = IORING_SETUP_SQPOLL };
 
 	hold((int)syscall(SYS_io_uring_setup, 4, &p));
 }
 
-REFUSED(io_uring, uring_setup, "(?i)fd N\\b.*io_uring");
+REFUSED(uring_thread, sqpoll_setup, "(?i)fd N\\b.*IORING_SETUP_SQPOLL");
+
+static void uring_shared_setup(void)
+{
+	struct io_uring_params p = { 0 };
+
+	hold((int)syscall(SYS_io_uring_setup, 4, &p));
+	if (fork() == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (;;)
+			pause();
+	}
+}
+
+REFUSED(uring_shared, uring_shared_setup, "(?i)io_uring.*several processes");
 
 static void perf_setup(void)
 {

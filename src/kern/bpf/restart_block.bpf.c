@@ -107,7 +107,7 @@ struct nsproxy {
 } CO_RE;
 
 struct task_struct {
-	unsigned int __state;
+	unsigned int __state, flags;
 	struct restart_block restart_block;
 	struct mm_struct *mm;
 	struct nsproxy *nsproxy;
@@ -223,6 +223,8 @@ static __always_inline unsigned long long layout_of(struct task_struct *task)
 	return sequence & 1 ? 0 : 1ull << 32 | sequence;
 }
 
+#define PF_IO_WORKER 0x10u /* threads of the kernel's own in the process */
+#define PF_USER_WORKER 0x4000u
 #define DUMP_FILTER_SHIFT 2
 #define DUMP_FILTER_MASK 0x1ff
 
@@ -276,7 +278,7 @@ int read_restart(struct bpf_iter__task *ctx)
 	struct restart_record r = {};
 	struct pt_regs *regs;
 
-	if (!task)
+	if (!task || BPF_CORE_READ(task, flags) & (PF_IO_WORKER | PF_USER_WORKER))
 		return 0;
 	r.tid = tid_of(task);
 	r.switches = task->nvcsw;
