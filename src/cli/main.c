@@ -56,6 +56,11 @@ static const struct command verbs[] = {
 	  "  --json         print a JSON object\n",
 	  verb_balance },
 	{ "connections", "", "list the connections that have moved, and how their packets get there", "  --json         print a JSON object\n", verb_connections },
+	{ "config", "check [FILE]", "look for what is wrong with a configuration, before godwitd reads it",
+	  "  FILE           default /etc/godwit/godwit.conf\n"
+	  "  --json         print a JSON object\n"
+	  "Exit status: 0 it is right, 1 it is not.\n",
+	  verb_config },
 	{ "check", "[PID]", "can this kernel move processes, can this process move, and why not",
 	  "  --to HOST      ask that host, too, whether it would take the process\n"
 	  "  --json         print a JSON object\n"

@@ -6,12 +6,12 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <gnutls/crypto.h>
 #include <ini.h>
 #include <sys/stat.h>
 
 #include "base/util.h"
 #include "cluster/require.h"
+#include "image/sha256.h"
 #include "wire/conn.h"
 
 #define PEER_TIMEOUT_MIN_MS 500u
@@ -235,15 +235,24 @@ static int on_key(void *user, const char *section, const char *key, const char *
 	return r == 0;
 }
 
-int config_parse(struct config *config, const char *text, const char *path, struct err *e)
+int config_parse_line(struct config *config, const char *text, int *ret_line, struct err *e)
 {
 	struct reading reading = { .config = config };
 	int line = ini_parse_string(text, on_key, &reading);
 
+	*ret_line = MAX(line, 0);
 	if (line > 0)
-		return err_set(e, -EINVAL, "%s:%d: %s", path, line, reading.error.code ? reading.error.message : "neither a [section] nor KEY = VALUE");
-	if (line < 0)
-		return err_set(e, -ENOMEM, "%s: cannot be read", path);
+		return err_set(e, -EINVAL, "%s", reading.error.code ? reading.error.message : "neither a [section] nor KEY = VALUE");
+	return line < 0 ? err_set(e, -ENOMEM, "cannot be read") : 0;
+}
+
+int config_parse(struct config *config, const char *text, const char *path, struct err *e)
+{
+	struct err why = ERR_INIT;
+	int line;
+
+	if (config_parse_line(config, text, &line, &why) < 0)
+		return line ? err_set(e, why.code, "%s:%d: %s", path, line, why.message) : err_set(e, why.code, "%s: %s", path, why.message);
 	return 0;
 }
 
@@ -261,11 +270,12 @@ static int check_secret(int fd, const char *path, struct err *e)
 	return 0;
 }
 
-static int read_key(struct config *config, struct err *e)
+int config_read_key(struct config *config, struct err *e)
 {
 	const char *path = config->key_file[0] ? config->key_file : CONFIG_DEFAULT_KEY_PATH;
 	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	char text[CONFIG_KEY_BYTES_MAX + 1];
+	struct sha256 sum;
 	ssize_t n;
 
 	if (fd < 0 && errno == ENOENT && !config->key_file[0])
@@ -281,22 +291,22 @@ static int read_key(struct config *config, struct err *e)
 		n--;
 	if (n < CONFIG_KEY_BYTES_MIN || n > CONFIG_KEY_BYTES_MAX)
 		return err_set(e, -EINVAL, "%s: a key has from %d to %d bytes: head -c 32 /dev/urandom | base64 >%s", path, CONFIG_KEY_BYTES_MIN, CONFIG_KEY_BYTES_MAX, path);
-	if (gnutls_hash_fast(GNUTLS_DIG_SHA256, text, (size_t)n, config->key) < 0)
-		return err_set(e, -EIO, "%s: SHA-256 cannot be computed", path);
-	gnutls_memset(text, 0, sizeof(text));
+	sha256_start(&sum);
+	sha256_add(&sum, text, (size_t)n);
+	sha256_end(&sum, config->key);
+	explicit_bzero(text, sizeof(text));
+	explicit_bzero(&sum, sizeof(sum));
 	config->has_key = true;
 	return 0;
 }
 
-static int read_file(struct config *config, const char *path, int required, struct err *e)
+int config_read_text(const char *path, char **ret, struct err *e)
 {
 	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
 	cleanup_free char *text = NULL;
 	size_t len = 0;
 	ssize_t n;
 
-	if (fd < 0 && errno == ENOENT && !required)
-		return 0;
 	if (fd < 0)
 		return err_sys(e, -errno, "%s", path);
 	text = malloc(CONFIG_BYTES_MAX + 1);
@@ -309,7 +319,26 @@ static int read_file(struct config *config, const char *path, int required, stru
 	if (len > CONFIG_BYTES_MAX)
 		return err_set(e, -EFBIG, "%s: larger than %u bytes", path, CONFIG_BYTES_MAX);
 	text[len] = 0;
-	return config_parse(config, text, path, e);
+	*ret = take_ptr(text);
+	return 0;
+}
+
+static int read_file(struct config *config, const char *path, int required, struct err *e)
+{
+	cleanup_free char *text = NULL;
+	struct err why = ERR_INIT;
+	int r = config_read_text(path, &text, &why);
+
+	if (r == -ENOENT && !required)
+		return 0;
+	return r < 0 ? err_set(e, r, "%s", why.message) : config_parse(config, text, path, e);
+}
+
+int config_check_whole(const struct config *config, struct err *e)
+{
+	if (config->n_seeds && !config->has_key)
+		return err_set(e, -EINVAL, "seed needs a key of the cluster: without one only the nodes that are listed in [nodes] are believed; set key_file in [cluster], or make " CONFIG_DEFAULT_KEY_PATH);
+	return 0;
 }
 
 int config_load(struct config *config, const char *path, int required, struct err *e)
@@ -317,9 +346,9 @@ int config_load(struct config *config, const char *path, int required, struct er
 	int r = read_file(config, path, required, e);
 
 	if (r == 0)
-		r = read_key(config, e);
-	if (r == 0 && config->n_seeds && !config->has_key)
-		r = err_set(e, -EINVAL, "%s: seed needs a key of the cluster: without one only the nodes that are listed in [nodes] are believed; set key_file in [cluster], or make " CONFIG_DEFAULT_KEY_PATH, path);
+		r = config_read_key(config, e);
+	if (r == 0 && config_check_whole(config, e) < 0)
+		r = err_wrap(e, "%s", path);
 	return r;
 }
 

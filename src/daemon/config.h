@@ -59,6 +59,16 @@ void config_init(struct config *config);
 int config_load(struct config *config, const char *path, int required, struct err *e);
 /* The same from memory (text ends with a 0), without the key; `path` is for messages. */
 int config_parse(struct config *config, const char *text, const char *path, struct err *e);
+/* The steps of config_load: */
+/* The text of a file, with a 0 behind it; the caller's. */
+int config_read_text(const char *path, char **ret, struct err *e);
+/* As config_parse; *ret_line: which line is wrong, 0: none of them. The message does not name it. */
+int config_parse_line(struct config *config, const char *text, int *ret_line, struct err *e);
+/* The key of the cluster; no error when there is none and none was named. */
+int config_read_key(struct config *config, struct err *e);
+/* What no line is wrong about. */
+int config_check_whole(const struct config *config, struct err *e);
+
 /* Whether this can be what a node says of itself: words of letters, digits and "._-", each with "=TEXT" behind it or not. */
 bool config_labels_valid(const char *labels);
 /* NULL when there is none. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* sha256.h - SHA-256 (FIPS 180-4), to compare file contents; no keys are involved */
+/* sha256.h - SHA-256 (FIPS 180-4), to compare file contents, and to make a key of a secret text */
 #ifndef GODWIT_IMAGE_SHA256_H
 #define GODWIT_IMAGE_SHA256_H
 

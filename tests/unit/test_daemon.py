@@ -332,6 +332,24 @@ class Clients(unittest.TestCase):
         self.assertIn("nothing has been started", done.stderr)
         self.assertEqual(self.godwit("run", "-R", "gpu", "--", "echo", "here").stdout, "here\n")
 
+    def test_config_check(self):
+        """All that is wrong, by line; what godwitd would refuse is refused, and nothing else."""
+        path = os.path.join(self.daemon.dir.name, "wrong.conf")
+        with open(path, "w") as f:
+            f.write("[node]\nname = a b\nport = 99999\nlabels = gpu\n[nodes]\nn1 = 10.0.0\n[cluster]\nkey_file = /nonexistent/key\n")
+        done = self.godwit("config", "check", path)
+        self.assertEqual(done.returncode, 1)
+        for line, word in ((2, "a b"), (3, "99999"), (6, "10.0.0")):
+            self.assertRegex(done.stderr, f"(?m)^{path}:{line}: .*{word}")
+        self.assertIn("/nonexistent/key", done.stderr)
+        answer = json.loads(self.godwit("config", "check", path, "--json").stdout)
+        self.assertEqual((answer["ok"], [e.get("line") for e in answer["errors"]]), (False, [2, 3, 6, None]))
+        done = self.godwit("config", "check", self.daemon.conf)
+        self.assertEqual((done.returncode, done.stdout.split(" at ")[0]), (0, f"{self.daemon.conf} is right: node t1"))
+        self.assertIn("warning: the cluster has no key", done.stderr)
+        self.assertEqual(self.godwit("config", "check", "/nonexistent/godwit.conf").returncode, 1)
+        self.assertEqual(self.godwit("config").returncode, 2)
+
     def test_check_kernel(self):
         done = self.godwit("check", "--json")
         answer = json.loads(done.stdout)
