@@ -19,6 +19,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+import cluster  # noqa: E402
 import conns  # noqa: E402
 import redirected  # noqa: E402
 import timeline  # noqa: E402
@@ -399,7 +400,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="3 runs, 16 and 256 MiB")
     parser.add_argument("--runs", type=int, help="runs a figure (default 10, with --quick 3)")
     parser.add_argument("--sizes", type=lambda text: [int(x) for x in text.split(",")], metavar="MIB,...", help="instead of 16, 256, 1,024 and 4,096")
-    parser.add_argument("--only", metavar="WORD,...", help="machine, freeze, whole, faults, strategies, crowds, redis, tcp, redirect, memory")
+    parser.add_argument("--only", metavar="WORD,...", help="machine, freeze, whole, faults, strategies, crowds, redis, tcp, redirect, memory; or cluster, which has hosts of its own and is not among all")
     parser.add_argument("--connections", type=lambda text: [int(x) for x in text.split(",")], metavar="N,...", help="of tcp, instead of 1, 100, 1,000 and 10,000")
     parser.add_argument("--crowds", metavar="KIND=N,...", help="of the crowds only these: threads=64,processes=8")
     parser.add_argument("--timeline", action="store_true", help="print where the time of each freeze goes")
@@ -409,6 +410,8 @@ def main():
         sys.exit("bench: making hosts needs root")
     if options.timeline:
         os.environ["GODWIT_LOG"] = "debug"
+    if options.only == "cluster":
+        sys.exit(cluster.main(["--json", options.json]))
     bench, status = Bench(options), 0
     try:
         v.dev_lab("up", "3", "--outside", "1", "--force")

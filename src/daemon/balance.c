@@ -28,6 +28,8 @@
 #define CLOSED_NS 2000000000ull
 #define REFUSED_NS 60000000000ull
 #define FAILED_NS 3000000000ull
+#define AHEAD_S 2.0        /* figures are of the last second, and the next look is in another one */
+#define FALL_SHARE 0.5
 #define FACTOR_SHARE 0.3   /* of the latest move in the mean */
 #define FACTOR_MIN 0.2
 #define FACTOR_MAX 50.0
@@ -49,6 +51,9 @@ struct balancer {
 		uint64_t node, until_ns;
 	} closed[CLOSED_MAX]; /* nodes that have refused */
 	size_t next_closed;
+	double free_mib, fall_mib_s; /* memory of this node: at the last period, and how fast it goes */
+	uint64_t free_ns;
+	double ahead_mib;            /* that has been taken from what the view says */
 	struct rng rng;
 };
 
@@ -106,6 +111,14 @@ const struct balance_note *balance_note_of(const struct balance_shared *s, const
 bool balance_owner_works(const struct config *config, const struct load *load)
 {
 	return config->workstation && load->v[LOAD_LS] > 0 && load->v[LOAD_IT] * 60000 < config->owner_idle_ms;
+}
+
+double balance_look_ahead(const struct balance_shared *s, struct nodes_view *view)
+{
+	double *mem = &view->nodes[0].load.v[LOAD_MEM], taken = MIN(*mem, s->ahead_mib);
+
+	*mem -= taken;
+	return taken;
 }
 
 /* --- what is known --- */
@@ -174,6 +187,24 @@ static void add_moving(const struct balancer *b, struct nodes_view *view)
 			view->nodes[k].state = NODE_BUSY;
 }
 
+/*
+ * Memory gets short before it is: what is free counts less what will be used until a move that is begun now is over. What leaves frees memory, so that the growth of those that stay says
+ * more than what is free.
+ */
+static void look_ahead(struct balancer *b, const struct load *load)
+{
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
+	double fall = b->free_ns ? MAX(b->free_mib - load->v[LOAD_MEM], 0) * 1e9 / (double)(now - b->free_ns) : 0, growth = 0;
+
+	for (size_t i = 0; i < b->units.n; i++)
+		growth += MAX(b->units.v[i].grows_mib_s, 0);
+	fall = MAX(fall, growth);
+	b->fall_mib_s = MAX(fall, b->fall_mib_s + FALL_SHARE * (fall - b->fall_mib_s));
+	b->free_mib = load->v[LOAD_MEM];
+	b->free_ns = now;
+	b->shared->ahead_mib = b->fall_mib_s * (AHEAD_S + 2 * b->shared->took_s);
+}
+
 /* --- moving --- */
 
 static void begin(struct balancer *b, const struct balance_question *q, const struct unit_info *unit, const struct policy_unit *u, const struct policy_verdict *v)
@@ -229,7 +260,7 @@ static void finish(struct balancer *b, const struct under_way *w, const json_t *
 
 	if (!error) {
 		cluster_view_sent(b->d->view, w->node, w->unit.run, w->unit.mem_mib);
-		cluster_view_sent(b->d->view, gossip_id(b->d->config.name), -w->unit.run, -w->unit.mem_mib);
+		cluster_view_sent(b->d->view, gossip_id(b->d->config.name), -w->unit.run, 0); /* its memory is free now, and seen so a second later */
 		b->shared->moves++;
 		learn_cost(b, w, json_object_get(line, "result"));
 		return;
@@ -290,7 +321,7 @@ static void plan(struct balancer *b, bool owner)
 	cleanup_free struct policy_unit *units = calloc(b->units.n + 1, sizeof(*units));
 	cleanup_free size_t *from = calloc(b->units.n + 1, sizeof(*from));
 	cleanup_free struct policy_node *nodes = calloc(b->view.n, sizeof(*nodes));
-	struct balance_question q = { &b->policy, &b->view, owner };
+	struct balance_question q = { &b->policy, &b->view, owner, b->ahead_mib };
 	struct policy_move moves[MOVES_MAX];
 	size_t n, n_moves;
 
@@ -314,14 +345,18 @@ static void period(struct balancer *b)
 	cluster_view_load(b->d->view, b->d->config.speed, &load);
 	owner = balance_owner_works(&b->d->config, &load);
 	node_state_set_owner(b->d->shared, owner);
-	if (!owner && !node_state_balances(b->d->shared))
+	if ((!owner && !node_state_balances(b->d->shared)) || units_read(&b->units, b->d, NULL, 0, NULL) < 0)
 		return;
-	if (units_read(&b->units, b->d, NULL, 0, NULL) < 0 || !b->units.n || count_moving(b) == MOVES_MAX || nodes_view_known(b->d, &fresh, NULL) < 0)
+	look_ahead(b, &load);
+	if (!b->units.n || count_moving(b) == MOVES_MAX || nodes_view_known(b->d, &fresh, NULL) < 0)
 		return;
 	nodes_view_free(&b->view);
 	b->view = fresh;
 	b->policy = balance_policy(b->shared);
+	b->ahead_mib = balance_look_ahead(b->shared, &b->view);
 	add_moving(b, &b->view);
+	log_debug("event=period units=%zu moving=%zu run=%.2f free_mib=%.0f falls_mib_s=%.1f ahead_mib=%.0f", b->units.n, count_moving(b), load.v[LOAD_RUN], load.v[LOAD_MEM],
+		  b->fall_mib_s, b->shared->ahead_mib);
 	plan(b, owner);
 }
 
@@ -344,5 +379,6 @@ void balance_loop(const struct daemon *d)
 		wait_moves(&b, due);
 	}
 	node_state_set_owner(d->shared, false);
+	d->balance->ahead_mib = 0;
 	_exit(0);
 }

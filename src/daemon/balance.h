@@ -29,6 +29,7 @@ struct balance_shared {
 	uint64_t moves, failures; /* since godwitd began */
 	double cost_factor;       /* what moves have cost here, in relation to the policy's figures; 0: none has been measured */
 	double took_s;            /* how long they took, in the mean */
+	double ahead_mib;         /* memory that will be used until a move that is begun now is over, as it is used now */
 	struct balance_note notes[BALANCE_NOTES];
 };
 
@@ -45,11 +46,15 @@ const struct balance_note *balance_note_of(const struct balance_shared *s, const
 /* A person works on this host, which is a workstation. */
 bool balance_owner_works(const struct config *config, const struct load *load);
 
+/* Takes what will be used in a moment from what this node has free; returns how much that is. */
+double balance_look_ahead(const struct balance_shared *s, struct nodes_view *view);
+
 /* A question to a policy about the units of this node: the caller's arrays. */
 struct balance_question {
 	const struct policy *policy;
 	struct nodes_view *view;
 	bool owner;    /* foreign units have to go */
+	double ahead_mib; /* taken from what this node has free */
 };
 /* Why a unit goes, in one line. */
 void balance_reason(const struct balance_question *q, const struct policy_unit *unit, const struct policy_verdict *v, char ret[BALANCE_TEXT_MAX]);

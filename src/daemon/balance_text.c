@@ -33,8 +33,8 @@ void balance_reason(const struct balance_question *q, const struct policy_unit *
 			 shown(v->there), to, unit->cpu_s, v->gain_s, v->cost_s);
 		return;
 	case POLICY_MEMORY:
-		snprintf(ret, BALANCE_TEXT_MAX, "memory: %.40s has %.0f MiB free of %.0f (waiting for memory: %.0f%%), %.40s %.0f of %.0f; the unit has %.0f", from, free_mib(here),
-			 here->load.v[LOAD_MAXMEM], 100 * here->load.v[LOAD_PSI_MEM], to, free_mib(there), there->load.v[LOAD_MAXMEM], unit->mem_mib);
+		snprintf(ret, BALANCE_TEXT_MAX, "memory: %.40s has %.0f MiB free of %.0f (%.0f in a moment; waiting for memory: %.0f%%), %.40s %.0f of %.0f; the unit has %.0f", from,
+			 free_mib(here) + q->ahead_mib, here->load.v[LOAD_MAXMEM], free_mib(here), 100 * here->load.v[LOAD_PSI_MEM], to, free_mib(there), there->load.v[LOAD_MAXMEM], unit->mem_mib);
 		return;
 	case POLICY_EVICTED:
 		snprintf(ret, BALANCE_TEXT_MAX, q->owner ? "owner: a person works on %.40s (last key %.1f min ago)" : "drain: %.40s is emptied", from, here->load.v[LOAD_IT]);

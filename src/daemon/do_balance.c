@@ -19,6 +19,7 @@ struct asked {
 	struct units units;
 	struct rng rng;
 	bool owner;
+	double ahead_mib;
 };
 
 /* Everything that godwit-balance would look at. */
@@ -34,6 +35,7 @@ static int look(const struct daemon *d, struct asked *a, struct err *e)
 		r = nodes_view_known(d, &a->view, e);
 	if (r < 0)
 		return r;
+	a->ahead_mib = balance_look_ahead(d->balance, &a->view);
 	a->policy = balance_policy(d->balance);
 	a->owner = balance_owner_works(&d->config, &a->view.nodes[0].load);
 	(void)!getrandom(&a->rng, sizeof(a->rng), 0);
@@ -65,7 +67,7 @@ static json_t *number(double x)
 static json_t *verdict_json(const struct daemon *d, struct asked *a, const struct unit_info *unit)
 {
 	const struct balance_note *note = balance_note_of(d->balance, unit);
-	struct balance_question q = { &a->policy, &a->view, a->owner };
+	struct balance_question q = { &a->policy, &a->view, a->owner, a->ahead_mib };
 	struct policy_unit u = units_policy(unit);
 	struct policy_verdict v;
 	char why[BALANCE_TEXT_MAX];

@@ -252,8 +252,10 @@ static void measure(struct units *u, const struct units *before, const struct ta
 
 		unit->cpu_s += (double)unit->entry.cpu_ms / 1000;
 		read_command(unit);
-		if (old && dt_ns > 0)
-			unit->run = unit->demand_ns > old->demand_ns ? (double)(unit->demand_ns - old->demand_ns) / dt_ns : 0;
+		if (!old || dt_ns <= 0)
+			continue;
+		unit->grows_mib_s = (unit->mem_mib - old->mem_mib) * 1e9 / dt_ns;
+		unit->run = unit->demand_ns > old->demand_ns ? (double)(unit->demand_ns - old->demand_ns) / dt_ns : 0;
 	}
 }
 

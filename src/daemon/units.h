@@ -16,6 +16,7 @@ struct unit_info {
 	double cpu_s;         /* used here and before */
 	double run;           /* tasks of it that want a CPU */
 	double mem_mib;       /* memory of its own */
+	double grows_mib_s;   /* since the last time; 0 the first time */
 	uint64_t demand_ns;   /* that its threads have run and waited for a CPU */
 	char command[80];
 };

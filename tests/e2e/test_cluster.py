@@ -29,13 +29,11 @@ def where(mark):
 
 @pytest.fixture
 def balanced(lab2):
-    """Hosts with one CPU each, so that a few programs are a load."""
-    for host in lab2.hosts:
-        lab("limit", host, "--cpu", "1")
+    """n1 has half a CPU, so that two programs are a load."""
+    lab("limit", "n1", "--cpu", "0.5")
     yield lab2
     inside("n1", "godwit", "balance", "off", "--all", check=False)
-    for host in lab2.hosts:
-        lab("limit", host, "none", "--cpu", "none")
+    lab("limit", "n1", "none", "--cpu", "none")
 
 
 @pytest.fixture
@@ -134,23 +132,56 @@ def spinners(mark):
 
 
 def test_balance(balanced):
-    """Programs that compute, all started on one node, are spread; each says why it moved, and explain why it moves no more."""
+    """Programs that compute, started on one node, spread; each says why it moved, and explain why it moves no more."""
     mark = "spin95"
-    shell = popen("n1", "bash", "-c", f"for i in 1 2 3; do godwit run -- python3 -c '{SPIN}' {mark} & done; wait", stdin=-3, stdout=-3, stderr=-3)
+    shell = popen("n1", "bash", "-c", f"for i in 1 2; do godwit run -- python3 -c '{SPIN}' {mark} & done; wait", stdin=-3, stdout=-3, stderr=-3)
     try:
-        wait_until("the units", lambda: len(ask("n1", "ps")["units"]) == 3 and spinners(mark)["n1"] == 3)
-        assert not ask("n1", "balance", "status")["balance"], "it is off until somebody says so"
-        assert all(state["balance"] for state in ask("n2", "balance", "on", "--all"))
-        wait_until("one on each node", lambda: spinners(mark) == {"n1": 1, "n2": 1, "n3": 1}, 40, 0.1)
-        units = [u for u in ask("n2", "ps")["units"] if u["on"] != "n1"]
-        assert [u["reason"].startswith("balance: ") and "times slower than alone on n1" in u["reason"] for u in units] == [True, True], units
-        said = ask("n1", "balance", "explain", units[0]["unit"])
-        assert said["node"] == units[0]["on"] and not said["goes"] and said["obstacle"] in ("just-moved", "no-better-node", "too-young"), said
-        assert said["cpu_s"] > 0 and said["moves"] == 1 and len(said["nodes"]) == 3 and said["last_reason"] == units[0]["reason"], said
-        assert ask("n1", "balance", "status")["moves"] == 2
-        lab("restart-daemon", "n1")
-        assert ask("n1", "balance", "off")["balance"] is False
+        wait_until("the programs", lambda: spinners(mark)["n1"] == 2)
+        before = ask("n1", "balance", "status")
+        assert not before["balance"] and before["moves"] == 0 and len(before["units"]) == 2, "it is off until somebody says so"
+        ask("n1", "balance", "on")
+        wait_until("one has left", lambda: spinners(mark)["n1"] < 2 and sum(spinners(mark).values()) == 2, 40, 0.1)
+        unit = next(u for u in ask("n1", "ps")["units"] if u["on"] != "n1")
+        said = ask("n1", "balance", "explain", unit["unit"])
+        assert said["node"] == unit["on"] and not said["balance"] and said["moves"] == 1 and len(said["nodes"]) == 3, said
+        assert said["last_reason"].startswith("balance: ") and "times slower than alone on n1" in said["last_reason"] and said["cpu_s"] > 0, said
     finally:
         for host in ("n1", "n2", "n3"):
             inside(host, "pkill", "-f", mark, check=False)
         shell.wait()
+
+
+LOGIN = """
+import struct, sys
+open('/dev/shm/key', 'w').close()
+record = struct.pack('<hxxi32s4s32s256s', 7, 1, b'shm/key', b'1', b'owner', b'')
+open('/run/utmp', 'wb').write(record.ljust(384, bytes(1)) if sys.argv[1] == 'in' else b'')
+"""
+
+
+def test_owner(undrained):
+    """Somebody logs in at a workstation: the units of other nodes leave, those of its own stay; nothing comes as long as the person works there."""
+    inside("n2", "sh", "-c", "cp /etc/godwit/godwit.conf /tmp/conf && sed -i 's/^name = /workstation = yes\\n&/' /etc/godwit/godwit.conf")
+    theirs, own = start("n1", "96.25", 1), None
+    try:
+        lab("restart-daemon", "n2")
+        own = start("n2", "96.5", 1)
+        wait_until("the units", lambda: sorted(u["on"] for u in ask("n1", "ps")["units"]) == ["n1", "n2"])
+        unit = next(u for u in ask("n1", "ps")["units"] if u["on"] == "n1")
+        assert ask("n1", "migrate", str(unit["pid"]), "n2")["outcome"] == "moved"
+        inside("n2", "python3", "-c", LOGIN, "in")
+        wait_until("it has left", lambda: where("96.25")["n2"] == 0 and sum(where("96.25").values()) == 1, 15, 0.1)
+        assert where("96.5")["n2"] == 1
+        found = next(u for u in ask("n1", "ps")["units"] if u["unit"] == unit["unit"])
+        assert found["on"] != "n2" and found["reason"].startswith("owner: a person works on n2"), found
+        wait_until("others know", lambda: state_of("n3", "n2") == "busy")
+        back = ask("n1", "migrate", unit["unit"], "n2", check=False)
+        assert back["outcome"] == "refused" and "a person works there" in back["error"]["message"], back
+        inside("n2", "python3", "-c", LOGIN, "out")
+        wait_until("the person has gone", lambda: state_of("n2", "n2") == "ok")
+    finally:
+        inside("n2", "sh", "-c", "cp /tmp/conf /etc/godwit/godwit.conf; rm -f /run/utmp")
+        lab("restart-daemon", "n2")
+        end("96.25", theirs)
+        if own:
+            end("96.5", own)
