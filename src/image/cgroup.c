@@ -272,3 +272,100 @@ int cgroup_join(pid_t pid, const Gw__Process *msg, pid_t (*find)(void *arg, pid_
 	ns_in_own_cgroups(false);
 	return ret;
 }
+
+/* --- where cgroup namespaces begin --- */
+
+static void add_root(Gw__NsOther *out, const char *names, const char *path)
+{
+	Gw__NsSetting **grown = realloc(out->roots, (out->n_roots + 1) * sizeof(*grown)), *s = must_alloc(sizeof(*s));
+
+	if (!grown)
+		abort();
+	gw__ns_setting__init(s);
+	string_set(&s->name, names);
+	string_set(&s->value, is_own_path(names, path) ? "" : path);
+	out->roots = grown;
+	grown[out->n_roots++] = s;
+}
+
+/* The next line of a /proc/PID/cgroup; NULL: there are no more. */
+static char *next_line(char **text, const char **ret_names, const char **ret_path)
+{
+	char *line;
+
+	while ((line = strsep(text, "\n")))
+		if (split(line, ret_names, ret_path))
+			return line;
+	return NULL;
+}
+
+/* What is cut off of the paths when the process is looked at from in there: `seen` has the same lines as `whole`. false: it is not below the root. */
+static bool cut_roots(char *whole, char *seen, Gw__NsOther *out)
+{
+	const char *names, *path, *seen_names, *seen_path;
+
+	while (next_line(&whole, &names, &path) && next_line(&seen, &seen_names, &seen_path)) {
+		size_t len = strlen(path), cut = strcmp(seen_path, "/") ? strlen(seen_path) : 0;
+		char root[PATH_MAX];
+
+		if (strlen(names) >= NAME_MAX_LEN || len >= PATH_MAX || !is_plain(path))
+			return false;
+		if (!is_plain(seen_path) || cut > len || strcmp(path + len - cut, cut ? seen_path : ""))
+			return false;
+		snprintf(root, sizeof(root), "%.*s", (int)(len - cut), path);
+		add_root(out, names, root[0] ? root : "/");
+	}
+	return true;
+}
+
+int cgroup_roots_capture(pid_t pid, int ns, Gw__NsOther *out, struct refusals *r, struct err *e)
+{
+	cleanup_free char *whole = NULL, *seen = NULL;
+	cleanup_close int back = -1, fd = -1, again = -1;
+	char path[64];
+	int ret = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/cgroup", pid);
+	ns_in_own_cgroups(true);
+	back = ns_open(0, NS_CGROUP);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (back < 0 || fd < 0 || cgroup_read_own() < 0 || read_whole(fd, &whole, NULL) < 0 || ns_enter(ns, NS_CGROUP) < 0) {
+		ret = err_sys(e, errno, "the cgroup namespace of process %d", pid);
+	} else {
+		again = open(path, O_RDONLY | O_CLOEXEC);
+		ret = again < 0 || read_whole(again, &seen, NULL) < 0 ? err_sys(e, errno, "%s", path) : 0;
+		if (ns_enter(back, NS_CGROUP) < 0)
+			abort();
+	}
+	if (ret == 0 && !cut_roots(whole, seen, out))
+		refusals_add(r, "ns.cgroup", "it is in a control group outside of the root of its cgroup namespace", "move it into one below", "process %d", pid);
+	ns_in_own_cgroups(false);
+	return ret;
+}
+
+int cgroup_roots_validate(const Gw__NsOther *o, struct err *e)
+{
+	if (o->n_roots > PLACES_MAX)
+		return err_set(e, -EBADMSG, "%zu control groups", o->n_roots);
+	for (size_t i = 0; i < o->n_roots; i++)
+		if (strlen(o->roots[i]->name) >= NAME_MAX_LEN || (o->roots[i]->value[0] && !is_plain(o->roots[i]->value)))
+			return err_set(e, -EBADMSG, "a control group that cannot be");
+	return 0;
+}
+
+int cgroup_roots_join(const Gw__NsOther *o, struct err *e)
+{
+	int ret = 0;
+
+	ns_in_own_cgroups(true);
+	for (size_t i = 0; i < o->n_roots && ret == 0; i++) {
+		char point[PATH_MAX];
+
+		if (!o->roots[i]->value[0] || !cgroup_find_mount(o->roots[i]->name, point))
+			continue;
+		ret = put_into(point, o->roots[i]->value, "cgroup.procs", getpid());
+		if (ret < 0)
+			err_sys(e, ret, "control group %s as the root of a namespace", o->roots[i]->value);
+	}
+	return ret;
+}

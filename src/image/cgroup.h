@@ -16,6 +16,7 @@
 #include "base/err.h"
 #include "cgroup.pb-c.h"
 #include "image/refuse.h"
+#include "ns.pb-c.h"
 #include "task.pb-c.h"
 
 #define CGROUP_GROUPS_MAX 4096u
@@ -39,6 +40,12 @@ int cgroups_make(const Gw__Cgroups *msg, bool own_namespace, struct cgroups_made
 void cgroups_made_undo(struct cgroups_made *made);
 /* Before the freeze, by the worker: process `pid` joins; `find` gives the thread as the worker sees it, 0: it is not there. */
 int cgroup_join(pid_t pid, const Gw__Process *msg, pid_t (*find)(void *arg, pid_t tid), void *arg, struct err *e);
+
+/* Source: where a cgroup namespace of a part of the unit begins, which `ns` is and process `pid` is in. */
+int cgroup_roots_capture(pid_t pid, int ns, Gw__NsOther *out, struct refusals *r, struct err *e);
+int cgroup_roots_validate(const Gw__NsOther *o, struct err *e);
+/* Destination: the caller, a process for the moment, goes where such a one is to begin. */
+int cgroup_roots_join(const Gw__NsOther *o, struct err *e);
 
 /* Where a hierarchy is mounted as a whole. */
 bool cgroup_find_mount(const char *names, char ret_point[PATH_MAX]);

@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 
 #include "base/util.h"
+#include "image/ns_user.h"
 #include "image/bytes.h"
 #include "kern/nsfs.h"
 
@@ -158,7 +159,8 @@ int clock_enter_namespace(const struct clock_offsets *offsets, struct err *e)
 
 /* What the child has to say; it waits until the caller has seen it. */
 struct visit {
-	int code;
+	int code, user; /* user: a user namespace for it, number `number`; -1: the caller's */
+	uint32_t number;
 	int64_t monotonic_ns, boottime_ns;
 };
 
@@ -173,7 +175,9 @@ static int begin_visit(int ns, struct visit *v, pid_t *ret_child, int *ret_socke
 	if (*ret_child == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		close(pair[0]);
-		if (ns < 0)
+		if (ns < 0 && v->user >= 0 && (v->code = ns_user_be(v->user, v->number)) < 0)
+			;
+		else if (ns < 0)
 			v->code = write_offsets(v->monotonic_ns, v->boottime_ns, NULL);
 		else if ((v->code = ns_enter(ns, NS_TIME)) == 0)
 			v->code = read_offsets(0, &v->monotonic_ns, &v->boottime_ns, NULL);
@@ -197,7 +201,7 @@ static void end_visit(pid_t child, int socket)
 
 int clocks_offsets_of(int ns, int64_t *ret_monotonic, int64_t *ret_boottime, struct err *e)
 {
-	struct visit v = { 0 };
+	struct visit v = { .user = -1 };
 	pid_t child = 0;
 	int socket = -1, rc = begin_visit(ns, &v, &child, &socket, e);
 
@@ -207,9 +211,9 @@ int clocks_offsets_of(int ns, int64_t *ret_monotonic, int64_t *ret_boottime, str
 	return rc;
 }
 
-int clocks_make_namespace(int64_t monotonic_ns, int64_t boottime_ns, struct err *e)
+int clocks_make_namespace(int64_t monotonic_ns, int64_t boottime_ns, int user, uint32_t number, struct err *e)
 {
-	struct visit v = { 0, monotonic_ns, boottime_ns };
+	struct visit v = { 0, user, number, monotonic_ns, boottime_ns };
 	pid_t child = 0;
 	int socket = -1, rc = begin_visit(-1, &v, &child, &socket, e), fd = -1;
 

@@ -30,7 +30,7 @@ int clocks_validate(const Gw__Clocks *clocks, struct err *e);
 /* Offsets of a time namespace that is open. Blocks until a child has been in there. */
 int clocks_offsets_of(int ns, int64_t *ret_monotonic, int64_t *ret_boottime, struct err *e);
 /* A time namespace in which nobody is yet; to be closed. */
-int clocks_make_namespace(int64_t monotonic_ns, int64_t boottime_ns, struct err *e);
+int clocks_make_namespace(int64_t monotonic_ns, int64_t boottime_ns, int user, uint32_t number, struct err *e);
 
 /* Offsets for the process on the destination, both samples taken at the same moment. */
 struct clock_offsets clock_offsets_for(const Gw__Clocks *source, const Gw__Clocks *dest);

@@ -10,6 +10,7 @@
 
 #include "base/util.h"
 #include "image/bytes.h"
+#include "image/ns_other.h"
 #include "image/ns_user.h"
 
 #define GROUPS_MAX 65536
@@ -61,6 +62,7 @@ int cred_capture_outside(pid_t pid, pid_t tid, Gw__Credentials *msg, struct err 
 	uint32_t uids[4] = { 0 }, gids[4] = { 0 };
 	char path[64];
 	unsigned found = 0;
+	uint32_t was;
 
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/status", pid, tid);
 	f = fopen(path, "re");
@@ -86,12 +88,14 @@ int cred_capture_outside(pid_t pid, pid_t tid, Gw__Credentials *msg, struct err 
 	}
 	if (found != 8)
 		return err_set(e, -EIO, "%s: not all of the credentials are there", path);
+	was = ns_user_choose(ns_others_user_of(pid));
 	for (unsigned i = 0; i < 4; i++) { /* as the process sees them */
 		uids[i] = ns_user_sees(false, uids[i]);
 		gids[i] = ns_user_sees(true, gids[i]);
 	}
 	for (size_t i = 0; i < msg->n_groups; i++)
 		msg->groups[i] = ns_user_sees(true, msg->groups[i]);
+	ns_user_choose(was);
 	set_ids(&msg->uids, &msg->n_uids, uids, 4);
 	set_ids(&msg->gids, &msg->n_gids, gids, 4);
 	return 0;

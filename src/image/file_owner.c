@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 
 #include "base/util.h"
+#include "image/ns_other.h"
 
 #define SIGNAL_MAX 64u
 
@@ -60,6 +61,11 @@ bool fd_owner_capture(const struct fd_look *look, Gw__FdDesc *d, owner_in_unit *
 	}
 	if (seen && has_several) {
 		refusals_add(refusals, "fd.owner", "owners of signals (F_SETOWN) in a unit with several pid namespaces cannot move yet", "close it first", "fd %d (%s; %d)",
+			look->fd, look->link, (int)owner.pid);
+		return false;
+	}
+	if (seen && ns_others_have_users()) {
+		refusals_add(refusals, "fd.owner", "owners of signals (F_SETOWN) in a unit with several user namespaces cannot move yet", "close it first", "fd %d (%s; %d)",
 			look->fd, look->link, (int)owner.pid);
 		return false;
 	}

@@ -55,10 +55,12 @@ void loginuid_validate_here(const Gw__Process *msg, struct refusals *r)
 
 int loginuid_set(struct batch *b, const Gw__Process *msg, struct err *e)
 {
+	uint32_t was = ns_user_choose(msg->n_namespaces ? msg->namespaces[NS_USER] : 0);
 	char text[16];
 	int len = snprintf(text, sizeof(text), "%u", msg->loginuid_plus_1 ? ns_user_sees(false, msg->loginuid_plus_1 - 1) : UINT32_MAX), ret;
 	int64_t fd;
 
+	ns_user_choose(was);
 	if (msg->loginuid_plus_1 == read_plus_1(LOGINUID))
 		return 0;
 	batch_reset(b);

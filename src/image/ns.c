@@ -236,6 +236,13 @@ static int read_setting(const char *name, char *value, size_t size)
 	return 0;
 }
 
+bool ns_setting_is(const char *name, const char *value)
+{
+	char now[SETTING_MAX];
+
+	return read_setting(name, now, sizeof(now)) == 0 && !strcmp(now, value);
+}
+
 void ns_settings_capture(Gw__NsSetting ***v, size_t *n)
 {
 	*v = must_alloc(ARRAY_SIZE(ipc_settings) * sizeof(**v));

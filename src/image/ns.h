@@ -60,6 +60,7 @@ int ns_open_hosts(enum ns_kind kind);
 /* Destination, before the worker enters others: remembers godwitd's own. */
 int ns_remember_hosts(struct err *e);
 /* Settings of System V IPC and of message queues, of the caller's namespace. */
+bool ns_setting_is(const char *name, const char *value);
 void ns_settings_capture(Gw__NsSetting ***v, size_t *n);
 int ns_settings_validate(Gw__NsSetting *const *v, size_t n, struct err *e);
 int ns_settings_restore(Gw__NsSetting *const *v, size_t n, struct err *e);

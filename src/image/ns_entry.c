@@ -333,7 +333,7 @@ int ns_entries_make(const Gw__NsTree *t, int top, struct err *e)
 			else if (!n->link_of && (ret = own_entry(n, top, path)) == 0) /* a new owner takes capabilities away */
 				ret = set_xattrs(n, top, path);
 			if (ret < 0)
-				return err_sys(e, ret, "%s of a file system in memory: making /%s", t->root, path);
+				return err_sys(e, ret, "%s of a file system in memory: making /%s (owner %u:%u, here %u:%u)", t->root, path, n->uid, n->gid, ns_user_gives(false, n->uid), ns_user_gives(true, n->gid));
 		}
 	}
 	return 0;

@@ -20,6 +20,7 @@
 #include "base/util.h"
 #include "image/ns_mount.h"
 #include "image/ns_net.h"
+#include "image/ns_other.h"
 #include "image/ns_terminal.h"
 #include "image/ns_user.h"
 
@@ -29,6 +30,8 @@ static int write_setting(const Gw__NsSetting *s, struct err *e)
 	char path[128], text[300];
 	ssize_t n;
 
+	if (ns_setting_is(s->name, s->value)) /* which is not for everybody to write */
+		return 0;
 	snprintf(path, sizeof(path), "/proc/sys/%s", s->name);
 	n = snprintf(text, sizeof(text), "%s\n", s->value);
 	fd = open(path, O_RDWR | O_CLOEXEC);
@@ -183,7 +186,7 @@ static int make_all(const Gw__Namespaces *msg, struct report *report, struct ns_
 
 	if (ret == 0 && msg->owned & NS_BIT(NS_NET))
 		ret = ns_remember_host_net(e);
-	if (ret == 0 && inside & NS_BIT(NS_MNT))
+	if (ret == 0 && (inside & NS_BIT(NS_MNT) || ns_mounts_have_users(msg)))
 		ret = ns_mounts_borrow(msg, e);
 	if (ret == 0 && msg->user)
 		ret = ns_user_make(msg, fill_as_owner, hold_as_owner, report, &owner, e);
@@ -195,6 +198,8 @@ static int make_all(const Gw__Namespaces *msg, struct report *report, struct ns_
 		ret = ns_remember_unit_net(e);
 	if (ret == 0)
 		ret = fill(msg, e);
+	if (ret == 0 && !r->n)
+		ret = ns_others_begin(msg, made, e);
 	if (ret == 0 && !r->n && inside & NS_BIT(NS_MNT)) {
 		(void)!write(owner.socket, "", 1);
 		ret = wait_held(report, owner.socket, true, made, e);

@@ -84,6 +84,8 @@ int ns_mount_fd(size_t index);
 void ns_mounts_judge(const Gw__Namespaces *msg, struct refusals *r);
 /* A directory of the host that everybody can reach; mounts are put together on it, in the holder's mount namespace. */
 #define NS_MOUNT_TOP "/run/godwit-root"
+/* Whether mount namespaces that the first process is not in belong to user namespaces that it is not in. */
+bool ns_mounts_have_users(const Gw__Namespaces *msg);
 /* Destination: before others make the mounts, in a user namespace of the unit's own. */
 int ns_mounts_borrow(const Gw__Namespaces *msg, struct err *e);
 /*

@@ -30,6 +30,7 @@ struct maker {
 	const Gw__Namespaces *msg;
 	bool late;
 	uint32_t space; /* which mount namespace is put together */
+	const char *base; /* directory in which that is done */
 	uint32_t numbers; /* if late: what belongs to which pid namespace */
 	int *mounts; /* root of each mount, -1: not made, or not by this process and not to be reached; shared with children */
 	int *fs;     /* root of each file system */

@@ -37,6 +37,7 @@
 #endif
 
 #define TOP NS_MOUNT_TOP
+#define SPACE_TOP TOP "/space" /* for mount namespaces that belong to other user namespaces than the holder's, which may make nothing in the holder's */
 
 /*
  * Clones of what mounts show of the host, made outside: in a mount namespace that belongs to another user namespace, what the host has mounted cannot be taken
@@ -54,9 +55,23 @@ static int *shared_ints(size_t n)
 	return v;
 }
 
+/* The user namespace that a mount namespace belongs to, if the first process is not in it; 0: none. */
+static uint32_t user_of(const Gw__Namespaces *msg, uint32_t space)
+{
+	return space && msg->others[space - 1]->user != NS_HOSTS ? msg->others[space - 1]->user : 0;
+}
+
+bool ns_mounts_have_users(const Gw__Namespaces *msg)
+{
+	for (size_t i = 0; i < msg->n_mounts; i++)
+		if (user_of(msg, msg->mounts[i]->space))
+			return true;
+	return false;
+}
+
 static struct maker maker_new(const Gw__Namespaces *msg, bool late)
 {
-	struct maker m = { msg, late, 0, 0, shared_ints(msg->n_mounts), must_alloc((msg->n_fs + 1) * sizeof(int)), shared_ints(msg->n_others) };
+	struct maker m = { msg, late, 0, TOP, 0, shared_ints(msg->n_mounts), must_alloc((msg->n_fs + 1) * sizeof(int)), shared_ints(msg->n_others) };
 
 	for (size_t i = 0; i < msg->n_fs; i++)
 		m.fs[i] = -1;
@@ -78,7 +93,7 @@ static void maker_free(struct maker *m)
 
 int ns_mounts_borrow(const Gw__Namespaces *msg, struct err *e)
 {
-	borrowed = must_alloc((msg->n_mounts + 1) * sizeof(*borrowed));
+	borrowed = shared_ints(msg->n_mounts);
 	for (size_t i = 0; i < msg->n_mounts; i++) {
 		cleanup_close int fd = msg->mounts[i]->fs ? -1 : open_tree(AT_FDCWD, msg->mounts[i]->root, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW);
 
@@ -222,6 +237,28 @@ static bool fs_is_due(const struct maker *m, size_t fs)
 	return false;
 }
 
+/* Whoever puts the mount namespace together in which a file system comes first makes it, where that belongs to a user namespace: the file system belongs to it as well. 0: the holder. */
+static uint32_t fs_maker(const Gw__Namespaces *msg, size_t fs)
+{
+	static const struct {
+		const char *type;
+		enum ns_kind shown;
+	} types[] = { { "tmpfs", NS_USER }, { "devpts", NS_USER }, { "sysfs", NS_NET }, { "mqueue", NS_IPC } };
+	uint32_t space = UINT32_MAX;
+	size_t type = 0;
+
+	while (type < ARRAY_SIZE(types) && strcmp(msg->fs[fs]->type, types[type].type))
+		type++;
+	if (type == ARRAY_SIZE(types)) /* which cannot be mounted from in there, and was mounted on the host at first */
+		return 0;
+	for (size_t i = 0; i < msg->n_mounts; i++)
+		if (msg->mounts[i]->fs == fs + 1)
+			space = MIN(space, msg->mounts[i]->space);
+	if (space == UINT32_MAX || !user_of(msg, space))
+		return 0;
+	return types[type].shown == NS_USER || ns_others_find_owned(msg, user_of(msg, space), types[type].shown) >= 0 ? space : 0;
+}
+
 /* Those of the unit, in directories beside its root to be: a part of what is mounted can be cloned. Late ones cannot be put anywhere, and are just made. */
 static int make_all_fs(struct maker *m, struct err *e)
 {
@@ -230,12 +267,12 @@ static int make_all_fs(struct maker *m, struct err *e)
 	for (size_t i = 0; i < m->msg->n_fs && ret >= 0; i++) {
 		char path[64];
 
-		if (fs_is_late(m->msg, i) != m->late || (m->late && !fs_is_due(m, i)))
+		if (fs_is_late(m->msg, i) != m->late || (m->late && !fs_is_due(m, i)) || (!m->late && fs_maker(m->msg, i) != m->space))
 			continue;
 		m->fs[i] = ret = make_fs(m->msg->fs[i], e);
 		if (ret >= 0 && !m->late) {
-			snprintf(path, sizeof(path), TOP "/%zu", i);
-			if (mkdir(path, 0700) < 0 || move_mount(m->fs[i], "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+			snprintf(path, sizeof(path), "%s/%zu", m->base, i);
+			if (mkdir(path, 0755) < 0 || move_mount(m->fs[i], "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH) < 0)
 				ret = err_sys(e, errno, "%s", path);
 		}
 		if (ret >= 0)
@@ -290,7 +327,7 @@ static int clone_mount(struct maker *m, size_t i, struct err *e)
 	int from = -1, fd;
 
 	tree_path(mount->root, path);
-	if (!mount->fs && borrowed) {
+	if (borrowed && (!mount->fs || borrowed[i] >= 0)) {
 		fd = take_fd(&borrowed[i]);
 	} else if (!mount->fs) {
 		fd = open_tree(AT_FDCWD, mount->root, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW);
@@ -307,10 +344,12 @@ static int clone_mount(struct maker *m, size_t i, struct err *e)
 static int attach(struct maker *m, size_t i, struct err *e)
 {
 	const Gw__NsMount *mount = m->msg->mounts[i];
+	char path[64];
 	int ret;
 
+	snprintf(path, sizeof(path), "%s/root", m->base);
 	if (ns_mount_is_root(m->msg, i))
-		ret = move_mount(m->mounts[i], "", AT_FDCWD, TOP "/root", MOVE_MOUNT_F_EMPTY_PATH);
+		ret = move_mount(m->mounts[i], "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH);
 	else
 		ret = move_mount(m->mounts[i], "", m->mounts[mount->parent], mount->at, MOVE_MOUNT_F_EMPTY_PATH | (mount->at[0] ? 0 : MOVE_MOUNT_T_EMPTY_PATH));
 	return ret < 0 ? err_sys(e, errno, "mounting %s", mount->where) : 0;
@@ -337,7 +376,7 @@ static int finish_all_fs(const struct maker *m, struct err *e)
 	int ret = 0;
 
 	for (size_t i = 0; i < m->msg->n_fs && ret >= 0; i++)
-		if (m->fs[i] >= 0 && fs_is_late(m->msg, i) == m->late)
+		if (m->fs[i] >= 0 && fs_is_late(m->msg, i) == m->late && (m->late || fs_maker(m->msg, i) == m->space))
 			ret = finish_fs(m->msg->fs[i], m->fs[i], e);
 	return ret;
 }
@@ -349,7 +388,7 @@ static int prepare_top(struct err *e)
 	/* What is mounted from the host is a slave then: nothing that is done here gets back to the host. */
 	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
 		return err_sys(e, errno, "a mount namespace");
-	if (mount("godwit", TOP, "tmpfs", 0, "mode=700") < 0 || mkdir(TOP "/root", 0700) < 0)
+	if (mount("godwit", TOP, "tmpfs", 0, "mode=755") < 0 || mkdir(TOP "/root", 0755) < 0 || mkdir(SPACE_TOP, 0755) < 0)
 		return err_sys(e, errno, "%s", TOP);
 	return 0;
 }
@@ -384,6 +423,43 @@ static int make_space(struct maker *m, struct err *e)
 	return ret;
 }
 
+/* Into the user namespace that it belongs to; file systems of the kernel show that one's other namespaces. */
+static int enter_user(struct maker *m, uint32_t user)
+{
+	static const enum ns_kind shown[] = { NS_NET, NS_IPC, NS_CGROUP };
+	int ret = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(shown) && ret == 0; i++) {
+		int fd = ns_others_find_owned(m->msg, user, shown[i]);
+
+		ret = fd < 0 ? 0 : ns_enter(fd, shown[i]);
+	}
+	return ret < 0 ? ret : ns_user_be(ns_others_fd(user), user);
+}
+
+/* Its own file systems, in a directory of its own, and clones of them for mount namespaces that come later. */
+static int make_own_fs(struct maker *m, struct err *e)
+{
+	int ret;
+
+	m->base = SPACE_TOP;
+	if (mount("godwit", SPACE_TOP, "tmpfs", 0, "mode=755") < 0 || mkdir(SPACE_TOP "/root", 0755) < 0)
+		return err_sys(e, errno, "%s", SPACE_TOP);
+	ret = make_all_fs(m, e);
+	for (size_t i = 0; i < m->msg->n_mounts && ret == 0; i++) {
+		const Gw__NsMount *mount = m->msg->mounts[i];
+		char path[PATH_MAX];
+
+		if (!mount->fs || mount->space == m->space || fs_is_late(m->msg, mount->fs - 1) || fs_maker(m->msg, mount->fs - 1) != m->space)
+			continue;
+		tree_path(mount->root, path);
+		borrowed[i] = open_tree(m->fs[mount->fs - 1], path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW | (path[0] ? 0 : AT_EMPTY_PATH));
+		if (borrowed[i] < 0)
+			ret = err_sys(e, errno, "mount %s", mount->where);
+	}
+	return ret;
+}
+
 /* What a child that puts together another one has to say, in shared memory. */
 struct child {
 	int code;
@@ -392,9 +468,16 @@ struct child {
 
 static void __attribute__((noreturn)) live_in_space(struct maker *m, uint32_t space, struct child *c, int ready)
 {
+	uint32_t user = user_of(m->msg, space);
+
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	prctl(PR_SET_NAME, "godwit-mounts");
 	m->space = space;
+	if (user && (c->code = enter_user(m, user)) < 0) {
+		err_sys(&c->e, c->code, "entering a user namespace of the unit");
+		_exit(1);
+	}
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	c->code = unshare(CLONE_NEWNS) < 0 ? err_sys(&c->e, errno, "copying a mount namespace") : 0;
 	m->spaces[space] = ns_open(0, NS_MNT);
 	for (size_t i = 0; i < m->msg->n_fs; i++) {
@@ -403,8 +486,12 @@ static void __attribute__((noreturn)) live_in_space(struct maker *m, uint32_t sp
 		snprintf(path, sizeof(path), TOP "/%zu", i);
 		m->fs[i] = m->fs[i] < 0 ? -1 : open(path, O_PATH | O_CLOEXEC);
 	}
+	if (c->code == 0 && user)
+		c->code = make_own_fs(m, &c->e);
 	if (c->code == 0)
 		c->code = make_space(m, &c->e);
+	if (c->code == 0 && user)
+		c->code = finish_all_fs(m, &c->e);
 	if (c->code == 0)
 		c->code = go_to_top(m, &c->e);
 	(void)!write(ready, "", 1);

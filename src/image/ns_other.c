@@ -7,20 +7,27 @@
 #include <limits.h>
 #include <linux/nsfs.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/utsname.h>
+#include <sys/wait.h>
 
 #include "base/util.h"
 #include "image/bytes.h"
+#include "image/cgroup.h"
 #include "image/ns_mount.h"
 #include "image/ns_net.h"
+#include "image/ns_user.h"
 #include "image/place.h"
 
 #define NAME_LEN_MAX 64
 
 /* What the processes of a unit may be in apart from each other. */
-static const uint32_t movable = NS_BIT(NS_UTS) | NS_BIT(NS_IPC) | NS_BIT(NS_NET) | NS_BIT(NS_TIME) | NS_BIT(NS_MNT) | NS_BIT(NS_PID);
+static const uint32_t movable = NS_BIT(NS_UTS) | NS_BIT(NS_IPC) | NS_BIT(NS_NET) | NS_BIT(NS_TIME) | NS_BIT(NS_MNT) | NS_BIT(NS_PID) | NS_BIT(NS_USER) | NS_BIT(NS_CGROUP);
 
 /* One worker has one unit: at the source those that it has found, at the destination those that it has made. */
 static struct other {
@@ -33,6 +40,7 @@ static size_t n_others;
 static uint64_t first[NS_KINDS];
 static int first_fds[NS_KINDS] = { -1, -1, -1, -1, -1, -1, -1, -1 };
 
+/* Source. */
 static int add_other(enum ns_kind kind, int fd)
 {
 	struct other *grown = realloc(others, (n_others + 1) * sizeof(*grown));
@@ -191,6 +199,14 @@ static int capture_one(int fd, enum ns_kind kind, pid_t pid, Gw__Namespaces *msg
 		gw__ns_net__init(out->net);
 		return 0;
 	}
+	if (kind == NS_USER) {
+		ret = ns_user_read(fd, out, e);
+		if (ret == 0)
+			ns_user_remember((uint32_t)n_others, out->uid_map, out->gid_map, out->deny_groups, true);
+		return ret;
+	}
+	if (kind == NS_CGROUP)
+		return cgroup_roots_capture(pid, fd, out, r, e);
 	if (kind == NS_TIME)
 		return clocks_offsets_of(fd, &out->monotonic_offset_ns, &out->boottime_offset_ns, e);
 	ret = visit(fd, kind, &back);
@@ -209,36 +225,45 @@ static int capture_one(int fd, enum ns_kind kind, pid_t pid, Gw__Namespaces *msg
 	return 0;
 }
 
-/* Whether it belongs to the user namespace that the worker is in. */
-static bool is_of_host(int fd)
-{
-	cleanup_close int user = ioctl(fd, NS_GET_USERNS);
-
-	return ns_id_of(user) == ns_id(0, NS_USER);
-}
-
 /* Beside one that belongs to a user namespace of the unit's, others that do not cannot be made together with it. */
-static bool mounts_can_move(const Gw__Namespaces *msg, enum ns_kind kind, int fd)
+static bool mounts_can_move(const Gw__Namespaces *msg, enum ns_kind kind, int fd, uint32_t user)
 {
-	return kind != NS_MNT || (!ns_is_hosts(NS_MNT, ns_id_of(fd)) && !(msg && msg->user && msg->user->inside & NS_BIT(NS_MNT)));
+	if (kind != NS_MNT)
+		return true;
+	return !ns_is_hosts(NS_MNT, ns_id_of(fd)) && (!(msg && msg->user && msg->user->inside & NS_BIT(NS_MNT)) || !user);
 }
 
 static int add_fd(pid_t pid, enum ns_kind kind, int fd, Gw__Namespaces **msg, struct refusals *r, struct err *e);
 
-/* The pid namespace that one lies in, which has to be known before. *ret 0: the first process's. */
-static int find_above(pid_t pid, int fd, Gw__Namespaces **msg, uint32_t *ret, struct refusals *r, struct err *e)
+/* The namespace of the same kind that one lies in, or the user namespace that it belongs to, which has to be known before. *ret 0: the first process's. */
+static int find_above(pid_t pid, enum ns_kind kind, int above, Gw__Namespaces **msg, uint32_t *ret, struct refusals *r, struct err *e)
 {
-	cleanup_close int above = ioctl(fd, NS_GET_PARENT);
 	int code;
 
 	if (above < 0)
-		return err_sys(e, errno, "the pid namespace above that of process %d", pid);
-	if (ns_others_find(NS_PID, ns_id_of(above), ret))
+		return err_sys(e, errno, "the %s namespace above those of process %d", ns_name(kind), pid);
+	if (ns_others_find(kind, ns_id_of(above), ret))
 		return 0;
-	code = add_fd(pid, NS_PID, above, msg, r, e);
-	if (code == 0 && !ns_others_find(NS_PID, ns_id_of(above), ret))
+	if (kind == NS_USER && ns_is_hosts(NS_USER, ns_id_of(above))) {
+		*ret = NS_HOSTS;
+		return 0;
+	}
+	code = add_fd(pid, kind, above, msg, r, e);
+	if (code == 0 && !ns_others_find(kind, ns_id_of(above), ret))
 		*ret = 0; /* it has been refused */
 	return code;
+}
+
+/* What has to be known of a namespace first: where it lies, and to whom it belongs. */
+static int find_relations(pid_t pid, enum ns_kind kind, int fd, Gw__Namespaces **msg, uint32_t *ret_above, uint32_t *ret_user, struct refusals *r, struct err *e)
+{
+	cleanup_close int above = -1, user = ioctl(fd, kind == NS_USER ? NS_GET_PARENT : NS_GET_USERNS);
+	int ret = find_above(pid, NS_USER, user, msg, ret_user, r, e);
+
+	if (ret < 0 || kind != NS_PID || ns_is_hosts(kind, ns_id_of(fd)))
+		return ret;
+	above = ioctl(fd, NS_GET_PARENT);
+	return find_above(pid, NS_PID, above, msg, ret_above, r, e);
 }
 
 static int add_found(pid_t pid, enum ns_kind kind, Gw__Namespaces **msg, struct refusals *r, struct err *e)
@@ -253,12 +278,13 @@ static int add_found(pid_t pid, enum ns_kind kind, Gw__Namespaces **msg, struct 
 static int add_fd(pid_t pid, enum ns_kind kind, int fd, Gw__Namespaces **msg, struct refusals *r, struct err *e)
 {
 	Gw__NsOther *out, **grown;
-	uint32_t above = 0;
-	int ret = kind == NS_PID && !ns_is_hosts(kind, ns_id_of(fd)) && is_of_host(fd) ? find_above(pid, fd, msg, &above, r, e) : 0;
+	bool of_host = ns_is_hosts(kind, ns_id_of(fd));
+	uint32_t above = 0, user = 0;
+	int ret = kind == NS_USER && of_host ? 0 : find_relations(pid, kind, fd, msg, &above, &user, r, e);
 
 	if (ret < 0)
 		return ret;
-	if (!(movable & NS_BIT(kind)) || !is_of_host(fd) || n_others >= NS_OTHERS_MAX || !mounts_can_move(*msg, kind, fd) || (kind == NS_PID && ns_is_hosts(kind, ns_id_of(fd)))) {
+	if (n_others >= NS_OTHERS_MAX || !mounts_can_move(*msg, kind, fd, user) || ((kind == NS_PID || kind == NS_USER) && of_host) || ((kind == NS_USER || kind == NS_PID) && user == NS_HOSTS)) {
 		char way_out[128];
 
 		snprintf(way_out, sizeof(way_out), "move process %d by itself: those above it stay, and see it as theirs (docs/home.md)", pid);
@@ -277,7 +303,8 @@ static int add_fd(pid_t pid, enum ns_kind kind, int fd, Gw__Namespaces **msg, st
 	gw__ns_other__init(out);
 	out->kind = kind;
 	out->above = above;
-	out->of_host = ns_is_hosts(kind, ns_id_of(fd));
+	out->user = user;
+	out->of_host = of_host;
 	add_other(kind, fcntl(fd, F_DUPFD_CLOEXEC, 0));
 	return out->of_host || kind == NS_PID ? 0 : capture_one(fd, kind, pid, *msg, r, e);
 }
@@ -380,6 +407,12 @@ void ns_others_name(pid_t pid, Gw__Process *msg)
 	msg->n_namespaces = any ? NS_KINDS : 0;
 	msg->namespaces = must_alloc(sizeof(numbers));
 	memcpy(msg->namespaces, numbers, sizeof(numbers));
+	free(msg->host_ids);
+	free(msg->host_groups);
+	msg->host_ids = msg->host_groups = NULL;
+	msg->n_host_ids = msg->n_host_groups = 0;
+	if (numbers[NS_USER])
+		ns_user_read_ids(pid, &msg->host_ids, &msg->n_host_ids, &msg->host_groups, &msg->n_host_groups);
 	msg->children_space = children_of(pid);
 }
 
@@ -391,6 +424,21 @@ int ns_others_name_tree(const Gw__Namespaces *msg, struct tree *t, struct err *e
 	for (size_t i = 0; i < msg->n_others; i++)
 		above[i + 1] = msg->others[i]->above;
 	return tree_name_spaces(t, above, msg->n_others + 1, number_of_pids, e);
+}
+
+uint32_t ns_others_user_of(pid_t pid)
+{
+	uint32_t number;
+
+	return ns_others_find(NS_USER, ns_id(pid, NS_USER), &number) ? number : 0;
+}
+
+bool ns_others_have_users(void)
+{
+	for (size_t i = 0; i < n_others; i++)
+		if (others[i].kind == NS_USER)
+			return true;
+	return false;
 }
 
 bool ns_others_same(pid_t pid, pid_t tid, const Gw__Process *msg)
@@ -418,11 +466,19 @@ int ns_others_validate(const Gw__Namespaces *msg, struct err *e)
 			return err_set(e, -EBADMSG, "a namespace of kind %u", o->kind);
 		if (o->above && (o->kind != NS_PID || o->above > i || msg->others[o->above - 1]->kind != NS_PID))
 			return err_set(e, -EBADMSG, "a pid namespace in namespace %u", o->above);
-		if (o->kind == NS_PID && o->of_host)
-			return err_set(e, -EBADMSG, "the host's pid namespace");
+		if ((o->kind == NS_PID || o->kind == NS_USER) && o->of_host)
+			return err_set(e, -EBADMSG, "the host's %s namespace", ns_name((enum ns_kind)o->kind));
+		if (o->user == NS_HOSTS ? !msg->user || o->kind == NS_USER || o->kind == NS_PID : o->user && (o->user > i || msg->others[o->user - 1]->kind != NS_USER))
+			return err_set(e, -EBADMSG, "a %s namespace that belongs to namespace %u", ns_name((enum ns_kind)o->kind), o->user);
+		if (o->kind == NS_MNT && msg->user && msg->user->inside & NS_BIT(NS_MNT) && o->user)
+			return err_set(e, -EBADMSG, "a mount namespace that belongs to another user namespace than the first process's");
+		if (o->kind == NS_USER && ns_user_validate_other(o, e) < 0)
+			return -EBADMSG;
+		if (o->kind == NS_CGROUP && cgroup_roots_validate(o, e) < 0)
+			return -EBADMSG;
 		if (!o->net != !(o->kind == NS_NET && !o->of_host) || (o->net && ns_net_validate(o->net, e) < 0))
 			return err_set(e, -EBADMSG, "a network namespace that cannot be");
-		if (strlen(o->nodename) > NAME_LEN_MAX || strlen(o->domainname) > NAME_LEN_MAX || ns_settings_validate(o->settings, o->n_settings, e) < 0)
+		if (strlen(o->nodename) > NAME_LEN_MAX || strlen(o->domainname) > NAME_LEN_MAX || ns_settings_validate(o->settings, o->n_settings, e) < 0 || (o->kind != NS_CGROUP && o->n_roots))
 			return err_set(e, -EBADMSG, "names or settings of a namespace");
 	}
 	return 0;
@@ -430,6 +486,8 @@ int ns_others_validate(const Gw__Namespaces *msg, struct err *e)
 
 int ns_others_validate_process(const Gw__Namespaces *msg, const Gw__Process *p, struct err *e)
 {
+	if ((p->n_host_ids || (p->n_namespaces == NS_KINDS && p->namespaces[NS_USER])) && !ns_user_ids_are_good(p->n_host_ids, p->n_host_groups))
+		return err_set(e, -EBADMSG, "process %d: %zu ids", p->pid, p->n_host_ids);
 	if (p->n_namespaces && p->n_namespaces != NS_KINDS)
 		return err_set(e, -EBADMSG, "process %d: %zu namespaces", p->pid, p->n_namespaces);
 	if (p->children_space && (!msg || p->children_space > msg->n_others || msg->others[p->children_space - 1]->kind != NS_PID))
@@ -460,7 +518,14 @@ static int fill(const Gw__NsOther *o, struct err *e)
 	return o->kind == NS_IPC ? ns_settings_restore(o->settings, o->n_settings, e) : 0;
 }
 
-static int make_one(const Gw__NsOther *o, struct err *e)
+static void put(size_t i, enum ns_kind kind, int fd)
+{
+	others[i] = (struct other){ kind, ns_id_of(fd), fcntl(fd, F_DUPFD_CLOEXEC, NS_HIGH_FD) };
+	close(fd);
+}
+
+/* By the worker, which is in those of the first process, and comes back. */
+static int make_here(const Gw__NsOther *o, struct err *e)
 {
 	cleanup_close int back = ns_open(0, (enum ns_kind)o->kind), fd = -1;
 	int ret;
@@ -472,9 +537,81 @@ static int make_one(const Gw__NsOther *o, struct err *e)
 	come_back(take_fd(&back), (enum ns_kind)o->kind);
 	if (ret == 0 && fd < 0)
 		return err_sys(e, errno, "a %s namespace", ns_name((enum ns_kind)o->kind));
-	if (ret == 0)
-		add_other((enum ns_kind)o->kind, take_fd(&fd));
-	return ret;
+	return ret < 0 ? ret : take_fd(&fd);
+}
+
+/* What a child that makes one has to say, in shared memory. */
+struct making {
+	int code;
+	struct err e;
+};
+
+static void __attribute__((noreturn)) make_in_child(const Gw__NsOther *o, int user, struct making *m, int socket)
+{
+	char byte;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	m->code = o->kind == NS_CGROUP ? cgroup_roots_join(o, &m->e) : 0;
+	if (m->code == 0 && user >= 0 && (m->code = ns_user_be(user, o->user)) < 0)
+		err_sys(&m->e, m->code, "entering a user namespace of the unit");
+	if (m->code == 0 && unshare(ns_flag((enum ns_kind)o->kind)) < 0)
+		m->code = err_sys(&m->e, errno, "a %s namespace", ns_name((enum ns_kind)o->kind));
+	if (m->code == 0)
+		m->code = fill(o, &m->e);
+	(void)!write(socket, "", 1);
+	(void)!read(socket, &byte, 1); /* until it has been opened */
+	_exit(0);
+}
+
+/* By a child, in the user namespace that it is to belong to (-1: the worker's), or in the control group where it is to begin. */
+static int make_apart(const Gw__NsOther *o, int user, struct err *e)
+{
+	struct making *m = mmap(NULL, sizeof(*m), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	int pair[2], fd = -1, ret;
+	char byte;
+	pid_t pid;
+
+	if (m == MAP_FAILED || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return err_sys(e, errno, "a %s namespace", ns_name((enum ns_kind)o->kind));
+	m->code = -ECHILD;
+	pid = fork();
+	if (pid == 0) {
+		close(pair[0]);
+		make_in_child(o, user, m, pair[1]);
+	}
+	close(pair[1]);
+	ret = pid > 0 && read(pair[0], &byte, 1) == 1 ? m->code : -ECHILD;
+	if (ret == 0 && (fd = ns_open(pid, (enum ns_kind)o->kind)) < 0)
+		ret = -errno;
+	if (ret < 0)
+		err_set(e, ret, "%s", m->e.message[0] ? m->e.message : "a process that makes a namespace has ended");
+	close(pair[0]);
+	while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	munmap(m, sizeof(*m));
+	return ret < 0 ? ret : fd;
+}
+
+/* -1: it is the host's. */
+static int user_fd(const struct ns_made *made, uint32_t user)
+{
+	return user == NS_HOSTS ? -1 : user ? others[user - 1].fd : made->user;
+}
+
+static int make_one(const Gw__NsOther *o, size_t i, const struct ns_made *made, struct err *e)
+{
+	int user = user_fd(made, o->user), fd;
+
+	if (o->of_host) {
+		fd = ns_open_hosts((enum ns_kind)o->kind);
+		return fd < 0 ? err_sys(e, errno, "the host's %s namespace", ns_name((enum ns_kind)o->kind)) : fd;
+	}
+	if (o->kind != NS_USER)
+		return user >= 0 || o->kind == NS_CGROUP ? make_apart(o, user, e) : make_here(o, e);
+	fd = ns_user_make_other(o, o->user, user, e);
+	if (fd >= 0)
+		ns_user_remember((uint32_t)i + 1, o->uid_map, o->gid_map, o->deny_groups, true);
+	return fd;
 }
 
 /* The worker is in those of the first process. */
@@ -484,29 +621,53 @@ static int remember_first(struct err *e)
 	return first_fds[NS_NET] < 0 ? err_sys(e, errno, "a network namespace") : 0;
 }
 
-int ns_others_make(const Gw__Namespaces *msg, const struct ns_made *made, const Gw__Clocks *first_clocks, const struct clock_offsets *offsets, struct err *e)
+/* Those that others need, or that need no others. */
+static bool comes_early(const Gw__NsOther *o)
+{
+	return o->of_host || (o->kind != NS_PID && o->kind != NS_MNT && o->kind != NS_TIME);
+}
+
+int ns_others_begin(const Gw__Namespaces *msg, const struct ns_made *made, struct err *e)
 {
 	int ret = remember_first(e);
+
+	others = must_alloc((msg->n_others + 1) * sizeof(*others));
+	for (n_others = 0; n_others < msg->n_others; n_others++)
+		others[n_others] = (struct other){ (enum ns_kind)msg->others[n_others]->kind, 0, -1 };
+	for (size_t i = 0; i < msg->n_others && ret >= 0; i++)
+		if (comes_early(msg->others[i]) && (ret = make_one(msg->others[i], i, made, e)) >= 0)
+			put(i, (enum ns_kind)msg->others[i]->kind, ret);
+	return MIN(ret, 0);
+}
+
+int ns_others_make(const Gw__Namespaces *msg, const struct ns_made *made, const Gw__Clocks *first_clocks, const struct clock_offsets *offsets, struct err *e)
+{
+	int ret = 0;
 
 	for (size_t i = 0; i < msg->n_others && ret == 0; i++) {
 		const Gw__NsOther *o = msg->others[i];
 		int fd = -1;
 
-		if (o->of_host) {
-			fd = ns_open_hosts((enum ns_kind)o->kind);
-			ret = fd < 0 ? err_sys(e, errno, "the host's %s namespace", ns_name((enum ns_kind)o->kind)) : add_other((enum ns_kind)o->kind, fd) * 0;
-		} else if (o->kind == NS_PID) {
-			add_other(NS_PID, -1); /* ns_others_put */
-		} else if (o->kind == NS_MNT) {
+		if (comes_early(o) || o->kind == NS_PID) /* ns_others_put */
+			continue;
+		if (o->kind == NS_MNT) {
 			fd = ns_open(made->spaces[i], NS_MNT);
-			ret = fd < 0 || place_set_space((uint32_t)i + 1, made->spaces[i]) < 0 ? err_sys(e, errno, "mount namespace %zu of the unit, which process %d holds (%d)", i + 1, made->spaces[i], fd) : add_other(NS_MNT, fd) * 0;
-		} else if (o->kind == NS_TIME) {
-			fd = ret = clocks_make_namespace(offsets->monotonic_ns + o->monotonic_offset_ns - first_clocks->monotonic_offset_ns,
-							 offsets->boottime_ns + o->boottime_offset_ns - first_clocks->boottime_offset_ns, e);
-			ret = fd < 0 ? fd : add_other(NS_TIME, fd) * 0;
+			ret = fd < 0 || place_set_space((uint32_t)i + 1, made->spaces[i]) < 0 ? err_sys(e, errno, "mount namespace %zu of the unit, which process %d holds (%d)", i + 1, made->spaces[i], fd) : 0;
 		} else {
-			ret = make_one(o, e);
+			fd = ret = clocks_make_namespace(offsets->monotonic_ns + o->monotonic_offset_ns - first_clocks->monotonic_offset_ns,
+							 offsets->boottime_ns + o->boottime_offset_ns - first_clocks->boottime_offset_ns, user_fd(made, o->user), o->user, e);
+			ret = MIN(ret, 0);
 		}
+		if (ret == 0)
+			put(i, (enum ns_kind)o->kind, fd);
 	}
 	return ret;
+}
+
+int ns_others_find_owned(const Gw__Namespaces *msg, uint32_t user, enum ns_kind kind)
+{
+	for (size_t i = 0; i < msg->n_others; i++)
+		if (msg->others[i]->kind == kind && !msg->others[i]->of_host && msg->others[i]->user == user)
+			return others[i].fd;
+	return -1;
 }

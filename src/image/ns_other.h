@@ -14,7 +14,7 @@
 #include "image/tree.h"
 #include "task.pb-c.h"
 
-#define NS_HOSTS UINT32_MAX /* FdDesc.space: godwitd's own */
+#define NS_HOSTS UINT32_MAX /* FdDesc.space, NsOther.user: godwitd's own */
 
 /*
  * Source, after ns_capture: finds what the processes (pids[0]: the first one) are in and reads it. *msg is made if it is NULL and there is something to be said. What
@@ -23,6 +23,9 @@
 int ns_others_capture(const pid_t *pids, size_t n, Gw__Namespaces **msg, struct refusals *r, struct err *e);
 /* Which ones a process is in. */
 void ns_others_name(pid_t pid, Gw__Process *msg);
+/* The user namespace that a process is in (ns_user_choose). */
+uint32_t ns_others_user_of(pid_t pid);
+bool ns_others_have_users(void);
 /* Whether a thread is still in those that its process was in at the offer. */
 bool ns_others_same(pid_t pid, pid_t tid, const Gw__Process *msg);
 /* By which number a namespace is known; false: it is none of the unit's. */
@@ -36,6 +39,10 @@ int ns_others_validate(const Gw__Namespaces *msg, struct err *e);
 int ns_others_validate_process(const Gw__Namespaces *msg, const Gw__Process *process, struct err *e);
 /* What is said in the offer only. */
 void ns_others_take_over(const Gw__Process *offered, Gw__Process *msg);
+/* Destination, by ns_make, when the worker is in the first process's: user namespaces, and all that is not mounts, clocks or numbers. */
+int ns_others_begin(const Gw__Namespaces *msg, const struct ns_made *made, struct err *e);
+/* One that belongs to a user namespace; not the caller's. -1: there is none. */
+int ns_others_find_owned(const Gw__Namespaces *msg, uint32_t user, enum ns_kind kind);
 /* Destination, after ns_make. `first`: the source's clocks of the first process, and what they are to be here. */
 int ns_others_make(const Gw__Namespaces *msg, const struct ns_made *made, const Gw__Clocks *first, const struct clock_offsets *offsets, struct err *e);
 /* A pid namespace, when its first process has been made: takes the descriptor. */

@@ -8,9 +8,11 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/nsfs.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -20,6 +22,7 @@
 
 #include "base/util.h"
 #include "image/bytes.h"
+#include "image/notes.h"
 #include "image/ns_mount.h"
 
 struct found {
@@ -28,7 +31,12 @@ struct found {
 	int fds[NS_MOUNTS_MAX];
 };
 
-/* In a user namespace of the unit's own, what came from outside cannot be taken off; if nothing lies on it, its path leads to it all the same. */
+#define HIDDEN (-2) /* of fds */
+
+/*
+ * In a user namespace of the unit's own, what came from outside cannot be taken off. If nothing lies on it, its path leads to it all the same. What it lies on itself is hidden for
+ * good, from everybody in there: that is not there then.
+ */
 static bool is_root_of(int fd, int mount_id)
 {
 	struct statx st;
@@ -51,6 +59,14 @@ static int copy_lines(int proc, int lines, char **ret)
 	return 0;
 }
 
+/* Whether it is the root of a mount. */
+static bool is_root(int fd)
+{
+	struct statx st;
+
+	return statx(fd, "", AT_EMPTY_PATH, STATX_INO, &st) == 0 && st.stx_attributes & STATX_ATTR_MOUNT_ROOT;
+}
+
 static int take_apart(int proc, int lines, struct found *found)
 {
 	struct mount_infos l = { 0 };
@@ -66,11 +82,15 @@ static int take_apart(int proc, int lines, struct found *found)
 	for (size_t i = l.n; i-- > 0;) {
 		found->fds[i] = open(l.v[i].where, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 		if (i && umount2(l.v[i].where, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && found->fds[i] >= 0 && !is_root_of(found->fds[i], l.v[i].id)) {
-			/* a place that has no path any more */
+			bool locked = errno == EINVAL && is_root(found->fds[i]);
+
 			close(found->fds[i]);
-			found->fds[i] = -1;
+			found->fds[i] = locked ? HIDDEN : -1; /* -1: a place that has no path any more */
 		}
 	}
+	for (size_t i = 1; i < l.n; i++)
+		if (found->fds[i] < 0 && l.v[i].above >= 0 && found->fds[l.v[i].above] == HIDDEN)
+			found->fds[i] = HIDDEN;
 	found->n = l.n;
 	return 0;
 }
@@ -87,6 +107,28 @@ static void __attribute__((noreturn)) survey(int ns, int user, int proc, const i
 	_exit(0);
 }
 
+/* What hides one lies on it: it lies where that one did, then. */
+static void leave_out_hidden(struct mount_infos *l)
+{
+	cleanup_free int *places = must_alloc((l->n + 1) * sizeof(*places));
+	size_t kept = 0;
+
+	for (size_t i = 0; i < l->n; i++) {
+		int above = l->v[i].above < 0 ? -1 : places[l->v[i].above];
+
+		places[i] = l->v[i].fd == HIDDEN ? above : (int)kept;
+		if (l->v[i].fd == HIDDEN)
+			continue;
+		l->v[kept] = l->v[i];
+		l->v[kept++].above = above;
+	}
+	if (kept < l->n)
+		notes_add("%zu mounts that lie under others for good, in a mount namespace of a user namespace, are not there.", l->n - kept);
+	l->n = kept;
+	for (size_t i = 0; i < l->n; i++) /* which point into what has moved */
+		mount_info_set_at(l, i);
+}
+
 int ns_survey(pid_t pid, struct mount_infos *ret, char **ret_lines, struct err *e)
 {
 	struct found *found = mmap(NULL, sizeof(*found), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -98,7 +140,7 @@ int ns_survey(pid_t pid, struct mount_infos *ret, char **ret_lines, struct err *
 	int code;
 
 	ns = ns_open(pid, NS_MNT);
-	user = ns_open(pid, NS_USER);
+	user = ns < 0 ? -1 : ioctl(ns, NS_GET_USERNS); /* not the process's: it may have entered one since */
 	if (found == MAP_FAILED || own < 0 || copy < 0 || proc < 0 || ns < 0 || user < 0)
 		return err_sys(e, errno, "the mounts of process %d", pid);
 	found->code = -ECHILD;
@@ -126,6 +168,7 @@ int ns_survey(pid_t pid, struct mount_infos *ret, char **ret_lines, struct err *
 		free(l.v);
 		return err_sys(e, code, "the mounts of process %d", pid);
 	}
+	leave_out_hidden(&l);
 	*ret = l;
 	*ret_lines = take_ptr(own_text);
 	return 0;

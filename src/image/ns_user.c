@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <sys/fsuid.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -25,8 +26,12 @@
 #define MAP_BYTES_MAX 65536
 #define GROUPS_MAX 65536u
 
-static char *maps[2]; /* of users and of groups, while the unit has a user namespace of its own */
-static bool denies_groups, has_mounts;
+/* Of the unit's user namespaces: [0] is the one that its first process is in, [n] others[n - 1] (ns_other.h). */
+static struct user {
+	char *maps[2]; /* of users and of groups; NULL: it is the host's, or none */
+	bool denies_groups, has_mounts;
+} *users, *current;
+static size_t n_users;
 
 /* --- maps --- */
 
@@ -47,55 +52,93 @@ static bool translate(const char *map, bool to_inside, uint32_t id, uint32_t *re
 	return false;
 }
 
+void ns_user_remember(uint32_t number, const char *uid_map, const char *gid_map, bool deny_groups, bool has_mounts)
+{
+	uint32_t chosen = ns_user_chosen();
+	struct user *u;
+
+	if (number >= n_users) {
+		u = realloc(users, (number + 1) * sizeof(*u));
+		if (!u)
+			abort();
+		memset(u + n_users, 0, (number + 1 - n_users) * sizeof(*u));
+		users = u;
+		n_users = number + 1;
+	}
+	u = &users[number];
+	free(u->maps[0]);
+	free(u->maps[1]);
+	*u = (struct user){ { strdup(uid_map), strdup(gid_map) }, deny_groups || !gid_map[0], has_mounts };
+	if (!u->maps[0] || !u->maps[1])
+		abort();
+	ns_user_choose(chosen);
+}
+
+uint32_t ns_user_chosen(void)
+{
+	return current ? (uint32_t)(current - users) : 0;
+}
+
+uint32_t ns_user_choose(uint32_t number)
+{
+	uint32_t was = ns_user_chosen();
+
+	current = number < n_users ? &users[number] : NULL;
+	return was;
+}
+
 static void remember(const Gw__NsUser *u)
 {
-	ns_user_leave();
-	maps[0] = strdup(u->uid_map);
-	maps[1] = strdup(u->gid_map);
-	has_mounts = u->inside & NS_BIT(NS_MNT);
-	denies_groups = u->deny_groups || !u->gid_map[0];
-	if (!maps[0] || !maps[1])
-		abort();
+	ns_user_remember(0, u->uid_map, u->gid_map, u->deny_groups, u->inside & NS_BIT(NS_MNT));
+	ns_user_choose(0);
 }
 
 void ns_user_leave(void)
 {
-	free(maps[0]);
-	free(maps[1]);
-	maps[0] = maps[1] = NULL;
-	denies_groups = has_mounts = false;
+	for (size_t i = 0; i < n_users; i++) {
+		free(users[i].maps[0]);
+		free(users[i].maps[1]);
+	}
+	free(users);
+	users = current = NULL;
+	n_users = 0;
 }
 
 bool ns_user_is_owned(void)
 {
-	return maps[0] != NULL;
+	return current && current->maps[0];
 }
 
 uint32_t ns_user_sees(bool group, uint32_t host_id)
 {
 	uint32_t id = OVERFLOW_ID;
 
-	if (!maps[group])
+	if (!ns_user_is_owned())
 		return host_id;
-	translate(maps[group], true, host_id, &id);
+	translate(current->maps[group], true, host_id, &id);
 	return id;
+}
+
+bool ns_user_maps(bool group, uint32_t *id)
+{
+	return !ns_user_is_owned() || translate(current->maps[group], true, *id, id);
 }
 
 uint32_t ns_user_gives(bool group, uint32_t host_id)
 {
-	return has_mounts ? ns_user_sees(group, host_id) : host_id;
+	return current && current->has_mounts ? ns_user_sees(group, host_id) : host_id;
 }
 
 bool ns_user_can_take(bool group, uint32_t id)
 {
 	uint32_t host_id;
 
-	return !maps[group] || translate(maps[group], false, id, &host_id);
+	return !ns_user_is_owned() || translate(current->maps[group], false, id, &host_id);
 }
 
 bool ns_user_denies_groups(void)
 {
-	return denies_groups;
+	return current && current->denies_groups;
 }
 
 /* --- source --- */
@@ -117,29 +160,38 @@ static int read_text(pid_t pid, const char *name, char **ret)
 	return 0;
 }
 
-static void read_ids(pid_t root, Gw__NsUser *u)
+void ns_user_read_ids(pid_t pid, uint32_t **ret_ids, size_t *ret_n_ids, uint32_t **ret_groups, size_t *ret_n_groups)
 {
 	cleanup_fclose FILE *f = NULL;
 	cleanup_free char *line = NULL;
-	size_t size = 0;
+	uint32_t *ids = must_alloc(NS_USER_IDS * sizeof(*ids)), *groups = NULL;
+	size_t size = 0, n = 0;
 	char path[64];
 
-	snprintf(path, sizeof(path), "/proc/%d/status", root);
+	memset(ids, 0xff, NS_USER_IDS * sizeof(*ids));
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
 	f = fopen(path, "re");
-	u->ids = must_alloc(6 * sizeof(*u->ids));
-	u->n_ids = 6;
 	while (f && getline(&line, &size, f) > 0) {
 		const char *at = strchr(line, ':');
 		int used;
 
 		if (strncmp(line, "Uid:", 4) == 0 || strncmp(line, "Gid:", 4) == 0)
-			sscanf(at + 1, "%u %u %u", &u->ids[line[0] == 'G' ? 3 : 0], &u->ids[line[0] == 'G' ? 4 : 1], &u->ids[line[0] == 'G' ? 5 : 2]);
-		if (strncmp(line, "Groups:", 7))
+			sscanf(at + 1, "%u %u %u", &ids[line[0] == 'G' ? 3 : 0], &ids[line[0] == 'G' ? 4 : 1], &ids[line[0] == 'G' ? 5 : 2]);
+		if (strncmp(line, "Groups:", 7) || groups)
 			continue;
-		u->groups = must_alloc(GROUPS_MAX * sizeof(*u->groups));
-		for (at++; u->n_groups < GROUPS_MAX && sscanf(at, "%u%n", &u->groups[u->n_groups], &used) == 1; at += used)
-			u->n_groups++;
+		groups = must_alloc(GROUPS_MAX * sizeof(*groups));
+		for (at++; n < GROUPS_MAX && sscanf(at, "%u%n", &groups[n], &used) == 1; at += used)
+			n++;
 	}
+	*ret_ids = ids;
+	*ret_n_ids = NS_USER_IDS;
+	*ret_groups = groups;
+	*ret_n_groups = n;
+}
+
+bool ns_user_ids_are_good(size_t n_ids, size_t n_groups)
+{
+	return n_ids == NS_USER_IDS && n_groups <= GROUPS_MAX;
 }
 
 int ns_user_capture(pid_t root, Gw__Namespaces *msg, struct refusals *r, struct err *e)
@@ -176,7 +228,7 @@ int ns_user_capture(pid_t root, Gw__Namespaces *msg, struct refusals *r, struct 
 		of = fd < 0 ? -1 : ioctl(fd, NS_GET_USERNS);
 		u->inside |= ns_id_of(of) == theirs ? NS_BIT(k) : 0;
 	}
-	read_ids(root, u);
+	ns_user_read_ids(root, &u->ids, &u->n_ids, &u->groups, &u->n_groups);
 	remember(u);
 	return 0;
 }
@@ -201,16 +253,19 @@ int ns_user_validate(const Gw__Namespaces *msg, struct err *e)
 
 	if (!u != !(msg->owned & NS_BIT(NS_USER)))
 		return err_set(e, -EBADMSG, "user namespace");
-	if (u && (u->n_ids != 6 || u->n_groups > GROUPS_MAX || u->inside & ~msg->owned || !good_map(u->uid_map) || !good_map(u->gid_map)))
+	if (u && (!ns_user_ids_are_good(u->n_ids, u->n_groups) || u->inside & ~msg->owned || !good_map(u->uid_map) || !good_map(u->gid_map)))
 		return err_set(e, -EBADMSG, "user namespace: ids, groups or maps");
 	return 0;
 }
 
-/* The first id that is inside, for files that are made there. */
+/* Root's, or the first id that is inside, for files that are made there. */
 static uint32_t first_id(const char *map)
 {
 	unsigned long inside = 0;
+	uint32_t id;
 
+	if (translate(map, false, 0, &id))
+		return 0;
 	return sscanf(map, " %lu", &inside) == 1 ? (uint32_t)inside : 0;
 }
 
@@ -329,25 +384,35 @@ int ns_user_make(const Gw__Namespaces *msg, int (*fill)(const Gw__Namespaces *ms
  * Who makes a file in a file system that belongs to a user namespace must have ids that are mapped there. With them the worker keeps its capabilities, since its
  * securebits say so.
  */
+static int create_as(const struct user *u, const char *path, int open_flags, mode_t mode)
+{
+	long bits = prctl(PR_GET_SECUREBITS);
+	uint32_t uid, gid;
+	int fd, code;
+
+	if (!translate(u->maps[0], false, first_id(u->maps[0]), &uid) || !translate(u->maps[1], false, first_id(u->maps[1]), &gid) ||
+	    prctl(PR_SET_SECUREBITS, bits | 1 << SECURE_NO_SETUID_FIXUP) < 0)
+		return -EOVERFLOW;
+	setfsgid(gid);
+	setfsuid(uid);
+	fd = open(path, open_flags, mode);
+	code = errno;
+	setfsuid(geteuid());
+	setfsgid(getegid());
+	prctl(PR_SET_SECUREBITS, bits);
+	return fd < 0 ? -code : fd;
+}
+
 int ns_user_create(const char *path, int open_flags, mode_t mode)
 {
 	int fd = open(path, open_flags, mode), code = errno;
-	uint32_t uid, gid;
-	long bits;
 
-	if (fd >= 0 || code != EOVERFLOW || !ns_user_is_owned() || !translate(maps[0], false, first_id(maps[0]), &uid) ||
-	    !translate(maps[1], false, first_id(maps[1]), &gid))
-		return fd;
-	bits = prctl(PR_GET_SECUREBITS);
-	if (prctl(PR_SET_SECUREBITS, bits | 1 << SECURE_NO_SETUID_FIXUP) == 0) {
-		setfsgid(gid);
-		setfsuid(uid);
-		fd = open(path, open_flags, mode);
-		code = errno;
-		setfsuid(geteuid());
-		setfsgid(getegid());
-		prctl(PR_SET_SECUREBITS, bits);
-	}
+	for (size_t i = 0; fd < 0 && code == EOVERFLOW && i < n_users; i++) /* of whichever the file system is */
+		if (users[i].maps[0]) {
+			fd = create_as(&users[i], path, open_flags, mode);
+			code = fd < 0 ? -fd : 0;
+			fd = MAX(fd, -1);
+		}
 	errno = code;
 	return fd;
 }
@@ -382,4 +447,176 @@ int ns_user_enter(const Gw__NsUser *u, int ns, struct err *e)
 		return err_sys(e, errno, "entering the user namespace");
 	ret = keep_capabilities();
 	return ret < 0 ? err_sys(e, -ret, "capabilities in the user namespace") : 0;
+}
+
+/* --- those that the first process is not in --- */
+
+/* A process in a user namespace, which waits until the socket is closed. */
+static pid_t visitor(int ns, int *ret_socket)
+{
+	int pair[2];
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return -errno;
+	pid = fork();
+	if (pid == 0) {
+		close(pair[0]);
+		live_with_parent();
+		say(pair[1], setns(ns, CLONE_NEWUSER) < 0 ? -errno : 0);
+		hear(pair[1]);
+		_exit(0);
+	}
+	close(pair[1]);
+	*ret_socket = pair[0];
+	return pid < 0 ? -errno : pid;
+}
+
+static void end_visitor(pid_t pid, int socket)
+{
+	close(socket);
+	while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+}
+
+int ns_user_read(int ns, Gw__NsOther *out, struct err *e)
+{
+	cleanup_free char *setgroups_text = NULL;
+	int socket = -1, ret;
+	uid_t owner = 0;
+	pid_t pid = visitor(ns, &socket);
+
+	ret = pid < 0 ? pid : hear(socket);
+	if (ret == 0)
+		ret = read_text(pid, "uid_map", &out->uid_map);
+	if (ret == 0)
+		ret = read_text(pid, "gid_map", &out->gid_map);
+	if (ret == 0)
+		ret = read_text(pid, "setgroups", &setgroups_text);
+	if (ret == 0 && ioctl(ns, NS_GET_OWNER_UID, &owner) < 0)
+		ret = -errno;
+	out->deny_groups = setgroups_text && strncmp(setgroups_text, "deny", 4) == 0;
+	out->owner = owner;
+	end_visitor(pid, socket);
+	return ret < 0 ? err_sys(e, ret, "a user namespace") : 0;
+}
+
+int ns_user_validate_other(const Gw__NsOther *o, struct err *e)
+{
+	return good_map(o->uid_map) && good_map(o->gid_map) ? 0 : err_set(e, -EBADMSG, "maps of a user namespace");
+}
+
+/* Lines "inside outside count" with outside as the host counts; the same as number `parent` counts. */
+static int map_seen_from(uint32_t parent, bool group, const char *map, char **ret)
+{
+	const char *above = parent < n_users ? users[parent].maps[group] : NULL;
+	unsigned long inside, outside, count;
+	size_t size = strlen(map) * 2 + 64, len = 0;
+	char *text = must_alloc(size);
+	int used;
+
+	text[0] = 0;
+	for (const char *line = map; sscanf(line, " %lu %lu %lu%n", &inside, &outside, &count, &used) == 3; line += used) {
+		uint32_t seen = (uint32_t)outside;
+
+		if (above && !translate(above, true, (uint32_t)outside, &seen)) {
+			free(text);
+			return -EINVAL;
+		}
+		len += (size_t)snprintf(text + len, size - len, "%lu %u %lu\n", inside, seen, count);
+	}
+	*ret = text;
+	return 0;
+}
+
+/* In the process that is to be in the new one. */
+static void __attribute__((noreturn)) be_member(int socket)
+{
+	live_with_parent();
+	say(socket, unshare(CLONE_NEWUSER) < 0 ? -errno : prctl(PR_SET_DUMPABLE, 1) < 0 ? -errno : 0);
+	hear(socket); /* until it is known */
+	_exit(0);
+}
+
+/* In a process in the one above: makes it, and writes its maps, which can be written from there only. *ret_member: as this process sees it. */
+static int make_from_above(const Gw__NsOther *o, uint32_t parent, int parent_fd, pid_t *ret_member, int *ret_socket)
+{
+	Gw__NsUser u = GW__NS_USER__INIT;
+	cleanup_free char *uids = NULL, *gids = NULL;
+	uint32_t gid = 0;
+	int pair[2], ret = map_seen_from(parent, false, o->uid_map, &uids);
+
+	if (ret == 0)
+		ret = map_seen_from(parent, true, o->gid_map, &gids);
+	if (ret < 0)
+		return ret;
+	u.uid_map = uids;
+	u.gid_map = gids;
+	u.deny_groups = o->deny_groups;
+	/* Who makes one has ids that are mapped above it. */
+	if (parent < n_users && users[parent].maps[1] && !translate(users[parent].maps[1], false, first_id(users[parent].maps[1]), &gid))
+		return -EINVAL;
+	if (prctl(PR_SET_SECUREBITS, 1 << SECURE_NO_SETUID_FIXUP) < 0 || setresgid(gid, gid, gid) < 0 || setresuid(o->owner, o->owner, o->owner) < 0)
+		return -errno;
+	if ((parent_fd >= 0 && setns(parent_fd, CLONE_NEWUSER) < 0) || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return -errno;
+	live_with_parent();
+	*ret_member = fork();
+	if (*ret_member == 0)
+		be_member(pair[1]);
+	close(pair[1]);
+	*ret_socket = pair[0];
+	ret = *ret_member < 0 ? -errno : hear(pair[0]);
+	return ret < 0 ? ret : write_maps(*ret_member, &u);
+}
+
+/* What the process above says: of which process it is. */
+struct made {
+	volatile int code, member;
+};
+
+int ns_user_make_other(const Gw__NsOther *o, uint32_t parent, int parent_fd, struct err *e)
+{
+	struct made *m = mmap(NULL, sizeof(*m), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	int pair[2], member_socket = -1, fd = -1, ret;
+	pid_t pid, member = 0;
+
+	if (m == MAP_FAILED || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return err_sys(e, errno, "a user namespace");
+	pid = fork();
+	if (pid == 0) {
+		close(pair[0]);
+		live_with_parent();
+		ret = make_from_above(o, parent, parent_fd, &member, &member_socket);
+		m->member = member;
+		say(pair[1], ret);
+		hear(pair[1]); /* until the namespace has been opened */
+		close_fdp(&member_socket);
+		_exit(0);
+	}
+	close(pair[1]);
+	ret = pid < 0 ? -errno : hear(pair[0]);
+	if (ret == 0 && (fd = ns_open(m->member, NS_USER)) < 0)
+		ret = -errno;
+	end_visitor(pid, pair[0]);
+	munmap(m, sizeof(*m));
+	return ret < 0 ? err_sys(e, ret, "a user namespace of a part of the unit") : fd;
+}
+
+int ns_user_be(int ns, uint32_t number)
+{
+	const struct user *u = number < n_users ? &users[number] : NULL;
+
+	if (setns(ns, CLONE_NEWUSER) < 0)
+		return -errno;
+	if (u && u->maps[1] && u->maps[1][0] && setresgid(first_id(u->maps[1]), first_id(u->maps[1]), first_id(u->maps[1])) < 0)
+		return -errno;
+	if (u && u->maps[0] && u->maps[0][0]) {
+		if (prctl(PR_SET_SECUREBITS, 1 << SECURE_NO_SETUID_FIXUP) < 0 || setresuid(first_id(u->maps[0]), first_id(u->maps[0]), first_id(u->maps[0])) < 0)
+			return -errno;
+	}
+	live_with_parent();
+	prctl(PR_SET_DUMPABLE, 1); /* so that files of /proc/self are its own */
+	ns_user_choose(number);
+	return 0;
 }

@@ -22,6 +22,7 @@
 #include "image/ns_mount.h"
 #include "image/ns_net.h"
 #include "image/ns_other.h"
+#include "image/ns_user.h"
 #include "image/ns_publish.h"
 #include "image/place.h"
 #include "image/tun_helper.h"
@@ -162,9 +163,12 @@ static int judge(struct dest *d, struct refusals *refusals, struct err *e)
 	int ret;
 
 	for (size_t i = 0; i < d->nprocs; i++) {
+		uint32_t was = ns_user_choose(dest_user_of(&d->procs[i]));
+
 		process_validate_here(d->procs[i].process, NULL, refusals);
 		for (size_t k = 0; k < d->procs[i].nthreads; k++)
 			thread_validate_here(d->procs[i].threads[k], refusals);
+		ns_user_choose(was);
 	}
 	for (size_t i = 0; i < d->nprocs; i++)
 		aio_validate_here(&d->procs[i].vmas, refusals);

@@ -185,6 +185,8 @@ int dest_open_numbers(struct skeleton *s, uint32_t space, void *arg, struct err 
 /* Processes whose future children are to be in another pid namespace than they. */
 int dest_lead_children(struct dest *d, struct err *e);
 int dest_enter_namespaces(struct skeleton *s, pid_t number, void *arg, struct err *e);
+/* The user namespace that a process is in, for ns_user_choose. */
+uint32_t dest_user_of(const struct dest_process *p);
 /* `here`: this host's clocks, read when the source's were. */
 void dest_set_clocks(struct dest *d, const Gw__Clocks *here);
 /* By how much this worker's clocks are behind those that the source's worker had. */

@@ -333,11 +333,14 @@ static int populate_ranges(struct dest_process *p, struct err *e)
 /* In a user namespace the agent may not make one by itself: the worker opens the door. *ret_door: its number in the agent, -1: not needed. */
 static int open_userfaultfd_door(struct dest_process *p, int *ret_door, struct err *e)
 {
+	uint32_t was = ns_user_choose(dest_user_of(p));
+	bool needed = ns_user_is_owned();
 	cleanup_close int door = -1;
 	int ret;
 
+	ns_user_choose(was);
 	*ret_door = -1;
-	if (!ns_user_is_owned())
+	if (!needed)
 		return 0;
 	door = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
 	if (door < 0)

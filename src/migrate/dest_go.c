@@ -20,6 +20,7 @@
 #include "home/channel.h"
 #include "home/door.h"
 #include "image/ns_other.h"
+#include "image/ns_user.h"
 #include "image/aio.h"
 #include "image/uring.h"
 #include "image/file_kernel.h"
@@ -344,10 +345,12 @@ int dest_plan_thread(const struct dest_process *p, struct skeleton_thread *t, co
 {
 	/* The main thread may have had others meanwhile, and has been asked; what is not a child of this worker may have been born with others. */
 	bool is_main = t == p->skeleton->threads[0];
+	uint32_t was = ns_user_choose(dest_user_of(p));
 	bool kept = is_main ? present_has_credentials(&p->present, msg->credentials) :
 		    !p->skeleton->parent && !p->skeleton->seated && cred_are_own(msg->credentials);
 	int ret = thread_plan_restore(t->batch, msg, kept ? THREAD_KEPT_CREDENTIALS : THREAD_CREDENTIALS, e);
 
+	ns_user_choose(was);
 	if (ret == 0) {
 		signal_plan_queue(t->batch, seen_by_itself(p, p->pid), seen_by_itself(p, msg->tid), false, &msg->pending);
 		thread_plan_memory(t->batch, msg);

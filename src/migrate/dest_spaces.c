@@ -2,13 +2,17 @@
 /* dest_spaces.c - processes of the unit that are in other namespaces than its first process; see image/ns_other.h */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/securebits.h>
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 
 #include "base/util.h"
 #include "image/ns_mount.h"
 #include "image/ns_other.h"
+#include "image/ns_user.h"
 #include "kern/fdpass.h"
 #include "migrate/dest.h"
 
@@ -49,29 +53,105 @@ static int show_numbers(const struct dest *d, struct skeleton *s, uint32_t space
 	return (int)remote_do(b, e, "mounting /proc", SYS_mount, type, batch_string(b, "/proc"), type, MS_NOSUID | MS_NODEV | MS_NOEXEC, 0);
 }
 
+/* All that there are, also over an exec. */
+static void plan_capabilities(struct batch *b)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct all[2];
+	unsigned last = 0;
+
+	while (prctl(PR_CAPBSET_READ, last + 1, 0, 0, 0) >= 0)
+		last++;
+	for (unsigned i = 0; i < 2; i++) {
+		uint64_t bits = ((2ull << last) - 1) >> 32 * i;
+
+		all[i] = (struct __user_cap_data_struct){ (uint32_t)bits, (uint32_t)bits, (uint32_t)bits };
+	}
+	batch_call(b, "capset", SYS_capset, batch_data(b, &header, sizeof(header)), batch_data(b, all, sizeof(all)));
+	for (unsigned i = 0; i <= last; i++)
+		batch_call(b, "prctl(PR_CAP_AMBIENT)", SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, i, 0, 0);
+}
+
+/* The ids that it has on the host, as far as they can be had from where it is: those that are not mapped in there can only be had before. */
+static void plan_ids(struct batch *b, const Gw__Process *p, uint32_t from)
+{
+	cleanup_free uint32_t *groups = calloc(p->n_host_groups + 1, sizeof(*groups));
+	uint32_t was = ns_user_choose(from), ids[NS_USER_IDS];
+	bool mapped[3] = { groups && !ns_user_denies_groups(), true, true };
+
+	for (size_t i = 0; i < p->n_host_groups && mapped[0]; i++) {
+		groups[i] = p->host_groups[i];
+		mapped[0] = ns_user_maps(true, &groups[i]);
+	}
+	for (size_t i = 0; i < NS_USER_IDS; i++) {
+		ids[i] = p->host_ids[i];
+		mapped[1 + i / 3] = ns_user_maps(i >= 3, &ids[i]) && mapped[1 + i / 3];
+	}
+	ns_user_choose(was);
+	batch_call(b, "prctl(PR_SET_SECUREBITS)", SYS_prctl, PR_SET_SECUREBITS, 1 << SECURE_NO_SETUID_FIXUP);
+	if (mapped[0])
+		batch_call(b, "setgroups", SYS_setgroups, p->n_host_groups, batch_data(b, groups, p->n_host_groups * sizeof(*groups)));
+	if (mapped[2])
+		batch_call(b, "setresgid", SYS_setresgid, ids[3], ids[4], ids[5]);
+	if (mapped[1])
+		batch_call(b, "setresuid", SYS_setresuid, ids[0], ids[1], ids[2]);
+}
+
+static int enter_user(struct skeleton *s, const Gw__Process *p, int ns, struct err *e)
+{
+	struct batch *b = s->threads[0]->batch;
+	int ret;
+
+	plan_ids(b, p, s->namespaces[NS_USER]);
+	ret = batch_run(b, e);
+	batch_reset(b);
+	if (ret == 0)
+		ret = skeleton_setns(s, ns, CLONE_NEWUSER, e);
+	if (ret < 0)
+		return ret;
+	plan_capabilities(b);
+	ret = batch_run(b, e);
+	batch_reset(b);
+	return ret;
+}
+
+static int enter(struct dest *d, struct skeleton *s, const Gw__Process *p, enum ns_kind kind, struct err *e)
+{
+	uint32_t wanted = p->n_namespaces ? p->namespaces[kind] : 0;
+	cleanup_close int ns = -1;
+	int ret;
+
+	if (s->namespaces[kind] == wanted)
+		return 0;
+	ns = open_wanted(d, kind, wanted);
+	if (ns < 0)
+		ret = err_sys(e, errno, "the unit's %s namespace", ns_name(kind));
+	else
+		ret = kind == NS_USER ? enter_user(s, p, ns, e) : skeleton_setns(s, ns, ns_flag(kind), e);
+	if (ret == 0 && kind == NS_MNT && wanted)
+		ret = show_numbers(d, s, wanted, e);
+	if (ret < 0)
+		return err_wrap(e, "process %d: entering its %s namespace", p->pid, ns_name(kind)), ret;
+	s->namespaces[kind] = wanted;
+	return 0;
+}
+
+/* Into its pid namespace it was born. The user namespace comes last: from outside of it all that belongs to it can be entered, from inside nothing else. */
 int dest_enter_namespaces(struct skeleton *s, pid_t number, void *arg, struct err *e)
 {
+	static const enum ns_kind kinds[] = { NS_UTS, NS_IPC, NS_NET, NS_CGROUP, NS_MNT, NS_TIME, NS_USER };
 	struct dest *d = arg;
 	const struct dest_process *p = find(d, number);
+	int ret = 0;
 
-	for (int k = 0; p && k < NS_KINDS; k++) {
-		if (k == NS_PID) /* it was born into that */
-			continue;
-		uint32_t wanted = p->process->n_namespaces ? p->process->namespaces[k] : 0;
-		cleanup_close int ns = -1;
-		int ret;
+	for (size_t i = 0; p && i < ARRAY_SIZE(kinds) && ret == 0; i++)
+		ret = enter(d, s, p->process, kinds[i], e);
+	return ret;
+}
 
-		if (s->namespaces[k] == wanted)
-			continue;
-		ns = open_wanted(d, (enum ns_kind)k, wanted);
-		ret = ns < 0 ? err_sys(e, errno, "the unit's %s namespace", ns_name((enum ns_kind)k)) : skeleton_setns(s, ns, ns_flag((enum ns_kind)k), e);
-		if (ret == 0 && k == NS_MNT && wanted)
-			ret = show_numbers(d, s, wanted, e);
-		if (ret < 0)
-			return err_wrap(e, "process %d: entering its %s namespace", number, ns_name((enum ns_kind)k)), ret;
-		s->namespaces[k] = wanted;
-	}
-	return 0;
+uint32_t dest_user_of(const struct dest_process *p)
+{
+	return p->process->n_namespaces ? p->process->namespaces[NS_USER] : 0;
 }
 
 /* The first process of a pid namespace is there: others can be made in it, and what shows its numbers. */

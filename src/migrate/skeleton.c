@@ -148,35 +148,70 @@ int skeleton_create(struct skeleton *s, pid_t pid, bool own_namespace, uint64_t 
 	return ret < 0 ? ret : skeleton_make_agent(s, false, e);
 }
 
-int skeleton_add_thread(struct skeleton *s, pid_t tid, struct err *e)
+static int64_t clone_thread(struct skeleton *s, const pid_t *numbers, size_t n, unsigned slot, pid_t *ret_outer, struct err *e)
 {
 	const struct scratch *scratch = &s->agent.scratch;
 	struct batch *b = s->threads[0]->batch;
 	struct clone_args *args;
-	pid_t numbers[TREE_LEVELS_MAX + 1], outer;
-	uint64_t at, tid_at;
+	uint64_t at;
+
+	args = batch_space(b, sizeof(*args), &at);
+	*args = (struct clone_args){ .flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM,
+				     .stack = scratch_slot_address(scratch, slot) + SLOT_STACK, .stack_size = SLOT_STACK_BYTES };
+	if (n) {
+		args->set_tid = batch_data(b, numbers, n * sizeof(*numbers));
+		args->set_tid_size = n;
+	}
+	return skeleton_spawn(&s->threads[0]->task, b, SYS_clone3, (const uint64_t[6]){ at, sizeof(*args) }, slot, ret_outer, e);
+}
+
+static int add_with(struct skeleton *s, pid_t tid, const pid_t *numbers, size_t n, pid_t *ret_outer, struct err *e)
+{
 	unsigned slot;
 	int64_t made;
-	size_t n;
+	int ret = skeleton_take_slot(&s->agent.scratch, &slot, e);
+
+	if (ret < 0)
+		return ret;
+	made = clone_thread(s, numbers, n, slot, ret_outer, e);
+	if (made < 0)
+		return err_sys(e, (int)made, "creating thread %d", tid);
+	ret = skeleton_first_rest(*ret_outer, e);
+	return ret < 0 ? ret : skeleton_add_entry(s, tid, *ret_outer, slot, e);
+}
+
+int skeleton_add_thread(struct skeleton *s, pid_t tid, struct err *e)
+{
+	cleanup_close int ns = -1;
+	pid_t numbers[TREE_LEVELS_MAX + 1], outer;
+	size_t n, chosen;
 	int ret;
 
 	if (skeleton_find_thread(s, tid)) /* one that had to fork (skeleton_fork.c) */
 		return 0;
-	ret = skeleton_take_slot(scratch, &slot, e);
-	if (ret < 0)
-		return ret;
 	n = s->tree ? tree_set_tid(s->tree, s->namespaces[NS_PID], tid, numbers) : 0;
 	if (s->namespaces[NS_PID] && n <= 1)
 		return err_set(e, -EAGAIN, "thread %d has come since the offer, in a pid namespace of a part of the unit", tid);
-	args = batch_space(b, sizeof(*args), &at);
-	tid_at = n ? batch_data(b, numbers, n * sizeof(*numbers)) : batch_data(b, &tid, sizeof(tid));
-	*args = (struct clone_args){ .flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM,
-				     .stack = scratch_slot_address(scratch, slot) + SLOT_STACK, .stack_size = SLOT_STACK_BYTES, .set_tid = tid_at, .set_tid_size = n ? n : 1 };
-	made = skeleton_spawn(&s->threads[0]->task, b, SYS_clone3, (const uint64_t[6]){ at, sizeof(*args) }, slot, &outer, e);
-	if (made < 0)
-		return err_sys(e, (int)made, "creating thread %d", tid);
-	ret = skeleton_first_rest(outer, e);
-	return ret < 0 ? ret : skeleton_add_entry(s, tid, outer, slot, e);
+	if (!n)
+		numbers[n++] = tid;
+	if (!s->namespaces[NS_USER])
+		return add_with(s, tid, numbers, n, &outer, e);
+	ns = ns_open(s->pid, NS_PID);
+	if (ns < 0)
+		return err_sys(e, errno, "the pid namespace of process %d", s->pid);
+	chosen = skeleton_numbers_chosen(s, ns, false, n);
+	for (int tries = 0; tries < SKELETON_NUMBER_TRIES; tries++) {
+		ret = skeleton_lead_to(ns, false, numbers, chosen, n, e);
+		if (ret == 0)
+			ret = add_with(s, tid, numbers, chosen, &outer, e);
+		skeleton_lead_back();
+		if (ret < 0 || skeleton_has_numbers(outer, numbers, n))
+			return ret;
+		ret = skeleton_end_thread(s, tid, e);
+		if (ret < 0)
+			return ret;
+	}
+	return err_set(e, -EEXIST, "creating thread %d: others on this host are quicker to take its number", tid);
 }
 
 struct skeleton_thread *skeleton_find_thread(struct skeleton *s, pid_t tid)

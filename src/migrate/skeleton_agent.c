@@ -31,16 +31,20 @@ static int64_t clone_agent(struct skeleton *s, struct task *by, struct batch *b,
 {
 	const uint64_t stack = s->agent.scratch.base + SCRATCH_AGENT_STACK;
 	unsigned depth = s->tree ? tree_depth(s->tree, s->namespaces[NS_PID]) : 0;
+	cleanup_close int ns = s->namespaces[NS_USER] ? ns_open(s->pid, NS_PID) : -1;
 	pid_t number = NUMBER_HIGHEST, numbers[TREE_LEVELS_MAX + 1];
 	int64_t made = -EEXIST;
 
 	for (int tries = 0; made == -EEXIST && tries < NUMBERS_TRIED; tries++, number--) {
 		uint64_t at, number_at;
 		struct clone_args *args = batch_space(b, sizeof(*args), &at);
-		size_t n;
+		size_t n, wanted = depth + s->own_pid_namespace;
 
-		for (n = 0; n < depth + s->own_pid_namespace; n++)
+		for (n = 0; n < wanted; n++)
 			numbers[n] = number;
+		n = skeleton_numbers_chosen(s, ns, false, wanted);
+		if (n < wanted && skeleton_lead_to(ns, false, numbers, n, wanted, e) < 0)
+			return e ? e->code : -EIO;
 		number_at = batch_data(b, numbers, n * sizeof(*numbers));
 		*args = (struct clone_args){ .flags = flags, .stack = stack, .stack_size = SCRATCH_AGENT_STACK_TOP - SCRATCH_AGENT_STACK - 64 };
 		if (n) {
@@ -48,6 +52,7 @@ static int64_t clone_agent(struct skeleton *s, struct task *by, struct batch *b,
 			args->set_tid_size = n;
 		}
 		made = skeleton_spawn(by, b, SYS_clone3, (const uint64_t[6]){ at, sizeof(*args) }, 0, ret_outer, e);
+		skeleton_lead_back();
 	}
 	return made < 0 ? err_sys(e, (int)made, "making the agent") : made;
 }

@@ -13,6 +13,7 @@
 #include <linux/nsfs.h>
 #include <linux/sched.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -21,6 +22,7 @@
 #include "kern/fdpass.h"
 #include "kern/trace.h"
 #include "migrate/skeleton_internal.h"
+#include "migrate/skeleton_set_internal.h"
 
 #define HANDED 4 /* memfd, transfer, bell, program */
 
@@ -119,6 +121,45 @@ static int64_t clone_with(struct skeleton *by, struct skeleton *s, struct skelet
 	return skeleton_spawn(&t->task, t->batch, SYS_clone3, (const uint64_t[6]){ at, sizeof(*args) }, slot, &s->pid, e);
 }
 
+/* One that got other numbers than it was to have. */
+static int give_up(struct skeleton *by, struct skeleton *s, int64_t number, uint32_t exit_signal, struct err *e)
+{
+	kill(s->pid, SIGKILL);
+	skeleton_reap(s->pid);
+	s->pid = 0;
+	if (remote_do(by->threads[0]->batch, e, "wait4", SYS_wait4, (uint64_t)number, 0, __WALL, 0) < 0)
+		return e ? e->code : -ECHILD;
+	return skeleton_take_signal(by, exit_signal, e);
+}
+
+/* With the numbers that its creator may choose, and led up to the others. -EEXIST: they did not come. */
+static int64_t clone_led(struct skeleton *by, struct skeleton *s, struct skeleton_thread *t, const struct skeleton_birth *birth, struct clone_args args, const pid_t *numbers, size_t n,
+	unsigned slot, struct err *e)
+{
+	cleanup_close int ns = by->namespaces[NS_USER] && n ? ns_open(by->pid, NS_PID) : -1;
+	int at = birth->children >= 0 ? birth->children : ns;
+	size_t chosen = ns < 0 ? n : skeleton_numbers_chosen(by, at, birth->first, n);
+	int64_t made = -EEXIST;
+
+	if (chosen == n)
+		return clone_with(by, s, t, args, numbers, n, slot, e);
+	for (int tries = 0; made == -EEXIST && tries < SKELETON_NUMBER_TRIES; tries++) {
+		int ret = skeleton_lead_to(at, birth->first, numbers, chosen, n, e);
+
+		if (ret < 0)
+			return ret;
+		made = clone_with(by, s, t, args, numbers, chosen, slot, e);
+		skeleton_lead_back();
+		if (made < 0 || skeleton_has_numbers(s->pid, numbers, n))
+			break;
+		if (birth->sibling || birth->share & CLONE_VM) /* whose end nobody here can wait for */
+			return -EEXIST;
+		ret = give_up(by, s, made, birth->exit_signal, e);
+		made = ret < 0 ? ret : -EEXIST;
+	}
+	return made;
+}
+
 static int64_t clone_process(struct skeleton *by, struct skeleton *s, const struct skeleton_birth *birth, uint64_t flags, unsigned slot, struct err *e)
 {
 	const struct clone_args args = { .flags = flags | (birth->first ? CLONE_NEWPID : 0), .exit_signal = birth->sibling ? 0 : birth->exit_signal };
@@ -131,7 +172,7 @@ static int64_t clone_process(struct skeleton *by, struct skeleton *s, const stru
 	for (unsigned tries = 0; made == -EEXIST && tries <= (birth->space ? SPARE_HIGHEST - SPARE_LOWEST : 0); tries++) {
 		size_t n = numbers_of(birth, tries, numbers);
 
-		made = clone_with(by, s, t, args, numbers, n, slot, e);
+		made = clone_led(by, s, t, birth, args, numbers, n, slot, e);
 		if (birth->number && n && numbers[0] != SPARE_HIGHEST - (pid_t)tries)
 			break; /* there is no choice */
 	}

@@ -63,4 +63,15 @@ int skeleton_make_agent(struct skeleton *s, bool orphan, struct err *e);
 /* skeleton_fork.c: has a process fork another one, which rests then; no agent yet. */
 int skeleton_fork(struct skeleton *by, struct skeleton *s, const struct skeleton_birth *birth, const struct skeleton_terms *terms, struct err *e);
 
+/*
+ * skeleton_number.c. Numbers as for set_tid, the innermost first, of a task that is made in the pid namespace `ns`; first: as the first one of a new one below it.
+ * How many of them its maker may choose; the others are led up to, and may not come.
+ */
+size_t skeleton_numbers_chosen(const struct skeleton *by, int ns, bool first, size_t n);
+int skeleton_lead_to(int ns, bool first, const pid_t *numbers, size_t from, size_t n, struct err *e);
+/* Afterwards: what is given out on the host goes on where it was, far from the unit's numbers. */
+void skeleton_lead_back(void);
+bool skeleton_has_numbers(pid_t outer, const pid_t *numbers, size_t n);
+#define SKELETON_NUMBER_TRIES 20
+
 #endif

@@ -126,6 +126,105 @@ static pid_t forking_tid(const struct making *m, const struct tree_op *op)
 	return p->parent_tid;
 }
 
+/* The number that a process has for another one of the unit. */
+static pid_t seen_from(const struct skeleton *viewer, const struct skeleton *s)
+{
+	cleanup_fclose FILE *f = NULL;
+	char path[64], line[512];
+	unsigned level = skeleton_levels(viewer->pid);
+
+	snprintf(path, sizeof(path), "/proc/%d/status", s->pid);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f)) {
+		const char *column = strchr(line, '\t');
+
+		if (strncmp(line, "NSpid:", 6))
+			continue;
+		for (unsigned i = 0; column && i < level; i++)
+			column = strchr(column + 1, '\t');
+		return column ? (pid_t)atoi(column) : 0;
+	}
+	return 0;
+}
+
+/* Ends a helper, which its parent in the unit waits for. */
+static int end_helper(struct skeleton *s, struct skeleton *parent, pid_t number, uint32_t exit_signal, struct err *e)
+{
+	struct batch *b = s->threads[0]->batch;
+	int ret;
+
+	batch_call(b, "exit", SYS_exit_group, 0);
+	batch_prepare(b);
+	ret = task_wake(&s->threads[0]->task, e);
+	if (ret == 0) {
+		skeleton_reap(s->pid);
+		s->pid = 0;
+	}
+	skeleton_destroy(s);
+	free(s);
+	if (ret < 0)
+		return ret;
+	/* One without parent in the unit is godwitd's, or the namespace's first process's, to reap. */
+	if (parent && remote_do(parent->threads[0]->batch, e, "wait4", SYS_wait4, (uint64_t)number, 0, __WALL, 0) < 0)
+		return e ? e->code : -ECHILD;
+	return parent ? skeleton_take_signal(parent, exit_signal, e) : 0;
+}
+
+/* The user namespace that a pid namespace belongs to, as in Process.namespaces. */
+static uint32_t owner_of(const struct making *m, uint32_t space)
+{
+	uint32_t user = m->set->world && m->set->world->msg && space <= m->set->world->msg->n_others ? m->set->world->msg->others[space - 1]->user : 0;
+
+	return user == NS_HOSTS ? 0 : user;
+}
+
+/* Far from those that are in use. */
+static pid_t helper_number(const struct making *m, uint32_t task)
+{
+	pid_t number = SPARE_HIGHEST - 2 * SPARE_NUMBERS - (pid_t)task % SPARE_NUMBERS;
+
+	while (number > 0 && (tree_find(m->tree, number) != TREE_NONE || (!m->set->own_pid_namespace && !(kill(number, 0) < 0 && errno == ESRCH))))
+		number--;
+	return MAX(number, 0);
+}
+
+/*
+ * The first process of a pid namespace belongs to a user namespace that its creator is not in: a pid namespace belongs to the user namespace of whoever makes it. So
+ * a helper, born like it, enters all that it is to be in, and has it for a brother.
+ */
+static int make_in_user(struct making *m, const struct tree_op *op, struct skeleton *s, const struct skeleton_birth *birth, struct err *e)
+{
+	static const struct skeleton_terms small = { SMALL_BASE, 2, SMALL_ARENA };
+	struct skeleton_birth first = *birth, between = *birth;
+	struct skeleton *by = m->v[op->by], *helper = skeleton_new();
+	pid_t number;
+	int ret;
+
+	if (!helper)
+		return err_sys(e, ENOMEM, "processes of the skeleton");
+	if (birth->sibling || birth->share || birth->children >= 0) {
+		free(helper);
+		return err_set(e, -EOPNOTSUPP, "the first process of a pid namespace that belongs to another user namespace shares with its creator");
+	}
+	between.number = helper_number(m, op->task);
+	between.space = m->spaces[op->by];
+	between.first = false;
+	ret = skeleton_fork(by, helper, &between, &small, e);
+	number = ret == 0 ? seen_from(by, helper) : 0;
+	if (ret == 0)
+		ret = m->set->settle(helper, number_of(m, op->task), m->set->first_arg, e);
+	first.sibling = true;
+	first.tid = 0;
+	if (ret == 0)
+		ret = skeleton_fork(helper, s, &first, &m->terms[op->task], e);
+	if (ret < 0) {
+		skeleton_destroy(helper);
+		free(helper);
+		return ret;
+	}
+	return end_helper(helper, by, number, birth->exit_signal, e);
+}
+
 static int make_one(struct making *m, const struct tree_op *op, struct err *e)
 {
 	bool process = op->task < m->tree->n && !m->tree->v[op->task].zombie;
@@ -160,54 +259,22 @@ static int make_one(struct making *m, const struct tree_op *op, struct err *e)
 	from = birth.first ? m->tree->above[birth.space] : birth.space;
 	if (from != m->spaces[op->by])
 		birth.children = ns_others_fd(from);
-	ret = skeleton_fork(m->v[op->by], s, &birth, terms, e);
+	if (birth.first && process && m->set->settle && owner_of(m, birth.space) != m->v[op->by]->namespaces[NS_USER])
+		ret = make_in_user(m, op, s, &birth, e);
+	else
+		ret = skeleton_fork(m->v[op->by], s, &birth, terms, e);
 	if (ret == 0 && birth.first && m->set->opened)
 		ret = m->set->opened(s, birth.space, m->set->first_arg, e);
 	return ret == 0 && process && m->set->settle ? m->set->settle(s, number_of(m, op->task), m->set->first_arg, e) : ret;
-}
-
-/* The number that a process has for another one of the unit. */
-static pid_t seen_from(const struct skeleton *viewer, const struct skeleton *s)
-{
-	cleanup_fclose FILE *f = NULL;
-	char path[64], line[512];
-	unsigned level = skeleton_levels(viewer->pid);
-
-	snprintf(path, sizeof(path), "/proc/%d/status", s->pid);
-	f = fopen(path, "re");
-	while (f && fgets(line, sizeof(line), f)) {
-		const char *column = strchr(line, '\t');
-
-		if (strncmp(line, "NSpid:", 6))
-			continue;
-		for (unsigned i = 0; column && i < level; i++)
-			column = strchr(column + 1, '\t');
-		return column ? (pid_t)atoi(column) : 0;
-	}
-	return 0;
 }
 
 static int end_one(struct making *m, const struct tree_op *op, struct err *e)
 {
 	struct skeleton *s = m->v[op->task], *parent = op->by == TREE_OUTSIDE ? NULL : m->v[op->by];
 	pid_t number = parent && m->tree->n_numbers ? seen_from(parent, s) : s->threads[0]->tid;
-	struct batch *b = s->threads[0]->batch;
-	int ret;
 
-	batch_call(b, "exit", SYS_exit_group, 0);
-	batch_prepare(b);
-	ret = task_wake(&s->threads[0]->task, e);
-	if (ret < 0)
-		return ret;
-	skeleton_reap(s->pid);
-	s->pid = 0;
-	skeleton_destroy(s);
-	free(s);
 	m->v[op->task] = NULL;
-	/* One without parent in the unit is godwitd's, or the namespace's first process's, to reap. */
-	if (parent && remote_do(parent->threads[0]->batch, e, "wait4", SYS_wait4, (uint64_t)number, 0, __WALL, 0) < 0)
-		return e ? e->code : -ECHILD;
-	return parent ? skeleton_take_signal(parent, m->exit_signal[op->task], e) : 0;
+	return end_helper(s, parent, number, m->exit_signal[op->task], e);
 }
 
 /* Whoever is born to the leader afterwards has its terminal, too. */

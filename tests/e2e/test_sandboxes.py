@@ -8,8 +8,8 @@ from lab_driver import Victim, find_process, inside, migrate, processes, wait_un
 LOOK = r"""
 look() {
 	echo "$$ $PPID"; ls -d /proc/[0-9]*
-	while read id parent device root where options rest; do echo "$where $options"; done </proc/self/mountinfo | sort
-	cat /tmp/inside
+	awk '{ last[$5] = $6 } END { for (where in last) print where, last[where] }' /proc/self/mountinfo | sort | while read where options; do [ "$(stat -c %m "$where")" = "$where" ] && echo "$where $options"; done
+	cat /tmp/inside /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups; id; grep Cap /proc/self/status
 }
 trap 'look >/tmp/after 2>&1; cmp -s /tmp/before /tmp/after && exit 42; exit 43' TERM
 echo text >/tmp/inside
@@ -24,6 +24,11 @@ SANDBOXES = {
     "bwrap": "bwrap --unshare-pid --unshare-ipc --unshare-uts --unshare-net --hostname box --ro-bind / / --proc /proc --dev /dev --tmpfs /tmp --",
     "bwrap-as-1": "bwrap --unshare-pid --as-pid-1 --ro-bind / / --proc /proc --tmpfs /tmp --",
     "unshare": "unshare -mpf --mount-proc sh -c 'mount -t tmpfs own /tmp; exec \"$@\"' -",
+    "user": "unshare -pf --mount-proc unshare -Ur unshare -m sh -c 'mount -t tmpfs own /tmp; exec \"$@\"' -",
+    "user-pid": "unshare -Urpf --mount-proc sh -c 'mount -t tmpfs own /tmp; exec \"$@\"' -",
+    "all": "bwrap --unshare-all --hostname box --ro-bind / / --proc /proc --dev /dev --tmpfs /tmp --",
+    "all-user": "setpriv --reuid=1000 --regid=1000 --clear-groups bwrap --unshare-all --hostname box --ro-bind / / --proc /proc --dev /dev --tmpfs /tmp --",
+    "nested": "unshare -Ur unshare -Urpf --mount-proc sh -c 'mount -t tmpfs own /tmp; exec \"$@\"' -",
     "within": "bwrap --unshare-pid --ro-bind / / --proc /proc --tmpfs /tmp -- unshare -pf --mount-proc",
 }
 
@@ -56,4 +61,12 @@ def test_mounts_of_descriptors(lab2, name):
     """Files stay open on the mounts that they were opened on, and sockets bound in the mount namespaces and roots that they were bound in."""
     v = Victim(lab2, name).wait_ready()
     v.migrate("n2")
+    v.assert_ok()
+
+
+def test_user_namespaces(lab2):
+    """Ids that are mapped and such that are not, capabilities, threads, file systems: in namespaces that processes of the unit have made for themselves, one within another."""
+    v = Victim(lab2, "ns_users", expect_move=False).wait_ready()
+    v.migrate("n2")
+    v.migrate("n1", "stop-copy")
     v.assert_ok()
