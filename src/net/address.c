@@ -161,6 +161,9 @@ struct search {
 	uint32_t index;
 	unsigned prefix;
 	bool here;
+	uint32_t device;     /* if it is not 0: one of the host's own addresses there, rather of the same network */
+	uint8_t source[16];
+	int source_prefix;   /* -1: none */
 };
 
 static bool is_within(const uint8_t *a, const uint8_t *b, unsigned bits)
@@ -169,6 +172,18 @@ static bool is_within(const uint8_t *a, const uint8_t *b, unsigned bits)
 		if ((a[i / 8] ^ b[i / 8]) & 0x80 >> i % 8)
 			return false;
 	return true;
+}
+
+static void look_at_source(struct search *s, const struct ifaddrmsg *h, const uint8_t *address)
+{
+	int prefix = is_within(address, bytes_of(s->a), h->ifa_prefixlen) ? h->ifa_prefixlen : 0;
+
+	/* Neither this one nor that of another unit. */
+	if (h->ifa_index != s->device || h->ifa_scope != RT_SCOPE_UNIVERSE || h->ifa_flags & (IFA_F_SECONDARY | IFA_F_DEPRECATED) || prefix <= s->source_prefix ||
+	    is_within(address, bytes_of(s->a), bits_of(s->a)))
+		return;
+	memcpy(s->source, address, bits_of(s->a) / 8);
+	s->source_prefix = prefix;
 }
 
 static int on_address(const struct nlmsghdr *m, void *arg)
@@ -183,6 +198,7 @@ static int on_address(const struct nlmsghdr *m, void *arg)
 	local = a[IFA_LOCAL] ? a[IFA_LOCAL] : a[IFA_ADDRESS];
 	if (!local || mnl_attr_get_payload_len(local) != bits_of(s->a) / 8)
 		return 0;
+	look_at_source(s, h, mnl_attr_get_payload(local));
 	if (is_within(mnl_attr_get_payload(local), bytes_of(s->a), bits_of(s->a)))
 		s->here = true;
 	else if (h->ifa_scope != RT_SCOPE_HOST && h->ifa_prefixlen && h->ifa_prefixlen > s->prefix &&
@@ -193,13 +209,13 @@ static int on_address(const struct nlmsghdr *m, void *arg)
 	return 0;
 }
 
-static int search(struct netlink *nl, const struct owned_address *a, struct search *ret)
+static int search(struct netlink *nl, const struct owned_address *a, uint32_t device, struct search *ret)
 {
 	char buf[512];
 	struct nlmsghdr *m = netlink_begin(buf, RTM_GETADDR, 0, sizeof(struct ifaddrmsg));
 
 	((struct ifaddrmsg *)mnl_nlmsg_get_payload(m))->ifa_family = (uint8_t)family_of(a);
-	*ret = (struct search){ .a = a };
+	*ret = (struct search){ .a = a, .device = device, .source_prefix = -1 };
 	return netlink_dump(nl, m, on_address, ret);
 }
 
@@ -208,7 +224,7 @@ int address_choose_device(struct netlink *nl, struct owned_address *a, struct er
 	struct device d = { .name = a->device[0] ? a->device : NULL };
 	char text[ADDRESS_TEXT];
 	struct search s;
-	int r = search(nl, a, &s);
+	int r = search(nl, a, 0, &s);
 
 	if (r < 0)
 		return netlink_error(nl, r, e, "reading the addresses of this host");
@@ -230,7 +246,7 @@ bool address_is_here(struct netlink *nl, const struct owned_address *a)
 {
 	struct search s;
 
-	return search(nl, a, &s) == 0 && s.here;
+	return search(nl, a, 0, &s) == 0 && s.here;
 }
 
 int address_device(struct netlink *nl, const struct owned_address *a, uint32_t *ret_device, uint8_t ret_hardware[6], struct err *e)
@@ -300,7 +316,41 @@ int address_add(struct netlink *nl, const struct owned_address *a, struct err *e
 	return change(nl, a, RTM_NEWADDR, e);
 }
 
+/* The kernel's own has protocol "kernel", in version 6 metric 0, which no other can have. */
+static int change_route(struct netlink *nl, const struct owned_address *a, uint16_t type, uint32_t device, uint8_t protocol, const uint8_t *source)
+{
+	uint16_t len = (uint16_t)(bits_of(a) / 8);
+	char buf[512];
+	struct nlmsghdr *m = netlink_begin(buf, type, type == RTM_NEWROUTE ? NLM_F_CREATE : 0, sizeof(struct rtmsg));
+
+	*(struct rtmsg *)mnl_nlmsg_get_payload(m) = (struct rtmsg){ .rtm_family = (uint8_t)family_of(a), .rtm_dst_len = (uint8_t)bits_of(a), .rtm_table = RT_TABLE_LOCAL,
+								      .rtm_protocol = protocol, .rtm_scope = address_is_ipv4(a) ? RT_SCOPE_HOST : RT_SCOPE_UNIVERSE, .rtm_type = RTN_LOCAL };
+	mnl_attr_put(m, RTA_DST, len, bytes_of(a));
+	mnl_attr_put_u32(m, RTA_OIF, device);
+	if (source)
+		mnl_attr_put(m, RTA_PREFSRC, len, source);
+	return netlink_do(nl, m);
+}
+
+void address_spare(struct netlink *nl, const struct owned_address *a)
+{
+	struct device d = { .name = a->on };
+	struct search s;
+	int r;
+
+	if (find_device(nl, &d) < 0 || search(nl, a, d.index, &s) < 0 || !s.here || s.source_prefix < 0)
+		return;
+	/* In version 4 it comes before the kernel's. In version 6 it comes behind, so the kernel's goes. */
+	r = change_route(nl, a, RTM_NEWROUTE, d.index, RTPROT_STATIC, s.source);
+	if ((r == 0 || r == -EEXIST) && !address_is_ipv4(a))
+		change_route(nl, a, RTM_DELROUTE, d.index, RTPROT_KERNEL, NULL);
+}
+
 int address_remove(struct netlink *nl, const struct owned_address *a, struct err *e)
 {
+	struct device d = { .name = a->on };
+
+	if (find_device(nl, &d) == 0)
+		change_route(nl, a, RTM_DELROUTE, d.index, RTPROT_STATIC, NULL);
 	return change(nl, a, RTM_DELADDR, e);
 }

@@ -3,7 +3,7 @@
  * address.h - an address that belongs to a unit, at the device of a host (ip-address(8), RFC 5227, RFC 4862)
  *
  * It is one more address of a device: in version 4 a secondary one where the device has others of that network, in version 6 one that is deprecated, so that no other process
- * of the host gets it for its own connections unless it asks for it. All calls block for less than a millisecond, but address_is_taken.
+ * of the host gets it for its own connections unless it asks for it. Routing would give it to those of the host that call it, too: a local route with another preferred source comes before the kernel's. All calls block for less than a millisecond, but address_is_taken.
  */
 #ifndef GODWIT_NET_ADDRESS_H
 #define GODWIT_NET_ADDRESS_H
@@ -46,6 +46,8 @@ enum neighbour_answer address_ask(struct netlink *nl, int ns, const struct owned
 
 /* [freeze] Adds it; 0 also when it is there already. */
 int address_add(struct netlink *nl, const struct owned_address *a, struct err *e);
+/* Once it is there: processes of this host that call it keep an address of the host's, instead of getting this one as their own. */
+void address_spare(struct netlink *nl, const struct owned_address *a);
 /* Removes it; 0 also when it was not there. */
 int address_remove(struct netlink *nl, const struct owned_address *a, struct err *e);
 /* Tells the link's hosts. */

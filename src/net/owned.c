@@ -276,6 +276,8 @@ static int give(struct netlink *nl, pid_t pid, struct owned_address *v, size_t n
 	r = start_keeper(&o, e);
 	for (size_t i = 0; i < n && r == 0; i++)
 		r = address_add(nl, &v[i], e);
+	for (size_t i = 0; i < n && r == 0; i++)
+		address_spare(nl, &v[i]);
 	if (r < 0)
 		owned_take_away(nl, &o);
 	else

@@ -118,6 +118,7 @@ static void settle(struct keeping *k)
 		r = NULL;
 	for (size_t i = 0; i < k->o.n; i++) {
 		address_add(&k->nl, &k->o.v[i], NULL);
+		address_spare(&k->nl, &k->o.v[i]);
 		if (r)
 			redirect_forget_address(r, k->o.v[i].address);
 	}

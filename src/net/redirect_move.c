@@ -56,19 +56,23 @@ void redirect_leave_out(struct redirect_move *m, const struct redirect_flow *sen
 	m->left_out[m->n_left_out++] = *sender;
 }
 
+/* The kernel says hello on a new device itself: neighbour discovery, and the like. Errors are for sockets. */
+static bool is_greeting(const uint8_t *packet, size_t n)
+{
+	uint8_t protocol = packet[0] >> 4 == 4 ? packet[9] : packet[6];
+
+	return protocol == IPPROTO_HOPOPTS || (protocol == IPPROTO_ICMPV6 && !(n > 40 && packet[40] >= 1 && packet[40] <= 4));
+}
+
 /* Packets that were kept go in where they came from: what becomes of them is decided anew. */
 static void replay(struct redirect_move *m)
 {
 	static uint8_t packet[PACKET_BYTES_MAX];
 	ssize_t n;
 
-	while (m->tun_fd >= 0 && (n = read(m->tun_fd, packet, sizeof(packet))) > 0) {
-		uint8_t protocol = packet[0] >> 4 == 4 ? packet[9] : packet[6];
-
-		/* The kernel says hello on a new device itself: neighbour discovery, and the like. */
-		if (protocol != IPPROTO_ICMPV6 && protocol != IPPROTO_HOPOPTS && !is_left_out(m, packet, (size_t)n) && write(m->tun_fd, packet, (size_t)n) < 0)
+	while (m->tun_fd >= 0 && (n = read(m->tun_fd, packet, sizeof(packet))) > 0)
+		if (!is_greeting(packet, (size_t)n) && !is_left_out(m, packet, (size_t)n) && write(m->tun_fd, packet, (size_t)n) < 0)
 			return;
-	}
 }
 
 static void set_state(struct redirect_move *m, uint32_t state)

@@ -71,7 +71,7 @@ def all_go_on(server, clients):
 def test_it_moves(hosts, family, mode):  # noqa: F811
     address = new_address(family)
     server = Server(hosts, address, bind={4: "0.0.0.0", 6: "::"}[family] if mode == "echo" else None)
-    clients = [Talk(hosts, host, mode, bare(address), server.port) for host in (OUTSIDE, "n2")]
+    clients = [Talk(hosts, host, mode, bare(address), server.port) for host in (OUTSIDE, "n2", "n1")]
     for to in ("n2", "n3", "n1"):
         server.move(to)
         one_host_has(address, to)
@@ -83,6 +83,7 @@ def test_it_moves(hosts, family, mode):  # noqa: F811
         c.ends_well()
     server.ends_well()
     one_host_has(address, None)
+    assert bare(address) not in inside("n1", "sh", "-c", "ip route show table local; ip -6 route show table local").stdout
 
 
 def test_the_former_hosts_die(hosts):  # noqa: F811

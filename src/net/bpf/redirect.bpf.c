@@ -477,6 +477,37 @@ static __always_inline int deliver_over_lo(struct __sk_buff *skb, __u32 l2)
 	return (int)bpf_redirect(c->lo, BPF_F_INGRESS);
 }
 
+/* An error about what a moved end has sent goes where the end is: it tells its socket that the path takes smaller packets only, or that nobody is there. */
+static __always_inline int pass_error(struct __sk_buff *skb, struct packet *p, __u32 l2, bool comes_in)
+{
+	struct redirect_end *end;
+	struct place place;
+
+	if (!port_used(p->to.own_port))
+		return UNSPEC;
+	end = bpf_map_lookup_elem(&ends, &p->to);
+	if (!end && p->to.protocol == UDP) {
+		__builtin_memset(p->to.peer, 0, 16);
+		p->to.peer_port = 0;
+		end = bpf_map_lookup_elem(&ends, &p->to);
+	}
+	if (!end)
+		return UNSPEC;
+	place_of(end, &place);
+	if (place.state == REDIRECT_HELD)
+		return (int)bpf_redirect(place.tun, 0);
+	if (place.state == REDIRECT_THERE && place.flags & REDIRECT_OWNED && !comes_in)
+		return UNSPEC;
+	if (place.state == REDIRECT_THERE)
+		return !comes_in || count_hop(skb, p, l2) ? send_on(skb, p, place.node, l2) : SHOT;
+	if (place.state != REDIRECT_HERE || place.flags & REDIRECT_NATIVE)
+		return UNSPEC;
+	if (!comes_in || place.flags & REDIRECT_OVER_LO)
+		return deliver_over_lo(skb, l2);
+	skb->mark = REDIRECT_MARK;
+	return UNSPEC;
+}
+
 static __always_inline int arriving(struct __sk_buff *skb, __u32 l2)
 {
 	struct packet p = { 0 };
@@ -484,6 +515,8 @@ static __always_inline int arriving(struct __sk_buff *skb, __u32 l2)
 
 	if (!parse(skb, &p, l2))
 		return UNSPEC;
+	if (p.error)
+		return pass_error(skb, &p, l2, true);
 	if (!port_used(p.to.own_port) || !find(skb, &p, &place, false)) {
 		remember_caller(skb, &p);
 		return port_used(p.to.peer_port) && looks_forged(&p) ? deliver_over_lo(skb, l2) : UNSPEC;
@@ -548,6 +581,8 @@ static __always_inline int leaving(struct __sk_buff *skb, __u32 l2)
 
 	if (skb->mark == REDIRECT_MARK || !parse(skb, &p, l2))
 		return UNSPEC;
+	if (p.error)
+		return pass_error(skb, &p, l2, false);
 	if (!skb->ingress_ifindex && port_used(p.to.peer_port)) {
 		if (p.to.protocol == UDP)
 			keep_source(skb, &p, l2);

@@ -8,6 +8,9 @@
 #define TCP 6
 #define UDP 17
 #define IPV6_FRAGMENT 44
+#define ICMP 1
+#define ICMPV6 58
+#define ICMP_BYTES 8 /* in front of the packet that an error is about */
 
 /* Fragments behind the first one have no ports. */
 struct fragment {
@@ -28,6 +31,7 @@ struct packet {
 	__u32 header;            /* where that of its protocol is; 0: in another fragment */
 	__u8 tcp_flags;
 	bool ipv6;
+	bool error;              /* ICMP, about a packet that the end `to` has sent */
 };
 
 struct ipv4 {
@@ -103,14 +107,58 @@ static __always_inline bool plain_ports(struct __sk_buff *skb, struct packet *p,
 	return true;
 }
 
+static __always_inline bool error_ports(struct __sk_buff *skb, struct packet *p, __u32 offset)
+{
+	__u16 ports[2];
+
+	if ((p->to.protocol != TCP && p->to.protocol != UDP) || bpf_skb_load_bytes(skb, offset, ports, sizeof(ports)) < 0)
+		return false;
+	p->error = true;
+	p->to.own_port = ports[0];
+	p->to.peer_port = ports[1];
+	return true;
+}
+
+/* What an error is about: unreachable (also because it would have to be fragmented), time exceeded, a parameter problem. */
+static __always_inline bool parse_error_ipv4(struct __sk_buff *skb, struct packet *p, __u32 offset)
+{
+	struct ipv4 ip;
+	__u8 type;
+
+	if (bpf_skb_load_bytes(skb, offset, &type, sizeof(type)) < 0 || (type != 3 && type != 11 && type != 12) ||
+	    bpf_skb_load_bytes(skb, offset + ICMP_BYTES, &ip, sizeof(ip)) < 0 || ip.offset & bpf_htons(0x1fff))
+		return false;
+	p->to.protocol = ip.protocol;
+	map_ipv4(p->to.own, ip.from);
+	map_ipv4(p->to.peer, ip.to);
+	return error_ports(skb, p, offset + ICMP_BYTES + (ip.version_len & 15) * 4);
+}
+
+static __always_inline bool parse_error_ipv6(struct __sk_buff *skb, struct packet *p, __u32 offset)
+{
+	struct ipv6 ip;
+	__u8 type;
+
+	if (bpf_skb_load_bytes(skb, offset, &type, sizeof(type)) < 0 || type < 1 || type > 4 || bpf_skb_load_bytes(skb, offset + ICMP_BYTES, &ip, sizeof(ip)) < 0)
+		return false;
+	p->to.protocol = ip.next;
+	__builtin_memcpy(p->to.own, ip.from, 16);
+	__builtin_memcpy(p->to.peer, ip.to, 16);
+	return error_ports(skb, p, offset + ICMP_BYTES + sizeof(ip));
+}
+
 static __always_inline bool parse_ipv4(struct __sk_buff *skb, struct packet *p, __u32 l2)
 {
 	struct ipv4 ip;
 	__u32 offset;
 
-	if (bpf_skb_load_bytes(skb, l2, &ip, sizeof(ip)) < 0 || (ip.protocol != TCP && ip.protocol != UDP))
+	if (bpf_skb_load_bytes(skb, l2, &ip, sizeof(ip)) < 0)
 		return false;
 	offset = l2 + (ip.version_len & 15) * 4;
+	if (ip.protocol == ICMP && !(ip.offset & bpf_htons(0x1fff)))
+		return parse_error_ipv4(skb, p, offset);
+	if (ip.protocol != TCP && ip.protocol != UDP)
+		return false;
 	p->to.protocol = ip.protocol;
 	map_ipv4(p->to.own, ip.to);
 	map_ipv4(p->to.peer, ip.from);
@@ -127,6 +175,8 @@ static __always_inline bool parse_ipv6(struct __sk_buff *skb, struct packet *p, 
 	if (bpf_skb_load_bytes(skb, l2, &ip, sizeof(ip)) < 0)
 		return false;
 	p->ipv6 = true;
+	if (ip.next == ICMPV6)
+		return parse_error_ipv6(skb, p, l2 + sizeof(ip));
 	__builtin_memcpy(p->to.own, ip.to, 16);
 	__builtin_memcpy(p->to.peer, ip.from, 16);
 	if (ip.next == IPV6_FRAGMENT) {
