@@ -82,7 +82,7 @@ static int look_after(const struct daemon *d)
 	int code;
 
 	be_named();
-	owned = owned_tidy();
+	owned = owned_tidy(-1);
 	code = redirect_find(&r, &e);
 	if (r)
 		code = redirect_tidy(r, &empty, &e);

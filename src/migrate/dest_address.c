@@ -94,7 +94,7 @@ int dest_address_judge(struct dest *d, struct refusals *refusals, struct err *e)
 		ret = a->host < 0 ? err_sys(e, -errno, "the host's network namespace") : netlink_open(&a->nl, NETLINK_ROUTE, a->host, e);
 	}
 	if (ret == 0)
-		owned_tidy(); /* of a unit that has ended or left just now */
+		owned_tidy(a->host); /* of a unit that has ended or left just now */
 	for (size_t i = 0; i < a->n && ret == 0; i++) {
 		judge_one(d, &a->v[i], d->offer->addresses[i]->hardware.data, refusals);
 		memcpy(v[i], a->v[i].address, sizeof(v[i]));

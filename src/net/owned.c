@@ -251,10 +251,10 @@ static int check(struct netlink *nl, pid_t pid, struct owned_address *v, size_t 
 }
 
 /* Nobody will tell it anything. */
-static int start_keeper(struct owned *o, struct err *e)
+static int start_keeper(struct owned *o, int ns, struct err *e)
 {
 	struct owned_keeper keeper;
-	int r = owned_keeper_prepare(-1, &keeper, e);
+	int r = owned_keeper_prepare(ns, &keeper, e);
 
 	if (r == 0)
 		r = owned_keeper_begin(&keeper, o, e);
@@ -273,7 +273,7 @@ static int give(struct netlink *nl, pid_t pid, struct owned_address *v, size_t n
 		return err_set(e, -ESRCH, "there is no process %d", (int)pid);
 	memcpy(o.v, v, n * sizeof(*v));
 	/* The record first: what is not in it nobody would remove. */
-	r = start_keeper(&o, e);
+	r = start_keeper(&o, -1, e);
 	for (size_t i = 0; i < n && r == 0; i++)
 		r = address_add(nl, &v[i], e);
 	for (size_t i = 0; i < n && r == 0; i++)
@@ -332,24 +332,30 @@ void owned_release(pid_t pid, int ns)
 	netlink_close(&nl);
 }
 
+struct tidying {
+	int ns;
+	bool any;
+};
+
 static int tidy(const struct owned *o, void *arg)
 {
-	struct owned now;
+	struct tidying *t = arg;
 	cleanup_close int lock = -1;
+	struct owned now;
 
-	*(bool *)arg = true;
+	t->any = true;
 	if (o->keeper && proc_start_ticks(o->keeper) == o->keeper_ticks)
 		return 0;
 	lock = owned_lock(NULL);
 	if (lock >= 0 && owned_read(o->pid, &now) == 0 && now.keeper == o->keeper)
-		start_keeper(&now, NULL);
+		start_keeper(&now, t->ns, NULL);
 	return 0;
 }
 
-bool owned_tidy(void)
+bool owned_tidy(int ns)
 {
-	bool any = false;
+	struct tidying t = { .ns = ns };
 
-	owned_list(tidy, &any);
-	return any;
+	owned_list(tidy, &t);
+	return t.any;
 }

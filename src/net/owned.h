@@ -71,7 +71,7 @@ void owned_arrived(struct netlink *nl, const struct owned_address *v, size_t n, 
 /* The source's side, after the commit: the addresses of a process leave this host. */
 void owned_release(pid_t pid, int ns);
 
-/* For godwitd: keepers that have died are replaced. False: there are no records. */
-bool owned_tidy(void);
+/* Keepers that have died are replaced. False: there are no records. ns: see owned_keeper_prepare. */
+bool owned_tidy(int ns);
 
 #endif
