@@ -15,7 +15,9 @@
 #include "cluster/gossip_packet.h"
 #include "cluster/measure.h"
 #include "cluster/members.h"
+#include "cluster/membership.h"
 #include "cluster/require.h"
+#include "daemon/etcd_keeper.h"
 #include "migrate/registry.h"
 #include "wire/conn.h"
 
@@ -26,6 +28,7 @@
 #define SEED_PERIODS 10       /* a cluster that has fallen apart comes together again over the seeds */
 #define SMALL_CLUSTER 64      /* up to so many nodes each news is published at once, */
 #define PUBLISH_MS 250        /* else not more often than this */
+#define ETCD_AGAIN_MS 1000
 #define COMPLAIN_MS 60000     /* about what strangers send */
 
 struct loop {
@@ -33,6 +36,8 @@ struct loop {
 	struct cluster_view *view;
 	struct node_shared *shared;
 	int udp_fd, wake_fd;
+	int etcd_fd;                  /* of godwit-etcd; -1: there is none */
+	uint64_t etcd_ms;             /* when it is started anew */
 	struct gossip gossip;
 	struct members members;
 	struct measure measure;
@@ -330,17 +335,88 @@ static void publish(struct loop *l)
 
 /* --- the process --- */
 
-static void fix_members(struct loop *l)
+static void fix(struct loop *l, const struct membership_node *node)
 {
-	uint8_t address[16];
+	struct sockaddr_in address = { 0 };
+	uint8_t mapped[16];
 
-	for (size_t i = 0; i < l->config->n_nodes; i++) {
-		const struct config_node *node = &l->config->nodes[i];
+	memcpy(&address.sin_addr, node->address, sizeof(node->address));
+	map_address(&address, mapped);
+	if (!members_fix(&l->members, node->name, mapped, node->port, cluster_now_ms()))
+		log_error("event=node-dropped node=%s error=\"more than %d nodes\"", node->name, CLUSTER_NODES_MAX);
+}
 
-		map_address(&node->address, address);
-		if (!members_fix(&l->members, node->name, address, ntohs(node->address.sin_port), cluster_now_ms()))
-			log_error("event=node-dropped node=%s error=\"more than %d nodes\"", node->name, CLUSTER_NODES_MAX);
+/* The nodes of the configuration. */
+static int fix_listed(struct loop *l, struct err *e)
+{
+	size_t n = l->config->n_nodes;
+	cleanup_free struct membership_node *listed = calloc(n + 1, sizeof(*listed)), *nodes = NULL;
+	struct membership *m = NULL;
+	int r;
+
+	for (size_t i = 0; listed && i < n; i++) {
+		listed[i].port = ntohs(l->config->nodes[i].address.sin_port);
+		memcpy(listed[i].name, l->config->nodes[i].name, sizeof(listed[i].name));
+		memcpy(listed[i].address, &l->config->nodes[i].address.sin_addr, sizeof(listed[i].address));
 	}
+	if (!listed)
+		return err_sys(e, -ENOMEM, "%zu nodes", n);
+	r = membership_open_static(&m, listed, n, e);
+	if (r == 0)
+		r = membership_list(m, &nodes, &n, e);
+	for (size_t i = 0; r == 0 && i < n; i++)
+		fix(l, &nodes[i]);
+	membership_close(m);
+	return r;
+}
+
+static bool is_among(const struct membership_node *nodes, size_t n, uint64_t id)
+{
+	for (size_t i = 0; i < n; i++)
+		if (gossip_id(nodes[i].name) == id)
+			return true;
+	return false;
+}
+
+/* Those that etcd lists, instead of those that it listed before. */
+static void take_list(struct loop *l, const struct membership_node *nodes, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		fix(l, &nodes[i]);
+	for (size_t i = 0; i < l->members.n; i++) {
+		const struct member *member = &l->members.v[i];
+
+		if (member->fixed && !config_find(l->config, member->facts.name) && !is_among(nodes, n, member->id))
+			members_unfix(&l->members, member->id);
+	}
+	l->changed = true;
+}
+
+static void read_etcd(struct loop *l)
+{
+	static struct membership_node nodes[MEMBERSHIP_NODES_MAX];
+	ssize_t len = recv(l->etcd_fd, nodes, sizeof(nodes), MSG_DONTWAIT);
+
+	if (len > 0)
+		take_list(l, nodes, (size_t)len / sizeof(nodes[0]));
+	if (len > 0 || (len < 0 && (errno == EAGAIN || errno == EINTR)))
+		return;
+	close_fdp(&l->etcd_fd);
+	l->etcd_ms = cluster_now_ms() + ETCD_AGAIN_MS;
+}
+
+static void start_etcd(struct loop *l)
+{
+	struct sockaddr_in address;
+	struct err e = ERR_INIT;
+
+	if (!l->config->etcd.n_servers || l->etcd_fd >= 0 || cluster_now_ms() < l->etcd_ms)
+		return;
+	own_address(l->config, &address);
+	l->etcd_ms = cluster_now_ms() + ETCD_AGAIN_MS;
+	l->etcd_fd = etcd_keeper_start(l->config, &address, &e);
+	if (l->etcd_fd < 0)
+		log_error("event=etcd-failed error=\"%s\"", e.message);
 }
 
 static int start(struct loop *l, const struct cluster_setup *setup, struct err *e)
@@ -351,7 +427,7 @@ static int start(struct loop *l, const struct cluster_setup *setup, struct err *
 	struct utsname name;
 	int r;
 
-	*l = (struct loop){ .config = config, .view = setup->view, .shared = setup->shared, .udp_fd = setup->udp_fd, .wake_fd = setup->wake_fd };
+	*l = (struct loop){ .config = config, .view = setup->view, .shared = setup->shared, .udp_fd = setup->udp_fd, .wake_fd = setup->wake_fd, .etcd_fd = -1 };
 	uname(&name);
 	l->facts.id = gossip_id(config->name);
 	snprintf(l->facts.name, sizeof(l->facts.name), "%s", config->name);
@@ -370,7 +446,7 @@ static int start(struct loop *l, const struct cluster_setup *setup, struct err *
 	if (r == 0)
 		r = require_parse(&l->busy, config->busy, e);
 	if (r == 0)
-		fix_members(l);
+		r = fix_listed(l, e);
 	measure_init(&l->measure, config->speed, NULL);
 	return r;
 }
@@ -388,15 +464,18 @@ static void greet(struct loop *l)
 
 static void loop_once(struct loop *l)
 {
-	struct pollfd p[2] = { { l->udp_fd, POLLIN, 0 }, { l->wake_fd, POLLIN, 0 } };
+	struct pollfd p[3] = { { l->udp_fd, POLLIN, 0 }, { l->wake_fd, POLLIN, 0 }, { l->etcd_fd, POLLIN, 0 } };
 	uint64_t now = cluster_now_ms(), due = MIN(l->sample_ms, l->period_ms), word;
 
-	if (poll(p, 2, due > now ? (int)(due - now) : 0) < 0)
-		p[0].revents = p[1].revents = 0;
+	if (poll(p, 3, due > now ? (int)(due - now) : 0) < 0)
+		p[0].revents = p[1].revents = p[2].revents = 0;
 	for (int i = 0; p[0].revents && i < BATCH_MAX && receive_one(l); i++)
 		;
 	if (p[1].revents && read(l->wake_fd, &word, sizeof(word)) == sizeof(word))
 		say(l, own_state(l));
+	if (p[2].revents)
+		read_etcd(l);
+	start_etcd(l);
 	now = cluster_now_ms();
 	if (now >= l->sample_ms) {
 		measure_sample(&l->measure);
@@ -417,6 +496,7 @@ void cluster_loop(const struct cluster_setup *setup)
 
 	prctl(PR_SET_NAME, "godwit-cluster");
 	signal(SIGTERM, on_end);
+	signal(SIGCHLD, SIG_IGN); /* godwit-etcd: its end is seen otherwise */
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	if (start(&l, setup, &e) < 0) {
 		log_error("event=cluster-failed error=\"%s\"", e.message);

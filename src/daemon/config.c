@@ -23,6 +23,9 @@
 #define OWNER_IDLE_MAX_MS 86400000u
 #define OWNER_IDLE_MS 900000u
 #define SPEED_MIN 0.01
+#define ETCD_LEASE_S 10u
+#define ETCD_LEASE_MIN_S 3
+#define ETCD_LEASE_MAX_S 600
 #define SPEED_MAX 1000.0
 
 struct reading {
@@ -39,6 +42,8 @@ void config_init(struct config *config)
 	host[strcspn(host, ".")] = 0;
 	snprintf(config->name, sizeof(config->name), "%s", hello_name_valid(host) ? host : "localhost");
 	strcpy(config->busy, CONFIG_DEFAULT_BUSY);
+	strcpy(config->etcd.prefix, "/godwit/");
+	config->etcd.lease_s = ETCD_LEASE_S;
 }
 
 const struct config_node *config_find(const struct config *config, const char *name)
@@ -173,14 +178,74 @@ static int read_node_key(struct config *config, const char *key, const char *val
 	return err_set(e, -EINVAL, "unknown key '%.80s' in [node]; known are name, listen, port, peer_timeout_ms, speed, labels, busy, drain_at_stop, drain_timeout_ms, workstation, owner_idle_ms", key);
 }
 
+/* "http://10.0.0.1:2379": what is behind it is added. */
+static int add_server(struct membership_etcd *etcd, const char *value, struct err *e)
+{
+	size_t len = strlen(value);
+	bool good = (!strncmp(value, "http://", 7) && len > 7) || (!strncmp(value, "https://", 8) && len > 8);
+
+	for (const char *p = value; *p; p++)
+		good = good && *p > ' ' && *p <= '~' && *p != '@' && *p != '?' && *p != '#';
+	if (!good || len >= sizeof(etcd->servers[0]) || value[len - 1] == '/')
+		return err_set(e, -EINVAL, "etcd '%.80s': use http://HOST:2379 or https://HOST:2379, a line for each server", value);
+	if (etcd->n_servers >= MEMBERSHIP_SERVERS_MAX)
+		return err_set(e, -EINVAL, "more than %d servers of etcd", MEMBERSHIP_SERVERS_MAX);
+	strcpy(etcd->servers[etcd->n_servers++], value);
+	return 0;
+}
+
+static int read_path(const char *key, const char *value, char *ret, size_t size, struct err *e)
+{
+	if (value[0] != '/' || strlen(value) >= size)
+		return err_set(e, -EINVAL, "%s '%.80s': use a path that begins with / and has less than %zu bytes", key, value, size);
+	snprintf(ret, size, "%s", value);
+	return 0;
+}
+
+static int read_prefix(struct membership_etcd *etcd, const char *value, struct err *e)
+{
+	size_t len = strlen(value), n = strspn(value, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/");
+
+	if (len < 2 || n != len || len >= sizeof(etcd->prefix) || value[0] != '/' || value[len - 1] != '/')
+		return err_set(e, -EINVAL, "etcd_prefix '%.80s': use a path such as /godwit/, of less than %zu bytes", value, sizeof(etcd->prefix));
+	strcpy(etcd->prefix, value);
+	return 0;
+}
+
+static int read_lease(struct membership_etcd *etcd, const char *value, struct err *e)
+{
+	char *end;
+	unsigned long s = strtoul(value, &end, 10);
+
+	if (value[0] < '0' || value[0] > '9' || *end || s < ETCD_LEASE_MIN_S || s > ETCD_LEASE_MAX_S)
+		return err_set(e, -EINVAL, "etcd_lease_s '%.80s': use a number of seconds from %d to %d", value, ETCD_LEASE_MIN_S, ETCD_LEASE_MAX_S);
+	etcd->lease_s = (unsigned)s;
+	return 0;
+}
+
+static int read_etcd_key(struct config *config, const char *key, const char *value, struct err *e)
+{
+	struct membership_etcd *etcd = &config->etcd;
+
+	if (!strcmp(key, "etcd"))
+		return add_server(etcd, value, e);
+	if (!strcmp(key, "etcd_prefix"))
+		return read_prefix(etcd, value, e);
+	if (!strcmp(key, "etcd_lease_s"))
+		return read_lease(etcd, value, e);
+	if (!strcmp(key, "etcd_ca"))
+		return read_path(key, value, etcd->ca, sizeof(etcd->ca), e);
+	if (!strcmp(key, "etcd_cert"))
+		return read_path(key, value, etcd->cert, sizeof(etcd->cert), e);
+	if (!strcmp(key, "etcd_key"))
+		return read_path(key, value, etcd->key, sizeof(etcd->key), e);
+	return err_set(e, -EINVAL, "unknown key '%.80s' in [cluster]; known are key_file, seed, etcd, etcd_prefix, etcd_lease_s, etcd_ca, etcd_cert, etcd_key", key);
+}
+
 static int read_cluster_key(struct config *config, const char *key, const char *value, struct err *e)
 {
-	if (!strcmp(key, "key_file")) {
-		if (value[0] != '/' || strlen(value) >= sizeof(config->key_file))
-			return err_set(e, -EINVAL, "key_file '%.80s': use a path that begins with / and has less than %zu bytes", value, sizeof(config->key_file));
-		strcpy(config->key_file, value);
-		return 0;
-	}
+	if (!strcmp(key, "key_file"))
+		return read_path(key, value, config->key_file, sizeof(config->key_file), e);
 	if (!strcmp(key, "seed")) {
 		if (config->n_seeds >= MEMBERS_SEEDS_MAX)
 			return err_set(e, -EINVAL, "more than %d seeds", MEMBERS_SEEDS_MAX);
@@ -189,7 +254,7 @@ static int read_cluster_key(struct config *config, const char *key, const char *
 		config->n_seeds++;
 		return 0;
 	}
-	return err_set(e, -EINVAL, "unknown key '%.80s' in [cluster]; known are key_file, seed", key);
+	return read_etcd_key(config, key, value, e);
 }
 
 static int add_node(struct config *config, const char *name, const char *value, struct err *e)
@@ -338,6 +403,8 @@ int config_check_whole(const struct config *config, struct err *e)
 {
 	if (config->n_seeds && !config->has_key)
 		return err_set(e, -EINVAL, "seed needs a key of the cluster: without one only the nodes that are listed in [nodes] are believed; set key_file in [cluster], or make " CONFIG_DEFAULT_KEY_PATH);
+	if (config->etcd.n_servers && config->listen.sin_addr.s_addr == htonl(INADDR_ANY) && !config_find(config, config->name))
+		return err_set(e, -EINVAL, "etcd tells others where this node is: set listen in [node] to the address that they reach it under");
 	return 0;
 }
 

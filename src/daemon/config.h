@@ -16,6 +16,7 @@
 #include "cluster/gossip.h"
 #include "cluster/gossip_packet.h"
 #include "cluster/members.h"
+#include "cluster/membership.h"
 #include "wire/hello.h"
 
 #define CONFIG_DEFAULT_PATH "/etc/godwit/godwit.conf"
@@ -47,6 +48,7 @@ struct config {
 	size_t n_nodes;
 	struct sockaddr_in seeds[MEMBERS_SEEDS_MAX];
 	size_t n_seeds;
+	struct membership_etcd etcd; /* n_servers 0: none */
 	char key_file[256];        /* "": the default one, if it is there */
 	bool has_key;
 	uint8_t key[GOSSIP_KEY_BYTES];

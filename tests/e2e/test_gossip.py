@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a node knows of the others, and how it gets to know: gossip, seeds, states."""
 
+import base64
 import contextlib
 import json
 import os
@@ -98,6 +99,83 @@ def test_ps(lab2):
         for host in ("n1", "n2", "n3"):
             inside(host, "pkill", "-f", "sleep 83.75", check=False)
         shell.wait()
+
+
+ETCD = """[node]
+name = {name}
+listen = {address}
+labels = has_{name}
+[cluster]
+key_file = /etc/godwit/other.key
+etcd = http://10.66.0.1:1
+etcd = http://10.66.0.1:2379
+etcd_lease_s = 3
+"""
+
+
+def etcd_ask(path, question):
+    done = inside("n1", "curl", "-sS", f"http://10.66.0.1:2379/v3/kv/{path}", "-d", json.dumps(question))
+    return json.loads(done.stdout)
+
+
+def text64(text):
+    return base64.b64encode(text.encode()).decode()
+
+
+def etcd_all(prefix):
+    """key: (value, mod_revision), of etcd itself."""
+    found = etcd_ask("range", {"key": text64(prefix), "range_end": text64(prefix[:-1] + chr(ord(prefix[-1]) + 1))})
+    return {base64.b64decode(kv["key"]).decode()[len(prefix):]: (json.loads(base64.b64decode(kv["value"])), int(kv["mod_revision"])) for kv in found.get("kvs", [])}
+
+
+def start_etcd():
+    etcd = popen("n1", "etcd", "--data-dir", "/tmp/etcd", "--listen-client-urls", "http://10.66.0.1:2379", "--advertise-client-urls", "http://10.66.0.1:2379",
+                 "--listen-peer-urls", "http://127.0.0.1:2380", stdin=-3, stdout=-3, stderr=-3)
+    wait_until("etcd", lambda: "true" in inside("n1", "curl", "-s", "http://10.66.0.1:2379/health", check=False).stdout, 20)
+    return etcd
+
+
+def end_etcd(etcd):
+    inside("n1", "pkill", "-x", "etcd", check=False)
+    etcd.wait()
+
+
+def test_etcd(lab2):
+    """Nodes find each other in etcd; each unit has a record of whose it is with a number that grows, which an older claim does not change; nothing that runs needs etcd."""
+    inside("n1", "rm", "-rf", "/tmp/etcd")
+    for host in ("n2", "n3"):       # another key than that of n1, which would tell them of each other
+        inside(host, "sh", "-c", "umask 077; echo the key of n2 and n3 >/etc/godwit/other.key")
+    etcd, shell = start_etcd(), None
+    try:
+        with configured(lab2, {f"n{i}": ETCD.format(name=f"n{i}", address=f"10.66.0.{i}") for i in (2, 3)}):
+            wait_until("n2 knows n3", lambda: states("n2") == {"n2": "ok", "n3": "ok"} and nodes("n2")["n3"]["labels"] == "has_n3")
+            assert {name: value["address"] for name, (value, _) in etcd_all("/godwit/nodes/").items()} == {"n2": "10.66.0.2:4470", "n3": "10.66.0.3:4470"}
+            shell = popen("n2", "sh", "-c", "godwit run -- sleep 84.75; :", stdin=-3, stdout=-3, stderr=-3)
+
+            def record():
+                return next(iter(etcd_all("/godwit/units/").items()), (None, ({}, 0)))
+            unit, (value, first) = wait_until("a record", lambda: record()[0] and record())
+            assert value == {"owner": "n2", "moves": 0} and unit.startswith("n2:")
+            assert json.loads(inside("n2", "godwit", "migrate", "--json", unit, "n3").stdout)["outcome"] == "moved"
+            wait_until("n3 owns it", lambda: record()[1][0] == {"owner": "n3", "moves": 1})
+            assert record()[1][1] > first
+            newer = {"owner": "n2", "moves": 9}
+            etcd_ask("put", {"key": text64(f"/godwit/units/{unit}"), "value": text64(json.dumps(newer))})
+            end_etcd(etcd)
+            log = os.path.join(STATE, "hosts/n3/godwitd.log")
+            wait_until("n3 misses it", lambda: "event=etcd-failed" in read(log))
+            assert select("n2", "-R", "has_n3") == ["n3"]
+            etcd = start_etcd()
+            wait_until("n3 finds the newer record", lambda: "event=owner-conflict" in read(log))
+            assert record()[1][0] == newer
+            end_etcd(etcd)
+            assert json.loads(inside("n3", "godwit", "migrate", "--json", unit, "home").stdout)["outcome"] == "moved"
+    finally:
+        end_etcd(etcd)
+        for host in ("n2", "n3"):
+            inside(host, "pkill", "-f", "sleep 84.75", check=False)
+        if shell:
+            shell.wait()
 
 
 def test_drained(lab2):

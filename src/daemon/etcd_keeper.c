@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* etcd_keeper.c - see etcd_keeper.h */
+#include "daemon/etcd_keeper.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "migrate/registry.h"
+
+#define TICK_MS 1000
+#define LIST_MIN_S 2        /* between two lists; the more nodes, the longer: what they ask the store together shall not grow with their square */
+#define LIST_NODES_A_S 20
+#define GONE_TICKS 3        /* a unit that has left is taken over by then */
+#define COMPLAIN_NS 60000000000ull
+
+/* A unit with a record that says that it is here. */
+struct entered {
+	char unit[MEMBERSHIP_UNIT_MAX];
+	uint64_t moves, fence;
+	unsigned gone; /* ticks since it was seen here */
+};
+
+struct keeper {
+	struct membership *store;
+	const char *name;
+	int fd;
+	unsigned lease_s;
+	struct entered *v;
+	size_t n;
+	bool down;                 /* etcd has not answered in this tick */
+	bool recalled;             /* what an earlier godwitd has entered is in v */
+	uint64_t keep_ns, list_ns; /* when they are due */
+	uint64_t complained_ns, conflict_ns;
+};
+
+static volatile sig_atomic_t ends;
+
+static void on_end(int number)
+{
+	(void)number;
+	ends = 1;
+}
+
+/* Not more often than once a minute. */
+static bool is_time(uint64_t *last_ns)
+{
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
+
+	if (*last_ns && now - *last_ns < COMPLAIN_NS)
+		return false;
+	*last_ns = now;
+	return true;
+}
+
+static void complain(struct keeper *k, const struct err *e)
+{
+	if (e->code == -EEXIST && is_time(&k->conflict_ns))
+		log_error("event=owner-conflict error=\"%s\"", e->message);
+	else if (e->code != -EEXIST && is_time(&k->complained_ns))
+		log_warning("event=etcd-failed error=\"%s\"", e->message);
+}
+
+/* --- records --- */
+
+static struct entered *find(struct keeper *k, const char *unit)
+{
+	for (size_t i = 0; i < k->n; i++)
+		if (!strcmp(k->v[i].unit, unit))
+			return &k->v[i];
+	return NULL;
+}
+
+static struct entered *add(struct keeper *k, const char *unit)
+{
+	struct entered *grown = reallocarray(k->v, k->n + 1, sizeof(*grown));
+
+	if (!grown)
+		return NULL;
+	k->v = grown;
+	grown += k->n++;
+	*grown = (struct entered){ 0 };
+	snprintf(grown->unit, sizeof(grown->unit), "%s", unit);
+	return grown;
+}
+
+static void note(struct keeper *k, const struct membership_record *record)
+{
+	struct entered *entered = find(k, record->unit);
+
+	if (!entered)
+		entered = add(k, record->unit);
+	if (!entered)
+		return;
+	entered->moves = record->moves;
+	entered->fence = record->fence;
+}
+
+static int recall(const struct membership_record *record, void *arg)
+{
+	struct keeper *k = arg;
+
+	if (!strcmp(record->owner, k->name))
+		note(k, record);
+	return 0;
+}
+
+/* The record is not what was believed: what is it? 0: record->fence is right now. */
+static int look_again(struct keeper *k, struct membership_record *record, struct err *e)
+{
+	struct membership_record there;
+	int r = membership_owner(k->store, record->unit, &there, e);
+
+	if (r == -ENOENT) {
+		record->fence = 0;
+		return 0;
+	}
+	if (r < 0)
+		return r;
+	if (strcmp(there.owner, k->name) != 0 && there.moves >= record->moves)
+		return err_set(e, -EEXIST, "unit %s is here after %llu moves, and its record says that it is on %s after %llu (number %llu): one of the two is an old copy", record->unit,
+			       (unsigned long long)record->moves, there.owner, (unsigned long long)there.moves, (unsigned long long)there.fence);
+	record->fence = there.fence;
+	return 0;
+}
+
+static int take_over(struct keeper *k, const struct registry_entry *entry, uint64_t fence, struct err *e)
+{
+	struct membership_record record = { .moves = entry->moves, .fence = fence };
+	int r;
+
+	snprintf(record.unit, sizeof(record.unit), "%s", entry->unit);
+	snprintf(record.owner, sizeof(record.owner), "%s", k->name);
+	r = membership_own(k->store, &record, e);
+	if (r == -ESTALE) {
+		r = look_again(k, &record, e);
+		if (r == 0)
+			r = membership_own(k->store, &record, e);
+	}
+	if (r == 0) {
+		note(k, &record);
+		log_info("event=owned unit=%s moves=%llu fence=%llu", record.unit, (unsigned long long)record.moves, (unsigned long long)record.fence);
+	}
+	return r;
+}
+
+static int see(const struct registry_entry *entry, void *arg)
+{
+	struct keeper *k = arg;
+	struct entered *entered = find(k, entry->unit);
+	struct err e = ERR_INIT;
+
+	if (entered)
+		entered->gone = 0;
+	if (k->down || (entered && entered->moves == entry->moves))
+		return 0;
+	if (take_over(k, entry, entered ? entered->fence : 0, &e) == 0 || e.code == -ESTALE) /* again in a second */
+		return 0;
+	complain(k, &e);
+	k->down = e.code != -EEXIST;
+	return 0;
+}
+
+static void forget_gone(struct keeper *k)
+{
+	for (size_t i = 0; i < k->n && !k->down;) {
+		struct err e = ERR_INIT;
+
+		if (k->v[i].gone < GONE_TICKS) {
+			i++;
+			continue;
+		}
+		if (membership_disown(k->store, k->v[i].unit, k->v[i].fence, &e) < 0 && e.code != -ESTALE) { /* stale: who has it now was faster */
+			k->down = true;
+			complain(k, &e);
+			return;
+		}
+		k->v[i] = k->v[--k->n];
+	}
+}
+
+static int sync_records(struct keeper *k, struct err *e)
+{
+	int r = 0;
+
+	if (!k->recalled) { /* also when etcd was away: who knows what has become of it */
+		k->n = 0;
+		r = membership_records(k->store, recall, k, e);
+	}
+	if (r < 0)
+		return r;
+	k->recalled = true;
+	k->down = false;
+	for (size_t i = 0; i < k->n; i++)
+		k->v[i].gone++;
+	r = registry_list(see, k, e);
+	forget_gone(k);
+	k->recalled = !k->down;
+	return MIN(r, 0);
+}
+
+/* --- nodes --- */
+
+static int tell_nodes(struct keeper *k, struct err *e)
+{
+	cleanup_free struct membership_node *nodes = NULL;
+	size_t n = 0;
+	int r = membership_list(k->store, &nodes, &n, e);
+
+	if (r < 0)
+		return r;
+	k->list_ns = clock_ns(CLOCK_MONOTONIC) + (LIST_MIN_S + n / LIST_NODES_A_S) * 1000000000ull;
+	if (!n)
+		return 0;
+	return send(k->fd, nodes, n * sizeof(*nodes), MSG_NOSIGNAL) < 0 ? err_sys(e, -errno, "godwit-cluster") : 0;
+}
+
+static void tick(struct keeper *k)
+{
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
+	struct err e = ERR_INIT;
+	int r = 0;
+
+	if (now >= k->keep_ns)
+		r = membership_keep(k->store, &e);
+	if (r == 0 && now >= k->keep_ns)
+		k->keep_ns = now + k->lease_s * 1000000000ull / 3;
+	if (r == 0 && now >= k->list_ns)
+		r = tell_nodes(k, &e);
+	if (r == 0)
+		r = sync_records(k, &e);
+	if (r == 0)
+		return;
+	k->recalled = false;
+	complain(k, &e);
+}
+
+static void __attribute__((noreturn)) run(const struct config *config, const struct membership_node *self, int fd)
+{
+	static struct keeper k;
+	struct pollfd p = { fd, 0, 0 };
+	struct err e = ERR_INIT;
+
+	prctl(PR_SET_NAME, "godwit-etcd");
+	signal(SIGTERM, on_end);
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	k = (struct keeper){ .name = config->name, .fd = fd, .lease_s = config->etcd.lease_s };
+	if (membership_open_etcd(&k.store, &config->etcd, self, &e) < 0) {
+		log_error("event=etcd-failed error=\"%s\"", e.message);
+		_exit(1);
+	}
+	while (!ends && !(p.revents & (POLLHUP | POLLERR))) {
+		tick(&k);
+		poll(&p, 1, TICK_MS);
+	}
+	membership_leave(k.store, NULL);
+	_exit(0);
+}
+
+int etcd_keeper_start(const struct config *config, const struct sockaddr_in *self, struct err *e)
+{
+	struct membership_node node = { .port = ntohs(self->sin_port) };
+	int pair[2], size = MEMBERSHIP_NODES_MAX * (int)sizeof(struct membership_node);
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return err_sys(e, -errno, "socketpair");
+	setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	snprintf(node.name, sizeof(node.name), "%s", config->name);
+	memcpy(node.address, &self->sin_addr, sizeof(node.address));
+	pid = fork();
+	if (pid == 0) {
+		dup2(pair[1], 3); /* nothing else of godwit-cluster's is held open: not its port */
+		close_range(4, ~0u, 0);
+		run(config, &node, 3);
+	}
+	close(pair[1]);
+	if (pid < 0) {
+		close(pair[0]);
+		return err_sys(e, -errno, "fork");
+	}
+	return pair[0];
+}
