@@ -200,6 +200,12 @@ static void look_outside(struct fdtable *t)
 	}
 }
 
+/* Who is calling goes along, too, and nobody can begin any more. */
+static int peek(const struct fdtable *t, struct tcp_record **ret, size_t *ret_n, struct err *e)
+{
+	return t->frozen && tcp_outside_takes_waiting() ? tcp_peek_calls(ret, ret_n, e) : tcp_peek(ret, ret_n, e);
+}
+
 static bool is_any_renewed(const struct fdtable *t)
 {
 	for (size_t i = 0; i < t->tcp->n; i++)
@@ -221,7 +227,7 @@ bool fdtable_capture_tcp(struct fdtable *t)
 	t->tcp->v = take_ptr(v);
 	t->tcp->n = n;
 	/* Without BPF connections are refused (socket_listen.c). */
-	if (tcp_peek(&t->tcp->records, &n_records, NULL) < 0) {
+	if (peek(t, &t->tcp->records, &n_records, NULL) < 0) {
 		t->tcp->n = 0;
 		return true;
 	}
@@ -236,29 +242,45 @@ bool fdtable_capture_tcp(struct fdtable *t)
 	return true;
 }
 
+static bool is_same_connection(const struct tcp_record *a, const struct tcp_record *b)
+{
+	return a->peer_port == b->peer_port && !memcmp(a->peer, b->peer, sizeof(a->peer)) && !memcmp(a->local, b->local, sizeof(a->local));
+}
+
+/* What waits for a listener, whose record is given. Who was calling may have got an answer meanwhile. */
+static int look_at_waiting(struct tcp_member *m, const struct tcp_record *records, size_t n, struct err *e)
+{
+	for (size_t w = 0; w < m->n_waiting; w++) {
+		const struct tcp_record *r = m->record + 1;
+
+		while (r < records + n && r->flags & TCP_RECORD_WAITING && !is_same_connection(r, m->waiting[w].record))
+			r++;
+		if (r == records + n || !(r->flags & TCP_RECORD_WAITING))
+			return err_set(e, -EAGAIN, "a connection that waited to be accepted has gone");
+		m->waiting[w].record = r;
+	}
+	return 0;
+}
+
 /* What is sent while the send queues are read is in one of the queues: those of the receivers are looked at afterwards. */
-static int look_again(struct tcp_set *set, struct err *e)
+static int look_again(const struct fdtable *t, struct tcp_set *set, struct err *e)
 {
 	struct tcp_record *records = NULL;
 	size_t n = 0, k = 0;
-	int r = tcp_peek(&records, &n, e);
+	int r = peek(t, &records, &n, e);
 
-	if (r < 0)
-		return r;
-	free(set->records);
-	set->records = records;
-	for (size_t i = 0; i < set->n; i++) {
+	for (size_t i = 0; i < set->n && r == 0; i++) {
 		k = record_of(records, n, k, set->v[i].held);
-		if (k == n || records[k].fd != set->v[i].held)
-			return err_set(e, -EAGAIN, "a TCP socket has gone");
-		set->v[i].record = &records[k];
-		for (size_t w = 0; w < set->v[i].n_waiting; w++) {
-			if (++k == n || !(records[k].flags & TCP_RECORD_WAITING))
-				return err_set(e, -EAGAIN, "a connection that waited to be accepted has gone");
-			set->v[i].waiting[w].record = &records[k];
+		if (k == n || records[k].fd != set->v[i].held) {
+			r = err_set(e, -EAGAIN, "a TCP socket has gone");
+		} else {
+			set->v[i].record = &records[k];
+			r = look_at_waiting(&set->v[i], records, n, e);
 		}
 	}
-	return 0;
+	free(set->records);
+	set->records = records;
+	return r;
 }
 
 static bool is_listener(const Gw__FdDesc *d)
@@ -266,14 +288,26 @@ static bool is_listener(const Gw__FdDesc *d)
 	return d->kind == GW__FD_KIND__FD_SOCKET && d->socket && socket_listen_is_called(d->socket);
 }
 
+static void list_waiting_ends(const Gw__FdSocket *s, fd_end_fn *add, void *arg)
+{
+	for (size_t i = 0; i < s->n_waiting; i++) {
+		const Gw__FdTcpWaiting *w = s->waiting[i];
+
+		if (w->tcp && w->tcp->numbers && w->tcp->numbers->state != TCP_CLOSE)
+			add(arg, IPPROTO_TCP, (const void *)w->peer.data, (const void *)w->local.data);
+	}
+}
+
 static void list_end(const Gw__FdTable *t, const Gw__FdDesc *d, fd_end_fn *add, void *arg)
 {
-	if (is_listener(d))
+	if (is_listener(d)) {
 		add(arg, IPPROTO_TCP, (const void *)d->socket->local.data, NULL);
-	else if (d->kind == GW__FD_KIND__FD_SOCKET && tcp_outside_is_one(d->socket) && d->socket->tcp->numbers->state != TCP_CLOSE)
+		list_waiting_ends(d->socket, add, arg);
+	} else if (d->kind == GW__FD_KIND__FD_SOCKET && tcp_outside_is_one(d->socket) && d->socket->tcp->numbers->state != TCP_CLOSE) {
 		add(arg, IPPROTO_TCP, (const void *)d->socket->local.data, (const void *)d->socket->peer.data);
-	else if (udp_outside_has_end(t, d))
+	} else if (udp_outside_has_end(t, d)) {
 		add(arg, IPPROTO_UDP, (const void *)d->socket->local.data, d->socket->peer.len ? (const void *)d->socket->peer.data : NULL);
+	}
 }
 
 void fdtable_list_ends(const Gw__FdTable *t, fd_end_fn *add, void *arg)
@@ -325,6 +359,25 @@ size_t fdtable_hold_listeners(const struct fdtable *t, int **ret)
 	return n;
 }
 
+static int read_waiting(struct fdtable *t, struct tcp_set *set, struct err *e)
+{
+	struct tcp_data data = { 0 };
+	bool any = false;
+	int r;
+
+	for (size_t i = 0; i < set->n && !any; i++)
+		any = socket_tcp_has_waiting_data(&set->v[i]);
+	r = any ? tcp_peek_data(&data.bytes, &data.len, e) : 0;
+	for (size_t i = 0; i < set->n && r == 0; i++) {
+		Gw__FdSocket *s = t->msg->descs[set->v[i].desc]->socket;
+
+		if (s && set->v[i].n_waiting && set->v[i].class == TCP_CLASS_LISTENING)
+			r = socket_tcp_read_waiting(&set->v[i], s, t->msg, &data, e);
+	}
+	free(data.bytes);
+	return r;
+}
+
 int fdtable_capture_tcp_queues(struct fdtable *t, struct err *e)
 {
 	struct tcp_set *set = t->frozen ? t->tcp : NULL;
@@ -334,15 +387,15 @@ int fdtable_capture_tcp_queues(struct fdtable *t, struct err *e)
 	for (size_t i = 0; set && i < set->n && r >= 0; i++) {
 		r = socket_tcp_read_to_send(&set->v[i], e);
 		/* What was on its way when packets began to be held is there by now. */
-		again = again || r > 0 || (set->v[i].class == TCP_CLASS_LINKED && set->v[i].kind == GW__FD_TCP_KIND__TCP_OUTSIDE);
+		again = again || r > 0 || set->v[i].n_waiting || (set->v[i].class == TCP_CLASS_LINKED && set->v[i].kind == GW__FD_TCP_KIND__TCP_OUTSIDE);
 	}
 	if (again && r >= 0)
-		r = look_again(set, e);
+		r = look_again(t, set, e);
 	for (size_t i = 0; set && i < set->n && r >= 0; i++) {
 		Gw__FdSocket *s = t->msg->descs[set->v[i].desc]->socket;
 
 		if (s && s->tcp)
 			r = socket_tcp_read_received(&set->v[i], s, e);
 	}
-	return r < 0 ? r : 0;
+	return r < 0 || !set ? MIN(r, 0) : read_waiting(t, set, e);
 }

@@ -19,6 +19,7 @@
 #include "image/socket_udp.h"
 #include "image/tcp_outside.h"
 #include "image/udp_outside.h"
+#include "kern/sock_destroy.h"
 
 #ifndef IPPROTO_MPTCP
 #define IPPROTO_MPTCP 262
@@ -416,6 +417,9 @@ static int bind_socket(const Gw__FdTable *t, const Gw__FdSocket *s, int fd, stru
 			return 0;
 		errno = -r;
 	}
+	/* It may have been here before, and closed connections. */
+	if (errno == EADDRINUSE && is_stream(s) && sock_destroy_ended((void *)&a) && bind(fd, (void *)&a, (socklen_t)s->local.len) == 0)
+		return 0;
 	if (errno == EADDRINUSE)
 		return err_set(e, -EADDRINUSE, "%s %s: another process on this host has the address; stop it first",
 			protocol_name(s), text);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * socket_listen.h - internet sockets that nobody is connected to: TCP listeners, unconnected UDP, raw and ping sockets, fresh ones. MPTCP listeners (Go's
- * net.Listen makes such), too: a client that speaks TCP gets a TCP socket from them. Who has called and has not been accepted is waited for.
+ * net.Listen makes such), too: a client that speaks TCP gets a TCP socket from them. Who has called and has not been accepted goes along (tcp_waiting.h), but for MPTCP, where it is waited for.
  *
  * They are made anew at the destination with the same local address, backlog and options. An address that the destination does not have
  * is bound all the same (IP_FREEBIND). Listening starts in socket_listen_fill, inside the freeze, so that no client is accepted

@@ -16,6 +16,7 @@
 #include "image/socket_address.h"
 #include "image/socket_options.h"
 #include "image/tcp_outside.h"
+#include "kern/tcp_peek.h"
 
 #define URGENT_READ 0x400u      /* in the kernel's urg_data */
 #define TCPI_OPT_USEC 64u       /* TCPI_OPT_USEC_TS, of newer headers */
@@ -93,13 +94,6 @@ static void link_as(struct tcp_member *m, Gw__FdTcpKind kind)
 	m->kind = kind;
 }
 
-static uint32_t unread_bytes(const struct tcp_record *r)
-{
-	int32_t n = (int32_t)(r->rcv_nxt - r->copied_seq) - (r->flags & TCP_RECORD_FINISHED ? 1 : 0);
-
-	return n > 0 ? (uint32_t)n : 0;
-}
-
 /* It has ended, in good order. */
 static bool is_over(const struct tcp_record *r)
 {
@@ -144,7 +138,7 @@ static void sort_ended(struct tcp_member *m)
 	const struct tcp_record *r = m->record;
 	bool at_home = r->peer_port && is_at_home(r);
 
-	if (!r->peer_port || (!at_home && !r->error && !unread_bytes(r)))
+	if (!r->peer_port || (!at_home && !r->error && !tcp_unread_bytes(r)))
 		m->class = TCP_CLASS_FREE;
 	else if (r->error && r->error != ECONNRESET && r->error != EPIPE && (r->error != ECONNREFUSED || !at_home))
 		refuse(m, "an error of its connection that has not been reported cannot move", "let the program read it (SO_ERROR) first");
@@ -237,24 +231,52 @@ static void make_pairs(struct tcp_member *m, size_t n, struct tcp_member *waitin
 	}
 }
 
-/* What waits in the queue of a listener is made again by its client's call. */
-static void sort_listening(struct tcp_member *m, bool frozen)
+/* Whether who calls is of the unit, and has not heard anything yet: it calls again. */
+static bool is_of_unit(const struct tcp_member *m, size_t n, const struct tcp_record *call)
+{
+	struct endpoint local = peer_of(call), peer = local_of(call);
+
+	for (size_t i = 0; i < n; i++) {
+		struct endpoint a = local_of(m[i].record), b = peer_of(m[i].record);
+
+		if (m[i].record->state == TCP_SYN_SENT && endpoint_same(&a, &local) && endpoint_same(&b, &peer))
+			return true;
+	}
+	return false;
+}
+
+static bool can_be_put(const struct tcp_member *listener)
+{
+	char device[64];
+	socklen_t len = sizeof(device);
+
+	if (!tcp_outside_takes_waiting() || tcp_outside_policy() != TCP_OUTSIDE_KEEP || listener->foreign || ns_has_net())
+		return false;
+	/* What puts them in comes by the loopback device. */
+	return getsockopt(listener->held, SOL_SOCKET, SO_BINDTODEVICE, device, &len) < 0 || !len || !device[0];
+}
+
+/* What a client of the unit has begun is made again by its call. As long as the program runs it may accept the others. */
+static void sort_waiting(struct tcp_member *listener, struct tcp_member *w, bool of_unit, bool frozen)
+{
+	bool calling = w->record->flags & TCP_RECORD_CALLING, ended = w->record->state == TCP_CLOSE || w->record->flags & TCP_RECORD_FINISHED;
+
+	w->gone = !w->other && !calling && ended && is_at_home(w->record) && find_owner(w->record) != OWNER_PROCESS;
+	w->outside = frozen && !w->other && !w->gone && !of_unit && can_be_put(listener);
+	if (w->other || w->gone || w->outside || calling || tcp_outside_policy() == TCP_OUTSIDE_CLOSE)
+		return;
+	if (frozen || tcp_outside_policy() == TCP_OUTSIDE_REFUSE)
+		refuse(listener, "connections of others wait in its accept queue, and such cannot move yet", "try again when the program has accepted them");
+}
+
+static void sort_listening(struct tcp_member *m, const struct tcp_member *all, size_t n, bool frozen)
 {
 	m->class = TCP_CLASS_LISTENING;
 	m->code = "fd.socket.accept-queue";
 	for (size_t i = 0; i < m->n_waiting && m->class != TCP_CLASS_REFUSED; i++) {
-		struct tcp_member *w = &m->waiting[i];
-		bool ended = w->record->state == TCP_CLOSE || w->record->flags & TCP_RECORD_FINISHED;
+		const struct tcp_record *r = m->waiting[i].record;
 
-		if (unread_bytes(w->record) && (frozen || w->other || tcp_outside_policy() == TCP_OUTSIDE_REFUSE))
-			refuse(m, "data has been sent on a connection that it has not accepted yet", "try again when the program has accepted it");
-		else if (w->other || !is_at_home(w->record))
-			w->gone = false;
-		else
-			w->gone = ended && find_owner(w->record) != OWNER_PROCESS;
-		/* As long as the program runs it may accept them. */
-		if (m->class != TCP_CLASS_REFUSED && !w->other && !w->gone && (frozen || tcp_outside_policy() == TCP_OUTSIDE_REFUSE))
-			refuse(m, "connections of others wait in its accept queue, and such cannot move yet", "try again when the program has accepted them");
+		sort_waiting(m, &m->waiting[i], r->flags & TCP_RECORD_CALLING && is_of_unit(all, n, r), frozen);
 	}
 }
 
@@ -272,7 +294,7 @@ void socket_tcp_sort(struct tcp_member *m, size_t n, struct tcp_member *waiting,
 		else if (r->flags & TCP_RECORD_SIGNED)
 			refuse(&m[i], "keys that sign its segments (TCP_MD5SIG, TCP_AO) cannot move", "use it without");
 		else if (r->state == TCP_LISTEN)
-			sort_listening(&m[i], frozen);
+			sort_listening(&m[i], m, n, frozen);
 		else if (r->state == TCP_CLOSE && !m[i].other)
 			sort_ended(&m[i]);
 		else if (r->state == TCP_SYN_SENT && is_at_home(r))
@@ -293,7 +315,7 @@ void socket_tcp_sort(struct tcp_member *m, size_t n, struct tcp_member *waiting,
 
 static bool is_idle(const struct tcp_record *r)
 {
-	return r->state == TCP_ESTABLISHED && !r->error && !r->shut_down && !(r->flags & TCP_RECORD_FINISHED) && !unread_bytes(r) && r->write_seq == r->snd_una;
+	return r->state == TCP_ESTABLISHED && !r->error && !r->shut_down && !(r->flags & TCP_RECORD_FINISHED) && !tcp_unread_bytes(r) && r->write_seq == r->snd_una;
 }
 
 bool socket_tcp_is_quiet(const struct tcp_member *m)
@@ -372,18 +394,45 @@ static void set_address(ProtobufCBinaryData *b, uint32_t family, struct endpoint
 	bytes_set(b, family == AF_INET ? (void *)&in : &in6, family == AF_INET ? sizeof(in) : sizeof(in6));
 }
 
-/* A client that is nobody's is seen from the other side. */
+static Gw__FdTcp *link_new(Gw__FdTcpKind kind)
+{
+	Gw__FdTcp *p = fd_alloc(sizeof(*p));
+
+	gw__fd_tcp__init(p);
+	p->kind = kind;
+	return p;
+}
+
+/* Of a socket that nobody has a descriptor of. */
+static void capture_unseen(const struct tcp_record *r, Gw__FdTcpWaiting *to)
+{
+	Gw__FdTcp *p = to->tcp ? to->tcp : link_new(GW__FD_TCP_KIND__TCP_OUTSIDE);
+
+	to->tcp = p;
+	to->calling = (r->flags & TCP_RECORD_CALLING) != 0;
+	capture_state(r, p);
+	p->options = r->options;
+	p->send_scale = r->send_scale;
+	p->receive_scale = r->receive_scale;
+	p->segment_bytes = r->mss_clamp;
+	if (r->flags & TCP_RECORD_CALLING)
+		p->numbers->state = TCP_SYN_RECV;
+}
+
+/* A client that has no description is seen from the other side. */
 static void capture_waiting(const struct tcp_member *m, Gw__FdSocket *s)
 {
 	for (size_t i = 0; i < m->n_waiting; i++) {
 		const struct tcp_member *w = &m->waiting[i];
 		Gw__FdTcpWaiting *to;
 
-		if (!w->other && !w->gone)
+		if (!w->other && !w->gone && !w->outside)
 			continue;
 		to = fd_alloc(sizeof(*to));
 		gw__fd_tcp_waiting__init(to);
 		to->client = w->other ? w->other->desc + 1 : 0;
+		if (w->outside)
+			capture_unseen(w->record, to);
 		if (!w->other) {
 			set_address(&to->local, s->family, peer_of(w->record));
 			set_address(&to->peer, s->family, local_of(w->record));
@@ -411,10 +460,8 @@ void socket_tcp_capture(const struct tcp_member *m, Gw__FdSocket *s)
 	if (getsockopt(m->held, SOL_SOCKET, SO_PEERNAME, &peer, &len) < 0)
 		len = 0;
 	bytes_set(&s->peer, &peer, len);
-	if (!s->tcp) {
-		s->tcp = fd_alloc(sizeof(*s->tcp));
-		gw__fd_tcp__init(s->tcp);
-	}
+	if (!s->tcp)
+		s->tcp = link_new(m->kind);
 	capture_link(m, s->tcp);
 	s->tcp->quiet = socket_tcp_may_be_quiet(s);
 }
@@ -486,7 +533,7 @@ static ssize_t peek_piece(int fd, uint8_t *data, uint32_t at, uint32_t len, uint
 static int read_received(const struct tcp_member *m, Gw__FdTcp *p, struct err *e)
 {
 	const struct tcp_record *r = m->record;
-	uint32_t len = unread_bytes(r), at = 0, urgent = r->urgent ? r->urgent_seq - r->copied_seq : len;
+	uint32_t len = tcp_unread_bytes(r), at = 0, urgent = r->urgent ? r->urgent_seq - r->copied_seq : len;
 	bool inlined = socket_get_int(m->held, SOL_SOCKET, SO_OOBINLINE) == 1;
 	int was;
 
@@ -549,4 +596,87 @@ int socket_tcp_read_received(const struct tcp_member *m, Gw__FdSocket *s, struct
 		trim_to_send(m, p);
 	p->quiet = p->quiet && socket_tcp_may_be_quiet(s);
 	return r;
+}
+
+/* --- what has been sent on connections that wait --- */
+
+bool socket_tcp_has_waiting_data(const struct tcp_member *m)
+{
+	for (size_t i = 0; i < m->n_waiting; i++)
+		if (tcp_unread_bytes(m->waiting[i].record))
+			return true;
+	return false;
+}
+
+static bool is_of(const struct tcp_data_record *d, const struct tcp_record *r)
+{
+	return d->fd == r->fd && d->peer_port == r->peer_port && !memcmp(d->peer, r->peer, sizeof(d->peer)) && !memcmp(d->local, r->local, sizeof(d->local));
+}
+
+/* Pieces may say again what others have said. */
+static int collect(const struct tcp_record *r, const void *data, size_t data_len, uint8_t *to, uint32_t len, struct err *e)
+{
+	const struct tcp_data_record *d;
+	const uint8_t *bytes;
+	uint32_t have = 0;
+
+	for (size_t at = 0; (d = tcp_data_next(data, data_len, &at, &bytes));) {
+		int32_t from = (int32_t)(d->number - r->copied_seq), skip = (int32_t)have - from;
+
+		if (!is_of(d, r) || skip < 0 || (uint32_t)skip >= d->len || have == len)
+			continue;
+		if (d->beyond)
+			return err_set(e, -EIO, "TCP: what has been sent on a connection that has not been accepted yet lies in memory of a device");
+		memcpy(to + have, bytes + skip, MIN(d->len - (uint32_t)skip, len - have));
+		have += MIN(d->len - (uint32_t)skip, len - have);
+	}
+	return have == len ? 0 : err_set(e, -EAGAIN, "TCP: %u bytes have been sent on a connection that has not been accepted yet, of which %u can be seen", len, have);
+}
+
+/* Of a client of the unit: it says that again. */
+static void say_before(Gw__FdTcp *client, const uint8_t *data, size_t len)
+{
+	ProtobufCBinaryData was = client->unsent;
+
+	client->unsent.data = fd_alloc(len + was.len);
+	client->unsent.len = len + was.len;
+	memcpy(client->unsent.data, data, len);
+	if (was.len)
+		memcpy(client->unsent.data + len, was.data, was.len);
+	free(was.data);
+}
+
+int socket_tcp_read_waiting(struct tcp_member *m, Gw__FdSocket *s, const Gw__FdTable *t, const struct tcp_data *data, struct err *e)
+{
+	size_t k = 0;
+
+	for (size_t i = 0; i < m->n_waiting; i++) {
+		struct tcp_member *w = &m->waiting[i];
+		uint32_t len = tcp_unread_bytes(w->record);
+		Gw__FdTcpWaiting *to;
+		cleanup_free uint8_t *bytes = NULL;
+		int r;
+
+		if (!w->other && !w->gone && !w->outside)
+			continue;
+		if (k == s->n_waiting)
+			return err_set(e, -EAGAIN, "TCP: the queue of a listener has changed");
+		to = s->waiting[k++];
+		if (w->outside)
+			capture_unseen(w->record, to);
+		if (!len)
+			continue;
+		bytes = fd_alloc(len);
+		r = len > TCP_QUEUE_BYTES_MAX ? err_set(e, -E2BIG, "TCP: %u bytes wait to be read", len) : collect(w->record, data->bytes, data->len, bytes, len, e);
+		if (r < 0)
+			return r;
+		if (w->other) {
+			say_before(t->descs[w->other->desc]->socket->tcp, bytes, len);
+			continue;
+		}
+		if (!to->tcp)
+			to->tcp = link_new(GW__FD_TCP_KIND__TCP_HALF);
+		bytes_set(&to->tcp->received, bytes, len);
+	}
+	return 0;
 }

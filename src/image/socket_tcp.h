@@ -9,7 +9,8 @@
  *
  * A *half* connection is one whose other end has ended its stream and is nobody's any more; one that has *ended* still has its addresses,
  * perhaps unread data and an error. For these the worker makes the other end, and lets it end, or reset, the connection. A *connecting* socket
- * calls again, and so does one that nobody has accepted, in the order of the listener's queue.
+ * calls again, and so does one that nobody has accepted, in the order of the listener's queue. What clients outside have begun and nobody has accepted is
+ * put into the queue of the new listener (tcp_waiting.h).
  *
  * The source only looks: records read by BPF (kern/tcp_peek.h), peeks at the queues. Ends of a connection are looked at one after the other while the kernel may
  * still carry data between them: first what each has to send, then what each has received, so that nothing is missed; what was seen twice is dropped.
@@ -45,11 +46,19 @@ struct tcp_member {
 	struct tcp_member *waiting; /* of a listener: its queue */
 	size_t n_waiting;
 	bool gone;           /* of one that waits: its client is nobody's */
+	bool outside;        /* of one that waits: its client is not of the unit, and it goes along */
 	/* In the freeze: what lies in its send queue, and the number behind the last byte. */
 	uint8_t *to_send;
 	size_t n_to_send;
 	uint32_t end;
 };
+
+static inline uint32_t tcp_unread_bytes(const struct tcp_record *r)
+{
+	int32_t n = (int32_t)(r->rcv_nxt - r->copied_seq) - (r->flags & TCP_RECORD_FINISHED ? 1 : 0);
+
+	return n > 0 ? (uint32_t)n : 0;
+}
 
 bool socket_tcp_is_one(const Gw__FdSocket *s);
 /* Which of them are what, and whose ends. waiting: what waits in the queues of listeners. frozen: nobody will accept any of these any more. */
@@ -61,6 +70,14 @@ void socket_tcp_capture(const struct tcp_member *m, Gw__FdSocket *s);
 /* In the freeze, of all members: 1 when there is something. Then, with records that are read after that, the other. */
 int socket_tcp_read_to_send(struct tcp_member *m, struct err *e);
 int socket_tcp_read_received(const struct tcp_member *m, Gw__FdSocket *s, struct err *e);
+
+/* In the freeze, of a listener: what has been sent on connections that wait in its queue. Of clients that are of the unit it comes before what they have to send. */
+struct tcp_data {
+	void *bytes; /* tcp_peek_data */
+	size_t len;
+};
+int socket_tcp_read_waiting(struct tcp_member *m, Gw__FdSocket *s, const Gw__FdTable *t, const struct tcp_data *data, struct err *e);
+bool socket_tcp_has_waiting_data(const struct tcp_member *m);
 
 /* Whether both ends of the connection have nothing to read, to send or to report. m's socket has been captured. */
 bool socket_tcp_is_quiet(const struct tcp_member *m);

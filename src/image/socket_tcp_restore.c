@@ -14,6 +14,7 @@
 #include "image/socket_tcp.h"
 #include "image/tcp_outside.h"
 #include "image/tcp_repair.h"
+#include "image/tcp_waiting.h"
 
 #define SCALE_MAX 14u
 #define SETTLE_MS 200
@@ -55,6 +56,8 @@ static int validate_listener(const Gw__FdTable *t, size_t desc, struct err *e)
 		if (w->client ? !client || client->tcp->kind != GW__FD_TCP_KIND__TCP_WAITING || client->tcp->other != desc + 1 :
 		    w->local.len != size || w->peer.len != size)
 			return err_set(e, -EPROTO, "description %zu: a connection that waits without a client", desc);
+		if (tcp_waiting_validate(w, s->family, e) < 0)
+			return -EPROTO;
 	}
 	return 0;
 }
@@ -456,12 +459,17 @@ static int call_listener(const Gw__FdSocket *s, int fd, struct err *e)
 	return r;
 }
 
-/* A client that has called, and closed. */
+/* A client that has called, perhaps said something, and closed. */
 static int call_and_close(uint32_t family, const Gw__FdTcpWaiting *w, struct err *e)
 {
 	cleanup_close int fd = socket((int)family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
+	int r = fd < 0 ? err_sys(e, -errno, "socket") : call(fd, &w->local, &w->peer, true, e);
 
-	return fd < 0 ? err_sys(e, -errno, "socket") : call(fd, &w->local, &w->peer, true, e);
+	if (r < 0 || !w->tcp)
+		return r;
+	tcp_make_room(fd, w->tcp->received.len);
+	r = tcp_send_all(fd, w->tcp->received.data, w->tcp->received.len, 0);
+	return r < 0 ? err_sys(e, r, "TCP: what a client has said before it closed") : 0;
 }
 
 static int fill_listener(const Gw__FdTable *t, const Gw__FdSocket *s, const int *fds, struct err *e)
@@ -471,6 +479,8 @@ static int fill_listener(const Gw__FdTable *t, const Gw__FdSocket *s, const int 
 	for (size_t i = 0; i < s->n_waiting && r == 0; i++) {
 		uint32_t client = s->waiting[i]->client;
 
+		if (s->waiting[i]->tcp && s->waiting[i]->tcp->numbers)
+			continue; /* tcp_waiting_put */
 		r = client ? call_listener(t->descs[client - 1]->socket, fds[client - 1], e) : call_and_close(s->family, s->waiting[i], e);
 	}
 	return r;

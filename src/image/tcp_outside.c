@@ -12,6 +12,7 @@
 #include "image/socket_options.h"
 
 static enum tcp_outside_policy policy = TCP_OUTSIDE_REFUSE;
+static bool takes_waiting;
 static int repaired = -1, repaired_reuse;
 static bool (*elsewhere)(const struct sockaddr_in6 *own, const struct sockaddr_in6 *peer, void *arg);
 static void *elsewhere_arg;
@@ -41,6 +42,16 @@ void tcp_outside_set_policy(enum tcp_outside_policy p)
 enum tcp_outside_policy tcp_outside_policy(void)
 {
 	return policy;
+}
+
+void tcp_outside_set_takes_waiting(bool takes)
+{
+	takes_waiting = takes;
+}
+
+bool tcp_outside_takes_waiting(void)
+{
+	return takes_waiting;
 }
 
 void tcp_outside_in_repair(int fd, int reuse)

@@ -27,6 +27,10 @@
 /* What becomes of them. */
 enum tcp_outside_policy { TCP_OUTSIDE_REFUSE, TCP_OUTSIDE_KEEP, TCP_OUTSIDE_CLOSE };
 
+/* Source: whether the destination can put connections that wait to be accepted into the queue of a listener. At first it cannot. */
+void tcp_outside_set_takes_waiting(bool takes);
+bool tcp_outside_takes_waiting(void);
+
 /* Source: REFUSE, until somebody has said otherwise. */
 /* "keep", "close", "refuse". */
 const char *tcp_outside_policy_name(enum tcp_outside_policy p);
@@ -67,6 +71,8 @@ int tcp_outside_begin(uint32_t mark, int64_t monotonic_delta_ns, struct err *e);
 /* Whether that has been, so that listeners, too, are to take packets for any address. */
 bool tcp_outside_begun(void);
 int tcp_outside_set_transparent(const Gw__FdSocket *s, int fd);
+/* The time stamp that it may send next. */
+uint32_t tcp_outside_stamp(const Gw__FdTcp *p);
 /* early: before the freeze. 1: tcp_outside_patch is to be called in it, when the connection has not changed. */
 int tcp_outside_open(const Gw__FdSocket *s, int fd, bool early, struct err *e);
 int tcp_outside_patch(const Gw__FdSocket *s, int fd, struct err *e);
@@ -80,5 +86,6 @@ void tcp_outside_settle(const Gw__FdSocket *s, int fd);
 enum { TCP_FORGE_FIN = 1, TCP_FORGE_RST = 2 };
 int tcp_forge_open(uint32_t mark, struct err *e);
 int tcp_forge(const Gw__FdSocket *s, uint32_t number, uint32_t acknowledged, unsigned flags, struct err *e);
+int tcp_forge_data(const Gw__FdSocket *s, uint32_t number, uint32_t acknowledged, const ProtobufCBinaryData *data, struct err *e);
 
 #endif

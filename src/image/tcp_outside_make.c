@@ -112,16 +112,20 @@ static uint32_t first_received(const Gw__FdTcp *p)
 	return p->numbers->receive - (p->got_end ? 1 : 0) - (uint32_t)p->received.len;
 }
 
-/* Not less than any that has been sent: the other end would drop the segment (RFC 7323, 5). The lowest bit says in what they count. */
+/* Not less than any that has been sent: the other end would drop the segment (RFC 7323, 5). */
+uint32_t tcp_outside_stamp(const Gw__FdTcp *p)
+{
+	int64_t unit = p->options & TCPI_OPT_USEC ? NS_PER_US : NS_PER_MS, now = (int64_t)clock_ns(CLOCK_MONOTONIC) + delta_ns;
+
+	return (uint32_t)(MAX(now, p->numbers->stamp_ns) / unit) + p->numbers->stamp_offset + 3;
+}
+
+/* The lowest bit says in what they count. */
 static int set_stamps(const Gw__FdTcp *p, int fd)
 {
-	bool usec = p->options & TCPI_OPT_USEC;
-	int64_t unit = usec ? NS_PER_US : NS_PER_MS, now = (int64_t)clock_ns(CLOCK_MONOTONIC) + delta_ns;
-	uint32_t stamp = (uint32_t)(MAX(now, p->numbers->stamp_ns) / unit) + p->numbers->stamp_offset;
-
 	if (!(p->options & TCPI_OPT_TIMESTAMPS))
 		return 0;
-	return socket_set_int(fd, IPPROTO_TCP, TCP_TIMESTAMP, (int)(((stamp + 3) & ~1u) | usec));
+	return socket_set_int(fd, IPPROTO_TCP, TCP_TIMESTAMP, (int)((tcp_outside_stamp(p) & ~1u) | ((p->options & TCPI_OPT_USEC) != 0)));
 }
 
 static int set_window(const Gw__FdTcp *p, int fd)

@@ -6,6 +6,7 @@
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 
 #include "base/util.h"
@@ -51,22 +52,84 @@ static int ask(int nl, struct question *q, int type, struct inet_diag_msg *ret)
 	return head->nlmsg_type;
 }
 
+static bool prepare(struct question *q, const struct sockaddr *own, const struct sockaddr *peer)
+{
+	struct inet_diag_sockid *id = &q->request.id;
+	uint8_t family;
+
+	*q = (struct question){ .head = { .nlmsg_len = sizeof(*q) }, .request = { .sdiag_protocol = IPPROTO_TCP, .idiag_states = ~0u } };
+	id->idiag_cookie[0] = id->idiag_cookie[1] = INET_DIAG_NOCOOKIE;
+	return fill_end(own, &q->request.sdiag_family, &id->idiag_sport, id->idiag_src) && fill_end(peer, &family, &id->idiag_dport, id->idiag_dst) &&
+		family == q->request.sdiag_family;
+}
+
 static bool destroy(const struct sockaddr *own, const struct sockaddr *peer, bool orphan)
 {
-	struct question q = { .head = { .nlmsg_len = sizeof(q) }, .request = { .sdiag_protocol = IPPROTO_TCP, .idiag_states = ~0u } };
-	struct inet_diag_sockid *id = &q.request.id;
+	struct question q;
 	struct inet_diag_msg found;
-	uint8_t family;
 	cleanup_close int nl = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
 
-	if (nl < 0 || !fill_end(own, &q.request.sdiag_family, &id->idiag_sport, id->idiag_src) || !fill_end(peer, &family, &id->idiag_dport, id->idiag_dst) ||
-	    family != q.request.sdiag_family)
+	if (nl < 0 || !prepare(&q, own, peer))
 		return false;
-	id->idiag_cookie[0] = id->idiag_cookie[1] = INET_DIAG_NOCOOKIE;
 	if (ask(nl, &q, SOCK_DIAG_BY_FAMILY, &found) != SOCK_DIAG_BY_FAMILY || (orphan && found.idiag_inode))
 		return false;
-	memcpy(id->idiag_cookie, found.id.idiag_cookie, sizeof(id->idiag_cookie));
+	memcpy(q.request.id.idiag_cookie, found.id.idiag_cookie, sizeof(found.id.idiag_cookie));
 	return ask(nl, &q, SOCK_DESTROY, NULL) == NLMSG_ERROR;
+}
+
+/* Those of one answer; false behind the last one. */
+static bool destroy_listed(const char *answer, ssize_t n, const struct question *asked, int nl, size_t *count)
+{
+	static const uint32_t none[4];
+	const uint32_t *own = asked->request.id.idiag_src;
+
+	for (const struct nlmsghdr *head = (const void *)answer; NLMSG_OK(head, (size_t)n); head = NLMSG_NEXT(head, n)) {
+		const struct inet_diag_msg *found = NLMSG_DATA(head);
+		struct question q = *asked;
+
+		if (head->nlmsg_type != SOCK_DIAG_BY_FAMILY)
+			return false;
+		if (found->idiag_inode || (memcmp(own, none, sizeof(none)) != 0 && memcmp(own, found->id.idiag_src, sizeof(none)) != 0))
+			continue;
+		q.request.id = found->id;
+		*count += ask(nl, &q, SOCK_DESTROY, NULL) == NLMSG_ERROR;
+	}
+	return true;
+}
+
+size_t sock_destroy_ended(const struct sockaddr *own)
+{
+	cleanup_close int nl = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG), other = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+	_Alignas(struct nlmsghdr) char answer[16384];
+	struct question q = { .head = { .nlmsg_len = sizeof(q), .nlmsg_type = SOCK_DIAG_BY_FAMILY, .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP },
+		.request = { .sdiag_protocol = IPPROTO_TCP, .idiag_states = 1u << TCP_TIME_WAIT | 1u << TCP_FIN_WAIT2 } };
+	uint8_t families[] = { AF_INET, AF_INET6 };
+	size_t count = 0;
+	ssize_t n;
+
+	if (nl < 0 || other < 0 || !fill_end(own, &q.request.sdiag_family, &q.request.id.idiag_sport, q.request.id.idiag_src))
+		return 0;
+	for (size_t i = 0; i < ARRAY_SIZE(families); i++) {
+		q.request.sdiag_family = families[i];
+		n = send(nl, &q, sizeof(q), 0) < 0 ? -1 : recv(nl, answer, sizeof(answer), 0);
+		while (n > 0 && destroy_listed(answer, n, &q, other, &count))
+			n = recv(nl, answer, sizeof(answer), 0);
+	}
+	return count;
+}
+
+bool sock_is_connected(const struct sockaddr *own, const struct sockaddr *peer)
+{
+	/* Opened once: to close it takes milliseconds. */
+	static int nl = -1;
+	struct question q;
+	struct inet_diag_msg found;
+
+	if (nl < 0)
+		nl = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+	/* Where there is none a listener is found. */
+	return nl >= 0 && prepare(&q, own, peer) && ask(nl, &q, SOCK_DIAG_BY_FAMILY, &found) == SOCK_DIAG_BY_FAMILY && found.idiag_state != TCP_LISTEN &&
+		found.idiag_state != TCP_TIME_WAIT;
 }
 
 bool sock_destroy_orphan(const struct sockaddr *own, const struct sockaddr *peer)

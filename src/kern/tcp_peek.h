@@ -9,6 +9,7 @@
 #define GODWIT_KERN_TCP_PEEK_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/err.h"
 #include "kern/tcp_record.h"
@@ -18,5 +19,12 @@
  * first time: milliseconds.
  */
 int tcp_peek(struct tcp_record **ret, size_t *ret_n, struct err *e);
+/* The same with who is calling (TCP_RECORD_CALLING) behind what waits in a listener's queue: when there are any, a walk over all connections of the host. */
+int tcp_peek_calls(struct tcp_record **ret, size_t *ret_n, struct err *e);
+
+/* What has been sent on connections that wait in the queues of our listeners. */
+int tcp_peek_data(void **ret, size_t *ret_len, struct err *e);
+/* The piece at *at, which moves on, and its bytes; NULL at the end. */
+const struct tcp_data_record *tcp_data_next(const void *records, size_t len, size_t *at, const uint8_t **ret_data);
 
 #endif

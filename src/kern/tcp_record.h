@@ -9,7 +9,11 @@ enum tcp_record_flags {
 	TCP_RECORD_ULP = 4,
 	TCP_RECORD_WAITING = 8,  /* nobody has accepted it yet: it waits in the queue of the listener with number fd */
 	TCP_RECORD_SIGNED = 16,  /* TCP_MD5SIG, TCP_AO */
+	TCP_RECORD_CALLING = 32, /* with WAITING: the client's answer has not come yet, and there is no socket: the numbers that there are, the settled ones, and segment_max */
 };
+
+#define TCP_DATA_MAX 4096u
+#define TCP_WINDOW_BYTES 24576u /* of what is read at a time of what waits for one listener */
 
 /* Addresses as IPv6 has them, IPv4 mapped; ports as numbers. */
 struct tcp_record {
@@ -27,9 +31,22 @@ struct tcp_record {
 	unsigned int ts_offset;  /* of the time stamps that it sends, to the monotonic clock */
 	unsigned int ts_recent;  /* the peer's last one */
 	unsigned int mss_clamp;
+	/* What the handshake has settled: TCPI_OPT_* and shifts of windows. */
+	unsigned int options, send_scale, receive_scale;
 	unsigned long long stamp_ns; /* the latest that it has sent, by that clock; with pacing it may lie ahead */
 	unsigned char local[16], peer[16];
 	unsigned int local_port, peer_port; /* 0: none */
+	unsigned long long listener; /* of a listener, or of what is calling one: the same number; of no meaning elsewhere */
+};
+
+/* A piece of what has been sent on a connection that nobody has accepted yet. Followed by len bytes, padded to a multiple of 8. */
+struct tcp_data_record {
+	int fd;                 /* the listener's */
+	unsigned int number;    /* of its first byte */
+	unsigned int len;
+	unsigned int beyond;    /* there is something where it could not be read from */
+	unsigned char local[16], peer[16];
+	unsigned int peer_port, unused;
 };
 
 #endif

@@ -90,6 +90,7 @@ struct dest_net {
 	struct redirect *r;
 	struct redirect_move *move;
 	size_t live; /* how far connections have been let go on */
+	size_t unput; /* those that wait to be accepted, and are not in a queue yet */
 };
 
 struct dest {

@@ -13,6 +13,7 @@
 #include "base/util.h"
 #include "image/socket_tcp.h"
 #include "image/tcp_outside.h"
+#include "image/tcp_waiting.h"
 #include "image/udp_outside.h"
 #include "migrate/dest.h"
 #include "migrate/heir.h"
@@ -21,6 +22,7 @@
 #include "wire/frame.h"
 
 #define DOUBT_MS 60000 /* the agent knows at once */
+#define PUT_TRIES 1000 /* while queues of listeners are full */
 #define SETTLE_MS 3 /* until a connection's congestion control has something to measure (image/tcp_outside.h) */
 
 int dest_net_answer(struct dest *d, struct err *e)
@@ -36,6 +38,7 @@ int dest_net_answer(struct dest *d, struct err *e)
 	} else {
 		net_node_encode(&self, &node);
 		answer.node = &node;
+		answer.takes_waiting = redirect_takes_calls(d->net.r);
 	}
 	packed = malloc(gw__net_answer__get_packed_size(&answer) + 1);
 	return packed ? frame_send(d->link.control, FRAME_NET, packed, gw__net_answer__pack(&answer, packed), e) : err_sys(e, ENOMEM, "connections");
@@ -65,6 +68,26 @@ int dest_net_judge(struct dest *d, struct refusals *refusals, struct err *e)
 	return ret;
 }
 
+static int expect_call(void *arg, const struct sockaddr *own, const struct sockaddr *peer, const struct tcp_call *call)
+{
+	const struct dest *d = arg;
+	struct redirect_call c = { .stamp = call->stamp, .peer_stamp = call->peer_stamp, .segment_max = call->segment_max, .send_scale = call->send_scale,
+				   .receive_scale = call->receive_scale, .has_stamps = call->has_stamps, .has_scale = call->has_scale, .has_sack = call->has_sack,
+				   .has_ecn = call->has_ecn, .counts_us = call->counts_us };
+	struct redirect_flow flow;
+
+	return redirect_flow_set(&flow, IPPROTO_TCP, own, peer) ? redirect_expect_call(d->net.r, &flow, &c, call->calling) : -EPROTO;
+}
+
+static void forget_call(void *arg, const struct sockaddr *own, const struct sockaddr *peer)
+{
+	const struct dest *d = arg;
+	struct redirect_flow flow;
+
+	if (redirect_flow_set(&flow, IPPROTO_TCP, own, peer))
+		redirect_forget_call(d->net.r, &flow);
+}
+
 int dest_net_go(struct dest *d, struct err *e)
 {
 	struct net_flows flows;
@@ -81,7 +104,7 @@ int dest_net_go(struct dest *d, struct err *e)
 	ret = redirect_add(d->net.move, flows.v, known, flows.n, e);
 	net_flows_free(&flows);
 	free(known);
-	return ret;
+	return ret < 0 || !d->go.fds ? ret : tcp_waiting_expect(d->go.fds, expect_call, d, e);
 }
 
 /* --- when this worker has been killed --- */
@@ -136,6 +159,17 @@ int dest_net_prepare(struct dest *d, struct err *e)
 	return MIN(ret, 0);
 }
 
+/* Returns how many connections are still to be put into the queues of listeners. */
+static size_t put_waiting(struct dest *d)
+{
+	struct err e = ERR_INIT;
+	size_t left = d->go.fds && d->net.move ? tcp_waiting_put(d->go.fds, forget_call, d, &e) : 0;
+
+	if (e.code)
+		log_error("event=connection-lost text=\"%s\"", e.message);
+	return left;
+}
+
 void dest_net_live(struct dest *d)
 {
 	struct err e = ERR_INIT;
@@ -144,6 +178,7 @@ void dest_net_live(struct dest *d)
 		redirect_live(d->net.move);
 	if (socket_tcp_go_live(d->fds, d->go.fds, d->restore.fds, &d->net.live, &e) < 0)
 		log_error("event=connection-lost text=\"%s\"", e.message);
+	d->net.unput = put_waiting(d);
 	timeline_mark("connections live");
 }
 
@@ -155,6 +190,12 @@ void dest_net_settle(struct dest *d)
 		poll(NULL, 0, SETTLE_MS);
 		socket_tcp_settle(d->go.fds, d->restore.fds, false);
 	}
+	for (unsigned i = 0; d->net.unput && i < PUT_TRIES; i++) {
+		poll(NULL, 0, SETTLE_MS);
+		d->net.unput = put_waiting(d);
+	}
+	if (d->net.unput)
+		log_error("event=connection-lost text=\"%zu connections that nobody had accepted: the queues are full\"", d->net.unput);
 	redirect_settle(&d->net.move);
 	heir_dismiss();
 }

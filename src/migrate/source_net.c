@@ -21,6 +21,7 @@
 
 #define NEVER_PARKED_MS 5000 /* nothing has been done that could be missed */
 #define CALM_NS 1000000000ull
+#define ANSWER_NS 3000000ull
 #define NAMED_MAX 20u /* refusals that name a connection each */
 
 static int ask(struct source *s, char *ret_obstacle, size_t size, struct err *e)
@@ -43,6 +44,7 @@ static int ask(struct source *s, char *ret_obstacle, size_t size, struct err *e)
 				*c = '?';
 	} else {
 		ret = net_node_decode(answer->node, &s->net.dest, e);
+		tcp_outside_set_takes_waiting(ret == 0 && answer->takes_waiting);
 	}
 	if (answer)
 		gw__net_answer__free_unpacked(answer, NULL);
@@ -64,6 +66,7 @@ static int give_up(struct source *s, const struct net_flows *l, const char *caus
 	if (!n && l->n)
 		log_info("event=no-redirection pid=%d text=\"%s\"", s->request->pid, cause);
 	tcp_outside_ask_elsewhere(NULL, NULL);
+	tcp_outside_set_takes_waiting(false);
 	redirect_close(&s->net.r);
 	return 0;
 }
@@ -236,7 +239,8 @@ int source_net_depart(struct source *s, struct err *e)
 	return MIN(ret, 0);
 }
 
-static bool is_calm(void)
+/* queues: also whether nobody waits in one. */
+static bool is_calm(bool queues)
 {
 	struct tcp_record *records = NULL;
 	bool calm = true;
@@ -245,19 +249,21 @@ static bool is_calm(void)
 	if (tcp_peek(&records, &n, NULL) < 0)
 		return true;
 	for (size_t i = 0; i < n && calm; i++)
-		calm = !records[i].half_open && !(records[i].flags & TCP_RECORD_WAITING);
+		calm = !records[i].half_open && !(queues && records[i].flags & TCP_RECORD_WAITING);
 	free(records);
 	return calm;
 }
 
 /*
- * What the kernel has in a listener's queues cannot be put into another's. So no client may begin any more (what it sends is held, and goes to the destination), and those that
- * have are waited for: an answer takes them a round trip, the program a moment. What takes longer than that is lost when it has no client (a port scan), or
- * makes the freeze fail.
+ * No client may begin any more (what it sends is held, and goes to the destination). Those that have and wait to be accepted go along; who is about to come is waited for, for
+ * a moment: that costs less than to take him along.
+ * A destination that cannot put them into queues needs these empty: an answer takes clients a round trip, the program a moment. What takes longer than that is lost when it
+ * has no client (a port scan), or makes the freeze fail.
  */
 void source_net_hold(struct source *s)
 {
-	uint64_t end = clock_ns(CLOCK_MONOTONIC) + CALM_NS;
+	bool queues = !tcp_outside_takes_waiting();
+	uint64_t end = clock_ns(CLOCK_MONOTONIC) + (queues ? CALM_NS : ANSWER_NS);
 	int *fds = NULL;
 	size_t n;
 
@@ -266,7 +272,7 @@ void source_net_hold(struct source *s)
 	redirect_park(s->net.calls);
 	s->net.parked = true;
 	n = fdtable_hold_listeners(&s->unit.fds, &fds);
-	while (n && !is_calm() && clock_ns(CLOCK_MONOTONIC) < end)
+	while (n && !is_calm(queues) && clock_ns(CLOCK_MONOTONIC) < end)
 		poll(NULL, 0, 1);
 	for (size_t i = 0; i < n; i++)
 		close(fds[i]);

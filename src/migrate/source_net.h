@@ -4,7 +4,7 @@
  *
  *	begin    when the unit has been captured: asks the destination, and whether packets can be led there
  *	depart   right before the freeze: the ends are entered
- *	hold     then: new connections are held, and those that have begun are waited for until the program has accepted them
+ *	hold     then: new connections are held, and those that are about to come are waited for
  *	park     in the freeze, when all threads are stopped: what arrives is held
  *	add      in the freeze, when descriptors have been captured: ends that have come since are held as well; what they are is to be read again then
  *	forward  after the commit: what was held, and all that comes, goes to the destination

@@ -16,7 +16,7 @@
 #include "net/redirect.skel.h"
 #include "net/redirect_internal.h"
 
-#define VERSION 4 /* of the maps' layout, and of what is in them */
+#define VERSION 5 /* of the maps' layout, and of what is in them */
 #define MAPS_MAX 16
 #define BATCH 4096u /* ends read at a time */
 #define LOCK_PATH "/run/godwit/redirect.lock"
@@ -160,6 +160,7 @@ void redirect_close(struct redirect **r)
 	close_fdp(&d->sources_fd);
 	close_fdp(&d->callers_fd);
 	close_fdp(&d->locals_fd);
+	close_fdp(&d->calls_fd);
 	close_fdp(&d->lock_fd);
 	free(d->owned);
 	free(d);
@@ -175,7 +176,7 @@ static struct redirect *redirect_new(struct err *e)
 		err_set(e, -ENOMEM, "out of memory");
 		return NULL;
 	}
-	*r = (struct redirect){ NULL, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, .owned = NULL };
+	*r = (struct redirect){ NULL, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, .calls_fd = -1 };
 	mkdir("/run/godwit", 0755);
 	r->lock_fd = open(LOCK_PATH, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (r->lock_fd < 0) {

@@ -107,6 +107,18 @@ int redirect_arrive(struct redirect *r, const struct redirect_flow *flows, const
  */
 void redirect_live(struct redirect_move *m);
 
+/*
+ * Connections that the listener of the source has answered and that nobody has accepted are made anew here: by the next segment that acknowledges the answer (what the client says, or
+ * what is said again in its name over the loopback device, with REDIRECT_MARK) a socket comes into the queue of the listener that has the address here.
+ */
+
+/* Whether this kernel can; called before redirect_expect_call, since it loads what that needs. */
+bool redirect_takes_calls(struct redirect *r);
+/* [freeze] unanswered: the client has not acknowledged yet, and its end has been entered (redirect_add). call->until_ns is filled in here. */
+int redirect_expect_call(struct redirect *r, const struct redirect_flow *flow, const struct redirect_call *call, bool unanswered);
+/* [freeze] When the socket is there. */
+void redirect_forget_call(struct redirect *r, const struct redirect_flow *flow);
+
 /* Both sides. */
 
 /* More ends for a move. [freeze], some 3 us each. known: at the destination only. */

@@ -138,6 +138,16 @@ int redirect_attached(void)
 	return fd == -ENOENT || fd == -EINVAL || fd == -ENODEV ? 0 : fd;
 }
 
+int redirect_attach_call(struct redirect *r, const struct bpf_program *program)
+{
+	return attach(r->config->lo, TCX_INGRESS, program);
+}
+
+int redirect_attached_call(struct redirect *r)
+{
+	return find_program(r->config->lo, TCX_INGRESS, "gw_call");
+}
+
 static void detach_device(unsigned device, bool has_header, void *arg)
 {
 	struct redirect *r = arg;
@@ -153,5 +163,6 @@ void redirect_detach(struct redirect *r)
 	host_each_device(detach_device, r, NULL);
 	host_restore_lo(r);
 	host_remove_rules();
+	detach(r->config->lo, TCX_INGRESS, "gw_call");
 	detach(r->config->lo, TCX_EGRESS, "gw_out");
 }

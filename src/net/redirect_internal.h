@@ -17,6 +17,7 @@ struct port_count {
 struct redirect {
 	struct redirect_bpf *bpf; /* NULL: found only */
 	int lock_fd, ends_fd, moves_fd, nodes_fd, ports_fd, config_fd, fragments_fd, sources_fd, callers_fd, locals_fd;
+	int calls_fd; /* -1: not looked for yet, or this kernel has no such thing (redirect_call.c) */
 	/* The maps, mapped. */
 	struct redirect_move_state *moves;
 	struct redirect_node *nodes;
@@ -103,6 +104,10 @@ int redirect_attach(struct redirect *r, struct err *e);
 int redirect_attach_raw(struct redirect *r, uint32_t device, struct err *e);
 /* The program that is attached to the loopback device: a descriptor, 0 when there is none. */
 int redirect_attached(void);
+struct bpf_program;
+/* For what arrives at the loopback device (redirect_call.c); the program that does so: a descriptor or -errno. */
+int redirect_attach_call(struct redirect *r, const struct bpf_program *program);
+int redirect_attached_call(struct redirect *r);
 void redirect_detach(struct redirect *r);
 
 #endif

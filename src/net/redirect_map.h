@@ -22,6 +22,7 @@
 #define REDIRECT_NODES_MAX 1024
 #define REDIRECT_SOURCES_MAX 16384
 #define REDIRECT_LOCALS_MAX 4096
+#define REDIRECT_CALLS_MAX 16384
 #define REDIRECT_NAME_MAX 64
 #define REDIRECT_MARK 0x67770001u /* of packets that are ours, and of those that have been sent on */
 #define REDIRECT_TABLE 26487      /* of routes: everything is local */
@@ -47,6 +48,7 @@ enum redirect_state {
 #define REDIRECT_COMING 16u  /* of a move that has not come to anything yet: what its socket here sends is dropped */
 #define REDIRECT_LEARNED 4u  /* made by a packet for a listener */
 #define REDIRECT_OWNED 32u   /* own moves along: packets come where the end is by themselves. Only for those that are on their way, or come from who has not heard of it */
+#define REDIRECT_CALLED 64u  /* HERE, and perhaps no socket yet, but a call (struct redirect_call): packets arrive over the loopback device, where that is looked for */
 
 /* Which sockets of UDP without a peer have a source address of another host, or had one. */
 struct redirect_source {
@@ -73,6 +75,15 @@ struct redirect_move_state {
 	RM_U32 node;
 	RM_U32 tun;   /* HELD: the device that keeps packets */
 	RM_U32 owner; /* pid of its worker, 0: free */
+};
+
+/* What is known of a connection that has no socket yet: RFC 9293, RFC 7323. What acknowledges the listener's answer says the numbers. */
+struct redirect_call {
+	RM_U64 until_ns;   /* CLOCK_MONOTONIC: nobody comes any more then */
+	RM_U32 stamp, peer_stamp;
+	RM_U16 segment_max;
+	RM_U8 send_scale, receive_scale; /* of windows */
+	RM_U8 has_stamps, has_scale, has_sack, has_ecn, counts_us, unused[3];
 };
 
 /* A host that runs Godwit, as others on the link reach it. */

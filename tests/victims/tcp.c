@@ -566,7 +566,7 @@ VICTIM(tcp_options, 0, options_setup, NULL, options_check);
 static int waiting_listener[2], waiting_client[2][3], calling;
 static struct names waiting_names[2][3];
 
-/* The second of each has been closed. Then the queue of the last one is full, and who calls is not answered. */
+/* The first has said something; the second of each has been closed, one of them having said something. Then the queue of the last one is full, and who calls is not answered. */
 static void waiting_setup(void)
 {
 	for (int i = 0; i < 2; i++) {
@@ -582,6 +582,9 @@ static void waiting_setup(void)
 			must(!connect(waiting_client[i][k], (void *)&a, len));
 			get_names(waiting_client[i][k], &waiting_names[i][k]);
 		}
+		say(waiting_client[i][0], "hello", 5);
+		if (i)
+			say(waiting_client[i][1], "and bye", 7);
 		close(waiting_client[i][1]);
 		if (i) {
 			calling = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -603,6 +606,10 @@ static void waiting_check(void)
 			if (p.fd[0] < 0)
 				return;
 			expect_names(&p, 0);
+			if (k == 0)
+				hear("said before", p.fd[0], "hello");
+			if (k == 1 && i)
+				hear("said before it was closed", p.fd[0], "and bye");
 			if (k == 1 || (!i && k == 2))
 				expect_end("one who has closed", p.fd[0]);
 			if (k == 1)

@@ -2,9 +2,11 @@
 /*
  * tcp_peek.bpf.c - an iterator over the descriptors of one process that writes a record for each TCP socket
  *
- * With the connections that wait in the queues of listeners behind these.
+ * With the connections that wait in the queues of listeners behind these. Two more: what has been sent on such connections, and who is calling (a walk over all connections of the host).
  */
 #include "inet_file.h"
+
+#include <stdbool.h>
 
 #include <bpf/bpf_endian.h>
 
@@ -13,9 +15,40 @@
 #define PROTOCOL_TCP 6
 #define STATE_LISTEN 10
 #define FLAG_DONE 2 /* 1 << SOCK_DONE */
+#define STATE_CALLING 12 /* TCP_NEW_SYN_RECV */
 #define WAITING_MAX 4096
+#define SEGMENTS_MAX 4096
+#define PIECES_MAX 32 /* of a segment: its head and its fragments */
+#define PARTS_MAX 1024
+#define PAGE_BITS 12
+/* Where the kernel maps all memory, and its list of pages, unless it chooses that when it begins: x86-64, four levels. */
+#define MEMORY_AT 0xffff888000000000ul
+#define PAGES_AT 0xffffea0000000000ul
+/* TCPI_OPT_* */
+#define OPTION_STAMPS 1
+#define OPTION_SACK 2
+#define OPTION_SCALE 4
+#define OPTION_ECN 8
+#define OPTION_USEC 64
+
+extern const void page_offset_base __ksym __weak;
+extern const void vmemmap_base __ksym __weak;
+
+/*
+ * What is told of one descriptor must fit into the 32 KiB that an iterator has for it. So of what waits for a listener only what begins in a window of bytes is told; `more` says that there is
+ * something behind that.
+ */
+unsigned int window_start = 0;
+unsigned int more = 0;
 
 static struct tcp_record out;
+
+static struct {
+	struct tcp_data_record head;
+	char data[TCP_DATA_MAX + 8];
+} piece;
+
+struct sock;
 
 struct sock_common {
 	unsigned int skc_daddr, skc_rcv_saddr;
@@ -23,10 +56,19 @@ struct sock_common {
 	unsigned char skc_state;
 	struct in6_addr skc_v6_daddr, skc_v6_rcv_saddr;
 	unsigned long skc_flags;
+	struct sock *skc_listener; /* of a request */
+	unsigned int skc_rcv_wnd;
+} CO_RE;
+
+struct sk_buff;
+
+struct sk_buff_head {
+	struct sk_buff *next;
 } CO_RE;
 
 struct sock {
 	struct sock_common __sk_common;
+	struct sk_buff_head sk_receive_queue;
 	int sk_err;
 	unsigned short sk_type, sk_protocol;
 	unsigned char sk_shutdown;
@@ -36,9 +78,51 @@ struct inet_sock {
 	unsigned short inet_sport;
 } CO_RE;
 
+struct sk_buff {
+	struct sk_buff *next;
+	char cb[48];
+	unsigned int len, data_len, end;
+	unsigned char *head, *data;
+} CO_RE;
+
+struct tcp_skb_cb {
+	unsigned int seq;
+} CO_RE;
+
+struct page;
+
+/* The same under all its names (struct bio_vec, with a netmem_ref): where the page is, and what of it. */
+struct fragment {
+	unsigned long page;
+	unsigned int len, offset;
+};
+
+struct skb_shared_info {
+	unsigned char nr_frags;
+	struct sk_buff *frag_list;
+	struct fragment frags[17];
+} CO_RE;
+
+struct page {
+	unsigned long flags;
+} CO_RE;
+
 struct request_sock {
 	struct request_sock *dl_next;
 	struct sock *sk;
+	unsigned short mss;
+	unsigned int ts_recent;
+} CO_RE;
+
+struct inet_request_sock {
+	struct request_sock req;
+	unsigned short snd_wscale : 4, rcv_wscale : 4, tstamp_ok : 1, sack_ok : 1, wscale_ok : 1, ecn_ok : 1;
+} CO_RE;
+
+struct tcp_request_sock {
+	struct inet_request_sock req;
+	_Bool req_usec_ts;
+	unsigned int rcv_isn, snt_isn, ts_off;
 } CO_RE;
 
 typedef struct {
@@ -57,6 +141,8 @@ struct inet_connection_sock {
 
 struct tcp_options_received {
 	unsigned int ts_recent;
+	unsigned short tstamp_ok : 1, wscale_ok : 1, sack_ok : 3;
+	unsigned char snd_wscale : 4, rcv_wscale : 4;
 	unsigned short user_mss, mss_clamp;
 } CO_RE;
 
@@ -67,6 +153,8 @@ struct tcp_sock {
 	unsigned short urg_data;
 	struct tcp_options_received rx_opt;
 	_Bool is_mptcp;
+	unsigned char tcp_usec_ts : 1;
+	unsigned char ecn_flags;
 	void *md5sig_info, *ao_info;
 } CO_RE;
 
@@ -74,7 +162,18 @@ struct walk {
 	struct seq_file *seq;
 	struct request_sock *next;
 	int fd;
+	unsigned int at;
 };
+
+static __always_inline bool is_in_window(struct walk *w, unsigned int len)
+{
+	unsigned int at = w->at;
+
+	w->at += len;
+	if (at >= window_start + TCP_WINDOW_BYTES)
+		more = 1;
+	return at >= window_start && at < window_start + TCP_WINDOW_BYTES;
+}
 
 static __always_inline void read_address(unsigned char *to, struct in6_addr *v6, unsigned int v4, int family)
 {
@@ -101,6 +200,12 @@ static __always_inline void read_numbers(struct tcp_sock *tp)
 	out.ts_recent = BPF_CORE_READ(tp, rx_opt.ts_recent);
 	out.mss_clamp = BPF_CORE_READ(tp, rx_opt.mss_clamp);
 	out.stamp_ns = sent > clock ? sent : clock;
+	out.send_scale = BPF_CORE_READ_BITFIELD_PROBED(tp, rx_opt.snd_wscale);
+	out.receive_scale = BPF_CORE_READ_BITFIELD_PROBED(tp, rx_opt.rcv_wscale);
+	out.options = (BPF_CORE_READ_BITFIELD_PROBED(tp, rx_opt.tstamp_ok) ? OPTION_STAMPS : 0) | (BPF_CORE_READ_BITFIELD_PROBED(tp, rx_opt.sack_ok) ? OPTION_SACK : 0) |
+		(BPF_CORE_READ_BITFIELD_PROBED(tp, rx_opt.wscale_ok) ? OPTION_SCALE : 0) | (BPF_CORE_READ(tp, ecn_flags) & 1 ? OPTION_ECN : 0);
+	if (bpf_core_field_exists(tp->tcp_usec_ts) && BPF_CORE_READ_BITFIELD_PROBED(tp, tcp_usec_ts))
+		out.options |= OPTION_USEC;
 }
 
 static __always_inline void write_record(struct seq_file *seq, struct sock *sk, int fd, unsigned int flags)
@@ -129,6 +234,7 @@ static __always_inline void write_record(struct seq_file *seq, struct sock *sk, 
 	out.urgent_seq = BPF_CORE_READ(tp, urg_seq);
 	out.urgent = BPF_CORE_READ(tp, urg_data);
 	out.user_mss = BPF_CORE_READ(tp, rx_opt.user_mss);
+	out.listener = out.state == STATE_LISTEN ? (unsigned long)sk : 0;
 	out.half_open = out.state == STATE_LISTEN ? BPF_CORE_READ(icsk, icsk_accept_queue.qlen.counter) : 0;
 	read_numbers(tp);
 	read_address(out.local, &sk->__sk_common.skc_v6_rcv_saddr, BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr), family);
@@ -148,7 +254,7 @@ static long waiting_step(unsigned int i, void *context)
 	if (!r)
 		return 1;
 	sk = BPF_CORE_READ(r, sk);
-	if (sk)
+	if (sk && is_in_window(w, sizeof(out)))
 		write_record(w->seq, sk, w->fd, TCP_RECORD_WAITING);
 	w->next = BPF_CORE_READ(r, dl_next);
 	return 0;
@@ -163,10 +269,183 @@ int read_tcp(struct bpf_iter__task_file *ctx)
 
 	if (!sk || BPF_CORE_READ(sk, sk_type) != TYPE_STREAM || BPF_CORE_READ(sk, sk_protocol) != PROTOCOL_TCP)
 		return 0;
-	write_record(w.seq, sk, w.fd, 0);
-	if (out.state != STATE_LISTEN)
+	if (!window_start)
+		write_record(w.seq, sk, w.fd, 0);
+	if (BPF_CORE_READ(sk, __sk_common.skc_state) != STATE_LISTEN)
 		return 0;
 	w.next = BPF_CORE_READ((struct inet_connection_sock *)sk, icsk_accept_queue.rskq_accept_head);
 	bpf_loop(WAITING_MAX, waiting_step, &w, 0);
+	return 0;
+}
+
+/* --- what has been sent on connections that wait --- */
+
+struct reading {
+	struct walk walk;
+	struct sk_buff *skb, *end;       /* of one connection's queue */
+	unsigned int piece, n_pieces;    /* of a segment */
+	unsigned long at;                /* of a piece */
+	unsigned int left;
+};
+
+static long part_step(unsigned int i, void *context)
+{
+	struct reading *r = context;
+	unsigned int len = r->left < TCP_DATA_MAX ? r->left : TCP_DATA_MAX;
+
+	(void)i;
+	if (!len)
+		return 1;
+	if (is_in_window(&r->walk, sizeof(piece.head) + len)) {
+		if (bpf_probe_read_kernel(piece.data, len, (void *)r->at) < 0)
+			piece.head.beyond = 1;
+		piece.head.len = len;
+		bpf_seq_write(r->walk.seq, &piece, sizeof(piece.head) + ((len + 7) & 0x1ff8));
+	}
+	piece.head.number += len;
+	r->at += len;
+	r->left -= len;
+	return 0;
+}
+
+/* Where a page can be read. */
+static __always_inline unsigned long address_of(unsigned long page)
+{
+	unsigned long memory = MEMORY_AT, pages = PAGES_AT;
+
+	if (&page_offset_base)
+		bpf_probe_read_kernel(&memory, sizeof(memory), &page_offset_base);
+	if (&vmemmap_base)
+		bpf_probe_read_kernel(&pages, sizeof(pages), &vmemmap_base);
+	return memory + ((page - pages) / bpf_core_type_size(struct page) << PAGE_BITS);
+}
+
+static long piece_step(unsigned int i, void *context)
+{
+	struct reading *r = context;
+	struct sk_buff *skb = r->skb;
+	struct skb_shared_info *shared;
+	struct fragment f = { 0 };
+
+	if (i >= r->n_pieces)
+		return 1;
+	if (i == 0) {
+		r->at = (unsigned long)BPF_CORE_READ(skb, data);
+		r->left = BPF_CORE_READ(skb, len) - BPF_CORE_READ(skb, data_len);
+	} else {
+		shared = (void *)(BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, end));
+		bpf_probe_read_kernel(&f, sizeof(f), (char *)shared + bpf_core_field_offset(struct skb_shared_info, frags) + (i - 1) * sizeof(f));
+		/* Memory of a device. */
+		if (f.page & 1)
+			piece.head.beyond = 1;
+		r->at = address_of(f.page & ~3ul) + f.offset;
+		r->left = f.len;
+	}
+	bpf_loop(PARTS_MAX, part_step, r, 0);
+	return 0;
+}
+
+static long segment_step(unsigned int i, void *context)
+{
+	struct reading *r = context;
+	struct sk_buff *skb = r->skb;
+	struct skb_shared_info *shared;
+	struct tcp_skb_cb *cb;
+
+	(void)i;
+	if (!skb || skb == r->end)
+		return 1;
+	cb = (void *)((char *)skb + bpf_core_field_offset(struct sk_buff, cb));
+	shared = (void *)(BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, end));
+	piece.head.number = BPF_CORE_READ(cb, seq);
+	piece.head.beyond = BPF_CORE_READ(shared, frag_list) ? 1 : 0;
+	r->n_pieces = 1 + BPF_CORE_READ(shared, nr_frags);
+	bpf_loop(PIECES_MAX, piece_step, r, 0);
+	r->skb = BPF_CORE_READ(skb, next);
+	return 0;
+}
+
+static long waiting_data_step(unsigned int i, void *context)
+{
+	struct reading *r = context;
+	struct request_sock *request = r->walk.next;
+	struct sock *sk;
+	int family;
+
+	(void)i;
+	if (!request)
+		return 1;
+	r->walk.next = BPF_CORE_READ(request, dl_next);
+	sk = BPF_CORE_READ(request, sk);
+	if (!sk)
+		return 0;
+	family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	piece.head.fd = r->walk.fd;
+	read_address(piece.head.local, &sk->__sk_common.skc_v6_rcv_saddr, BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr), family);
+	read_address(piece.head.peer, &sk->__sk_common.skc_v6_daddr, BPF_CORE_READ(sk, __sk_common.skc_daddr), family);
+	piece.head.peer_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	r->end = (void *)((char *)sk + bpf_core_field_offset(struct sock, sk_receive_queue));
+	r->skb = BPF_CORE_READ(sk, sk_receive_queue.next);
+	bpf_loop(SEGMENTS_MAX, segment_step, r, 0);
+	return 0;
+}
+
+SEC("iter/task_file")
+int read_waiting(struct bpf_iter__task_file *ctx)
+{
+	struct reading r = { .walk = { .seq = ctx->meta->seq, .fd = (int)ctx->fd } };
+	int family = 0;
+	struct sock *sk = inet_sock_of(ctx->file, &family);
+
+	if (!sk || BPF_CORE_READ(sk, sk_type) != TYPE_STREAM || BPF_CORE_READ(sk, sk_protocol) != PROTOCOL_TCP ||
+	    BPF_CORE_READ(sk, __sk_common.skc_state) != STATE_LISTEN)
+		return 0;
+	r.walk.next = BPF_CORE_READ((struct inet_connection_sock *)sk, icsk_accept_queue.rskq_accept_head);
+	bpf_loop(WAITING_MAX, waiting_data_step, &r, 0);
+	return 0;
+}
+
+/* --- who is calling --- */
+
+struct bpf_iter__tcp {
+	struct bpf_iter_meta *meta;
+	struct sock_common *sk_common;
+	unsigned int uid;
+} CO_RE;
+
+SEC("iter/tcp")
+int read_calling(struct bpf_iter__tcp *ctx)
+{
+	struct tcp_request_sock *t = (void *)ctx->sk_common;
+	struct inet_request_sock *q = (void *)t;
+	struct sock_common *c = (void *)t;
+	int family;
+
+	if (!t || BPF_CORE_READ(c, skc_state) != STATE_CALLING)
+		return 0;
+	family = BPF_CORE_READ(c, skc_family);
+	__builtin_memset(&out, 0, sizeof(out));
+	out.fd = -1;
+	out.flags = TCP_RECORD_WAITING | TCP_RECORD_CALLING;
+	out.state = STATE_CALLING;
+	out.listener = (unsigned long)BPF_CORE_READ(c, skc_listener);
+	out.snd_una = out.snd_nxt = out.write_seq = BPF_CORE_READ(t, snt_isn) + 1;
+	out.rcv_nxt = out.copied_seq = out.rcv_wup = BPF_CORE_READ(t, rcv_isn) + 1;
+	out.rcv_wnd = BPF_CORE_READ(c, skc_rcv_wnd);
+	out.ts_offset = BPF_CORE_READ(t, ts_off);
+	out.ts_recent = BPF_CORE_READ(&q->req, ts_recent);
+	out.stamp_ns = bpf_ktime_get_ns();
+	out.mss_clamp = BPF_CORE_READ(&q->req, mss);
+	out.send_scale = BPF_CORE_READ_BITFIELD_PROBED(q, snd_wscale);
+	out.receive_scale = BPF_CORE_READ_BITFIELD_PROBED(q, rcv_wscale);
+	out.options = (BPF_CORE_READ_BITFIELD_PROBED(q, tstamp_ok) ? OPTION_STAMPS : 0) | (BPF_CORE_READ_BITFIELD_PROBED(q, sack_ok) ? OPTION_SACK : 0) |
+		(BPF_CORE_READ_BITFIELD_PROBED(q, wscale_ok) ? OPTION_SCALE : 0) | (BPF_CORE_READ_BITFIELD_PROBED(q, ecn_ok) ? OPTION_ECN : 0);
+	if (bpf_core_field_exists(t->req_usec_ts) && BPF_CORE_READ(t, req_usec_ts))
+		out.options |= OPTION_USEC;
+	read_address(out.local, &c->skc_v6_rcv_saddr, BPF_CORE_READ(c, skc_rcv_saddr), family);
+	read_address(out.peer, &c->skc_v6_daddr, BPF_CORE_READ(c, skc_daddr), family);
+	out.local_port = BPF_CORE_READ(c, skc_num);
+	out.peer_port = bpf_ntohs(BPF_CORE_READ(c, skc_dport));
+	bpf_seq_write(ctx->meta->seq, &out, sizeof(out));
 	return 0;
 }

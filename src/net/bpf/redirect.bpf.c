@@ -276,27 +276,12 @@ static __always_inline void keep_source(struct __sk_buff *skb, struct packet *p,
 		write_source(skb, p, l2, to.a);
 }
 
-static __always_inline void tuple_of(const struct packet *p, struct bpf_sock_tuple *tuple)
-{
-	if (p->ipv6) {
-		__builtin_memcpy(tuple->ipv6.saddr, p->to.peer, 16);
-		__builtin_memcpy(tuple->ipv6.daddr, p->to.own, 16);
-		tuple->ipv6.sport = p->to.peer_port;
-		tuple->ipv6.dport = p->to.own_port;
-	} else {
-		__builtin_memcpy(&tuple->ipv4.saddr, p->to.peer + 12, 4);
-		__builtin_memcpy(&tuple->ipv4.daddr, p->to.own + 12, 4);
-		tuple->ipv4.sport = p->to.peer_port;
-		tuple->ipv4.dport = p->to.own_port;
-	}
-}
-
 static __always_inline bool has_udp_socket(struct __sk_buff *skb, const struct packet *p)
 {
 	struct bpf_sock_tuple tuple = { 0 };
 	struct bpf_sock *socket;
 
-	tuple_of(p, &tuple);
+	packet_tuple(p, &tuple);
 	socket = bpf_sk_lookup_udp(skb, &tuple, p->ipv6 ? sizeof(tuple.ipv6) : sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
 	if (socket)
 		bpf_sk_release(socket);
@@ -315,7 +300,7 @@ static __always_inline bool is_for_us(struct __sk_buff *skb, const struct packet
 
 	if (p->to.protocol == UDP)
 		return flags & REDIRECT_ENDED && has_udp_socket(skb, p);
-	tuple_of(p, &tuple);
+	packet_tuple(p, &tuple);
 	socket = bpf_skc_lookup_tcp(skb, &tuple, len, BPF_F_CURRENT_NETNS, 0);
 	if (!socket)
 		return false;
@@ -528,7 +513,7 @@ static __always_inline int arriving(struct __sk_buff *skb, __u32 l2)
 	remember_caller(skb, &p);
 	if (place.state == REDIRECT_NONE)
 		return looks_forged(&p) ? deliver_over_lo(skb, l2) : UNSPEC;
-	if (place.flags & REDIRECT_OVER_LO || looks_forged(&p))
+	if (place.flags & (REDIRECT_OVER_LO | REDIRECT_CALLED) || looks_forged(&p))
 		return deliver_over_lo(skb, l2);
 	if (!(place.flags & REDIRECT_NATIVE))
 		skb->mark = REDIRECT_MARK;

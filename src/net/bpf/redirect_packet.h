@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* redirect_packet.h - to which end a packet goes; part of redirect.bpf.c */
+/* redirect_packet.h - to which end a packet goes; part of redirect.bpf.c and call.bpf.c */
 #ifndef GODWIT_NET_REDIRECT_PACKET_H
 #define GODWIT_NET_REDIRECT_PACKET_H
 
@@ -194,6 +194,21 @@ static __always_inline bool parse(struct __sk_buff *skb, struct packet *p, __u32
 	if (skb->protocol == bpf_htons(PROTO_IP))
 		return parse_ipv4(skb, p, l2);
 	return skb->protocol == bpf_htons(PROTO_IPV6) && parse_ipv6(skb, p, l2);
+}
+
+static __always_inline void packet_tuple(const struct packet *p, struct bpf_sock_tuple *tuple)
+{
+	if (p->ipv6) {
+		__builtin_memcpy(tuple->ipv6.saddr, p->to.peer, 16);
+		__builtin_memcpy(tuple->ipv6.daddr, p->to.own, 16);
+		tuple->ipv6.sport = p->to.peer_port;
+		tuple->ipv6.dport = p->to.own_port;
+	} else {
+		__builtin_memcpy(&tuple->ipv4.saddr, p->to.peer + 12, 4);
+		__builtin_memcpy(&tuple->ipv4.daddr, p->to.own + 12, 4);
+		tuple->ipv4.sport = p->to.peer_port;
+		tuple->ipv4.dport = p->to.own_port;
+	}
 }
 
 #endif
