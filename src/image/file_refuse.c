@@ -32,7 +32,6 @@ static const struct {
 	const char *what;
 } anonymous[] = {
 	{ "anon_inode:[userfaultfd]", "fd.userfaultfd", "a userfaultfd" },
-	{ "anon_inode:[perf_event]", "fd.perf", "a perf event" },
 	{ "anon_inode:bpf", "fd.bpf", "a BPF object" },
 	{ "anon_inode:seccomp notify", "fd.seccomp", "a seccomp listener" },
 	{ "anon_inode:kvm", "fd.kvm", "a KVM virtual machine" },
@@ -79,6 +78,11 @@ static Gw__FdKind classify_anonymous(const struct fd_look *look, struct refusals
 		return GW__FD_KIND__FD_URING;
 	if (bpf_map_is_one(look->link))
 		return GW__FD_KIND__FD_BPF_MAP;
+	if (!strcmp(look->link, "anon_inode:[perf_event]")) {
+		refusals_add(refusals, "fd.perf", "it counts, or samples, what happens on this host's processors; another counter would begin at zero, since the kernel takes a count from nobody",
+			     "end the profiling first", "fd %d (perf event)", look->fd);
+		return GW__FD_KIND__FD_CLOSED;
+	}
 	for (size_t i = 0; i < ARRAY_SIZE(anonymous); i++)
 		if (!strncmp(look->link, anonymous[i].link, strlen(anonymous[i].link)))
 			return refuse(look, refusals, anonymous[i].code, anonymous[i].what);

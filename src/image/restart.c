@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <linux/io_uring.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -15,6 +16,8 @@
 
 #define NS_PER_S 1000000000ull
 #define NS_PER_MS 1000000ull
+#define URING_ENTER_ABS_TIMER (1u << 5)
+#define URING_ENTER_EXT_ARG_REG (1u << 6)
 #define RED_ZONE 128
 #define SYSCALL_LEN 2
 #define LOWEST_ADDRESS 4096u
@@ -26,7 +29,7 @@
 #define SYS_epoll_pwait2 441
 #endif
 
-enum timeout_form { TIMEOUT_NONE, TIMEOUT_MS, TIMEOUT_SPEC };
+enum timeout_form { TIMEOUT_NONE, TIMEOUT_MS, TIMEOUT_SPEC, TIMEOUT_URING };
 
 /*
  * Calls that return EINTR when a thread is only stopped and goes on (signal(7), "Interruption of system calls and library functions by stop
@@ -44,7 +47,7 @@ static const struct {
 	{ SYS_semtimedop, TIMEOUT_SPEC, 3 },
 	{ SYS_io_getevents, TIMEOUT_SPEC, 4 },
 	{ SYS_io_pgetevents, TIMEOUT_SPEC, 4 },
-	{ SYS_io_uring_enter, TIMEOUT_NONE, 0 },
+	{ SYS_io_uring_enter, TIMEOUT_URING, 4 }, /* only one that has submitted nothing */
 	{ SYS_semop, TIMEOUT_NONE, 0 },
 	{ SYS_msgrcv, TIMEOUT_NONE, 0 },
 	{ SYS_msgsnd, TIMEOUT_NONE, 0 },
@@ -243,6 +246,28 @@ static bool futex_is_absolute(const struct user_regs_struct *regs)
 	return regs->orig_rax == SYS_futex && FUTEX_COMMAND(regs->rsi) != FUTEX_WAIT;
 }
 
+/* io_uring_enter(2) with IORING_ENTER_EXT_ARG: sigmask, its size and min_wait_usec, timespec. */
+struct uring_argument {
+	uint64_t sigmask;
+	uint32_t sigmask_bytes, min_wait_us;
+	uint64_t spec;
+};
+
+/* Its argument is kept in r, to be made again with the time that is left. False: it has no time, or one that does not pass while it is interrupted. */
+static bool capture_uring_wait(Gw__Restart *r, const struct user_regs_struct *regs, pid_t pid)
+{
+	struct uring_argument a;
+	struct iovec local = { &a, sizeof(a) }, remote = { (void *)(uintptr_t)regs->r8, sizeof(a) };
+
+	if (!(regs->r10 & IORING_ENTER_EXT_ARG) || regs->r10 & (URING_ENTER_ABS_TIMER | URING_ENTER_EXT_ARG_REG) || regs->r9 != sizeof(a) ||
+	    process_vm_readv(pid, &local, 1, &remote, 1, 0) != (ssize_t)sizeof(a) || !a.spec)
+		return false;
+	r->pointer = a.sigmask;
+	r->value = a.sigmask_bytes;
+	r->flags = a.min_wait_us;
+	return true;
+}
+
 /* The call returned EINTR only because of the stop; with -514 the kernel calls it again unless a handler runs. */
 static void capture_eintr(Gw__Restart *r, struct user_regs_struct *regs, const struct restart_context *c)
 {
@@ -256,6 +281,8 @@ static void capture_eintr(Gw__Restart *r, struct user_regs_struct *regs, const s
 	r->nr = (uint32_t)regs->orig_rax;
 	regs->rax = (uint64_t)RESTART_NOHAND;
 	timeout = *argument(regs, eintr_calls[i].arg);
+	if (eintr_calls[i].form == TIMEOUT_URING && !capture_uring_wait(r, regs, c->pid))
+		return;
 	if (eintr_calls[i].form == TIMEOUT_NONE || (eintr_calls[i].form == TIMEOUT_MS ? (int32_t)timeout < 0 : !timeout))
 		return;
 	r->kind = GW__RESTART__KIND__TIMED_CALL;
@@ -333,6 +360,19 @@ static void set_spec(struct user_regs_struct *regs, int arg, uint64_t left_ns, s
 	*argument(regs, arg) = patch->address;
 }
 
+static void set_uring_argument(struct user_regs_struct *regs, const Gw__Restart *restart, uint64_t left_ns, struct restart_patch *patch)
+{
+	struct uring_argument a = { restart->pointer, (uint32_t)restart->value, restart->flags, 0 };
+	int64_t spec[2] = { (int64_t)(left_ns / NS_PER_S), (int64_t)(left_ns % NS_PER_S) };
+
+	patch->address = (regs->rsp - RED_ZONE - sizeof(a) - sizeof(spec)) & ~15ull;
+	patch->len = sizeof(a) + sizeof(spec);
+	a.spec = patch->address + sizeof(a);
+	memcpy(patch->data, &a, sizeof(a));
+	memcpy(patch->data + sizeof(a), spec, sizeof(spec));
+	regs->r8 = patch->address;
+}
+
 static void finish_timed(struct user_regs_struct *regs, const Gw__Restart *restart, uint64_t left, struct restart_patch *patch)
 {
 	int i = find_eintr(restart->nr);
@@ -343,6 +383,8 @@ static void finish_timed(struct user_regs_struct *regs, const Gw__Restart *resta
 		*argument(regs, eintr_calls[i].arg) = to_ms(left);
 	else if (eintr_calls[i].form == TIMEOUT_SPEC)
 		set_spec(regs, eintr_calls[i].arg, left, patch);
+	else if (eintr_calls[i].form == TIMEOUT_URING)
+		set_uring_argument(regs, restart, left, patch);
 }
 
 void restart_finish(struct user_regs_struct *regs, const Gw__Restart *restart, const struct restart_now *now, struct restart_patch *ret_patch)

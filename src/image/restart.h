@@ -52,7 +52,7 @@ struct restart_context {
 struct restart_patch {
 	uint64_t address;
 	unsigned len;
-	uint8_t data[16];
+	uint8_t data[40];
 };
 
 /* A call for a thread of the skeleton to be interrupted in. */

@@ -21,6 +21,10 @@ struct told_ring {
 	Gw__Uring *ring;     /* in the message of the offer */
 	uint64_t file;       /* what the kernel knows it as */
 	uint8_t *memory, *sqes;
+	/* in the freeze, when it was last looked at */
+	uint32_t sq_head, cq_tail;
+	struct uring_request *requests;
+	size_t n_requests;
 };
 
 struct uring_told {
@@ -39,6 +43,7 @@ struct look {
 	size_t n_files;
 	struct uring_registered *registered;
 	size_t n_registered;
+	struct uring_clocks clocks;
 	struct refusals *refusals;   /* NULL: frozen */
 };
 
@@ -219,6 +224,62 @@ static int add_entries(const struct look *l, const struct uring_record *r, Gw__U
 	return 0;
 }
 
+/* --- what is in flight --- */
+
+static bool is_place_of(const Gw__Uring *ring, const struct look *l, int64_t place, uint64_t file)
+{
+	for (size_t i = 0; i < ring->n_files; i++)
+		if (ring->files[i]->index == place)
+			return find_file(l, file) == ring->files[i]->fd;
+	return false;
+}
+
+static bool has_number(const struct look *l, int64_t fd, uint64_t file)
+{
+	for (size_t i = 0; i < l->n_files; i++)
+		if (l->files[i].fd == fd)
+			return l->files[i].file == file;
+	return false;
+}
+
+/* By which number, or place, its file is reached now; -1: by none. */
+static int64_t find_number(const struct look *l, const Gw__Uring *ring, const struct uring_request *r)
+{
+	if (r->flags & IOSQE_FIXED_FILE)
+		return is_place_of(ring, l, r->fd, r->file) ? r->fd : -1;
+	return has_number(l, r->fd, r->file) ? r->fd : find_file(l, r->file);
+}
+
+static int refuse_request(const struct look *l, uint32_t fd, const struct uring_request *r, const char *cause, struct err *e)
+{
+	const char *name = uring_operation_name(r->opcode);
+
+	if (!l->refusals)
+		return err_set(e, -EAGAIN, "fd %u (io_uring): a request in flight (IORING_OP_%s): %s", fd, name, cause);
+	refusals_add(l->refusals, "fd.io_uring.request", cause, "let it end, or the program use epoll", "fd %u (io_uring, IORING_OP_%s in flight)", fd, name);
+	return 1;
+}
+
+static int add_requests(const struct look *l, const struct uring_record *record, Gw__Uring *ring, struct err *e)
+{
+	const struct uring_request *v;
+	ssize_t n = record->in_flight ? uring_peek_requests(l->pid, record->ctx, &v, e) : 0;
+	int ret = n < 0 ? (int)n : 0;
+
+	for (ssize_t i = 0; i < n && ret == 0; i++) {
+		const char *obstacle = uring_flight_obstacle(&v[i]);
+		int64_t number = v[i].opcode == IORING_OP_TIMEOUT ? -1 : find_number(l, ring, &v[i]);
+
+		if (!obstacle && v[i].opcode != IORING_OP_TIMEOUT && number < 0)
+			obstacle = "it waits for a file that no descriptor refers to any more";
+		if (obstacle)
+			ret = refuse_request(l, record->fd, &v[i], obstacle, e);
+		else if (!l->refusals)
+			uring_flight_add(ring, &v[i], &l->clocks)->fd = (int32_t)number;
+	}
+	return ret;
+}
+
 static int add_registered(const struct look *l, const struct uring_record *r, Gw__Uring *ring)
 {
 	for (size_t i = 0; i < l->n_registered; i++) {
@@ -295,13 +356,16 @@ static int describe(const struct look *l, const struct uring_record *r, Gw__Urin
 	ring->file_alloc_end = r->file_alloc_end;
 	ring->buffer_places = r->n_buffers;
 	ring->clock = (uint32_t)r->clock;
+	ring->in_flight = r->in_flight;
 	ring->open_flags = r->open_flags & URING_OPEN_FLAGS;
 	ring->n_worker_limits = 2;
 	ring->worker_limits = must_alloc(2 * sizeof(*ring->worker_limits));
 	memcpy(ring->worker_limits, r->worker_limits, sizeof(r->worker_limits));
 	add_registered(l, r, ring);
 	ret = add_maps(l, r, ring, e);
-	return ret < 0 ? ret : add_entries(l, r, ring, e);
+	if (ret == 0)
+		ret = add_entries(l, r, ring, e);
+	return ret ? ret : add_requests(l, r, ring, e);
 }
 
 /* --- its memory --- */
@@ -403,6 +467,7 @@ void uring_told_free(struct uring_told *told)
 	for (size_t i = 0; told && i < told->n; i++) {
 		free(told->v[i].memory);
 		free(told->v[i].sqes);
+		free(told->v[i].requests);
 	}
 	free(told ? told->v : NULL);
 	free(told);
@@ -433,7 +498,7 @@ static int tell(const struct look *l, Gw__Process *msg, struct uring_told *told,
 		ret = describe(l, &l->rings[i], ring, e);
 		if (ret != 0)
 			continue;
-		*t = (struct told_ring){ ring, l->rings[i].file, calloc(1, ring->ring_bytes), calloc(1, ring->sqe_bytes) };
+		*t = (struct told_ring){ .ring = ring, .file = l->rings[i].file, .memory = calloc(1, ring->ring_bytes), .sqes = calloc(1, ring->sqe_bytes) };
 		told->n = i + 1;
 		if (!t->memory || !t->sqes)
 			return err_sys(e, -ENOMEM, "io_uring");
@@ -508,29 +573,85 @@ static int run_work(const struct look *l, const struct uring_enter *enter, struc
 	return ret;
 }
 
-/* The kernel finishes what is in flight, while the program stands still. */
-static int wait_until_idle(struct look *l, const struct uring_enter *enter, struct err *e)
+/* Whether all that is in flight waits for something, and can be submitted again. *ret_opcode: of one that cannot, or -1. */
+static int is_settled(const struct look *l, const struct uring_record *r, bool *ret_settled, int *ret_opcode, struct err *e)
+{
+	const struct uring_request *v;
+	ssize_t n = r->in_flight ? uring_peek_requests(l->pid, r->ctx, &v, e) : 0;
+	bool settled = n == (ssize_t)r->in_flight;
+
+	for (ssize_t i = 0; i < n; i++)
+		if (v[i].busy || uring_flight_obstacle(&v[i])) {
+			settled = false;
+			*ret_opcode = v[i].opcode;
+		}
+	*ret_settled = settled;
+	return MIN((int)n, 0);
+}
+
+/* The kernel finishes what it is doing, while the program stands still. */
+static int wait_until_settled(struct look *l, const struct uring_enter *enter, struct err *e)
 {
 	const struct timespec nap = { 0, 200000 };
 	uint64_t limit = clock_ns(CLOCK_MONOTONIC) + URING_WAIT_MS * 1000000ull;
 
 	for (;;) {
-		unsigned in_flight = 0;
-		int ret = read_rings(l, e);
+		bool settled = true, one;
+		int opcode = -1, ret = read_rings(l, e);
 
-		if (ret < 0)
+		for (size_t i = 0; i < l->n_rings && ret == 0; i++) {
+			ret = is_settled(l, &l->rings[i], &one, &opcode, e);
+			settled = settled && one;
+		}
+		if (ret < 0 || settled)
 			return ret;
-		for (size_t i = 0; i < l->n_rings; i++)
-			in_flight += l->rings[i].in_flight;
-		if (!in_flight)
-			return 0;
 		if (clock_ns(CLOCK_MONOTONIC) > limit)
-			return err_set(e, -EAGAIN, "process %d: %u requests of io_uring do not end", l->pid, in_flight);
+			return err_set(e, -EAGAIN, "process %d: a request of io_uring%s%s does not end, and cannot be submitted again", l->pid,
+				       opcode < 0 ? "" : ", IORING_OP_", opcode < 0 ? "" : uring_operation_name((unsigned)opcode));
 		ret = run_work(l, enter, e);
 		if (ret < 0)
 			return ret;
 		nanosleep(&nap, NULL);
 	}
+}
+
+/* What a second look is to agree with. */
+static int note(const struct look *l, const struct uring_record *r, struct told_ring *t, struct err *e)
+{
+	const struct uring_request *v;
+	ssize_t n = r->in_flight ? uring_peek_requests(l->pid, r->ctx, &v, e) : 0;
+
+	if (n < 0)
+		return (int)n;
+	free(t->requests);
+	t->requests = must_alloc((size_t)n * sizeof(*v) + 1);
+	if (n)
+		memcpy(t->requests, v, (size_t)n * sizeof(*v));
+	t->n_requests = (size_t)n;
+	t->sq_head = r->sq_head;
+	t->cq_tail = r->cq_tail;
+	return 0;
+}
+
+static bool is_as_noted(const struct look *l, const struct uring_record *r, const struct told_ring *t)
+{
+	const struct uring_request *v;
+	ssize_t n = r->in_flight ? uring_peek_requests(l->pid, r->ctx, &v, NULL) : 0;
+
+	return r->file == t->file && r->sq_head == t->sq_head && r->cq_tail == t->cq_tail && r->in_flight == t->n_requests && n == (ssize_t)t->n_requests &&
+		(!n || !memcmp(v, t->requests, (size_t)n * sizeof(*v)));
+}
+
+int uring_recheck(pid_t pid, const struct uring_told *told, struct err *e)
+{
+	struct look l = { .pid = pid };
+	int ret = told ? read_rings(&l, e) : 0;
+	bool same = ret == 0 && (!told || told->n == l.n_rings);
+
+	for (size_t i = 0; told && same && i < told->n; i++)
+		same = is_as_noted(&l, &l.rings[i], &told->v[i]);
+	look_free(&l);
+	return ret < 0 || same ? ret : err_set(e, -EAGAIN, "process %d: a request of io_uring has ended in the freeze", pid);
 }
 
 static bool same_maps(const Gw__Uring *a, const Gw__Uring *b)
@@ -549,15 +670,17 @@ static bool is_same_ring(const Gw__Uring *was, const Gw__Uring *now)
 		was->ring_bytes == now->ring_bytes && was->sqe_bytes == now->sqe_bytes && was->submitter == now->submitter && same_maps(was, now);
 }
 
-static int follow(const struct look *l, const struct uring_told *told, Gw__Process *msg, struct err *e)
+static int follow(const struct look *l, struct uring_told *told, Gw__Process *msg, struct err *e)
 {
 	int ret = 0;
 
 	for (size_t i = 0; i < l->n_rings && ret == 0; i++) {
-		const struct told_ring *t = &told->v[i];
+		struct told_ring *t = &told->v[i];
 		Gw__Uring *ring = add_ring(msg);
 
 		ret = describe(l, &l->rings[i], ring, e);
+		if (ret == 0)
+			ret = note(l, &l->rings[i], t, e);
 		if (ret == 0 && (l->rings[i].file != t->file || !is_same_ring(t->ring, ring)))
 			ret = err_set(e, -EAGAIN, "process %d has another io_uring as descriptor %u than at the offer", l->pid, ring->fd);
 		if (ret == 0)
@@ -566,15 +689,15 @@ static int follow(const struct look *l, const struct uring_told *told, Gw__Proce
 	return ret;
 }
 
-int uring_recapture(pid_t pid, int pidfd, const struct vma_list *layout, const struct uring_told *told, const struct uring_enter *enter, Gw__Process *msg, struct err *e)
+int uring_recapture(pid_t pid, int pidfd, const struct vma_list *layout, struct uring_told *told, const struct uring_enter *enter, Gw__Process *msg, struct err *e)
 {
-	struct look l = { .pid = pid, .pidfd = pidfd, .layout = layout };
+	struct look l = { .pid = pid, .pidfd = pidfd, .layout = layout, .clocks = enter->clocks };
 	int ret;
 
 	clear(msg);
 	if (!told && !is_mapped(layout))
 		return 0; /* a new descriptor is found where the descriptors are compared */
-	ret = wait_until_idle(&l, enter, e);
+	ret = wait_until_settled(&l, enter, e);
 	if (ret == 0)
 		ret = read_all(&l, e);
 	if (ret == 0 && l.n_rings != (told ? told->n : 0))
@@ -651,7 +774,7 @@ static int validate_ring(const Gw__Uring *r, struct err *e)
 	for (size_t i = 0; i < r->n_registered; i++)
 		if (r->registered[i]->index >= URING_RING_FDS || !r->registered[i]->tid)
 			return err_set(e, -EBADMSG, "io_uring %u: registered as %u", r->fd, r->registered[i]->index);
-	return 0;
+	return uring_flight_validate(r, e);
 }
 
 int uring_validate(const Gw__Process *msg, struct err *e)

@@ -8,12 +8,14 @@
  *
  * The kernel and the program count submissions and completions from the beginning, modulo 2^32, each in its own memory: the new ring's counts are brought to where the old one's
  * were by as many requests that do nothing. That happens before the freeze, up to where the ring stood at the offer, and in it for what was submitted
- * since. Requests in flight are waited for in the freeze; if that takes longer than URING_WAIT_MS it is another attempt's turn.
+ * since. Requests that a device or a worker of the kernel's is doing are waited for in the freeze; if that takes longer than URING_WAIT_MS it is another attempt's turn. What waits
+ * for something (polls, timeouts, accepts, reads and writes of sockets and pipes) is read by BPF and submitted again at the destination; the old one ends with the process.
  */
 #ifndef GODWIT_IMAGE_URING_H
 #define GODWIT_IMAGE_URING_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/err.h"
@@ -24,6 +26,11 @@
 #include "task.pb-c.h"
 
 #define URING_WAIT_MS 50
+
+/* What is added to this host's clocks for the process's. */
+struct uring_clocks {
+	int64_t monotonic_offset_ns, boottime_offset_ns;
+};
 
 /* --- source --- */
 
@@ -43,12 +50,17 @@ void uring_refuse_shared(const Gw__FdTable *t, struct refusals *refusals);
 struct uring_enter {
 	int (*run)(void *arg, pid_t tid, unsigned fd, struct err *e);
 	void *arg;
+	struct uring_clocks clocks;
 };
 /*
  * In the freeze, before descriptors and pages are looked at: waits for what is in flight, and fills msg->urings. -EAGAIN: other rings than at the offer, or
  * requests that do not end.
  */
-int uring_recapture(pid_t pid, int pidfd, const struct vma_list *layout, const struct uring_told *told, const struct uring_enter *enter, Gw__Process *msg, struct err *e);
+int uring_recapture(pid_t pid, int pidfd, const struct vma_list *layout, struct uring_told *told, const struct uring_enter *enter, Gw__Process *msg, struct err *e);
+/*
+ * Behind them: -EAGAIN when a request has ended in between, so that what it has read, say, was looked at before, and its completion is not in the message, or the other way round.
+ */
+int uring_recheck(pid_t pid, const struct uring_told *told, struct err *e);
 /* How much memory the process has registered with its rings: the kernel reads and writes it past the page tables. */
 uint64_t uring_pinned_bytes(const Gw__Process *msg);
 void uring_told_free(struct uring_told *told);
@@ -71,6 +83,7 @@ struct uring_skeleton {
 	void *arg;
 	pid_t pid;   /* as this worker sees it */
 	int pidfd;
+	struct uring_clocks clocks;
 };
 
 void uring_validate_here(const Gw__Process *msg, struct refusals *refusals);

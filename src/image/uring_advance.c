@@ -18,6 +18,7 @@
 
 #define LIST_CALLS 64u       /* calls in one list */
 #define SENDER_ENTRIES 128u
+#define DEFERRED_AT_ONCE 16u /* the kernel makes twenty in one call */
 #define DROPS_MAX 65536u     /* each takes a call */
 
 static struct uring_rings *rings_of(const struct uring_made *m)
@@ -178,7 +179,7 @@ static void plan_send(struct batch *b, const Gw__Uring *ring, const struct uring
 
 static int send(struct batch *b, const Gw__Uring *ring, struct uring_made *m, const struct sender *s, uint32_t n, struct err *e)
 {
-	uint32_t step = MIN(SENDER_ENTRIES, ring->cq_entries);
+	uint32_t step = MIN(ring->flags & IORING_SETUP_DEFER_TASKRUN ? DEFERRED_AT_ONCE : SENDER_ENTRIES, ring->cq_entries);
 	struct uring_rings *from = (void *)s->memory, *r = rings_of(m);
 	int ret = 0;
 
@@ -214,10 +215,10 @@ static int complete(struct batch *b, int pidfd, const Gw__Uring *ring, struct ur
 	return close_sender(b, &s, ret, e);
 }
 
-int uring_advance(struct batch *b, int pidfd, const Gw__Uring *ring, struct uring_made *m, struct err *e)
+int uring_advance(struct batch *b, int pidfd, const Gw__Uring *ring, struct uring_counts to, struct uring_made *m, struct err *e)
 {
 	struct uring_rings *r = rings_of(m);
-	uint32_t sq = ring->sq_head - r->sq_head, cq = ring->cq_tail - r->cq_tail, both = MIN(sq, cq);
+	uint32_t sq = to.sq_head - r->sq_head, cq = to.cq_tail - r->cq_tail, both = MIN(sq, cq);
 	int ret = 0;
 
 	if (both)
@@ -226,7 +227,8 @@ int uring_advance(struct batch *b, int pidfd, const Gw__Uring *ring, struct urin
 		ret = complete(b, pidfd, ring, m, cq - both, e);
 	if (ret == 0 && sq > both)
 		ret = ring->no_drain ? submit(b, ring, m, sq - both, false, e) : drop(b, ring, m, sq - both, e);
-	if (ret == 0 && (r->sq_head != ring->sq_head || r->cq_tail != ring->cq_tail))
-		ret = err_set(e, -EIO, "fd %u (io_uring): stands at %u and %u instead of %u and %u", ring->fd, r->sq_head, r->cq_tail, ring->sq_head, ring->cq_tail);
+	if (ret == 0 && (r->sq_head != to.sq_head || r->cq_tail != to.cq_tail))
+		ret = err_set(e, -EIO, "fd %u (io_uring): stands at %u and %u instead of %u and %u", ring->fd, r->sq_head, r->cq_tail, to.sq_head,
+			      to.cq_tail);
 	return ret;
 }

@@ -20,12 +20,12 @@ static int fill_one(const struct uring_skeleton *s, const Gw__Uring *ring, struc
 {
 	struct uring_rings *r = (void *)m->memory;
 	struct batch *b = uring_batch(s, ring, e);
-	uint32_t flags;
+	uint32_t flags, head = ring->sq_head - (uint32_t)ring->n_requests;
 	int ret;
 
 	if (!b)
 		return -EBADMSG;
-	ret = uring_advance(b, s->pidfd, ring, m, e);
+	ret = uring_advance(b, s->pidfd, ring, (struct uring_counts){ head, ring->cq_tail }, m, e);
 	if (ret < 0)
 		return ret;
 	flags = r->sq_flags;
@@ -34,7 +34,9 @@ static int fill_one(const struct uring_skeleton *s, const Gw__Uring *ring, struc
 	memcpy(m->memory, m->base_memory, m->memory_bytes);
 	memcpy(m->sqes, m->base_sqes, m->sqes_bytes);
 	r->sq_flags = (r->sq_flags & ~LIVE_FLAGS) | (flags & LIVE_FLAGS);
-	r->sq_head = ring->sq_head;
+	r->sq_head = head;
+	if (ring->n_requests)
+		r->sq_tail = head; /* see uring_resume */
 	r->cq_tail = ring->cq_tail;
 	return 0;
 }
@@ -163,7 +165,7 @@ static int register_rings(const struct uring_skeleton *s, const Gw__Uring *ring,
 	return ret;
 }
 
-static int register_one(const struct uring_skeleton *s, const Gw__Uring *ring, struct err *e)
+static int register_one(const struct uring_skeleton *s, const Gw__Uring *ring, struct uring_made *m, struct err *e)
 {
 	struct batch *b = uring_batch(s, ring, e);
 	int ret = b ? register_slots(b, ring, ring->files, ring->n_files, true, e) : -EBADMSG;
@@ -180,7 +182,9 @@ static int register_one(const struct uring_skeleton *s, const Gw__Uring *ring, s
 		ret = MIN((int)remote_do(b, e, "F_SETFL", SYS_fcntl, ring->fd, F_SETFL, ring->open_flags), 0);
 	if (ret == 0)
 		ret = register_rings(s, ring, e);
-	return ret < 0 ? ret : register_eventfd(b, ring, e);
+	if (ret == 0)
+		ret = register_eventfd(b, ring, e);
+	return ret < 0 || !ring->n_requests ? ret : uring_resume(s, ring, m, e);
 }
 
 int uring_register(const struct uring_skeleton *s, const Gw__Process *msg, struct uring_set *set, struct err *e)
@@ -188,6 +192,6 @@ int uring_register(const struct uring_skeleton *s, const Gw__Process *msg, struc
 	int ret = 0;
 
 	for (size_t i = 0; i < msg->n_urings && set && ret == 0; i++)
-		ret = register_one(s, msg->urings[i], e);
+		ret = register_one(s, msg->urings[i], &set->v[i], e);
 	return ret;
 }

@@ -9,7 +9,12 @@
 #include <stdint.h>
 
 #include "image/uring.h"
+#include "kern/uring_record.h"
 
+#define TIMEOUT_MULTISHOT (1u << 6)
+#define POLL_ADD_LEVEL (1u << 3)
+#define RECVSEND_FIXED_BUFFER 4u
+#define RECVSEND_FLAGS 0x3fu /* of ioprio; the others are the kernel's own */
 #define SETUP_NO_MMAP (1u << 14)
 #define SETUP_REGISTERED_FD_ONLY (1u << 15)
 #define SETUP_NO_SQARRAY (1u << 16)
@@ -50,6 +55,17 @@ static inline size_t uring_cqe_bytes(uint32_t flags)
 /* Applies patches to `to`, of `len` bytes; false: they do not fit. */
 bool uring_patch(Gw__UringPatch *const *patches, size_t n, uint8_t *to, size_t len);
 
+/* --- uring_flight.c --- */
+
+const char *uring_operation_name(unsigned opcode);
+bool uring_operation_is_known(unsigned opcode);
+/* Why it cannot be submitted again; NULL: it can. */
+const char *uring_flight_obstacle(const struct uring_request *r);
+Gw__UringRequest *uring_flight_add(Gw__Uring *ring, const struct uring_request *r, const struct uring_clocks *clocks);
+int uring_flight_validate(const Gw__Uring *ring, struct err *e);
+/* A time of this host on the process's clock. */
+uint64_t uring_host_to_process(const struct uring_clocks *c, uint32_t clock, uint64_t ns);
+
 /* --- destination --- */
 
 struct uring_made {
@@ -68,7 +84,13 @@ struct uring_set {
 
 /* The list of the thread that may submit. */
 struct batch *uring_batch(const struct uring_skeleton *s, const Gw__Uring *ring, struct err *e);
-/* uring_advance.c: brings the kernel's counts to those of `ring`. Writes all over the ring's memory. */
-int uring_advance(struct batch *b, int pidfd, const Gw__Uring *ring, struct uring_made *m, struct err *e);
+struct uring_counts {
+	uint32_t sq_head, cq_tail;
+};
+
+/* uring_advance.c: brings the kernel's counts to these. Writes all over the ring's memory. */
+int uring_advance(struct batch *b, int pidfd, const Gw__Uring *ring, struct uring_counts to, struct uring_made *m, struct err *e);
+/* uring_resume.c: submits what was in flight, when the memory is as at the source and all is registered. */
+int uring_resume(const struct uring_skeleton *s, const Gw__Uring *ring, struct uring_made *m, struct err *e);
 
 #endif

@@ -19,6 +19,7 @@
 #include "kern/fdpass.h"
 
 #define LOWEST_PLACE 65536ull
+#define BEHIND 256u
 
 void uring_validate_here(const Gw__Process *msg, struct refusals *refusals)
 {
@@ -216,6 +217,17 @@ static int take_base(const Gw__Uring *ring, struct uring_made *m, struct err *e)
 		       err_set(e, -EBADMSG, "io_uring %u: memory outside of it", ring->fd);
 }
 
+/*
+ * What is in flight in the freeze is submitted again, so that the count of submissions must be less by that until then; of a running process it is not known exactly. That of
+ * completions is left as far behind, so that there are never submissions alone to be counted.
+ */
+static struct uring_counts stay_behind(const Gw__Uring *ring)
+{
+	uint32_t by = ring->in_flight + MIN(ring->sq_entries, BEHIND);
+
+	return (struct uring_counts){ ring->sq_head > by ? ring->sq_head - by : 0, ring->cq_tail > by ? ring->cq_tail - by : 0 };
+}
+
 static int make_one(const struct uring_skeleton *s, const Gw__Uring *ring, const Gw__FdNumbers *numbers, struct uring_made *m, struct err *e)
 {
 	struct batch *b = uring_batch(s, ring, e);
@@ -232,7 +244,7 @@ static int make_one(const struct uring_skeleton *s, const Gw__Uring *ring, const
 		ret = map_here(s, ring, m, e);
 	if (ret == 0)
 		ret = take_base(ring, m, e);
-	return ret < 0 ? ret : uring_advance(b, s->pidfd, ring, m, e);
+	return ret < 0 ? ret : uring_advance(b, s->pidfd, ring, stay_behind(ring), m, e);
 }
 
 int uring_make(const struct uring_skeleton *s, const Gw__Process *msg, const Gw__FdNumbers *numbers, struct uring_set **ret, struct err *e)

@@ -54,10 +54,11 @@ ssize_t uring_peek_registered(pid_t pid, struct uring_registered **ret, struct e
 	return code < 0 ? code : read_records(loaded->progs.read_registered, pid, (void **)ret, sizeof(**ret), e);
 }
 
-ssize_t uring_peek_entries(pid_t pid, unsigned long long ctx, const struct uring_entry **ret, struct err *e)
+/* Runs a program that looks at one ring. */
+static ssize_t look_into(pid_t pid, unsigned long long ctx, bool requests, struct err *e)
 {
 	int code = load(e);
-	cleanup_close int fd = code < 0 ? code : bpf_iter_of(bpf_program__fd(loaded->progs.read_entries), pid, e);
+	cleanup_close int fd = code < 0 ? code : bpf_iter_of(bpf_program__fd(requests ? loaded->progs.read_requests : loaded->progs.read_entries), pid, e);
 	char nothing[64];
 	ssize_t n;
 
@@ -69,8 +70,26 @@ ssize_t uring_peek_entries(pid_t pid, unsigned long long ctx, const struct uring
 		return n;
 	if (loaded->bss->wanted)
 		return err_set(e, -EAGAIN, "process %d has closed an io_uring meanwhile", pid);
-	if (loaded->bss->n_entries > URING_ENTRIES_MAX)
-		return err_set(e, -E2BIG, "process %d: an io_uring with more than %u things registered or in flight", pid, URING_ENTRIES_MAX);
-	*ret = loaded->bss->entries;
+	if (loaded->bss->n_entries > (requests ? URING_REQUESTS_MAX : URING_ENTRIES_MAX))
+		return err_set(e, -E2BIG, "process %d: an io_uring with more than %u things registered, or %u requests in flight", pid, URING_ENTRIES_MAX,
+			       URING_REQUESTS_MAX);
 	return loaded->bss->n_entries;
+}
+
+ssize_t uring_peek_entries(pid_t pid, unsigned long long ctx, const struct uring_entry **ret, struct err *e)
+{
+	ssize_t n = look_into(pid, ctx, false, e);
+
+	if (n >= 0)
+		*ret = loaded->bss->entries;
+	return n;
+}
+
+ssize_t uring_peek_requests(pid_t pid, unsigned long long ctx, const struct uring_request **ret, struct err *e)
+{
+	ssize_t n = look_into(pid, ctx, true, e);
+
+	if (n >= 0)
+		*ret = loaded->bss->requests;
+	return n;
 }

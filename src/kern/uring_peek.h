@@ -20,5 +20,7 @@ ssize_t uring_peek_files(pid_t pid, struct uring_file **ret, struct err *e);
 ssize_t uring_peek_registered(pid_t pid, struct uring_registered **ret, struct err *e);
 /* Of one of its rings (struct uring_record's ctx). *ret is valid until the next call. -E2BIG: more than URING_ENTRIES_MAX. */
 ssize_t uring_peek_entries(pid_t pid, unsigned long long ctx, const struct uring_entry **ret, struct err *e);
+/* The same for what waits in it. Requests that do not wait, but are being done (by a device, or a worker), are not among them: struct uring_record's in_flight counts them, too. */
+ssize_t uring_peek_requests(pid_t pid, unsigned long long ctx, const struct uring_request **ret, struct err *e);
 
 #endif

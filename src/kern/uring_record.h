@@ -61,6 +61,28 @@ struct uring_entry {
 	unsigned long long a, b, c;
 };
 
+/* A request that waits for something. Which fields mean what depends on the operation: see in_flight.c and the kernel's structures of the same names. */
+struct uring_request {
+	unsigned char opcode;
+	unsigned char flags;       /* IOSQE_* */
+	unsigned char busy;        /* it is just being dealt with */
+	unsigned char linked;      /* another one is to follow it */
+	unsigned int tid;          /* the thread that submitted it */
+	int fd;                    /* number, or place in the table of files, of what it waits for; -1: of nothing */
+	unsigned int len;
+	unsigned long long data;   /* user_data */
+	unsigned long long file;
+	unsigned long long address, address2, offset;
+	unsigned long long done;   /* what has been transferred already */
+	long long expires;         /* a timeout: on `clock`, nanoseconds */
+	unsigned int clock;
+	unsigned int events;       /* a poll */
+	unsigned int operation_flags, ioprio, place;
+	unsigned int repeats;
+	long long period[2];       /* a timeout, as it was given */
+};
+
 #define URING_ENTRIES_MAX 32768
+#define URING_REQUESTS_MAX 8192
 
 #endif

@@ -483,7 +483,7 @@ static struct batch *thread_batch(void *arg, pid_t tid)
 
 struct uring_skeleton dest_uring_skeleton(struct dest_process *p)
 {
-	return (struct uring_skeleton){ main_batch(p), thread_batch, p->skeleton, p->skeleton->pid, p->skeleton->pidfd };
+	return (struct uring_skeleton){ main_batch(p), thread_batch, p->skeleton, p->skeleton->pid, p->skeleton->pidfd, { p->clocks.monotonic_ns, p->clocks.boottime_ns } };
 }
 
 /* Numbers first, in all processes: sets of epoll, and owners, may refer to any of them. */

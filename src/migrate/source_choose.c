@@ -7,8 +7,10 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <linux/io_uring.h>
 #include <poll.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
@@ -21,6 +23,7 @@
 #define FDS_MAX 65536u /* of one poll call */
 #define ARGUMENT_PAGES 2u
 #define IOVECS 512 /* of one process_vm_readv */
+#define FLIGHT_BYTES_MAX (16u << 20)
 #define HOT_THREADS 8u /* with more threads than this only stack and TLS pages of each travel with the registers */
 
 bool source_page_may_go(struct source_process *p, uint64_t address)
@@ -82,7 +85,7 @@ static int want_thread_pages(struct source_process *p, const Gw__Thread *t, bool
 	int ret = 0;
 
 	memcpy(&r, t->regs.data, sizeof(r));
-	const uint64_t first[] = { r.rsp, r.rsp - 128, r.rsp + PAGE_SIZE_BYTES, r.fs_base, r.fs_base - 64, t->rseq, t->rseq + 31 };
+	const uint64_t first[] = { r.rsp, r.rsp - 128, r.rsp - 256, r.rsp + PAGE_SIZE_BYTES, r.fs_base, r.fs_base - 64, t->rseq, t->rseq + 31 };
 	const uint64_t pointed[] = { r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rbp, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15, r.gs_base };
 
 	for (size_t i = 0; i < ARRAY_SIZE(first) && ret == 0; i++)
@@ -118,6 +121,33 @@ static int want_pinned_pages(struct source_process *p, struct run_list *list)
 
 			for (uint64_t at = PAGE_ALIGN_DOWN(slot->address); at < end && ret == 0; at += PAGE_SIZE_BYTES)
 				ret = want_page(p, at, list);
+		}
+	return ret;
+}
+
+/* Requests in flight may end as soon as they are submitted again, before the commit. */
+static int want_flight_pages(struct source_process *p, struct run_list *list, struct err *e)
+{
+	uint64_t bytes = 0;
+	int ret = 0;
+
+	for (size_t i = 0; i < p->process->n_urings; i++)
+		for (size_t k = 0; k < p->process->urings[i]->n_requests && ret == 0; k++) {
+			const Gw__UringRequest *r = p->process->urings[i]->requests[k];
+			uint64_t end = r->address + r->len;
+
+			bytes += r->len;
+			if (bytes > FLIGHT_BYTES_MAX)
+				return err_set(e, -EAGAIN, "process %d: requests of io_uring in flight with more than %u bytes; --strategy=pre-copy has no such limit", p->u->pid,
+					       FLIGHT_BYTES_MAX);
+			for (uint64_t at = PAGE_ALIGN_DOWN(r->address); r->len && at < end && ret == 0; at += PAGE_SIZE_BYTES)
+				ret = want_page(p, at, list);
+			if (ret == 0 && r->opcode == IORING_OP_ACCEPT)
+				ret = want_page(p, r->address, list);
+			if (ret == 0 && r->opcode == IORING_OP_ACCEPT)
+				ret = want_page(p, r->address + sizeof(struct sockaddr_storage), list);
+			if (ret == 0 && r->opcode == IORING_OP_ACCEPT)
+				ret = want_page(p, r->address2, list);
 		}
 	return ret;
 }
@@ -230,6 +260,8 @@ static int choose_first(struct source_process *p, struct err *e)
 		ret = want_thread_pages(p, p->parked[i].msg, p->nparked <= HOT_THREADS, &p->go_runs);
 	if (ret == 0)
 		ret = want_pinned_pages(p, &p->go_runs);
+	if (ret == 0)
+		ret = want_flight_pages(p, &p->go_runs, e);
 	if (ret == 0)
 		ret = want_argument_pages(p, &p->go_runs);
 	if (ret == 0)

@@ -402,7 +402,8 @@ static int enter_uring(void *arg, pid_t tid, unsigned fd, struct err *e)
 
 static int capture_urings(struct source_process *p, struct err *e)
 {
-	const struct uring_enter enter = { enter_uring, p };
+	const Gw__Clocks *clocks = p->u->process->clocks;
+	const struct uring_enter enter = { enter_uring, p, { clocks->monotonic_offset_ns, clocks->boottime_offset_ns } };
 
 	return p->u->guest ? 0 : uring_recapture(p->u->pid, p->u->pidfd, source_layout(p), p->u->urings, &enter, p->process, e);
 }
@@ -432,6 +433,8 @@ static int compare(struct source *s, struct err *e)
 		ret = refusals_begun(s->refusals, s->request->pid, e);
 	if (ret == 0 && !s->direct_io && (fdtable_has_direct_io(s->unit.fds.msg) || have_pinned(s)))
 		ret = err_set(e, -EAGAIN, "process %d has begun direct I/O since the offer", s->request->pid);
+	for (size_t i = 0; i < s->nprocs && ret == 0; i++)
+		ret = uring_recheck(s->procs[i].u->pid, s->procs[i].u->urings, e);
 	if (ret == 0 && fdtable_has_moved_rings(&s->unit.fds))
 		ret = err_set(e, -EAGAIN, "process %d has other io_urings than at the offer", s->request->pid);
 	if (ret == 0 && s->unit.ns)

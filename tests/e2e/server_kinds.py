@@ -202,6 +202,36 @@ class Postgres(Server):
         assert sums == [f"t|{done}"], f"{sums}, and {done} transactions were told of"
 
 
+class Mariadb(Server):
+    """InnoDB reads and writes by io_uring. What clients have put into it is counted at the end."""
+
+    def __init__(self, lab_, port=0):
+        directory = lab_.directory("mariadb")
+        subprocess.run(["chown", "mysql:mysql", directory], check=True)
+        self.data = os.path.join(directory, "data")
+        inside("n1", "mariadb-install-db", "--user=mysql", f"--datadir={self.data}", "--skip-test-db", "--auth-root-authentication-method=normal", timeout=120)
+        super().__init__(lab_, "mariadb", port, ["mariadbd", "--no-defaults", "--user=mysql", f"--datadir={self.data}", f"--socket={directory}/socket", f"--pid-file={directory}/number",
+                                                 "--port=PORT", "--bind-address=0.0.0.0", "--innodb-flush-log-at-trx-commit=1", "--innodb-buffer-pool-size=16M"])
+        self.socket = f"{directory}/socket"
+        wait_until("it takes queries", lambda: os.path.exists(self.socket), 60)
+        inside("n1", "mariadb", "--no-defaults", "-u", "root", "-S", self.socket, "-e",
+               "create database t; create table t.a (k int primary key auto_increment, v varchar(1000)); create user u@'%'; grant all on t.* to u@'%'")
+
+    def clients(self, host):
+        one = "mariadb --no-defaults -h ADDRESS -P PORT -u u -N -e \"insert into t.a(v) values (repeat('x', 900)); select count(*) from t.a\""
+        many = "for i in $(seq 200); do echo \"insert into t.a(v) values (repeat('y', 900));\"; done | mariadb --no-defaults -h ADDRESS -P PORT -u u"
+        return [again_and_again(self, host, "mariadb-one", one), again_and_again(self, host, "mariadb-many", many)]
+
+    def query(self, text):
+        return inside("x1", "mariadb", "--no-defaults", "-h", ADDRESS, "-P", str(self.port), "-u", "u", "-N", "-e", text).stdout.split()
+
+    def check(self, clients):
+        done = sum(int((read(c.out).split() or ["0"])[-1]) * (200 if c.name == "mariadb-many" else 1) for c in clients)
+        there = self.query("select count(*) from t.a")
+        assert there == [str(done)], f"{there} rows instead of {done}"
+        assert self.query("check table t.a")[-1] == "OK"
+
+
 # --- servers of the web -------------------------------------------------------------------------------------------------
 
 def web_files():
@@ -452,6 +482,6 @@ class Ssh(Server):
         return [made]
 
 
-KINDS = {"redis": Redis, "memcached": Memcached, "postgres": Postgres, "nginx": Nginx, "download": Download, "go": Go, "node": Node, "gunicorn": Gunicorn,
+KINDS = {"redis": Redis, "memcached": Memcached, "postgres": Postgres, "mariadb": Mariadb, "nginx": Nginx, "download": Download, "go": Go, "node": Node, "gunicorn": Gunicorn,
          "aiohttp": Aiohttp, "java": Java, "haproxy": Haproxy, "iperf3": Iperf, "iperf3-up": lambda lab_: Iperf(lab_, mode="", seconds=8),
          "iperf3-down": lambda lab_: Iperf(lab_, mode="-R", seconds=8), "ssh": Ssh}

@@ -100,6 +100,22 @@ def test_server_goes_round(lab2, kind):
         server.end()
 
 
+def test_database_with_io_uring(lab2):
+    """Away and home again, while InnoDB reads and writes by io_uring."""
+    server, clients = server_kinds.Mariadb(lab2), []
+    try:
+        clients = server.clients("x1")
+        for to in ("n2", "n1"):
+            server.must_move(to)
+            for c in clients:
+                c.must_live(f"after the move to {to}")
+        server_kinds.end_all(clients)
+        server.check(clients)
+    finally:
+        server_kinds.abandon(clients)
+        server.end()
+
+
 def test_download(lab2):
     """A file on its way, to a host outside and to one that the server comes to."""
     server, clients = server_kinds.Download(lab2, mib=160), []

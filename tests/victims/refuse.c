@@ -34,6 +34,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "uring.h"
 #include "victim.h"
 
 static int held, urgent_from;
@@ -345,6 +346,26 @@ static void sqpoll_setup(void)
 }
 
 REFUSED(uring_thread, sqpoll_setup, "(?i)fd N\\b.*IORING_SETUP_SQPOLL");
+
+static void uring_linked_setup(void)
+{
+	static struct ring r;
+	struct io_uring_sqe *sqe;
+	int ends[2];
+
+	ring_open(&r, 4, 0, 0);
+	must(!pipe2(ends, O_CLOEXEC));
+	sqe = ring_next(&r);
+	sqe->opcode = IORING_OP_POLL_ADD;
+	sqe->fd = ends[0];
+	sqe->poll32_events = POLLIN;
+	sqe->flags = IOSQE_IO_LINK;
+	ring_next(&r)->opcode = IORING_OP_NOP;
+	ring_submit(&r, 0);
+	hold(r.fd);
+}
+
+REFUSED(uring_linked, uring_linked_setup, "(?i)fd N\\b.*IORING_OP_POLL_ADD in flight.*linked");
 
 static void uring_shared_setup(void)
 {

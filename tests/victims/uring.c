@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,12 +13,15 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "victim.h"
 
+#define MIN_OF(a, b) ((a) < (b) ? (a) : (b))
 #define SETUP_NO_SQARRAY (1u << 16)
 
 static void *map_ring(const struct ring *r, size_t len, uint64_t offset)
@@ -79,9 +84,7 @@ int ring_submit(struct ring *r, unsigned wait)
 	long ret;
 
 	__atomic_store_n(word(r, r->p.sq_off.tail), r->sq_tail, __ATOMIC_RELEASE);
-	do
-		ret = syscall(SYS_io_uring_enter, r->fd, n, wait, wait || (r->p.flags & IORING_SETUP_DEFER_TASKRUN) ? IORING_ENTER_GETEVENTS : 0, NULL, 0);
-	while (0);
+	ret = syscall(SYS_io_uring_enter, r->fd, n, wait, wait || (r->p.flags & IORING_SETUP_DEFER_TASKRUN) ? IORING_ENTER_GETEVENTS : 0, NULL, 0);
 	if (ret < 0)
 		fail("io_uring_enter: errno %d", errno);
 	return (int)ret;
@@ -308,3 +311,280 @@ static void registered_check(void)
 }
 
 VICTIM(uring_registered, V_CHECK_FILE, registered_setup, registered_work, registered_check);
+
+/* --- requests that wait for something --- */
+
+#define FLIGHT_RINGS 2
+#define TIMEOUT_MS 60000
+
+enum { FLIGHT_POLL = 10, FLIGHT_MULTI, FLIGHT_FIXED, FLIGHT_READ, FLIGHT_RECV, FLIGHT_SEND, FLIGHT_ACCEPT, FLIGHT_LONG, FLIGHT_SHORT, FLIGHT_COUNTED, FLIGHT_EVENT, FLIGHT_WORK };
+
+static struct flight {
+	struct ring ring;
+	int polled, multi[2], fixed, pipe[2], pair[2], full[2], listener, event, work[2];
+	char got[64], received[64], work_got[64];
+	uint64_t event_got;
+	size_t filled, sent;
+	struct sockaddr_un name;
+	uint64_t short_due_ns;
+} flights[FLIGHT_RINGS];
+
+static struct io_uring_sqe *prepare(struct flight *f, int opcode, int fd, uint64_t data)
+{
+	struct io_uring_sqe *sqe = ring_next(&f->ring);
+
+	sqe->opcode = (uint8_t)opcode;
+	sqe->fd = fd;
+	sqe->user_data = data;
+	return sqe;
+}
+
+static void transfer(struct flight *f, int opcode, int fd, uint64_t data, void *at, size_t len)
+{
+	struct io_uring_sqe *sqe = prepare(f, opcode, fd, data);
+
+	sqe->addr = (uintptr_t)at;
+	sqe->len = (uint32_t)len;
+}
+
+static void add_timeout(struct flight *f, uint64_t data, unsigned ms, unsigned count)
+{
+	struct __kernel_timespec spec = { ms / 1000, ms % 1000 * 1000000ll };
+	struct io_uring_sqe *sqe = prepare(f, IORING_OP_TIMEOUT, -1, data);
+
+	sqe->addr = (uintptr_t)&spec;
+	sqe->len = 1;
+	sqe->off = count;
+	ring_submit(&f->ring, 0);
+}
+
+static void open_all(struct flight *f, int i)
+{
+	char zeros[4096] = { 0 };
+	ssize_t n;
+
+	f->polled = eventfd(0, EFD_CLOEXEC);
+	f->fixed = eventfd(0, EFD_CLOEXEC);
+	f->event = eventfd(0, EFD_CLOEXEC);
+	must(!pipe2(f->multi, O_CLOEXEC) && !pipe2(f->pipe, O_CLOEXEC) && !pipe2(f->work, O_CLOEXEC));
+	must(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, f->pair) && !socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, f->full));
+	while ((n = send(f->full[0], zeros, sizeof(zeros), MSG_DONTWAIT)) > 0)
+		f->filled += (size_t)n;
+	f->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	f->name.sun_family = AF_UNIX;
+	snprintf(f->name.sun_path + 1, sizeof(f->name.sun_path) - 1, "godwit-uring-%d-%d", (int)getpid(), i);
+	must(!bind(f->listener, (struct sockaddr *)&f->name, sizeof(f->name)) && !listen(f->listener, 5));
+	must(!do_register(&f->ring, IORING_REGISTER_FILES, &f->fixed, 1));
+}
+
+static void begin(struct flight *f)
+{
+	prepare(f, IORING_OP_POLL_ADD, f->polled, FLIGHT_POLL)->poll32_events = POLLIN;
+	ring_submit(&f->ring, 0);
+	prepare(f, IORING_OP_POLL_ADD, f->multi[0], FLIGHT_MULTI)->poll32_events = POLLIN;
+	((struct io_uring_sqe *)(void *)(f->ring.sqes))[(f->ring.sq_tail - 1) & (f->ring.p.sq_entries - 1)].len = IORING_POLL_ADD_MULTI;
+	ring_submit(&f->ring, 0);
+	prepare(f, IORING_OP_POLL_ADD, 0, FLIGHT_FIXED)->poll32_events = POLLIN;
+	((struct io_uring_sqe *)(void *)(f->ring.sqes))[(f->ring.sq_tail - 1) & (f->ring.p.sq_entries - 1)].flags = IOSQE_FIXED_FILE;
+	transfer(f, IORING_OP_READ, f->pipe[0], FLIGHT_READ, f->got, sizeof(f->got));
+	transfer(f, IORING_OP_RECV, f->pair[0], FLIGHT_RECV, f->received, sizeof(f->received));
+	transfer(f, IORING_OP_SEND, f->full[0], FLIGHT_SEND, "sent late", 9);
+	prepare(f, IORING_OP_ACCEPT, f->listener, FLIGHT_ACCEPT);
+	transfer(f, IORING_OP_READ, f->event, FLIGHT_EVENT, &f->event_got, sizeof(f->event_got));
+	ring_submit(&f->ring, 0);
+	add_timeout(f, FLIGHT_LONG, TIMEOUT_MS, 0);
+	add_timeout(f, FLIGHT_SHORT, 1500, 0);
+	f->short_due_ns = now_ns(CLOCK_MONOTONIC) + 1500000000ull;
+	add_timeout(f, FLIGHT_COUNTED, TIMEOUT_MS, 1000000);
+}
+
+static void flight_setup(void)
+{
+	ring_open(&flights[0].ring, 32, 0, 0);
+	ring_open(&flights[1].ring, 32, 0, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
+	for (int i = 0; i < FLIGHT_RINGS; i++) {
+		open_all(&flights[i], i);
+		pass(&flights[i].ring, 50);
+		begin(&flights[i]);
+	}
+}
+
+/* The next completion but for those that come when they like: of the short timeout, and of what is sent, since a socket may have more room elsewhere. */
+static void next(struct flight *f, struct io_uring_cqe *ret)
+{
+
+	while (!failed()) {
+		if (!ring_take(&f->ring, ret)) {
+			ring_submit(&f->ring, 1);
+			continue;
+		}
+		if (ret->user_data != FLIGHT_SHORT && ret->user_data != FLIGHT_SEND)
+			break;
+		if (ret->user_data == FLIGHT_SEND) {
+			expect_u64("bytes sent", 9, (uint64_t)ret->res);
+			f->sent++;
+			continue;
+		}
+		expect_u64("how a timeout ends", (uint64_t)-ETIME, (uint64_t)ret->res);
+		if (now_ns(CLOCK_MONOTONIC) + 1000000 < f->short_due_ns || now_ns(CLOCK_MONOTONIC) > f->short_due_ns + 1000000000ull)
+			fail("a timeout came %lld us after its time", (long long)(now_ns(CLOCK_MONOTONIC) - f->short_due_ns) / 1000);
+		f->short_due_ns = 0;
+	}
+}
+
+static void expect_next(struct flight *f, uint64_t data, int32_t result)
+{
+	struct io_uring_cqe cqe = { 0 };
+
+	next(f, &cqe);
+	expect_u64("data of a completion", data, cqe.user_data);
+	expect_u64("its result", (uint64_t)result, (uint64_t)cqe.res);
+}
+
+/* One that waits is answered, and the next one waits. */
+static void flight_work(void)
+{
+	static unsigned char round;
+
+	round++;
+	for (int i = 0; i < FLIGHT_RINGS; i++) {
+		struct flight *f = &flights[i];
+
+		transfer(f, IORING_OP_READ, f->work[0], FLIGHT_WORK, f->work_got, sizeof(f->work_got));
+		ring_submit(&f->ring, 0);
+		must(write(f->work[1], &round, 1) == 1);
+		expect_next(f, FLIGHT_WORK, 1);
+		expect_u64("what was read", round, (unsigned char)f->work_got[0]);
+	}
+	usleep(1000);
+}
+
+static void expect_poll(struct flight *f, uint64_t data, bool more)
+{
+	struct io_uring_cqe cqe = { 0 };
+
+	next(f, &cqe);
+	expect_u64("data of a completion", data, cqe.user_data);
+	expect_u64("its events", POLLIN, (uint64_t)(cqe.res & POLLIN));
+	expect_u64("whether more come", more, (cqe.flags & IORING_CQE_F_MORE) != 0);
+}
+
+static void answer_accept(struct flight *f)
+{
+	int caller = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct io_uring_cqe cqe = { 0 };
+	char bytes[8];
+
+	must(caller >= 0 && !connect(caller, (struct sockaddr *)&f->name, sizeof(f->name)));
+	next(f, &cqe);
+	expect_u64("data of an accept", FLIGHT_ACCEPT, cqe.user_data);
+	must(write(caller, "hello", 5) == 5 && read(cqe.res, bytes, 5) == 5);
+}
+
+static void answer_send(struct flight *f)
+{
+	char bytes[4096];
+
+	for (size_t n = 0; n < f->filled;) {
+		ssize_t got = read(f->full[1], bytes, MIN_OF(sizeof(bytes), f->filled - n));
+
+		must(got > 0);
+		n += (size_t)got;
+	}
+	while (!f->sent && !failed())
+		flight_work();
+	expect_u64("sent", 1, f->sent);
+	must(read(f->full[1], bytes, 10) == 9 && !memcmp(bytes, "sent late", 9));
+}
+
+static void flight_answer(struct flight *f)
+{
+	must(!eventfd_write(f->polled, 1));
+	expect_poll(f, FLIGHT_POLL, false);
+	for (int i = 0; i < 3; i++) {
+		must(write(f->multi[1], "x", 1) == 1);
+		expect_poll(f, FLIGHT_MULTI, true);
+	}
+	must(!eventfd_write(f->fixed, 1));
+	expect_poll(f, FLIGHT_FIXED, false);
+	must(write(f->pipe[1], "through a pipe", 14) == 14);
+	expect_next(f, FLIGHT_READ, 14);
+	expect(!memcmp(f->got, "through a pipe", 14));
+	must(write(f->pair[1], "a socket", 8) == 8);
+	expect_next(f, FLIGHT_RECV, 8);
+	expect(!memcmp(f->received, "a socket", 8));
+	must(!eventfd_write(f->event, 4711));
+	expect_next(f, FLIGHT_EVENT, 8);
+	expect_u64("read from an eventfd", 4711, f->event_got);
+	answer_accept(f);
+	answer_send(f);
+}
+
+static void flight_check(void)
+{
+	for (int i = 0; i < FLIGHT_RINGS; i++) {
+		struct flight *f = &flights[i];
+
+		while (f->short_due_ns && !failed())
+			flight_work();
+		flight_answer(f);
+	}
+	for (int i = 0; i < FLIGHT_RINGS; i++) {
+		struct flight *f = &flights[i];
+
+		prepare(f, IORING_OP_TIMEOUT_REMOVE, -1, 99)->addr = FLIGHT_LONG;
+		ring_submit(&f->ring, 2);
+		for (int k = 0; k < 2; k++) {
+			struct io_uring_cqe cqe = { 0 };
+
+			next(f, &cqe);
+			if (cqe.user_data == 99)
+				expect_u64("taking a timeout back", 0, (uint64_t)cqe.res);
+			else
+				expect_u64("the timeout", FLIGHT_LONG, cqe.user_data);
+		}
+		pass(&f->ring, 100);
+		ring_check_counts(&f->ring);
+		ring_close(&f->ring);
+	}
+}
+
+VICTIM(uring_flight, V_CHECK_FILE | V_TIMED, flight_setup, flight_work, flight_check);
+
+/* --- a wait with a timeout: it neither starts over nor ends early --- */
+
+#define WAIT_S 4
+
+static struct ring waited;
+static uint64_t wait_begun, wait_ended;
+static long wait_result;
+
+static void *wait_for_nothing(void *arg)
+{
+	struct __kernel_timespec spec = { WAIT_S, 0 };
+	struct io_uring_getevents_arg a = { .ts = (uintptr_t)&spec };
+
+	(void)arg;
+	wait_begun = now_ns(CLOCK_MONOTONIC);
+	wait_result = syscall(SYS_io_uring_enter, waited.fd, 0, 1, IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG, &a, sizeof(a)) < 0 ? -errno : 0;
+	wait_ended = now_ns(CLOCK_MONOTONIC);
+	return NULL;
+}
+
+static pthread_t waiter;
+
+static void wait_setup(void)
+{
+	ring_open(&waited, 4, 0, 0);
+	must(!pthread_create(&waiter, NULL, wait_for_nothing, NULL));
+}
+
+static void wait_check(void)
+{
+	must(!pthread_join(waiter, NULL));
+	expect_u64("how the wait has ended", (uint64_t)-ETIME, (uint64_t)wait_result);
+	if (wait_ended - wait_begun < WAIT_S * 1000000000ull || wait_ended - wait_begun > WAIT_S * 1000000000ull + 400000000ull)
+		fail("a wait of %d s took %llu us", WAIT_S, (unsigned long long)(wait_ended - wait_begun) / 1000);
+}
+
+VICTIM(uring_wait, V_CHECK_FILE | V_TIMED, wait_setup, NULL, wait_check);

@@ -21,7 +21,7 @@ void ring_close(struct ring *r);
 uint32_t ring_word(const struct ring *r, uint32_t offset);
 /* A place for a request, cleared; submitted by ring_submit. */
 struct io_uring_sqe *ring_next(struct ring *r);
-/* Tells the kernel of all new requests and waits for `wait` completions; timeout_ms 0: for ever. */
+/* Tells the kernel of all new requests and waits for `wait` completions. */
 int ring_submit(struct ring *r, unsigned wait);
 /* Takes a completion if there is one. */
 int ring_take(struct ring *r, struct io_uring_cqe *ret);

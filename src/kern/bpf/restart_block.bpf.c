@@ -137,6 +137,17 @@ struct hrtimer_sleeper {
 	struct task_struct *task;
 } CO_RE;
 
+struct wait_queue_entry {
+	void *private;
+} CO_RE;
+
+/* A thread in io_uring_enter(2). */
+struct io_wait_queue {
+	struct wait_queue_entry wq;
+	struct hrtimer t;
+} CO_RE;
+
+extern const void io_cqring_timer_wakeup __ksym __weak;
 extern const void hrtimer_nanosleep_restart __ksym __weak;
 extern const void alarm_timer_nsleep_restart __ksym __weak;
 extern const void posix_cpu_nsleep_restart __ksym __weak;
@@ -190,6 +201,19 @@ static __always_inline int check_sleeper(unsigned long at, struct restart_record
 	return 1;
 }
 
+static __always_inline int check_uring_wait(unsigned long at, struct restart_record *r)
+{
+	struct io_wait_queue *s = (void *)(at - bpf_core_field_offset(struct io_wait_queue, wq.private));
+
+	if (!&io_cqring_timer_wakeup || !bpf_core_field_exists(s->t) || (unsigned long)BPF_CORE_READ(s, t.function) != (unsigned long)&io_cqring_timer_wakeup ||
+	    BPF_CORE_READ(s, t.state) != TIMER_ENQUEUED)
+		return 0;
+	r->has_timer = 1;
+	r->timer_expires = BPF_CORE_READ(s, t._softexpires);
+	r->timer_clock = BPF_CORE_READ(s, t.base, clockid);
+	return 1;
+}
+
 static __always_inline void find_sleeper(struct task_struct *task, struct restart_record *r)
 {
 	unsigned long words[CHUNK_WORDS], sp = BPF_CORE_READ(task, thread.sp), me = (unsigned long)task;
@@ -200,7 +224,7 @@ static __always_inline void find_sleeper(struct task_struct *task, struct restar
 		if (bpf_probe_read_kernel(words, sizeof(words), (void *)from) < 0)
 			return;
 		for (int i = 0; i < CHUNK_WORDS; i++)
-			if (words[i] == me && check_sleeper(from + i * sizeof(words[0]), r))
+			if (words[i] == me && (check_sleeper(from + i * sizeof(words[0]), r) || check_uring_wait(from + i * sizeof(words[0]), r)))
 				return;
 	}
 }

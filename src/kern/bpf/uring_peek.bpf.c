@@ -65,6 +65,13 @@ struct xarray {
 	void *xa_head;
 } CO_RE;
 
+struct io_hash_bucket;
+
+struct io_hash_table {
+	struct io_hash_bucket *hbs;
+	unsigned int hash_bits;
+} CO_RE;
+
 typedef struct {
 	int counter;
 } CO_RE atomic_t;
@@ -91,6 +98,9 @@ struct io_ring_ctx {
 	struct io_rsrc_data buf_table;
 	struct io_submit_state submit_state;
 	struct xarray io_bl_xa;
+	struct io_hash_table cancel_table;
+	atomic_t cq_timeouts;
+	struct list_head timeout_list;
 	unsigned int cached_cq_tail;
 	unsigned int cq_entries;
 	struct io_ev_fd *io_ev_fd;
@@ -103,6 +113,103 @@ struct io_ring_ctx {
 	unsigned int nr_req_allocated;
 	unsigned char napi_track_mode, napi_enabled;
 	struct io_mapped_region sq_region, ring_region, param_region;
+} CO_RE;
+
+/* --- what its requests are made of --- */
+
+struct hlist_node {
+	struct hlist_node *next;
+} CO_RE;
+
+struct hlist_head {
+	struct hlist_node *first;
+} CO_RE;
+
+struct io_hash_bucket {
+	struct hlist_head list;
+} CO_RE;
+
+struct io_cqe {
+	unsigned long long user_data;
+	int res;
+	int fd;
+} CO_RE;
+
+struct io_uring_task {
+	struct task_struct *task;
+	struct file *registered_rings[16];
+} CO_RE;
+
+struct io_kiocb {
+	struct file *file;
+	unsigned char opcode;
+	unsigned long long flags;
+	struct io_cqe cqe;
+	struct io_uring_task *tctx;
+	struct hlist_node hash_node;
+	void *async_data;
+	atomic_t poll_refs;
+	struct io_kiocb *link;
+} CO_RE;
+
+struct io_poll {
+	unsigned int events;
+} CO_RE;
+
+struct io_timeout {
+	unsigned int off, target_seq, repeats;
+	struct list_head list;
+} CO_RE;
+
+struct timespec64 {
+	long long tv_sec;
+	long tv_nsec;
+} CO_RE;
+
+struct hrtimer_clock_base {
+	int clockid;
+} CO_RE;
+
+struct hrtimer {
+	long long _softexpires;
+	struct hrtimer_clock_base *base;
+} CO_RE;
+
+struct io_timeout_data {
+	struct hrtimer timer;
+	struct timespec64 ts;
+	unsigned int flags;
+} CO_RE;
+
+struct io_accept {
+	void *addr;
+	int *addr_len;
+	int flags;
+	int iou_flags;
+	unsigned int file_slot;
+} CO_RE;
+
+struct io_sr_msg {
+	void *buf;
+	int len;
+	unsigned int done_io;
+	unsigned int msg_flags;
+	unsigned short flags;
+} CO_RE;
+
+struct kiocb {
+	long long ki_pos;
+} CO_RE;
+
+struct io_rw {
+	struct kiocb kiocb;
+	unsigned long long addr;
+	unsigned int len;
+	int flags;
+} CO_RE;
+
+struct io_async_rw {
+	unsigned long bytes_done;
 } CO_RE;
 
 struct file_operations {
@@ -118,10 +225,6 @@ struct file {
 	unsigned int f_flags;
 	struct inode *f_inode;
 	void *private_data;
-} CO_RE;
-
-struct io_uring_task {
-	struct file *registered_rings[16];
 } CO_RE;
 
 struct task_struct {
@@ -352,5 +455,162 @@ int read_entries(struct bpf_iter__task_file *iter)
 	bpf_loop(BPF_CORE_READ(ctx, file_table.data.nr), add_file, &nodes, 0);
 	nodes = BPF_CORE_READ(ctx, buf_table.nodes);
 	bpf_loop(BPF_CORE_READ(ctx, buf_table.nr), add_buffer, &nodes, 0);
+	return 0;
+}
+
+/* --- what waits in one of them --- */
+
+#define OP_READV 1
+#define OP_WRITEV 2
+#define OP_POLL_ADD 6
+#define OP_SENDMSG 9
+#define OP_RECVMSG 10
+#define OP_TIMEOUT 11
+#define OP_ACCEPT 13
+#define OP_READ 22
+#define OP_WRITE 23
+#define OP_SEND 26
+#define OP_RECV 27
+
+struct uring_request requests[URING_REQUESTS_MAX];
+
+static __always_inline void describe_transfer(struct io_kiocb *req, struct uring_request *to)
+{
+	struct io_sr_msg *m = (void *)req;
+
+	to->address = (unsigned long)BPF_CORE_READ(m, buf);
+	to->len = BPF_CORE_READ(m, len);
+	to->done = BPF_CORE_READ(m, done_io);
+	to->operation_flags = BPF_CORE_READ(m, msg_flags);
+	to->ioprio = BPF_CORE_READ(m, flags);
+}
+
+static __always_inline void describe_rw(struct io_kiocb *req, struct uring_request *to)
+{
+	struct io_async_rw *own = BPF_CORE_READ(req, async_data);
+	struct io_rw *rw = (void *)req;
+
+	to->address = BPF_CORE_READ(rw, addr);
+	to->len = BPF_CORE_READ(rw, len);
+	to->offset = BPF_CORE_READ(rw, kiocb.ki_pos);
+	to->operation_flags = BPF_CORE_READ(rw, flags);
+	to->done = own ? BPF_CORE_READ(own, bytes_done) : 0;
+}
+
+static __always_inline void describe_accept(struct io_kiocb *req, struct uring_request *to)
+{
+	struct io_accept *a = (void *)req;
+
+	to->address = (unsigned long)BPF_CORE_READ(a, addr);
+	to->address2 = (unsigned long)BPF_CORE_READ(a, addr_len);
+	to->operation_flags = BPF_CORE_READ(a, flags);
+	to->ioprio = BPF_CORE_READ(a, iou_flags);
+	to->place = BPF_CORE_READ(a, file_slot);
+}
+
+static __always_inline void describe_timeout(struct io_ring_ctx *ctx, struct io_kiocb *req, struct uring_request *to)
+{
+	struct io_timeout_data *own = BPF_CORE_READ(req, async_data);
+	struct io_timeout *t = (void *)req;
+
+	/* How many completions are still to come before it. */
+	if (BPF_CORE_READ(t, off))
+		to->offset = BPF_CORE_READ(t, target_seq) - (BPF_CORE_READ(ctx, cached_cq_tail) - BPF_CORE_READ(ctx, cq_timeouts.counter));
+	to->repeats = BPF_CORE_READ(t, repeats);
+	to->expires = BPF_CORE_READ(own, timer._softexpires);
+	to->clock = BPF_CORE_READ(own, timer.base, clockid);
+	to->operation_flags = BPF_CORE_READ(own, flags);
+	to->period[0] = BPF_CORE_READ(own, ts.tv_sec);
+	to->period[1] = BPF_CORE_READ(own, ts.tv_nsec);
+}
+
+static __always_inline void describe_request(struct io_ring_ctx *ctx, struct io_kiocb *req)
+{
+	unsigned int n = n_entries++;
+	struct task_struct *task;
+	struct uring_request *to;
+
+	if (n >= URING_REQUESTS_MAX)
+		return;
+	to = &requests[n];
+	__builtin_memset(to, 0, sizeof(*to));
+	to->opcode = BPF_CORE_READ(req, opcode);
+	to->flags = BPF_CORE_READ(req, flags) & 0x7f;
+	to->busy = BPF_CORE_READ(req, poll_refs.counter) != 0;
+	to->linked = BPF_CORE_READ(req, link) != 0;
+	to->data = BPF_CORE_READ(req, cqe.user_data);
+	to->fd = BPF_CORE_READ(req, cqe.fd);
+	task = BPF_CORE_READ(req, tctx, task);
+	to->tid = task ? tid_of(task) : 0;
+	to->file = (unsigned long)BPF_CORE_READ(req, file);
+	if (to->opcode == OP_POLL_ADD)
+		to->events = BPF_CORE_READ((struct io_poll *)req, events);
+	else if (to->opcode == OP_TIMEOUT)
+		describe_timeout(ctx, req, to);
+	else if (to->opcode == OP_ACCEPT)
+		describe_accept(req, to);
+	else if (to->opcode == OP_SEND || to->opcode == OP_RECV || to->opcode == OP_SENDMSG || to->opcode == OP_RECVMSG)
+		describe_transfer(req, to);
+	else if (to->opcode == OP_READ || to->opcode == OP_WRITE || to->opcode == OP_READV || to->opcode == OP_WRITEV)
+		describe_rw(req, to);
+}
+
+struct walk {
+	struct io_ring_ctx *ctx;
+	struct io_hash_bucket *buckets;
+	void *at;
+};
+
+static long walk_bucket(unsigned int i, struct walk *w)
+{
+	struct hlist_node *node = w->at;
+
+	if (!node)
+		return 1;
+	describe_request(w->ctx, (struct io_kiocb *)((char *)node - bpf_core_field_offset(struct io_kiocb, hash_node)));
+	w->at = BPF_CORE_READ(node, next);
+	return 0;
+}
+
+static long walk_buckets(unsigned int i, struct walk *w)
+{
+	struct io_hash_bucket *bucket = (void *)((char *)w->buckets + i * bpf_core_type_size(struct io_hash_bucket));
+
+	w->at = BPF_CORE_READ(bucket, list.first);
+	bpf_loop(URING_REQUESTS_MAX, walk_bucket, w, 0);
+	return 0;
+}
+
+static long walk_timeouts(unsigned int i, struct walk *w)
+{
+	struct list_head *node = w->at;
+	char *end = (char *)w->ctx + bpf_core_field_offset(struct io_ring_ctx, timeout_list);
+
+	if (!node || (char *)node == end)
+		return 1;
+	describe_request(w->ctx, (struct io_kiocb *)((char *)node - bpf_core_field_offset(struct io_timeout, list)));
+	w->at = BPF_CORE_READ(node, next);
+	return 0;
+}
+
+SEC("iter/task_file")
+int read_requests(struct bpf_iter__task_file *iter)
+{
+	struct file *file = iter->file;
+	struct io_ring_ctx *ctx;
+	struct walk w = {};
+
+	if (!wanted || !is_ring(file))
+		return 0;
+	ctx = BPF_CORE_READ(file, private_data);
+	if ((unsigned long)ctx != wanted)
+		return 0;
+	wanted = 0;
+	n_entries = 0;
+	w.ctx = ctx;
+	w.buckets = BPF_CORE_READ(ctx, cancel_table.hbs);
+	bpf_loop(1u << (BPF_CORE_READ(ctx, cancel_table.hash_bits) & 31), walk_buckets, &w, 0);
+	w.at = BPF_CORE_READ(ctx, timeout_list.next);
+	bpf_loop(URING_REQUESTS_MAX, walk_timeouts, &w, 0);
 	return 0;
 }
