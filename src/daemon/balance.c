@@ -22,7 +22,7 @@
 
 #define PERIOD_NS 1000000000ull
 #define LOOK_MS 1000       /* whether it should run */
-#define MOVES_MAX 2        /* at once */
+#define MOVES_MAX 4        /* at once */
 #define STAY_FACTOR 5.0    /* a unit stays for so many times what moves take here, so that they are a small part of what happens */
 #define CLOSED_MAX 32
 #define CLOSED_NS 2000000000ull

@@ -246,9 +246,12 @@ def limit_memory(name, size):
 
 
 def limit_cpu(name, cores):
+    """A host that is limited gets what it is limited to, whatever else runs on the machine."""
     quota = None if cores == "none" else str(int(float(cores) * PERIOD_US))
-    limit(name, "cpu", lambda v2: [("cpu.max", f"{quota or 'max'} {PERIOD_US}")] if v2 else
-          [("cpu.cfs_period_us", str(PERIOD_US)), ("cpu.cfs_quota_us", quota or "-1")])
+    file, share = ("cpu.weight", "10000") if group_kind("cpu")[1] else ("cpu.shares", "262144")
+    limit(name, "cpu", lambda v2: [("cpu.max", f"{quota or 'max'} {PERIOD_US}"), (file, share)] if v2 else
+          [("cpu.cfs_period_us", str(PERIOD_US)), ("cpu.cfs_quota_us", quota or "-1"), (file, share)])
+    write_kernel(os.path.join(group_kind("cpu")[0], file), share)
 
 
 def own_groups():
