@@ -29,6 +29,7 @@
 #include "migrate/pace.h"
 #include "migrate/pages.h"
 #include "migrate/unit_page.h"
+#include "migrate/timeline.h"
 
 #define POOL_PAGES_MAX (1ull << 34)
 #define POOL_STEP (64ull << 20)
@@ -666,6 +667,8 @@ static void dest_committed(void *arg)
 	struct dest *d = arg;
 
 	dest_address_live(d);
+	if (d->addresses.n)
+		timeline_mark("addresses here");
 	dest_net_live(d);
 	if (dest_home_comes(&d->home))
 		dest_home_back(d);

@@ -315,6 +315,7 @@ static void source_free(struct source *s)
 	free(s->news_frame);
 	free(s->answers);
 	source_net_free(s);
+	source_address_free(s);
 	unit_free(&s->unit);
 	link_close(&s->link);
 }

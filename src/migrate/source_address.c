@@ -185,12 +185,12 @@ static const struct owned_user *undelivered(const struct owned_user *users, size
 
 static const char still_to_say[] = "it has been closed by the unit, and what was said last has not been acknowledged: its address cannot leave this host before";
 
-static int check_users(struct source *s, struct err *e)
+/* The sockets that have the addresses, once those that have been closed have delivered everything; or do not, for a while. */
+static int list_users(struct source *s, struct owned_user **ret_users, size_t *ret_n, struct err *e)
 {
 	struct source_addresses *a = &s->addresses;
 	struct owned_user *users = NULL;
 	size_t n = 0;
-	char text[REDIRECT_FLOW_TEXT];
 	int ret = owned_users(a->host, a->v, a->n, &users, &n, e);
 
 	for (unsigned waited = 0; ret == 0 && undelivered(users, n) && waited < DELIVER_MS; waited += DELIVER_STEP_MS) {
@@ -199,6 +199,20 @@ static int check_users(struct source *s, struct err *e)
 		users = NULL;
 		ret = owned_users(a->host, a->v, a->n, &users, &n, e);
 	}
+	if (ret == 0) {
+		*ret_users = users;
+		*ret_n = n;
+	}
+	return ret;
+}
+
+static int check_users(struct source *s, struct err *e)
+{
+	struct owned_user *users = NULL;
+	size_t n = 0;
+	char text[REDIRECT_FLOW_TEXT];
+	int ret = list_users(s, &users, &n, e);
+
 	if (ret == 0 && undelivered(users, n))
 		refusals_add(s->refusals, "net.address.undelivered", still_to_say, "try again when the peer can be reached, or the connection has been given up", "connection %s",
 			     redirect_flow_text(&undelivered(users, n)->flow, text));
@@ -260,21 +274,61 @@ void source_address_offered(Gw__Offer *o)
 	o->n_addresses = 0;
 }
 
-int source_address_check(struct source *s, struct err *e)
+/* By another attempt, if at all. */
+static int not_yet(const struct owned_user *u, struct err *e)
+{
+	char text[REDIRECT_FLOW_TEXT];
+
+	return u ? err_set(e, -EAGAIN, "%s: %s", redirect_flow_text(&u->flow, text), still_to_say) : 0;
+}
+
+int source_address_hold(struct source *s, struct err *e)
 {
 	struct source_addresses *a = &s->addresses;
-	struct owned_user *users = NULL;
-	char text[REDIRECT_FLOW_TEXT];
-	size_t n = 0;
 	int ret;
 
 	if (!a->n)
 		return 0;
+	source_address_free(s);
+	ret = list_users(s, &a->users, &a->n_users, e);
+	return ret == 0 ? not_yet(undelivered(a->users, a->n_users), e) : ret;
+}
+
+/* Whether the unit has all the connections still that there were. */
+static bool has_all(struct source *s)
+{
+	const struct source_addresses *a = &s->addresses;
+	struct net_flows now;
+	bool all = net_flows_of(s->unit.fds.msg, NULL, &now, NULL) == 0;
+
+	for (size_t i = 0; i < a->n_users && all; i++)
+		all = !net_flow_is_connection(&a->users[i].flow) || !a->users[i].inode || net_flows_has(&now, &a->users[i].flow);
+	net_flows_free(&now);
+	return all;
+}
+
+int source_address_check(struct source *s, struct err *e)
+{
+	struct source_addresses *a = &s->addresses;
+	struct owned_user *users = NULL;
+	size_t n = 0;
+	int ret;
+
+	/* Listing all sockets of the host takes a millisecond or more. */
+	if (!a->n || has_all(s))
+		return 0;
 	ret = owned_users(a->host, a->v, a->n, &users, &n, e);
-	if (ret == 0 && undelivered(users, n))
-		ret = err_set(e, -EAGAIN, "%s: %s", redirect_flow_text(&undelivered(users, n)->flow, text), still_to_say);
+	if (ret == 0)
+		ret = not_yet(undelivered(users, n), e);
 	free(users);
 	return ret;
+}
+
+void source_address_free(struct source *s)
+{
+	free(s->addresses.users);
+	s->addresses.users = NULL;
+	s->addresses.n_users = 0;
 }
 
 void source_address_release(struct source *s)

@@ -4,7 +4,8 @@
  *
  *	look     before the worker enters namespaces of the unit
  *	begin    when the unit has been captured: which addresses it has; refused when a process outside uses one
- *	check    in the freeze: connections that have been closed have delivered what had been said
+ *	hold     right before the freeze, when new connections are held: those that have been closed have delivered what had been said
+ *	check    in the freeze: the same of those that have been closed since
  *	release  after the commit: they are removed here
  */
 #ifndef GODWIT_MIGRATE_SOURCE_ADDRESS_H
@@ -21,6 +22,8 @@ struct source_addresses {
 	struct owned_address v[OWNED_MAX];
 	uint32_t process[OWNED_MAX]; /* of the unit */
 	uint8_t hardware[OWNED_MAX][6];
+	struct owned_user *users;    /* sockets that had them right before the freeze */
+	size_t n_users;
 };
 
 void source_address_look(struct source *s);
@@ -30,7 +33,9 @@ void source_address_offer(struct source *s, Gw__Offer *o);
 void source_address_offered(Gw__Offer *o);
 /* The same for redirection, once that is open. */
 int source_address_redirect(struct source *s, struct err *e);
+int source_address_hold(struct source *s, struct err *e);
 int source_address_check(struct source *s, struct err *e);
 void source_address_release(struct source *s);
+void source_address_free(struct source *s);
 
 #endif

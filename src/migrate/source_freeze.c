@@ -782,6 +782,8 @@ int source_freeze(void *context, struct err *e)
 		ret = get_ready(s, e);
 	if (ret == 0)
 		source_net_hold(s);
+	if (ret == 0)
+		ret = source_address_hold(s, e);
 	timeline_mark("ready");
 	pace_remember(s->procs[0].u->pid);
 	for (size_t i = 0; i < s->nprocs; i++)

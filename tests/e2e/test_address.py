@@ -148,6 +148,19 @@ def test_workers_die_after_the_commit(hosts, fault):  # noqa: F811
     one_host_has(address, None)
 
 
+def test_connections_that_end_all_the_time(hosts):  # noqa: F811
+    """What the server says last before it closes one is delivered, whichever host it closes it on."""
+    address = new_address()
+    server = Server(hosts, address)
+    client = Talk(hosts, OUTSIDE, "call", bare(address), server.port)
+    for to in ("n2", "n3", "n1", "n2"):
+        server.move(to)
+        client.goes_on()
+    client.ends_well()
+    server.ends_well()
+    one_host_has(address, None)
+
+
 def keepers(host):
     return [p for p in processes(host) if p.name == "godwit-address" and p.state != "Z"]
 
