@@ -9,6 +9,7 @@
 
 #include "base/util.h"
 #include "image/file_gone.h"
+#include "image/file_leak.h"
 #include "image/file_state.h"
 #include "image/pipe.h"
 #include "image/relay.h"
@@ -108,6 +109,15 @@ static bool relay_pipe(struct fdtable *t, size_t i, const struct ends *ends)
 	return true;
 }
 
+/* One of which nobody in the unit knows stays; the unit has a new one. */
+static bool is_leaked(struct fdtable *t, size_t pipe)
+{
+	for (uint32_t i = 0; i < t->msg->n_descs; i++)
+		if (t->msg->descs[i]->kind == GW__FD_KIND__FD_PIPE && t->msg->descs[i]->index == pipe && !fdtable_is_leaked(t, i, "pipe", NULL))
+			return false;
+	return true;
+}
+
 int fdtable_capture_pipes(struct capture *c, struct err *e)
 {
 	struct fdtable *t = c->t;
@@ -133,11 +143,13 @@ int fdtable_capture_pipes(struct capture *c, struct err *e)
 		}
 		/* With one kind of end only, the kernel tells whether the other exists anywhere. */
 		lone = ends[i].reads != ends[i].writes && !pipe_is_broken(ends[i].held, ends[i].writes);
-		if ((holders[i].pid || lone) && !relay_pipe(t, i, &ends[i]))
+		if (ends[i].reads && ends[i].writes && (t->held[ends[i].desc].leaked || holders[i].pid) && is_leaked(t, i))
+			r = pipe_capture(ends[i].held, false, t->msg->pipes[i], e);
+		else if ((holders[i].pid || lone) && !relay_pipe(t, i, &ends[i]))
 			refuse_pipe(c, i, &ends[i], &holders[i]);
 		else
 			r = pipe_capture(ends[i].held, t->frozen && (!t->msg->pipes[i]->relay || t->relays_travel), t->msg->pipes[i], e);
-		t->pipe_ids[i].scanned = !holders[i].pid || t->msg->pipes[i]->relay;
+		t->pipe_ids[i].scanned = !holders[i].pid || t->msg->pipes[i]->relay || t->held[ends[i].desc].leaked;
 	}
 	return r;
 }

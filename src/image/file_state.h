@@ -18,6 +18,7 @@ struct fd_held {
 	bool refused;
 	bool closed;       /* the unit has closed it; FD_CLOSED in the image */
 	bool scanned;      /* unix sockets: looked for holders outside */
+	bool leaked;       /* file_leak.h: a connection that stays with an ancestor */
 	bool changed;      /* the text of its fdinfo changed */
 	/* file_unix.c: in a message; loose: no number refers to it, only that: then the text is the worker's own; what lies in a unix socket's queue */
 	bool in_flight, loose, unix_refused;

@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 
 #include "base/util.h"
+#include "image/file_leak.h"
 #include "image/file_state.h"
 #include "image/pipe.h"
 #include "image/socket_options.h"
@@ -167,6 +168,15 @@ static void renew(struct fdtable *t)
 		fdtable_renumber(t, map);
 }
 
+/* One that nobody in the unit knows of stays where it is used. */
+static bool leave(struct fdtable *t, struct tcp_member *m)
+{
+	m->leaked = fdtable_is_leaked(t, m->desc, m->class == TCP_CLASS_LISTENING ? "listening socket" : "connection", &m->why);
+	if (m->leaked)
+		m->class = TCP_CLASS_FREE;
+	return m->leaked;
+}
+
 /*
  * A connection with others that a process outside has open, too, would be taken from it. Looked for while the unit runs: who gets one later, in the moment before the freeze, has
  * it from a process of the unit.
@@ -192,9 +202,11 @@ static void look_outside(struct fdtable *t)
 	for (size_t i = 0; i < set->n; i++) {
 		if (!holders[i].pid)
 			continue;
+		set->v[i].why = "a process that would stay behind has this connection open, too";
+		if (leave(t, &set->v[i]))
+			continue;
 		set->v[i].class = TCP_CLASS_REFUSED;
 		set->v[i].code = "fd.socket.shared";
-		set->v[i].why = "a process that would stay behind has this connection open, too";
 		set->v[i].way_out = "let one of the two close it";
 		t->held[set->v[i].desc].scanned = false;
 	}
@@ -234,6 +246,9 @@ bool fdtable_capture_tcp(struct fdtable *t)
 	find_records(t->tcp, t->tcp->records, n_records);
 	list_waiting(t->tcp, t->tcp->records, n_records);
 	socket_tcp_sort(t->tcp->v, t->tcp->n, t->tcp->waiting, t->tcp->n_waiting, t->frozen);
+	for (size_t i = 0; i < t->tcp->n; i++)
+		if (t->tcp->v[i].class == TCP_CLASS_LISTENING || t->held[t->tcp->v[i].desc].leaked)
+			leave(t, &t->tcp->v[i]);
 	if (t->few && is_any_renewed(t))
 		return false;
 	if (!t->frozen)

@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 
 #include "base/util.h"
+#include "image/file_leak.h"
 #include "image/pipe.h"
 #include "image/socket_options.h"
 #include "image/unix_queue.h"
@@ -291,7 +292,7 @@ static void look_outside(struct fdtable *t, struct unix_member *m, size_t n, str
 		return;
 	fdtable_scan_outside(t, holders, n);
 	for (size_t i = 0; i < n; i++) {
-		if (!holders[i].pid)
+		if (!holders[i].pid || (t->msg->descs[m[i].desc]->unix_socket->relay && fdtable_is_leaked(t, m[i].desc, "unix socket", NULL)))
 			continue;
 		refusals_add(refusals, "fd.socket.unix.outside", "another process has it open too, and would stay behind",
 			"let the other process end first", "fd %d (unix socket; pid %d, its fd %d)", m[i].fd, (int)holders[i].pid, holders[i].fd);
@@ -355,6 +356,15 @@ static int take_relay(struct fdtable *t, const struct unix_member *m, struct ref
 	return 0;
 }
 
+/* It stays; the unit has one whose other end is gone. */
+static void leave(struct fd_held *held, Gw__FdUnix *u)
+{
+	u->relay = false;
+	unix_queue_free(held->queue, held->n_queue, false);
+	held->queue = NULL;
+	held->n_queue = 0;
+}
+
 int fdtable_capture_unix(struct fdtable *t, struct refusals *refusals, struct err *e)
 {
 	cleanup_free struct unix_member *m = NULL;
@@ -372,7 +382,9 @@ int fdtable_capture_unix(struct fdtable *t, struct refusals *refusals, struct er
 		struct fd_held *held = &t->held[m[i].desc];
 		Gw__FdUnix *u = t->msg->descs[m[i].desc]->unix_socket;
 
-		held->peer_ino = m[i].peer_ino;
+		if (u && held->leaked)
+			leave(held, u);
+		held->peer_ino = held->leaked ? 0 : m[i].peer_ino;
 		if (u && u->relay && !m[i].refused)
 			m[i].refused = take_relay(t, &m[i], refusals) < 0;
 		held->unix_refused = m[i].refused || name_senders(t, &m[i], refusals);

@@ -2,7 +2,7 @@
 /*
  * notes.h - what the user is told beside the result: what a move has changed outside of the unit, or leaves behind there
  *
- * Nothing of the unit itself is ever in a note: what of that cannot be carried is refused (refuse.h). One worker has one unit, and one list.
+ * Nothing that the unit knows of is ever in a note: what of that cannot be carried is refused (refuse.h). One worker has one unit, and one list.
  */
 #ifndef GODWIT_IMAGE_NOTES_H
 #define GODWIT_IMAGE_NOTES_H

@@ -336,7 +336,7 @@ bool socket_tcp_is_same(const struct tcp_member *m, const Gw__FdSocket *s)
 {
 	if (m->class == TCP_CLASS_REFUSED)
 		return true;
-	if (!is_endpoint(local_of(m->record), &s->local) || s->listening != (m->class == TCP_CLASS_LISTENING) || !s->tcp != (m->class != TCP_CLASS_LINKED))
+	if ((m->leaked ? s->local.len > 0 : !is_endpoint(local_of(m->record), &s->local)) || s->listening != (m->class == TCP_CLASS_LISTENING) || !s->tcp != (m->class != TCP_CLASS_LINKED))
 		return false;
 	if (m->class == TCP_CLASS_FREE)
 		return s->shut_down == (m->record->shut_down & 3);
@@ -449,6 +449,11 @@ void socket_tcp_capture(const struct tcp_member *m, Gw__FdSocket *s)
 
 	if (m->class == TCP_CLASS_FREE)
 		s->shut_down = m->record->shut_down & 3;
+	if (m->leaked) {
+		bytes_set(&s->local, NULL, 0);
+		s->listening = false;
+		s->backlog = 0;
+	}
 	if (m->class == TCP_CLASS_LISTENING)
 		capture_waiting(m, s);
 	if (m->class != TCP_CLASS_LINKED)

@@ -47,6 +47,7 @@ struct tcp_member {
 	size_t n_waiting;
 	bool gone;           /* of one that waits: its client is nobody's */
 	bool outside;        /* of one that waits: its client is not of the unit, and it goes along */
+	bool leaked;         /* file_leak.h: it stays; the unit has a socket without address in its place */
 	/* In the freeze: what lies in its send queue, and the number behind the last byte. */
 	uint8_t *to_send;
 	size_t n_to_send;

@@ -202,22 +202,40 @@ def test_both_ends_in_one_unit(hosts, address):
 
 SHARED = """import os, socket, sys
 s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+s.sendall(b'e' + bytes((i * 167 + (i >> 8) * 13) % 256 for i in range(64)))
 os.set_inheritable(s.fileno(), True)
-os.fork() or os.execvp('sleep', ['sleep', '66.75'])
+if not os.fork():
+    os.execvpe('sleep', ['sleep', '66.75'], {**os.environ, 'ITS_SOCKET': str(s.fileno())} if sys.argv[3] == 'told' else os.environ)
+sys.stdin.readline()
+got = s.recv(64, socket.MSG_WAITALL)
+print('ok' if got == bytes((i * 167 + (i >> 8) * 13) % 256 for i in range(64)) else got, flush=True)
 sys.stdin.read()"""
 
 
-def test_a_connection_that_another_process_has(hosts):
-    """It cannot be in two places."""
+@pytest.mark.parametrize("told", ["told", "untold"])
+def test_a_connection_that_another_process_has(hosts, told):
+    """It cannot be in two places. Who has it without knowing, left open by who started it, goes without it."""
     port = next(ports)
     server = Talk(hosts, OUTSIDE, "serve", EVERY[4], port)
-    parent = popen("n1", "/usr/bin/python3", "-c", SHARED, "10.66.0.101", str(port), stdin=subprocess.PIPE)
+    parent = popen("n1", "/usr/bin/python3", "-c", SHARED, "10.66.0.101", str(port), told, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     child = wait_until("the child", lambda: next((p for p in processes("n1") if p.cmdline == "sleep 66.75"), None), 20)
     alone = migrate("n1", child.host_pid, "n2")
+    if told == "told":
+        assert alone.status == 3 and "has this connection open, too" in str(alone.json["refusals"]), alone.why()
+    else:
+        assert alone.status == 0 and "stays with it" in str(alone.json["notes"]), alone.text
+        moved = next(p for p in processes("n2") if p.cmdline == "sleep 66.75")
+        again = migrate("n2", moved.host_pid, "n1")
+        assert again.status == 0, again.why()
+    parent.stdin.write("\n")
+    parent.stdin.flush()
+    assert parent.stdout.readline() == "ok\n"
     parent.stdin.close()
     parent.wait(20)
-    assert alone.status == 3 and "has this connection open, too" in str(alone.json["refusals"]), alone.why()
-    kill(child.pid, signal.SIGKILL)
+    for host in NODES:
+        for p in processes(host):
+            if p.cmdline == "sleep 66.75":
+                kill(p.pid, signal.SIGKILL)
     server.ends_well()
 
 

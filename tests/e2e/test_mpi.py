@@ -14,9 +14,9 @@ SSH_PORT = "4722"
 HUGE_PAGES = "/proc/sys/vm/nr_hugepages"
 # How each is told to use TCP between the ranks, and to start its helpers by the ssh of these tests.
 KINDS = {
-    "mpich": {"cc": "mpicc.mpich", "run": ["mpiexec.hydra", "-launcher", "ssh", "-launcher-exec", "SSH", "-iface", "eth0", "-hosts", "HOSTS", "-n", "RANKS"],
-              "env": {"UCX_TLS": "tcp,self", "UCX_NET_DEVICES": "eth0"}},
-    "openmpi": {"cc": "mpicc.openmpi", "run": ["mpirun.openmpi", "--allow-run-as-root", "--mca", "plm_rsh_agent", "SSH", "--mca", "pml", "ob1", "--mca", "btl", "tcp,self",
+    "mpich": {"cc": "mpicc.mpich", "from": "n1", "run": ["mpiexec.hydra", "-launcher", "ssh", "-launcher-exec", "SSH", "-iface", "eth0", "-hosts", "HOSTS", "-n", "RANKS"],
+              "env": {"UCX_TLS": "tcp,self", "UCX_NET_DEVICES": "eth0", "UCX_TCP_PUT_ENABLE": "n"}},
+    "openmpi": {"cc": "mpicc.openmpi", "from": "n3", "run": ["mpirun.openmpi", "--allow-run-as-root", "--mca", "plm_rsh_agent", "SSH", "--mca", "pml", "ob1", "--mca", "btl", "tcp,self",
                                                "--mca", "btl_tcp_if_include", "eth0", "--mca", "oob_tcp_if_include", "eth0", "--mca", "mpi_yield_when_idle", "1",
                                                "PLACES"],
                 "env": {"PMIX_MCA_gds": "hash"}},
@@ -24,14 +24,14 @@ KINDS = {
 
 
 class Job:
-    """A job that is begun from n3: Hydra leaks what it has open to ranks of its own host."""
+    """A job. Hydra leaks what it has open to ranks, and most of it to those of the host that it begins on."""
 
     def __init__(self, lab_, cluster, kind, hosts, rounds, pause_us=1000, env=None):
         self.lab, self.directory, self.program = lab_, lab_.directory(f"job-{kind}"), cluster.programs[kind]
         spec = KINDS[kind]
         words = {"SSH": cluster.ssh, "RANKS": str(len(hosts)), "HOSTS": ",".join(HOSTS[h] for h in hosts)}
         self.out = os.path.join(self.directory, "out")
-        program = [*([cluster.alone] if kind == "mpich" else []), self.program, str(rounds), str(pause_us)]
+        program = [self.program, str(rounds), str(pause_us)]
         arguments = [words.get(word, word) for word in spec["run"]] + program
         if "PLACES" in arguments:
             # Each rank of Open MPI listens at the first port that is free on its host, for all addresses: two could not be on one host later.
@@ -40,7 +40,7 @@ class Job:
                 arguments += [*([":"] if i else []), "--host", HOSTS[host], "-np", "1", "-x", f"OMPI_MCA_btl_tcp_port_min_v4={20000 + 1000 * i}",
                               "-x", f"OMPI_MCA_btl_tcp_port_min_v6={20000 + 1000 * i}", *program]
         with open(self.out, "w", encoding="utf-8") as out:
-            self.process = popen("n3", "env", *(f"{k}={v}" for k, v in {**spec["env"], **(env or {})}.items()), *arguments, stdin=subprocess.DEVNULL, stdout=out,
+            self.process = popen(spec["from"], "env", *(f"{k}={v}" for k, v in {**spec["env"], **(env or {})}.items()), *arguments, stdin=subprocess.DEVNULL, stdout=out,
                                  stderr=subprocess.STDOUT)
         self.wait_round(0)
 
@@ -89,11 +89,6 @@ class Cluster:
         os.chmod(self.ssh, 0o755)
         self.sshd = ["/usr/sbin/sshd", "-f", "/dev/null", "-p", SSH_PORT, "-h", keys + "host", "-o", f"AuthorizedKeysFile={keys}user.pub", "-o", "StrictModes=no",
                      "-o", "PermitRootLogin=yes", "-o", "UsePAM=no", "-o", "PidFile=none"]
-        # Hydra's proxy lets ranks inherit what it has open, its connection to mpiexec too, which cannot be in two places.
-        self.alone = os.path.join(self.directory, "alone")
-        with open(self.alone, "w", encoding="ascii") as f:
-            f.write('#!/bin/bash\nfor fd in /proc/self/fd/*; do n=${fd##*/}; [ "$n" -le 2 ] || [ "$n" = "$PMI_FD" ] || eval "exec $n>&-"; done\nexec "$@"\n')
-        os.chmod(self.alone, 0o755)
         self.programs = {}
         for kind, spec in KINDS.items():
             if shutil.which(spec["cc"]):
