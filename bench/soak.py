@@ -36,6 +36,8 @@ def soak(lab, kind, options):
         ordered = sorted(freezes)
         return f"{len(freezes)} moves, freeze {ordered[len(ordered) // 2]:.1f} ms ({ordered[0]:.1f} to {ordered[-1]:.1f}); " + \
             ", ".join(f"{c}: {text.strip().splitlines()[-1]}" for c, text in zip(clients, said) if text.strip())
+    except AssertionError as e:
+        raise AssertionError(f"{e}\nthe server: {server.log() if server else ''}") from None
     finally:
         server_kinds.abandon(clients)
         if server:

@@ -329,9 +329,18 @@ NODE = textwrap.dedent("""
 """)
 
 
+NODE_CLUSTER = """
+const cluster = require('cluster');
+if (cluster.isPrimary) {
+    for (let i = 0; i < 3; i++) cluster.fork();
+    cluster.on('exit', (w, code, signal) => console.log('worker ended', code, signal));
+} else {
+""" + NODE + "}\n"
+
+
 class Node(Web):
-    def __init__(self, lab_, port=0):
-        super().__init__(lab_, "node", port, ["node", "DIR/server.js", "PORT"], {"server.js": NODE})
+    def __init__(self, lab_, port=0, name="node", text=NODE):
+        super().__init__(lab_, name, port, ["node", "DIR/server.js", "PORT"], {"server.js": text})
 
     def clients(self, host):
         return [ask(self, host, "http"), ask(self, host, "websocket"), ask(self, host, "websocket", 2, "renew")]
@@ -404,8 +413,12 @@ class Haproxy(Web):
             global
                 maxconn 500
                 nbthread 2
+                log stdout format raw local0
             defaults
                 mode http
+                log global
+                option httplog
+                option dontlog-normal
                 timeout connect 20s
                 timeout client 300s
                 timeout server 60s
@@ -439,8 +452,11 @@ class Iperf(Server):
 SSH_TALK = textwrap.dedent("""
     import hashlib, os, subprocess, sys
     port, key, known, address, stop = sys.argv[1:6]
-    p = subprocess.Popen(['ssh', '-F', 'none', '-p', port, '-i', key, '-o', 'UserKnownHostsFile=' + known, '-o', 'StrictHostKeyChecking=no', '-o', 'ServerAliveInterval=2', 'root@' + address,
-                          *sys.argv[6:]], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    p = subprocess.Popen(['ssh', '-F', 'none', '-p', port, '-i', key, '-o', 'UserKnownHostsFile=' + known, '-o', 'StrictHostKeyChecking=no', '-o', 'ServerAliveInterval=2', sys.argv[6],
+                          'root@' + address, sys.argv[7]], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    begin = p.stdout.readline()
+    if begin.strip() != b'begin':
+        print('wrong:', begin, p.poll(), flush=True); sys.exit(1)
     print('ready', flush=True)
     n = 0
     while not (n and os.path.exists(stop)):
@@ -450,29 +466,36 @@ SSH_TALK = textwrap.dedent("""
         if got != line:
             print('wrong:', n, line[:40], got[:40], p.poll(), flush=True); sys.exit(1)
         n += 1
-    p.stdin.close()
-    if p.wait(30):
-        print('wrong: status', p.returncode); sys.exit(1)
-    print('ok', n)
+    if sys.argv[6] == '-tt':    # raw: no character ends it
+        p.terminate(); p.wait(30)
+    else:
+        p.stdin.close()
+        if p.wait(30):
+            print('wrong: status', p.returncode, flush=True); sys.exit(1)
+    print('ok', n, flush=True)
 """)
 
 
 class Ssh(Server):
-    """sshd on n1; what moves is the process of one session, with its shell."""
+    """sshd; what moves is the process of one session, with its shell."""
 
-    def __init__(self, lab_, port=0):
+    def __init__(self, lab_, port=0, terminal=False, host="n1", address=ADDRESS):
+        self.options = ["-tt"] if terminal else ["-T"]
         directory = lab_.directory("ssh-keys")
         for name in ("host", "user"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", os.path.join(directory, name)], check=True)
         os.rename(os.path.join(directory, "user.pub"), os.path.join(directory, "authorized"))
         self.keys = directory
-        inside("n1", "mkdir", "-p", "/run/sshd")
+        inside(host, "mkdir", "-p", "/run/sshd")
         super().__init__(lab_, "sshd", port, ["/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", "-p", "PORT", "-h", f"{directory}/host", "-o", f"AuthorizedKeysFile={directory}/authorized",
-                                              "-o", "StrictModes=no", "-o", "PermitRootLogin=yes", "-o", "UsePAM=no", "-o", "PidFile=none"], {"talk.py": SSH_TALK})
+                                              "-o", "StrictModes=no", "-o", "PermitRootLogin=yes", "-o", "UsePAM=no", "-o", "PidFile=none"], {"talk.py": SSH_TALK}, host=host, address=address)
         self.listener = self.process().pid
 
+    def talk(self, known, stop):
+        return [PYTHON, f"{self.directory}/talk.py", str(self.port), f"{self.keys}/user", known, self.address, stop, *self.options, "stty raw -echo 2>/dev/null; echo begin; exec cat"]
+
     def clients(self, host):
-        made = Client(self, host, "ssh", [PYTHON, f"{self.directory}/talk.py", "PORT", f"{self.keys}/user", "DIR/known", "ADDRESS", "STOP", "cat"], "ready") if host == OUTSIDE else None
+        made = Client(self, host, "ssh", self.talk("DIR/known", "STOP"), "ready") if host == OUTSIDE else None
         if not made:
             return []
         session = wait_until("the session", lambda: next((p for p in processes("n1") if p.parent == self.listener and any(q.parent == p.pid and "cat" in q.cmdline
@@ -482,6 +505,28 @@ class Ssh(Server):
         return [made]
 
 
-KINDS = {"redis": Redis, "memcached": Memcached, "postgres": Postgres, "mariadb": Mariadb, "nginx": Nginx, "download": Download, "go": Go, "node": Node, "gunicorn": Gunicorn,
+class SshClient(Server):
+    """What moves is the client, with the program that speaks through it; sshd is outside."""
+
+    def __init__(self, lab_, port=0):
+        self.sshd = Ssh(lab_, host=OUTSIDE, address="10.66.0.101")
+        stop = os.path.join(lab_.directory("ssh-stop"), "stop")
+        super().__init__(lab_, "ssh-client", port, self.sshd.talk("DIR/known", stop), wait=False)
+        self.stop = stop
+        wait_until("the session begins", lambda: "ready" in self.log() or not self.process(), 20)
+
+    def check(self, clients):
+        with open(self.stop, "w", encoding="ascii"):
+            pass
+        wait_until(f"it ends: {self.log()}", lambda: not self.process(), 30)
+        assert self.log().splitlines()[-1].startswith("ok "), self.log()
+
+    def end(self):
+        super().end()
+        self.sshd.end()
+
+
+KINDS = {"redis": Redis, "memcached": Memcached, "postgres": Postgres, "mariadb": Mariadb, "nginx": Nginx, "download": Download, "go": Go, "node": Node,
+         "node-cluster": lambda lab_: Node(lab_, name="node-cluster", text=NODE_CLUSTER), "gunicorn": Gunicorn,
          "aiohttp": Aiohttp, "java": Java, "haproxy": Haproxy, "iperf3": Iperf, "iperf3-up": lambda lab_: Iperf(lab_, mode="", seconds=8),
-         "iperf3-down": lambda lab_: Iperf(lab_, mode="-R", seconds=8), "ssh": Ssh}
+         "iperf3-down": lambda lab_: Iperf(lab_, mode="-R", seconds=8), "ssh": Ssh, "ssh-terminal": lambda lab_: Ssh(lab_, terminal=True), "ssh-client": SshClient}
