@@ -21,7 +21,7 @@
 #include "daemon/reserve.h"
 
 #define PERIOD_NS 1000000000ull
-#define LOOK_MS 1000       /* whether it should run */
+#define LOOK_MS 1000       /* until one that has died is started anew */
 #define MOVES_MAX 4        /* at once */
 #define STAY_FACTOR 5.0    /* a unit stays for so many times what moves take here, so that they are a small part of what happens */
 #define CLOSED_MAX 32
@@ -71,15 +71,16 @@ static bool should_run(const struct daemon *d)
 int balance_tick(struct daemon *d)
 {
 	uint64_t now = clock_ns(CLOCK_MONOTONIC);
+	pid_t daemon = getpid();
 	bool child;
 
+	if (!should_run(d) || worker_count(d, WORKER_BALANCE))
+		return -1; /* who switches it on, and its end, wake */
 	if (now >= d->balance_due_ns) {
 		d->balance_due_ns = now + PERIOD_NS;
-		if (should_run(d) && !worker_count(d, WORKER_BALANCE)) {
-			worker_start(d, WORKER_BALANCE, NULL, 0, &child, NULL);
-			if (child)
-				balance_loop(d);
-		}
+		worker_start(d, WORKER_BALANCE, NULL, 0, &child, NULL);
+		if (child)
+			balance_loop(d, daemon);
 	}
 	return LOOK_MS;
 }
@@ -360,10 +361,9 @@ static void period(struct balancer *b)
 	plan(b, owner);
 }
 
-void balance_loop(const struct daemon *d)
+void balance_loop(const struct daemon *d, pid_t daemon)
 {
 	static struct balancer b;
-	pid_t daemon = getppid();
 
 	prctl(PR_SET_NAME, "godwit-balance");
 	prctl(PR_SET_PDEATHSIG, SIGKILL);

@@ -37,7 +37,8 @@ struct balance_shared {
 int balance_init(struct balance_shared **ret, struct err *e);
 /* In the main process: starts it when it should run and does not; the time until that is looked at again, -1: never. */
 int balance_tick(struct daemon *d);
-void __attribute__((noreturn)) balance_loop(const struct daemon *d);
+/* `daemon`: the main process. */
+void __attribute__((noreturn)) balance_loop(const struct daemon *d, pid_t daemon);
 
 /* The policy with costs as they have been measured here. */
 struct policy balance_policy(const struct balance_shared *s);

@@ -29,7 +29,7 @@ void balance_reason(const struct balance_question *q, const struct policy_unit *
 
 	switch (v->reason) {
 	case POLICY_BALANCE:
-		snprintf(ret, BALANCE_TEXT_MAX, "balance: %.2f times slower than alone on %.40s, %.2f on %.40s; %.1f s used, gains %.2f s, costs %.2f s", shown(v->here), from,
+		snprintf(ret, BALANCE_TEXT_MAX, "balance: %.2f times slower than alone on %.40s, %.2f on %.40s; %.1f s computed, gains %.2f s, costs %.2f s", shown(v->here), from,
 			 shown(v->there), to, unit->cpu_s, v->gain_s, v->cost_s);
 		return;
 	case POLICY_MEMORY:
@@ -103,7 +103,7 @@ void balance_obstacle(const struct balance_question *q, const struct policy_unit
 		snprintf(ret, BALANCE_TEXT_MAX, "no node takes its %.0f MiB: %.160s", unit->mem_mib, nodes);
 		return;
 	case POLICY_TOO_YOUNG:
-		snprintf(ret, BALANCE_TEXT_MAX, "it has used %.2f s: on %.60s (%.2f times slower than alone, %.2f here) that gains %.2f s, and a move costs %.2f s", unit->cpu_s,
+		snprintf(ret, BALANCE_TEXT_MAX, "it has used too little CPU time, or wants too little now (%.2f): on %.60s (%.2f times slower than alone, %.2f here) it gains %.2f s, and a move costs %.2f s", unit->run,
 			 name_of(q, v->node), shown(v->there), shown(v->here), v->gain_s, v->cost_s);
 		return;
 	case POLICY_NONE:

@@ -83,7 +83,7 @@ static json_t *verdict_json(const struct daemon *d, struct asked *a, const struc
 		      v.reason != POLICY_STAYS, "obstacle", balance_obstacle_name(v.obstacle), "why", reply_text(why), "moves", (int)unit->entry.moves, "last_reason",
 		      reply_text(unit->entry.reason));
 	json_object_set_new(o, "to", v.node < a->view.n ? json_string(a->view.names[v.node].name) : json_null());
-	json_object_set_new(o, "cpu_s", number(u.cpu_s));
+	json_object_set_new(o, "cpu_s", number(unit->cpu_s));
 	json_object_set_new(o, "run", number(u.run));
 	json_object_set_new(o, "mem_mib", number(u.mem_mib));
 	json_object_set_new(o, "since_move_s", number(u.since_move_s));

@@ -294,7 +294,7 @@ struct policy_unit units_policy(const struct unit_info *unit)
 	time_t now = time(NULL);
 
 	return (struct policy_unit){
-		.number = (uint64_t)unit->entry.pid, .cpu_s = unit->cpu_s, .run = unit->run, .mem_mib = unit->mem_mib,
+		.number = (uint64_t)unit->entry.pid, .cpu_s = unit->cpu_s * MIN(unit->run, 1), .run = unit->run, .mem_mib = unit->mem_mib,
 		.since_move_s = unit->entry.moves ? (double)MAX(now - unit->entry.since, 0) : HUGE_VAL,
 	};
 }

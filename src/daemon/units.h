@@ -33,7 +33,7 @@ struct units {
  */
 int units_read(struct units *u, const struct daemon *d, const pid_t *also, size_t n_also, struct err *e);
 void units_free(struct units *u);
-/* How a policy sees one. */
+/* How a policy sees one. Who sleeps gains nothing from another CPU, however much it has computed before: its age counts as far as it wants a CPU now. */
 struct policy_unit units_policy(const struct unit_info *unit);
 const struct unit_info *units_find(const struct units *u, pid_t pid, uint64_t start_ticks);
 

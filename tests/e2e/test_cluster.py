@@ -132,23 +132,24 @@ def spinners(mark):
 
 
 def test_balance(balanced):
-    """Programs that compute, started on one node, spread; each says why it moved, and explain why it moves no more."""
+    """Programs that compute, started on one node, spread; each says why it moved, and explain why it moves no more. One that sleeps stays."""
     mark = "spin95"
-    shell = popen("n1", "bash", "-c", f"for i in 1 2; do godwit run -- python3 -c '{SPIN}' {mark} & done; wait", stdin=-3, stdout=-3, stderr=-3)
+    shell = popen("n1", "bash", "-c", f"for i in 1 2; do godwit run -- python3 -c '{SPIN}' {mark} & done; godwit run -- sleep 95.75 & wait", stdin=-3, stdout=-3, stderr=-3)
     try:
-        wait_until("the programs", lambda: spinners(mark)["n1"] == 2)
+        wait_until("the programs", lambda: spinners(mark)["n1"] == 2 and where("95.75")["n1"] == 1)
         before = ask("n1", "balance", "status")
-        assert not before["balance"] and before["moves"] == 0 and len(before["units"]) == 2, "it is off until somebody says so"
+        assert not before["balance"] and before["moves"] == 0 and len(before["units"]) == 3, "it is off until somebody says so"
         ask("n1", "balance", "on")
         wait_until("one has left", lambda: spinners(mark)["n1"] < 2 and sum(spinners(mark).values()) == 2, 40, 0.1)
         unit = next(u for u in ask("n1", "ps")["units"] if u["on"] != "n1")
+        assert where("95.75")["n1"] == 1 and [u["goes"] for u in before["units"] if "95.75" in u["command"]] == [False]
         said = ask("n1", "balance", "explain", unit["unit"])
         assert said["node"] == unit["on"] and not said["balance"] and said["moves"] == 1 and len(said["nodes"]) == 3, said
         assert said["last_reason"].startswith("balance: ") and "times slower than alone on n1" in said["last_reason"] and said["cpu_s"] > 0, said
     finally:
         for host in ("n1", "n2", "n3"):
             inside(host, "pkill", "-f", mark, check=False)
-        shell.wait()
+        end("95.75", shell)
 
 
 LOGIN = """
