@@ -93,9 +93,7 @@ void etcd_http_close(struct etcd_http *h)
 		h->easy_cleanup(h->curl);
 	if (h->headers)
 		h->slist_free_all(h->headers);
-	if (h->library)
-		dlclose(h->library);
-	free(h);
+	free(h); /* the library stays: those that it has brought along have state that they do not give back */
 }
 
 static size_t on_data(char *data, size_t size, size_t n, void *arg)
