@@ -24,6 +24,7 @@ struct mount_info {
 	int above;        /* index of its parent, -1 for the root */
 	const char *at;   /* in where: the part below its parent, without a slash */
 	int fd;           /* its root, or -1 */
+	bool lacking;     /* the destination has not what it shows */
 };
 
 struct mount_infos {

@@ -22,7 +22,7 @@ static bool same_file(const struct statx *a, const struct statx *b)
 	return a->stx_ino == b->stx_ino && a->stx_dev_major == b->stx_dev_major && a->stx_dev_minor == b->stx_dev_minor;
 }
 
-/* The mount namespace of the unit's that a mount is in; NULL: none of those that the unit owns. */
+/* The mount namespace of the unit's that a mount is in, which is used from then on; NULL: none of those that the unit owns. */
 static const struct mount_space *space_of(uint64_t mount, const char **ret_where)
 {
 	size_t n;
@@ -32,6 +32,7 @@ static const struct mount_space *space_of(uint64_t mount, const char **ret_where
 		for (size_t i = 0; i < spaces[k].n_own; i++)
 			if ((uint64_t)spaces[k].own[i].id == mount) {
 				*ret_where = spaces[k].own[i].where;
+				spaces[k].own[i].used = true;
 				return &spaces[k];
 			}
 	return NULL;
@@ -179,6 +180,7 @@ bool ns_directory_is_elsewhere(pid_t pid, const char *link)
 		return false;
 	name[len] = 0;
 	snprintf(at, sizeof(at), "/proc/%d/root%s", pid, name);
+	space_of(own.stx_mnt_id, &where);
 	if (!identify(AT_FDCWD, at, 0, &there)) { /* removed, or something lies over it: then its root says where it ought to be */
 		snprintf(at, sizeof(at), "/proc/%d/root", pid);
 		if (!identify(AT_FDCWD, at, 0, &there))

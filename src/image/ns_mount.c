@@ -237,9 +237,10 @@ static int take_own(struct mount_space *s, char *lines, struct mount_infos *seen
 		}
 	s->own = must_alloc((own.n + 1) * sizeof(*s->own));
 	for (s->n_own = 0; s->n_own < own.n; s->n_own++) {
-		s->own[s->n_own].id = own.v[s->n_own].id;
-		s->own[s->n_own].where = strdup(own.v[s->n_own].where);
-		if (!s->own[s->n_own].where)
+		const struct mount_info *m = &own.v[s->n_own];
+
+		s->own[s->n_own] = (struct mount_own){ m->id, m->major, m->minor, strdup(m->where), strdup(m->root), false };
+		if (!s->own[s->n_own].where || !s->own[s->n_own].root)
 			abort();
 	}
 	free(own.v);
@@ -332,8 +333,10 @@ void ns_mounts_leave(void)
 	mount_infos_free(&unit.host);
 	for (size_t i = 0; i < unit.n_spaces; i++) {
 		free(unit.spaces[i].lines);
-		for (size_t k = 0; k < unit.spaces[i].n_own; k++)
+		for (size_t k = 0; k < unit.spaces[i].n_own; k++) {
 			free(unit.spaces[i].own[k].where);
+			free(unit.spaces[i].own[k].root);
+		}
 		free(unit.spaces[i].own);
 		close_fdp(&unit.spaces[i].fd);
 	}
@@ -446,18 +449,85 @@ static void send_instead(Gw__Namespaces *msg, size_t index)
 	add_tree(fs, out->root);
 }
 
+/* One that the unit has only because its mounts were a copy of the host's, and does nothing with. */
+static bool is_idle_copy(const Gw__Namespaces *msg, size_t i)
+{
+	const struct mount_info *m = &unit.mounts.v[i];
+	const struct mount_space *s = NULL;
+	bool is_hosts = false;
+
+	if (msg->mounts[i]->fs || ns_mount_is_root(msg, i))
+		return false;
+	for (size_t k = 0; k < unit.host.n && !is_hosts; k++)
+		is_hosts = unit.host.v[k].major == m->major && unit.host.v[k].minor == m->minor && !strcmp(unit.host.v[k].root, m->root) && !strcmp(unit.host.v[k].where, m->where);
+	for (size_t k = 0; k < unit.n_spaces && !s; k++)
+		s = unit.spaces[k].number == msg->mounts[i]->space ? &unit.spaces[k] : NULL;
+	for (size_t k = 0; s && k < s->n_own; k++)
+		if (s->own[k].used && s->own[k].major == m->major && s->own[k].minor == m->minor && !strcmp(s->own[k].root, m->root) && !strcmp(s->own[k].where, m->where))
+			return false;
+	return is_hosts && s;
+}
+
+/* Takes the marked ones out of both lists. */
+static void leave_out(Gw__Namespaces *msg, const bool *out)
+{
+	cleanup_free uint32_t *places = must_alloc((msg->n_mounts + 1) * sizeof(*places));
+	size_t kept = 0, n = msg->n_mounts;
+
+	for (size_t i = 0; i < n; i++) {
+		places[i] = (uint32_t)kept;
+		if (out[i]) {
+			gw__ns_mount__free_unpacked(msg->mounts[i], NULL);
+			close_fdp(&unit.mounts.v[i].fd);
+			continue;
+		}
+		msg->mounts[kept] = msg->mounts[i];
+		msg->mounts[kept]->parent = places[msg->mounts[i]->parent];
+		unit.mounts.v[kept] = unit.mounts.v[i];
+		unit.mounts.v[kept].above = unit.mounts.v[i].above < 0 ? -1 : (int)places[unit.mounts.v[i].above];
+		kept++;
+	}
+	msg->n_mounts = unit.mounts.n = kept;
+	for (size_t i = 0; i < kept; i++) /* which point into what has moved */
+		mount_info_set_at(&unit.mounts, i);
+}
+
+/*
+ * What the destination lacks of a copy of the host's mounts (unshare -m, a service's PrivateTmp), and what lies on that: it is the host's, which the unit leaves. Not, when something of the unit
+ * is on it, or something of its own is mounted there.
+ */
+static void leave_out_lacking(Gw__Namespaces *msg)
+{
+	cleanup_free bool *idle = must_alloc(msg->n_mounts + 1), *out = must_alloc(msg->n_mounts + 1);
+
+	for (size_t i = 0; i < msg->n_mounts; i++)
+		idle[i] = is_idle_copy(msg, i);
+	for (size_t i = msg->n_mounts; i-- > 0;) /* those below come behind */
+		if (!idle[i] && !ns_mount_is_root(msg, i))
+			idle[msg->mounts[i]->parent] = false;
+	for (size_t i = 0; i < msg->n_mounts; i++) {
+		out[i] = idle[i] && (unit.mounts.v[i].lacking || (!ns_mount_is_root(msg, i) && out[msg->mounts[i]->parent]));
+		if (out[i])
+			notes_add("the mount %s of the host that it has left is not there: the destination has none like it, and nothing of the unit is on it.", msg->mounts[i]->where);
+	}
+	leave_out(msg, out);
+}
+
 int ns_mounts_send(Gw__Namespaces *msg, const Gw__NsAnswer *answer, const struct fsfile_table *files, struct refusals *r, struct err *e)
 {
 	size_t first = msg->n_fs, at = 0;
 
-	for (size_t i = 0; i < msg->n_mounts; i++) {
-		if (msg->mounts[i]->fs && msg->mounts[i]->fs <= first)
-			continue;
-		if (at >= answer->n_lacking)
-			return err_set(e, -EPROTO, "an answer about %zu mounts", answer->n_lacking);
-		if (answer->lacking[at++] && can_be_sent(&unit.mounts.v[i], ns_mount_is_root(msg, i)))
+	for (size_t i = 0; i < msg->n_mounts; i++)
+		at += !msg->mounts[i]->fs;
+	if (at != answer->n_lacking)
+		return err_set(e, -EPROTO, "an answer about %zu mounts", answer->n_lacking);
+	at = 0;
+	for (size_t i = 0; i < msg->n_mounts; i++)
+		unit.mounts.v[i].lacking = !msg->mounts[i]->fs && answer->lacking[at++];
+	leave_out_lacking(msg);
+	for (size_t i = 0; i < msg->n_mounts; i++)
+		if (unit.mounts.v[i].lacking && can_be_sent(&unit.mounts.v[i], ns_mount_is_root(msg, i)))
 			send_instead(msg, i);
-	}
 	return first == msg->n_fs ? 0 : ns_entries_capture(msg, first, files, r, e);
 }
 

@@ -16,7 +16,9 @@ struct mount_space {
 	int fd;      /* that they can be read from */
 	struct mount_own {
 		int id;
-		char *where; /* from the namespace's root on */
+		unsigned major, minor;
+		char *where, *root; /* where: from the namespace's root on */
+		bool used;   /* by something of the unit that has been looked at: a file, a directory */
 	} *own;
 	size_t n_own;
 };

@@ -646,6 +646,18 @@ int ns_mounts_join(const Gw__Namespaces *msg, int ns, struct err *e)
 
 /* --- the destination's judgement --- */
 
+/* Whether what a mount is to lie on is there, as far as that is the host's. */
+static bool has_place(const Gw__Namespaces *msg, size_t i)
+{
+	const Gw__NsMount *m = msg->mounts[i], *parent = msg->mounts[m->parent];
+	char path[2 * PATH_MAX];
+
+	if (ns_mount_is_root(msg, i) || !m->at[0] || parent->fs)
+		return true;
+	snprintf(path, sizeof(path), "%s/%s", strcmp(parent->root, "/") ? parent->root : "", m->at);
+	return faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
 void ns_mounts_judge(const Gw__Namespaces *msg, struct refusals *r)
 {
 	for (size_t i = 0; i < msg->n_mounts; i++) {
@@ -654,5 +666,7 @@ void ns_mounts_judge(const Gw__Namespaces *msg, struct refusals *r)
 		if (!m->fs && access(m->root, F_OK) < 0)
 			refusals_add(r, "ns.mount.lacking", "what is mounted there is not on the destination", "make it there, at the same path, or share it between the hosts",
 				     "mount %s (%s of the host)", m->where, m->root);
+		else if (!has_place(msg, i))
+			refusals_add(r, "ns.mount.place", "the place where it is mounted is in a file system of the host, and not there on the destination", "make it there", "mount %s", m->where);
 	}
 }

@@ -199,6 +199,9 @@ static void check_root(pid_t pid, struct refusals *r)
 /* What it can only have by a descriptor: its path would lead to another one in its own namespace. */
 static void check_cwd(pid_t pid, struct refusals *r)
 {
+	char root[PATH_MAX];
+
+	(void)ns_root_of(pid, false, root, sizeof(root)); /* it uses the mount that it is on */
 	if (ns_directory_is_elsewhere(pid, "cwd"))
 		refusals_add(r, "task.directory-elsewhere", "the directory is on a mount of another mount namespace than its own", "let the program change to another directory", "process %d (working directory)", pid);
 }

@@ -11,6 +11,7 @@
 #include "base/util.h"
 #include "image/file_look.h"
 #include "image/peer_cred.h"
+#include "image/ns_other.h"
 #include "image/place.h"
 #include "image/socket_options.h"
 #include "image/relay.h"
@@ -131,6 +132,18 @@ static int open_single(const Gw__FdTable *t, size_t i, struct fd_restore *r, str
 	return unix_name_is_path(&u->name) ? unix_name_end(r, fd, &u->name, false, i, e) : 0;
 }
 
+/* A socket belongs to the network namespace that it is made in. */
+static int in_its_net(const Gw__FdTable *t, size_t i, struct fd_restore *r, int (*open)(const Gw__FdTable *t, size_t i, struct fd_restore *r, struct err *e), struct err *e)
+{
+	int back = ns_others_visit(NS_NET, unix_of(t, i)->space), ret;
+
+	if (back < 0)
+		return err_sys(e, back, "unix socket: its network namespace");
+	ret = open(t, i, r, e);
+	ns_others_return(NS_NET, back);
+	return ret;
+}
+
 int unix_open(const Gw__FdTable *t, size_t from, struct fd_restore *r, struct err *e)
 {
 	int result = 0;
@@ -142,13 +155,13 @@ int unix_open(const Gw__FdTable *t, size_t from, struct fd_restore *r, struct er
 		if (!u || r->fds[i] >= 0)
 			continue;
 		if (is_pair(u) || u->state == GW__FD_UNIX_STATE__UNIX_GONE)
-			result = open_pair(t, i, r, e);
+			result = in_its_net(t, i, r, open_pair, e);
 		else if (is_unnamed_dgram_pair(t, u))
-			result = open_dgram_pair(t, i, r, e);
+			result = in_its_net(t, i, r, open_dgram_pair, e);
 	}
 	for (size_t i = from; i < t->n_descs && result == 0; i++)
 		if (unix_of(t, i) && r->fds[i] < 0)
-			result = open_single(t, i, r, e);
+			result = in_its_net(t, i, r, open_single, e);
 	for (size_t i = from; i < t->n_descs && result == 0; i++)
 		if (unix_of(t, i))
 			result = socket_options_set(r->fds[i], unix_of(t, i)->options, unix_of(t, i)->n_options, OPTIONS_EARLY, e);
@@ -212,10 +225,25 @@ static void widen(int fd)
 	setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size));
 }
 
+static int socket_like(const Gw__FdUnix *u, int type)
+{
+	int back = ns_others_visit(NS_NET, u->space), fd, code;
+
+	if (back < 0) {
+		errno = -back;
+		return -1;
+	}
+	fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
+	code = errno;
+	ns_others_return(NS_NET, back);
+	errno = code;
+	return fd;
+}
+
 /* A client that has gone: it connects, says what it has said, and goes. */
 static int gone_client(struct filling *f, size_t listener, const Gw__FdUnixWaiting *w, int *ret_fd)
 {
-	cleanup_close int fd = socket(AF_UNIX, (int)unix_of(f->t, listener)->type | SOCK_CLOEXEC, 0);
+	cleanup_close int fd = socket_like(unix_of(f->t, listener), (int)unix_of(f->t, listener)->type);
 	bool taken = w && some_socket_has(f->t, &w->name);
 	int result = 0;
 
@@ -346,9 +374,9 @@ static int send_by_name(struct filling *f, size_t i, int via, const Gw__FdUnixMe
 }
 
 /* A socket of the moment with the name of a sender that the unit does not have. */
-static int stand_in(struct filling *f, const ProtobufCBinaryData *name, int *ret_fd)
+static int stand_in(struct filling *f, size_t i, const ProtobufCBinaryData *name, int *ret_fd)
 {
-	cleanup_close int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	cleanup_close int fd = socket_like(unix_of(f->t, i), SOCK_DGRAM);
 	int result;
 
 	if (fd < 0)
@@ -381,7 +409,7 @@ static int fill_dgram(struct filling *f, size_t i, const Gw__FdUnixMessage *m)
 		return unix_queue_send(pair, m, NULL, f->r->fds, pid, f->e);
 	if (sender >= 0)
 		return send_by_name(f, i, f->r->fds[sender], m);
-	result = stand_in(f, &m->sender, &stranger);
+	result = stand_in(f, i, &m->sender, &stranger);
 	return result < 0 ? result : send_by_name(f, i, stranger, m);
 }
 

@@ -14,6 +14,7 @@
 #include "image/bytes.h"
 #include "image/inode_path.h"
 #include "image/ns_mount.h"
+#include "image/ns_other.h"
 #include "image/peer_cred.h"
 #include "image/place.h"
 #include "image/socket_options.h"
@@ -32,6 +33,11 @@ struct unix_capture {
 	Gw__FdTable *t;
 	bool frozen;
 	struct unix_diag diag;
+	struct other_diag {      /* of network namespaces that the first process is not in */
+		uint32_t space;
+		struct unix_diag diag;
+	} *others;
+	size_t n_others;
 	struct refusals *refusals;
 };
 
@@ -200,28 +206,68 @@ static Gw__FdUnixState state_of(const struct unix_diag_info *diag)
 	return diag->peer_ino ? GW__FD_UNIX_STATE__UNIX_CONNECTED : GW__FD_UNIX_STATE__UNIX_GONE;
 }
 
+static struct unix_diag *diag_of(struct unix_capture *c, uint32_t space)
+{
+	struct other_diag *grown;
+
+	for (size_t i = 0; i < c->n_others; i++)
+		if (c->others[i].space == space)
+			return &c->others[i].diag;
+	grown = realloc(c->others, (c->n_others + 1) * sizeof(*grown));
+	if (!grown)
+		abort();
+	c->others = grown;
+	grown[c->n_others] = (struct other_diag){ space, UNIX_DIAG_INIT };
+	return &grown[c->n_others++].diag;
+}
+
+/* sock_diag tells of the sockets of one network namespace. */
+static const struct unix_diag_info *ask_diag(struct unix_capture *c, uint32_t space, uint64_t ino)
+{
+	const struct unix_diag_info *info;
+	int back;
+
+	if (!space)
+		return unix_diag_look(&c->diag, ino);
+	back = ns_others_visit(NS_NET, space);
+	if (back < 0)
+		return NULL;
+	info = unix_diag_look(diag_of(c, space), ino);
+	ns_others_return(NS_NET, back);
+	return info;
+}
+
+static void diags_done(struct unix_capture *c)
+{
+	unix_diag_done(&c->diag);
+	for (size_t i = 0; i < c->n_others; i++)
+		unix_diag_done(&c->others[i].diag);
+	free(c->others);
+}
+
 /* What the socket itself and sock_diag say. */
 static int capture_own(struct unix_capture *c, struct unix_member *m, const struct unix_diag_info **ret_diag, struct err *e)
 {
 	Gw__FdDesc *d = c->t->descs[m->desc];
 	Gw__FdUnix *u = d->unix_socket;
 	const struct unix_diag_info *diag;
-	struct fd_look look = { .fd = m->fd, .held = m->held };
+	struct fd_look seen = { .fd = m->fd, .held = m->held };
 
 	if (!u) {
 		u = d->unix_socket = fd_alloc(sizeof(*u));
 		gw__fd_unix__init(u);
 		u->type = (uint32_t)socket_get_int(m->held, SOL_SOCKET, SO_TYPE);
 	}
-	if (!socket_same_net_namespace(m->held)) {
+	u->space = socket_same_net_namespace(m->held) ? 0 : socket_net_namespace(m->held);
+	if (!u->space && !socket_same_net_namespace(m->held)) {
 		m->refused = true;
-		return socket_refuse_namespace(&look, type_name(u->type), c->refusals);
+		return socket_refuse_namespace(&seen, type_name(u->type), c->refusals);
 	}
-	if (socket_options_refuse(&look, c->refusals)) {
+	if (socket_options_refuse(&seen, c->refusals)) {
 		m->refused = true;
 		return FD_REFUSED;
 	}
-	*ret_diag = diag = unix_diag_look(&c->diag, m->ino);
+	*ret_diag = diag = ask_diag(c, u->space, m->ino);
 	if (!diag)
 		return err_set(e, -EAGAIN, "fd %d: the kernel (sock_diag) does not know this unix socket", m->fd);
 	u->state = state_of(diag);
@@ -359,6 +405,8 @@ static int capture_peer(struct unix_capture *c, struct unix_member *m, uint32_t 
 		if (!peer)
 			return refuse(c, m, "fd.socket.unix.outside", "it is connected to a process that would stay behind",
 				"close the connection first");
+		if (u->type != SOCK_DGRAM && c->t->descs[peer->desc]->unix_socket && c->t->descs[peer->desc]->unix_socket->space != u->space)
+			return refuse(c, m, "fd.socket.unix.namespaces", "its peer is a socket of another network namespace of the unit", "close the connection first");
 		u->peer = peer->desc + 1;
 	} else if (u->state == GW__FD_UNIX_STATE__UNIX_GONE) {
 		/* The end of a stream shuts both directions of its peer. */
@@ -389,7 +437,7 @@ bool unix_socket_is_construction_same(const Gw__FdUnix *was, const Gw__FdUnix *n
 {
 	bool same_peer = was->state == now->state && was->peer == now->peer && unix_name_equal(&was->peer_name, &now->peer_name);
 
-	return was->type == now->type && unix_name_equal(&was->name, &now->name) && !strcmp(was->root, now->root) && same_peer;
+	return was->type == now->type && unix_name_equal(&was->name, &now->name) && !strcmp(was->root, now->root) && was->space == now->space && same_peer;
 }
 
 /* What the offer said, to be compared. */
@@ -454,7 +502,7 @@ static void spread_renewal(struct unix_member *m, size_t n, const Gw__FdTable *t
 
 int unix_sockets_capture(struct unix_member *m, size_t n, Gw__FdTable *t, bool frozen, struct refusals *refusals, struct err *e)
 {
-	struct unix_capture c = { m, n, t, frozen, UNIX_DIAG_INIT, refusals };
+	struct unix_capture c = { m, n, t, frozen, UNIX_DIAG_INIT, .refusals = refusals };
 	cleanup_free uint32_t *peer_ino = fd_alloc(n * sizeof(*peer_ino));
 	cleanup_free struct before *before = fd_alloc(n * sizeof(*before));
 	int r;
@@ -477,7 +525,7 @@ int unix_sockets_capture(struct unix_member *m, size_t n, Gw__FdTable *t, bool f
 		free(before[i].peer_name.data);
 	}
 	spread_renewal(m, n, t);
-	unix_diag_done(&c.diag);
+	diags_done(&c);
 	return r;
 }
 

@@ -70,3 +70,27 @@ def test_user_namespaces(lab2):
     v.migrate("n2")
     v.migrate("n1", "stop-copy")
     v.assert_ok()
+
+
+def test_mounts_of_the_host_only(lab2):
+    """A copy of the host's mounts with a /tmp of its own, as a service has it: what the destination lacks and nobody uses stays behind, and is named; what is used does not get lost."""
+    inside("n1", "sh", "-c", "mkdir -p /run/only/below /run/used && mount -t tmpfs only /run/only && mkdir /run/only/below && mount -t tmpfs below /run/only/below && touch /run/only/below/file"
+           " && mount -t tmpfs used /run/used && echo text >/run/used/file")
+    try:
+        inside("n1", "sh", "-c", "setsid -f unshare -m sh -c 'mount -t tmpfs own /tmp; cd /run/used; : >/tmp/ready; exec sleep 1000' mounts-only >/dev/null 2>&1 </dev/null")
+        sleeper = lambda host: [p for p in processes(host) if p.cmdline == "sleep 1000"]
+        wait_until("it is ready", lambda: sleeper("n1") and inside("n1", "ls", f"/proc/{sleeper('n1')[0].host_pid}/root/tmp/ready", check=False).returncode == 0)
+        moved = migrate("n1", sleeper("n1")[0].host_pid, "n2")
+        assert moved.status != 0 and "mount /run/used" in moved.text and sleeper("n1"), moved.text
+        inside("n2", "mkdir", "/run/used")
+        moved = migrate("n1", sleeper("n1")[0].host_pid, "n2")
+        assert moved.status == 0, moved.text
+        root = f"/proc/{sleeper('n2')[0].host_pid}"
+        mounts = inside("n2", "cat", f"{root}/mountinfo").stdout
+        assert " /run/only" not in mounts and " /tmp " in mounts and " /run/used " in mounts, mounts
+        assert inside("n2", "cat", f"{root}/cwd/file").stdout == "text\n"
+        assert any("/run/only of the host" in n for n in moved.json["notes"]) and any("/run/only/below of the host" in n for n in moved.json["notes"]), moved.text
+        inside("n2", "kill", "-9", str(sleeper("n2")[0].host_pid))
+        wait_until("it has ended", lambda: not sleeper("n2"))
+    finally:
+        inside("n1", "sh", "-c", "umount /run/only/below /run/only /run/used; rmdir /run/only/below /run/only /run/used", check=False)

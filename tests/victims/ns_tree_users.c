@@ -6,14 +6,17 @@
 #include <linux/nsfs.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "tree.h"
@@ -126,6 +129,55 @@ static void *second(void *arg)
 	return arg;
 }
 
+/* Unix sockets of a network namespace that the first process is not in. */
+static struct {
+	int pair[2], listener, client, dgram, waiting;
+} sockets;
+
+static int abstract(int type, const char *name, int (*call)(int, const struct sockaddr *, socklen_t))
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
+
+	strcpy(a.sun_path + 1, name);
+	if (call(fd, (void *)&a, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name))) < 0)
+		fail("the abstract name %s: errno %d", name, errno);
+	return fd;
+}
+
+static void open_sockets(void)
+{
+	must(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets.pair) && write(sockets.pair[0], "queued", 6) == 6);
+	sockets.listener = abstract(SOCK_STREAM, "boxed", bind);
+	must(!listen(sockets.listener, 4));
+	sockets.client = abstract(SOCK_STREAM, "boxed", connect);
+	sockets.dgram = abstract(SOCK_DGRAM, "boxed-too", bind);
+	sockets.waiting = abstract(SOCK_DGRAM, "boxed-too", connect);
+	must(write(sockets.client, "hello", 5) == 5 && write(sockets.waiting, "waits", 5) == 5);
+}
+
+static void expect_read(int fd, const char *text)
+{
+	char got[16] = "";
+
+	expect(recv(fd, got, sizeof(got) - 1, MSG_DONTWAIT) == (ssize_t)strlen(text));
+	expect_text("what a socket has received", text, got);
+}
+
+static void check_sockets(void)
+{
+	int accepted = accept4(sockets.listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), another;
+
+	expect_read(sockets.pair[1], "queued");
+	expect(accepted >= 0);
+	expect_read(accepted, "hello");
+	expect(write(accepted, "back", 4) == 4);
+	expect_read(sockets.client, "back");
+	expect_read(sockets.dgram, "waits");
+	another = abstract(SOCK_STREAM, "boxed", connect); /* names are the network namespace's */
+	expect(another >= 0 && accept4(sockets.listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK) >= 0);
+}
+
 /* In the outer one's, which has mapped a part of its ids. */
 static void live_inside(int told)
 {
@@ -164,6 +216,7 @@ static void live_outside(int told)
 	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
 	must(fd >= 0 && write(fd, "text", 4) == 4 && !fchown(fd, 5, 6));
 	child = member_fork(live_inside, true);
+	open_sockets();
 	must(!pipe(thread_pipe) && !pthread_create(&thread, NULL, second, NULL));
 	while (!thread_id)
 		usleep(1000);
@@ -176,6 +229,7 @@ static void live_outside(int told)
 	expect(!fstat(fd, &st) && st.st_uid == 5 && st.st_gid == 6 && lseek(fd, 0, SEEK_CUR) == 4);
 	expect(!setresuid(0, 0, 0) && !stat(path, &st) && st.st_uid == 5 && st.st_gid == 6 && st.st_size == 4);
 	expect(!mount(NULL, place, NULL, MS_REMOUNT, "size=2m") && !umount2(place, MNT_DETACH)); /* it is its own */
+	check_sockets();
 	must(write(thread_pipe[1], "", 1) == 1 && !pthread_join(thread, NULL));
 	expect(thread_asked && thread_id != getpid());
 	member_ask("the inner one", child);
