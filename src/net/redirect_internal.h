@@ -28,6 +28,7 @@ struct redirect {
 };
 
 struct redirect_move {
+	uint64_t entered_ns; /* of all its entries: when they were changed last */
 	struct redirect *r;
 	uint32_t index; /* in r->moves */
 	uint32_t node;

@@ -128,7 +128,7 @@ static int move_new(struct redirect *r, bool arriving, struct redirect_move **re
 		free(m);
 		return err_set(e, -ENOSPC, "%d units with connections are moving already", REDIRECT_MOVES_MAX - 1);
 	}
-	*m = (struct redirect_move){ .r = r, .index = i, .arriving = arriving, .tun_fd = -1 };
+	*m = (struct redirect_move){ .r = r, .index = i, .arriving = arriving, .tun_fd = -1, .entered_ns = clock_ns(CLOCK_MONOTONIC) };
 	r->moves[i] = (struct redirect_move_state){ .owner = (uint32_t)getpid() };
 	*ret = m;
 	return 0;
@@ -155,6 +155,7 @@ static int make_room(struct redirect_move *m, size_t n, struct err *e)
 
 static int enter(struct redirect_move *m, const struct redirect_flow *flow, const struct redirect_end *end, struct err *e)
 {
+	struct redirect_end entry = *end;
 	char text[REDIRECT_FLOW_TEXT];
 	int r;
 
@@ -163,7 +164,8 @@ static int enter(struct redirect_move *m, const struct redirect_flow *flow, cons
 	else
 		redirect_effective(m->r, &m->was[m->n]);
 	m->flows[m->n++] = *flow;
-	r = redirect_put(m->r, flow, end);
+	entry.changed_ns = m->entered_ns;
+	r = redirect_put(m->r, flow, &entry);
 	return r < 0 ? err_sys(e, r, "%s: entering it in the table of redirected connections", redirect_flow_text(flow, text)) : 0;
 }
 
@@ -229,7 +231,7 @@ static int enter_other(struct redirect_move *m, const struct redirect_flow *flow
 	struct redirect_flow other;
 	struct redirect_end end;
 	uint32_t node;
-	int r;
+	int r = 0;
 
 	if (is_any(flow->peer))
 		return 0;
@@ -239,7 +241,8 @@ static int enter_other(struct redirect_move *m, const struct redirect_flow *flow
 	else if (end.move == m->index) /* it comes along */
 		return 0;
 	else if (end.state != REDIRECT_NONE && end.moves_made >= known->other_moves_made)
-		return 0;
+		/* Entered by an earlier attempt, perhaps, which is about to take it back. */
+		return end.move || end.state != REDIRECT_THERE || (r = make_room(m, 1, e)) < 0 ? MIN(r, 0) : enter(m, &other, &end, e);
 	if (!is_elsewhere(&known->other) && end.state != REDIRECT_THERE)
 		return 0;
 	end = (struct redirect_end){ .state = REDIRECT_NONE, .moves_made = known->other_moves_made };
@@ -352,18 +355,49 @@ static int arrive(struct redirect_move *m, const struct redirect_flow *flows, co
 	return r;
 }
 
+/*
+ * Whether an entry is still as this move has made it. Another attempt to bring the same unit here may have begun before this one has noticed its end, and has made it its
+ * own.
+ */
+static bool is_still_ours(const struct redirect_move *m, const struct redirect_flow *flow)
+{
+	struct redirect_end now;
+
+	return redirect_get(m->r, flow, &now) && now.changed_ns == m->entered_ns;
+}
+
 /* With the lock. */
 static void undo(struct redirect_move *m)
 {
 	redirect_unpark(m);
-	for (size_t i = m->n; i-- > 0;)
+	for (size_t i = m->n; i-- > 0;) {
+		if (!is_still_ours(m, &m->flows[i]))
+			continue;
 		if (m->was[i].moves_made == NEW_ENTRY) {
 			redirect_remove(m->r, &m->flows[i]);
-		} else {
-			if (m->arriving)
-				redirect_unset_source(m->r, &m->flows[i]);
-			redirect_put(m->r, &m->flows[i], &m->was[i]);
+			continue;
 		}
+		if (m->arriving)
+			redirect_unset_source(m->r, &m->flows[i]);
+		redirect_put(m->r, &m->flows[i], &m->was[i]);
+	}
+}
+
+void redirect_withdraw(struct redirect_move *m, const struct redirect_flow *flow)
+{
+	redirect_lock(m->r);
+	for (size_t i = m->n; i-- > 0;) {
+		if (memcmp(&m->flows[i], flow, sizeof(*flow)))
+			continue;
+		if (m->was[i].moves_made == NEW_ENTRY)
+			redirect_remove(m->r, flow);
+		else
+			redirect_put(m->r, flow, &m->was[i]);
+		m->n--;
+		memmove(&m->flows[i], &m->flows[i + 1], (m->n - i) * sizeof(*m->flows));
+		memmove(&m->was[i], &m->was[i + 1], (m->n - i) * sizeof(*m->was));
+	}
+	redirect_unlock(m->r);
 }
 
 static void move_free(struct redirect_move **m)

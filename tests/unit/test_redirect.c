@@ -17,6 +17,7 @@
 #include "hosts.h"
 #include "net/news.h"
 #include "net/redirect.h"
+#include "net/redirect_internal.h"
 #include "net/tidy.h"
 
 #ifndef IPV6_TRANSPARENT
@@ -596,6 +597,32 @@ static void test_a_move_that_fails(void **state)
 	}
 }
 
+/* The first one's end is noticed when the second has begun. */
+static void test_attempts_that_overlap(void **state)
+{
+	struct redirect_known known = { .other_moves_made = 0 };
+	struct redirect_move *first = NULL, *second = NULL;
+	struct redirect_flow flow, other;
+	struct err e = ERR_INIT;
+	struct redirect_end end;
+	struct end client, server;
+
+	(void)state;
+	open_pair(&client, &server, OUTSIDE, A, AF_INET, false);
+	flow_of(&server, &flow);
+	redirect_other(&flow, &other);
+	known.other = selves[A];
+	must(redirect_arrive(table(B), &flow, &known, 1, &first, &e), &e);
+	must(redirect_arrive(table(B), &flow, &known, 1, &second, &e), &e);
+	redirect_cancel(&first);
+	assert_true(redirect_get(table(B), &flow, &end));
+	assert_int_equal(end.move, second->index);
+	assert_true(redirect_get(table(B), &other, &end));
+	assert_int_equal(end.state, REDIRECT_THERE);
+	redirect_cancel(&second);
+	close_pair(&client, &server);
+}
+
 /* As the daemons do it: one host tells another what it has. */
 static void tell(enum host from, enum host to)
 {
@@ -722,6 +749,7 @@ int main(void)
 		cmocka_unit_test(test_a_port_is_used_again),
 		cmocka_unit_test(test_calls_are_held),
 		cmocka_unit_test(test_a_move_that_fails),
+		cmocka_unit_test(test_attempts_that_overlap),
 		cmocka_unit_test(test_a_dead_host),
 		cmocka_unit_test(test_the_end),
 	};
