@@ -383,23 +383,6 @@ static void undo(struct redirect_move *m)
 	}
 }
 
-void redirect_withdraw(struct redirect_move *m, const struct redirect_flow *flow)
-{
-	redirect_lock(m->r);
-	for (size_t i = m->n; i-- > 0;) {
-		if (memcmp(&m->flows[i], flow, sizeof(*flow)))
-			continue;
-		if (m->was[i].moves_made == NEW_ENTRY)
-			redirect_remove(m->r, flow);
-		else
-			redirect_put(m->r, flow, &m->was[i]);
-		m->n--;
-		memmove(&m->flows[i], &m->flows[i + 1], (m->n - i) * sizeof(*m->flows));
-		memmove(&m->was[i], &m->was[i + 1], (m->n - i) * sizeof(*m->was));
-	}
-	redirect_unlock(m->r);
-}
-
 static void move_free(struct redirect_move **m)
 {
 	struct redirect_move *d = *m;
