@@ -325,6 +325,12 @@ static int sync_infos(struct fdtable *t, struct err *e)
 	return 0;
 }
 
+static void forget_briefs(struct fdtable *t)
+{
+	while (t->n_briefs)
+		t->held[t->briefs[--t->n_briefs]].brief = false;
+}
+
 static int sync_all(struct fdtable *t, struct err *e)
 {
 	bool records = fdtable_read_records(t);
@@ -335,6 +341,7 @@ static int sync_all(struct fdtable *t, struct err *e)
 		if (r < 0 || fdtable_capture_tcp(t))
 			return r;
 		t->few = false;
+		forget_briefs(t);
 	}
 	if (records && t->frozen)
 		return fdtable_sync_by_records(t, e);
@@ -348,6 +355,7 @@ int fdtable_recapture(struct fdtable *t, bool frozen, struct fsfile_table *files
 
 	t->frozen = frozen;
 	t->few = false;
+	forget_briefs(t);
 	if (r == 0)
 		r = sync_all(t, e);
 	t->ends_listed = t->ends_listed && frozen && t->few;
@@ -588,6 +596,7 @@ void fdtable_free(struct fdtable *t)
 		close(t->terminal);
 	free(t->todo);
 	free(t->differs);
+	free(t->briefs);
 	free(t->text);
 	*t = FDTABLE_INIT;
 }

@@ -76,6 +76,8 @@ struct fdtable {
 	bool ends_listed;        /* fdtable_list_fresh_ends has listed all, but for those of the descriptions in todo */
 	uint32_t *todo;
 	size_t n_todo, todo_room;
+	uint32_t *briefs;        /* those that are brief: of the last capture */
+	size_t n_briefs, briefs_room;
 	uint32_t round;
 	uint8_t *differs;        /* one for each description: from the offer, as far as its record tells */
 	size_t differs_room;

@@ -177,8 +177,8 @@ int fdtable_validate_against(const Gw__FdTable *t, const Gw__FdTable *old, uint3
 	if (t->n_descs > FDTABLE_NUMBERS_MAX || t->n_pipes > PIPES_MAX || t->n_locks > FLOCKS_MAX)
 		return err_set(e, -EPROTO, "descriptor table: %zu descriptions, %zu pipes, %zu locks", t->n_descs, t->n_pipes, t->n_locks);
 	for (size_t i = 0; i < t->n_descs; i++) {
-		if (is_known(t, old, i))
-			continue; /* it has been */
+		if (is_known(t, old, i) || t->descs[i]->brief)
+			continue; /* it has been; of a brief one numbers and queues are looked at below */
 		r = validate_desc(t->descs[i], t, n_files, e);
 		if (r < 0) {
 			err_wrap(e, "descriptor table: description %zu", i);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* file_codec.c - the tables as bytes: whole in the offer, in the freeze what differs from that; see file.h and wire/proto/file.proto */
 #include <errno.h>
+#include <netinet/tcp.h>
 
 #include "base/util.h"
 #include "image/file_place.h"
@@ -61,6 +62,7 @@ int fdtable_encode(struct fdtable *t, uint8_t **ret_data, size_t *ret_len, struc
 		t->held[i].offered = true;
 		t->held[i].offered_flags = t->msg->descs[i]->flags;
 		t->held[i].offered_position = t->msg->descs[i]->position;
+		t->held[i].offered_settings = fdtable_digest_settings(t->msg->descs[i]);
 		t->held[i].offered_digest = fdtable_digest_desc(&t->held[i], t->msg->descs[i]);
 	}
 	for (size_t i = 0; i < t->n_views && r == 0; i++) {
@@ -90,11 +92,44 @@ static bool has_changed(const struct fdtable *t, size_t i)
 	return !held->offered || !held->settled || d->flags != held->offered_flags || d->position != held->offered_position;
 }
 
+/* What travels of connections about which nothing but numbers and queues is to be said. */
+struct brief {
+	Gw__FdDesc desc;
+	Gw__FdSocket socket;
+	Gw__FdTcp tcp;
+};
+
+static Gw__FdDesc *make_brief(const Gw__FdDesc *d, struct brief *b)
+{
+	const Gw__FdTcp *p = d->socket->tcp;
+
+	gw__fd_desc__init(&b->desc);
+	gw__fd_socket__init(&b->socket);
+	gw__fd_tcp__init(&b->tcp);
+	b->desc.kind = d->kind;
+	b->desc.brief = true;
+	b->desc.socket = &b->socket;
+	b->socket.tcp = &b->tcp;
+	b->tcp.numbers = p->numbers;
+	b->tcp.received = p->received;
+	b->tcp.unsent = p->unsent;
+	return &b->desc;
+}
+
+/* Its state may have changed since it was looked at first. */
+static bool is_brief(const struct fd_held *held, const Gw__FdDesc *d)
+{
+	const Gw__FdTcp *p = held->brief ? d->socket->tcp : NULL;
+
+	return p && !p->sent_end && !p->got_end && !p->deaf && !p->error && !p->urgent;
+}
+
 int fdtable_encode_update(const struct fdtable *t, uint8_t **ret_data, size_t *ret_len, struct err *e)
 {
-	size_t n = t->msg->n_descs, n_changed = 0;
+	size_t n = t->msg->n_descs, n_changed = 0, n_briefs = 0;
 	cleanup_free Gw__FdDesc **descs = fd_alloc(n * sizeof(*descs));
 	cleanup_free uint32_t *changed = fd_alloc(n * sizeof(*changed));
+	cleanup_free struct brief *briefs = fd_alloc(t->n_briefs * sizeof(*briefs));
 	cleanup_free Gw__FdNumbers **tables = fd_alloc(t->msg->n_tables * sizeof(*tables));
 	Gw__FdNumbers same = GW__FD_NUMBERS__INIT;
 	Gw__FdTable m = *t->msg;
@@ -103,7 +138,7 @@ int fdtable_encode_update(const struct fdtable *t, uint8_t **ret_data, size_t *r
 	for (size_t i = 0; i < n; i++) {
 		if (!has_changed(t, i))
 			continue;
-		descs[n_changed] = t->msg->descs[i];
+		descs[n_changed] = is_brief(&t->held[i], t->msg->descs[i]) ? make_brief(t->msg->descs[i], &briefs[n_briefs++]) : t->msg->descs[i];
 		changed[n_changed++] = (uint32_t)i;
 	}
 	for (size_t i = 0; i < t->n_views; i++) {
@@ -140,6 +175,9 @@ int fdtable_decode(const void *data, size_t len, uint32_t n_files, size_t n_proc
 	if (!t)
 		return -EPROTO;
 	r = fdtable_validate(t, n_files, n_processes, e);
+	for (size_t i = 0; i < t->n_descs && r == 0; i++)
+		if (t->descs[i]->brief)
+			r = err_set(e, -EPROTO, "descriptor table: description %zu is too brief", i);
 	if (r < 0) {
 		gw__fd_table__free_unpacked(t, NULL);
 		return r;
@@ -155,6 +193,15 @@ static bool may_be_left_out(const Gw__FdDesc *d)
 		d->kind == GW__FD_KIND__FD_DEVICE || d->kind == GW__FD_KIND__FD_EPOLL || (d->kind == GW__FD_KIND__FD_SOCKET && d->socket && socket_tcp_can_be_quiet(d->socket));
 }
 
+/* Whether what a brief one leaves out is known. */
+static bool may_be_brief(const Gw__FdDesc *d, const Gw__FdTable *old, uint32_t i)
+{
+	const Gw__FdDesc *was = i < old->n_descs ? old->descs[i] : NULL;
+
+	return was && was->socket && was->socket->tcp && was->socket->tcp->kind == GW__FD_TCP_KIND__TCP_OUTSIDE && d->kind == was->kind && d->socket && d->socket->tcp &&
+		d->socket->tcp->numbers;
+}
+
 static int check_difference(const Gw__FdTable *t, const Gw__FdTable *old, struct err *e)
 {
 	size_t at = 0;
@@ -163,7 +210,9 @@ static int check_difference(const Gw__FdTable *t, const Gw__FdTable *old, struct
 	    t->n_descs_all > FDTABLE_NUMBERS_MAX || t->n_tables != old->n_tables)
 		return err_set(e, -EPROTO, "descriptor table: not a difference to what was offered");
 	for (uint32_t i = 0; i < t->n_descs_all; i++) {
-		if (at < t->n_changed && t->changed[at] == i)
+		if (at < t->n_changed && t->changed[at] == i && t->descs[at]->brief && !may_be_brief(t->descs[at], old, i))
+			return err_set(e, -EPROTO, "descriptor table: description %u is too brief", i);
+		else if (at < t->n_changed && t->changed[at] == i)
 			at++;
 		else if (i >= old->n_descs || !may_be_left_out(old->descs[i]))
 			return err_set(e, -EPROTO, "descriptor table: description %u is missing", i);
@@ -176,6 +225,50 @@ static int check_difference(const Gw__FdTable *t, const Gw__FdTable *old, struct
 	return 0;
 }
 
+static bool is_idle(const Gw__FdTcp *p)
+{
+	return p->numbers->state == TCP_ESTABLISHED && p->numbers->send == p->numbers->sent && !p->received.len && !p->unsent.len;
+}
+
+/* The whole of it: what it has in common with the offer's belongs to that. */
+static Gw__FdDesc *expand(Gw__FdDesc *d, const Gw__FdDesc *was)
+{
+	Gw__FdTcp *p = fd_alloc(sizeof(*p)), *from = d->socket->tcp;
+	Gw__FdSocket *s = fd_alloc(sizeof(*s));
+	Gw__FdDesc *whole = fd_alloc(sizeof(*whole));
+
+	*p = *was->socket->tcp;
+	p->numbers = from->numbers;
+	p->received = from->received;
+	p->unsent = from->unsent;
+	p->quiet = p->quiet && is_idle(p);
+	from->numbers = NULL;
+	from->received = from->unsent = (ProtobufCBinaryData){ 0 };
+	gw__fd_desc__free_unpacked(d, NULL);
+	*s = *was->socket;
+	s->tcp = p;
+	*whole = *was;
+	whole->socket = s;
+	whole->brief = true;
+	return whole;
+}
+
+/* Gives back what is the offer's, so that the rest can be freed. */
+static void shrink(Gw__FdDesc *d)
+{
+	Gw__FdSocket *s = d->socket;
+	Gw__FdTcp *p = s->tcp, own = *p;
+
+	gw__fd_desc__init(d);
+	gw__fd_socket__init(s);
+	gw__fd_tcp__init(p);
+	p->numbers = own.numbers;
+	p->received = own.received;
+	p->unsent = own.unsent;
+	s->tcp = p;
+	d->socket = s;
+}
+
 /* Makes a checked difference the whole table. */
 static void complete(Gw__FdTable *t, const Gw__FdTable *old)
 {
@@ -184,7 +277,7 @@ static void complete(Gw__FdTable *t, const Gw__FdTable *old)
 	if (old->n_descs)
 		memcpy(all, old->descs, old->n_descs * sizeof(*all));
 	for (size_t i = 0; i < t->n_changed; i++)
-		all[t->changed[i]] = t->descs[i];
+		all[t->changed[i]] = t->descs[i]->brief ? expand(t->descs[i], old->descs[t->changed[i]]) : t->descs[i];
 	free(t->descs);
 	t->descs = all;
 	t->n_descs = t->n_descs_all;
@@ -224,5 +317,8 @@ void fdtable_update_free(Gw__FdTable *t, const Gw__FdTable *old)
 	for (size_t i = 0; i < old->n_descs && i < t->n_descs; i++)
 		if (t->descs[i] == old->descs[i])
 			t->descs[i] = NULL;
+	for (size_t i = 0; i < t->n_descs; i++)
+		if (t->descs[i] && t->descs[i]->brief)
+			shrink(t->descs[i]);
 	gw__fd_table__free_unpacked(t, NULL);
 }

@@ -106,6 +106,25 @@ uint64_t fdtable_digest_desc(const struct fd_held *held, const Gw__FdDesc *d)
 	return digest_of(packed, gw__fd_socket__pack(d->socket, packed));
 }
 
+uint64_t fdtable_digest_settings(const Gw__FdDesc *d)
+{
+	cleanup_free uint8_t *packed = NULL;
+	Gw__FdSocket s;
+	Gw__FdTcp p;
+
+	if (!d->socket || !d->socket->tcp || d->socket->tcp->kind != GW__FD_TCP_KIND__TCP_OUTSIDE)
+		return 0;
+	p = *d->socket->tcp;
+	p.numbers = NULL;
+	p.segment_bytes = 0;
+	p.quiet = false;
+	p.received = p.unsent = (ProtobufCBinaryData){ 0 };
+	s = *d->socket;
+	s.tcp = &p;
+	packed = fd_alloc(gw__fd_socket__get_packed_size(&s));
+	return digest_of(packed, gw__fd_socket__pack(&s, packed));
+}
+
 static uint64_t file_of(const void *arg, uint32_t desc)
 {
 	const struct fdtable *t = arg;
@@ -170,6 +189,15 @@ static bool differs(const struct fdtable *t, size_t i)
 		d->flags != held->offered_flags || d->position != held->offered_position;
 }
 
+/* Compared with what was offered, whether or not it changes once more. */
+static void learn_difference(struct fdtable *t, size_t i)
+{
+	struct fd_held *held = &t->held[i];
+
+	t->differs[i] = differs(t, i);
+	held->as_offered = held->offered_settings && held->offered_settings == fdtable_digest_settings(t->msg->descs[i]);
+}
+
 /* What differs from the offer is told in the freeze, whether or not it changes once more. */
 static void learn_differences(struct fdtable *t)
 {
@@ -183,7 +211,7 @@ static void learn_differences(struct fdtable *t)
 		t->todo = fd_alloc(t->todo_room * sizeof(*t->todo));
 	}
 	for (size_t i = 0; i < n; i++)
-		t->differs[i] = differs(t, i);
+		learn_difference(t, i);
 }
 
 void fdtable_learn(struct fdtable *t)
@@ -197,7 +225,7 @@ void fdtable_learn(struct fdtable *t)
 			if (t->views[i].watch)
 				take_known(t, &t->views[i]);
 		for (size_t k = 0; k < t->n_todo; k++)
-			t->differs[t->todo[k]] = differs(t, t->todo[k]);
+			learn_difference(t, t->todo[k]);
 		return;
 	}
 	n = file_watch_read(t->self, &t->records, &t->records_room, NULL);
@@ -518,8 +546,51 @@ static bool same_numbers(const struct fdtable *t)
 	return true;
 }
 
-static int take_changed(struct fdtable *t, struct fd_view *view, Gw__FdNumbers *numbers, struct err *e)
+/* A connection with others that has been offered as it is, but for what traffic changes. */
+static bool may_be_brief(const struct fd_held *held, const Gw__FdDesc *d, const struct file_record *r)
 {
+	return held->known && !held->refused && !held->changed && held->offered && held->settings && held->as_offered && d->flags == held->offered_flags && d->flags == (r->flags & ~CLOEXEC_IN_FLAGS) && !d->owner && !d->signal && !r->has_owner && !r->has_locks && !(r->flags & O_ASYNC);
+}
+
+static int look_at_changed(struct fdtable *t, struct fd_view *view, size_t i, bool first, struct err *e)
+{
+	uint32_t desc = view->seen[i].desc;
+	const struct fd_held *held = &t->held[desc];
+	int ret = look_at_number(t, view, i, first, e);
+
+	t->msg->tables[t->msg->table_of[view - t->views]]->cloexec[i] = view->seen[i].cloexec;
+	if (!first)
+		return ret;
+	t->differs[desc] = !held->settled || !held->offered || t->msg->descs[desc]->flags != held->offered_flags ||
+		t->msg->descs[desc]->position != held->offered_position;
+	if (!held->settled)
+		t->todo[t->n_todo++] = desc;
+	return ret;
+}
+
+/* Connections with others, at their first number. */
+static int take_connections(struct fdtable *t, struct fd_view *view, const struct fd_changed *v, size_t n, struct err *e)
+{
+	cleanup_free uint8_t *taken = fd_alloc(n);
+	int ret = fdtable_take_brief(t, view, v, n, taken, e);
+
+	for (size_t k = 0; k < n && ret == 0; k++) {
+		if (!taken[k]) {
+			ret = look_at_changed(t, view, v[k].record, true, e);
+			continue;
+		}
+		t->differs[v[k].desc] = 1;
+		if (!t->held[v[k].desc].settled)
+			t->todo[t->n_todo++] = v[k].desc;
+	}
+	return ret;
+}
+
+static int take_changed(struct fdtable *t, struct fd_view *view, struct err *e)
+{
+	cleanup_free struct fd_changed *connections = NULL;
+	Gw__FdNumbers *numbers = t->msg->tables[t->msg->table_of[view - t->views]];
+	size_t n = 0;
 	int ret = 0;
 
 	for (size_t i = 0; i < view->n_records && ret == 0; i++) {
@@ -536,16 +607,16 @@ static int take_changed(struct fdtable *t, struct fd_view *view, Gw__FdNumbers *
 			held->view = (uint32_t)(view - t->views);
 			held->slot = (uint32_t)i;
 		}
-		ret = look_at_number(t, view, i, first, e);
-		numbers->cloexec[i] = view->seen[i].cloexec;
-		if (!first)
+		if (first && t->frozen && may_be_brief(held, t->msg->descs[desc], &view->records[i])) {
+			connections = connections ? connections : fd_alloc(view->n_records * sizeof(*connections));
+			connections[n++] = (struct fd_changed){ desc, (uint32_t)i };
+			view->seen[i].cloexec = view->records[i].cloexec;
+			numbers->cloexec[i] = view->seen[i].cloexec;
 			continue;
-		t->differs[desc] = !held->settled || !held->offered || t->msg->descs[desc]->flags != held->offered_flags ||
-			t->msg->descs[desc]->position != held->offered_position;
-		if (!held->settled)
-			t->todo[t->n_todo++] = desc;
+		}
+		ret = look_at_changed(t, view, i, first, e);
 	}
-	return ret;
+	return ret < 0 || !n ? ret : take_connections(t, view, connections, n, e);
 }
 
 /* Whether it is enough to look at a few, since no number has moved. Unix sockets are looked at together, and so are both ends of a connection. */
@@ -564,7 +635,7 @@ int fdtable_sync_few(struct fdtable *t, struct err *e)
 	t->round++;
 	for (size_t i = 0; i < t->n_views && ret == 0; i++)
 		if (t->views[i].watch)
-			ret = take_changed(t, &t->views[i], t->msg->tables[t->msg->table_of[i]], e);
+			ret = take_changed(t, &t->views[i], e);
 	return ret;
 }
 

@@ -75,6 +75,12 @@ static int add_locks(struct fdtable *t, int fd, size_t *len, struct err *e)
 	return 0;
 }
 
+/* What changes about it. */
+static bool is_told_by_records(const Gw__FdDesc *d)
+{
+	return fdtable_is_plain(d) || (d->socket && d->socket->tcp);
+}
+
 /* Reads the whole fdinfo of a number into t->text. */
 static int read_text(struct fdtable *t, struct fd_view *v, struct fd_seen *s, size_t *ret_len, struct err *e)
 {
@@ -106,7 +112,7 @@ static int read_text(struct fdtable *t, struct fd_view *v, struct fd_seen *s, si
 	t->text[len] = '\0';
 	*ret_len = len;
 	/* Where records tell what changes about it, it will not be read in the freeze. */
-	if (opened >= 0 && t->kept_info < KEPT_INFO_MAX && !(t->self && fdtable_is_plain(t->msg->descs[s->desc]))) {
+	if (opened >= 0 && t->kept_info < KEPT_INFO_MAX && !(t->self && is_told_by_records(t->msg->descs[s->desc]))) {
 		s->info = take_fd(&opened);
 		t->kept_info++;
 	}

@@ -571,6 +571,14 @@ static int capture_ptys(struct capture *c, struct err *e)
 	return pty_capture(&source, e);
 }
 
+/* Numbers and queues are read behind this. */
+static bool is_brief_enough(const struct capture *c, const struct fd_held *held)
+{
+	const struct tcp_member *m = fdtable_find_tcp(c->t, held->fd);
+
+	return m && m->class == TCP_CLASS_LINKED && m->kind == GW__FD_TCP_KIND__TCP_OUTSIDE;
+}
+
 /* 0, also when it was refused, or an error. */
 static int capture_one(struct capture *c, uint32_t i, struct err *e)
 {
@@ -578,7 +586,7 @@ static int capture_one(struct capture *c, uint32_t i, struct err *e)
 	size_t refused = c->refusals->n;
 	int r;
 
-	if (!held->uses || held->settled)
+	if (!held->uses || held->settled || (held->brief && is_brief_enough(c, held)))
 		return 0;
 	/* Looked at anew: an earlier look may have been one whose refusals were not kept. */
 	if (held->refused)
@@ -593,6 +601,25 @@ static int capture_one(struct capture *c, uint32_t i, struct err *e)
 	}
 	if (r == 0)
 		held->changed = false;
+	return r;
+}
+
+/* n descriptions from the one at `from` on. A program may change settings, and change them back, about each look at them; it hardly does in the moment that these take. */
+static int capture_part(struct capture *c, uint32_t from, size_t n, struct err *e)
+{
+	struct fdtable *t = c->t;
+	uint32_t descs[FDTABLE_WATCHED];
+	struct fd_settings settings = { .n = 0 };
+	int r = 0;
+
+	for (uint32_t i = 0; i < n; i++)
+		descs[i] = t->few ? t->todo[from + i] : from + i;
+	if (!t->frozen)
+		fdtable_begin_settings(t, descs, n, &settings);
+	for (uint32_t i = 0; i < n && r == 0; i++)
+		r = capture_one(c, descs[i], e);
+	if (r == 0 && !t->frozen)
+		fdtable_end_settings(t, &settings);
 	return r;
 }
 
@@ -628,8 +655,8 @@ int fdtable_capture_contents(struct fdtable *t, bool table_changed, struct fsfil
 	size_t n = t->few ? t->n_todo : t->msg->n_descs;
 	int r = 0;
 
-	for (uint32_t i = 0; i < n && r == 0; i++)
-		r = capture_one(&c, t->few ? t->todo[i] : i, e);
+	for (uint32_t i = 0; i < n && r == 0; i += FDTABLE_WATCHED)
+		r = capture_part(&c, i, MIN(n - i, FDTABLE_WATCHED), e);
 	if (r < 0)
 		return r;
 	refuse_outside_peers(&c);

@@ -36,8 +36,16 @@ struct fd_held {
 	/* file_freeze.c: of a TCP socket what its record said before it was captured; quiet: nothing is under way, so that this tells whether it has changed */
 	uint64_t digest;
 	bool quiet;
+	/*
+	 * Of a connection with others: a digest of what the kernel has as its settings (kern/tcp_mask.h), where they are known to be those captured; brief: in this freeze only
+	 * its numbers and queues have been looked at
+	 */
+	uint64_t settings;
+	bool brief;
 	/* As the destination was told in the offer. */
 	bool offered;
+	uint64_t offered_settings; /* a digest of the image's */
+	bool as_offered; /* they are, as far as the image knows */
 	uint64_t offered_digest; /* of a quiet TCP socket or a set of epoll */
 	uint32_t offered_flags;
 	int64_t offered_position;
@@ -109,6 +117,7 @@ void fdtable_take_numbers(struct fdtable *t, struct fd_view *view, const struct 
 void fdtable_learn(struct fdtable *t);
 bool fdtable_read_records(struct fdtable *t); /* false: there are none */
 void fdtable_note_digests(struct fdtable *t); /* before a capture: of the records that have been read */
+uint64_t fdtable_digest_settings(const Gw__FdDesc *d); /* of a connection with others: of what traffic does not change; 0: something else */
 uint64_t fdtable_digest_desc(const struct fd_held *held, const Gw__FdDesc *d); /* of what changes about a quiet TCP socket or a set of epoll; 0: something else */
 bool fdtable_is_plain(const Gw__FdDesc *d); /* position and flags are all that changes about it, but for locks */
 bool fdtable_is_few(const struct fdtable *t);
@@ -136,6 +145,24 @@ bool fdtable_capture_tcp(struct fdtable *t);
 int fdtable_capture_tcp_queues(struct fdtable *t, struct err *e);
 const struct tcp_member *fdtable_find_tcp(const struct fdtable *t, int held);
 void fdtable_forget_tcp(struct fdtable *t);
+
+/*
+ * While the unit runs: whether the settings of connections that are captured between the two are those that their digests are of. `descs` are looked at; n of them, FDTABLE_WATCHED
+ * at most.
+ */
+#define FDTABLE_WATCHED 64
+struct fd_settings {
+	uint64_t digest[FDTABLE_WATCHED], settings[FDTABLE_WATCHED];
+	uint32_t desc[FDTABLE_WATCHED];
+	size_t n;
+};
+void fdtable_begin_settings(const struct fdtable *t, const uint32_t *descs, size_t n, struct fd_settings *ret);
+void fdtable_end_settings(struct fdtable *t, const struct fd_settings *s);
+/* In the freeze: of changed connections of a process, those about which nothing is to be captured but numbers and queues. The others are to be looked at. */
+struct fd_changed {
+	uint32_t desc, record; /* of the view's */
+};
+int fdtable_take_brief(struct fdtable *t, struct fd_view *view, const struct fd_changed *v, size_t n, uint8_t *ret_taken, struct err *e);
 
 /* file_info.c: brings the text of a number's fdinfo up to date, and what is read from it. */
 int fdtable_read_info(struct fdtable *t, struct fd_view *v, struct fd_seen *s, struct err *e);

@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 
 #include "base/util.h"
+#include "image/bytes.h"
 #include "image/file_leak.h"
 #include "image/file_state.h"
 #include "image/pipe.h"
@@ -296,6 +297,104 @@ static int look_again(const struct fdtable *t, struct tcp_set *set, struct err *
 	free(set->records);
 	set->records = records;
 	return r;
+}
+
+/* --- connections of which only numbers and queues change --- */
+
+static size_t ask_settings(const struct fdtable *t, struct tcp_told *told, const uint32_t *descs, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		told[i].fd = t->held[descs[i]].fd;
+	return tcp_peek_ask(0, n) == 0 ? n : 0;
+}
+
+void fdtable_begin_settings(const struct fdtable *t, const uint32_t *descs, size_t n, struct fd_settings *ret)
+{
+	struct tcp_told *told = t->tcp && t->tcp->n ? tcp_peek_told() : NULL;
+
+	ret->n = 0;
+	for (size_t i = 0; told && i < n && i < FDTABLE_WATCHED; i++)
+		if (t->held[descs[i]].fd >= 0 && fdtable_find_tcp(t, t->held[descs[i]].fd))
+			ret->desc[ret->n++] = descs[i];
+	ret->n = ret->n ? ask_settings(t, told, ret->desc, ret->n) : 0;
+	for (size_t i = 0; i < ret->n; i++) {
+		ret->digest[i] = told[i].is_told ? told[i].digest : 0;
+		ret->settings[i] = told[i].settings;
+	}
+}
+
+void fdtable_end_settings(struct fdtable *t, const struct fd_settings *s)
+{
+	struct tcp_told *told = s->n ? tcp_peek_told() : NULL;
+	bool asked = told && ask_settings(t, told, s->desc, s->n);
+
+	for (size_t i = 0; i < s->n; i++)
+		t->held[s->desc[i]].settings = asked && told[i].is_told && s->digest[i] && told[i].digest == s->digest[i] ? s->settings[i] : 0;
+}
+
+static bool is_simple(const struct tcp_record *r)
+{
+	return r->state == TCP_ESTABLISHED && !r->error && !r->shut_down && !r->flags && !r->urgent;
+}
+
+static void become_brief(struct fdtable *t, uint32_t desc)
+{
+	if (t->n_briefs == t->briefs_room) {
+		t->briefs = realloc(t->briefs, (t->briefs_room = 2 * t->briefs_room + 64) * sizeof(*t->briefs));
+		if (!t->briefs)
+			abort();
+	}
+	t->briefs[t->n_briefs++] = desc;
+	t->held[desc].brief = true;
+}
+
+/* 1: it is brief; 0: it is to be looked at. */
+static int take_told(struct fdtable *t, struct fd_view *view, uint32_t desc, uint64_t file, const struct tcp_told *told, struct err *e)
+{
+	struct fd_held *held = &t->held[desc];
+	const struct tcp_record *r = &told->record;
+	struct fd_held got;
+	int ret;
+
+	if (!told->is_told || told->file != file || told->settings != held->settings || !is_simple(r))
+		return 0;
+	held->settled = r->write_seq == r->snd_una && r->rcv_nxt == r->copied_seq;
+	if (held->settled) {
+		Gw__FdTcp *p = t->msg->descs[desc]->socket->tcp;
+
+		bytes_set(&p->received, NULL, 0);
+		bytes_set(&p->unsent, NULL, 0);
+		tcp_outside_capture(r, p);
+		become_brief(t, desc);
+		return 1;
+	}
+	t->holding = true;
+	ret = fdtable_fetch(view, fdtable_number_of(t, desc)->fd, &got, e);
+	if (ret <= 0)
+		return ret < 0 ? ret : err_set(e, -EAGAIN, "pid %d: a descriptor of it has gone", (int)view->pid);
+	held->fd = got.fd;
+	become_brief(t, desc);
+	return 1;
+}
+
+int fdtable_take_brief(struct fdtable *t, struct fd_view *view, const struct fd_changed *v, size_t n, uint8_t *ret_taken, struct err *e)
+{
+	struct tcp_told *told = n ? tcp_peek_told() : NULL;
+	int r = 0;
+
+	for (size_t from = 0; told && from < n && r >= 0; from += TCP_ASKED_MAX) {
+		size_t part = MIN(n - from, TCP_ASKED_MAX);
+
+		for (size_t i = 0; i < part; i++)
+			told[i].fd = (int)view->records[v[from + i].record].fd;
+		if (tcp_peek_ask(view->records[0].process, part) < 0)
+			return 0;
+		for (size_t i = 0; i < part && r >= 0; i++) {
+			r = take_told(t, view, v[from + i].desc, view->records[v[from + i].record].file, &told[i], e);
+			ret_taken[from + i] = r > 0;
+		}
+	}
+	return MIN(r, 0);
 }
 
 static bool is_listener(const Gw__FdDesc *d)

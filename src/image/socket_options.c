@@ -578,14 +578,23 @@ const Gw__FdSockOpt *socket_options_find(Gw__FdSockOpt *const *v, size_t n, int 
 
 int socket_options_update(int fd, Gw__FdSockOpt *const *was, size_t n_was, Gw__FdSockOpt *const *v, size_t n, struct err *e)
 {
+	bool sets_priority = false;
 	int r = 0;
 
+	if (was == v) /* what is known by the offer (file_codec.c) */
+		return 0;
 	for (size_t i = 0; i < n && r == 0; i++) {
 		const Gw__FdSockOpt *o = find_option(was, n_was, v[i]->level, v[i]->name);
 
 		if (!o || o->value.len != v[i]->value.len || memcmp(o->value.data, v[i]->value.data, o->value.len))
 			r = socket_groups_is(v[i]->level, v[i]->name) ? socket_groups_set(fd, o, v[i], e) : set_option(fd, v[i], e);
+		else
+			continue;
+		sets_priority = sets_priority || (v[i]->level == IPPROTO_IP && v[i]->name == IP_TOS);
 	}
+	/* To set IP_TOS sets it, too. */
+	if (r == 0 && sets_priority)
+		r = socket_options_set_one(fd, v, n, SOL_SOCKET, SO_PRIORITY, e);
 	for (size_t i = 0; i < n_was && r == 0; i++)
 		if (socket_groups_is(was[i]->level, was[i]->name) && !find_option(v, n, was[i]->level, was[i]->name))
 			r = socket_groups_set(fd, was[i], NULL, e);

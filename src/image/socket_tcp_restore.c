@@ -562,7 +562,7 @@ int socket_tcp_go_live(const Gw__FdTable *old, const Gw__FdTable *t, const int *
 		if (!tcp_outside_is_one(s))
 			continue;
 		__atomic_store_n(at, i + 1, __ATOMIC_SEQ_CST);
-		r = tcp_outside_go_live(s, fds[i], again, ret < 0 ? &other : e);
+		r = tcp_outside_go_live(i < old->n_descs && linked(old, i) ? old->descs[i]->socket : s, s, fds[i], again, ret < 0 ? &other : e);
 		again = false;
 		ret = ret < 0 ? ret : r;
 	}

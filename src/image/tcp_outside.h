@@ -78,8 +78,8 @@ int tcp_outside_open(const Gw__FdSocket *s, int fd, bool early, struct err *e);
 int tcp_outside_patch(const Gw__FdSocket *s, int fd, struct err *e);
 /* was: as it was opened; s itself when that was in the freeze. */
 int tcp_outside_fill(const Gw__FdSocket *was, const Gw__FdSocket *s, int fd, struct err *e);
-/* Errors are of this connection only, which then ends; the unit lives here. again: it may have been begun by somebody who was killed about it. */
-int tcp_outside_go_live(const Gw__FdSocket *s, int fd, bool again, struct err *e);
+/* was: as for tcp_outside_fill. Errors are of this connection only, which then ends; the unit lives here. again: it may have been begun by somebody who was killed about it. */
+int tcp_outside_go_live(const Gw__FdSocket *was, const Gw__FdSocket *s, int fd, bool again, struct err *e);
 void tcp_outside_settle(const Gw__FdSocket *s, int fd);
 
 /* tcp_forge.c: sends ourselves a segment, as if the other end of s had sent it. */

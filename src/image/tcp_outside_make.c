@@ -408,10 +408,11 @@ static int send_rest(const Gw__FdTcp *p, int fd, bool again)
 	return r;
 }
 
-int tcp_outside_go_live(const Gw__FdSocket *s, int fd, bool again, struct err *e)
+int tcp_outside_go_live(const Gw__FdSocket *was, const Gw__FdSocket *s, int fd, bool again, struct err *e)
 {
 	const Gw__FdTcp *p = s->tcp;
-	bool idle = tcp_outside_is_idle(s);
+	/* One that was in use when it was opened has not got its options yet. */
+	bool idle = tcp_outside_is_idle(s) && tcp_outside_is_idle(was);
 	int r = 0;
 
 	if (p->numbers->state == TCP_SYN_SENT && again && tcp_state_of(fd) != TCP_CLOSE)

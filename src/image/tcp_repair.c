@@ -65,8 +65,11 @@ int tcp_repair_set_settled(int fd, const Gw__FdTcp *p, bool reversed, uint32_t s
 int tcp_repair_fill(int fd, int queue, const uint8_t *data, size_t len)
 {
 	size_t chunk = CHUNK_BYTES;
-	int r = len ? socket_set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, queue) : 0;
+	int r;
 
+	if (!len)
+		return 0;
+	r = socket_set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, queue);
 	while (r == 0 && len) {
 		ssize_t n = send(fd, data, MIN(len, chunk), MSG_DONTWAIT | MSG_NOSIGNAL);
 

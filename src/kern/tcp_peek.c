@@ -1,23 +1,75 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* tcp_peek.c - loads and reads the iterator over TCP sockets; see tcp_peek.h */
+/* tcp_peek.c - loads and runs the programs that read TCP sockets; see tcp_peek.h */
 #include "kern/tcp_peek.h"
 
 #include <bpf/bpf.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/util.h"
 #include "kern/bpf_iter.h"
+#include "kern/tcp_mask.h"
 #include "kern/tcp_peek.skel.h"
 
 static struct tcp_peek_bpf *loaded;
+static uint64_t mask[TCP_MASK_WORDS];
+static bool has_mask;
+static struct tcp_told *told;
+
+void tcp_peek_prepare(void)
+{
+	has_mask = has_mask || tcp_mask_fill(mask, NULL) == 0;
+}
+
+static struct tcp_peek_bpf *load_iterator(void)
+{
+	struct tcp_peek_bpf *bpf = tcp_peek_bpf__open();
+
+	if (!bpf)
+		return NULL;
+	bpf_program__set_autoload(bpf->progs.read_asked, false);
+	if (tcp_peek_bpf__load(bpf) == 0)
+		return bpf;
+	tcp_peek_bpf__destroy(bpf);
+	return NULL;
+}
 
 static int load(struct err *e)
 {
+	void *p;
+
+	if (loaded)
+		return 0;
+	loaded = BPF_ITER_LOAD(tcp_peek_bpf__open_and_load);
+	if (!loaded) {
+		has_mask = false;
+		loaded = BPF_ITER_LOAD(load_iterator);
+	}
 	if (!loaded)
-		loaded = BPF_ITER_LOAD(tcp_peek_bpf__open_and_load);
-	return loaded ? 0 : err_sys(e, -errno, "loading the BPF iterator that reads TCP sockets");
+		return err_sys(e, -errno, "loading the BPF iterator that reads TCP sockets");
+	if (!has_mask)
+		return 0;
+	memcpy(loaded->bss->mask, mask, sizeof(mask));
+	p = mmap(NULL, TCP_ASKED_MAX * sizeof(*told), PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(loaded->maps.told), 0);
+	told = p == MAP_FAILED ? NULL : p;
+	return 0;
+}
+
+struct tcp_told *tcp_peek_told(void)
+{
+	return load(NULL) == 0 ? told : NULL;
+}
+
+int tcp_peek_ask(uint32_t process, size_t n)
+{
+	struct tcp_ask ask = { process, (unsigned int)MIN(n, TCP_ASKED_MAX) };
+	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = &ask, .ctx_size_in = sizeof(ask));
+
+	for (size_t i = 0; i < ask.n; i++)
+		told[i].is_told = 0;
+	return bpf_prog_test_run_opts(bpf_program__fd(loaded->progs.read_asked), &opts) < 0 ? -errno : 0;
 }
 
 /* All that a program tells of our descriptors from `start` on, a window at a time. */

@@ -27,4 +27,11 @@ int tcp_peek_data(void **ret, size_t *ret_len, struct err *e);
 /* The piece at *at, which moves on, and its bytes; NULL at the end. */
 const struct tcp_data_record *tcp_data_next(const void *records, size_t len, size_t *at, const uint8_t **ret_data);
 
+/* Before workers are forked, for what follows: tens of milliseconds. */
+void tcp_peek_prepare(void);
+/* Where sockets are asked for, up to TCP_ASKED_MAX: the caller writes the descriptors' numbers. NULL: this kernel has no way to tell of single ones. */
+struct tcp_told *tcp_peek_told(void);
+/* Of the first n, of a process as struct file_record names it, or of this one (0): a microsecond each. 0 or -errno. What is no TCP socket is not told. */
+int tcp_peek_ask(uint32_t process, size_t n);
+
 #endif

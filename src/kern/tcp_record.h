@@ -49,4 +49,24 @@ struct tcp_data_record {
 	unsigned int peer_port, unused;
 };
 
+/* Words of the kernel's structure, at most. */
+#define TCP_MASK_WORDS 512
+
+/* So many sockets at a time. */
+#define TCP_ASKED_MAX 2048
+
+/* What is asked for and told of one socket of a process. */
+struct tcp_told {
+	int fd;                  /* given */
+	unsigned int is_told;    /* 0: it is no TCP socket */
+	unsigned long long file; /* as in struct file_record */
+	unsigned long long digest, settings; /* of all that the kernel keeps about it; of what traffic does not change (tcp_mask.h) */
+	struct tcp_record record;
+};
+
+/* process: whose descriptors these are, as in struct file_record; 0: the caller's. */
+struct tcp_ask {
+	unsigned int process, n;
+};
+
 #endif

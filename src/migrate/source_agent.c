@@ -13,6 +13,7 @@
 #include "base/util.h"
 #include "image/membarrier.h"
 #include "kern/cred_peek.h"
+#include "kern/tcp_peek.h"
 #include "kern/vma_peek.h"
 #include "migrate/pace.h"
 #include "wire/frame.h"
@@ -32,6 +33,7 @@ void migrate_init(int ret_keep[MIGRATE_KEEP_FDS])
 		log_warning("event=no-bpf text=\"%s\"", e.message);
 	if (!file_reader && file_reader_load(&file_reader, &e) < 0)
 		log_warning("event=no-bpf text=\"%s\"", e.message);
+	tcp_peek_prepare();
 	ret_keep[0] = reader ? restart_reader_fd(reader) : -1;
 	ret_keep[1] = cred_peek_prepare(&e);
 	if (ret_keep[1] < 0)

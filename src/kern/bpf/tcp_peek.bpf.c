@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * tcp_peek.bpf.c - an iterator over the descriptors of one process that writes a record for each TCP socket
+ * tcp_peek.bpf.c - an iterator over the descriptors of one process that writes a record for each TCP socket, and a program that does for those that are asked for
  *
- * With the connections that wait in the queues of listeners behind these. Two more: what has been sent on such connections, and who is calling (a walk over all connections of the host).
+ * With the connections that wait in the queues of listeners behind these. The second writes digests as well. Two more: what has been sent on connections that wait, and who is calling (a
+ * walk over all connections of the host).
  */
 #include "inet_file.h"
 
@@ -40,6 +41,7 @@ extern const void vmemmap_base __ksym __weak;
  */
 unsigned int window_start = 0;
 unsigned int more = 0;
+#define PINGPONG_MAX 3
 
 static struct tcp_record out;
 
@@ -134,8 +136,13 @@ struct request_sock_queue {
 	struct request_sock *rskq_accept_head;
 } CO_RE;
 
+struct ack_state {
+	unsigned char pingpong;
+} CO_RE;
+
 struct inet_connection_sock {
 	struct request_sock_queue icsk_accept_queue;
+	struct ack_state icsk_ack;
 	void *icsk_ulp_ops;
 } CO_RE;
 
@@ -157,6 +164,26 @@ struct tcp_sock {
 	unsigned char ecn_flags;
 	void *md5sig_info, *ao_info;
 } CO_RE;
+
+struct tcp6_sock {
+	struct tcp_sock tcp;
+} CO_RE;
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+} CO_RE;
+
+struct files_struct {
+	struct fdtable *fdt;
+} CO_RE;
+
+struct task_struct {
+	struct files_struct *files;
+} CO_RE;
+
+extern struct task_struct *bpf_task_from_pid(int pid) __ksym __weak;
+extern void bpf_task_release(struct task_struct *task) __ksym __weak;
 
 struct walk {
 	struct seq_file *seq;
@@ -208,8 +235,10 @@ static __always_inline void read_numbers(struct tcp_sock *tp)
 		out.options |= OPTION_USEC;
 }
 
-static __always_inline void write_record(struct seq_file *seq, struct sock *sk, int fd, unsigned int flags)
+/* Into `out`. By address: a function of its own. */
+__noinline int read_record(unsigned long address, int fd, unsigned int flags)
 {
+	struct sock *sk = (struct sock *)address;
 	struct tcp_sock *tp = (void *)sk;
 	struct inet_connection_sock *icsk = (void *)sk;
 	int family = BPF_CORE_READ(sk, __sk_common.skc_family);
@@ -241,6 +270,12 @@ static __always_inline void write_record(struct seq_file *seq, struct sock *sk, 
 	read_address(out.peer, &sk->__sk_common.skc_v6_daddr, BPF_CORE_READ(sk, __sk_common.skc_daddr), family);
 	out.local_port = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
 	out.peer_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	return 0;
+}
+
+static __always_inline void write_record(struct seq_file *seq, struct sock *sk, int fd, unsigned int flags)
+{
+	read_record((unsigned long)sk, fd, flags);
 	bpf_seq_write(seq, &out, sizeof(out));
 }
 
@@ -448,4 +483,98 @@ int read_calling(struct bpf_iter__tcp *ctx)
 	out.peer_port = bpf_ntohs(BPF_CORE_READ(c, skc_dport));
 	bpf_seq_write(ctx->meta->seq, &out, sizeof(out));
 	return 0;
+}
+
+/* --- those that are asked for --- */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, TCP_ASKED_MAX);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, unsigned int);
+	__type(value, struct tcp_told);
+} told SEC(".maps");
+
+static unsigned long long words[TCP_MASK_WORDS];
+unsigned long long mask[TCP_MASK_WORDS];
+
+__noinline int digest(struct tcp_told *t, unsigned long address)
+{
+	struct sock *sk = (struct sock *)address;
+	int family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	unsigned int size = family == FAMILY_INET6 ? bpf_core_type_size(struct tcp6_sock) : bpf_core_type_size(struct tcp_sock);
+	unsigned long long a = 14695981039346656037ull, b = 1099511628211ull;
+	unsigned int pingpong;
+
+	if (!t || size > sizeof(words) || bpf_probe_read_kernel(words, size, sk))
+		return 0;
+	for (unsigned int i = 0; i < TCP_MASK_WORDS; i++) {
+		if (i >= size / 8)
+			break;
+		a = (a ^ words[i]) * 0x9e3779b97f4a7c15ull;
+		b = (b ^ (words[i] & mask[i])) * 0xc2b2ae3d27d4eb4full;
+		a ^= a >> 32;
+		b ^= b >> 32;
+	}
+	/* By which TCP_QUICKACK is told; it counts up to that in traffic, and beyond. */
+	pingpong = BPF_CORE_READ((struct inet_connection_sock *)sk, icsk_ack.pingpong);
+	b = (b ^ (pingpong < PINGPONG_MAX ? pingpong : PINGPONG_MAX)) * 0xc2b2ae3d27d4eb4full;
+	t->digest = a | 1;
+	t->settings = b | 1;
+	return 1;
+}
+
+struct ask_walk {
+	struct files_struct *files;
+};
+
+static long ask_step(unsigned int i, void *context)
+{
+	struct ask_walk *w = context;
+	struct tcp_told *t = bpf_map_lookup_elem(&told, &i);
+	struct files_struct *files = w->files;
+	struct fdtable *table;
+	struct file *file = 0;
+	struct sock *sk;
+	int family = 0;
+
+	if (!t)
+		return 1;
+	t->is_told = 0;
+	table = BPF_CORE_READ(files, fdt);
+	if (t->fd < 0 || (unsigned int)t->fd >= BPF_CORE_READ(table, max_fds))
+		return 0;
+	bpf_probe_read_kernel(&file, sizeof(file), BPF_CORE_READ(table, fd) + t->fd);
+	sk = inet_sock_of(file, &family);
+	if (!sk || BPF_CORE_READ(sk, sk_type) != TYPE_STREAM || BPF_CORE_READ(sk, sk_protocol) != PROTOCOL_TCP)
+		return 0;
+	/* Before the record: what happens in between makes another digest. */
+	if (!digest(t, (unsigned long)sk))
+		return 0;
+	read_record((unsigned long)sk, t->fd, 0);
+	t->record = out;
+	t->file = (unsigned long)file;
+	t->is_told = 1;
+	return 0;
+}
+
+SEC("syscall")
+int read_asked(struct tcp_ask *ask)
+{
+	struct task_struct *task = 0;
+	struct ask_walk w;
+
+	if (!ask->process) {
+		w.files = BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), files);
+	} else {
+		task = bpf_task_from_pid((int)ask->process);
+		if (!task)
+			return 0;
+		w.files = BPF_CORE_READ(task, files);
+	}
+	if (w.files)
+		bpf_loop(ask->n, ask_step, &w, 0);
+	if (task)
+		bpf_task_release(task);
+	return 1;
 }
