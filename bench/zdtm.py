@@ -206,7 +206,7 @@ def main():
     subprocess.run(["./zdtm_mount_cgroups", "godwit"], cwd=tests, check=False)       # hierarchies that some programs use
     try:
         root = Root(tests) if options.flavour == "ns" else None
-        for program in programs(tests, options.programs):
+        for program in list(programs(tests, options.programs)):
             if options.flavour not in program.flavours() or "noauto" in program.flags or "crfail" in program.flags and not options.programs:
                 continue
             result, why = run(lab, program, options.strategy, root)
