@@ -15,7 +15,7 @@
 #include "kern/uring_peek.h"
 
 #define PATCH_BYTES 256u
-#define WAY_OUT "close it first, or let the program use epoll"
+#define WAY_OUT "close it first, or let the program use epoll (node: UV_USE_IO_URING=0)"
 
 struct told_ring {
 	Gw__Uring *ring;     /* in the message of the offer */
@@ -274,7 +274,7 @@ static int add_requests(const struct look *l, const struct uring_record *record,
 			obstacle = "it waits for a file that no descriptor refers to any more";
 		if (obstacle)
 			ret = refuse_request(l, record->fd, &v[i], obstacle, e);
-		else if (!l->refusals)
+		else
 			uring_flight_add(ring, &v[i], &l->clocks)->fd = (int32_t)number;
 	}
 	return ret;

@@ -42,6 +42,8 @@ struct uring_told;
  * whose descriptor has been closed. *ret_told is NULL when there are none.
  */
 int uring_capture(pid_t pid, int pidfd, const struct vma_list *layout, Gw__Process *msg, struct uring_told **ret_told, struct refusals *refusals, struct err *e);
+/* Requests in flight that take something from, or give it to, somebody who stays; msg->urings: as captured. In the freeze, too. */
+void uring_refuse_relayed(const Gw__FdTable *t, uint32_t process, const Gw__Process *msg, struct refusals *refusals);
 /* Whether a process of the table, or with these mappings, has any: only then is it worth while to look. */
 bool uring_is_in(const Gw__FdTable *t, uint32_t process, const struct vma_list *layout);
 /* Rings that several processes have. */

@@ -64,6 +64,9 @@ const char *uring_flight_obstacle(const struct uring_request *r)
 		return "it uses a registered buffer";
 	if (r->done)
 		return "it has transferred a part already";
+	/* tests/facts/uring_rules.c; the program is in a time namespace afterwards, and such as it submits there would come at another time. */
+	if (r->opcode == IORING_OP_TIMEOUT && r->operation_flags & IORING_TIMEOUT_ABS && r->clock != CLOCK_REALTIME)
+		return "absolute times of io_uring are of each host's own clock (IORING_TIMEOUT_ABS)";
 	if (r->opcode == IORING_OP_TIMEOUT && r->operation_flags & TIMEOUT_MULTISHOT)
 		return "it is one that comes again and again (IORING_TIMEOUT_MULTISHOT)";
 	return NULL;
@@ -102,6 +105,53 @@ Gw__UringRequest *uring_flight_add(Gw__Uring *ring, const struct uring_request *
 	grown[ring->n_requests++] = to;
 	return to;
 }
+
+/* --- what stays behind --- */
+
+static const Gw__FdDesc *find_desc(const Gw__FdTable *t, uint32_t process, const Gw__Uring *ring, const Gw__UringRequest *r)
+{
+	const Gw__FdNumbers *n = t->tables[t->table_of[process]];
+	int64_t fd = r->fd;
+
+	for (size_t i = 0; r->flags & IOSQE_FIXED_FILE && i < ring->n_files; i++)
+		if (ring->files[i]->index == (uint32_t)r->fd)
+			fd = ring->files[i]->fd;
+	for (size_t i = 0; i < n->n_fd; i++)
+		if (n->fd[i] == fd)
+			return t->descs[n->desc[i]];
+	return NULL;
+}
+
+static bool is_relayed(const Gw__FdTable *t, const Gw__FdDesc *d)
+{
+	switch (d->kind) {
+	case GW__FD_KIND__FD_PIPE:
+		return t->pipes[d->index]->relay;
+	case GW__FD_KIND__FD_PTY_SLAVE:
+	case GW__FD_KIND__FD_PTY_TTY:
+		return t->ptys[d->index]->relay;
+	case GW__FD_KIND__FD_UNIX:
+		return d->unix_socket && d->unix_socket->relay;
+	default:
+		return false;
+	}
+}
+
+void uring_refuse_relayed(const Gw__FdTable *t, uint32_t process, const Gw__Process *msg, struct refusals *refusals)
+{
+	for (size_t i = 0; i < msg->n_urings; i++)
+		for (size_t k = 0; k < msg->urings[i]->n_requests; k++) {
+			const Gw__UringRequest *r = msg->urings[i]->requests[k];
+			bool takes = r->opcode != IORING_OP_POLL_ADD && r->opcode != IORING_OP_TIMEOUT;
+			const Gw__FdDesc *d = takes ? find_desc(t, process, msg->urings[i], r) : NULL;
+
+			if (d && is_relayed(t, d))
+				refusals_add(refusals, "fd.io_uring.request", "the other end stays at this host, where the old request would go on until the process's end", "let it end",
+					     "fd %u (io_uring, IORING_OP_%s of descriptor %d in flight)", msg->urings[i]->fd, uring_operation_name(r->opcode), r->fd);
+		}
+}
+
+/* --- both --- */
 
 int uring_flight_validate(const Gw__Uring *ring, struct err *e)
 {

@@ -29,6 +29,7 @@
 #include "wire/frame.h"
 
 #define PREPARED_MS 60000
+#define COUNT_UP_MS_MAX 86400000ull
 #define TRIES 40
 #define TRIES_RUNNING 3              /* after so many the unit is held from the beginning */
 #define TORN_TRIES 4
@@ -79,11 +80,22 @@ static int step_content(void *context, struct err *e)
 
 /* --- prepare: the destination builds; nothing to do here but wait --- */
 
+/* How long the destination may take to bring new io_urings to where the old ones are (image/uring.h), at a microsecond for each request. */
+static uint64_t count_up_ms(const struct source *s)
+{
+	uint64_t requests = 0;
+
+	for (size_t i = 0; i < s->unit.nprocs; i++)
+		for (size_t k = 0; k < s->unit.procs[i].process->n_urings; k++)
+			requests += MAX(s->unit.procs[i].process->urings[k]->sq_head, s->unit.procs[i].process->urings[k]->cq_tail);
+	return MIN(requests / 1000, COUNT_UP_MS_MAX);
+}
+
 static int step_prepare(void *context, struct err *e)
 {
 	struct source *s = context;
 	struct frame f;
-	int ret = frame_recv_expect(s->link.control, FRAME_PREPARED, &f, FRAME_HELLO_MAX, PREPARED_MS, e);
+	int ret = frame_recv_expect(s->link.control, FRAME_PREPARED, &f, FRAME_HELLO_MAX, (int)(PREPARED_MS + count_up_ms(s)), e);
 
 	if (ret < 0)
 		return err_wrap(e, "%s", s->request->dest_name);

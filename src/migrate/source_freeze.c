@@ -429,6 +429,8 @@ static int compare(struct source *s, struct err *e)
 		ret = capture_urings(&s->procs[i], e);
 	if (ret == 0)
 		ret = capture_descriptors(s, e);
+	for (uint32_t i = 0; i < s->nprocs && ret == 0; i++)
+		uring_refuse_relayed(s->unit.fds.msg, i, s->procs[i].process, s->refusals);
 	if (ret == 0 && s->refusals->n)
 		ret = refusals_begun(s->refusals, s->request->pid, e);
 	if (ret == 0 && !s->direct_io && (fdtable_has_direct_io(s->unit.fds.msg) || have_pinned(s)))

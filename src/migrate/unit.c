@@ -144,6 +144,8 @@ static int capture_urings(struct unit *u, struct refusals *refusals, struct err 
 				     "process %d (io_uring)", p->pid);
 		else
 			ret = uring_capture(p->pid, p->pidfd, &p->vmas, p->process, &p->urings, refusals, e);
+		if (ret == 0)
+			uring_refuse_relayed(u->fds.msg, i, p->process, refusals);
 	}
 	for (uint32_t i = 0; i < u->nprocs; i++)
 		any = any || uring_is_in(u->fds.msg, i, &u->procs[i].vmas);

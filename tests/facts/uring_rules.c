@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * uring_rules.c - a ring of io_uring is mapped where the kernel likes: at the only place that is left, when all others are taken; its descriptor does not go over a
- * socket, but another process can get it; and what moves the counts of submissions and completions, together and each alone
+ * socket, but another process can get it; what moves the counts of submissions and completions, together and each alone; and whose absolute times those of timeouts are
  */
 #include <linux/io_uring.h>
 #include <sys/socket.h>
@@ -152,6 +152,42 @@ static void counts(struct ring *r, struct ring *sender, const char *kind)
 	FACT(*head == were[0] + 3 && *tail == were[1] + 3, "%s: what is written into the memory is not what the kernel counts on from", kind);
 }
 
+/* --- time --- */
+
+/* In a time namespace in which it is 1000 s later: a timeout at the time that it is now there. */
+static void absolute(void)
+{
+	pid_t child = fork();
+	int status;
+
+	if (child == 0) {
+		int offsets = unshare(CLONE_NEWTIME) < 0 ? -1 : open("/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC);
+		pid_t inside;
+
+		if (offsets < 0 || dprintf(offsets, "monotonic 1000 0\n") < 0)
+			_exit(77);
+		inside = fork();
+		if (inside == 0) {
+			struct __kernel_timespec at, later = { 0, 300000000 };
+			struct io_uring_getevents_arg wait = { .ts = (uintptr_t)&later };
+			struct timespec now;
+			struct ring r;
+
+			make(&r, 0);
+			clock_gettime(CLOCK_MONOTONIC, &now);
+			at = (struct __kernel_timespec){ now.tv_sec, now.tv_nsec };
+			put(&r, (struct io_uring_sqe){ .opcode = IORING_OP_TIMEOUT, .fd = -1, .addr = (uintptr_t)&at, .len = 1, .timeout_flags = IORING_TIMEOUT_ABS }, 0);
+			syscall(SYS_io_uring_enter, r.fd, 1, 0, 0, NULL, 0);
+			syscall(SYS_io_uring_enter, r.fd, 0, 1, IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG, &wait, sizeof(wait));
+			_exit(*word(&r, r.p.cq_off.tail) == 0);
+		}
+		waitpid(inside, &status, 0);
+		_exit(WEXITSTATUS(status));
+	}
+	waitpid(child, &status, 0);
+	FACT(WIFEXITED(status) && (WEXITSTATUS(status) == 1 || WEXITSTATUS(status) == 77), "absolute times are of the host's clock, also in a time namespace");
+}
+
 int main(void)
 {
 	struct ring plain, own, sender;
@@ -161,6 +197,7 @@ int main(void)
 	make(&sender, 0);
 	places(&plain);
 	descriptors(&plain);
+	absolute();
 	counts(&plain, &sender, "plain");
 	counts(&own, &sender, "completions by its thread only");
 	return fact_result();

@@ -28,6 +28,8 @@ static void test_obstacles(void **state)
 		{ { .opcode = IORING_OP_READ, .done = 4096 }, false },
 		{ { .opcode = IORING_OP_TIMEOUT }, true },
 		{ { .opcode = IORING_OP_TIMEOUT, .operation_flags = TIMEOUT_MULTISHOT }, false },
+		{ { .opcode = IORING_OP_TIMEOUT, .operation_flags = IORING_TIMEOUT_ABS, .clock = CLOCK_MONOTONIC }, false },
+		{ { .opcode = IORING_OP_TIMEOUT, .operation_flags = IORING_TIMEOUT_ABS, .clock = CLOCK_REALTIME }, true },
 		{ { .opcode = IORING_OP_FSYNC }, false },
 		{ { .opcode = 51 }, false },
 		{ { .opcode = 255 }, false },

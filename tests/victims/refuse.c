@@ -367,6 +367,24 @@ static void uring_linked_setup(void)
 
 REFUSED(uring_linked, uring_linked_setup, "(?i)fd N\\b.*IORING_OP_POLL_ADD in flight.*linked");
 
+static void uring_absolute_setup(void)
+{
+	static struct ring r;
+	struct io_uring_sqe *sqe;
+	struct __kernel_timespec at = { 1ll << 40, 0 };
+
+	ring_open(&r, 4, 0, 0);
+	sqe = ring_next(&r);
+	sqe->opcode = IORING_OP_TIMEOUT;
+	sqe->addr = (uintptr_t)&at;
+	sqe->len = 1;
+	sqe->timeout_flags = IORING_TIMEOUT_ABS;
+	ring_submit(&r, 0);
+	hold(r.fd);
+}
+
+REFUSED(uring_absolute, uring_absolute_setup, "(?i)fd N\\b.*IORING_OP_TIMEOUT in flight.*IORING_TIMEOUT_ABS");
+
 static void uring_shared_setup(void)
 {
 	struct io_uring_params p = { 0 };
