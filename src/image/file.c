@@ -336,7 +336,7 @@ static int sync_all(struct fdtable *t, struct err *e)
 	bool records = fdtable_read_records(t);
 	int r;
 
-	if (records && fdtable_is_few(t)) {
+	if (records && !t->retaken && fdtable_is_few(t)) {
 		r = fdtable_sync_few(t, e);
 		if (r < 0 || fdtable_capture_tcp(t))
 			return r;
@@ -356,6 +356,7 @@ int fdtable_recapture(struct fdtable *t, bool frozen, struct fsfile_table *files
 	t->frozen = frozen;
 	t->few = false;
 	forget_briefs(t);
+	t->retaken = t->retaken && frozen;
 	if (r == 0)
 		r = sync_all(t, e);
 	t->ends_listed = t->ends_listed && frozen && t->few;
@@ -377,6 +378,7 @@ int fdtable_recapture(struct fdtable *t, bool frozen, struct fsfile_table *files
 	r = fdtable_capture_contents(t, t->changed, files, refusals, e);
 	if (r == 0)
 		t->changed = false;
+	t->retaken = frozen && (t->retaken || !t->few);
 	if (r == 0 && !frozen && t->self)
 		fdtable_learn(t);
 	return r;

@@ -73,6 +73,7 @@ struct fdtable {
 	struct tcp_set *tcp;     /* file_tcp.c: of the current capture */
 	bool holding;            /* duplicates */
 	bool few;                /* of the current capture: only the descriptions in todo may have changed */
+	bool retaken;            /* frozen: numbers have been looked at since the records were read that are known, so that these say nothing about them */
 	bool ends_listed;        /* fdtable_list_fresh_ends has listed all, but for those of the descriptions in todo */
 	uint32_t *todo;
 	size_t n_todo, todo_room;

@@ -87,6 +87,9 @@ static bool has_changed(const struct fdtable *t, size_t i)
 	const struct fd_held *held = &t->held[i];
 	const Gw__FdDesc *d = t->msg->descs[i];
 
+	/* A look at the frozen unit may have made it, and the next one found nothing new about it. */
+	if (!held->offered)
+		return true;
 	if (t->few || held->same)
 		return t->differs[i];
 	return !held->offered || !held->settled || d->flags != held->offered_flags || d->position != held->offered_position;

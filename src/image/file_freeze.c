@@ -431,7 +431,7 @@ static int match_all(struct fdtable *t, struct matched *m, struct err *e)
 			continue;
 		m[i].v = fd_alloc(view->n_records * sizeof(*m[i].v));
 		m[i].state = fd_alloc(view->n_records);
-		match_known(t, view, !t->changed && view->n_known == view->n_seen, &m[i]);
+		match_known(t, view, !t->changed && !t->retaken && view->n_known == view->n_seen, &m[i]);
 		n_pending += m[i].n_pending;
 	}
 	if (t->has_tcp)
