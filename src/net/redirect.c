@@ -16,7 +16,7 @@
 #include "net/redirect.skel.h"
 #include "net/redirect_internal.h"
 
-#define VERSION 5 /* of the maps' layout, and of what is in them */
+#define VERSION 6 /* of the maps' layout, and of what is in them */
 #define MAPS_MAX 16
 #define BATCH 4096u /* ends read at a time */
 #define LOCK_PATH "/run/godwit/redirect.lock"

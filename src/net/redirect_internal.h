@@ -87,7 +87,8 @@ int host_lower_lo(struct redirect *r, uint32_t device, struct err *e);
 void host_restore_lo(struct redirect *r);
 /* A neighbour that does not answer, but has ends that are elsewhere, is taken for one that does: routing would drop their packets. */
 void host_revive_neighbour(uint32_t device, const uint8_t address[16]);
-/* A tun device that keeps packets until they are read. */
+/* A tun device that keeps packets until they are read, large ones as they are (TUNSETOFFLOAD): each has a header of this many bytes, which is written back with it. */
+#define HOST_TUN_HEADER 10 /* struct virtio_net_hdr */
 int host_make_tun(int *ret_fd, uint32_t *ret_device, struct err *e);
 
 /* redirect_move.c: an entry of a move (end->move) gets for good what the move has come to; if that is nothing, what it was before. */

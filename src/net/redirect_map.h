@@ -75,6 +75,15 @@ struct redirect_move_state {
 	RM_U32 node;
 	RM_U32 tun;   /* HELD: the device that keeps packets */
 	RM_U32 owner; /* pid of its worker, 0: free */
+	RM_U32 drain; /* HELD: what becomes of packets that come from that device again, enum redirect_drain */
+	RM_U32 unused;
+};
+
+/* While kept packets are given on others are still kept, behind them: they must not overtake. */
+enum redirect_drain {
+	REDIRECT_DRAIN_NOT,
+	REDIRECT_DRAIN_BACK,  /* where the entry says */
+	REDIRECT_DRAIN_THERE,
 };
 
 /* What is known of a connection that has no socket yet: RFC 9293, RFC 7323. What acknowledges the listener's answer says the numbers. */

@@ -13,6 +13,7 @@
 
 #define NEW_ENTRY UINT32_MAX
 #define PACKET_BYTES_MAX 66000
+#define DRAIN_NS 20000000ull /* a peer that goes on sending all the time does not keep them from being given on for ever */
 
 /* Who has sent an IP packet with TCP or UDP in it, to whom. */
 static struct redirect_flow sender_of(const uint8_t *packet, size_t n)
@@ -65,13 +66,14 @@ static bool is_greeting(const uint8_t *packet, size_t n)
 }
 
 /* Packets that were kept go in where they came from: what becomes of them is decided anew. */
-static void replay(struct redirect_move *m)
+static void replay(struct redirect_move *m, uint64_t until_ns)
 {
-	static uint8_t packet[PACKET_BYTES_MAX];
+	static uint8_t frame[HOST_TUN_HEADER + PACKET_BYTES_MAX];
+	const uint8_t *packet = frame + HOST_TUN_HEADER;
 	ssize_t n;
 
-	while (m->tun_fd >= 0 && (n = read(m->tun_fd, packet, sizeof(packet))) > 0)
-		if (!is_greeting(packet, (size_t)n) && !is_left_out(m, packet, (size_t)n) && write(m->tun_fd, packet, (size_t)n) < 0)
+	while (m->tun_fd >= 0 && clock_ns(CLOCK_MONOTONIC) < until_ns && (n = read(m->tun_fd, frame, sizeof(frame))) > HOST_TUN_HEADER)
+		if (!is_greeting(packet, (size_t)n - HOST_TUN_HEADER) && !is_left_out(m, packet, (size_t)n - HOST_TUN_HEADER) && write(m->tun_fd, frame, (size_t)n) < 0)
 			return;
 }
 
@@ -82,6 +84,24 @@ static void set_state(struct redirect_move *m, uint32_t state)
 	s->node = m->node;
 	s->tun = m->tun;
 	__atomic_store_n(&s->state, state, __ATOMIC_SEQ_CST);
+}
+
+/*
+ * What has been kept is given on before anything that comes later, which is kept behind it as long: a segment that is overtaken by later ones has a time stamp that is too old (RFC 7323, 5), and
+ * all that is behind it waits for a retransmission.
+ */
+static void drain(struct redirect_move *m, enum redirect_drain how, uint32_t state)
+{
+	struct redirect_move_state *s = &m->r->moves[m->index];
+
+	s->node = m->node;
+	if (s->state == REDIRECT_HELD) {
+		__atomic_store_n(&s->drain, how, __ATOMIC_SEQ_CST);
+		replay(m, clock_ns(CLOCK_MONOTONIC) + DRAIN_NS);
+	}
+	set_state(m, state);
+	__atomic_store_n(&s->drain, REDIRECT_DRAIN_NOT, __ATOMIC_SEQ_CST);
+	replay(m, UINT64_MAX);
 }
 
 void redirect_set_owner(struct redirect_move *m, pid_t pid)
@@ -98,15 +118,13 @@ void redirect_unpark(struct redirect_move *m)
 {
 	if (m->r->moves[m->index].state != REDIRECT_HELD)
 		return;
-	set_state(m, REDIRECT_NONE);
-	replay(m);
+	drain(m, REDIRECT_DRAIN_BACK, REDIRECT_NONE);
 }
 
 void redirect_forward(struct redirect_move *m)
 {
 	m->done = true;
-	set_state(m, REDIRECT_THERE);
-	replay(m);
+	drain(m, REDIRECT_DRAIN_THERE, REDIRECT_THERE);
 }
 
 void redirect_live(struct redirect_move *m)
@@ -542,7 +560,7 @@ void redirect_settle(struct redirect_move **m)
 			redirect_end_listener(r, flow, &end);
 	}
 	sockets_free(&sockets);
-	replay(*m);
+	replay(*m, UINT64_MAX);
 	__atomic_add_fetch(&r->config->news, 1, __ATOMIC_SEQ_CST);
 	move_free(m);
 	redirect_unlock(r);

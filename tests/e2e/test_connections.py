@@ -120,6 +120,22 @@ def test_clients_everywhere(hosts, mode, family):
     end(server, [*clients, *more])
 
 
+def timeouts(host):
+    lines = inside(host, "cat", "/proc/net/netstat").stdout.splitlines()
+    return next(dict(zip(a.split(), b.split()))["TCPTimeouts"] for a, b in zip(lines[::2], lines[1::2]) if a.startswith("TcpExt:"))
+
+
+def test_nobody_waits_for_a_retransmission(hosts):
+    """As much as goes both ways, also when the server comes home again: what peers send meanwhile to the host that it has left gets to it, and in order."""
+    server, clients = begin(hosts, "bulk", clients=(OUTSIDE, "n3"), local=False)
+    before = {c.host: timeouts(c.host) for c in clients}
+    for to in ("n2", "n1", "n2", "n1"):
+        server.move(to)
+        all_go_on(server, clients)
+    assert {c.host: timeouts(c.host) for c in clients} == before
+    end(server, clients)
+
+
 def test_both_ends_at_the_same_time(hosts):
     server, clients = begin(hosts, "echo", clients=("n3", "n2"), local=False)
     roaming = clients[0]

@@ -103,7 +103,8 @@ static __always_inline bool port_used(__u16 port)
 	return n && *n;
 }
 
-static __always_inline void place_of(struct redirect_end *end, struct place *place)
+/* ifindex: of the device that the packet comes from. */
+static __always_inline void place_of(struct redirect_end *end, struct place *place, __u32 ifindex)
 {
 	__u64 now = bpf_ktime_get_coarse_ns();
 	__u32 key = end->move;
@@ -115,8 +116,8 @@ static __always_inline void place_of(struct redirect_end *end, struct place *pla
 	place->tun = 0;
 	if (key) {
 		move = bpf_map_lookup_elem(&moves, &key);
-		if (move && move->state) {
-			place->state = move->state;
+		if (move && move->state && !(move->drain == REDIRECT_DRAIN_BACK && ifindex == move->tun)) {
+			place->state = move->drain && ifindex == move->tun ? REDIRECT_THERE : move->state;
 			place->node = move->node;
 			place->tun = move->tun;
 			place->flags &= ~REDIRECT_COMING;
@@ -362,7 +363,7 @@ static __always_inline bool find_listener(struct __sk_buff *skb, struct packet *
 	end = bpf_map_lookup_elem(&ends, &any);
 	if (!end)
 		return false;
-	place_of(end, place);
+	place_of(end, place, skb->ifindex);
 	if (p->to.protocol != TCP) {
 		if (place->state == REDIRECT_THERE && is_for_us(skb, p, place->flags))
 			place->state = REDIRECT_NONE;
@@ -396,7 +397,7 @@ static __always_inline bool find(struct __sk_buff *skb, struct packet *p, struct
 	/* A call that the listener's entry has led elsewhere is led there no more when that has gone. */
 	if (!end || (begins && earlier && end->flags & REDIRECT_LEARNED))
 		return false;
-	place_of(end, place);
+	place_of(end, place, skb->ifindex);
 	return true;
 }
 
@@ -478,7 +479,7 @@ static __always_inline int pass_error(struct __sk_buff *skb, struct packet *p, _
 	}
 	if (!end)
 		return UNSPEC;
-	place_of(end, &place);
+	place_of(end, &place, skb->ifindex);
 	if (place.state == REDIRECT_HELD)
 		return (int)bpf_redirect(place.tun, 0);
 	if (place.state == REDIRECT_THERE && place.flags & REDIRECT_OWNED && !comes_in)
@@ -511,6 +512,9 @@ static __always_inline int arriving(struct __sk_buff *skb, __u32 l2)
 	if (place.state == REDIRECT_HELD)
 		return (int)bpf_redirect(place.tun, 0);
 	remember_caller(skb, &p);
+	/* At home again, and who has sent it here has not heard of that yet (news.h). */
+	if (place.state == REDIRECT_NONE && place.node && !is_local(p.to.own))
+		return count_hop(skb, &p, l2) ? send_on(skb, &p, place.node, l2) : SHOT;
 	if (place.state == REDIRECT_NONE)
 		return looks_forged(&p) ? deliver_over_lo(skb, l2) : UNSPEC;
 	if (place.flags & (REDIRECT_OVER_LO | REDIRECT_CALLED) || looks_forged(&p))
@@ -531,7 +535,7 @@ static __always_inline bool is_stale(const struct packet *p)
 	end = bpf_map_lookup_elem(&ends, &from);
 	if (!end)
 		return false;
-	place_of(end, &place);
+	place_of(end, &place, 0);
 	return place.state == REDIRECT_THERE || place.state == REDIRECT_HELD || place.flags & REDIRECT_COMING;
 }
 
