@@ -229,7 +229,7 @@ CROWD = """
 """
 
 
-@pytest.mark.parametrize("mode", ["one", "edges", "reuseport"])
+@pytest.mark.parametrize("mode", ["one", "edges"])
 def test_a_crowd_that_calls_anew(lab2, mode):
     server = Server(lab2, "busy", None, [PYTHON, "DIR/busy.py", mode, "PORT"], {"busy.py": textwrap.dedent(BUSY), "crowd.py": textwrap.dedent(CROWD)})
     clients = [Client(server, host, "crowd", [PYTHON, os.path.join(server.directory, "crowd.py"), "ADDRESS", "PORT", "STOP", "5"], "ready") for host in EVERYWHERE]
