@@ -21,7 +21,8 @@
 #define DUE_NS 2000000u        /* for an expiration that must come; then it is taken for one that comes at the destination */
 #define MAYBE_DUE_NS 10000000u
 #define AT_ONCE_NS 100000      /* two calls in a row, the worker not having been preempted between them */
-#define TRIES_MAX 16u          /* with intervals of some microseconds no look is without an expiration in it */
+#define TRIES_MAX 200u         /* a busy machine preempts the worker in many a look */
+#define TRIES_SHORT_MAX 16u    /* with intervals of some microseconds no look is without an expiration in it */
 
 /* The clock on which the deadline is expressed. The relative timers of CLOCK_REALTIME run on CLOCK_MONOTONIC in the kernel, too. */
 static clockid_t deadline_clock(uint32_t clock, uint32_t settime_flags)
@@ -107,7 +108,7 @@ static int look_at_timer(const struct fd_look *look, clockid_t clock, bool was_a
 		if (ret)
 			return ret < 0 ? ret : 0;
 		was_seen |= m->next_ns != 0;
-		if (!m->next_ns ? !(may_be_due || was_seen) || clock_ns(CLOCK_MONOTONIC) > end_ns : tries > TRIES_MAX)
+		if (!m->next_ns ? !(may_be_due || was_seen) || clock_ns(CLOCK_MONOTONIC) > end_ns : tries > (m->interval_ns && m->interval_ns < AT_ONCE_NS ? TRIES_SHORT_MAX : TRIES_MAX))
 			break;
 	}
 	if (!m->next_ns && (look->armed == FILE_ARMED_YES || was_seen))
