@@ -14,11 +14,12 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 import xml.etree.ElementTree
 
 END_TO_END_SECONDS = 36 * 60        # the whole run has to stay below 40 minutes
-WORKERS = 2                         # of a run of everything: each has a lab of its own. Most tests wait most of the time.
+WORKERS = 2                         # of a run of everything
 AGAIN_SECONDS = 5 * 60
 AGAIN_MOST = 8                      # more failures than this are no accident
 WRONG_BYTES = re.compile(r"FAIL: .*\b(page|word|byte|bytes)\b.*expected")   # how tests/victims name them
@@ -64,32 +65,45 @@ def run_meson(build, total):
         total.failed.append(f"meson test (exit status {done.returncode}, {seen} results)")
 
 
-def run_pytest(root, build, pattern, total):
-    directory = os.path.join(root, "tests/e2e")
-    report = os.path.join(build, "meson-logs/pytest.xml")
+def start_pytest(root, build, pattern, report, more):
     if os.path.exists(report):
         os.unlink(report)
-    environment = {**os.environ, "GODWIT_BUILD": build, "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "GODWIT_BUILD": build, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", **more}
     command = ["timeout", "--kill-after=30", "--signal=INT", str(END_TO_END_SECONDS), PYTHON, "-m", "pytest", "-v", "-p", "no:cacheprovider",
-               "--durations=10", "--junitxml", report, directory] + (["-k", pattern] if pattern else ["-n", str(WORKERS), "--dist", "loadgroup"])
-    done = subprocess.run(command, cwd=root, env=environment, check=False)
-    if os.path.exists(report):
-        for case in xml.etree.ElementTree.parse(report).getroot().iter("testcase"):
-            name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name').partition('@')[0]}"
-            skipped = case.find("skipped")
-            failure = case.find("failure") if case.find("failure") is not None else case.find("error")
-            if failure is not None:
-                total.failed.append(name)
-                if WRONG_BYTES.search(failure.get("message") or ""):
-                    total.wrong_bytes.add(name)
-            elif skipped is not None:
-                total.skipped.append((name, skipped.get("message") or "it does not say why"))
-            else:
-                total.passed += 1
-    if done.returncode in (124, 137):
-        total.failed.append(f"end-to-end tests: not done after {END_TO_END_SECONDS // 60} minutes")
-    elif done.returncode not in (0, 1) and not (pattern and done.returncode == 5):
-        total.failed.append(f"pytest (exit status {done.returncode})")
+               "--durations=10", "--junitxml", report, os.path.join(root, "tests/e2e")] + (["-k", pattern] if pattern else [])
+    return subprocess.Popen(command, cwd=root, env=environment)
+
+
+def read_report(report, total):
+    for case in xml.etree.ElementTree.parse(report).getroot().iter("testcase"):
+        name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
+        skipped = case.find("skipped")
+        failure = case.find("failure") if case.find("failure") is not None else case.find("error")
+        if failure is not None:
+            total.failed.append(name)
+            if WRONG_BYTES.search(failure.get("message") or ""):
+                total.wrong_bytes.add(name)
+        elif skipped is not None:
+            total.skipped.append((name, skipped.get("message") or "it does not say why"))
+        else:
+            total.passed += 1
+
+
+def run_pytest(root, build, pattern, total):
+    """A run of everything is shared out to several workers, each with a lab of its own: most tests wait most of the time."""
+    workers = [""] if pattern else [str(i) for i in range(WORKERS)]
+    with tempfile.TemporaryDirectory(prefix="godwit-claims-") as claims:
+        more = {} if pattern else {"GODWIT_E2E_CLAIMS": claims}
+        running = [(os.path.join(build, f"meson-logs/pytest{w}.xml"), w) for w in workers]
+        running = [(start_pytest(root, build, pattern, report, {**more, "GODWIT_E2E_WORKER": w}), report) for report, w in running]
+        for process, report in running:
+            process.wait()
+            if os.path.exists(report):
+                read_report(report, total)
+            if process.returncode in (124, 137):
+                total.failed.append(f"end-to-end tests: not done after {END_TO_END_SECONDS // 60} minutes")
+            elif process.returncode not in (0, 1, 5) or (process.returncode == 5 and not pattern):
+                total.failed.append(f"pytest (exit status {process.returncode})")
 
 
 def again(root, build, total):

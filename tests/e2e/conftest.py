@@ -13,7 +13,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import lab_driver  # noqa: E402
 
 TEST_SECONDS = 300
-LONG = ["test_faults", "test_programs"]
+LONG = ["test_faults-", "test_programs", "test_faults"]     # what begins, when several workers share the tests
 
 
 @pytest.fixture(scope="session")
@@ -49,19 +49,44 @@ def chosen_cases(items):
     return [item.callspec.params["case"] for item in items if hasattr(item, "callspec") and "case" in item.callspec.params]
 
 
-@pytest.hookimpl(tryfirst=True)        # before xdist reads the marks
-def pytest_collection_modifyitems(items):
-    """What one of several workers (pytest -n) has to run as a whole: a module, a side of the faults, or a batch of victims. The long ones begin."""
-    batches = {}
+def group_of(item, batches):
+    """What one of several workers has to run as a whole: a module, a side of the faults, or a batch of victims."""
+    group, parameters = item.module.__name__, item.callspec.params if hasattr(item, "callspec") else {}
+    if "side" in parameters:
+        return f"{group}-{parameters['side']}"
+    if "case" in parameters and hasattr(item.module, "batches_of"):
+        if not batches:
+            batches.update(item.module.batches_of(chosen_cases(i for i in item.session.items if i.module is item.module)))
+        return f"{group}-{batches[str(parameters['case'])][0]}"
+    return group
+
+
+def claimed(items, directory):
+    """Those items of which no other worker has taken the group first; the groups that take long come first."""
+    groups, batches = {}, {}
     for item in items:
-        group, parameters = item.module.__name__, item.callspec.params if hasattr(item, "callspec") else {}
-        if "side" in parameters:
-            group += f"-{parameters['side']}"
-        elif "case" in parameters and hasattr(item.module, "batches_of"):
-            batches = batches or item.module.batches_of(chosen_cases(i for i in items if i.module is item.module))
-            group += f"-{batches[str(parameters['case'])][0]}"
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: LONG.index(item.module.__name__) if item.module.__name__ in LONG else len(LONG) + (item.module.__name__ == "test_victims"))
+        groups.setdefault(group_of(item, batches), []).append(item)
+    for group in sorted(groups, key=lambda g: next((i for i, name in enumerate(LONG) if g.startswith(name)), len(LONG))):
+        try:
+            os.close(os.open(os.path.join(directory, group.replace("/", "-")), os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            continue
+        yield from groups[group]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session):
+    """One of several workers (tools/run_tests.py): takes groups of tests as long as there are some."""
+    directory = os.environ.get("GODWIT_E2E_CLAIMS")
+    if not directory or session.config.option.collectonly:
+        return None
+    mine = claimed(session.items, directory)
+    item = next(mine, None)
+    while item and not session.shouldstop:
+        following = next(mine, None)
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        item = following
+    return True
 
 
 def pytest_collection_finish(session):

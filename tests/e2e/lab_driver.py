@@ -17,7 +17,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.realpath(os.environ.get("GODWIT_BUILD") or os.path.join(ROOT, "build"))
 DEV = os.path.join(ROOT, "dev")
-WORKER = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")     # of several that share the tests
+WORKER = os.environ.get("GODWIT_E2E_WORKER", "")     # of several that share the tests
 NAME = (os.environ.get("GODWIT_E2E_LAB") or os.environ.get("GODWIT_LAB", "") + "e2e") + WORKER       # a lab of its own beside that of GODWIT_LAB
 STATE = f"/var/tmp/godwit-lab-{NAME}"
 RUN = os.path.join(BUILD, "e2e-run" + WORKER)

@@ -587,4 +587,4 @@ static void wait_check(void)
 		fail("a wait of %d s took %llu us", WAIT_S, (unsigned long long)(wait_ended - wait_begun) / 1000);
 }
 
-VICTIM(uring_wait, V_CHECK_FILE | V_TIMED, wait_setup, NULL, wait_check);
+VICTIM(uring_wait, V_CHECK_FILE | V_TIMED | V_NO_STOP, wait_setup, NULL, wait_check);
