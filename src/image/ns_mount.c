@@ -381,16 +381,37 @@ static bool is_empty(int at, const char *path)
 	return true;
 }
 
-static void ask_about(const struct mount_info *m, const Gw__NsMount *out, Gw__NsAsk *ask)
+/* One that the unit has only because its mounts were a copy of the host's, and does nothing with. */
+static bool is_idle_copy(const Gw__Namespaces *msg, size_t i)
 {
+	const struct mount_info *m = &unit.mounts.v[i];
+	const struct mount_space *s = NULL;
+	bool is_hosts = false;
+
+	if (msg->mounts[i]->fs || ns_mount_is_root(msg, i))
+		return false;
+	for (size_t k = 0; k < unit.host.n && !is_hosts; k++)
+		is_hosts = unit.host.v[k].major == m->major && unit.host.v[k].minor == m->minor && !strcmp(unit.host.v[k].root, m->root) && !strcmp(unit.host.v[k].where, m->where);
+	for (size_t k = 0; k < unit.n_spaces && !s; k++)
+		s = unit.spaces[k].number == msg->mounts[i]->space ? &unit.spaces[k] : NULL;
+	for (size_t k = 0; s && k < s->n_own; k++)
+		if (s->own[k].used && s->own[k].major == m->major && s->own[k].minor == m->minor && !strcmp(s->own[k].root, m->root) && !strcmp(s->own[k].where, m->where))
+			return false;
+	return is_hosts && s;
+}
+
+/* An idle copy of what the host has mounted is the destination's own there, whatever lies in it. */
+static void ask_about(const Gw__Namespaces *msg, size_t i, Gw__NsAsk *ask)
+{
+	const struct mount_info *m = &unit.mounts.v[i];
 	Gw__NsPath *p = must_alloc(sizeof(*p));
 	struct stat st = { 0 };
 
 	gw__ns_path__init(p);
 	(void)!fstat(m->fd, &st);
-	string_set(&p->path, out->root);
+	string_set(&p->path, msg->mounts[i]->root);
 	p->mode = st.st_mode & S_IFMT;
-	p->populated = S_ISDIR(st.st_mode) && !is_empty(m->fd, ".");
+	p->populated = S_ISDIR(st.st_mode) && !is_idle_copy(msg, i) && !is_empty(m->fd, ".");
 	ask->paths[ask->n_paths++] = p;
 }
 
@@ -399,7 +420,7 @@ void ns_mounts_ask(const Gw__Namespaces *msg, Gw__NsAsk *ask)
 	ask->paths = must_alloc((msg->n_mounts + 1) * sizeof(*ask->paths));
 	for (size_t i = 0; i < msg->n_mounts; i++)
 		if (!msg->mounts[i]->fs)
-			ask_about(&unit.mounts.v[i], msg->mounts[i], ask);
+			ask_about(msg, i, ask);
 }
 
 void ns_mounts_answer(const Gw__NsAsk *ask, Gw__NsAnswer *answer)
@@ -447,25 +468,6 @@ static void send_instead(Gw__Namespaces *msg, size_t index)
 	msg->fs[msg->n_fs++] = fs;
 	out->fs = (uint32_t)msg->n_fs;
 	add_tree(fs, out->root);
-}
-
-/* One that the unit has only because its mounts were a copy of the host's, and does nothing with. */
-static bool is_idle_copy(const Gw__Namespaces *msg, size_t i)
-{
-	const struct mount_info *m = &unit.mounts.v[i];
-	const struct mount_space *s = NULL;
-	bool is_hosts = false;
-
-	if (msg->mounts[i]->fs || ns_mount_is_root(msg, i))
-		return false;
-	for (size_t k = 0; k < unit.host.n && !is_hosts; k++)
-		is_hosts = unit.host.v[k].major == m->major && unit.host.v[k].minor == m->minor && !strcmp(unit.host.v[k].root, m->root) && !strcmp(unit.host.v[k].where, m->where);
-	for (size_t k = 0; k < unit.n_spaces && !s; k++)
-		s = unit.spaces[k].number == msg->mounts[i]->space ? &unit.spaces[k] : NULL;
-	for (size_t k = 0; s && k < s->n_own; k++)
-		if (s->own[k].used && s->own[k].major == m->major && s->own[k].minor == m->minor && !strcmp(s->own[k].root, m->root) && !strcmp(s->own[k].where, m->where))
-			return false;
-	return is_hosts && s;
 }
 
 /* Takes the marked ones out of both lists. */

@@ -162,19 +162,6 @@ static void tcp_setup(void)
 REFUSED(tcp, tcp_setup, "(?i)fd N\\b.*tcp.*ESTABLISHED");
 
 /* What has been sent lies in the queue of a socket that nobody has yet. */
-static void accept_setup(void)
-{
-	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	socklen_t len = sizeof(sin);
-	int l = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), c = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	must(!bind(l, (struct sockaddr *)&sin, len) && !listen(l, 1) && !getsockname(l, (struct sockaddr *)&sin, &len));
-	must(!connect(c, (struct sockaddr *)&sin, len) && write(c, "x", 1) == 1);
-	hold(l);
-}
-
-REFUSED(accept, accept_setup, "(?i)fd N\\b.*tcp.*not accepted");
-
 static void udp_setup(void)
 {
 	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(9) };
