@@ -148,6 +148,17 @@ static uint32_t find_pty(struct scan *c, uint64_t id, uint32_t number)
 	return (uint32_t)n;
 }
 
+/* Whether one of the table that has been closed since had its number. */
+static bool has_namesake(const struct scan *c, uint32_t index)
+{
+	const Gw__FdTable *m = c->s->msg;
+
+	for (size_t i = 0; i < m->n_ptys; i++)
+		if (i != index && m->ptys[i]->number == m->ptys[index]->number && !m->ptys[i]->relay && !m->ptys[index]->relay)
+			return true;
+	return false;
+}
+
 /* One description of an end. -EAGAIN: it is not what it was. */
 static int look_at(struct scan *c, uint32_t i, struct err *e)
 {
@@ -164,6 +175,8 @@ static int look_at(struct scan *c, uint32_t i, struct err *e)
 		return 0;
 	}
 	index = find_pty(c, file->is_master ? file->peer : file->id, (uint32_t)number);
+	if (has_namesake(c, index))
+		return err_set(e, -EAGAIN, "terminal %d has been closed, and another one opened", number);
 	f = &c->found[index];
 	hung_up = d->kind != GW__FD_KIND__FD_PTY_MASTER && ioctl(held, TIOCGWINSZ, &window) < 0 && errno == EIO;
 	known = d->path[0];

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lab_driver import (BUILD, HIDDEN, MOVE, OPENS, REFUSED, RUN, STRATEGIES, TIMED, Victim, daemons, descriptors, kill, strangers, victim_kinds,
+from lab_driver import (BUILD, HIDDEN, MOVE, OPENS, REFUSED, RUN, STRATEGIES, TIMED, Victim, daemons, descriptors, kill, main_daemon, strangers, victim_kinds,
                         wait_until)
 
 BATCH = 8
@@ -107,7 +107,7 @@ class Batches:
     def run(self, batch):
         self.lab.mend()
         victims = {}
-        before = {h: [p.pid for p in daemons(h)] for h in self.lab.hosts}
+        before = {h: main_daemon(h).pid for h in self.lab.hosts}
         for case in batch:
             self.outcome[str(case)] = None
 
@@ -154,7 +154,8 @@ class Batches:
         try:
             self.lab.assert_clean()
             for host in self.lab.hosts:
-                assert [p.pid for p in daemons(host)] == before[host], f"the daemon of {host} is not the one of before: {self.lab.log_tail(host)}"
+                now = main_daemon(host)
+                assert now and now.pid == before[host], f"the daemon of {host} is not the one of before: {self.lab.log_tail(host)}"
         except AssertionError as e:
             if not any(self.outcome[str(case)] for case in batch):
                 for case in batch:
