@@ -201,7 +201,7 @@ def scripts(whole_lab):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_python(run, scripts, strategy):
-    command = ["/usr/bin/python3", os.path.join(scripts, "work.py"), "120"]
+    command = ["/usr/bin/python3", os.path.join(scripts, "work.py"), "1000"]
     expected = cached(command)
     move_and_compare(run("python", command, env=["PYTHONHASHSEED=0"]), expected, strategy)
 
