@@ -13,6 +13,8 @@
 #include "base/util.h"
 #include "net/redirect_internal.h"
 
+#define ROUTE_TRIES 30
+#define ROUTE_AGAIN_US 10000
 #define ROUNDS 3u
 #define ROUND_MS 30
 
@@ -340,10 +342,11 @@ void address_spare(struct netlink *nl, const struct owned_address *a)
 
 	if (find_device(nl, &d) < 0 || search(nl, a, d.index, &s) < 0 || !s.here || s.source_prefix < 0)
 		return;
-	/* In version 4 it comes before the kernel's. In version 6 it comes behind, so the kernel's goes. */
+	/* In version 4 it comes before the kernel's. In version 6 it comes behind, so the kernel's goes, which is made some time after the address. */
 	r = change_route(nl, a, RTM_NEWROUTE, d.index, RTPROT_STATIC, s.source);
 	if ((r == 0 || r == -EEXIST) && !address_is_ipv4(a))
-		change_route(nl, a, RTM_DELROUTE, d.index, RTPROT_KERNEL, NULL);
+		for (int i = 0; i < ROUTE_TRIES && change_route(nl, a, RTM_DELROUTE, d.index, RTPROT_KERNEL, NULL) == -ESRCH; i++)
+			usleep(ROUTE_AGAIN_US);
 }
 
 int address_remove(struct netlink *nl, const struct owned_address *a, struct err *e)
