@@ -160,3 +160,18 @@ int ask_result(json_t *request, bool as_json, json_t **ret_result)
 	json_decref(line);
 	return status;
 }
+
+int ask_and_show(json_t *request, bool as_json, void (*show)(const json_t *result))
+{
+	json_t *result = NULL;
+	int status = ask_result(request, as_json, &result);
+
+	if (status)
+		return status;
+	if (as_json)
+		show_json(result);
+	else
+		show(result);
+	json_decref(result);
+	return EXIT_OK;
+}

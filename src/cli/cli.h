@@ -70,6 +70,8 @@ void ask_close(struct ask *ask);
  * been shown, as JSON on stdout when asked for.
  */
 int ask_result(json_t *request, bool as_json, json_t **ret_result);
+/* The whole of a command that prints what is answered. Consumes the request; returns the exit status. */
+int ask_and_show(json_t *request, bool as_json, void (*show)(const json_t *result));
 
 /* show.c: for people. Text from elsewhere is made harmless for the terminal. */
 

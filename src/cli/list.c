@@ -8,8 +8,7 @@ int show_list(int argc, char **argv, void (*show)(const json_t *result))
 {
 	static const struct option options[] = { { "json", no_argument, NULL, 'j' }, { 0 } };
 	bool as_json = false;
-	json_t *result = NULL;
-	int o, status;
+	int o;
 
 	optind = 1;
 	while ((o = getopt_long(argc, argv, ":", options, NULL)) != -1) {
@@ -19,13 +18,5 @@ int show_list(int argc, char **argv, void (*show)(const json_t *result))
 	}
 	if (optind < argc)
 		return usage_error(argv[0], "'%s': no argument is expected", argv[optind]);
-	status = ask_result(json_pack("{s:s}", "verb", argv[0]), as_json, &result);
-	if (status)
-		return status;
-	if (as_json)
-		show_json(result);
-	else
-		show(result);
-	json_decref(result);
-	return EXIT_OK;
+	return ask_and_show(json_pack("{s:s}", "verb", argv[0]), as_json, show);
 }

@@ -66,8 +66,7 @@ int verb_ps(int argc, char **argv)
 {
 	static const struct option options[] = { { "json", no_argument, NULL, 'j' }, { "here", no_argument, NULL, 'H' }, { 0 } };
 	bool as_json = false, here = false;
-	json_t *result = NULL;
-	int o, status;
+	int o;
 
 	optind = 1;
 	while ((o = getopt_long(argc, argv, ":", options, NULL)) != -1) {
@@ -80,13 +79,5 @@ int verb_ps(int argc, char **argv)
 	}
 	if (optind < argc)
 		return usage_error("ps", "'%s': no argument is expected", argv[optind]);
-	status = ask_result(json_pack("{s:s, s:b}", "verb", "ps", "here", here), as_json, &result);
-	if (status)
-		return status;
-	if (as_json)
-		show_json(result);
-	else
-		show(result);
-	json_decref(result);
-	return EXIT_OK;
+	return ask_and_show(json_pack("{s:s, s:b}", "verb", "ps", "here", here), as_json, show);
 }

@@ -29,14 +29,6 @@ static const char *in(const char *name)
 	return p;
 }
 
-static int make_file(const char *path, const char *text)
-{
-	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
-
-	must(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
-	return fd;
-}
-
 /* On which of the caller's mounts it is. */
 static void add_mount_of(struct text *t, int fd)
 {
@@ -102,7 +94,7 @@ static void live_elsewhere(int told)
 	must(!mount(in("sub"), in("other"), NULL, MS_BIND, NULL) && !mount("run", in("run"), "tmpfs", 0, "size=1m") && !mount("run", in("hidden"), "tmpfs", 0, "size=1m"));
 	fds[0] = open(in("common"), O_RDONLY | O_CLOEXEC);       /* which is the same file by the same path for the first */
 	fds[1] = open(in("other/file"), O_RDWR | O_CLOEXEC);     /* which the first has open, too, by another path */
-	fds[2] = make_file(in("other/gone"), "without a name");
+	fds[2] = make_text_file(in("other/gone"), "without a name");
 	fds[3] = open(in("common"), O_PATH | O_CLOEXEC);
 	fds[4] = open(in("other"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	fds[5] = before;                                         /* of the first one's */
@@ -148,8 +140,8 @@ static void elsewhere_setup(void)
 	must(!mkdir(place, 0755));
 	for (size_t i = 0; i < sizeof(dirs) / sizeof(*dirs); i++)
 		must(!mkdir(in(dirs[i]), 0755));
-	before = make_file(in("common"), "of both");
-	make_file(in("sub/file"), "by two paths");
+	before = make_text_file(in("common"), "of both");
+	make_text_file(in("sub/file"), "by two paths");
 	listener = bind_to(in("hidden/socket"), SOCK_STREAM);
 	elsewhere = member_fork(live_elsewhere, true);
 	jailed = member_fork(live_in_jail, true);

@@ -26,14 +26,6 @@ static const char *in(const char *name)
 	return p;
 }
 
-static int make_file(const char *path, const char *text)
-{
-	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
-
-	must(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
-	return fd;
-}
-
 static void expect_at(int dir, const char *name, const char *text)
 {
 	char got[256] = "";
@@ -104,7 +96,7 @@ static void inner(int told)
 
 	must(!unshare(CLONE_NEWNS) && !mount("inner", in("inner"), "tmpfs", 0, "size=1m"));
 	must(!mount(NULL, in("slave"), NULL, MS_SLAVE, NULL));
-	fd = make_file(in("inner/file"), "that the innermost has open");
+	fd = make_text_file(in("inner/file"), "that the innermost has open");
 	dir = open(in("common"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	must(dir >= 0 && lseek(fd, 5, SEEK_SET) == 5 && !chdir(in("inner")));
 	snapshot(&was);
@@ -118,7 +110,7 @@ static void inner(int told)
 	expect_at(dir, "text", "of both");
 	expect(!mount("later", in("common/later"), "tmpfs", 0, "size=1m")); /* which the other sees */
 	expect(!mount("own", in("slave/later"), "tmpfs", 0, "size=1m"));    /* which it does not */
-	close(make_file(in("common/later/sign"), "from the innermost"));
+	close(make_text_file(in("common/later/sign"), "from the innermost"));
 	member_fail("the innermost");
 	_exit(0);
 }
@@ -135,8 +127,8 @@ static void middle(int told)
 	must(!mount("common", in("common"), "tmpfs", 0, "size=1m") && !mount(NULL, in("common"), NULL, MS_SHARED, NULL));
 	must(!mount("slave", in("slave"), "tmpfs", 0, "size=1m") && !mount(NULL, in("slave"), NULL, MS_SHARED, NULL));
 	must(!mkdir(in("common/later"), 0755) && !mkdir(in("slave/later"), 0755) && !mount(in("common"), in("bound"), NULL, MS_BIND, NULL));
-	close(make_file(in("common/text"), "of both"));
-	fd = make_file(in("outside"), "that only the middle one sees");
+	close(make_text_file(in("common/text"), "of both"));
+	fd = make_text_file(in("outside"), "that only the middle one sees");
 	must(ftruncate(fd, 8192) == 0);
 	map = mmap(NULL, 8192, PROT_RW, MAP_SHARED, fd, 0);
 	must(map != MAP_FAILED);
@@ -164,7 +156,7 @@ static void private_place(int told)
 	int fd;
 
 	must(!unshare(CLONE_NEWNS) && !mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) && !mount("private", place, "tmpfs", 0, "size=1m"));
-	fd = make_file(in("outside"), "of the same name");
+	fd = make_text_file(in("outside"), "of the same name");
 	must(!mkdir(in("dir"), 0755) && !chroot(place) && !chdir("/dir"));
 	member_ready(told);
 	member_wait();
@@ -180,7 +172,7 @@ static void spaces_setup(void)
 {
 	snprintf(place, sizeof(place), "%s", beside("place"));
 	must(!mkdir(place, 0755));
-	outer = make_file(in("outside"), "of the first");
+	outer = make_text_file(in("outside"), "of the first");
 	members[0] = member_fork(middle, true);
 	members[1] = member_fork(private_place, true);
 }

@@ -24,17 +24,6 @@
 static char place[4096];
 static pid_t outer, unmapped;
 
-static void write_file(pid_t pid, const char *name, const char *text)
-{
-	char path[64];
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	must(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
-	close(fd);
-}
-
 /* A new user namespace, whose maps a child writes from outside. */
 static void enter_new(const char *uids, const char *gids)
 {
@@ -46,8 +35,8 @@ static void enter_new(const char *uids, const char *gids)
 	child = fork();
 	if (child == 0) {
 		must(read(go[0], &byte, 1) == 1);
-		write_file(self, "gid_map", gids);
-		write_file(self, "uid_map", uids);
+		write_proc(self, "gid_map", gids);
+		write_proc(self, "uid_map", uids);
 		_exit(0);
 	}
 	must(!unshare(CLONE_NEWUSER) && !prctl(PR_SET_DUMPABLE, 1) && write(go[1], "", 1) == 1);

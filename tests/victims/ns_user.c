@@ -70,17 +70,6 @@ static void snapshot(struct text *t)
 		text_add(t, " %d", groups[i]);
 }
 
-static void write_map(pid_t pid, const char *name, const char *text)
-{
-	char path[64];
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	must(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
-	close(fd);
-}
-
 /* The namespace, with maps written by a child that stays outside. */
 static void enter(const char *uids, const char *gids)
 {
@@ -93,8 +82,8 @@ static void enter(const char *uids, const char *gids)
 	if (child == 0) {
 		close(gate[1]);
 		(void)!read(gate[0], &byte, 1);
-		write_map(self, "uid_map", uids);
-		write_map(self, "gid_map", gids);
+		write_proc(self, "uid_map", uids);
+		write_proc(self, "gid_map", gids);
 		_exit(0);
 	}
 	must(child > 0 && !unshare(CLONE_NEWUSER));
@@ -147,9 +136,9 @@ static void deny_setup(void)
 	char byte;
 
 	must(!unshare(CLONE_NEWUSER));
-	write_map(getpid(), "setgroups", "deny");
-	write_map(getpid(), "uid_map", "1000 0 1");
-	write_map(getpid(), "gid_map", "1000 0 1");
+	write_proc(getpid(), "setgroups", "deny");
+	write_proc(getpid(), "uid_map", "1000 0 1");
+	write_proc(getpid(), "gid_map", "1000 0 1");
 	snapshot(&before);
 	must(!pipe2(ends, O_CLOEXEC));
 	child = fork();

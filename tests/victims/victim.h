@@ -51,6 +51,11 @@ const char *failure(void); /* what the first call of fail() said */
 _Noreturn void broken_setup(const char *file, int line, const char *what);
 /* For setup and for calls whose failure is itself a finding. */
 #define must(x) do { if (!(x)) broken_setup(__FILE__, __LINE__, #x); } while (0)
+
+/* A new file with this text, open. */
+int make_text_file(const char *path, const char *text);
+/* Writes into a file of /proc/PID. */
+void write_proc(pid_t pid, const char *name, const char *text);
 #define expect(x) do { if (!(x)) fail("%s:%d: %s does not hold (errno %d)", __FILE__, __LINE__, #x, errno); } while (0)
 
 void expect_u64(const char *what, uint64_t expected, uint64_t got);
