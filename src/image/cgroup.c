@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
@@ -183,7 +184,55 @@ static bool leads_to(const char *point, unsigned major, unsigned minor)
 	return stat(point, &st) == 0 && st.st_dev == makedev(major, minor);
 }
 
-/* Where a hierarchy is mounted as a whole. */
+/* fsconfig(2) for each of a hierarchy's names: "name=systemd" or controllers. */
+static int name_hierarchy(int context, const char *names)
+{
+	char word[NAME_MAX_LEN], *save;
+	bool controllers = false;
+	int ret = 0;
+
+	snprintf(word, sizeof(word), "%s", names);
+	for (char *w = strtok_r(word, ",", &save); w && ret == 0; w = strtok_r(NULL, ",", &save)) {
+		if (!strncmp(w, "name=", 5)) {
+			ret = fsconfig(context, FSCONFIG_SET_STRING, "name", w + 5, 0);
+			continue;
+		}
+		controllers = true;
+		ret = fsconfig(context, FSCONFIG_SET_FLAG, w, NULL, 0);
+	}
+	if (ret == 0 && names[0] && !controllers)
+		ret = fsconfig(context, FSCONFIG_SET_FLAG, "none", NULL, 0);
+	return ret;
+}
+
+/*
+ * A hierarchy that nobody has mounted here, or only where it cannot be seen, is there all the same: a mount of it that is attached nowhere, which the worker
+ * keeps. One that /proc/self/cgroup does not have would be made by this.
+ */
+static bool find_detached(const char *names, char ret_point[PATH_MAX])
+{
+	static struct { char names[NAME_MAX_LEN]; int fd; } kept[16];
+	cleanup_close int context = -1;
+	char own[PATH_MAX];
+	size_t n = 0;
+
+	for (; n < ARRAY_SIZE(kept) && kept[n].fd; n++) {
+		if (strcmp(kept[n].names, names) != 0)
+			continue;
+		snprintf(ret_point, PATH_MAX, "/proc/self/fd/%d", kept[n].fd);
+		return true;
+	}
+	if (n == ARRAY_SIZE(kept) || strlen(names) >= sizeof(kept[n].names) || (!own_places && cgroup_read_own() < 0) || !*cgroup_own_path(names, own))
+		return false;
+	context = fsopen(names[0] ? "cgroup" : "cgroup2", FSOPEN_CLOEXEC);
+	if (context < 0 || name_hierarchy(context, names) < 0 || fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0 ||
+	    (kept[n].fd = fsmount(context, FSMOUNT_CLOEXEC, 0)) < 0)
+		return kept[n].fd = 0, false;
+	snprintf(kept[n].names, sizeof(kept[n].names), "%s", names);
+	snprintf(ret_point, PATH_MAX, "/proc/self/fd/%d", kept[n].fd);
+	return true;
+}
+
 bool cgroup_find_mount(const char *names, char ret_point[PATH_MAX])
 {
 	cleanup_fclose FILE *f = fopen("/proc/self/mountinfo", "re");
@@ -199,7 +248,7 @@ bool cgroup_find_mount(const char *names, char ret_point[PATH_MAX])
 		if ((names[0] ? !strcmp(type, "cgroup") && has_names(options, names) : !strcmp(type, "cgroup2")) && leads_to(ret_point, major, minor))
 			return true;
 	}
-	return false;
+	return find_detached(names, ret_point);
 }
 
 static bool is_threaded(const char *point, const char *path)

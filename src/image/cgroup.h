@@ -47,7 +47,7 @@ int cgroup_roots_validate(const Gw__NsOther *o, struct err *e);
 /* Destination: the caller, a process for the moment, goes where such a one is to begin. */
 int cgroup_roots_join(const Gw__NsOther *o, struct err *e);
 
-/* Where a hierarchy is mounted as a whole. */
+/* Where a hierarchy can be reached as a whole, mounted for all to see or not; in godwitd's own cgroup namespace (ns_in_own_cgroups). */
 bool cgroup_find_mount(const char *names, char ret_point[PATH_MAX]);
 /* Source, after cgroup_capture: whether godwitd is in that group or below it. */
 bool cgroup_leads_here(const char *names, const char *path);

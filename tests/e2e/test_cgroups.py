@@ -34,3 +34,15 @@ def test_frozen(lab2):
     inside("n1", "sh", "-c", f"echo 0 > {own}/cgroup.freeze")
     v.migrate("n2")
     v.assert_ok()
+
+
+def test_a_hierarchy_that_is_not_mounted(lab2):
+    """The destination's kernel has it all the same: who was in a group of it is not to be found outside of it."""
+    point = inside("n2", "awk", '$3 == "cgroup2" { at = $2 } END { print at }', "/proc/mounts").stdout.strip()
+    v = Victim(lab2, "cgroup_threads", expect_move=False).wait_ready()
+    inside("n2", "umount", "-l", point)
+    try:
+        v.migrate("n2")
+    finally:
+        inside("n2", "mount", "-t", "cgroup2", "-o", "nosuid,nodev,noexec", "cgroup2", point)
+    v.assert_ok()
