@@ -12,6 +12,7 @@ One line a program: its outcome (passed, refused, differs, failed, not started),
 
 import argparse
 import collections
+import ctypes
 import json
 import os
 import re
@@ -101,6 +102,14 @@ class Root:
             self.take(found)
 
 
+def huge_pages(count=20):
+    """Some programs want them."""
+    path = "/proc/sys/vm/nr_hugepages"
+    if int(read(path)) < count:
+        with open(path, "w") as f:
+            f.write(str(count))
+
+
 def make(tests, wanted):
     """Clears away what earlier runs have left, and returns how each program is to be started, as its makefile says. One run of make for all: it takes longer than a move."""
     found = {}
@@ -108,7 +117,7 @@ def make(tests, wanted):
         names = [os.path.basename(p.name) for p in wanted if p.name.startswith(directory)]
         call = ["make", "--no-print-directory", "-C", os.path.join(tests, "zdtm", directory)]
         if names:
-            subprocess.run([*call, *(f"{n}.cleanout" for n in names)], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            subprocess.run([*call, "-k", *(f"{n}.cleanout" for n in names)], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             told = subprocess.run([*call, "-k", "-n", *(f"{n}.pid" for n in names)], check=False, capture_output=True, text=True).stdout
             found |= {f"{directory}/{name}": line for line, name in re.findall(r"^((?!#).* --pidfile=(\S+)\.pid .*)$", told, re.M)}
     return found
@@ -147,34 +156,58 @@ def notify(program, number):
         answer.read(4)
 
 
-def cgroup_mounts(host, tests):
-    """Where control groups are mounted below the tests' directory, with their options, in the order in which they were mounted."""
-    found = []
+def mounts(host):
+    """Those of a host's own mount namespace: what is mounted where, by number."""
+    found = {}
     for line in read(f"/proc/{init_of(host)}/mountinfo").splitlines():
         before, _, after = line.partition(" - ")
-        point, kind = before.split()[4], after.split()[0]
-        if point.startswith(tests + "/") and kind.startswith("cgroup"):
-            names = [o for o in after.split()[2].split(",") if o not in ("rw", "ro")]
-            found.append((point, kind, ",".join((["none"] if names and all("=" in n for n in names) else []) + names)))
+        number, above, _, _, point = before.split()[:5]
+        found[number] = (above, point, after.split()[0])
     return found
 
 
-def follow_mounts(program):
-    """Hierarchies of control groups that a program has mounted are the machine's: whoever lets both hosts have them, mounts them at both."""
-    for point, kind, options in cgroup_mounts("n1", program.tests):
-        inside("n2", "mount", "-t", kind, *(["-o", options] if options else []), "zdtm", point, check=False)
+def mount_too(points):
+    """Mounts of n1 at the same places of n2, with all below them: the very same file systems."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    spaces = [os.open(f"/proc/{init_of(host)}/ns/mnt", os.O_RDONLY) for host in HOSTS]
+    child = os.fork()
+    if not child:
+        libc.unshare(0x200)                                                 # CLONE_FS
+        libc.setns(spaces[0], 0)
+        trees = [(point, os.path.isdir(point), libc.syscall(428, -100, point.encode(), 0x88001)) for point in points]       # open_tree: a recursive clone
+        libc.setns(spaces[1], 0)
+        for point, is_dir, tree in trees:
+            os.makedirs(point if is_dir else os.path.dirname(point), exist_ok=True)
+            if not is_dir:
+                open(point, "a").close()
+            libc.syscall(429, tree, b"", -100, point.encode(), 4)           # move_mount
+        os._exit(0)
+    os.waitpid(child, 0)
+    for space in spaces:
+        os.close(space)
+
+
+def follow_mounts(before, root):
+    """What a program has mounted on its host, outside of its own namespaces, is there on both hosts: hierarchies of control groups, and what containers get from outside."""
+    new = {k: m for k, m in mounts("n1").items() if k not in before}
+    mount_too([point for above, point, kind in new.values() if above not in new and (root or kind.startswith("cgroup"))])
+
+
+def unmount(host, before):
+    for _, point, _ in reversed([m for k, m in mounts(host).items() if k not in before]):
+        inside(host, "umount", "-l", point, check=False)
 
 
 def outcome(program, command, strategy, root):
     """The outcome, and why."""
+    before = mounts("n1")
     try:
         number = start(program, command, root)
     except (AssertionError, ValueError, subprocess.TimeoutExpired) as e:
         return "not started", str(e)
     notify(program, number)
     program.hook("n1", "--pre-dump")
-    if not root:
-        follow_mounts(program)
+    follow_mounts(before, root)
     moved = migrate("n1", number, "n2", strategy, timeout=SECONDS)
     if moved.status == EXIT_REFUSED:
         return "refused", moved.why()
@@ -197,6 +230,7 @@ def outcome(program, command, strategy, root):
 
 
 def run(lab, program, command, strategy, root):
+    before = {host: mounts(host) for host in HOSTS}
     try:
         result, why = outcome(program, command, strategy, root)
     except (AssertionError, OSError, subprocess.TimeoutExpired) as e:
@@ -204,8 +238,7 @@ def run(lab, program, command, strategy, root):
     for host in HOSTS:
         for p in strangers(host):
             kill(p.pid, signal.SIGKILL)
-        for point, *_ in reversed(cgroup_mounts(host, program.tests)):
-            inside(host, "umount", "-l", point, check=False)
+        unmount(host, before[host])
     lab.mend()
     return result, " ".join(why.split())
 
@@ -232,6 +265,7 @@ def main():
     parser.add_argument("programs", nargs="*", metavar="PROGRAM")
     options = parser.parse_args()
     tests = os.path.realpath(options.tests)
+    huge_pages()
     lab, kept, count = Lab(2), {}, collections.Counter()
     subprocess.run(["./zdtm_mount_cgroups", "godwit"], cwd=tests, check=True)        # hierarchies that some programs use
     try:
