@@ -40,6 +40,7 @@ class Program:
         text = read(self.path + ".desc")
         self.description = eval(text, {"__builtins__": {}, "os": os}) if text.strip() else {}     # an expression of Python, a dict's mostly
         self.flags = self.description.get("flags", "").split()
+        self.number = 0         # of its process, on the host that it is on
         self.seconds = float(self.description.get("timeout") or SECONDS)
 
     def flavours(self):
@@ -57,7 +58,8 @@ class Program:
 
     def hook(self, host, what):
         if os.access(self.path + ".hook", os.X_OK):
-            done = inside(host, "sh", "-c", 'cd "$0" && exec "$@"', self.tests, f"zdtm/{self.name}.hook", what, check=False, timeout=SECONDS)
+            told = ["env", f"ZDTM_TEST_PID={self.number}", f"ZDTM_IMG_DIR={self.tests}/no-images"]
+            done = inside(host, *told, "sh", "-c", 'cd "$0" && exec "$@"', self.tests, f"zdtm/{self.name}.hook", what, check=False, timeout=SECONDS)
             if done.returncode:
                 raise AssertionError(f"hook {what}: status {done.returncode}: {(done.stdout + done.stderr).strip()[-200:]}")
 
@@ -133,8 +135,9 @@ def start(program, command, root):
                   os.path.join(where, "zdtm", os.path.dirname(program.name)), check=False, timeout=program.seconds)
     if done.returncode or not os.path.exists(program.path + ".pid"):
         raise AssertionError((done.stdout + done.stderr + last_words(program)).strip()[-300:])
+    program.number = int(read(program.path + ".pid"))
     program.hook("n1", "--post-start")
-    return int(read(program.path + ".pid"))
+    return program.number
 
 
 def last_words(program):
@@ -213,7 +216,7 @@ def outcome(program, command, strategy, root):
         return "refused", moved.why()
     if moved.status:
         return "failed", moved.why()
-    number = moved.json.get("pid") or number
+    program.number = number = moved.json.get("pid") or number
     if not os.path.basename(program.name).startswith("cgroup"):     # they remove groups, so that others are made; the two hosts' are the same ones
         program.hook("n2", "--pre-restore")
     program.hook("n2", "--post-restore")
