@@ -38,6 +38,21 @@ void range_list_free(struct range_list *r)
 	*r = (struct range_list){ 0 };
 }
 
+size_t range_list_behind(const struct range_list *r, uint64_t address)
+{
+	size_t lo = 0, hi = r->n;
+
+	while (lo < hi) {
+		size_t mid = (lo + hi) / 2;
+
+		if (address >= r->v[mid].end)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
 int vma_list_append(struct vma_list *l, const struct vma *v)
 {
 	if (l->n == l->allocated) {

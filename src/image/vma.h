@@ -121,6 +121,8 @@ int range_list_add(struct range_list *r, uint64_t start, uint64_t end);
 /* Puts ranges in order, and joins those that overlap or lie at most `near` apart. */
 void range_list_join(struct range_list *r, uint64_t near);
 void range_list_free(struct range_list *r);
+/* The first of ranges in order that ends behind an address; r->n: none. */
+size_t range_list_behind(const struct range_list *r, uint64_t address);
 
 /*
  * Reads the layout of pid with all flags. Files are added to `files`; what cannot move is added to `refusals` and left

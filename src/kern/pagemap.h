@@ -3,7 +3,7 @@
  * pagemap.h - which pages exist and which were written: the PAGEMAP_SCAN ioctl (Documentation/admin-guide/mm/pagemap.rst)
  *
  * Write tracking needs the ranges registered with a userfaultfd that has WP_ASYNC and WP_UNPOPULATED. On a range that is not registered every page
- * counts as written.
+ * counts as written, except where it has no page table: that is not reported at all (in a registered one it is, as written).
  */
 #ifndef GODWIT_KERN_PAGEMAP_H
 #define GODWIT_KERN_PAGEMAP_H

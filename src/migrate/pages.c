@@ -198,6 +198,24 @@ int pages_layout(struct pages *p, struct vma_list *l, struct err *e)
 	return 0;
 }
 
+/* Where there is no guard any more: the destination has had nothing under it. */
+static int add_unguarded(const struct range_list *old, const struct range_list *new, struct range_list *ret)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < old->n && rc == 0; i++) {
+		uint64_t at = old->v[i].start;
+
+		for (size_t k = range_list_behind(new, at); rc == 0 && at < old->v[i].end; k++) {
+			uint64_t end = k < new->n ? MIN(new->v[k].start, old->v[i].end) : old->v[i].end;
+
+			rc = range_list_add(ret, at, end);
+			at = k < new->n ? new->v[k].end : end;
+		}
+	}
+	return rc;
+}
+
 int pages_forget_remapped(struct pages *p, const struct vma_list *old, const struct vma_list *new, uint32_t n_files, struct err *e)
 {
 	cleanup_free int *fds = calloc(n_files + 1, sizeof(*fds));
@@ -209,6 +227,8 @@ int pages_forget_remapped(struct pages *p, const struct vma_list *old, const str
 	/* The very plan that the destination will make, for what it says of new mappings; it is not run. */
 	ret = vma_plan_sync(p->agent->batch, old, new, fds, n_files, &mapped, e);
 	batch_reset(p->agent->batch);
+	if (ret == 0 && add_unguarded(&old->guards, &new->guards, &mapped) < 0)
+		ret = err_sys(e, ENOMEM, "comparing layouts");
 	for (size_t i = 0; i < mapped.n && ret == 0; i++) {
 		for (size_t k = 0; k < p->nranges; k++) {
 			const struct page_range *r = &p->ranges[k];
@@ -237,6 +257,12 @@ void pages_free(struct pages *p)
 }
 
 const struct pagemap_query pages_query_written = { .all_of = PAGE_CATEGORY_WRITTEN, .want = PAGE_CATEGORY_WRITTEN };
+/*
+ * A mapping that has been made anew in the place of another is not registered for tracking. What lies in it counts as written, but where it has not even page
+ * tables, the kernel reports nothing, although what was there before is gone. Mappings that are registered are passed over as a whole.
+ */
+const struct pagemap_query pages_query_anew = { .all_of = PAGE_CATEGORY_WPALLOWED | PAGE_CATEGORY_WRITTEN, .inverted = PAGE_CATEGORY_WPALLOWED | PAGE_CATEGORY_WRITTEN,
+						.want = PAGE_CATEGORY_PRESENT };
 /*
  * Write-protects again only pages that exist. (Protecting what is not there leaves markers in the page tables, which look like swapped pages.)
  */
@@ -313,19 +339,22 @@ static int track_span(struct pages *p, uint64_t start, uint64_t end, struct err 
 	return 0;
 }
 
-/* A scan over a range in chunks; a range (or a part of one) that is not registered for tracking is registered first. */
+/*
+ * A scan over a range in chunks; a range (or a part of one) that is not registered for tracking is registered first. Where the program maps anew quicker than
+ * that, the rest of the chunk is left: it stays written.
+ */
 int pages_scan_range(struct pages *p, const struct page_range *r, const struct pagemap_query *query,
 		      int (*found)(const struct pagemap_region *, void *), void *arg, struct err *e)
 {
 	for (uint64_t at = r->start; at < r->end; at = chunk_end(r, at)) {
 		int ret = pagemap_scan(p->pagemap_fd, at, chunk_end(r, at), query, found, arg, e);
 
-		if (ret == -EPERM && query->rearm) {
+		for (int tries = 0; ret == -EPERM && query->rearm && tries < REGISTER_TRIES; tries++) {
 			ret = pages_track(p, e);
 			if (ret == 0)
 				ret = pagemap_scan(p->pagemap_fd, at, chunk_end(r, at), query, found, arg, e);
 		}
-		if (ret < 0)
+		if (ret < 0 && !(ret == -EPERM && query->rearm))
 			return ret;
 	}
 	return 0;

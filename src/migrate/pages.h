@@ -70,8 +70,8 @@ int pages_layout(struct pages *p, struct vma_list *l, struct err *e);
 void pages_free(struct pages *p);
 
 /*
- * The layout changes from `old` to `new`: pages of mappings that the destination will make anew (vma_plan_sync) are taken off the account. Call it
- * after pages_layout for `new`; the lists must still exist.
+ * The layout changes from `old` to `new`: pages of mappings that the destination will make anew (vma_plan_sync), and those that lay under guards there, are taken off
+ * the account. Call it after pages_layout for `new`; the lists must still exist.
  */
 int pages_forget_remapped(struct pages *p, const struct vma_list *old, const struct vma_list *new, uint32_t n_files, struct err *e);
 

@@ -7,10 +7,14 @@
 #include "kern/pagemap.h"
 #include "migrate/pages.h"
 
+#define REGISTER_TRIES 16 /* for a region in which the program maps something new again and again */
 #define PAGES_FRAMES 32u /* in one half of the buffer of frames */
 
-/* What was written; what exists, re-arming the write protection in the same pass; what exists. */
-extern const struct pagemap_query pages_query_written, pages_query_exists_rearm, pages_query_exists;
+/*
+ * What was written; what of mappings that have been made anew that query does not find; what exists, re-arming the write protection in the same pass; what
+ * exists.
+ */
+extern const struct pagemap_query pages_query_written, pages_query_anew, pages_query_exists_rearm, pages_query_exists;
 
 /* The range that an address is in, or NULL. */
 struct page_range *pages_range_find(const struct pages *p, uint64_t address);

@@ -14,7 +14,6 @@
 
 #define PROBE 256              /* pages looked at for zeros in one call */
 #define PROBE_BYTES 64
-#define REGISTER_TRIES 16    /* for a region in which the program maps something new again and again */
 
 struct sender {
 	struct pages *p;
@@ -175,6 +174,26 @@ static int send_existing(struct sender *s, const struct pagemap_region *region)
 	return ret;
 }
 
+/*
+ * Where the layout that the destination has says guard, it could put nothing. When that layout is followed by one that says no guard there, the page is among
+ * the forgotten (pages_forget_remapped).
+ */
+static int send_unguarded(struct sender *s, const struct pagemap_region *region)
+{
+	const struct range_list *guards = &s->p->vmas->guards;
+	uint64_t at = region->start;
+	int ret = 0;
+
+	for (size_t i = range_list_behind(guards, at); ret == 0 && at < region->end; i++) {
+		uint64_t end = i < guards->n ? MIN(guards->v[i].start, region->end) : region->end;
+
+		if (end > at)
+			ret = send_existing(s, &(struct pagemap_region){ at, end, region->categories });
+		at = i < guards->n ? guards->v[i].end : end;
+	}
+	return ret;
+}
+
 /* Pages that were sent and are gone now: the destination drops them. */
 static int send_gone(struct sender *s, uint64_t start, uint64_t end)
 {
@@ -185,6 +204,7 @@ static int send_gone(struct sender *s, uint64_t start, uint64_t end)
 
 		if (ret < 0)
 			return ret;
+		pages_bit_set(s->p, pages_bit_of(s->range, at), false);
 	}
 	return 0;
 }
@@ -201,7 +221,7 @@ static int on_existing(const struct pagemap_region *region, void *arg)
 
 	x->at = region->end;
 	if (ret == 0 && pages_travels(x->s->info, region->categories))
-		ret = send_existing(x->s, region);
+		ret = send_unguarded(x->s, region);
 	else if (ret == 0)
 		x->s->p->skipped_file += (region->end - region->start) / PAGE_SIZE_BYTES;
 	return ret;
@@ -214,11 +234,14 @@ static int on_written(const struct pagemap_region *region, void *arg)
 	const struct pagemap_query *query = p->tracking ? &pages_query_exists_rearm : &pages_query_exists;
 	int ret = pagemap_scan_existing(p->pagemap_fd, x.at, region->end, query, on_existing, &x, x.s->e);
 
-	/* A part is mapped anew and not registered yet; what was before it has been treated and re-armed. */
-	for (int tries = 0; ret == -EPERM && tries < REGISTER_TRIES; tries++) {
+	/*
+	 * A part is mapped anew and not registered yet; what was before it has been treated and re-armed. Where the program is quicker each time, nothing is armed:
+	 * all of it counts as written the next time.
+	 */
+	for (int tries = 0; ret == -EPERM && tries <= REGISTER_TRIES; tries++) {
 		ret = pages_track(p, x.s->e);
 		if (ret == 0)
-			ret = pagemap_scan_existing(p->pagemap_fd, x.at, region->end, query, on_existing, &x, x.s->e);
+			ret = pagemap_scan_existing(p->pagemap_fd, x.at, region->end, tries < REGISTER_TRIES ? query : &pages_query_exists, on_existing, &x, x.s->e);
 	}
 	return ret < 0 ? ret : send_gone(x.s, x.at, region->end);
 }
@@ -255,8 +278,10 @@ int pages_round(struct pages *p, int kinds, uint64_t *ret_sent, struct err *e)
 		if (ret < 0)
 			break;
 		if (p->tracking)
+			ret = pages_scan_range(p, s.range, &pages_query_anew, on_written, &s, e);
+		if (p->tracking && ret == 0)
 			ret = pages_scan_range(p, s.range, &pages_query_written, on_written, &s, e);
-		else
+		else if (!p->tracking)
 			ret = on_written(&(struct pagemap_region){ s.range->start, s.range->end, 0 }, &s);
 	}
 	if (ret == 0)

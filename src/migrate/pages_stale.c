@@ -235,7 +235,11 @@ static int stale_group(struct written_scan *w, size_t from, size_t to)
 	w->each = simple ? eager_written : stale_written;
 	if (simple)
 		return pagemap_scan_existing(w->p->pagemap_fd, start, end, &eager, split_region, w, w->e);
-	return scan_written(w, start, end);
+	if (w->p->tracking) {
+		ret = pagemap_scan(w->p->pagemap_fd, start, end, &pages_query_anew, split_region, w, w->e);
+		w->next = from;
+	}
+	return ret < 0 ? ret : scan_written(w, start, end);
 }
 
 void pages_plan_scan(struct pages *p, struct batch *b)

@@ -272,6 +272,8 @@ int source_send_ahead(struct source *s, struct err *e);
 int source_send_threads(struct source_process *p, struct err *e);
 /* Whether a page went ahead: then its differences travel, and it need not. */
 bool source_is_ahead(const struct source_process *p, uint64_t address);
+/* In the freeze, when another layout has been taken into account, before pages are chosen. */
+void source_forget_ahead(struct source_process *p);
 /* In the freeze, when it is known which pages the destination is to drop: what has changed in those that went ahead. */
 int source_compare_ahead(struct source_process *p, struct err *e);
 void source_free_ahead(struct source_process *p);

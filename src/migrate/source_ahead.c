@@ -3,7 +3,8 @@
  * source_ahead.c - the working set goes ahead of the freeze, and its differences with the registers; see ahead.h
  *
  * Theory of operation: what is sent is what this worker has read and keeps, torn or not: the process runs. In the freeze the pages are read again and compared, whatever write tracking
- * says. A page whose bit in the account has been turned off meanwhile (its mapping was made anew, or the destination is told to drop it) is none of these any more.
+ * says. A page whose bit in the account has been turned off meanwhile (its mapping was made anew, or the destination is told to drop it) is none of these any more,
+ * also when it has travelled again since.
  *
  * Many are compared by the agent, which has them mapped and may run on the CPU that the program has just left, while this worker does other things: the kernel takes almost 2 us to read a page
  * of another process. When a page cannot be read there, or is left out, this worker does it after all.
@@ -187,9 +188,17 @@ bool source_is_ahead(const struct source_process *p, uint64_t address)
 }
 
 /*
- * Pages of mappings that are gone, or have been made anew, are no longer at the destination, and those that it is told to drop will not be, even if they
- * come again with the registers: left out from here on.
+ * Pages of mappings that are gone, or that the destination makes anew, are not there any more: what is sent of them from now on are the pages as they are, and
+ * their bits, which may come on again by that, no longer say that there is something to compare with.
  */
+void source_forget_ahead(struct source_process *p)
+{
+	for (size_t i = 0; i < p->ahead.n; i++)
+		if (!pages_sent_bit(&p->pages, p->ahead.addresses[i]))
+			p->ahead.addresses[i] |= AHEAD_LEFT_OUT;
+}
+
+/* Those that the destination is told to drop will not be there either, even if they come again with the registers: left out from here on. */
 static void leave_out(struct source_process *p)
 {
 	struct pages_ahead *a = &p->ahead;

@@ -30,19 +30,11 @@ bool source_page_may_go(struct source_process *p, uint64_t address)
 {
 	const struct vma_list *l = source_layout(p);
 	const struct vma *v = vma_find(l, address);
-	size_t lo = 0, hi = l->guards.n;
+	size_t guard = range_list_behind(&l->guards, address);
 
 	if (!v || v->content != VMA_CONTENT_ANON || !(v->prot & PROT_READ))
 		return false;
-	while (lo < hi) {
-		size_t mid = (lo + hi) / 2;
-
-		if (address >= l->guards.v[mid].end)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo == l->guards.n || address < l->guards.v[lo].start;
+	return guard == l->guards.n || address < l->guards.v[guard].start;
 }
 
 /* A page that does not exist reads as zeros: sending those is right, too. */
@@ -333,6 +325,8 @@ static int account_layout(struct source_process *p, struct err *e)
 
 	if (ret == 0 && p->layout_changed)
 		ret = pages_forget_remapped(&p->pages, &p->u->vmas, &p->frozen_vmas, p->s->unit.files.n, e);
+	if (ret == 0 && p->layout_changed)
+		source_forget_ahead(p);
 	return ret;
 }
 

@@ -95,6 +95,40 @@ static void registered(void)
 	SAW("a mapping made beside it later, written: %s", categories_text(cat(d)));
 }
 
+static int scan_strangers(char *p, size_t len, uint64_t inverted)
+{
+	struct page_region v[64];
+	struct pm_scan_arg a = { .size = sizeof(a), .start = (uintptr_t)p, .end = (uintptr_t)p + len, .vec = (uintptr_t)v, .vec_len = 64, .category_mask = inverted,
+				 .category_inverted = inverted, .return_mask = PAGE_IS_PRESENT };
+	int n = ioctl(pm, PAGEMAP_SCAN, &a);
+	uint64_t pages = 0;
+
+	for (int i = 0; i < n; i++)
+		pages += (v[i].end - v[i].start) / PAGE;
+	return n < 0 ? -errno : (int)pages;
+}
+
+/* Memory that is alone in its page tables: they go with it when it is mapped anew. */
+static void without_tables(void)
+{
+	const size_t len = 4 << 20, pages = len / PAGE;
+	char *p = (char *)(((uintptr_t)map_anon(3 * len) + len) & ~(len - 1));
+
+	MUST(mmap(p, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == p);
+	memset(p, 1, len);
+	MUST(uffd_register(fd, p, len, UFFDIO_REGISTER_MODE_WP) == 0);
+	MUST(uffd_protect(fd, p, len, true) == 0);
+	madvise(p, len, MADV_DONTNEED);
+	FACT(scan(p, len, 0, PAGE_IS_WRITTEN, PAGE_IS_WRITTEN) == (int)pages, "registered memory that was dropped whole counts as written");
+	FACT(scan_strangers(p, len, PAGE_IS_WPALLOWED | PAGE_IS_WRITTEN) == 0, "the query for what is not registered finds nothing of it");
+	MUST(mmap(p, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == p);
+	FACT(scan(p, len, 0, PAGE_IS_WRITTEN, PAGE_IS_WRITTEN) == 0, "a mapping made anew in its place, without page tables, is not reported as written");
+	FACT(scan_strangers(p, len, PAGE_IS_WPALLOWED | PAGE_IS_WRITTEN) == (int)pages, "the query for what is not registered finds it");
+	p[0] = 1;
+	FACT(scan_strangers(p, len, PAGE_IS_WPALLOWED | PAGE_IS_WRITTEN) + scan(p, len, 0, PAGE_IS_WRITTEN, PAGE_IS_WRITTEN) == (int)pages,
+	     "with a page table, too, each page is found by one of the two queries");
+}
+
 static void private_files(void)
 {
 	int f = open("/proc/self/exe", O_RDONLY | O_CLOEXEC), r;
@@ -193,6 +227,7 @@ int main(void)
 	fd = uffd_open(UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED);
 	unregistered();
 	registered();
+	without_tables();
 	private_files();
 	shared_and_read_only();
 	return fact_result();
