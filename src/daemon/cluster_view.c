@@ -82,7 +82,7 @@ int cluster_view_read(const struct cluster_view *v, struct cluster_node **ret, s
 	struct cluster_node *nodes = NULL;
 	size_t n, size = 0;
 
-	while (!(seq = __atomic_load_n(&v->seq, __ATOMIC_ACQUIRE))) {
+	while (!__atomic_load_n(&v->seq, __ATOMIC_ACQUIRE)) {
 		if (cluster_now_ms() >= deadline)
 			return err_set(e, -EAGAIN, "godwit-cluster does not run: godwitd's log says why");
 		usleep(WAIT_US);

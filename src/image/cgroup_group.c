@@ -234,7 +234,7 @@ int cgroups_capture(pid_t root, Gw__Process *const *processes, size_t n, Gw__Cgr
 	char point[PATH_MAX];
 	int code = 0;
 
-	gw__cgroups__init(msg);
+	*msg = (Gw__Cgroups)GW__CGROUPS__INIT;
 	if (ns_has_cgroups())
 		mark_roots(msg, root, processes[0]);
 	ns_in_own_cgroups(true);

@@ -10,8 +10,8 @@
 /* The worker's view of one open file description. */
 struct fd_held {
 	int fd;            /* the duplicate; -1 between captures */
-	uint64_t dev, ino;
 	uint32_t uses;     /* numbers that refer to it */
+	uint64_t dev, ino;
 	uint32_t view;     /* a process that has it */
 	uint32_t slot;     /* index into that one's seen of one of them */
 	bool known;        /* its kind has been found out */
@@ -22,33 +22,32 @@ struct fd_held {
 	bool changed;      /* the text of its fdinfo changed */
 	/* file_unix.c: in a message; loose: no number refers to it, only that: then the text is the worker's own; what lies in a unix socket's queue */
 	bool in_flight, loose, unix_refused;
+	/* file_freeze.c: whether the record of the freeze is all of it; same: it is the one known before */
+	bool settled, same;
+	uint8_t armed;     /* enum file_armed, as the last record said; FILE_ARMED_UNKNOWN again once it has been used */
 	uint64_t peer_ino; /* of a relayed unix socket */
 	char *text;
 	Gw__FdUnixMessage **queue;
 	size_t n_queue;
-	/* file_freeze.c: what the kernel knows it as, 0: not learned; in the freeze what it is known as now; and whether the record is all of it */
+	/* file_freeze.c: what the kernel knows it as, 0: not learned; in the freeze what it is known as now */
 	uint64_t file, inode, operations;
 	uint64_t now;
-	bool settled;
-	bool same;         /* settled by a record that is the one known before */
-	uint8_t armed;     /* enum file_armed, as the last record said; FILE_ARMED_UNKNOWN again once it has been used */
-	uint32_t round;    /* file_freeze.c: the one in which it has been looked at */
 	/* file_freeze.c: of a TCP socket what its record said before it was captured; quiet: nothing is under way, so that this tells whether it has changed */
 	uint64_t digest;
-	bool quiet;
 	/*
 	 * Of a connection with others: a digest of what the kernel has as its settings (kern/tcp_mask.h), where they are known to be those captured; brief: in this freeze only
 	 * its numbers and queues have been looked at
 	 */
 	uint64_t settings;
-	bool brief;
+	uint32_t round;    /* file_freeze.c: the one in which it has been looked at */
+	bool quiet, brief;
 	/* As the destination was told in the offer. */
 	bool offered;
-	uint64_t offered_settings; /* a digest of the image's */
 	bool as_offered; /* they are, as far as the image knows */
+	uint64_t offered_settings; /* a digest of the image's */
 	uint64_t offered_digest; /* of a quiet TCP socket or a set of epoll */
-	uint32_t offered_flags;
 	int64_t offered_position;
+	uint32_t offered_flags;
 };
 
 /* One number. */

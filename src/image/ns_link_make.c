@@ -263,12 +263,10 @@ static int make_link(const struct making *k, const struct net_link *l)
 		data = mnl_attr_nest_start(m, IFLA_INFO_DATA);
 		if (peer)
 			put_end_at_host(k, m, peer);
-		else if (pair && put_end_elsewhere(k, m, pair) < 0)
+		else if (pair ? put_end_elsewhere(k, m, pair) < 0 : !other || !net_link_read(other, &end))
 			return -ENODEV;
-		else if (!pair && other && net_link_read(other, &end))
-			put_end(m, &end, -1);
 		else if (!pair)
-			return -ENODEV;
+			put_end(m, &end, -1);
 		mnl_attr_nest_end(m, data);
 	} else {
 		net_link_put_data(m, l);

@@ -38,17 +38,17 @@
 static const struct probe {
 	int protocol;
 	uint16_t type;
-	size_t header;
 	uint8_t family;
+	size_t header;
 	const char *what, *way_out;
 } probes[] = {
-	{ NETLINK_XFRM, XFRM_MSG_GETSA, sizeof(struct xfrm_usersa_id), 0, "security associations of IPsec", "remove them (ip xfrm state flush)" },
-	{ NETLINK_XFRM, XFRM_MSG_GETPOLICY, sizeof(struct xfrm_userpolicy_id), 0, "policies of IPsec", "remove them (ip xfrm policy flush)" },
-	{ NETLINK_ROUTE, RTM_GETROUTE, sizeof(struct rtmsg), FAMILY_IPMR, "multicast routes", "end the multicast routing daemon" },
-	{ NETLINK_ROUTE, RTM_GETROUTE, sizeof(struct rtmsg), FAMILY_IP6MR, "multicast routes", "end the multicast routing daemon" },
-	{ NETLINK_NETFILTER, NF(NFNL_SUBSYS_ACCT, 1 /* NFNL_MSG_ACCT_GET */), sizeof(struct nfgenmsg), 0, "counters of nfacct(8)", "remove them (nfacct flush)" },
-	{ NETLINK_NETFILTER, NF(NFNL_SUBSYS_CTNETLINK_TIMEOUT, 1 /* IPCTNL_MSG_TIMEOUT_GET */), sizeof(struct nfgenmsg), 0, "timeout policies of connection tracking", "remove them (nfct timeout)" },
-	{ NETLINK_NETFILTER, NF(NFNL_SUBSYS_CTHELPER, 1 /* NFNL_MSG_CTHELPER_GET */), sizeof(struct nfgenmsg), 0, "helpers of connection tracking in user space", "remove them (nfct helper)" },
+	{ NETLINK_XFRM, XFRM_MSG_GETSA, 0, sizeof(struct xfrm_usersa_id), "security associations of IPsec", "remove them (ip xfrm state flush)" },
+	{ NETLINK_XFRM, XFRM_MSG_GETPOLICY, 0, sizeof(struct xfrm_userpolicy_id), "policies of IPsec", "remove them (ip xfrm policy flush)" },
+	{ NETLINK_ROUTE, RTM_GETROUTE, FAMILY_IPMR, sizeof(struct rtmsg), "multicast routes", "end the multicast routing daemon" },
+	{ NETLINK_ROUTE, RTM_GETROUTE, FAMILY_IP6MR, sizeof(struct rtmsg), "multicast routes", "end the multicast routing daemon" },
+	{ NETLINK_NETFILTER, NF(NFNL_SUBSYS_ACCT, 1 /* NFNL_MSG_ACCT_GET */), 0, sizeof(struct nfgenmsg), "counters of nfacct(8)", "remove them (nfacct flush)" },
+	{ NETLINK_NETFILTER, NF(NFNL_SUBSYS_CTNETLINK_TIMEOUT, 1 /* IPCTNL_MSG_TIMEOUT_GET */), 0, sizeof(struct nfgenmsg), "timeout policies of connection tracking", "remove them (nfct timeout)" },
+	{ NETLINK_NETFILTER, NF(NFNL_SUBSYS_CTHELPER, 1 /* NFNL_MSG_CTHELPER_GET */), 0, sizeof(struct nfgenmsg), "helpers of connection tracking in user space", "remove them (nfct helper)" },
 };
 
 /* A file that says something, or has more than one line, where there is something. */

@@ -105,7 +105,7 @@ static void come_back(int back, enum ns_kind kind)
 
 int ns_others_visit(enum ns_kind kind, uint32_t number)
 {
-	int back, ret;
+	int back = NOWHERE, ret;
 
 	if (!number)
 		return NOWHERE;

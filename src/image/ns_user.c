@@ -548,7 +548,7 @@ static int make_from_above(const Gw__NsOther *o, uint32_t parent, int parent_fd,
 
 	if (ret == 0)
 		ret = map_seen_from(parent, true, o->gid_map, &gids);
-	if (ret < 0)
+	if (ret)
 		return ret;
 	u.uid_map = uids;
 	u.gid_map = gids;

@@ -14,7 +14,7 @@
 /* Address, as IPv6 has it (IPv4 mapped), and port in network order. */
 struct endpoint {
 	struct in6_addr address;
-	uint16_t port;
+	uint16_t port, zero; /* no padding: two are compared byte by byte */
 };
 
 /* Of a struct sockaddr_in or sockaddr_in6; none: all zero. */

@@ -583,7 +583,7 @@ static void trim_to_send(const struct tcp_member *m, Gw__FdTcp *p)
 	int32_t got = m->other ? (int32_t)(m->other->record->rcv_nxt - (m->end - (uint32_t)m->n_to_send)) : 0;
 	size_t skip = got > 0 ? MIN((size_t)got, m->n_to_send) : 0;
 
-	bytes_set(&p->unsent, m->to_send ? m->to_send + skip : NULL, m->n_to_send - skip);
+	bytes_set(&p->unsent, m->to_send ? m->to_send + skip : NULL, m->to_send ? m->n_to_send - skip : 0);
 }
 
 int socket_tcp_read_received(const struct tcp_member *m, Gw__FdSocket *s, struct err *e)

@@ -72,11 +72,12 @@ struct moment {
  */
 static int look_once(int held, clockid_t clock, struct moment *m)
 {
-	struct itimerspec before, after;
+	struct itimerspec before = { 0 }, after = { 0 };
 	int64_t began = (int64_t)clock_ns(CLOCK_MONOTONIC), left_ns;
 	int ret = timerfd_gettime(held, &before) < 0 ? -errno : 0;
 	bool at_once;
 
+	m->ticks = 0;
 	left_ns = to_ns(&before.it_value);
 	m->next_ns = left_ns ? (int64_t)clock_ns(clock) + left_ns : 0;
 	at_once = (int64_t)clock_ns(CLOCK_MONOTONIC) - began < AT_ONCE_NS;
