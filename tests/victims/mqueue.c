@@ -134,6 +134,7 @@ static void wait_setup(void)
 	spawn(limited_reader, NULL, NULL);
 }
 
+/* May wait in mq_send(3): the signal that asks for the check would end that. */
 static void wait_work(void)
 {
 	uint64_t x = ++sent;
@@ -151,4 +152,4 @@ static void wait_check(void)
 	expect_u64("messages received", sent, received);
 }
 
-VICTIM(mqueue_wait, 0, wait_setup, wait_work, wait_check);
+VICTIM(mqueue_wait, V_CHECK_FILE, wait_setup, wait_work, wait_check);
