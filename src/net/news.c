@@ -213,28 +213,40 @@ static int apply(struct reader *reader, const struct redirect_node *from, const 
 	return code;
 }
 
-int news_apply(const struct redirect_node *from, const void *data, size_t len, struct err *e)
+int news_decode(const void *data, size_t len, Gw__NetNews **ret, struct err *e)
 {
 	Gw__NetNews *news = gw__net_news__unpack(NULL, len, data);
-	struct redirect_node node = *from;
-	struct reader reader = { 0 };
-	int code = news && (news->v6.len == 0 || news->v6.len == sizeof(node.v6)) ? 0 : -EPROTO;
+	bool valid = news && (news->v6.len == 0 || news->v6.len == sizeof(((struct redirect_node *)0)->v6));
 
-	for (size_t i = 0; news && i < news->n_ends && code == 0; i++)
-		code = is_valid(news->ends[i]) ? 0 : -EPROTO;
-	if (code == 0) {
-		memcpy(node.v6, news->v6.data, news->v6.len);
-		reader.flows = calloc(news->n_ends + 1, sizeof(*reader.flows));
-		code = host_load(e);
-		if (code >= 0)
-			code = redirect_find(&reader.r, e);
-		if (code >= 0)
-			code = reader.flows ? apply(&reader, &node, news, e) : err_set(e, -ENOMEM, "out of memory");
-	} else {
-		err_set(e, code, "news of redirected connections that make no sense");
+	for (size_t i = 0; valid && i < news->n_ends; i++)
+		valid = is_valid(news->ends[i]);
+	if (valid) {
+		*ret = news;
+		return 0;
 	}
 	if (news)
 		gw__net_news__free_unpacked(news, NULL);
+	return err_set(e, -EPROTO, "news of redirected connections that make no sense");
+}
+
+int news_apply(const struct redirect_node *from, const void *data, size_t len, struct err *e)
+{
+	struct redirect_node node = *from;
+	struct reader reader = { 0 };
+	Gw__NetNews *news;
+	int code = news_decode(data, len, &news, e);
+
+	if (code < 0)
+		return code;
+	if (news->v6.len)
+		memcpy(node.v6, news->v6.data, news->v6.len);
+	reader.flows = calloc(news->n_ends + 1, sizeof(*reader.flows));
+	code = host_load(e);
+	if (code >= 0)
+		code = redirect_find(&reader.r, e);
+	if (code >= 0)
+		code = reader.flows ? apply(&reader, &node, news, e) : err_set(e, -ENOMEM, "out of memory");
+	gw__net_news__free_unpacked(news, NULL);
 	free(reader.flows);
 	free(reader.old);
 	redirect_close(&reader.r);

@@ -10,6 +10,7 @@
 #define GODWIT_NET_NEWS_H
 
 #include "net/redirect.h"
+#include "wire/net.pb-c.h"
 
 #define NEWS_FRAME 60u /* of FRAME_*: NetNews, and its answer, without payload */
 #define NEWS_BYTES_MAX (32u << 20)
@@ -22,6 +23,8 @@ int news_due(struct redirect *r, uint32_t *ret_number);
 void news_told(struct redirect *r, uint32_t number);
 /* The whole list. self: redirect_self of the connection that it will go over. *ret is malloc'ed. */
 int news_write(struct redirect *r, const struct redirect_node *self, void **ret, size_t *ret_len, struct err *e);
+/* The bytes of another node, checked; freed by gw__net_news__free_unpacked. -EPROTO. */
+int news_decode(const void *data, size_t len, Gw__NetNews **ret, struct err *e);
 /* What the node `from` (v4 set; v6 comes with the news) says, untrusted. Opens the table when something has to be entered. -EPROTO. */
 int news_apply(const struct redirect_node *from, const void *data, size_t len, struct err *e);
 
