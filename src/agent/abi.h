@@ -23,6 +23,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "handover.h"
+
 /* One system call. ret is the raw kernel result (negative errno). */
 struct remote_call {
 	uint64_t nr;
@@ -48,24 +50,14 @@ struct remote_call {
 #define SCRATCH_SLOTS 0x31000u
 #define SLOT_SIZE 4096u
 
-/* What a parked thread or an agent without its worker does; see ARCHITECTURE.md. */
-enum scratch_state {
-	STATE_FROZEN,     /* source: frozen or not yet; the program may go on here. destination: not committed */
-	STATE_IN_DOUBT,   /* source only: the go message may have been sent */
-	STATE_COMMITTING, /* destination only: between "about to" and "has been" */
-	STATE_COMMITTED,  /* the destination owns the process */
-	STATE_ABORTED,    /* the source goes on; destination: the held threads end */
-};
-
 /*
  * What all processes of a unit have in common. `state` is changed by compare-and-exchange only, since the worker and every agent may come to a conclusion at the
  * same time: the first one counts for all.
  */
 struct unit_page {
-	uint32_t state;     /* enum scratch_state; futex word of the held threads */
+	uint32_t state;     /* enum scratch_state (handover.h); futex word of the held threads */
 	uint32_t told;      /* destination: the source has been told by a word on the go connection, by the worker or an agent */
 	uint32_t serving;   /* source: agents whose work is not done yet */
-	uint32_t go_broken; /* source: the worker has seen an error on the go connection: its end proves nothing */
 };
 
 /* Whether the process is to become a stub (src/home) instead of being killed. Set by the worker. */
@@ -103,7 +95,7 @@ struct slot_regs {
  */
 #define SLOT_TRAP 1u
 #define SLOT_AGENT 2u /* the agent: waits on header->worker_fd when there is one */
-#define SLOT_ROOT 4u  /* destination: the main thread of the unit's root. That it runs at all while the state is COMMITTING is the commit */
+#define SLOT_ROOT 4u  /* destination: the main thread of the unit's root. That it runs at all while the state is COMMITTING shows that the commit point has passed */
 
 struct slot {
 	uint32_t seq;     /* number of the newest command; futex word */
@@ -221,6 +213,7 @@ struct scratch_header {
 	int32_t worker_fd, go_fd, fault_fd, bulk_fd, uffd, pagemap_fd, mem_fd, process_pidfd, worker_pidfd;
 	int32_t ask_fd;     /* source: a socket for the question after the outcome, of the host's network namespace */
 	int32_t root_pidfd; /* destination: of the unit's root, whose life means that the unit was committed; -1: this process is it */
+	int32_t record_fd;  /* destination: the record of the commit, which this agent keeps locked as long as it may write it */
 	/* COMMAND_SEND */
 	uint64_t frames; /* struct stream_frame[nframes] */
 	uint64_t nframes;

@@ -8,7 +8,8 @@
  * (migrate/outcome.h), with a HELLO frame that the worker has left in the scratch, over a socket that it has made: the process may be in a network namespace from
  * which that host cannot be reached. As long as it does not answer, the process stands still.
  *
- * With several processes each agent does this. What they find is the same, and the first to write it into the unit's state decides.
+ * With several processes each agent does this. What they find is the same, and the first to write it into the unit's state decides. What follows from what is heard
+ * says handover.h.
  */
 #include "sys.h"
 
@@ -17,19 +18,18 @@
 #define ANSWER_MAX 496u
 #define TAG_OUTCOME 0x08
 #define TAG_BOOT_ID 0x12
-#define OUTCOME_PENDING_NUMBER 1
-#define OUTCOME_COMMITTED_NUMBER 3
+#define ANSWERS (NEWS_ANSWER_COMMITTED - NEWS_ANSWER_UNKNOWN + 1) /* their numbers in the message are in the order of handover.h */
 
 /* The first field of the message Answer: a tag and a number below 128; left out when 0, so that the boot id comes first. Anything else is no answer. */
-static int parse_answer(const uint8_t *frame)
+static long parse_answer(const uint8_t *frame)
 {
 	const uint8_t *payload = frame + FRAME_HEADER;
 	uint32_t len;
 
 	__builtin_memcpy(&len, frame + 8, sizeof(len));
-	if (len >= 2 && payload[0] == TAG_OUTCOME && payload[1] <= OUTCOME_COMMITTED_NUMBER)
-		return payload[1];
-	return len >= 2 && payload[0] == TAG_BOOT_ID ? 0 : E_PROTO;
+	if (len >= 2 && payload[0] == TAG_OUTCOME && payload[1] < ANSWERS)
+		return NEWS_ANSWER_UNKNOWN + payload[1];
+	return len >= 2 && payload[0] == TAG_BOOT_ID ? NEWS_ANSWER_UNKNOWN : E_PROTO;
 }
 
 static long receive_answer(int fd, uint8_t *frame)
@@ -58,7 +58,7 @@ static long receive_answer(int fd, uint8_t *frame)
 	return parse_answer(frame);
 }
 
-/* One question: the outcome's number, or a negative error. */
+/* One question: what is heard (enum handover_news), or a negative error. */
 static long ask(struct scratch_header *h)
 {
 	const uint64_t nowhere[2] = { 0 }; /* AF_UNSPEC: whatever became of the connection, the socket can be connected again */
@@ -79,23 +79,34 @@ static long ask(struct scratch_header *h)
 }
 
 /*
- * The word on the go connection is only looked at, so that the agents of all processes of the unit find it: 1, 0, or a negative error when it proves nothing.
+ * An end after an error reads like any other, once somebody has taken the error; the connection's state still tells. After a shutdown of this end (stub.c) it does not, and
+ * the daemon is asked.
  */
-static long peek_go(struct scratch_header *h)
+static enum handover_news how_it_ended(int fd)
+{
+	uint8_t info[8] = { 0 }; /* struct tcp_info: the state comes first */
+	uint32_t len = sizeof(info);
+
+	sys(__NR_getsockopt, fd, LEVEL_TCP, TCP_INFO_OPTION, (long)info, (long)&len);
+	return info[0] == TCP_STATE_CLOSE_WAIT ? NEWS_ORDERLY_END : NEWS_BROKEN;
+}
+
+/* The word on the go connection is only looked at, so that the agents of all processes of the unit find it. */
+static enum handover_news peek_go(struct scratch_header *h)
 {
 	uint64_t word = 0;
 	long n;
 
-	if (h->go_fd < 0 || unit_page(h)->go_broken)
-		return E_PROTO;
+	if (h->go_fd < 0)
+		return NEWS_BROKEN;
 	do
 		n = sys(__NR_recvfrom, h->go_fd, (long)&word, sizeof(word), MSG_PEEK_FLAG | MSG_WAITALL_FLAG);
 	while (n == E_INTR);
 	if (n == 0)
-		return 0;
+		return how_it_ended(h->go_fd);
 	if (n == sizeof(word) && (word == GO_RESUMED || word == GO_ABORTED))
-		return word == GO_RESUMED;
-	return n < 0 ? n : E_PROTO;
+		return word == GO_RESUMED ? NEWS_WORD_RESUMED : NEWS_WORD_ABORTED;
+	return NEWS_BROKEN;
 }
 
 long signal_process(const struct scratch_header *h, long signal)
@@ -106,16 +117,17 @@ long signal_process(const struct scratch_header *h, long signal)
 int doubt_resolve(struct scratch_header *h)
 {
 	const long pause[2] = { 0, 300000000 };
-	long n = peek_go(h);
+	enum handover_step step = handover_hear(peek_go(h));
 
-	if (n >= 0)
-		return (int)n;
-	for (;;) {
+	while (step == HANDOVER_ASK) {
+		long n;
+
 		if (load_acquire(&unit_page(h)->state) != STATE_IN_DOUBT || (h->tgid > 0 && signal_process(h, 0) == E_SRCH))
 			return DOUBT_MOOT;
 		n = h->ask_len && h->ask_fd >= 0 ? ask(h) : E_PROTO;
-		if (n >= 0 && n != OUTCOME_PENDING_NUMBER)
-			return n == OUTCOME_COMMITTED_NUMBER;
-		sys(__NR_nanosleep, (long)pause, 0);
+		step = handover_hear(n >= 0 ? (enum handover_news)n : NEWS_BROKEN);
+		if (step == HANDOVER_ASK)
+			sys(__NR_nanosleep, (long)pause, 0);
 	}
+	return (int)step;
 }

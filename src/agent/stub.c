@@ -177,10 +177,31 @@ static void say_go(struct scratch_header *h, uint64_t word)
 	sys(__NR_sendto, h->go_fd, (long)&word, sizeof(word), MSG_NOSIGNAL_FLAG);
 }
 
+/* The worker may have written it. What cannot be written now may be there all the same. */
+static int is_recorded(const struct scratch_header *h)
+{
+	char byte = 0;
+
+	return (sys(__NR_pread64, h->record_fd, (long)&byte, 1, 0) == 1 && byte == 'C') || sys(__NR_pwrite64, h->record_fd, (long)"C", 1, 0) == 1;
+}
+
+/* Nobody has run yet: who does is known before, for ever, and to whoever asks. The root's agent writes it for all. */
+static void record_commit(struct scratch_header *h)
+{
+	struct unit_page *u = unit_page(h);
+
+	while (load_acquire(&u->state) == STATE_DECIDED) {
+		if (h->root_pidfd >= 0)
+			futex_wait(&u->state, STATE_DECIDED);
+		else
+			unit_step(h, is_recorded(h) ? HANDOVER_RECORDED : HANDOVER_RECORD_FAILED);
+	}
+}
+
 /*
  * Destination, the worker is dead: whether the process runs here. A root that was not committed has been killed by the kernel (PTRACE_O_EXITKILL) before the
- * worker's pidfd becomes readable, though it may not have ended yet; one that was committed runs into `await` and says so. One of the two happens. The threads of
- * all processes, which are held now, learn it from the state; the source is told when the worker had no time to.
+ * worker's pidfd becomes readable, though it may not have ended yet; one that was let go runs into `await` and says so. One of the two happens. Then it is written
+ * down. The threads of all processes, which are held now, learn it from the state; the source is told when the worker had no time to.
  */
 int stub_runs_here(struct scratch_header *h)
 {
@@ -194,11 +215,12 @@ int stub_runs_here(struct scratch_header *h)
 		;
 	while (load_acquire(&u->state) == STATE_COMMITTING) {
 		if (sys(__NR_poll, (long)&root, 1, 1) > 0)
-			unit_exchange(h, STATE_COMMITTING, STATE_ABORTED);
+			unit_step(h, HANDOVER_ROOT_KILLED);
 		else if (++tries == STOPPED_TRIES) /* a process that was to arrive stopped cannot say anything */
 			sys(__NR_pidfd_send_signal, root.fd, SIGNAL_CONT, 0, 0);
 	}
-	unit_exchange(h, STATE_FROZEN, STATE_ABORTED);
+	unit_step(h, HANDOVER_DEST_ORPHANED);
+	record_commit(h);
 	committed = load_acquire(&u->state) == STATE_COMMITTED;
 	futex_wake(&u->state);
 	if (committed && tries >= STOPPED_TRIES)
@@ -215,16 +237,17 @@ static uint32_t settle_state(struct scratch_header *h)
 {
 	struct unit_page *u = unit_page(h);
 
-	unit_exchange(h, STATE_FROZEN, STATE_ABORTED);
+	unit_step(h, HANDOVER_SOURCE_ORPHANED);
 	if (load_acquire(&u->state) == STATE_IN_DOUBT) {
-		int outcome;
+		int step;
 
-		/* A destination that waits for pages which nobody will send any more shall give up at once. */
+		/* A destination that waits for pages, or for the rest of a go message, which nobody will send any more shall give up at once. */
 		if (!h->nranges)
 			sys(__NR_shutdown, h->bulk_fd, SHUT_WRITE);
-		outcome = doubt_resolve(h);
-		if (outcome != DOUBT_MOOT)
-			unit_exchange(h, STATE_IN_DOUBT, outcome ? STATE_COMMITTED : STATE_ABORTED);
+		sys(__NR_shutdown, h->go_fd, SHUT_WRITE);
+		step = doubt_resolve(h);
+		if (step != DOUBT_MOOT)
+			unit_step(h, (enum handover_step)step);
 	}
 	return load_acquire(&u->state);
 }
@@ -362,8 +385,8 @@ static void await(struct slot *slot, struct scratch_header *h)
 	struct unit_page *u = unit_page(h);
 	uint32_t state;
 
-	while ((state = load_acquire(&u->state)) == STATE_FROZEN || state == STATE_COMMITTING) {
-		if (state == STATE_COMMITTING && slot->flags & SLOT_ROOT && unit_exchange(h, STATE_COMMITTING, STATE_COMMITTED))
+	while ((state = load_acquire(&u->state)) == STATE_FROZEN || state == STATE_COMMITTING || state == STATE_DECIDED) {
+		if (state == STATE_COMMITTING && slot->flags & SLOT_ROOT && unit_step(h, HANDOVER_ROOT_RELEASED))
 			futex_wake(&u->state);
 		else
 			futex_wait(&u->state, state);

@@ -73,6 +73,9 @@ void *memset(void *to, int c, size_t n);
 #define F_SETFL_COMMAND 4
 #define F_SETPIPE_SZ_COMMAND 1031
 #define SHUT_WRITE 1
+#define LEVEL_TCP 6
+#define TCP_INFO_OPTION 11
+#define TCP_STATE_CLOSE_WAIT 8
 #define PROT_READ_ONLY 1
 #define POLL_IN 1
 #define POLL_OUT 4
@@ -137,10 +140,12 @@ static inline struct unit_page *unit_page(struct scratch_header *h)
 	return (struct unit_page *)((uint8_t *)h - SCRATCH_HEADER + SCRATCH_UNIT);
 }
 
-/* Whether the unit's state was `from` and is `to` now. */
-static inline int unit_exchange(struct scratch_header *h, uint32_t from, uint32_t to)
+/* Whether the step was made: the unit's state was what the step comes from, and is what it leads to now. */
+static inline int unit_step(struct scratch_header *h, enum handover_step step)
 {
-	return __atomic_compare_exchange_n(&unit_page(h)->state, &from, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+	uint32_t from = handover_from(step);
+
+	return __atomic_compare_exchange_n(&unit_page(h)->state, &from, handover_to(step), 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
 /* send.c, serve.c, receive.c, pager.c, stub.c */
@@ -152,10 +157,10 @@ long agent_serve(struct scratch_header *h);
 long agent_receive(struct scratch_header *h);
 long agent_pager(struct scratch_header *h);
 /*
- * doubt.c: 1 when the unit runs at the destination, 0 when it certainly does not; blocks until it is known. DOUBT_MOOT: this process has been
- * killed meanwhile, or somebody else has found out.
+ * doubt.c: HANDOVER_HEARD_COMMITTED or HANDOVER_HEARD_ABORTED; blocks until it is known. DOUBT_MOOT: this process has been killed meanwhile, or somebody else has
+ * found out.
  */
-#define DOUBT_MOOT 2
+#define DOUBT_MOOT (-1)
 int doubt_resolve(struct scratch_header *h);
 int stub_runs_here(struct scratch_header *h);
 /* Source: to the process. One that is in another pid namespace than the agent is known by a descriptor only. */

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -19,6 +20,7 @@
 #include "kern/trace.h"
 
 #define MOVED_MS 10000
+#define RECORD_MS 1000
 #define SEIZE_TRIES 3000 /* of a millisecond: the worker's tracing ends a moment after its descriptors */
 #define MAIN_SLOT 1u     /* of the root's main thread (migrate/skeleton.c) */
 #define FDS_MAX 4
@@ -378,18 +380,30 @@ static void forget(struct keeper *k)
 	k->back.scratch = (struct scratch){ .memfd = -1 };
 }
 
+/* Whether the unit is here after all. Its worker is dead: where it had decided, its agent is about to write that down (agent/stub.c). */
+static bool settle_back(struct keeper *k)
+{
+	const struct scratch *s = &k->back.scratch;
+
+	if (scratch_unit_step(s, HANDOVER_DEST_ORPHANED))
+		return false;
+	for (unsigned waited_ms = 0; __atomic_load_n(&scratch_unit(s)->state, __ATOMIC_ACQUIRE) == STATE_DECIDED && waited_ms < RECORD_MS; waited_ms++)
+		poll(NULL, 0, 1);
+	if (scratch_unit_step(s, HANDOVER_RECORD_FAILED))
+		log_error("event=undecided unit=%s text=\"whoever was to record that it is back has ended\"", k->h->unit);
+	return is_committed(k);
+}
+
 /* The stub is one again. */
 static void stay_away(struct keeper *k)
 {
 	struct scratch *s = &k->back.scratch;
-	uint32_t from = STATE_FROZEN;
 	struct err e = ERR_INIT;
 	int ret = 0;
 
 	drop_refills(k);
 	if (back_has_stub(k) && s->map) {
-		if (!__atomic_compare_exchange_n(&scratch_unit(s)->state, &from, STATE_ABORTED, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE) &&
-		    from == STATE_COMMITTED) {
+		if (settle_back(k)) {
 			k->back.state = BACK_SETTLED;
 			hear_back(k);
 			return;

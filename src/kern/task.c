@@ -51,7 +51,7 @@ int scratch_init(struct scratch *s, int memfd, unsigned threads, size_t arena_by
 	h = scratch_header(s);
 	*h = (struct scratch_header){ .nslots = threads + 1, .size = s->size, .arena = s->arena_start, .worker_fd = -1, .go_fd = -1, .fault_fd = -1,
 				      .bulk_fd = -1, .uffd = -1, .pagemap_fd = -1, .mem_fd = -1, .process_pidfd = -1, .worker_pidfd = -1,
-				      .root_pidfd = -1, .ask_fd = -1,
+				      .root_pidfd = -1, .ask_fd = -1, .record_fd = -1,
 				      .chunk_pages = STREAM_PAGES_MAX, .push = 1 };
 	return 0;
 }

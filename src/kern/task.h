@@ -49,6 +49,14 @@ static inline struct unit_page *scratch_unit(const struct scratch *s)
 	return (struct unit_page *)(s->map + SCRATCH_UNIT);
 }
 
+/* Whether the step of the handover was made: the unit's state was what it comes from, and is what it leads to now. */
+static inline bool scratch_unit_step(const struct scratch *s, enum handover_step step)
+{
+	uint32_t from = handover_from(step);
+
+	return __atomic_compare_exchange_n(&scratch_unit(s)->state, &from, handover_to(step), false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
 static inline struct slot *scratch_slot(const struct scratch *s, unsigned i)
 {
 	return (struct slot *)(s->map + SCRATCH_SLOTS + (size_t)i * SLOT_SIZE);

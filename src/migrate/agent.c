@@ -493,10 +493,11 @@ static int share_unit(struct agent *a, int fd, int memfd, struct err *e)
 int agent_equip(struct agent *a, int agent_socket_fd, const struct agent_fds *fds, struct err *e)
 {
 	const int list[] = { fds->go, fds->fault, fds->bulk, fds->pagemap, fds->mem, fds->process_pidfd, fds->worker_pidfd,
-			     fds->root_pidfd ? fds->root_pidfd : -1, fds->unit ? fds->unit : -1, fds->ask ? fds->ask : -1 };
+			     fds->root_pidfd ? fds->root_pidfd : -1, fds->unit ? fds->unit : -1, fds->ask ? fds->ask : -1,
+			     fds->record ? fds->record : -1 };
 	struct scratch_header *h = scratch_header(&a->scratch);
 	int32_t unit = -1, *const into[] = { &h->go_fd, &h->fault_fd, &h->bulk_fd, &h->pagemap_fd, &h->mem_fd, &h->process_pidfd, &h->worker_pidfd,
-				  &h->root_pidfd, &unit, &h->ask_fd };
+				  &h->root_pidfd, &unit, &h->ask_fd, &h->record_fd };
 	int send[ARRAY_SIZE(list)], got[ARRAY_SIZE(list)];
 	size_t n = 0;
 	int ret = 0;

@@ -42,6 +42,7 @@ struct agent_fds {
 	int unit;       /* memfd of the root's scratch: its unit page (unit_page.h) is mapped over this one's, in the process and here */
 	int root_pidfd; /* destination */
 	int ask;        /* source, else 0: a socket for the question after the outcome */
+	int record;     /* destination, else 0: the record of the commit (outcome.h) */
 };
 
 /*

@@ -368,7 +368,8 @@ static int equip_agent(struct dest_process *p, struct err *e)
 	struct scratch_header *h = scratch_header(&a->scratch);
 	cleanup_close int self = pidfd_open_process(getpid(), e);
 	struct agent_fds fds = { p->d->link.go, p->link->fault, p->link->bulk, -1, p->skeleton->mem_fd, p->skeleton->pidfd, self,
-				 p->index ? root->agent.scratch.memfd : -1, p->index ? root->pidfd : -1 };
+				 p->index ? root->agent.scratch.memfd : -1, p->index ? root->pidfd : -1, -1,
+				 p->index ? -1 : p->d->outcome_fd };
 	struct remote_call *map, *uffd;
 	int door, ret = self < 0 ? self : open_userfaultfd_door(p, &door, e);
 
@@ -391,6 +392,8 @@ static int equip_agent(struct dest_process *p, struct err *e)
 		ret = uffd_enable(a->uffd, UFFD_FEATURES_PAGER, e);
 	if (ret == 0)
 		ret = agent_equip(a, p->skeleton->agent_end, &fds, e);
+	if (ret == 0 && h->record_fd >= 0)
+		ret = outcome_share(a->batch, h->record_fd, e);
 	if (p->d->offer->held)
 		pace_hurry(a->pid);
 	else
@@ -662,6 +665,11 @@ static int give_terminal(struct dest *d, struct err *e)
 }
 
 /* They do not run yet. */
+static int record_commit(void *arg, struct err *e)
+{
+	return outcome_commit(((struct dest *)arg)->outcome_fd, e);
+}
+
 static void dest_committed(void *arg)
 {
 	struct dest *d = arg;
@@ -708,6 +716,7 @@ static int create_skeletons(struct dest *d, struct err *e)
 	d->set.first_arg = d;
 	d->set.settle = dest_enter_namespaces;
 	d->set.opened = dest_open_numbers;
+	d->set.record = record_commit;
 	d->set.committed = dest_committed;
 	ret = pty_make_all(d->fds, &d->restore.ptys, e);
 	if (ret == 0)

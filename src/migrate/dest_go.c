@@ -3,7 +3,7 @@
  * dest_go.c - from the go message to the running process
  *
  * Theory of operation: the message is read into memory that has been touched before. Pages that come with it are put in place, then every thread of the skeleton
- * runs its list of calls, all at the same time; registers follow, and skeleton_release lets go. Nothing is asked of the source.
+ * runs its list of calls, all at the same time; registers follow, and skeleton_set_release lets go. Nothing is asked of the source.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -693,15 +693,15 @@ int dest_commit(void *context, struct err *e)
 {
 	struct dest *d = context;
 	uint64_t word = GO_RESUMED, when;
+	uint32_t state;
 	int ret;
 
 	timeline_mark("committing");
-	ret = outcome_commit(d->outcome_fd, e);
-	if (ret == 0)
-		ret = skeleton_set_release(&d->set, e);
+	ret = skeleton_set_release(&d->set, e);
 	when = clock_ns(CLOCK_REALTIME);
 	timeline_mark("released");
-	if (ret < 0 && unit_state(&d->procs[0].skeleton->agent) == STATE_FROZEN)
+	state = unit_state(&d->procs[0].skeleton->agent);
+	if (ret < 0 && (state == STATE_FROZEN || state == STATE_ABORTED))
 		return ret;
 	d->committed = true;
 	if (send(d->link.go, &word, sizeof(word), MSG_NOSIGNAL) < 0)

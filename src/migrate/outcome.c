@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 #include "base/util.h"
 #include "migrate/registry.h"
@@ -16,6 +17,11 @@
 
 #define ANSWER_MAX_BYTES 512
 #define KEEP_S 86400
+#define BYTE_PENDING "P"
+#define BYTE_COMMITTED "C" /* agent/stub.c writes it, too */
+
+/* Which byte of the record each locks. */
+enum { LOCK_WORKER, LOCK_AGENT };
 
 static char directory[PATH_MAX - 64] = OUTCOME_DEFAULT_DIRECTORY;
 
@@ -23,6 +29,9 @@ void outcome_use_directory(const char *new_directory)
 {
 	snprintf(directory, sizeof(directory), "%s", new_directory);
 }
+
+_Static_assert(OUTCOME_PENDING == NEWS_ANSWER_PENDING - NEWS_ANSWER_UNKNOWN && OUTCOME_ABORTED == NEWS_ANSWER_ABORTED - NEWS_ANSWER_UNKNOWN &&
+	       OUTCOME_COMMITTED == NEWS_ANSWER_COMMITTED - NEWS_ANSWER_UNKNOWN, "the protocol's numbers are in the order of agent/handover.h");
 
 const char *outcome_name(enum outcome outcome)
 {
@@ -42,7 +51,7 @@ static void record_path(char path[PATH_MAX], const uint8_t id[HELLO_MIG_ID_BYTES
 
 int outcome_begin(const uint8_t mig_id[HELLO_MIG_ID_BYTES], struct err *e)
 {
-	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_WORKER, .l_len = 1 };
 	cleanup_close int fd = -1;
 	char path[PATH_MAX];
 	int r = registry_make_directory(directory, 0700, e);
@@ -55,14 +64,25 @@ int outcome_begin(const uint8_t mig_id[HELLO_MIG_ID_BYTES], struct err *e)
 		return err_sys(e, -errno, "%s", path);
 	if (fcntl(fd, F_SETLK, &lock) < 0)
 		return err_sys(e, -errno, "%s: lock", path);
-	if (pwrite(fd, "P", 1, 0) != 1)
+	if (pwrite(fd, BYTE_PENDING, 1, 0) != 1)
 		return err_sys(e, errno ? -errno : -EIO, "%s: write", path);
 	return take_fd(&fd);
 }
 
+int outcome_share(struct batch *b, int fd, struct err *e)
+{
+	const struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_AGENT, .l_len = 1 };
+	int ret;
+
+	batch_call(b, "fcntl(F_SETLK)", SYS_fcntl, (uint64_t)fd, F_SETLK, batch_data(b, &lock, sizeof(lock)));
+	ret = batch_run(b, e);
+	batch_reset(b);
+	return ret;
+}
+
 int outcome_commit(int fd, struct err *e)
 {
-	return pwrite(fd, "C", 1, 0) == 1 ? 0 : err_sys(e, errno ? -errno : -EIO, "recording the commit");
+	return pwrite(fd, BYTE_COMMITTED, 1, 0) == 1 ? 0 : err_sys(e, errno ? -errno : -EIO, "recording the commit");
 }
 
 void outcome_forget(const uint8_t mig_id[HELLO_MIG_ID_BYTES], int fd)
@@ -78,16 +98,15 @@ void outcome_forget(const uint8_t mig_id[HELLO_MIG_ID_BYTES], int fd)
 static int read_record(int fd, enum outcome *ret, struct err *e)
 {
 	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	enum handover_news news;
 	char state = 0;
 
 	if (fcntl(fd, F_GETLK, &lock) < 0)
 		return err_sys(e, -errno, "F_GETLK");
 	if (pread(fd, &state, 1, 0) < 0)
 		return err_sys(e, -errno, "read");
-	if (state == 'C')
-		*ret = OUTCOME_COMMITTED;
-	else
-		*ret = lock.l_type == F_UNLCK ? OUTCOME_ABORTED : OUTCOME_PENDING;
+	news = handover_answer(state == BYTE_COMMITTED[0] ? RECORD_COMMITTED : RECORD_PENDING, lock.l_type == F_UNLCK ? RECORD_FREE : RECORD_LOCKED);
+	*ret = (enum outcome)(news - NEWS_ANSWER_UNKNOWN);
 	return 0;
 }
 

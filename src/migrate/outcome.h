@@ -3,17 +3,17 @@
  * outcome.h - who owns the process when the link has died: the destination's record of the commit, and how the source asks for it
  *
  * The destination's worker keeps one small file a migration, DIRECTORY/MIG_ID. It is locked (fcntl, so no child inherits the lock) as
- * long as the worker lives, and its one byte says whether the commit has happened. So godwitd, also one that was started later, can answer for
- * every worker, dead or alive:
+ * long as somebody lives who could still write into it, the worker or an agent of the unit, and its one byte says whether the commit has happened. So godwitd,
+ * also one that was started later, can answer for every worker, dead or alive (HANDOVER_RECORDS):
  *
- *	byte  worker  answer     the source
- *	'P'   lives   PENDING    asks again
- *	'P'   dead    ABORTED    resumes the process: the skeleton died with its tracer
+ *	byte  locked  answer     the source
+ *	'P'   yes     PENDING    asks again
+ *	'P'   no      ABORTED    resumes the process: the skeleton died with its tracer, or waits for a word that nobody can write any more
  *	'C'   -       COMMITTED  lets go of its copy
  *	no file       UNKNOWN    resumes the process: nothing was committed, or this host has lost its /run with all that ran on it
  *
- * The order that makes this safe: outcome_begin before PREPARED is sent; outcome_commit before the first thread is let go;
- * outcome_forget when the source is known to know (RELEASE).
+ * The order that makes this safe (agent/handover.h): outcome_begin, and the agents' locks, before PREPARED is sent; outcome_commit behind the commit point, and before
+ * the first thread is let go; outcome_forget when the source is known to know (RELEASE).
  */
 #ifndef GODWIT_MIGRATE_OUTCOME_H
 #define GODWIT_MIGRATE_OUTCOME_H
@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "kern/remote.h"
 #include "wire/hello.h"
 
 #define OUTCOME_DEFAULT_DIRECTORY "/run/godwit/outcomes"
@@ -35,7 +36,9 @@ void outcome_use_directory(const char *directory);
 
 /* Destination's worker. Returns the locked descriptor, which must stay open (and the only one of that file) as long as the worker may commit. */
 int outcome_begin(const uint8_t mig_id[HELLO_MIG_ID_BYTES], struct err *e);
-/* From now on the destination owns the process. Does not block; a failure means that it is not committed. */
+/* The agent of the unit's root, by `b`, holds the record as well, by the descriptor `fd` that it has: it writes it when the worker has died behind the commit point (agent/stub.c). */
+int outcome_share(struct batch *b, int fd, struct err *e);
+/* From now on the destination owns the process. Does not block; after a failure the record says what it said. */
 int outcome_commit(int fd, struct err *e);
 /* The other side needs no answer any more. Closes fd. */
 void outcome_forget(const uint8_t mig_id[HELLO_MIG_ID_BYTES], int fd);

@@ -2,7 +2,7 @@
 /*
  * skeleton.h - the destination's process before it runs: an address space, threads that rest in ptrace stops, and an agent
  *
- * Everything is a tracee of the worker with PTRACE_O_EXITKILL until skeleton_release: when the worker dies, the skeleton dies. All functions must be called
+ * Everything is a tracee of the worker with PTRACE_O_EXITKILL until skeleton_set_release: when the worker dies, the skeleton dies. All functions must be called
  * by the one thread of the worker that traces.
  */
 #ifndef GODWIT_MIGRATE_SKELETON_H
@@ -109,12 +109,6 @@ int skeleton_stop(struct skeleton *s, int signal, struct err *e);
  * nothing is run or primed in it any more.
  */
 int skeleton_hold(struct skeleton_thread *t, const struct user_regs_struct *regs, uint64_t sigmask, struct err *e);
-
-/*
- * The commit. Takes EXITKILL from all threads, the main one's being the point of no return (state COMMITTING before, COMMITTED after), gives them their registers and detaches.
- * After an error of this function with another state than FROZEN the process may be running.
- */
-int skeleton_release(struct skeleton *s, struct err *e);
 
 /* Kills what has been built. */
 void skeleton_destroy(struct skeleton *s);

@@ -5,8 +5,8 @@
  * Theory of operation of the commit: before it every thread is *held*: the program's registers are kept by the worker and in its slot, where a command says to wait for the
  * unit's state and to go on with them. It is still in its ptrace stop, in the stub. Should the worker die, those that have lost EXITKILL by then run into that command.
  * EXITKILL is taken from all threads, last of all from the root's main thread: the commit point. When that one runs in the stub with the state COMMITTING, the kernel has not
- * killed it, so the unit was committed, and it says so for all (agent/stub.c). But ordinarily the worker lives, sets the state, and gives each thread the program's registers by
- * ptrace, so that the kernel goes on with interrupted calls, and delivers signals, as it sees fit.
+ * killed it, so it was passed, and it says so for all (agent/stub.c); the agent writes the record then. But ordinarily the worker lives, writes the record, sets the state, and gives each
+ * thread the program's registers by ptrace, so that the kernel goes on with interrupted calls, and delivers signals, as it sees fit. The steps are those of agent/handover.h.
  */
 #include <errno.h>
 #include <signal.h>
@@ -162,48 +162,37 @@ static int take_exitkill_from_others(struct skeleton *const *v, size_t n, struct
 	return 0;
 }
 
-/* One in the place of its stub is not killed with the worker: that the state could be changed is the commit. */
-static int commit_seated(struct skeleton *root, struct err *e)
-{
-	if (!unit_state_exchange(&root->agent, STATE_FROZEN, STATE_COMMITTED))
-		return err_set(e, -ECANCELED, "the unit was given up");
-	return 0;
-}
-
-static int commit_root(struct skeleton *root, struct err *e)
+/* The commit point. One in the place of its stub is not killed with the worker: there it is that the state could be changed. */
+static int decide(struct skeleton *root, struct err *e)
 {
 	const struct skeleton_thread *t = root->threads[0];
 	int ret;
 
+	if (root->seated)
+		return unit_step(&root->agent, HANDOVER_SEAT_TAKEN) ? 0 : err_set(e, -ECANCELED, "the unit was given up");
 	scratch_slot(t->task.scratch, t->task.slot)->flags |= SLOT_ROOT;
-	unit_state_exchange(&root->agent, STATE_FROZEN, STATE_COMMITTING);
+	unit_step(&root->agent, HANDOVER_RELEASE_BEGINS);
 	ret = take_exitkill(t, e);
-	unit_state_exchange(&root->agent, STATE_COMMITTING, ret < 0 ? STATE_FROZEN : STATE_COMMITTED);
+	unit_step(&root->agent, ret < 0 ? HANDOVER_RELEASE_FAILED : HANDOVER_ROOT_RELEASED);
 	return ret;
-}
-
-static int commit(struct skeleton *const *v, size_t n, void (*committed)(void *arg), void *arg, struct err *e)
-{
-	int ret = take_exitkill_from_others(v, n, e);
-
-	if (ret == 0)
-		ret = v[0]->seated ? commit_seated(v[0], e) : commit_root(v[0], e);
-	if (ret == 0 && committed)
-		committed(arg);
-	for (size_t i = 0; i < n && ret == 0; i++)
-		if (v[i] && let_go(v[i], e) < 0)
-			ret = -ESRCH;
-	return ret;
-}
-
-int skeleton_release(struct skeleton *s, struct err *e)
-{
-	return commit(&s, 1, NULL, NULL, e);
 }
 
 int skeleton_set_release(struct skeleton_set *set, struct err *e)
 {
-	return commit(set->v, set->tree.n, set->committed, set->first_arg, e);
+	int ret = take_exitkill_from_others(set->v, set->tree.n, e);
+
+	if (ret == 0)
+		ret = decide(set->v[0], e);
+	if (ret < 0)
+		return ret;
+	ret = set->record ? set->record(set->first_arg, e) : 0;
+	unit_step(&set->v[0]->agent, ret < 0 ? HANDOVER_RECORD_FAILED : HANDOVER_RECORDED);
+	if (ret == 0 && set->committed)
+		set->committed(set->first_arg);
+	for (size_t i = 0; i < set->tree.n && ret == 0; i++)
+		if (set->v[i] && let_go(set->v[i], e) < 0)
+			ret = -ESRCH;
+	return ret;
 }
 
 /* --- giving up --- */

@@ -123,7 +123,7 @@ int skeleton_sit(struct skeleton *s, pid_t number, const struct skeleton_terms *
 
 void skeleton_leave_seat(struct skeleton *s)
 {
-	unit_state_exchange(&s->agent, STATE_FROZEN, STATE_ABORTED);
+	unit_step(&s->agent, HANDOVER_DEST_ORPHANED);
 	for (size_t i = s->nthreads; i-- > 0;)
 		trace_detach(s->threads[i]->task.tid, NULL);
 	if (!s->nthreads)

@@ -459,7 +459,7 @@ static int create(struct skeleton_set *set, const struct tree *tree, const struc
 int skeleton_set_create(struct skeleton_set *set, const struct tree *tree, bool own_namespace, const struct skeleton_terms *terms, struct err *e)
 {
 	const struct skeleton_set wanted = { .parent = set->parent, .first = set->first, .first_arg = set->first_arg, .settle = set->settle, .fds = set->fds, .world = set->world,
-					     .committed = set->committed, .opened = set->opened, .seat = set->seat };
+					     .record = set->record, .committed = set->committed, .opened = set->opened, .seat = set->seat };
 	struct tree_plan plan;
 	int ret = tree_plan(tree, NULL, &plan, e);
 

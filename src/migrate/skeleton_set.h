@@ -30,6 +30,8 @@ struct skeleton_set {
 	int (*settle)(struct skeleton *s, pid_t number, void *arg, struct err *e);
 	/* When the first process of a pid namespace below the root's is there, before others are made in that. NULL: there are none. */
 	int (*opened)(struct skeleton *s, uint32_t space, void *arg, struct err *e);
+	/* Behind the commit point: makes the commit known for good (outcome.h). After a failure nothing has run, nor will. NULL: nobody asks. */
+	int (*record)(void *arg, struct err *e);
 	/* Between the commit and the moment when the processes run; NULL: none. */
 	void (*committed)(void *arg);
 	const struct skeleton_seat *seat; /* set before skeleton_set_create: the root gets a stub's place; NULL: it is made */
@@ -54,7 +56,7 @@ int skeleton_set_bury(struct skeleton_set *set, const struct tree *tree, struct 
 int skeleton_set_update(struct skeleton_set *set, const struct tree *tree, const struct skeleton_terms *terms, struct err *e);
 
 /*
- * The commit. Lets every thread go on with what skeleton_hold was told. After an error with the state still FROZEN nothing has happened; otherwise the processes
+ * The commit. Lets every thread go on with what skeleton_hold was told. After an error with the state FROZEN or ABORTED nothing has run, nor will; otherwise the processes
  * may be running.
  */
 int skeleton_set_release(struct skeleton_set *set, struct err *e);

@@ -9,6 +9,8 @@
  * the process stands still. When this worker dies meanwhile, the agent does the same (agent/doubt.c).
  */
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -133,7 +135,7 @@ static void free_encoded(struct source *s, struct go_out *out)
 
 static int become_in_doubt(struct source *s, struct err *e)
 {
-	if (!unit_state_exchange(source_root(s), STATE_FROZEN, STATE_IN_DOUBT))
+	if (!unit_step(source_root(s), HANDOVER_GO_LEAVES))
 		return err_set(e, -EAGAIN, "the agent has given process %d back to its program", s->request->pid);
 	return 0;
 }
@@ -191,8 +193,17 @@ int source_go(void *context, struct err *e)
 	return ret < 0 ? ret : 0;
 }
 
-/* 1: resumed there; 0: certainly not; negative: nobody knows. */
-static int wait_resumed(struct source *s, struct err *e)
+/* An end after an error reads like any other, once somebody has taken the error (an agent, or this worker); the connection's state still tells. */
+static bool ended_orderly(int fd)
+{
+	struct tcp_info info = { 0 };
+	socklen_t len = sizeof(info);
+
+	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 && info.tcpi_state == TCP_CLOSE_WAIT;
+}
+
+/* What is heard on the go connection. */
+static enum handover_news wait_resumed(struct source *s, struct err *e)
 {
 	uint64_t word;
 	int fd = s->link.go;
@@ -202,14 +213,18 @@ static int wait_resumed(struct source *s, struct err *e)
 		/* Peeked, so that the agent finds it when this worker dies before it has told the agent. */
 		ssize_t n = recv(fd, &word, sizeof(word), MSG_PEEK | MSG_DONTWAIT);
 
+		if (n == (ssize_t)sizeof(word) && (word == GO_RESUMED || word == GO_ABORTED))
+			return word == GO_RESUMED ? NEWS_WORD_RESUMED : NEWS_WORD_ABORTED;
+		if (n == 0 && ended_orderly(fd))
+			return NEWS_ORDERLY_END;
 		if (n == (ssize_t)sizeof(word))
-			return word == GO_RESUMED ? 1 : word == GO_ABORTED ? 0 : err_set(e, -EPROTO, "nonsense from the destination");
-		if (n == 0)
-			return 0;
-		if (n < 0 && errno != EAGAIN && errno != EINTR) {
-			scratch_unit(&source_root(s)->scratch)->go_broken = 1;
-			return err_sys(e, errno, "waiting for the destination");
-		}
+			err_set(e, -EPROTO, "nonsense from the destination");
+		else if (n == 0)
+			err_set(e, -ECONNRESET, "the connection to the destination has broken");
+		else if (n < 0 && errno != EAGAIN && errno != EINTR)
+			err_sys(e, errno, "waiting for the destination");
+		if (e->code < 0)
+			return NEWS_BROKEN;
 		poll(&p, 1, -1); /* not spinning: the resumed program may want this CPU */
 	}
 }
@@ -266,7 +281,7 @@ int source_prepare_ask(struct source_process *p, int *ret_socket, struct err *e)
 
 static void back_out(struct source *s)
 {
-	unit_state_exchange(source_root(s), STATE_IN_DOUBT, STATE_ABORTED);
+	unit_step(source_root(s), HANDOVER_HEARD_ABORTED);
 	s->backed_out = true;
 	source_thaw(s);
 	source_remove_agents(s);
@@ -276,7 +291,7 @@ static void back_out(struct source *s)
  * Asks the destination's daemon until it knows. A host that knows nothing of the migration has lost its /run since it said PREPARED: it was
  * booted anew, and nothing that it had received runs any more.
  */
-static int ask_until_known(struct source *s)
+static enum handover_step ask_until_known(struct source *s)
 {
 	Gw__Hello self;
 
@@ -286,32 +301,35 @@ static int ask_until_known(struct source *s)
 		struct pollfd process = { s->unit.procs[0].pidfd, POLLIN, 0 };
 		char boot_id[OUTCOME_BOOT_ID_MAX];
 		enum outcome outcome = OUTCOME_PENDING;
+		enum handover_step step = HANDOVER_ASK;
 
-		if (outcome_ask(&s->request->dest, &self, ASK_TIMEOUT_MS, &outcome, boot_id, NULL) == 0 && outcome != OUTCOME_PENDING) {
+		if (outcome_ask(&s->request->dest, &self, ASK_TIMEOUT_MS, &outcome, boot_id, NULL) == 0)
+			step = handover_hear((enum handover_news)(NEWS_ANSWER_UNKNOWN + outcome));
+		if (step != HANDOVER_ASK) {
 			log_info("event=doubt-resolved pid=%d outcome=%s", s->request->pid, outcome_name(outcome));
-			return outcome == OUTCOME_COMMITTED;
+			return step;
 		}
 		if (s->request->progress)
 			s->request->progress(s->report, s->request->progress_arg);
 		if (poll(&process, 1, 300) > 0)
-			return 0; /* somebody has killed it meanwhile */
+			return HANDOVER_HEARD_ABORTED; /* somebody has killed it meanwhile */
 	}
 }
 
-static int decide(struct source *s)
+static enum handover_step decide(struct source *s)
 {
 	struct err cause = ERR_INIT;
-	int who = wait_resumed(s, &cause);
+	enum handover_step step = handover_hear(wait_resumed(s, &cause));
 
-	if (who < 0) {
+	if (step == HANDOVER_ASK) {
 		log_error("event=in-doubt pid=%d text=\"%s\"", s->request->pid, cause.message);
 		s->report->outcome = "in-doubt";
 		if (s->request->progress)
 			s->request->progress(s->report, s->request->progress_arg);
-		who = ask_until_known(s);
+		step = ask_until_known(s);
 		s->report->outcome = NULL;
 	}
-	return who;
+	return step;
 }
 
 static void take_resumed(struct source *s)
@@ -352,16 +370,16 @@ int source_commit(void *context, struct err *e)
 	size_t late_len = 0;
 	uint8_t *late;
 	uint64_t word;
-	int who = decide(s);
+	enum handover_step step = decide(s);
 
 	timeline_mark("resumed there");
-	if (who == 0) {
+	if (step == HANDOVER_HEARD_ABORTED) {
 		back_out(s);
 		return say_why(s, e);
 	}
 	source_net_forward(s);
 	source_home_left(s);
-	unit_state_exchange(source_root(s), STATE_IN_DOUBT, STATE_COMMITTED);
+	unit_step(source_root(s), HANDOVER_HEARD_COMMITTED);
 	for (size_t i = 0; i < s->nprocs; i++) {
 		source_end_later(&s->procs[i]);
 		task_command(&s->procs[i].agent.task, COMMAND_SERVE);

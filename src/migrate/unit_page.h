@@ -15,10 +15,10 @@ static inline uint32_t unit_state(const struct agent *a)
 	return __atomic_load_n(&scratch_unit(&a->scratch)->state, __ATOMIC_ACQUIRE);
 }
 
-/* Whether the state was `from` and is `to` now. */
-static inline bool unit_state_exchange(const struct agent *a, uint32_t from, uint32_t to)
+/* Whether the step of the handover (agent/handover.h) was made. */
+static inline bool unit_step(const struct agent *a, enum handover_step step)
 {
-	return __atomic_compare_exchange_n(&scratch_unit(&a->scratch)->state, &from, to, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+	return scratch_unit_step(&a->scratch, step);
 }
 
 #endif

@@ -30,6 +30,7 @@
 #include "image/tree.h"
 #include "kern/fdpass.h"
 #include "kern/trace.h"
+#include "migrate/outcome.h"
 #include "migrate/skeleton_set.h"
 #include "migrate/unit_page.h"
 
@@ -171,19 +172,35 @@ static void give_program(struct skeleton *s, struct user_regs_struct *regs)
 	regs->orig_rax = SYS_pause;
 }
 
+static const uint8_t mig_id[HELLO_MIG_ID_BYTES] = { 31 };
+
+static int record_commit(void *arg, struct err *e)
+{
+	return outcome_commit(*(int *)arg, e);
+}
+
 static void equip(struct skeleton_set *set, int go)
 {
+	static int record;
 	struct err e = ERR_INIT;
 	int self = pidfd_open_process(getpid(), &e);
+
+	outcome_forget(mig_id, -1); /* of a test that did not look */
+	record = outcome_begin(mig_id, &e);
+	assert_true(record >= 0);
+	set->record = record_commit;
+	set->first_arg = &record;
 
 	for (size_t i = 0; i < set->tree.n; i++) {
 		struct skeleton *s = set->v[i];
 		struct agent_fds fds = { go, -1, -1, -1, s ? s->mem_fd : -1, s ? s->pidfd : -1, self,
-					 i ? set->v[0]->agent.scratch.memfd : -1, i ? set->v[0]->pidfd : -1 };
+					 i ? set->v[0]->agent.scratch.memfd : -1, i ? set->v[0]->pidfd : -1, -1, i ? -1 : record };
 
 		if (!s)
 			continue;
 		DO(agent_equip(&s->agent, s->agent_end, &fds, &e));
+		if (i == 0)
+			DO(outcome_share(s->agent.batch, scratch_header(&s->agent.scratch)->record_fd, &e));
 	}
 	close(self);
 }
@@ -211,7 +228,7 @@ static void take_exitkill_from_others(struct skeleton_set *set)
 			ptrace(PTRACE_SETOPTIONS, set->v[i]->threads[0]->task.tid, 0, 0);
 }
 
-enum scenario { MADE, DIES_AT_REST, DESTROYED, UPDATED, RELEASED, DIES_BEFORE, DIES_COMMITTING, DIES_AFTER_POINT, DIES_COMMITTED };
+enum scenario { MADE, DIES_AT_REST, DESTROYED, UPDATED, RELEASED, DIES_BEFORE, DIES_COMMITTING, DIES_AFTER_POINT, DIES_UNRECORDED, DIES_DECIDED, DIES_RECORDED, DIES_COMMITTED };
 
 static bool crowded;
 
@@ -239,15 +256,24 @@ static void act(struct skeleton_set *set, enum scenario scenario, int go)
 		break;
 	case DIES_COMMITTING:
 		scratch_slot(&set->v[0]->agent.scratch, 1)->flags |= SLOT_ROOT;
-		unit_state_exchange(&set->v[0]->agent, STATE_FROZEN, STATE_COMMITTING);
+		unit_step(&set->v[0]->agent, HANDOVER_RELEASE_BEGINS);
 		break;
 	case DIES_AFTER_POINT:
+	case DIES_UNRECORDED:
+	case DIES_DECIDED:
+	case DIES_RECORDED:
 	case DIES_COMMITTED:
 		scratch_slot(&set->v[0]->agent.scratch, 1)->flags |= SLOT_ROOT;
-		unit_state_exchange(&set->v[0]->agent, STATE_FROZEN, STATE_COMMITTING);
+		unit_step(&set->v[0]->agent, HANDOVER_RELEASE_BEGINS);
 		ptrace(PTRACE_SETOPTIONS, set->v[0]->threads[0]->task.tid, 0, 0);
+		if (scenario == DIES_UNRECORDED)
+			scratch_header(&set->v[0]->agent.scratch)->record_fd = -1;
+		if (scenario >= DIES_DECIDED)
+			unit_step(&set->v[0]->agent, HANDOVER_ROOT_RELEASED);
+		if (scenario >= DIES_RECORDED)
+			DO(set->record(set->first_arg, &e));
 		if (scenario == DIES_COMMITTED)
-			unit_state_exchange(&set->v[0]->agent, STATE_COMMITTING, STATE_COMMITTED);
+			unit_step(&set->v[0]->agent, HANDOVER_RECORDED);
 		break;
 	default:
 		break;
@@ -367,10 +393,19 @@ static void end(const struct tree *t)
 	expect_gone(t);
 }
 
-/* The one word on the go connection, and its end. */
+/* The one word on the go connection, and its end; and what the record says, when nobody can write it any more. */
 static void expect_word(int go, uint64_t expected)
 {
+	enum outcome outcome = OUTCOME_PENDING;
+	struct err e = ERR_INIT;
 	uint64_t word = 0, more;
+
+	for (int tries = 0; outcome == OUTCOME_PENDING && tries < 3000; tries++) {
+		DO(outcome_query(mig_id, &outcome, &e));
+		usleep(1000);
+	}
+	assert_int_equal(outcome, expected == GO_RESUMED ? OUTCOME_COMMITTED : OUTCOME_ABORTED);
+	outcome_forget(mig_id, -1);
 
 	assert_int_equal(recv(go, &word, sizeof(word), MSG_WAITALL), sizeof(word));
 	assert_true(word == expected);
@@ -386,8 +421,10 @@ static void try(const struct row *rows, size_t n, enum scenario scenario)
 	run_worker(&t, NULL, false, scenario, &go);
 	switch (scenario) {
 	case RELEASED:
-	case DIES_COMMITTED:
 	case DIES_AFTER_POINT:
+	case DIES_DECIDED:
+	case DIES_RECORDED:
+	case DIES_COMMITTED:
 		expect_running(&t, &t.v[0]);
 		expect_word(go, GO_RESUMED);
 		end(&t);
@@ -395,6 +432,7 @@ static void try(const struct row *rows, size_t n, enum scenario scenario)
 	case DIES_AT_REST:
 	case DIES_BEFORE:
 	case DIES_COMMITTING:
+	case DIES_UNRECORDED:
 		expect_word(go, GO_ABORTED);
 		expect_gone(&t);
 		break;
@@ -413,7 +451,10 @@ TRY(a_family_is_let_go, family, RELEASED)
 TRY(a_worker_that_dies_before_the_commit_leaves_nothing, family, DIES_BEFORE)
 TRY(a_worker_that_dies_when_it_is_about_to_commit_leaves_nothing, family, DIES_COMMITTING)
 TRY(a_worker_that_dies_at_the_commit_leaves_all, family, DIES_AFTER_POINT)
+TRY(a_worker_that_dies_before_the_record_leaves_all, family, DIES_DECIDED)
+TRY(a_worker_that_dies_behind_the_record_leaves_all, family, DIES_RECORDED)
 TRY(a_worker_that_dies_after_the_commit_leaves_all, family, DIES_COMMITTED)
+TRY(what_cannot_be_recorded_does_not_run, family, DIES_UNRECORDED)
 
 static const struct row single[] = { { 31000, 0, 31000, 31000, 0, 0 } };
 
@@ -510,7 +551,9 @@ int main(void)
 		cmocka_unit_test(a_family_is_made_and_dies_with_the_worker), cmocka_unit_test(a_family_is_given_up), cmocka_unit_test(a_family_is_let_go),
 		cmocka_unit_test(a_worker_that_dies_before_the_commit_leaves_nothing),
 		cmocka_unit_test(a_worker_that_dies_when_it_is_about_to_commit_leaves_nothing),
-		cmocka_unit_test(a_worker_that_dies_at_the_commit_leaves_all), cmocka_unit_test(a_worker_that_dies_after_the_commit_leaves_all),
+		cmocka_unit_test(a_worker_that_dies_at_the_commit_leaves_all), cmocka_unit_test(a_worker_that_dies_before_the_record_leaves_all),
+		cmocka_unit_test(a_worker_that_dies_behind_the_record_leaves_all), cmocka_unit_test(a_worker_that_dies_after_the_commit_leaves_all),
+		cmocka_unit_test(what_cannot_be_recorded_does_not_run),
 		cmocka_unit_test(a_crowd_is_let_go), cmocka_unit_test(a_crowd_at_rest_dies_with_the_worker),
 		cmocka_unit_test(a_crowd_dies_with_a_worker_that_dies_before_the_commit), cmocka_unit_test(a_crowd_dies_with_a_worker_that_is_about_to_commit),
 		cmocka_unit_test(a_crowd_is_left_by_a_worker_that_dies_at_the_commit), cmocka_unit_test(a_crowd_is_left_by_a_worker_that_dies_after_the_commit),
@@ -518,7 +561,15 @@ int main(void)
 		cmocka_unit_test(a_taken_number_means_a_namespace),
 	};
 
+	char records[] = "/tmp/godwit-test-XXXXXX";
+	int ret;
+
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	alarm(120);
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	if (!mkdtemp(records))
+		return 1;
+	outcome_use_directory(records);
+	ret = cmocka_run_group_tests(tests, NULL, NULL);
+	rmdir(records);
+	return ret;
 }
