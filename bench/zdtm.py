@@ -58,7 +58,9 @@ class Program:
 
     def hook(self, host, what):
         if os.access(self.path + ".hook", os.X_OK):
-            told = ["env", f"ZDTM_TEST_PID={self.number}", f"ZDTM_IMG_DIR={self.tests}/no-images"]
+            images = f"{self.tests}/no-images"          # where CRIU would have put them
+            os.makedirs(images, exist_ok=True)
+            told = ["env", f"ZDTM_TEST_PID={self.number}", f"ZDTM_IMG_DIR={images}"]
             done = inside(host, *told, "sh", "-c", 'cd "$0" && exec "$@"', self.tests, f"zdtm/{self.name}.hook", what, check=False, timeout=SECONDS)
             if done.returncode:
                 raise AssertionError(f"hook {what}: status {done.returncode}: {(done.stdout + done.stderr).strip()[-200:]}")
@@ -78,10 +80,12 @@ class Root:
             if not os.path.islink(f"{tests}/usr/{name}"):
                 os.symlink(f"../{name}", f"{tests}/usr/{name}")
         for host in HOSTS:
-            inside(host, "sh", "-ec", f"""
-                mount --make-private --bind {tests} {self.path}; mount -t tmpfs -o mode=777 zdtm-dev {self.devices}; cd {self.devices}
-                mkdir pts net; chmod 755 pts net
-                mknod -m 666 tty c 5 0; mknod -m 666 null c 1 3; mknod -m 666 autofs c 10 235; mknod -m 666 net/tun c 10 200""")
+            inside(host, "mount", "--make-private", "--bind", tests, self.path)
+        inside("n1", "sh", "-ec", f"""
+            mount -t tmpfs -o mode=777 zdtm-dev {self.devices}; cd {self.devices}
+            mkdir pts net; chmod 755 pts net
+            mknod -m 666 tty c 5 0; mknod -m 666 null c 1 3; mknod -m 666 autofs c 10 235; mknod -m 666 net/tun c 10 200""")
+        mount_too([self.devices])       # programs make more in there
         self.have = set()
 
     def take(self, file):
