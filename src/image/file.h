@@ -121,6 +121,8 @@ void fdtable_plan_retake_locks(const struct fdtable *t, uint32_t process, struct
 /* malloc'ed bytes: of the offer, and in the freeze what differs from the offer. */
 int fdtable_encode(struct fdtable *t, uint8_t **ret_data, size_t *ret_len, struct err *e);
 int fdtable_encode_update(const struct fdtable *t, uint8_t **ret_data, size_t *ret_len, struct err *e);
+/* Between the two, behind a recapture: connections with others that are idle, and were offered with other numbers. From here on these count as offered. *ret_n: how many. */
+int fdtable_encode_ahead(struct fdtable *t, uint8_t **ret_data, size_t *ret_len, size_t *ret_n, struct err *e);
 /*
  * Decodes and validates; n_files is the number of entries in the table of files, n_processes that of the unit. Free with
  * gw__fd_table__free_unpacked(p, NULL).
@@ -131,6 +133,8 @@ int fdtable_decode(const void *data, size_t len, uint32_t n_files, size_t n_proc
  * follow `old`: descriptions and pipes keep index and kind, processes share the same tables. Free with fdtable_update_free, before `old`.
  */
 int fdtable_decode_update(const void *data, size_t len, uint32_t n_files, const Gw__FdTable *old, Gw__FdTable **ret, struct err *e);
+/* Free with gw__fd_table__free_unpacked. socket_tcp_go_ahead makes the connections again, and takes what news says into t; news is useless then. */
+int fdtable_decode_ahead(const void *data, size_t len, const Gw__FdTable *old, Gw__FdTable **ret, struct err *e);
 void fdtable_update_free(Gw__FdTable *t, const Gw__FdTable *old);
 int fdtable_validate(const Gw__FdTable *t, uint32_t n_files, size_t n_processes, struct err *e);
 int fdtable_validate_update(const Gw__FdTable *old, const Gw__FdTable *new, struct err *e);

@@ -7,6 +7,7 @@
 #include "image/file_place.h"
 #include "image/file_state.h"
 #include "image/socket_tcp.h"
+#include "image/tcp_outside.h"
 
 #define ENCODED_MAX (256u << 20)
 
@@ -158,6 +159,43 @@ int fdtable_encode_update(const struct fdtable *t, uint8_t **ret_data, size_t *r
 	m.n_descs = m.n_changed = n_changed;
 	m.tables = tables;
 	m.n_table_of = 0;
+	return pack(&m, ret_data, ret_len, e);
+}
+
+/* A connection that is idle, and in the offer but for its numbers. */
+static bool may_go_ahead(const struct fdtable *t, size_t i)
+{
+	const struct fd_held *held = &t->held[i];
+	const Gw__FdDesc *d = t->msg->descs[i];
+
+	return t->differs[i] && held->offered && held->known && held->quiet && held->as_offered && !held->changed && !held->refused && tcp_outside_is_one(d->socket) &&
+		socket_tcp_can_be_quiet(d->socket) && !d->owner && !d->signal && d->flags == held->offered_flags && d->position == held->offered_position;
+}
+
+int fdtable_encode_ahead(struct fdtable *t, uint8_t **ret_data, size_t *ret_len, size_t *ret_n, struct err *e)
+{
+	size_t n = t->learned && t->differs_room >= t->msg->n_descs ? t->msg->n_descs : 0, n_told = 0;
+	cleanup_free Gw__FdDesc **descs = fd_alloc(n * sizeof(*descs));
+	cleanup_free uint32_t *told = fd_alloc(n * sizeof(*told));
+	cleanup_free struct brief *briefs = NULL;
+	Gw__FdTable m = GW__FD_TABLE__INIT;
+
+	for (size_t i = 0; i < n; i++)
+		if (may_go_ahead(t, i))
+			told[n_told++] = (uint32_t)i;
+	briefs = fd_alloc(n_told * sizeof(*briefs));
+	for (size_t k = 0; k < n_told; k++) {
+		struct fd_held *held = &t->held[told[k]];
+
+		descs[k] = make_brief(t->msg->descs[told[k]], &briefs[k]);
+		held->offered_digest = fdtable_digest_desc(held, t->msg->descs[told[k]]);
+		t->differs[told[k]] = 0;
+	}
+	m.difference = true;
+	m.n_descs_all = (uint32_t)t->msg->n_descs;
+	m.descs = descs;
+	m.changed = told;
+	m.n_descs = m.n_changed = *ret_n = n_told;
 	return pack(&m, ret_data, ret_len, e);
 }
 
@@ -313,6 +351,33 @@ int fdtable_decode_update(const void *data, size_t len, uint32_t n_files, const 
 	}
 	*ret = t;
 	return 0;
+}
+
+/* Each is idle, was offered, and is nothing but that. */
+static int check_ahead(const Gw__FdTable *t, const Gw__FdTable *old, struct err *e)
+{
+	if (!t->difference || t->n_changed != t->n_descs || t->n_tables || t->n_table_of || t->n_pipes || t->n_ptys || t->n_locks)
+		return err_set(e, -EPROTO, "connections that go ahead: something else");
+	for (size_t i = 0; i < t->n_changed; i++) {
+		const Gw__FdDesc *d = t->descs[i];
+
+		if ((i && t->changed[i - 1] >= t->changed[i]) || !d->brief || !may_be_brief(d, old, t->changed[i]) ||
+		    !socket_tcp_may_go_ahead(old->descs[t->changed[i]]->socket, d->socket->tcp))
+			return err_set(e, -EPROTO, "connections that go ahead: description %u cannot", t->changed[i]);
+	}
+	return 0;
+}
+
+int fdtable_decode_ahead(const void *data, size_t len, const Gw__FdTable *old, Gw__FdTable **ret, struct err *e)
+{
+	Gw__FdTable *t = unpack(data, len, e);
+	int r = t ? check_ahead(t, old, e) : -EPROTO;
+
+	if (r == 0)
+		*ret = t;
+	else if (t)
+		gw__fd_table__free_unpacked(t, NULL);
+	return r;
 }
 
 void fdtable_update_free(Gw__FdTable *t, const Gw__FdTable *old)

@@ -226,6 +226,8 @@ void fdtable_learn(struct fdtable *t)
 				take_known(t, &t->views[i]);
 		for (size_t k = 0; k < t->n_todo; k++)
 			learn_difference(t, t->todo[k]);
+		for (size_t k = 0; k < t->n_briefs; k++)
+			learn_difference(t, t->briefs[k]);
 		return;
 	}
 	n = file_watch_read(t->self, &t->records, &t->records_room, NULL);
@@ -607,7 +609,7 @@ static int take_changed(struct fdtable *t, struct fd_view *view, struct err *e)
 			held->view = (uint32_t)(view - t->views);
 			held->slot = (uint32_t)i;
 		}
-		if (first && t->frozen && may_be_brief(held, t->msg->descs[desc], &view->records[i])) {
+		if (first && may_be_brief(held, t->msg->descs[desc], &view->records[i])) {
 			connections = connections ? connections : fd_alloc(view->n_records * sizeof(*connections));
 			connections[n++] = (struct fd_changed){ desc, (uint32_t)i };
 			view->seen[i].cloexec = view->records[i].cloexec;

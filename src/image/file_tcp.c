@@ -348,24 +348,36 @@ static void become_brief(struct fdtable *t, uint32_t desc)
 	t->held[desc].brief = true;
 }
 
+/* Its numbers are all that there is to say, as long as the unit runs: what lies in its queues is read in the freeze. */
+static void take_numbers(struct fdtable *t, uint32_t desc, const struct tcp_record *r, bool idle)
+{
+	Gw__FdSocket *s = t->msg->descs[desc]->socket;
+
+	bytes_set(&s->tcp->received, NULL, 0);
+	bytes_set(&s->tcp->unsent, NULL, 0);
+	tcp_outside_capture(r, s->tcp);
+	if (!t->frozen) {
+		s->tcp->quiet = socket_tcp_may_be_quiet(s);
+		t->held[desc].quiet = idle && s->tcp->quiet;
+	}
+	t->held[desc].settled = true;
+	become_brief(t, desc);
+}
+
 /* 1: it is brief; 0: it is to be looked at. */
 static int take_told(struct fdtable *t, struct fd_view *view, uint32_t desc, uint64_t file, const struct tcp_told *told, struct err *e)
 {
 	struct fd_held *held = &t->held[desc];
 	const struct tcp_record *r = &told->record;
+	bool idle = r->write_seq == r->snd_una && r->rcv_nxt == r->copied_seq;
 	struct fd_held got;
 	int ret;
 
 	if (!told->is_told || told->file != file || told->settings != held->settings || !is_simple(r))
 		return 0;
-	held->settled = r->write_seq == r->snd_una && r->rcv_nxt == r->copied_seq;
-	if (held->settled) {
-		Gw__FdTcp *p = t->msg->descs[desc]->socket->tcp;
-
-		bytes_set(&p->received, NULL, 0);
-		bytes_set(&p->unsent, NULL, 0);
-		tcp_outside_capture(r, p);
-		become_brief(t, desc);
+	held->settled = false;
+	if (idle || !t->frozen) {
+		take_numbers(t, desc, r, idle);
 		return 1;
 	}
 	t->holding = true;

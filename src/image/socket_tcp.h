@@ -62,6 +62,15 @@ static inline uint32_t tcp_unread_bytes(const struct tcp_record *r)
 }
 
 bool socket_tcp_is_one(const Gw__FdSocket *s);
+
+/* NULL: it is no connection. */
+static inline const Gw__FdSocket *socket_tcp_linked(const Gw__FdTable *t, size_t desc)
+{
+	const Gw__FdDesc *d = t->descs[desc];
+
+	return d->kind == GW__FD_KIND__FD_SOCKET && d->socket && d->socket->tcp ? d->socket : NULL;
+}
+
 /* Which of them are what, and whose ends. waiting: what waits in the queues of listeners. frozen: nobody will accept any of these any more. */
 void socket_tcp_sort(struct tcp_member *m, size_t n, struct tcp_member *waiting, size_t n_waiting, bool frozen);
 /* Whether the destination, which knows s, can go on with the socket that it has made. */
@@ -92,12 +101,16 @@ static inline bool socket_tcp_can_be_quiet(const Gw__FdSocket *s)
 
 /* known: the description has been checked, as one of another table. */
 int socket_tcp_validate(const Gw__FdTable *t, size_t desc, bool known, struct err *e);
+/* Whether an idle connection with others may be what `was` has become, which has been checked. */
+bool socket_tcp_may_go_ahead(const Gw__FdSocket *was, const Gw__FdTcp *now);
 bool socket_tcp_is_construction_same(const Gw__FdSocket *was, const Gw__FdSocket *now);
 
 /* Destination, of a unit in the host's network namespace: a connection that this host has already, or cannot have. */
 void socket_tcp_judge(const Gw__FdTable *t, size_t desc, int fd, struct refusals *refusals);
 /* Makes the connections of all descriptions from `from` on. others: by description, ends that are nobody's. */
 int socket_tcp_open(const Gw__FdTable *t, size_t from, const int *fds, int *others, struct err *e);
+/* Before the freeze: makes connections with others again that are idle by now, with other numbers than t says, and takes these into t. news: fdtable_decode_ahead. */
+int socket_tcp_go_ahead(const Gw__FdTable *t, const Gw__FdTable *news, const int *fds, int *others, struct err *e);
 /* Queues, ends and options, of what is not the same as in the offer. */
 int socket_tcp_fill(const Gw__FdTable *old, const Gw__FdTable *t, const int *fds, int *others, struct err *e);
 /*

@@ -14,124 +14,9 @@
 #include "image/socket_tcp.h"
 #include "image/tcp_outside.h"
 #include "image/tcp_repair.h"
-#include "image/tcp_waiting.h"
 
-#define SCALE_MAX 14u
 #define SETTLE_MS 200
-#define WAITING_MAX 65536u
 #define OTHER_PATCH (-2) /* in the place of the other end: something of this socket, which is whole otherwise, is to be set in the freeze */
-
-static const Gw__FdSocket *linked(const Gw__FdTable *t, size_t desc)
-{
-	const Gw__FdDesc *d = t->descs[desc];
-
-	return d->kind == GW__FD_KIND__FD_SOCKET && d->socket && d->socket->tcp ? d->socket : NULL;
-}
-
-/* --- checks --- */
-
-static int validate_waiting(const Gw__FdTable *t, size_t desc, struct err *e)
-{
-	const Gw__FdSocket *s = linked(t, desc);
-	const Gw__FdDesc *d = s->tcp->other && s->tcp->other <= t->n_descs ? t->descs[s->tcp->other - 1] : NULL;
-	const Gw__FdSocket *listener = d && d->kind == GW__FD_KIND__FD_SOCKET ? d->socket : NULL;
-
-	for (size_t i = 0; listener && listener->listening && i < listener->n_waiting; i++)
-		if (listener->waiting[i]->client == desc + 1)
-			return 0;
-	return err_set(e, -EPROTO, "description %zu: it waits for nobody", desc);
-}
-
-static int validate_listener(const Gw__FdTable *t, size_t desc, struct err *e)
-{
-	const Gw__FdSocket *s = t->descs[desc]->socket;
-	size_t size = s->family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
-
-	if (s->n_waiting && (!s->listening || !socket_tcp_is_one(s) || s->n_waiting > WAITING_MAX))
-		return err_set(e, -EPROTO, "description %zu: a queue of connections of something else", desc);
-	for (size_t i = 0; i < s->n_waiting; i++) {
-		const Gw__FdTcpWaiting *w = s->waiting[i];
-		const Gw__FdSocket *client = w->client && w->client <= t->n_descs ? linked(t, w->client - 1) : NULL;
-
-		if (w->client ? !client || client->tcp->kind != GW__FD_TCP_KIND__TCP_WAITING || client->tcp->other != desc + 1 :
-		    w->local.len != size || w->peer.len != size)
-			return err_set(e, -EPROTO, "description %zu: a connection that waits without a client", desc);
-		if (tcp_waiting_validate(w, s->family, e) < 0)
-			return -EPROTO;
-	}
-	return 0;
-}
-
-static int validate_pair(const Gw__FdTable *t, size_t desc, struct err *e)
-{
-	const Gw__FdSocket *s = linked(t, desc), *other = s->tcp->other && s->tcp->other <= t->n_descs ? linked(t, s->tcp->other - 1) : NULL;
-	struct endpoint local = endpoint_of(&s->local), peer = endpoint_of(&s->peer), there, back;
-
-	if (!other || other->tcp->kind != GW__FD_TCP_KIND__TCP_PAIR || other->tcp->other != desc + 1)
-		return err_set(e, -EPROTO, "description %zu: a connection without its other end", desc);
-	there = endpoint_of(&other->local);
-	back = endpoint_of(&other->peer);
-	return endpoint_same(&local, &back) && endpoint_same(&peer, &there) ? 0 : err_set(e, -EPROTO, "description %zu: two ends of different connections", desc);
-}
-
-int socket_tcp_validate(const Gw__FdTable *t, size_t desc, bool known, struct err *e)
-{
-	const Gw__FdSocket *s = linked(t, desc);
-	const Gw__FdTcp *p = s ? s->tcp : NULL;
-	size_t size = s ? s->family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6) : 0;
-	uint16_t family = 0;
-
-	if (!s)
-		return t->descs[desc]->socket ? validate_listener(t, desc, e) : 0;
-	if (known && tcp_outside_is_one(s))
-		return 0;
-	if (s->peer.len == size)
-		memcpy(&family, s->peer.data, sizeof(family));
-	if (!socket_tcp_is_one(s) || s->listening || s->local.len != size || family != s->family || p->kind > GW__FD_TCP_KIND__TCP_OUTSIDE || s->n_waiting)
-		return err_set(e, -EPROTO, "description %zu: a connection of something else", desc);
-	if (p->received.len > TCP_QUEUE_BYTES_MAX || p->unsent.len > TCP_QUEUE_BYTES_MAX || p->urgent > p->received.len || p->send_scale > SCALE_MAX ||
-	    p->receive_scale > SCALE_MAX || p->user_segment_bytes > UINT16_MAX || p->segment_bytes > (1u << 20))
-		return err_set(e, -EPROTO, "description %zu: a connection that cannot be", desc);
-	if (p->quiet && !socket_tcp_may_be_quiet(s))
-		return err_set(e, -EPROTO, "description %zu: a connection that is not as quiet as it is said to be", desc);
-	if (p->other && p->kind != GW__FD_TCP_KIND__TCP_PAIR && p->kind != GW__FD_TCP_KIND__TCP_WAITING)
-		return err_set(e, -EPROTO, "description %zu: a connection with another end than it can have", desc);
-	if (p->kind == GW__FD_TCP_KIND__TCP_OUTSIDE)
-		return tcp_outside_validate(s, e);
-	return p->kind == GW__FD_TCP_KIND__TCP_PAIR ? validate_pair(t, desc, e) : p->kind == GW__FD_TCP_KIND__TCP_WAITING ? validate_waiting(t, desc, e) : 0;
-}
-
-static bool same_bytes(const ProtobufCBinaryData *a, const ProtobufCBinaryData *b)
-{
-	return a->len == b->len && (!a->len || !memcmp(a->data, b->data, a->len));
-}
-
-bool socket_tcp_is_construction_same(const Gw__FdSocket *was, const Gw__FdSocket *now)
-{
-	if (!was || !now || was->family != now->family || was->type != now->type || was->protocol != now->protocol || !was->tcp != !now->tcp)
-		return false;
-	return !now->tcp || (was->tcp->kind == now->tcp->kind && was->tcp->other == now->tcp->other && same_bytes(&was->local, &now->local) &&
-		same_bytes(&was->peer, &now->peer));
-}
-
-void socket_tcp_judge(const Gw__FdTable *t, size_t desc, int fd, struct refusals *refusals)
-{
-	const Gw__FdSocket *s = linked(t, desc);
-	cleanup_close int probe = -1;
-
-	if (tcp_outside_is_one(s))
-		tcp_outside_judge(s, fd, refusals);
-	if (!s || s->tcp->kind == GW__FD_TCP_KIND__TCP_CONNECTING || tcp_outside_is_one(s))
-		return;
-	errno = 0;
-	/* A connect in repair mode sends nothing. */
-	probe = socket((int)s->family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
-	if (probe < 0 || socket_set_int(probe, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON) < 0 || bind(probe, (void *)s->local.data, (socklen_t)s->local.len) < 0 ||
-	    connect(probe, (void *)s->peer.data, (socklen_t)s->peer.len) < 0)
-		refusals_add(refusals, "fd.socket.tcp.taken", errno == EADDRNOTAVAIL || errno == EADDRINUSE ?
-			"a connection between the same two ports exists on the destination" : "the destination cannot have such a connection",
-			"end the connection there first, or run the process in a network namespace of its own", "fd %d (TCP connection)", fd);
-}
 
 /* --- making connections --- */
 
@@ -240,7 +125,7 @@ int socket_tcp_open(const Gw__FdTable *t, size_t from, const int *fds, int *othe
 	int r = 0;
 
 	for (size_t i = from; i < t->n_descs && r == 0; i++) {
-		const Gw__FdSocket *s = linked(t, i);
+		const Gw__FdSocket *s = socket_tcp_linked(t, i);
 		size_t other = s && s->tcp->other ? s->tcp->other - 1 : i;
 		struct end a = { .fd = fds[i], .s = s }, b = { .fd = fds[other] };
 
@@ -263,6 +148,21 @@ int socket_tcp_open(const Gw__FdTable *t, size_t from, const int *fds, int *othe
 			r = open_quiet(b.s, fds[other], &others[other], e);
 	}
 	return r;
+}
+
+int socket_tcp_go_ahead(const Gw__FdTable *t, const Gw__FdTable *news, const int *fds, int *others, struct err *e)
+{
+	int r = 0;
+
+	for (size_t k = 0; k < news->n_changed && r >= 0; k++) {
+		uint32_t i = news->changed[k];
+		bool was_idle = tcp_outside_is_idle(t->descs[i]->socket);
+
+		r = tcp_outside_open_again(t->descs[i]->socket, news->descs[k]->socket->tcp, fds[i], e);
+		if (!was_idle)
+			others[i] = r > 0 ? OTHER_PATCH : -1;
+	}
+	return MIN(r, 0);
 }
 
 /* --- the freeze --- */
@@ -497,7 +397,7 @@ static int fill_ends(const Gw__FdTable *t, size_t i, size_t other, const int *fd
 /* It is what it was in the offer. */
 static int fill_quiet(const Gw__FdTable *t, size_t i, const int *fds, int *others, struct err *e)
 {
-	const Gw__FdSocket *s = linked(t, i);
+	const Gw__FdSocket *s = socket_tcp_linked(t, i);
 
 	if (!s)
 		return 0;
@@ -518,7 +418,7 @@ int socket_tcp_fill(const Gw__FdTable *old, const Gw__FdTable *t, const int *fds
 	int r = 0;
 
 	for (size_t i = 0; i < t->n_descs && i < old->n_descs && r == 0; i++)
-		if (linked(t, i) && t->descs[i] != old->descs[i])
+		if (socket_tcp_linked(t, i) && t->descs[i] != old->descs[i])
 			r = socket_options_update(fds[i], old->descs[i]->socket->options, old->descs[i]->socket->n_options, t->descs[i]->socket->options,
 				t->descs[i]->socket->n_options, e);
 	/* Of a busy server most are left out, and not even looked at: memory that no cache holds. */
@@ -533,7 +433,7 @@ int socket_tcp_fill(const Gw__FdTable *old, const Gw__FdTable *t, const int *fds
 			r = others[i] == OTHER_PATCH ? fill_quiet(t, i, fds, others, e) : 0;
 			continue;
 		}
-		s = linked(t, i);
+		s = socket_tcp_linked(t, i);
 		other = s && s->tcp->other ? s->tcp->other - 1 : i;
 		if (!s || s->tcp->kind == GW__FD_TCP_KIND__TCP_WAITING)
 			continue;
@@ -556,13 +456,13 @@ int socket_tcp_go_live(const Gw__FdTable *old, const Gw__FdTable *t, const int *
 	int ret = 0;
 
 	for (size_t i = again ? *at - 1 : 0; i < t->n_descs; i++) {
-		const Gw__FdSocket *s = is_left(old, t, i) ? NULL : linked(t, i); /* what has been left alone lives already */
+		const Gw__FdSocket *s = is_left(old, t, i) ? NULL : socket_tcp_linked(t, i); /* what has been left alone lives already */
 		int r;
 
 		if (!tcp_outside_is_one(s))
 			continue;
 		__atomic_store_n(at, i + 1, __ATOMIC_SEQ_CST);
-		r = tcp_outside_go_live(i < old->n_descs && linked(old, i) ? old->descs[i]->socket : s, s, fds[i], again, ret < 0 ? &other : e);
+		r = tcp_outside_go_live(i < old->n_descs && socket_tcp_linked(old, i) ? old->descs[i]->socket : s, s, fds[i], again, ret < 0 ? &other : e);
 		again = false;
 		ret = ret < 0 ? ret : r;
 	}
@@ -575,7 +475,7 @@ bool socket_tcp_settle(const Gw__FdTable *t, const int *fds, bool look)
 	bool any = false;
 
 	for (size_t i = 0; i < t->n_descs; i++) {
-		const Gw__FdSocket *s = linked(t, i);
+		const Gw__FdSocket *s = socket_tcp_linked(t, i);
 
 		if (!tcp_outside_is_one(s))
 			continue;
@@ -590,7 +490,7 @@ bool socket_tcp_settle(const Gw__FdTable *t, const int *fds, bool look)
 void socket_tcp_forget_outside(const Gw__FdTable *t, const int *fds, size_t n)
 {
 	for (size_t i = 0; i < t->n_descs && i < n; i++)
-		if (tcp_outside_is_one(linked(t, i)))
+		if (tcp_outside_is_one(socket_tcp_linked(t, i)))
 			socket_tcp_forget(fds[i]);
 }
 

@@ -75,6 +75,8 @@ int tcp_outside_set_transparent(const Gw__FdSocket *s, int fd);
 uint32_t tcp_outside_stamp(const Gw__FdTcp *p);
 /* early: before the freeze. 1: tcp_outside_patch is to be called in it, when the connection has not changed. */
 int tcp_outside_open(const Gw__FdSocket *s, int fd, bool early, struct err *e);
+/* Still before the freeze: one that is idle by now, with the numbers of `now`, which gets those of s. Where it was idle before, the same is left to tcp_outside_patch as then. */
+int tcp_outside_open_again(Gw__FdSocket *s, Gw__FdTcp *now, int fd, struct err *e);
 int tcp_outside_patch(const Gw__FdSocket *s, int fd, struct err *e);
 /* was: as it was opened; s itself when that was in the freeze. */
 int tcp_outside_fill(const Gw__FdSocket *was, const Gw__FdSocket *s, int fd, struct err *e);

@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "base/util.h"
+#include "image/bytes.h"
 #include "image/socket_address.h"
 #include "image/socket_options.h"
 #include "image/tcp_outside.h"
@@ -218,18 +219,24 @@ int tcp_outside_patch(const Gw__FdSocket *s, int fd, struct err *e)
 	return r < 0 ? r : socket_options_set_one(fd, s->options, s->n_options, SOL_SOCKET, SO_KEEPALIVE, e);
 }
 
-/* What disconnecting it has taken away, or what has been left for the freeze. */
-static int patch_anew(const Gw__FdSocket *s, int fd, struct err *e)
+/* What disconnecting it has taken away. */
+static int set_lost(const Gw__FdSocket *s, int fd, struct err *e)
 {
-	int r = tcp_outside_patch(s, fd, e);
+	int r = socket_options_set_one(fd, s->options, s->n_options, SOL_SOCKET, SO_PEEK_OFF, e);
 
 	tcp_repair_compute_segments(fd);
 	socket_set_int(fd, IPPROTO_TCP, TCP_MAXSEG, (int)s->tcp->user_segment_bytes);
 	if (r == 0)
-		r = socket_options_set_one(fd, s->options, s->n_options, SOL_SOCKET, SO_PEEK_OFF, e);
-	if (r == 0)
 		r = socket_options_set_one(fd, s->options, s->n_options, IPPROTO_TCP, TCP_WINDOW_CLAMP, e);
 	return r < 0 ? r : socket_options_set_one(fd, s->options, s->n_options, IPPROTO_TCP, TCP_QUICKACK, e);
+}
+
+/* That, and what has been left for the freeze. */
+static int patch_anew(const Gw__FdSocket *s, int fd, struct err *e)
+{
+	int r = tcp_outside_patch(s, fd, e);
+
+	return r < 0 ? r : set_lost(s, fd, e);
 }
 
 int tcp_outside_open(const Gw__FdSocket *s, int fd, bool early, struct err *e)
@@ -268,6 +275,39 @@ static int disconnect(const Gw__FdSocket *was, int fd)
 		return -errno;
 	socket_get_int(fd, SOL_SOCKET, SO_ERROR);
 	return socket_set_int(fd, IPPROTO_TCP, TCP_MAXSEG, segment);
+}
+
+/* As tcp_outside_open leaves one that is idle, and as enliven leaves it; what disconnecting does not take away is still there. */
+static int connect_again(const Gw__FdSocket *s, int fd, struct err *e)
+{
+	int r = socket_set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
+
+	if (r < 0)
+		return err_sys(e, r, "TCP: letting a connection go on");
+	r = set_lost(s, fd, e);
+	socket_set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	return r;
+}
+
+int tcp_outside_open_again(Gw__FdSocket *s, Gw__FdTcp *now, int fd, struct err *e)
+{
+	bool was_idle = tcp_outside_is_idle(s);
+	Gw__FdTcpNumbers *numbers = s->tcp->numbers;
+	int r = was_idle ? disconnect(s, fd) : 0;
+
+	if (r < 0)
+		return err_sys(e, r, "TCP: making a connection again");
+	s->tcp->numbers = now->numbers;
+	now->numbers = numbers;
+	bytes_set(&s->tcp->received, NULL, 0);
+	bytes_set(&s->tcp->unsent, NULL, 0);
+	s->tcp->quiet = true;
+	r = connect_it(s, fd, e);
+	if (r == 0 && (r = set_window(s->tcp, fd)) < 0)
+		return err_sys(e, r, "TCP: its windows");
+	if (r < 0)
+		return r;
+	return was_idle ? connect_again(s, fd, e) : enliven(s, fd, e);
 }
 
 static void wait_for_state(int fd, int state)

@@ -455,7 +455,7 @@ int dest_take_round(struct dest *d, const struct frame *f, bool *ret_over, struc
 	return ret;
 }
 
-/* News of files comes before. */
+/* News of files and connections comes before. */
 static int receive_round(struct dest *d, struct frame *ret, struct err *e)
 {
 	for (;;) {
@@ -467,6 +467,8 @@ static int receive_round(struct dest *d, struct frame *ret, struct err *e)
 			return 0;
 		if (ret->type == FRAME_FILES)
 			code = dest_files_running(d, ret, e);
+		else if (ret->type == FRAME_CONNECTIONS)
+			code = dest_net_take_ahead(d, ret->payload, ret->len, e);
 		else if (ret->type == FRAME_ERROR)
 			code = frame_error_decode(ret, e);
 		else

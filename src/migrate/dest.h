@@ -229,6 +229,8 @@ int dest_plan_deltas(struct dest_process *p, struct batch *b, struct err *e);
 /* dest_net.c */
 int dest_net_answer(struct dest *d, struct err *e);
 int dest_net_judge(struct dest *d, struct refusals *refusals, struct err *e);
+/* Takes the payload of a CONNECTIONS frame, and answers. */
+int dest_net_take_ahead(struct dest *d, const void *payload, size_t len, struct err *e);
 /* When the freeze is near: from now on somebody cares for connections if this worker is killed. */
 int dest_net_prepare(struct dest *d, struct err *e);
 int dest_net_go(struct dest *d, struct err *e);

@@ -65,12 +65,12 @@ static int receive_payload(struct dest *d, const struct frame *f, struct err *e)
 	return ret < 0 ? ret : receive_exactly(d->link.go, d->go_buffer, f->len, e);
 }
 
-/* What may come before the go message: working sets and threads, one a process, then news of files. */
+/* What may come before the go message: working sets and threads, one a process, news of connections, then of files. */
 static int take_before_go(struct dest *d, const struct frame *f, bool *news_taken, struct err *e)
 {
 	int ret;
 
-	if (f->type != FRAME_AHEAD && f->type != FRAME_THREADS && (f->type != FRAME_FILES || *news_taken))
+	if (f->type != FRAME_AHEAD && f->type != FRAME_THREADS && f->type != FRAME_CONNECTIONS && (f->type != FRAME_FILES || *news_taken))
 		return err_set(e, -EPROTO, "%s instead of the go message", frame_type_name(f->type));
 	ret = receive_payload(d, f, e);
 	if (ret < 0)
@@ -79,6 +79,8 @@ static int take_before_go(struct dest *d, const struct frame *f, bool *news_take
 		return dest_take_ahead(d, d->go_buffer, f->len, e);
 	if (f->type == FRAME_THREADS)
 		return dest_take_threads(d, d->go_buffer, f->len, e);
+	if (f->type == FRAME_CONNECTIONS)
+		return dest_net_take_ahead(d, d->go_buffer, f->len, e);
 	*news_taken = true;
 	return dest_files_frozen(d, d->go_buffer, f->len, e);
 }

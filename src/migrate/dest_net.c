@@ -107,6 +107,18 @@ int dest_net_go(struct dest *d, struct err *e)
 	return ret < 0 || !d->go.fds ? ret : tcp_waiting_expect(d->go.fds, expect_call, d, e);
 }
 
+int dest_net_take_ahead(struct dest *d, const void *payload, size_t len, struct err *e)
+{
+	Gw__FdTable *news;
+	int ret = d->net.move ? fdtable_decode_ahead(payload, len, d->fds, &news, e) : err_set(e, -EPROTO, "connections with others that have not been offered");
+
+	if (ret < 0)
+		return ret;
+	ret = socket_tcp_go_ahead(d->fds, news, d->restore.fds, d->restore.others, e);
+	gw__fd_table__free_unpacked(news, NULL);
+	return ret < 0 ? ret : frame_send(d->link.control, FRAME_CONNECTIONS, NULL, 0, e);
+}
+
 /* --- when this worker has been killed --- */
 
 static const Gw__FdTable *table_of(const struct dest *d)

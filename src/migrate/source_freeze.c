@@ -770,6 +770,8 @@ static int get_ready(struct source *s, struct err *e)
 	if (ret == 0)
 		ret = source_home_hold(s, e);
 	if (ret == 0)
+		ret = source_net_tell_ahead(s, s->link.go, e);
+	if (ret == 0)
 		source_rehearse(s, true);
 	return ret;
 }

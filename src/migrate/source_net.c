@@ -16,12 +16,16 @@
 #include "kern/tcp_peek.h"
 #include "migrate/heir.h"
 #include "migrate/source.h"
+#include "migrate/timeline.h"
 #include "migrate/unit_page.h"
 #include "wire/frame.h"
 
 #define NEVER_PARKED_MS 5000 /* nothing has been done that could be missed */
 #define CALM_NS 1000000000ull
 #define ANSWER_NS 3000000ull
+#define AHEAD_ROUNDS_MAX 8u
+#define AHEAD_FEW 64u /* take a millisecond in the freeze */
+#define AHEAD_ANSWER_MS 60000
 #define NAMED_MAX 20u /* refusals that name a connection each */
 
 static int ask(struct source *s, char *ret_obstacle, size_t size, struct err *e)
@@ -237,6 +241,41 @@ int source_net_depart(struct source *s, struct err *e)
 		redirect_set_owner(n->calls, (pid_t)ret);
 	}
 	return MIN(ret, 0);
+}
+
+/* fd: the connection that the destination listens to at this moment. *ret_n: how many. */
+static int tell_once(struct source *s, int fd, size_t *ret_n, struct err *e)
+{
+	cleanup_frame struct frame answer = { 0 };
+	cleanup_free uint8_t *data = NULL;
+	size_t len;
+	int ret;
+
+	source_look_at_descriptors(s);
+	ret = fdtable_encode_ahead(&s->unit.fds, &data, &len, ret_n, e);
+	if (ret == 0 && *ret_n)
+		ret = frame_send(fd, FRAME_CONNECTIONS, data, len, e);
+	if (ret == 0 && *ret_n)
+		ret = frame_recv_expect(s->link.control, FRAME_CONNECTIONS, &answer, FRAME_HELLO_MAX, AHEAD_ANSWER_MS, e);
+	return ret;
+}
+
+int source_net_tell_ahead(struct source *s, int fd, struct err *e)
+{
+	size_t last = SIZE_MAX, n = 0, all = 0;
+	int ret = 0;
+
+	for (unsigned i = 0; s->net.r && i < AHEAD_ROUNDS_MAX && ret == 0; i++) {
+		ret = tell_once(s, fd, &n, e);
+		all += n;
+		if (n <= AHEAD_FEW || n > last - last / 4)
+			break;
+		last = n;
+	}
+	timeline_mark("connections told ahead");
+	if (all)
+		log_info("event=connections-ahead pid=%d n=%zu", s->request->pid, all);
+	return ret;
 }
 
 /* queues: also whether nobody waits in one. */

@@ -32,6 +32,11 @@ int source_net_begin(struct source *s, struct err *e);
 /* Puts the ends into the offer; freed by source_net_offered. */
 void source_net_offer(struct source *s, Gw__Offer *o);
 void source_net_offered(Gw__Offer *o);
+/*
+ * While the unit runs: connections that are idle, and have been used since the destination was told of them, are made there with the numbers that they have now, in rounds until there are
+ * few. So only those that are used in the last moment are made in the freeze. fd: the control connection before the last round of pages, the go connection after it.
+ */
+int source_net_tell_ahead(struct source *s, int fd, struct err *e);
 int source_net_depart(struct source *s, struct err *e);
 void source_net_hold(struct source *s);
 void source_net_park(struct source *s);

@@ -237,6 +237,8 @@ int source_rounds(void *context, struct err *e)
 	else if (ret == 0 && strategy != STRATEGY_STOP_COPY && !s->direct_io)
 		ret = all_pages_round(s, PAGES_EAGER, NULL, e);
 	if (ret == 0)
+		ret = source_net_tell_ahead(s, s->link.control, e);
+	if (ret == 0)
 		ret = send_round(s, true, e);
 	if (ret == 0)
 		ret = find_memory_policies(s, e);

@@ -18,7 +18,7 @@ static const char *const type_names[] = {
 	[FRAME_RESUMED] = "RESUMED",   [FRAME_ABORT] = "ABORT",       [FRAME_ASK] = "ASK",       [FRAME_ANSWER] = "ANSWER",
 	[FRAME_RELEASE] = "RELEASE",   [FRAME_ERROR] = "ERROR",       [FRAME_NODE_INFO] = "NODE_INFO", [FRAME_FILES] = "FILES",
 	[FRAME_MOUNTS] = "MOUNTS",
-	[FRAME_AHEAD] = "AHEAD",       [FRAME_THREADS] = "THREADS",   [FRAME_NET] = "NET",
+	[FRAME_AHEAD] = "AHEAD",       [FRAME_THREADS] = "THREADS",   [FRAME_NET] = "NET",       [FRAME_CONNECTIONS] = "CONNECTIONS",
 };
 
 const char *frame_type_name(uint16_t type)

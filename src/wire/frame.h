@@ -48,6 +48,7 @@ enum frame_type {
 	FRAME_AHEAD,       /* pages of the working set, before GO: migrate/ahead.h */
 	FRAME_THREADS,     /* ThreadsAhead: threads that sleep, behind AHEAD of their process */
 	FRAME_NET,         /* NetAnswer, empty and before the offer: whether connections with others can go on at the destination; and the answer */
+	FRAME_CONNECTIONS, /* FdTable, a difference: connections that are idle with other numbers than told before; and the empty answer */
 	FRAME_TYPE_FREE,   /* the first number not used in this header */
 };
 

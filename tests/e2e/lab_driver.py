@@ -269,8 +269,11 @@ class Lab:
             except AssertionError:
                 raise AssertionError(f"left behind on {host}: {strangers(host, mark)}") from None
 
+    def log(self, host):
+        return os.path.join(STATE, "hosts", host, "godwitd.log")
+
     def log_tail(self, host, lines=8):
-        return "\n".join(read(os.path.join(STATE, "hosts", host, "godwitd.log")).splitlines()[-lines:])
+        return "\n".join(read(self.log(host)).splitlines()[-lines:])
 
 
 def kill(pid, number):

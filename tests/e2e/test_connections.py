@@ -361,6 +361,54 @@ def test_idle_ones_hear_nothing_of_a_move_that_fails(hosts, fault):
     server.ends_well()
 
 
+# Connections that speak now and then, some in each moment: told to the destination again and again before the freeze. Options of the server's ends would show in what arrives.
+NOW_AND_THEN = """
+import select, socket, sys, time
+n = int(sys.argv[3])
+calls = [socket.create_connection((sys.argv[1], int(sys.argv[2]))) for i in range(n)]
+sent = [0] * n
+for s in calls:
+    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    s.settimeout(20)
+    s.send(b"e")
+print("ready", flush=True)
+rounds = 0
+while not select.select([sys.stdin], [], [], 0)[0]:
+    for i in range(rounds % 7, n, 7):
+        data = bytes((k * 167 + (k >> 8) * 13) % 256 for k in range(sent[i], sent[i] + 64))
+        calls[i].sendall(data)
+        got = calls[i].recv(64, socket.MSG_WAITALL)
+        assert got == data, (i, sent[i], got)
+        sent[i] += 64
+        time.sleep(0.001)
+    rounds += 1
+assert min(sent) > 0, sent
+print("done", sum(sent), flush=True)
+"""
+
+
+def told_ahead(hosts, host):
+    """How many connections have been told again by migrations from there."""
+    return sum(int(line.split(" n=")[1].split()[0]) for line in read(hosts.log(host)).splitlines() if "event=connections-ahead " in line)
+
+
+def test_used_now_and_then(hosts):
+    server = Talk(hosts, "n1", "serve", EVERY[4], next(ports))
+    clients = [popen(host, "/usr/bin/python3", "-c", NOW_AND_THEN, ADDRESSES[4], server.command[3], "100", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+               for host in (OUTSIDE, "n3", "n2")]
+    assert all(c.stdout.readline() == "ready\n" for c in clients)
+    for to in ("n2", "n3", "n1", "n2"):
+        before = told_ahead(hosts, server.host)
+        was = server.host
+        server.move(to)
+        assert told_ahead(hosts, was) > before, "none was told ahead"
+        assert all(c.poll() is None for c in clients)
+    for c in clients:
+        out = c.communicate("\n", timeout=60)[0]
+        assert c.returncode == 0 and out.startswith("done"), out
+    server.ends_well()
+
+
 @pytest.mark.parametrize("fault", ["dest:restore:kill", "source:freeze:kill"])
 def test_a_move_that_fails(hosts, fault):
     server, clients = begin(hosts, "echo")

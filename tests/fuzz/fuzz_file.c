@@ -2,7 +2,7 @@
 /*
  * fuzz_file.c - the descriptor tables that a peer sends: what passes the checks is consistent
  *
- * Input: number of processes (u8), length (u16) and bytes of what was offered, what comes in the freeze.
+ * Input: number of processes (u8), length (u16) and bytes of what was offered, what comes in the freeze, or before it of connections.
  */
 #include <stdlib.h>
 
@@ -45,6 +45,22 @@ static void try_update(const uint8_t *data, size_t len, const Gw__FdTable *old)
 	fdtable_update_free(t, old);
 }
 
+static void try_ahead(const uint8_t *data, size_t len, const Gw__FdTable *old)
+{
+	struct err e = ERR_INIT;
+	Gw__FdTable *t;
+
+	if (fdtable_decode_ahead(data, len, old, &t, &e) < 0) {
+		if (!e.message[0])
+			abort();
+		return;
+	}
+	for (size_t i = 0; i < t->n_descs; i++)
+		if (t->changed[i] >= old->n_descs || !old->descs[t->changed[i]]->socket->tcp || !t->descs[i]->socket->tcp->numbers)
+			abort();
+	gw__fd_table__free_unpacked(t, NULL);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
 	struct err e = ERR_INIT;
@@ -69,6 +85,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	if (fdtable_validate_update(t, t, &e) < 0)
 		abort();
 	try_update(data + offered, len - offered, t);
+	try_ahead(data + offered, len - offered, t);
 	gw__fd_table__free_unpacked(t, NULL);
 	return 0;
 }
