@@ -47,13 +47,20 @@ static uint64_t bits[VMA_PEEK_FLAGS];
 /* Processes that are looked at in the freeze: those of one unit. */
 static struct watch {
 	pid_t pid;
-	struct bpf_iter_watch iter;
+	struct bpf_iter_watch iter, digest;
 } *watches;
 static size_t n_watches;
+
+static bool has_digest;
 
 static int program(void)
 {
 	return bpf_program__fd(loaded->progs.read_mapping);
+}
+
+static int digest_program(void)
+{
+	return has_digest ? bpf_program__fd(loaded->progs.digest_mappings) : -1;
 }
 
 static struct watch *find_watch(pid_t pid)
@@ -62,6 +69,15 @@ static struct watch *find_watch(pid_t pid)
 		if (watches[i].pid == pid)
 			return &watches[i];
 	return NULL;
+}
+
+/* Of the first thread only. */
+static int open_digest(struct bpf_iter_watch *ret, pid_t pid, struct err *e)
+{
+	union bpf_iter_link_info info = { .task.tid = (uint32_t)pid };
+
+	*ret = (struct bpf_iter_watch){ -1, -1 };
+	return has_digest ? bpf_iter_watch_open(ret, digest_program(), &info, pid, e) : err_set(e, -ENOSYS, "this kernel has no digest of mappings");
 }
 
 void vma_peek_ready(pid_t pid)
@@ -79,10 +95,14 @@ void vma_peek_ready(pid_t pid)
 		w->pid = pid;
 		if (bpf_iter_watch_open(&w->iter, program(), &info, pid, NULL) < 0)
 			return;
+		open_digest(&w->digest, pid, NULL);
 		n_watches++;
 	}
-	if (w)
-		bpf_iter_watch_prepare(&w->iter);
+	if (!w)
+		return;
+	bpf_iter_watch_prepare(&w->iter);
+	if (w->digest.link_fd >= 0)
+		bpf_iter_watch_prepare(&w->digest);
 }
 
 static ssize_t read_mappings(pid_t pid, const struct vma_record **ret, struct err *e)
@@ -158,12 +178,30 @@ static int learn(struct err *e)
 	return n < 0 ? (int)n : 0;
 }
 
-int vma_peek_prepare(struct err *e)
+/* Before Linux 6.7 no program could go through mappings by itself. */
+static struct vma_peek_bpf *load_without_digest(void)
+{
+	struct vma_peek_bpf *bpf = vma_peek_bpf__open();
+
+	if (!bpf)
+		return NULL;
+	bpf_program__set_autoload(bpf->progs.digest_mappings, false);
+	if (vma_peek_bpf__load(bpf) == 0)
+		return bpf;
+	vma_peek_bpf__destroy(bpf);
+	return NULL;
+}
+
+int vma_peek_prepare(int ret_fds[VMA_PEEK_FDS], struct err *e)
 {
 	int ret = 0;
 
+	ret_fds[0] = ret_fds[1] = -1;
 	if (!loaded) {
 		loaded = BPF_ITER_LOAD(vma_peek_bpf__open_and_load);
+		has_digest = loaded;
+		if (!loaded)
+			loaded = BPF_ITER_LOAD(load_without_digest);
 		ret = loaded ? learn(e) : err_sys(e, -errno, "loading the BPF iterator that reads flags of mappings");
 	}
 	if (ret < 0) {
@@ -171,7 +209,28 @@ int vma_peek_prepare(struct err *e)
 		loaded = NULL;
 		return ret;
 	}
-	return program();
+	ret_fds[0] = program();
+	ret_fds[1] = digest_program();
+	return 0;
+}
+
+int vma_peek_digest(pid_t pid, struct vma_digest *ret, struct err *e)
+{
+	struct watch *w = find_watch(pid);
+	bool watched = w && w->digest.link_fd >= 0;
+	struct bpf_iter_watch own = { -1, -1 };
+	struct vma_digest d = { 0 };
+	int rc = watched ? 0 : open_digest(&own, pid, e), fd = rc < 0 ? rc : bpf_iter_watch_take(watched ? &w->digest : &own, e);
+
+	bpf_iter_watch_close(&own);
+	if (fd < 0)
+		return fd;
+	if (bpf_iter_fill(fd, &d, sizeof(d), e) != sizeof(d) || !d.count)
+		rc = err_set(e, -EAGAIN, "process %d: its mappings cannot be read now", pid);
+	close(fd);
+	if (rc == 0)
+		*ret = d;
+	return rc;
 }
 
 ssize_t vma_peek(pid_t pid, const struct vma_record **ret, struct err *e)

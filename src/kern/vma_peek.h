@@ -34,11 +34,18 @@ enum vma_peek_flag {
 	VMA_PEEK_FLAGS
 };
 
-/* Loads, and learns, now: for this process and its children. Returns the descriptor that a child must keep for that; it stays ours. */
-int vma_peek_prepare(struct err *e);
+#define VMA_PEEK_FDS 2
+
+/* Loads, and learns, now: for this process and its children. ret: the descriptors that a child must keep for that, or -1; they stay ours. */
+int vma_peek_prepare(int ret[VMA_PEEK_FDS], struct err *e);
 /* Ascending. *ret stays valid until the next call; returns their number, or -ENOSYS when nothing has been loaded. */
 ssize_t vma_peek(pid_t pid, const struct vma_record **ret, struct err *e);
-/* Before the freeze: the next vma_peek of this process is nothing but a read. */
+/*
+ * Two digests that are alike: nothing of the mappings differs, names given by prctl(2) apart. One costs a small part of what reading the mappings does. -ENOSYS: this kernel
+ * does not take the program; -EAGAIN: the process has no mappings, or somebody changes them now.
+ */
+int vma_peek_digest(pid_t pid, struct vma_digest *ret, struct err *e);
+/* Before the freeze: the next vma_peek, and vma_peek_digest, of this process are nothing but a read. */
 void vma_peek_ready(pid_t pid);
 /* The bit in a record's flags; 0: this kernel has no such flag. */
 uint64_t vma_peek_bit(enum vma_peek_flag flag);

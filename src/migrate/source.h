@@ -12,6 +12,7 @@
 #include "home/files_serve.h"
 #include "kern/restart_block.h"
 #include "kern/thread_peek.h"
+#include "kern/vma_record.h"
 #include "migrate/agent.h"
 #include "migrate/ahead.h"
 #include "migrate/decode.h"
@@ -91,6 +92,7 @@ struct source_process {
 	struct remote_call *brk;
 	Gw__Process *process;     /* as captured in the freeze */
 	uint64_t rehearsed_layout; /* struct restart_record's layout when the rehearsal found nothing changed; 0: it did not, or nobody knows */
+	struct vma_digest rehearsed_digest; /* likewise, of its mappings; count is 0: not known */
 	bool guarded;             /* it has, or had, guard pages in its page tables (vma_guards_same) */
 	struct process_look seen; /* as long as this is what the records say, /proc needs not be looked at again; known is 0: it does */
 	uint64_t compared_layout;  /* the same when contents of files were last compared */

@@ -26,7 +26,7 @@ static struct file_reader *file_reader;
 
 void migrate_init(int ret_keep[MIGRATE_KEEP_FDS])
 {
-	int *files = &ret_keep[4];
+	int *files = &ret_keep[3 + VMA_PEEK_FDS];
 	struct err e = ERR_INIT;
 
 	if (!reader && restart_reader_load(&reader, &e) < 0)
@@ -41,8 +41,7 @@ void migrate_init(int ret_keep[MIGRATE_KEEP_FDS])
 	ret_keep[2] = thread_peek_load(&e);
 	if (ret_keep[2] < 0)
 		log_warning("event=no-bpf text=\"%s\"", e.message);
-	ret_keep[3] = vma_peek_prepare(&e);
-	if (ret_keep[3] < 0)
+	if (vma_peek_prepare(&ret_keep[3], &e) < 0)
 		log_warning("event=no-bpf text=\"%s\"", e.message);
 	for (int i = 0; i < FILE_READER_FDS; i++)
 		files[i] = -1;

@@ -343,6 +343,19 @@ static bool have_layouts_moved(const struct source *s)
 	return false;
 }
 
+/*
+ * Whether the mappings are those that the rehearsal has seen, and found unchanged: nobody has changed any since (the kernel counts), or what was changed is as it was.
+ * which: the records read last.
+ */
+static bool is_as_rehearsed(const struct source_process *p, int which)
+{
+	struct vma_digest now;
+
+	if (p->rehearsed_layout && layout_now(p, which) == p->rehearsed_layout)
+		return true;
+	return p->rehearsed_digest.count && vma_peek_digest(p->u->pid, &now, NULL) == 0 && !memcmp(&now, &p->rehearsed_digest, sizeof(now));
+}
+
 /* Nothing is compared when no change has been possible since the rehearsal found none. */
 static int compare_layout(struct source_process *p, struct err *e)
 {
@@ -350,9 +363,9 @@ static int compare_layout(struct source_process *p, struct err *e)
 	int ret;
 
 	p->layout_changed = false;
-	if (p->u->guest || (p->rehearsed_layout && layout_now(p, 1) == p->rehearsed_layout &&
-			    (!p->guarded || vma_guards_same(p->u->pid, &p->u->vmas, &p->guarded))))
+	if (p->u->guest || (is_as_rehearsed(p, 1) && (!p->guarded || vma_guards_same(p->u->pid, &p->u->vmas, &p->guarded))))
 		return 0;
+	timeline_mark("layout has changed since the rehearsal");
 	ret = vma_list_reread(p->u->pid, &p->u->vmas, false, &s->unit.files, s->refusals, &p->frozen_vmas, &p->layout_changed, e);
 	if (ret == 0 && s->refusals->n)
 		ret = refusals_begun(s->refusals, p->u->pid, e);
@@ -632,6 +645,18 @@ static int collect(struct source_process *p, struct err *e)
 	return ret;
 }
 
+#define DIGEST_ATTEMPTS 16 /* the program may change its mappings at that moment */
+
+static struct vma_digest digest_of(pid_t pid)
+{
+	struct vma_digest d = { 0 };
+	int ret = -EAGAIN;
+
+	for (int i = 0; i < DIGEST_ATTEMPTS && ret == -EAGAIN; i++)
+		ret = vma_peek_digest(pid, &d, NULL);
+	return d;
+}
+
 /* Compares the layouts, unless they have not changed since this was done before. */
 static void rehearse_layouts(struct source *s)
 {
@@ -642,14 +667,21 @@ static void rehearse_layouts(struct source *s)
 	for (size_t i = 0; i < s->nprocs; i++) {
 		struct unit_process *u = &s->unit.procs[i];
 		uint64_t layout = layout_now(&s->procs[i], 0);
+		struct vma_digest digest;
 		struct vma_list vmas = { 0 };
 		bool changed = true;
 		int ret;
 
-		if (u->guest || (vma_guards_same(u->pid, &u->vmas, &s->procs[i].guarded) && layout && layout == s->procs[i].rehearsed_layout))
+		if (u->guest)
 			continue;
+		if (vma_guards_same(u->pid, &u->vmas, &s->procs[i].guarded) && is_as_rehearsed(&s->procs[i], 0)) {
+			s->procs[i].rehearsed_layout = layout;
+			continue;
+		}
+		digest = digest_of(u->pid);
 		ret = vma_list_reread(u->pid, &u->vmas, false, &s->unit.files, &ignored, &vmas, &changed, &unheard);
 		s->procs[i].rehearsed_layout = ret == 0 && !changed ? layout : 0;
+		s->procs[i].rehearsed_digest = ret == 0 && !changed ? digest : (struct vma_digest){ 0 };
 		vma_list_free(&vmas);
 	}
 	for (size_t i = 0; i < s->nprocs; i++)

@@ -492,6 +492,72 @@ static void test_running(void **state)
 	fsfile_table_free(&files);
 }
 
+static struct vma_digest digest_now(void)
+{
+	struct vma_digest d;
+	struct err e = ERR_INIT;
+
+	MUST_OK(vma_peek_digest(getpid(), &d, &e));
+	return d;
+}
+
+static bool same_digest(struct vma_digest a, struct vma_digest b)
+{
+	return !memcmp(&a, &b, sizeof(a));
+}
+
+/* What can be changed, and changed back. */
+static int alter(char *at, int what, bool back)
+{
+	static const int advice[][2] = { { MADV_DONTDUMP, MADV_DODUMP }, { MADV_DONTFORK, MADV_DOFORK }, { MADV_RANDOM, MADV_NORMAL } };
+
+	if (what < (int)ARRAY_SIZE(advice))
+		return madvise(at, 4096, advice[what][back]);
+	switch (what) {
+	case 3:
+		return mprotect(at, 4096, back ? PROT_READ : PROT_NONE);
+	case 4:
+		return back ? munlock(at, 4096) : mlock2(at, 4096, MLOCK_ONFAULT);
+	case 5:
+		return back ? mmap(at, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED : munmap(at, 4096);
+	}
+	return -1;
+}
+
+/* The digest is another one whatever has changed, and the same one again when it is as it was, however often the kernel has counted a change. */
+static void test_digest(void **state)
+{
+	const int one = memfd_create("one", 0), other = memfd_create("other", 0);
+	struct vma_digest unused, was;
+	struct err e = ERR_INIT;
+	char *at;
+
+	if (vma_peek_digest(getpid(), &unused, &e) == -ENOSYS) {
+		print_message("no digest of mappings: %s\n", e.message);
+		skip();
+	}
+	for (int i = 0; i < 3000; i++)
+		region(1, i % 2 ? PROT_READ : PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS);
+	at = region(3, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS) + 4096;
+	was = digest_now();
+	assert_true(was.count > 3000);
+	for (int what = 0; what < 6; what++) {
+		MUST(alter(at, what, false) == 0);
+		assert_false(same_digest(was, digest_now()));
+		MUST(alter(at, what, true) == 0);
+		assert_true(same_digest(was, digest_now()));
+	}
+	MUST(ftruncate(one, 8192) == 0 && ftruncate(other, 8192) == 0);
+	MUST(mmap(at, 4096, PROT_READ, MAP_PRIVATE | MAP_FIXED, one, 0) == at);
+	was = digest_now();
+	MUST(mmap(at, 4096, PROT_READ, MAP_PRIVATE | MAP_FIXED, one, 4096) == at);
+	assert_false(same_digest(was, digest_now()));
+	MUST(mmap(at, 4096, PROT_READ, MAP_PRIVATE | MAP_FIXED, other, 0) == at);
+	assert_false(same_digest(was, digest_now()));
+	MUST(mmap(at, 4096, PROT_READ, MAP_PRIVATE | MAP_FIXED, one, 0) == at);
+	assert_true(same_digest(was, digest_now()));
+}
+
 /* The scratch's place leaves the stack and the heap their room. */
 static void test_find_free(void **state)
 {
@@ -525,12 +591,16 @@ int main(void)
 		cmocka_unit_test(test_find_free),
 		cmocka_unit_test(test_running),
 	};
+	const struct CMUnitTest digests[] = { cmocka_unit_test(test_digest) };
 
 	int failed = cmocka_run_group_tests_name("flags from smaps", tests, NULL, NULL);
 	struct err e = ERR_INIT;
+	int fds[VMA_PEEK_FDS];
 
-	with_flags = vma_peek_prepare(&e) >= 0;
+	with_flags = vma_peek_prepare(fds, &e) >= 0;
 	if (!with_flags)
 		print_message("no BPF here: %s\n", e.message);
-	return with_flags ? failed + cmocka_run_group_tests_name("flags by BPF", tests, NULL, NULL) : failed;
+	if (with_flags)
+		failed += cmocka_run_group_tests_name("flags by BPF", tests, NULL, NULL) + cmocka_run_group_tests_name("digests of mappings", digests, NULL, NULL);
+	return failed;
 }
