@@ -2,8 +2,10 @@
 /* file_refuse.c - the kind of a descriptor; see file_refuse.h */
 #include "image/file_refuse.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/sysmacros.h>
 
@@ -13,6 +15,7 @@
 #include "image/pty.h"
 #include "image/bpf_map.h"
 #include "image/pidfd.h"
+#include "image/place.h"
 #include "image/tun.h"
 
 #ifndef NSFS_MAGIC
@@ -157,4 +160,22 @@ Gw__FdKind fd_classify(const struct fd_look *look, uint32_t flags, struct refusa
 	if (S_ISCHR(mode))
 		return classify_device(look, refusals);
 	return refuse(look, refusals, "fd.unknown", S_ISBLK(mode) ? "a block device" : "something of an unknown kind");
+}
+
+int fd_check_path(const struct fd_look *look, const char *placed, struct refusals *refusals, struct err *e)
+{
+	char path[64], link[FD_LINK_MAX];
+	struct stat st;
+	ssize_t n;
+
+	if (lstat(place_of(placed), &st) == 0 && st.st_dev == look->st->st_dev && st.st_ino == look->st->st_ino)
+		return 0;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", look->held);
+	n = readlink(path, link, sizeof(link) - 1);
+	link[MAX(n, 0)] = 0;
+	if (strcmp(link, look->link) != 0)
+		return err_set(e, -EAGAIN, "fd %d (%s): renamed meanwhile", look->fd, look->link);
+	refusals_add(refusals, "fd.mount", "no path leads to it: it is on a mount that is nowhere in the tree of files, or something has been mounted over it",
+		"close it, or unmount what is over it, first", "fd %d (%s)", look->fd, look->link);
+	return FD_REFUSED;
 }

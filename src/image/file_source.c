@@ -140,6 +140,13 @@ static int place_path(struct capture *c, const struct fd_look *look, Gw__FdDesc 
 	return 0;
 }
 
+static int place_and_check(struct capture *c, const struct fd_look *look, Gw__FdDesc *d, struct err *e)
+{
+	int r = place_path(c, look, d);
+
+	return r ? r : fd_check_path(look, d->path, c->refusals, e);
+}
+
 /* A symbolic link may have no name any more. */
 static int capture_path(struct capture *c, const struct fd_look *look, Gw__FdDesc *d, struct err *e)
 {
@@ -149,7 +156,7 @@ static int capture_path(struct capture *c, const struct fd_look *look, Gw__FdDes
 
 	d->path = fd_strdup(look->link);
 	if (!S_ISLNK(look->st->st_mode) || !file_gone(look->link, look->st, &len))
-		return place_path(c, look, d);
+		return place_and_check(c, look, d, e);
 	n = readlinkat(look->held, "", target, sizeof(target) - 1);
 	if (n <= 0)
 		return err_sys(e, n ? -errno : -EIO, "fd %d: where it leads", look->fd);

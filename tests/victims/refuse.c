@@ -486,6 +486,18 @@ static void proc_setup(void)
 
 REFUSED(proc_file, proc_setup, "(?i)fd N\\b.*proc");
 
+/* A mount that is in no tree of files: the kernel shows "/" for its root. */
+static void mount_setup(void)
+{
+	int config = (int)syscall(430 /* fsopen */, "tmpfs", 1);
+
+	must(config >= 0 && !syscall(431 /* fsconfig */, config, 6 /* FSCONFIG_CMD_CREATE */, NULL, NULL, 0));
+	hold((int)syscall(432 /* fsmount */, config, 1, 0));
+	close(config);
+}
+
+REFUSED(mount, mount_setup, "(?i)fd N\\b.*no path leads to it");
+
 static void proc_fdinfo_setup(void)
 {
 	hold(open("/proc/self/fdinfo/1", O_RDONLY | O_CLOEXEC));
