@@ -206,7 +206,7 @@ static int open_desc(const Gw__FdTable *t, size_t i, const struct fd_env *env, c
 	case GW__FD_KIND__FD_FANOTIFY:
 		return fanotify_open(d, ret_fd, e);
 	case GW__FD_KIND__FD_PIDFD:
-		return pidfd_restore(d, env->pids, env->n_pids, &ended, &n_ended, ret_fd, e);
+		return pidfd_restore(d, env, &ended, &n_ended, ret_fd, e);
 	case GW__FD_KIND__FD_MQUEUE:
 		return mqueue_open(d, ret_fd, e);
 	case GW__FD_KIND__FD_BPF_MAP:

@@ -28,6 +28,7 @@
 #include "image/file_unix.h"
 #include "image/inotify.h"
 #include "image/pidfd.h"
+#include "image/process_check.h"
 #include "image/ns_mount.h"
 #include "image/signalfd.h"
 #include "image/socket_listen.h"
@@ -351,20 +352,25 @@ static pid_t find_owner(const void *arg, int type, pid_t id)
 	return 0;
 }
 
-/* Which process of the unit this is, plus one, or has this thread, whose number for the unit goes to *ret_thread; 0: none. */
-static uint32_t find_process(const void *arg, pid_t id, pid_t *ret_thread)
+/* Which process of the unit this is, or has this thread, or has not waited for this child that has ended; false: none. */
+static bool find_process(const void *arg, pid_t id, Gw__FdPid *ret)
 {
 	const struct fdtable *t = arg;
+	struct process_stat stat = { 0 };
+	bool zombie = process_stat_read(id, &stat, NULL) == 0 && stat.state == 'Z';
 	char path[64];
 
 	for (uint32_t i = 0; i < t->n_views; i++) {
 		snprintf(path, sizeof(path), "/proc/%d/task/%d", (int)t->views[i].pid, (int)id);
+		if (zombie && stat.ppid == t->views[i].pid)
+			return (ret->zombie = fd_owner_seen(id, "NSpid:")) > 0;
 		if (t->views[i].pid != id && access(path, F_OK) != 0)
 			continue;
-		*ret_thread = t->views[i].pid == id ? 0 : fd_owner_seen(id, "NSpid:");
-		return i + 1;
+		ret->process = i + 1;
+		ret->thread = t->views[i].pid == id ? 0 : fd_owner_seen(id, "NSpid:");
+		return true;
 	}
-	return 0;
+	return false;
 }
 
 static int capture_mqueue(struct capture *c, const struct fd_look *look, Gw__FdDesc *d, struct err *e)

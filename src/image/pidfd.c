@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 
 #include "base/util.h"
+#include "image/file.h"
 #include "image/file_owner.h"
 
 #ifndef PIDFD_NONBLOCK
@@ -41,8 +42,7 @@ int pidfd_capture(const struct fd_look *look, Gw__FdDesc *d, pidfd_finder *find,
 	const char *text = fdinfo_find(look->info, "Pid");
 	struct info info = { .mask = INFO_EXIT };
 	long pid = text ? strtol(text, NULL, 10) : 0;
-	uint32_t process = 0;
-	pid_t thread = 0;
+	bool inside;
 	struct stat st;
 
 	if (!text)
@@ -51,8 +51,10 @@ int pidfd_capture(const struct fd_look *look, Gw__FdDesc *d, pidfd_finder *find,
 		d->pid = fd_alloc(sizeof(*d->pid));
 		gw__fd_pid__init(d->pid);
 	}
-	process = pid > 0 ? find(arg, (pid_t)pid, &thread) : 0;
-	if (pid > 0 && !process) {
+	d->pid->process = 0;
+	d->pid->thread = d->pid->zombie = 0;
+	inside = pid > 0 && find(arg, (pid_t)pid, d->pid);
+	if (pid > 0 && !inside) {
 		refusals_add(refusals, "fd.pidfd", "it is a pidfd of a process that would stay behind", "close it first",
 			"fd %d (pidfd of process %ld)", look->fd, pid);
 		refusals_blame(refusals, refusals->n - 1, (pid_t)pid);
@@ -63,8 +65,6 @@ int pidfd_capture(const struct fd_look *look, Gw__FdDesc *d, pidfd_finder *find,
 			"fd %d (pidfd)", look->fd);
 		return FD_REFUSED;
 	}
-	d->pid->process = process;
-	d->pid->thread = thread;
 	if (pid < 0 && fstat(look->held, &st) == 0)
 		d->pid->inode = st.st_ino;
 	if (pid < 0 && ioctl(look->held, GET_INFO, &info) == 0 && (info.mask & INFO_EXIT)) {
@@ -76,7 +76,7 @@ int pidfd_capture(const struct fd_look *look, Gw__FdDesc *d, pidfd_finder *find,
 
 int pidfd_validate(const Gw__FdDesc *d, size_t n_processes, struct err *e)
 {
-	if (!d->pid || d->pid->process > n_processes || d->pid->thread < 0 || d->pid->status > 0xffff)
+	if (!d->pid || d->pid->process > n_processes || d->pid->thread < 0 || d->pid->zombie < 0 || d->pid->status > 0xffff)
 		return err_set(e, -EPROTO, "pidfd: process %u", d->pid ? d->pid->process : 0);
 	return 0;
 }
@@ -149,19 +149,22 @@ static pid_t find_thread(pid_t pid, pid_t seen)
 	return 0;
 }
 
-int pidfd_restore(const Gw__FdDesc *d, const pid_t *pids, size_t n_pids, struct pidfd_ended **ended, size_t *n_ended, int *ret_fd,
-	struct err *e)
+int pidfd_restore(const Gw__FdDesc *d, const struct fd_env *env, struct pidfd_ended **ended, size_t *n_ended, int *ret_fd, struct err *e)
 {
 	pid_t pid;
 	int fd;
 
-	if (!d->pid->process)
+	if (!d->pid->process && !d->pid->zombie)
 		return restore_ended(d, ended, n_ended, ret_fd, e);
-	if (d->pid->process > n_pids)
-		return err_set(e, -ESRCH, "pidfd: the process is not there");
-	pid = pids[d->pid->process - 1];
-	if (d->pid->thread)
+	/* A zombie is a process still, here. */
+	if (d->pid->zombie)
+		pid = env->host_pid(env->host_pid_arg, d->pid->zombie);
+	else
+		pid = d->pid->process <= env->n_pids ? env->pids[d->pid->process - 1] : 0;
+	if (pid && d->pid->thread)
 		pid = find_thread(pid, d->pid->thread);
+	if (!pid)
+		return err_set(e, -ESRCH, "pidfd: the process is not there");
 	fd = (int)syscall(SYS_pidfd_open, pid, d->flags & (PIDFD_NONBLOCK | PIDFD_THREAD));
 	if (fd < 0)
 		return err_sys(e, -errno, "pidfd of process %d", (int)pid);

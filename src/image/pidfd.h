@@ -6,27 +6,25 @@
 #include "image/file_look.h"
 #include "image/refuse.h"
 
+struct fd_env;
+
 bool pidfd_is_one(const char *link);
-/*
- * Which process of the unit `pid` is, as this process sees its number, or has as a thread, plus one; 0: none. *ret_thread is the
- * thread's number as the unit sees it; 0 for the process itself.
- */
-typedef uint32_t pidfd_finder(const void *arg, pid_t pid, pid_t *ret_thread);
+/* Which process of the unit, thread or zombie of it `pid` is, as this process sees its number: into ret, which is all 0. False: none. */
+typedef bool pidfd_finder(const void *arg, pid_t pid, Gw__FdPid *ret);
 
 /* Fills d->pid. FD_REFUSED with a refusal for a process outside of the unit. */
 int pidfd_capture(const struct fd_look *look, Gw__FdDesc *d, pidfd_finder *find, const void *arg, struct refusals *refusals, struct err *e);
 int pidfd_validate(const Gw__FdDesc *d, size_t n_processes, struct err *e);
 /*
- * `pids`: the numbers here of the unit's processes. For a process that has ended, one is made that ends at once; *ended, of *n_ended,
- * remembers it until pidfd_reap, so that all pidfds of it are of one process.
+ * For a process that has ended, one is made that ends at once; *ended, of *n_ended, remembers it until pidfd_reap, so that all pidfds of it are of one
+ * process.
  */
 struct pidfd_ended {
 	uint64_t inode;
 	pid_t pid;
 };
 
-int pidfd_restore(const Gw__FdDesc *d, const pid_t *pids, size_t n_pids, struct pidfd_ended **ended, size_t *n_ended, int *ret_fd,
-	struct err *e);
+int pidfd_restore(const Gw__FdDesc *d, const struct fd_env *env, struct pidfd_ended **ended, size_t *n_ended, int *ret_fd, struct err *e);
 void pidfd_reap(struct pidfd_ended **ended, size_t *n_ended);
 
 #endif

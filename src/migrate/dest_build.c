@@ -475,6 +475,9 @@ static pid_t host_pid(const void *arg, pid_t pid)
 	for (size_t i = 0; i < d->nprocs; i++)
 		if (d->procs[i].pid == pid)
 			return d->procs[i].skeleton->pid;
+	for (size_t i = 0; i < d->set.tree.n; i++) /* one that is to end */
+		if (d->set.tree.v[i].pid == pid && d->set.v[i])
+			return d->set.v[i]->pid;
 	return 0;
 }
 

@@ -291,6 +291,12 @@ static void pidfd_setup(void)
 	fd[0] = (int)syscall(SYS_pidfd_open, child, 0);
 	fd[4] = (int)syscall(SYS_pidfd_open, child, 0); /* another of the same */
 	must(fd[0] >= 0 && fd[4] >= 0 && waitpid(child, NULL, 0) == child);
+	child = fork();
+	must(child >= 0);
+	if (!child)
+		_exit(8);
+	fd[5] = (int)syscall(SYS_pidfd_open, child, 0); /* of one that waits for us */
+	must(fd[5] >= 0 && !waitid(P_PID, (id_t)child, &(siginfo_t){ 0 }, WEXITED | WNOWAIT));
 	fd[1] = (int)syscall(SYS_pidfd_open, getpid(), O_NONBLOCK);
 	fd[2] = dup(fd[1]);
 	spawn(thread_main, (void *)&tid, NULL);
@@ -317,11 +323,15 @@ static long pid_in_info(int pidfd)
 static void pidfd_check(void)
 {
 	struct pollfd p = { .fd = fd[0], .events = POLLIN };
+	siginfo_t ended = { 0 };
 	struct stat a, b;
 
 	expect(poll(&p, 1, 0) == 1 && (p.revents & POLLIN));
 	expect(!fstat(fd[0], &a) && !fstat(fd[4], &b) && a.st_ino == b.st_ino);
 	expect(syscall(SYS_pidfd_send_signal, fd[0], 0, NULL, 0) < 0 && errno == ESRCH);
+	p.fd = fd[5];
+	expect(poll(&p, 1, 0) == 1 && (p.revents & POLLIN));
+	expect(!waitid((idtype_t)3 /* P_PIDFD */, (id_t)fd[5], &ended, WEXITED) && ended.si_code == CLD_EXITED && ended.si_status == 8);
 	p.fd = fd[1];
 	expect(poll(&p, 1, 0) == 0);
 	expect(!syscall(SYS_pidfd_send_signal, fd[2], 0, NULL, 0));
