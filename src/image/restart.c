@@ -306,7 +306,7 @@ int restart_capture(Gw__Thread *msg, const struct restart_context *c, struct err
 		return 0;
 	if (result == -EINTR && c->stopped) {
 		r->kind = GW__RESTART__KIND__NONE;
-	} else if (result == -EINTR) {
+	} else if (result == -EINTR || (result == RESTART_NOHAND && regs->orig_rax == SYS_io_pgetevents)) { /* which has all of its time again then */
 		capture_eintr(r, regs, c);
 	} else if (result == RESTART_SYS || result == RESTART_NOINTR || result == RESTART_NOHAND) {
 		r->kind = GW__RESTART__KIND__AGAIN;

@@ -18,7 +18,7 @@ BATCH = 8
 SLEEP_MS = 5000          # how long sleeping calls last: the batch has to be moved by then
 SLEEPS = ["nanosleep", "nanosleep_rem", "clock_rel", "clock_rel_boot", "clock_abs", "clock_abs_real", "poll", "poll_none", "ppoll", "ppoll_mask",
           "select", "pselect", "futex_rel", "futex_abs", "epoll", "epoll_pwait", "epoll_pwait2", "sem", "cond", "mutex", "sigtimedwait",
-          "timerfd", "accept"]
+          "io_pgetevents", "timerfd", "accept"]
 BLOCKS = ["read", "write", "poll", "eventfd", "epoll", "accept", "futex", "sem", "mutex", "pause", "sigsuspend", "sigwait", "sigwaitinfo",
           "signalfd"]
 STATIC = ["mem_anon", "mem_brk", "regs_8", "thread_ident", "thread_rseq", "signal_pending", "timer_posix", "ident_plain", "file_offsets", "ipc_epoll",

@@ -204,6 +204,20 @@ static int s_sigtimedwait(const struct times *t)
 	return ended(sigtimedwait(&set, NULL, &t->rel), -1, EAGAIN);
 }
 
+static int s_io_pgetevents(const struct times *t)
+{
+	unsigned long context = 0;
+	struct timespec rel = t->rel;
+	char event[32];
+	int err;
+
+	if (syscall(SYS_io_setup, 1, &context) < 0)
+		return errno;
+	err = ended(syscall(SYS_io_pgetevents, context, 1l, 1l, event, &rel, NULL), 0, 0);
+	syscall(SYS_io_destroy, context);
+	return err;
+}
+
 static int s_timerfd(const struct times *t)
 {
 	struct itimerspec its = { { 0, 0 }, t->rel };
@@ -253,7 +267,7 @@ static const struct {
 	{ "cond", s_cond },
 	{ "mutex", s_mutex },
 	{ "sigtimedwait", s_sigtimedwait },
-	{ "timerfd", s_timerfd },
+	{ "io_pgetevents", s_io_pgetevents }, { "timerfd", s_timerfd },
 	{ "accept", s_accept },
 };
 
