@@ -75,6 +75,10 @@ struct process_before {
 };
 /* now_ns: the process's CLOCK_MONOTONIC (clock_process_ns), for PROCESS_ARM. before: NULL but for PROCESS_LATE. */
 int process_plan_restore(struct batch *b, const Gw__Process *msg, enum process_stage stage, const struct process_before *before, uint64_t now_ns);
+/*
+ * When all signals are queued, in all threads: how many may be. False: nothing has to be done. PROCESS_LATE leaves this limit alone, which may be lower than what is pending.
+ */
+bool process_plan_pending_limit(struct batch *b, const Gw__Process *msg, const struct present *present);
 /* oom_score_adj and coredump_filter of `pid`, what differs from `done` (NULL: all). */
 int process_restore_outside(pid_t pid, const Gw__Process *msg, const Gw__Process *done, struct err *e);
 

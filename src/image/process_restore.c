@@ -118,7 +118,7 @@ static void plan_early(struct batch *b, const Gw__Process *msg)
 static void plan_late(struct batch *b, const Gw__Process *msg, const Gw__Process *early, const struct present *present)
 {
 	for (unsigned i = 0; i < PROCESS_RLIMITS; i++)
-		if (!present_has_limit(present, i, &msg->rlimits[2 * i]))
+		if (i != RLIMIT_SIGPENDING && !present_has_limit(present, i, &msg->rlimits[2 * i]))
 			batch_call(b, "prlimit64", SYS_prlimit64, 0, i, batch_data(b, &msg->rlimits[2 * i], 16), 0);
 	signal_plan_actions(b, msg);
 	/* ids changed by other modules or threads make it undumpable again, so it is set each time */
@@ -160,6 +160,14 @@ int process_plan_restore(struct batch *b, const Gw__Process *msg, enum process_s
 		break;
 	}
 	return 0;
+}
+
+bool process_plan_pending_limit(struct batch *b, const Gw__Process *msg, const struct present *present)
+{
+	if (present_has_limit(present, RLIMIT_SIGPENDING, &msg->rlimits[2 * RLIMIT_SIGPENDING]))
+		return false;
+	batch_call(b, "prlimit64", SYS_prlimit64, 0, RLIMIT_SIGPENDING, batch_data(b, &msg->rlimits[2 * RLIMIT_SIGPENDING], 16), 0);
+	return true;
 }
 
 static int write_number(pid_t pid, const char *name, bool hex, long number, struct err *e)

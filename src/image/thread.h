@@ -76,6 +76,8 @@ int thread_plan_restore(struct batch *b, const Gw__Thread *msg, enum thread_stag
 int thread_restore_placement(pid_t tid, const Gw__Thread *msg, struct err *e);
 /* Then its scheduling, when the list is done: so it can have another priority while it runs that. */
 int thread_restore_sched(pid_t tid, const Gw__Thread *msg, struct err *e);
+/* Its timer slack, also where thread_restore_sched takes it for the usual one. */
+int thread_restore_slack(pid_t tid, const Gw__Thread *msg, struct err *e);
 /* Alternate stack, robust list, tid address, rseq; the page with the rseq area must be there. */
 void thread_plan_memory(struct batch *b, const Gw__Thread *msg);
 /* What is set by ptrace apart from general registers and mask, which come last, at the commit; `source` is the layout of the source's XSAVE area. */

@@ -84,14 +84,13 @@ static void choose_affinity(const Gw__Thread *msg, uint8_t mask[THREAD_AFFINITY_
 		memset(mask, 0xff, THREAD_AFFINITY_MAX);
 }
 
-/* A change of the scheduling class sets the slack to the default, so that it comes last. */
-static int restore_slack(pid_t tid, const Gw__Thread *msg, struct err *e)
+int thread_restore_slack(pid_t tid, const Gw__Thread *msg, struct err *e)
 {
 	char path[64], text[32];
 	cleanup_close int fd = -1;
 	int n;
 
-	if (!msg->timer_slack_ns || msg->timer_slack_ns == DEFAULT_SLACK_NS)
+	if (!msg->timer_slack_ns)
 		return 0;
 	snprintf(path, sizeof(path), "/proc/%d/timerslack_ns", tid);
 	fd = open(path, O_WRONLY | O_CLOEXEC);
@@ -125,7 +124,8 @@ int thread_restore_sched(pid_t tid, const Gw__Thread *msg, struct err *e)
 	if ((attr.policy != SCHED_OTHER && attr.policy != SCHED_BATCH && syscall(SYS_sched_setattr, tid, &plain, 0) < 0) ||
 	    syscall(SYS_sched_setattr, tid, &attr, 0) < 0)
 		return err_sys(e, -errno, "thread %d: sched_setattr", msg->tid);
-	return restore_slack(tid, msg, e);
+	/* A change of the scheduling class sets the slack to the default, so that it comes last. */
+	return msg->timer_slack_ns == DEFAULT_SLACK_NS ? 0 : thread_restore_slack(tid, msg, e);
 }
 
 static void plan_speculation(struct batch *b, uint64_t which, uint32_t mode)

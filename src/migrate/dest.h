@@ -251,6 +251,8 @@ bool dest_has_ahead(const struct dest_process *p, uint64_t address);
 int dest_take_threads(struct dest *d, const void *payload, size_t len, struct err *e);
 /* With the go message, before memory changes: those that are told something else now are made anew. */
 int dest_settle_threads(struct dest_process *p, struct err *e);
+/* One that the go message has and the skeleton has not. */
+int dest_add_late_thread(struct skeleton *s, pid_t tid, struct err *e);
 /* Whether a thread has the scheduling, the processor state, of the go message already. */
 bool dest_has_its_sched(const struct skeleton_thread *t, const Gw__Thread *msg);
 bool dest_has_its_state(const struct skeleton_thread *t, const Gw__Thread *msg);

@@ -332,7 +332,7 @@ static int match_threads(struct dest_process *p, struct err *e)
 		ret = dest_settle_threads(p, e);
 	for (size_t i = 0; i < p->go->nthreads && ret == 0; i++) {
 		if (!skeleton_find_thread(s, p->go->threads[i]->tid))
-			ret = skeleton_add_thread(s, p->go->threads[i]->tid, e);
+			ret = dest_add_late_thread(s, p->go->threads[i]->tid, e);
 	}
 	return ret;
 }
@@ -532,6 +532,12 @@ static int place_threads(struct dest_process *p, struct err *e)
 	return ret;
 }
 
+static int set_pending_limit(struct dest_process *p, struct err *e)
+{
+	batch_reset(p->skeleton->threads[0]->batch);
+	return process_plan_pending_limit(p->skeleton->threads[0]->batch, p->go->process, &p->present) ? run_main_now(p, e) : 0;
+}
+
 static int end_lists(struct dest *d, struct err *e)
 {
 	int ret = 0;
@@ -543,6 +549,8 @@ static int end_lists(struct dest *d, struct err *e)
 		ret = place_threads(&d->procs[i], e);
 	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
 		ret = finish_lists(&d->procs[i], e);
+	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
+		ret = set_pending_limit(&d->procs[i], e);
 	timeline_mark("lists done");
 	if (ret == 0)
 		ret = fdtable_restore_check(&d->restore, e);
@@ -562,6 +570,8 @@ static int set_thread(const struct dest_process *p, Gw__Thread *msg, const struc
 	struct skeleton_thread *t = skeleton_find_thread(p->skeleton, msg->tid);
 	int ret = dest_has_its_sched(t, msg) ? 0 : thread_restore_sched(t->task.tid, msg, e);
 
+	if (ret == 0 && t->late)
+		ret = thread_restore_slack(t->task.tid, msg, e);
 	if (ret == 0 && !dest_has_its_state(t, msg))
 		ret = thread_apply_state(t->task.tid, msg, layout, e);
 	return ret < 0 ? ret : skeleton_hold(t, (const struct user_regs_struct *)msg->regs.data, msg->sigmask, e);

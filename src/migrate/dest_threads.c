@@ -110,6 +110,15 @@ int dest_take_threads(struct dest *d, const void *payload, size_t len, struct er
 	return ret;
 }
 
+int dest_add_late_thread(struct skeleton *s, pid_t tid, struct err *e)
+{
+	int ret = skeleton_add_thread(s, tid, e);
+
+	if (ret == 0)
+		skeleton_find_thread(s, tid)->late = true;
+	return ret;
+}
+
 int dest_settle_threads(struct dest_process *p, struct err *e)
 {
 	struct skeleton *s = p->skeleton;
@@ -128,7 +137,7 @@ int dest_settle_threads(struct dest_process *p, struct err *e)
 			continue;
 		ret = skeleton_end_thread(s, msg->tid, e);
 		if (ret == 0)
-			ret = skeleton_add_thread(s, msg->tid, e);
+			ret = dest_add_late_thread(s, msg->tid, e);
 	}
 	return ret;
 }

@@ -30,6 +30,7 @@ struct skeleton_thread {
 	uint8_t area[SKELETON_RSEQ_AREA]; /* its area for rseq(2) before the kernel wrote there for it */
 	bool settled;     /* the go message says the same */
 	bool spoilt;      /* it could not be made so */
+	bool late;        /* made in the freeze, when its maker has a real-time priority, and so without a timer slack */
 	bool no_exitkill; /* it does not die with the worker by itself, but with the main thread */
 	bool held;        /* see skeleton_hold: */
 	struct user_regs_struct regs; /* what it goes on with then */

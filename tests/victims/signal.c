@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -245,6 +246,38 @@ static void deliver_check(void)
 }
 
 VICTIM(signal_deliver, V_CHECK_FILE, deliver_setup, NULL, deliver_check);
+
+/* More are pending than may be from now on. */
+static void limit_setup(void)
+{
+	struct rlimit limit;
+	sigset_t rt;
+
+	sigemptyset(&rt);
+	sigaddset(&rt, RT(3));
+	pthread_sigmask(SIG_BLOCK, &rt, NULL);
+	for (int i = 0; i < 300; i++)
+		must(!sigqueue(getpid(), RT(3), (union sigval){ .sival_int = i }));
+	must(!getrlimit(RLIMIT_SIGPENDING, &limit));
+	limit.rlim_cur = 50;
+	must(!setrlimit(RLIMIT_SIGPENDING, &limit));
+}
+
+static void limit_check(void)
+{
+	struct rlimit limit;
+	siginfo_t si;
+	sigset_t rt;
+
+	sigemptyset(&rt);
+	sigaddset(&rt, RT(3));
+	expect(!getrlimit(RLIMIT_SIGPENDING, &limit) && limit.rlim_cur == 50);
+	for (int i = 0; i < 300; i++)
+		expect(take_signal(&rt, &si) == RT(3) && si.si_int == i);
+	expect(take_signal(&rt, NULL) < 0 && errno == EAGAIN);
+}
+
+VICTIM(signal_limit, V_CHECK_FILE, limit_setup, NULL, limit_check);
 
 /* ---- a stream of queued signals between threads: none lost, none twice ---- */
 

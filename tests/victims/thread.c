@@ -386,6 +386,34 @@ static void spawners_setup(void)
 
 VICTIM(thread_spawn, 0, spawners_setup, NULL, join_all);
 
+/* ---- a thread that the destination has to make anew in the freeze, since more has changed in it than can be told ahead ---- */
+
+#define USUAL_SLACK 77000
+
+static volatile int unusual_ready;
+
+static void *unusual(void *arg)
+{
+	must(!prctl(PR_SET_TIMERSLACK, USUAL_SLACK + (uintptr_t)arg) && !prctl(PR_SET_TSC, PR_TSC_SIGSEGV));
+	if (arg)
+		must(!prctl(PR_SET_TIMERSLACK, 0)); /* the default again */
+	__atomic_add_fetch(&unusual_ready, 1, __ATOMIC_SEQ_CST);
+	while (!victim_stopping)
+		usleep(10000);
+	expect_u64("timer slack", arg ? 50000 : USUAL_SLACK, (uint64_t)prctl(PR_GET_TIMERSLACK));
+	return NULL;
+}
+
+static void unusual_setup(void)
+{
+	spawn(unusual, NULL, NULL);
+	spawn(unusual, (void *)1, NULL);
+	while (unusual_ready < 2)
+		usleep(1000);
+}
+
+VICTIM(thread_slack, 0, unusual_setup, NULL, join_all);
+
 /* ---- locks under contention: futexes that wake and wait all the time ---- */
 
 static uint64_t contended;
