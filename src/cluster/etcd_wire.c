@@ -152,8 +152,11 @@ char *etcd_node_value(const struct membership_node *node)
 char *etcd_record_value(const struct membership_record *record)
 {
 	json_t *o = json_pack("{s:s, s:I}", "owner", record->owner, "moves", (json_int_t)record->moves);
-	char *value = json_dumps(o, JSON_COMPACT);
+	char *value;
 
+	if (record->to[0])
+		json_object_set_new(o, "to", json_string(record->to));
+	value = json_dumps(o, JSON_COMPACT);
 	json_decref(o);
 	return value;
 }
@@ -246,11 +249,14 @@ static bool read_record(const json_t *pair, const char *prefix, struct membershi
 	char name[TEXT_MAX];
 	json_t *value = read_pair(pair, prefix, name, &ret->fence);
 	const char *owner = json_string_value(json_object_get(value, "owner"));
+	const json_t *to = json_object_get(value, "to");
 	bool good = value && *name && strlen(name) < sizeof(ret->unit) && owner && is_name(owner) && read_number(json_object_get(value, "moves"), &ret->moves);
 
+	good = good && (!to || (json_string_value(to) && is_name(json_string_value(to))));
 	if (good) {
 		strcpy(ret->unit, name);
 		strcpy(ret->owner, owner);
+		strcpy(ret->to, to ? json_string_value(to) : "");
 	}
 	json_decref(value);
 	return good;

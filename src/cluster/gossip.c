@@ -31,17 +31,23 @@ uint32_t gossip_facts_hash(const struct gossip_facts *facts)
 	return hash ? hash : 1;
 }
 
+static void put(struct gossip *g, size_t i, const struct gossip_entry *entry)
+{
+	if (g->ids[i] != entry->id)
+		id_index_set(&g->index, g->ids, i, entry->id);
+	g->entries[i] = *entry;
+}
+
 int gossip_init(struct gossip *g, const struct gossip_entry *self, size_t capacity, struct err *e)
 {
 	*g = (struct gossip){ .capacity = capacity, .n = 1 };
 	g->ids = calloc(capacity, sizeof(*g->ids));
 	g->entries = calloc(capacity, sizeof(*g->entries));
-	if (!g->ids || !g->entries) {
+	if (!g->ids || !g->entries || id_index_init(&g->index, capacity) < 0) {
 		gossip_free(g);
 		return err_sys(e, -ENOMEM, "the table of nodes");
 	}
-	g->ids[0] = self->id;
-	g->entries[0] = *self;
+	put(g, 0, self);
 	return 0;
 }
 
@@ -49,6 +55,7 @@ void gossip_free(struct gossip *g)
 {
 	freep(&g->ids);
 	freep(&g->entries);
+	freep(&g->index.at);
 	g->n = 0;
 }
 
@@ -59,10 +66,7 @@ uint64_t gossip_age_ms(const struct gossip_entry *entry, uint64_t now_ms)
 
 static size_t find(const struct gossip *g, uint64_t id)
 {
-	for (size_t i = 0; i < g->n; i++)
-		if (g->ids[i] == id)
-			return i;
-	return SIZE_MAX;
+	return id_index_find(&g->index, g->ids, id);
 }
 
 const struct gossip_entry *gossip_find(const struct gossip *g, uint64_t id)
@@ -70,12 +74,6 @@ const struct gossip_entry *gossip_find(const struct gossip *g, uint64_t id)
 	size_t i = find(g, id);
 
 	return i == SIZE_MAX ? NULL : &g->entries[i];
-}
-
-static void put(struct gossip *g, size_t i, const struct gossip_entry *entry)
-{
-	g->ids[i] = entry->id;
-	g->entries[i] = *entry;
 }
 
 bool gossip_measured(struct gossip *g, const struct load *load, enum node_state state, uint64_t now_ms)

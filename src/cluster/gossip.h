@@ -20,6 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cluster/id_index.h"
 #include "cluster/load.h"
 
 #define GOSSIP_PERIOD_MS 1000
@@ -69,7 +70,8 @@ struct gossip_message {
 
 struct gossip {
 	size_t capacity, n;           /* the first entry is always the node's own */
-	uint64_t *ids;                /* of the entries: what is searched */
+	uint64_t *ids;                /* of the entries; 0: none */
+	struct id_index index;        /* over ids */
 	struct gossip_entry *entries;
 };
 

@@ -12,7 +12,7 @@ int members_init(struct members *m, uint64_t self, size_t capacity, struct err *
 	*m = (struct members){ .capacity = capacity, .self = self };
 	m->v = calloc(capacity, sizeof(*m->v));
 	m->ids = calloc(capacity, sizeof(*m->ids));
-	if (m->v && m->ids)
+	if (m->v && m->ids && id_index_init(&m->index, capacity) == 0)
 		return 0;
 	members_free(m);
 	return err_sys(e, -ENOMEM, "the table of members");
@@ -22,15 +22,15 @@ void members_free(struct members *m)
 {
 	freep(&m->v);
 	freep(&m->ids);
+	freep(&m->index.at);
 	m->n = 0;
 }
 
 struct member *members_find(const struct members *m, uint64_t id)
 {
-	for (size_t i = 0; i < m->n; i++)
-		if (m->ids[i] == id)
-			return &m->v[i];
-	return NULL;
+	size_t i = id_index_find(&m->index, m->ids, id);
+
+	return i == SIZE_MAX ? NULL : &m->v[i];
 }
 
 bool member_reachable(const struct member *member)
@@ -58,7 +58,7 @@ static struct member *add(struct members *m, uint64_t id, uint64_t now_ms)
 	if (!member)
 		return NULL;
 	*member = (struct member){ .id = id, .heard_ms = now_ms };
-	m->ids[member - m->v] = id;
+	id_index_set(&m->index, m->ids, (size_t)(member - m->v), id);
 	return member;
 }
 
@@ -173,6 +173,19 @@ size_t members_unknown(struct members *m, const struct gossip *g, uint64_t now_m
 	return n;
 }
 
+/* The last one takes its place. */
+static void remove_at(struct members *m, size_t i)
+{
+	size_t last = --m->n;
+
+	id_index_set(&m->index, m->ids, i, 0);
+	if (i == last)
+		return;
+	id_index_set(&m->index, m->ids, last, 0);
+	m->v[i] = m->v[last];
+	id_index_set(&m->index, m->ids, i, m->v[i].id);
+}
+
 bool members_expire(struct members *m, uint64_t now_ms)
 {
 	bool lost = false;
@@ -181,8 +194,7 @@ bool members_expire(struct members *m, uint64_t now_ms)
 		struct member *member = &m->v[i];
 
 		if (!member->fixed && now_ms - member->heard_ms >= MEMBERS_DROP_MS) {
-			*member = m->v[--m->n];
-			m->ids[i] = member->id;
+			remove_at(m, i);
 			continue;
 		}
 		if (member->probed_ms && now_ms - member->probed_ms >= MEMBERS_ANSWER_MS) {

@@ -48,7 +48,8 @@ struct member {
 struct members {
 	size_t n, capacity;
 	uint64_t self;           /* this node, which is no member of its own */
-	uint64_t *ids;           /* of the members: what is searched */
+	uint64_t *ids;           /* of the members; 0: none */
+	struct id_index index;   /* over ids */
 	struct member *v;
 	size_t next_doubted;     /* who is looked at first */
 };

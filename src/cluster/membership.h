@@ -8,7 +8,7 @@
  * its owner. Records change by transactions only: who changes one says which fencing number it has now, and of two who do so at once one fails. The fencing number is the store's
  * revision of the change (mod_revision), which grows with everything that is ever written: it never comes again, also when a record was removed and made anew.
  *
- * Keys of etcd, below a prefix: nodes/NAME is {"address": "10.0.0.1:4470"}, units/HOME:PID is {"owner": "n1", "moves": 2}.
+ * Keys of etcd, below a prefix: nodes/NAME is {"address": "10.0.0.1:4470"}, units/HOME:PID is {"owner": "n1", "moves": 2}, while it moves with "to": "n2".
  *
  * All functions block; with etcd for up to MEMBERSHIP_TIMEOUT_MS for each server that is asked, in turn, until one answers.
  */
@@ -23,7 +23,7 @@
 #include "cluster/gossip.h"
 
 #define MEMBERSHIP_TIMEOUT_MS 2000
-#define MEMBERSHIP_NODES_MAX 1024
+#define MEMBERSHIP_NODES_MAX 10240
 #define MEMBERSHIP_SERVERS_MAX 8
 #define MEMBERSHIP_SERVER_MAX 200
 #define MEMBERSHIP_UNIT_MAX 300
@@ -38,6 +38,7 @@ struct membership_record {
 	char unit[MEMBERSHIP_UNIT_MAX];
 	char owner[GOSSIP_NAME_MAX + 1];
 	uint64_t moves;     /* that it had made when it came there */
+	char to[GOSSIP_NAME_MAX + 1]; /* the owner is moving it to that node; "": it is not */
 	uint64_t fence;     /* grows with every change */
 };
 

@@ -18,6 +18,7 @@
 #include "cluster/membership.h"
 #include "cluster/require.h"
 #include "daemon/etcd_keeper.h"
+#include "home/door.h"
 #include "migrate/registry.h"
 #include "wire/conn.h"
 
@@ -27,7 +28,9 @@
 #define CALM_PERIODS 5        /* BUSY stays for so long after its figures have gone */
 #define SEED_PERIODS 10       /* a cluster that has fallen apart comes together again over the seeds */
 #define SMALL_CLUSTER 64      /* up to so many nodes each news is published at once, */
-#define PUBLISH_MS 250        /* else not more often than this */
+#define PUBLISH_MS 250        /* else not more often than this, */
+#define LARGE_CLUSTER 1024    /* and from so many on */
+#define PUBLISH_LARGE_MS 2000 /* than this: it takes time for each of them */
 #define ETCD_AGAIN_MS 1000
 #define COMPLAIN_MS 60000     /* about what strangers send */
 
@@ -257,7 +260,8 @@ static void take_news(struct loop *l, struct gossip_packet *p, const struct sock
 		send_packet(l, &answer, from);
 	if (urgent)
 		tell_urgent(l);
-	ask_unknown(l);
+	if (l->members.n <= SMALL_CLUSTER) /* else once a period */
+		ask_unknown(l);
 }
 
 static void take_facts(struct loop *l, const struct gossip_facts *facts)
@@ -305,12 +309,17 @@ static void fill_node(const struct gossip_facts *facts, const struct gossip_entr
 	ret->load = entry->load;
 }
 
+static uint64_t publish_ms(size_t n)
+{
+	return n <= SMALL_CLUSTER ? 0 : n <= LARGE_CLUSTER ? PUBLISH_MS : PUBLISH_LARGE_MS;
+}
+
 static void publish(struct loop *l)
 {
 	struct cluster_table *table = cluster_view_draft(l->view);
 	uint64_t now = cluster_now_ms();
 
-	if (!l->changed || (l->members.n > SMALL_CLUSTER && now - l->published_ms < PUBLISH_MS))
+	if (!l->changed || now - l->published_ms < publish_ms(l->members.n))
 		return;
 	fill_node(&l->facts, &l->gossip.entries[0], &table->nodes[0]);
 	own_address(l->config, &table->nodes[0].address);
@@ -395,11 +404,18 @@ static void take_list(struct loop *l, const struct membership_node *nodes, size_
 static void read_etcd(struct loop *l)
 {
 	static struct membership_node nodes[MEMBERSHIP_NODES_MAX];
-	ssize_t len = recv(l->etcd_fd, nodes, sizeof(nodes), MSG_DONTWAIT);
+	int list = -1;
+	char word;
+	size_t n_fds = 0;
+	ssize_t len = door_receive(l->etcd_fd, &word, 1, &list, 1, &n_fds, NULL);
 
-	if (len > 0)
-		take_list(l, nodes, (size_t)len / sizeof(nodes[0]));
-	if (len > 0 || (len < 0 && (errno == EAGAIN || errno == EINTR)))
+	if (n_fds) {
+		ssize_t bytes = pread(list, nodes, sizeof(nodes), 0);
+
+		close(list);
+		take_list(l, nodes, (size_t)MAX(bytes, 0) / sizeof(nodes[0]));
+	}
+	if (len > 0 || len == -EINTR)
 		return;
 	close_fdp(&l->etcd_fd);
 	l->etcd_ms = cluster_now_ms() + ETCD_AGAIN_MS;

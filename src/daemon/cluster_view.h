@@ -20,7 +20,7 @@
 #include "cluster/policy.h"
 #include "daemon/node_state.h"
 
-#define CLUSTER_NODES_MAX 1024
+#define CLUSTER_NODES_MAX 10240
 
 struct cluster_node {
 	uint64_t id;

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "daemon/daemon.h"
+#include "daemon/owner.h"
 #include "daemon/reply.h"
 #include "home/where.h"
 #include "migrate/migrate.h"
@@ -26,6 +27,7 @@
 struct watcher {
 	const struct daemon *d;
 	const char *reason;
+	struct owner_claim claim;
 	int fd;
 	bool cancelled;
 	bool answered; /* the client has its result; the worker goes on without it */
@@ -259,17 +261,32 @@ int do_migrate_ask(const struct daemon *d, const struct request *request, int fd
 	int r = find_destination(d, request, host, &order, e);
 
 	if (r == 0)
+		r = owner_ask(&d->config, request->pid, refusals, e);
+	if (r == 0)
 		r = migrate_source(&order, &report, refusals, e);
 	return report.outcome && !strcmp(report.outcome, "possible") ? 0 : r;
+}
+
+static int may_leave(const char *unit, unsigned moves, const char *to, struct refusals *refusals, void *arg, struct err *e)
+{
+	struct watcher *w = arg;
+
+	return owner_claim_take(&w->claim, unit, moves, to, refusals, e);
+}
+
+static void has_left(void *arg)
+{
+	owner_claim_end(&((struct watcher *)arg)->claim, true);
 }
 
 static int migrate_here(const struct daemon *d, const struct request *request, int fd)
 {
 	char host[sizeof(request->host)];
-	struct watcher watcher = { .d = d, .fd = fd, .reason = request->reason };
+	struct watcher watcher = { .d = d, .fd = fd, .reason = request->reason, .claim = { .config = &d->config } };
 	struct migrate_request order = {
 		.pid = request->pid, .self_name = d->config.name, .self = d->config.listen, .dest_name = host, .strategy = request->strategy,
 		.files = request->files, .tcp = request->tcp, .timeout_ms = request->timeout_ms, .reason = request->reason, .progress = on_progress, .progress_arg = &watcher,
+		.may_leave = may_leave, .has_left = has_left, .leave_arg = &watcher,
 	};
 	struct migrate_report report = { .strategy = request->strategy };
 	struct refusals refusals = { 0 };
@@ -288,6 +305,8 @@ static int migrate_here(const struct daemon *d, const struct request *request, i
 		return 1;
 	}
 	r = migrate_source(&order, &report, &refusals, &e);
+	if (r >= 0 || !report.outcome || strcmp(report.outcome, "in-doubt") != 0)
+		owner_claim_end(&watcher.claim, r >= 0);
 	worker_set_done(d);
 	if (!watcher.answered)
 		finish(fd, r, &report, request->reason, &refusals, &e);

@@ -5,11 +5,14 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 
 #include "base/log.h"
 #include "base/util.h"
+#include "daemon/owner.h"
+#include "home/door.h"
 #include "migrate/registry.h"
 
 #define TICK_MS 1000
@@ -109,7 +112,7 @@ static int recall(const struct membership_record *record, void *arg)
 	return 0;
 }
 
-/* The record is not what was believed: what is it? 0: record->fence is right now. */
+/* The record is not what was believed: what is it? 0: record->fence is right now; 1: it says already what it is to say. */
 static int look_again(struct keeper *k, struct membership_record *record, struct err *e)
 {
 	struct membership_record there;
@@ -125,7 +128,7 @@ static int look_again(struct keeper *k, struct membership_record *record, struct
 		return err_set(e, -EEXIST, "unit %s is here after %llu moves, and its record says that it is on %s after %llu (number %llu): one of the two is an old copy", record->unit,
 			       (unsigned long long)record->moves, there.owner, (unsigned long long)there.moves, (unsigned long long)there.fence);
 	record->fence = there.fence;
-	return 0;
+	return !strcmp(there.owner, k->name) && there.moves == record->moves;
 }
 
 static int take_over(struct keeper *k, const struct registry_entry *entry, uint64_t fence, struct err *e)
@@ -141,11 +144,11 @@ static int take_over(struct keeper *k, const struct registry_entry *entry, uint6
 		if (r == 0)
 			r = membership_own(k->store, &record, e);
 	}
-	if (r == 0) {
+	if (r >= 0) {
 		note(k, &record);
 		log_info("event=owned unit=%s moves=%llu fence=%llu", record.unit, (unsigned long long)record.moves, (unsigned long long)record.fence);
 	}
-	return r;
+	return MIN(r, 0);
 }
 
 static int see(const struct registry_entry *entry, void *arg)
@@ -205,6 +208,17 @@ static int sync_records(struct keeper *k, struct err *e)
 
 /* --- nodes --- */
 
+/* In a file without a name: a message has not enough room for thousands. */
+static int send_nodes(int to, const struct membership_node *nodes, size_t n, struct err *e)
+{
+	cleanup_close int fd = memfd_create("godwit-nodes", MFD_CLOEXEC);
+	ssize_t len = (ssize_t)(n * sizeof(*nodes));
+
+	if (fd < 0 || write(fd, nodes, (size_t)len) != len)
+		return err_sys(e, -ENOMEM, "a list of %zu nodes", n);
+	return door_send(to, "", 1, &fd, 1, e);
+}
+
 static int tell_nodes(struct keeper *k, struct err *e)
 {
 	cleanup_free struct membership_node *nodes = NULL;
@@ -214,9 +228,7 @@ static int tell_nodes(struct keeper *k, struct err *e)
 	if (r < 0)
 		return r;
 	k->list_ns = clock_ns(CLOCK_MONOTONIC) + (LIST_MIN_S + n / LIST_NODES_A_S) * 1000000000ull;
-	if (!n)
-		return 0;
-	return send(k->fd, nodes, n * sizeof(*nodes), MSG_NOSIGNAL) < 0 ? err_sys(e, -errno, "godwit-cluster") : 0;
+	return n ? send_nodes(k->fd, nodes, n, e) : 0;
 }
 
 static void tick(struct keeper *k)
@@ -239,23 +251,40 @@ static void tick(struct keeper *k)
 	complain(k, &e);
 }
 
+static bool is_entered(const char *unit, void *arg)
+{
+	return find(arg, unit) != NULL;
+}
+
+/* Until the next tick. */
+static void serve(struct keeper *k, struct pollfd p[2])
+{
+	uint64_t until = clock_ns(CLOCK_MONOTONIC) + TICK_MS * 1000000ull, now;
+
+	while (!ends && !(p[0].revents & (POLLHUP | POLLERR)) && (now = clock_ns(CLOCK_MONOTONIC)) < until) {
+		if (poll(p, 2, (int)((until - now) / 1000000) + 1) > 0 && p[1].revents)
+			owner_serve(p[1].fd, k->store, k->name, is_entered, k);
+	}
+}
+
 static void __attribute__((noreturn)) run(const struct config *config, const struct membership_node *self, int fd)
 {
 	static struct keeper k;
-	struct pollfd p = { fd, 0, 0 };
+	struct pollfd p[2] = { { fd, 0, 0 }, { -1, POLLIN, 0 } };
 	struct err e = ERR_INIT;
 
 	prctl(PR_SET_NAME, "godwit-etcd");
 	signal(SIGTERM, on_end);
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	k = (struct keeper){ .name = config->name, .fd = fd, .lease_s = config->etcd.lease_s };
-	if (membership_open_etcd(&k.store, &config->etcd, self, &e) < 0) {
+	p[1].fd = owner_open(&e);
+	if (p[1].fd < 0 || membership_open_etcd(&k.store, &config->etcd, self, &e) < 0) {
 		log_error("event=etcd-failed error=\"%s\"", e.message);
 		_exit(1);
 	}
-	while (!ends && !(p.revents & (POLLHUP | POLLERR))) {
+	while (!ends && !(p[0].revents & (POLLHUP | POLLERR))) {
 		tick(&k);
-		poll(&p, 1, TICK_MS);
+		serve(&k, p);
 	}
 	membership_leave(k.store, NULL);
 	_exit(0);
@@ -264,12 +293,11 @@ static void __attribute__((noreturn)) run(const struct config *config, const str
 int etcd_keeper_start(const struct config *config, const struct sockaddr_in *self, struct err *e)
 {
 	struct membership_node node = { .port = ntohs(self->sin_port) };
-	int pair[2], size = MEMBERSHIP_NODES_MAX * (int)sizeof(struct membership_node);
+	int pair[2];
 	pid_t pid;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return err_sys(e, -errno, "socketpair");
-	setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 	snprintf(node.name, sizeof(node.name), "%s", config->name);
 	memcpy(node.address, &self->sin_addr, sizeof(node.address));
 	pid = fork();

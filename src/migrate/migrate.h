@@ -85,6 +85,11 @@ struct migrate_request {
 	 */
 	bool (*progress)(const struct migrate_report *report, void *arg);
 	void *progress_arg;
+	/* Before the unit is touched, with the name that the destination says it has; perhaps more than once: whether it may leave. Negative, with a refusal: no. NULL: nobody has to be asked. */
+	int (*may_leave)(const char *unit, unsigned moves, const char *to, struct refusals *refusals, void *arg, struct err *e);
+	/* It has been handed over. Must not wait. */
+	void (*has_left)(void *arg);
+	void *leave_arg;
 };
 
 /*

@@ -259,12 +259,20 @@ static int watch_step(void *context, const struct step *step, struct err *e)
 
 	s->report->phase = step->name;
 	timeline_mark(step->name);
+	if (!strcmp(step->name, "home") && s->request->has_left)
+		s->request->has_left(s->request->leave_arg);
 	if (step->committed || !strcmp(step->name, "go"))
 		return fault_point("source", step->name, s->link.control, e);
 	if (s->request->progress && s->request->progress(s->report, s->request->progress_arg))
 		return err_set(e, -ECANCELED, "cancelled before the commit; process %d goes on here", s->request->pid);
 	if (timeout_ms && clock_ns(CLOCK_MONOTONIC) - s->begin_ns > (uint64_t)timeout_ms * 1000000)
 		return err_set(e, -ETIMEDOUT, "not committed within %u ms; process %d goes on here", timeout_ms, s->request->pid);
+	if (!strcmp(step->name, "agent") && s->request->may_leave) {
+		int r = s->request->may_leave(s->report->unit, s->moves, s->peer->node_name, s->refusals, s->request->leave_arg, e);
+
+		if (r < 0)
+			return r;
+	}
 	return fault_point("source", step->name, s->link.control, e);
 }
 

@@ -5,7 +5,9 @@ import base64
 import contextlib
 import json
 import os
+import shutil
 
+import pytest
 from lab_driver import STATE, inside, lab, popen, read, wait_until
 
 SEEDS = """[node]
@@ -107,15 +109,33 @@ listen = {address}
 labels = has_{name}
 [cluster]
 key_file = /etc/godwit/other.key
-etcd = http://10.66.0.1:1
-etcd = http://10.66.0.1:2379
+etcd = https://10.66.0.1:1
+etcd = https://10.66.0.1:2379
 etcd_lease_s = 3
+etcd_ca = /etc/godwit/ca.pem
+etcd_cert = /etc/godwit/node.pem
+etcd_key = /etc/godwit/node.key
+"""
+
+PKI = """
+set -e
+cd /etc/godwit
+key='ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
+openssl req -x509 -newkey $key -subj /CN=authority -keyout ca.key -out ca.pem -days 2
+for who in server node; do
+	openssl req -newkey $key -subj /CN=$who -keyout $who.key -out $who.csr
+	printf 'subjectAltName=IP:10.66.0.1\nextendedKeyUsage=serverAuth,clientAuth\n' >$who.ext
+	openssl x509 -req -in $who.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile $who.ext -out $who.pem
+done
 """
 
 
+def etcd_curl(*arguments):
+    return inside("n1", "curl", "-sS", "--cacert", "/etc/godwit/ca.pem", "--cert", "/etc/godwit/node.pem", "--key", "/etc/godwit/node.key", *arguments, check=False)
+
+
 def etcd_ask(path, question):
-    done = inside("n1", "curl", "-sS", f"http://10.66.0.1:2379/v3/kv/{path}", "-d", json.dumps(question))
-    return json.loads(done.stdout)
+    return json.loads(etcd_curl(f"https://10.66.0.1:2379/v3/kv/{path}", "-d", json.dumps(question)).stdout)
 
 
 def text64(text):
@@ -129,9 +149,10 @@ def etcd_all(prefix):
 
 
 def start_etcd():
-    etcd = popen("n1", "etcd", "--data-dir", "/tmp/etcd", "--listen-client-urls", "http://10.66.0.1:2379", "--advertise-client-urls", "http://10.66.0.1:2379",
-                 "--listen-peer-urls", "http://127.0.0.1:2380", stdin=-3, stdout=-3, stderr=-3)
-    wait_until("etcd", lambda: "true" in inside("n1", "curl", "-s", "http://10.66.0.1:2379/health", check=False).stdout, 20)
+    etcd = popen("n1", "etcd", "--data-dir", "/tmp/etcd", "--listen-client-urls", "https://10.66.0.1:2379", "--advertise-client-urls", "https://10.66.0.1:2379",
+                 "--listen-peer-urls", "http://127.0.0.1:2380", "--client-cert-auth", "--trusted-ca-file", "/etc/godwit/ca.pem", "--cert-file", "/etc/godwit/server.pem",
+                 "--key-file", "/etc/godwit/server.key", stdin=-3, stdout=-3, stderr=-3)
+    wait_until("etcd", lambda: "true" in etcd_curl("https://10.66.0.1:2379/health").stdout, 20)
     return etcd
 
 
@@ -140,42 +161,93 @@ def end_etcd(etcd):
     etcd.wait()
 
 
-def test_etcd(lab2):
-    """Nodes find each other in etcd; each unit has a record of whose it is with a number that grows, which an older claim does not change; nothing that runs needs etcd."""
+@pytest.fixture
+def with_etcd(lab2):
+    """etcd on n1, with TLS and client certificates; n2 and n3 use it, and have another key than n1, which would tell them of each other."""
+    etc = os.path.join(STATE, "hosts/{}/etc")
     inside("n1", "rm", "-rf", "/tmp/etcd")
-    for host in ("n2", "n3"):       # another key than that of n1, which would tell them of each other
+    inside("n1", "bash", "-c", PKI)
+    for host in ("n2", "n3"):
+        for name in ("ca.pem", "node.pem", "node.key"):
+            shutil.copy(os.path.join(etc.format("n1"), name), etc.format(host))
         inside(host, "sh", "-c", "umask 077; echo the key of n2 and n3 >/etc/godwit/other.key")
-    etcd, shell = start_etcd(), None
+    etcd = start_etcd()
     try:
         with configured(lab2, {f"n{i}": ETCD.format(name=f"n{i}", address=f"10.66.0.{i}") for i in (2, 3)}):
             wait_until("n2 knows n3", lambda: states("n2") == {"n2": "ok", "n3": "ok"} and nodes("n2")["n3"]["labels"] == "has_n3")
-            assert {name: value["address"] for name, (value, _) in etcd_all("/godwit/nodes/").items()} == {"n2": "10.66.0.2:4470", "n3": "10.66.0.3:4470"}
-            shell = popen("n2", "sh", "-c", "godwit run -- sleep 84.75; :", stdin=-3, stdout=-3, stderr=-3)
-
-            def record():
-                return next(iter(etcd_all("/godwit/units/").items()), (None, ({}, 0)))
-            unit, (value, first) = wait_until("a record", lambda: record()[0] and record())
-            assert value == {"owner": "n2", "moves": 0} and unit.startswith("n2:")
-            assert json.loads(inside("n2", "godwit", "migrate", "--json", unit, "n3").stdout)["outcome"] == "moved"
-            wait_until("n3 owns it", lambda: record()[1][0] == {"owner": "n3", "moves": 1})
-            assert record()[1][1] > first
-            newer = {"owner": "n2", "moves": 9}
-            etcd_ask("put", {"key": text64(f"/godwit/units/{unit}"), "value": text64(json.dumps(newer))})
-            end_etcd(etcd)
-            log = os.path.join(STATE, "hosts/n3/godwitd.log")
-            wait_until("n3 misses it", lambda: "event=etcd-failed" in read(log))
-            assert select("n2", "-R", "has_n3") == ["n3"]
-            etcd = start_etcd()
-            wait_until("n3 finds the newer record", lambda: "event=owner-conflict" in read(log))
-            assert record()[1][0] == newer
-            end_etcd(etcd)
-            assert json.loads(inside("n3", "godwit", "migrate", "--json", unit, "home").stdout)["outcome"] == "moved"
+            yield etcd
     finally:
         end_etcd(etcd)
+
+
+def move(host, unit, to):
+    return json.loads(inside(host, "godwit", "migrate", "--json", unit, to, check=False).stdout)
+
+
+def refusal(result, code):
+    assert result["outcome"] == "refused", result
+    found, = result["refusals"]
+    assert found["code"] == code, found
+    return found["cause"]
+
+
+def record_of(unit):
+    return etcd_all("/godwit/units/").get(unit, (None, 0))
+
+
+def put_record(unit, value):
+    etcd_ask("put", {"key": text64(f"/godwit/units/{unit}"), "value": text64(json.dumps(value))})
+
+
+def test_etcd(with_etcd):
+    """Nodes find each other in etcd, by https with client certificates. Who moves a unit takes its record first: each move makes its number grow, one that fails gives it back, and
+    what is another node's by its record is not moved. When etcd does not answer nothing moves, and what runs runs on; when it is back, a newer record is left alone and told of."""
+    etcd = with_etcd
+    assert inside("n1", "curl", "-s", "--cacert", "/etc/godwit/ca.pem", "https://10.66.0.1:2379/health", check=False).returncode, "who has no certificate is not let in"
+    assert {name: value["address"] for name, (value, _) in etcd_all("/godwit/nodes/").items()} == {"n2": "10.66.0.2:4470", "n3": "10.66.0.3:4470"}
+    shell = popen("n2", "sh", "-c", "godwit run -- sleep 84.75; :", stdin=-3, stdout=-3, stderr=-3)
+    try:
+        unit = wait_until("a record", lambda: next(iter(etcd_all("/godwit/units/")), None))
+        value, first = record_of(unit)
+        assert value == {"owner": "n2", "moves": 0} and unit.startswith("n2:")
+        assert move("n2", unit, "n3")["outcome"] == "moved"
+        wait_until("n3 owns it", lambda: record_of(unit)[0] == {"owner": "n3", "moves": 1})
+        second = record_of(unit)[1]
+        assert second >= first + 2, "it was claimed, and handed over"
+        inside("n2", "sh", "-c", "echo dest:prepare:error >/run/godwit/fault")
+        assert move("n3", unit, "n2")["outcome"] == "failed"
+        inside("n2", "rm", "-f", "/run/godwit/fault")
+        wait_until("it is given back", lambda: record_of(unit)[0] == {"owner": "n3", "moves": 1} and record_of(unit)[1] >= second + 2)
+        put_record(unit, {"owner": "n2", "moves": 1, "to": "n1"})     # another node moves what it takes for the same unit
+        assert "says that it is n2's after 1, which moves it to n1" in refusal(move("n3", unit, "n2"), "owner.other")
+        checked = inside("n3", "godwit", "check", "--to", "n2", "--json", str(next(u["pid"] for u in json.loads(inside("n3", "godwit", "ps", "--json").stdout)["units"])), check=False)
+        assert "owner.other" in checked.stdout, checked.stdout
+        assert record_of(unit)[0] == {"owner": "n2", "moves": 1, "to": "n1"}, "it is left alone"
+        put_record(unit, {"owner": "n2", "moves": 0, "to": "n3"})     # the hand-over to this node, which has not been written down
+        assert move("n3", unit, "home")["outcome"] == "moved"
+        wait_until("n2 owns it", lambda: record_of(unit)[0] == {"owner": "n2", "moves": 2})
+        assert move("n2", unit, "n3")["outcome"] == "moved"
+        wait_until("n3 owns it", lambda: record_of(unit)[0] == {"owner": "n3", "moves": 3})
+        newer = {"owner": "n2", "moves": 9}
+        put_record(unit, newer)
+        end_etcd(etcd)
+        assert "etcd at https://10.66.0.1:" in refusal(move("n3", unit, "home"), "owner.unknown")
+        log = os.path.join(STATE, "hosts/n3/godwitd.log")
+        wait_until("n3 misses it", lambda: "event=etcd-failed" in read(log))
+        assert select("n2", "-R", "has_n3") == ["n3"]
+        etcd = start_etcd()
+        wait_until("n3 finds the newer record", lambda: "event=owner-conflict" in read(log), 15)
+        assert record_of(unit)[0] == newer
+        refusal(move("n3", unit, "n2"), "owner.other")
+        etcd_ask("deleterange", {"key": text64(f"/godwit/units/{unit}")})
+        assert move("n3", unit, "home")["outcome"] == "moved"
+        wait_until("n2 owns it", lambda: record_of(unit)[0] == {"owner": "n2", "moves": 4})
+    finally:
+        end_etcd(etcd)
+        inside("n2", "rm", "-f", "/run/godwit/fault")
         for host in ("n2", "n3"):
             inside(host, "pkill", "-f", "sleep 84.75", check=False)
-        if shell:
-            shell.wait()
+        shell.wait()
 
 
 def test_drained(lab2):

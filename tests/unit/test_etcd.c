@@ -82,7 +82,7 @@ static void test_nodes(void **state)
 
 static void test_records(void **state)
 {
-	struct membership_record record = { "n1:77", "n2", 3, 0 }, *got;
+	struct membership_record record = { .unit = "n1:77", .owner = "n2", .moves = 3, .to = "n3" }, *got;
 	char *value = etcd_record_value(&record);
 	json_t *said = answer("/g/units/n1:77", value), *wrong = answer("/g/units/n1:77", "{\"owner\":7}");
 	size_t n;
@@ -92,6 +92,7 @@ static void test_records(void **state)
 	assert_string_equal(got[0].unit, "n1:77");
 	assert_string_equal(got[0].owner, "n2");
 	assert_int_equal(got[0].moves, 3);
+	assert_string_equal(got[0].to, "n3");
 	assert_int_equal(got[0].fence, 9);
 	assert_int_equal(etcd_read_records(wrong, "/g/units/", &got, &n, NULL), -EPROTO);
 	json_decref(said);

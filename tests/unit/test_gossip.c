@@ -254,11 +254,34 @@ static void test_facts(void **state)
 	assert_int_equal(gossip_packet_decode(packet, sizeof(packet), NULL, &back, NULL), -EPROTO);
 }
 
+/* Entries come and go in a table that is full: each is found where it is, and none that has gone. */
+static void test_many(void **state)
+{
+	enum { CAPACITY = 10240, IDS = 15000 };
+	struct gossip g;
+	size_t found = 0;
+
+	make(&g, 1, CAPACITY);
+	for (uint64_t i = 0; i < 30000; i++) {
+		struct gossip_message m = { .n = 1, .entries[0] = { .id = 2 + (i * 7919) % IDS, .version = i + 1, .state = NODE_OK } };
+
+		gossip_merge(&g, &m, START_MS + i);
+		assert_true(gossip_find(&g, m.entries[0].id)->version == i + 1);
+	}
+	assert_int_equal(g.n, CAPACITY);
+	for (size_t i = 0; i < g.n; i++)
+		assert_ptr_equal(gossip_find(&g, g.ids[i]), &g.entries[i]);
+	for (uint64_t id = 1; id < 2 + IDS; id++)
+		found += gossip_find(&g, id) != NULL;
+	assert_int_equal(found, CAPACITY);
+	gossip_free(&g);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_newer_wins), cmocka_unit_test(test_own_version), cmocka_unit_test(test_full_table),
-		cmocka_unit_test(test_spreads), cmocka_unit_test(test_packet), cmocka_unit_test(test_facts),
+		cmocka_unit_test(test_spreads), cmocka_unit_test(test_packet), cmocka_unit_test(test_facts), cmocka_unit_test(test_many),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
