@@ -3,7 +3,7 @@
  * run.c - godwit run: starts a program here that may run elsewhere
  *
  * The program takes this process's place (execve), so whoever started `godwit run` has it as a child, with these standard streams, this terminal, these
- * signals and its own status. With --node a helper, which is nobody's child by then, waits until the program has begun and asks godwitd to move it.
+ * signals and its own status. With --node, -R, or when godwitd says where it should begin (while balancing is on), a helper, which is nobody's child by then, waits until the program has begun and asks godwitd to move it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,10 +19,16 @@
 #define TRIES 8
 #define PAUSE_US 50000
 
+/* Where a program goes when it has begun; NULL: it stays. asked_for: by the user, who is told when it cannot. A program that godwitd has sent there may as well have ended before. */
+struct destination {
+	const char *node;
+	bool asked_for;
+};
+
 /* One attempt: 0 moved, 1 another may do better, -1 it cannot be. ret_why: a sentence. */
-static int ask_to_move(int pid, const char *node, const char *strategy, char ret_why[ERR_MESSAGE_MAX])
+static int ask_to_move(int pid, const struct destination *to, const char *strategy, char ret_why[ERR_MESSAGE_MAX])
 {
-	json_t *request = json_pack("{s:s, s:i, s:s, s:s, s:s}", "verb", "migrate", "pid", pid, "host", node, "strategy", strategy, "reason",
+	json_t *request = json_pack("{s:s, s:i, s:s, s:s, s:s}", "verb", "migrate", "pid", pid, "host", to->node, "strategy", strategy, "reason",
 				    "run: it was to begin there"), *line = NULL;
 	cleanup_ask struct ask ask = { .fd = -1 };
 	struct err e = ERR_INIT;
@@ -40,7 +46,7 @@ static int ask_to_move(int pid, const char *node, const char *strategy, char ret
 		else if (error)
 			ret = strcmp(text_of(error, "code"), "failed") ? -1 : 1;
 		snprintf(ret_why, ERR_MESSAGE_MAX, "%s", error ? text_of(error, "message") : "");
-		if (ret < 0)
+		if (ret < 0 && to->asked_for)
 			show_refusals(stderr, json_object_get(error, "refusals"));
 		if (error || !ret)
 			return ret;
@@ -69,7 +75,7 @@ static void wait_begun(int pid)
  * In the helper: EOF on the pipe means that the program has been started, a byte that it could not be. A program that has just been started changes faster than
  * at any later time.
  */
-static void __attribute__((noreturn)) move(int started, int pid, const char *node, const char *strategy)
+static void __attribute__((noreturn)) move(int started, int pid, const struct destination *to, const char *strategy)
 {
 	char why[ERR_MESSAGE_MAX] = "", byte;
 	int ret = 1;
@@ -78,16 +84,16 @@ static void __attribute__((noreturn)) move(int started, int pid, const char *nod
 		_exit(0);
 	for (int i = 1; i <= TRIES && ret > 0; i++) {
 		wait_begun(pid);
-		ret = ask_to_move(pid, node, strategy, why);
+		ret = ask_to_move(pid, to, strategy, why);
 		if (ret > 0)
 			usleep(PAUSE_US * (unsigned)i);
 	}
-	if (ret != 0)
+	if (ret != 0 && to->asked_for)
 		complain("the program runs here: %s", why);
 	_exit(0);
 }
 
-static int start_helper(const char *node, const char *strategy, int *ret_started)
+static int start_helper(const struct destination *to, const char *strategy, int *ret_started)
 {
 	int pipe_fds[2], self = getpid();
 	pid_t pid;
@@ -104,7 +110,7 @@ static int start_helper(const char *node, const char *strategy, int *ret_started
 		close(pipe_fds[1]);
 		close(STDIN_FILENO); /* a pipe of the program's must not be held open here */
 		close(STDOUT_FILENO);
-		move(pipe_fds[0], self, node, strategy);
+		move(pipe_fds[0], self, to, strategy);
 	}
 	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 		;
@@ -133,18 +139,20 @@ static int find_best(const char *require, char ret[256])
 	return r;
 }
 
-/* Godwit's own from the beginning, so that drain and balance know of it. Without a godwitd, or permission to ask it, it is a program as any other. */
-static void tell_started(void)
+/* Godwit's own from the beginning, so that drain and balance know of it. ret_node: where it had better begin, "": here. Without a godwitd, or permission to ask it, it is a program as any other. */
+static void tell_started(bool anywhere, char ret_node[256])
 {
 	const struct timeval patience = { 1, 0 };
 	cleanup_ask struct ask ask = { .fd = -1 };
 	json_t *line = NULL;
 
-	if (ask_open(&ask, json_pack("{s:s, s:i}", "verb", "started", "pid", (int)getpid()), NULL) < 0)
+	if (ask_open(&ask, json_pack("{s:s, s:i, s:b}", "verb", "started", "pid", (int)getpid(), "take", anywhere), NULL) < 0)
 		return;
 	setsockopt(ask.fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-	if (ask_next(&ask, true, &line, NULL) > 0)
-		json_decref(line);
+	if (ask_next(&ask, true, &line, NULL) <= 0)
+		return;
+	snprintf(ret_node, 256, "%s", text_of(json_object_get(line, "result"), "node"));
+	json_decref(line);
 }
 
 /* The process that the program will be gets them before it begins. */
@@ -157,9 +165,9 @@ static int take_addresses(json_t *addresses)
 	return r;
 }
 
-static int start(char **command, const char *node, const char *strategy)
+static int start(char **command, const struct destination *to, const char *strategy)
 {
-	int started = -1, r = node ? start_helper(node, strategy, &started) : 0;
+	int started = -1, r = to->node ? start_helper(to, strategy, &started) : 0;
 
 	if (r < 0) {
 		complain("starting a helper: %s", strerror(-r));
@@ -177,10 +185,11 @@ int verb_run(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "node", required_argument, NULL, 'n' }, { "strategy", required_argument, NULL, 's' }, { "require", required_argument, NULL, 'R' },
-		{ "address", required_argument, NULL, 'a' }, { 0 },
+		{ "address", required_argument, NULL, 'a' }, { "here", no_argument, NULL, 'h' }, { 0 },
 	};
 	const char *node = NULL, *strategy = "freeze-free", *require = NULL;
-	char best[256];
+	char best[256], placed[256] = "";
+	bool here = false;
 	json_t *addresses = json_array();
 	int o, r;
 
@@ -194,18 +203,21 @@ int verb_run(int argc, char **argv)
 			require = optarg;
 		else if (o == 'a')
 			json_array_append_new(addresses, json_string(optarg));
+		else if (o == 'h')
+			here = true;
 		else
 			return option_error("run", o, argv);
 	}
 	if (optind >= argc)
 		return usage_error("run", "a command is expected");
-	if (node && require)
-		return usage_error("run", "--node says where, and -R asks for it: one of them");
+	if ((node != NULL) + (require != NULL) + here > 1)
+		return usage_error("run", "--node and --here say where, and -R asks for it: one of them");
 	if (require) {
 		r = find_best(require, best);
 		if (r != EXIT_OK)
 			return r;
 		node = *best ? best : NULL;
+		here = true; /* it has been decided */
 	}
 	if (json_array_size(addresses)) {
 		r = take_addresses(addresses);
@@ -213,6 +225,6 @@ int verb_run(int argc, char **argv)
 			return r;
 	}
 	json_decref(addresses);
-	tell_started();
-	return start(&argv[optind], node, strategy);
+	tell_started(!node && !here, placed);
+	return start(&argv[optind], &(struct destination){ *placed ? placed : node, !*placed }, strategy);
 }

@@ -3,6 +3,7 @@
 #include "cluster/policy.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "base/util.h"
 
@@ -25,6 +26,47 @@ const struct policy policy_default = {
 	.sent_fade_s = 3,
 	.choices = 2,
 };
+
+static const char *const transfers[] = { [POLICY_SENDER] = "sender", [POLICY_RECEIVER] = "receiver", [POLICY_SYMMETRIC] = "symmetric" };
+static const char *const locations[] = {
+	[POLICY_OPPORTUNITY] = "opportunity", [POLICY_TWO_CHOICES] = "two-choices", [POLICY_BEST_FIT] = "best-fit", [POLICY_RANDOM] = "random",
+};
+
+static int index_of(const char *const *names, size_t n, const char *name)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!strcmp(names[i], name))
+			return (int)i;
+	return -1;
+}
+
+bool policy_transfer_parse(const char *name, enum policy_transfer *ret)
+{
+	int i = index_of(transfers, ARRAY_SIZE(transfers), name);
+
+	if (i >= 0)
+		*ret = (enum policy_transfer)i;
+	return i >= 0;
+}
+
+bool policy_location_parse(const char *name, enum policy_location *ret)
+{
+	int i = index_of(locations, ARRAY_SIZE(locations), name);
+
+	if (i >= 0)
+		*ret = (enum policy_location)i;
+	return i >= 0;
+}
+
+const char *policy_transfer_name(enum policy_transfer transfer)
+{
+	return transfers[transfer];
+}
+
+const char *policy_location_name(enum policy_location location)
+{
+	return locations[location];
+}
 
 static double run_of(const struct policy_node *node)
 {
@@ -77,6 +119,14 @@ static double talk(const struct policy *p, const struct policy_unit *unit, uint6
 	return mib_s / p->link_mib_s;
 }
 
+/* What it would gain: of CPU time as much as it has used is still to come, and of talking as much as it has talked. */
+static double gain_of(const struct policy *p, const struct policy_unit *unit, const struct policy_node *here, const struct policy_node *there)
+{
+	double cpu = policy_slowness(&here->load, run_of(here)) - policy_slowness(&there->load, run_of(there) + unit->run);
+
+	return unit->cpu_s * cpu + MAX(unit->talk_s, unit->cpu_s) * (talk(p, unit, here->id) - talk(p, unit, there->id));
+}
+
 static double slowness_of(const struct policy *p, const struct policy_node *node, const struct policy_unit *unit, double more)
 {
 	return policy_slowness(&node->load, run_of(node) + more) + talk(p, unit, node->id);
@@ -110,7 +160,8 @@ static void offer_cost(struct choice *c, size_t i, double cost)
 	c->best_cost = cost;
 }
 
-static void offer(struct choice *c, const struct policy_node *nodes, size_t i, double run, double mem_mib)
+/* `talk`: what it would exchange over links there. */
+static void offer(struct choice *c, const struct policy_node *nodes, size_t i, double run, double mem_mib, double talk)
 {
 	c->n++;
 	if (c->p->location == POLICY_RANDOM)
@@ -118,7 +169,7 @@ static void offer(struct choice *c, const struct policy_node *nodes, size_t i, d
 	else if (c->p->location == POLICY_BEST_FIT)
 		offer_cost(c, i, free_of(&nodes[i]) - mem_mib);
 	else
-		offer_cost(c, i, policy_opportunity(&nodes[i], run, mem_mib, c->base));
+		offer_cost(c, i, policy_opportunity(&nodes[i], run, mem_mib, c->base) + talk * c->base);
 }
 
 /* --- selection --- */
@@ -148,7 +199,7 @@ static size_t locate(const struct policy *p, const struct policy_node *nodes, si
 		size_t i = all ? tries : (size_t)rng_below(rng, n);
 
 		if (is_better(p, nodes, i, self, unit, why))
-			offer(&c, nodes, i, unit->run, unit->mem_mib);
+			offer(&c, nodes, i, unit->run, unit->mem_mib, talk(p, unit, nodes[i].id));
 	}
 	return c.best;
 }
@@ -181,7 +232,7 @@ struct policy_verdict policy_judge(const struct policy *p, const struct policy_n
 		return v;
 	}
 	v.there = slowness_of(p, &nodes[v.node], unit, unit->run);
-	v.gain_s = unit->cpu_s * (v.here - v.there);
+	v.gain_s = gain_of(p, unit, &nodes[self], &nodes[v.node]);
 	if (why == POLICY_BALANCE && v.gain_s - v.cost_s <= p->gain_min_s)
 		v.obstacle = POLICY_TOO_YOUNG;
 	else
@@ -320,14 +371,18 @@ size_t policy_plan(const struct policy *p, struct policy_node *nodes, size_t n, 
 size_t policy_ask(const struct policy *p, const struct policy_node *nodes, size_t n, size_t self, struct rng *rng)
 {
 	const struct policy_node *here = &nodes[self];
+	double with_it = policy_slowness(&here->load, run_of(here) + 1);
 	struct choice c;
 
-	if (p->transfer == POLICY_SENDER || !policy_takes(p, here, 0) || run_of(here) + 1 > here->load.v[LOAD_CORES])
+	if (p->transfer == POLICY_SENDER || !policy_takes(p, here, 0) || run_of(here) + 1 > MAX(here->load.v[LOAD_CORES], 1))
 		return SIZE_MAX;
 	choice_init(&c, p, n, rng);
-	for (size_t i = 0; i < n; i++)
-		if (i != self && nodes[i].age_s <= p->age_max_s && run_of(&nodes[i]) >= nodes[i].load.v[LOAD_CORES] + 1)
-			offer_cost(&c, i, -policy_slowness(&nodes[i].load, run_of(&nodes[i])));
+	for (size_t i = 0; i < n; i++) {
+		double there = policy_slowness(&nodes[i].load, run_of(&nodes[i]));
+
+		if (i != self && nodes[i].age_s <= p->age_max_s && run_of(&nodes[i]) >= MAX(nodes[i].load.v[LOAD_CORES], 1) + 1 && with_it < there * (1 - EVEN_MARGIN))
+			offer_cost(&c, i, -there);
+	}
 	return c.best;
 }
 
@@ -340,7 +395,7 @@ size_t policy_place(const struct policy *p, const struct policy_node *nodes, siz
 		return self; /* nothing is gained elsewhere */
 	for (size_t i = 0; i < n; i++)
 		if (policy_takes(p, &nodes[i], mem_mib))
-			offer(&c, nodes, i, run, mem_mib);
+			offer(&c, nodes, i, run, mem_mib, 0);
 	return c.best;
 }
 

@@ -7,7 +7,8 @@
  *
  *	a * (n - m) > cost,    n and m: how much slower than alone it runs here and would run there, itself counted on both sides
  *
- * (Harchol-Balter and Downey, 1997). What it talks to and reads from other nodes counts as slowness, too: bytes a second over what a link carries. The cost is
+ * (Harchol-Balter and Downey, 1997). What it talks to and reads from other nodes counts as slowness, too: bytes a second over what a link carries, for as long as it has been talking; and of nodes that would do alike the one
+ * that it talks to is the better one. The cost is
  * the measured one of Godwit's moves: a part for each move, one for each connection, and the time of the link and of two CPUs for each MiB of memory.
  * *Location*: where? By opportunity cost: CPU, memory and I/O each cost base to the power of their utilisation, and the unit goes where it adds least (Amir, Awerbuch, Barak et
  * al., 2000); or to the better of two nodes taken at random (Mitzenmacher), the tightest that has room, or any.
@@ -54,6 +55,12 @@ struct policy {
 	size_t choices;         /* nodes looked at by TWO_CHOICES */
 };
 
+/* "sender", "receiver", "symmetric"; "opportunity", "two-choices", "best-fit", "random". False: it is none. */
+bool policy_transfer_parse(const char *name, enum policy_transfer *ret);
+bool policy_location_parse(const char *name, enum policy_location *ret);
+const char *policy_transfer_name(enum policy_transfer transfer);
+const char *policy_location_name(enum policy_location location);
+
 /* What measurement and the simulator found best. */
 extern const struct policy policy_default;
 
@@ -68,6 +75,11 @@ struct policy_node {
 
 #define POLICY_TALKS_MAX 4
 
+struct policy_talk {
+	uint64_t id;        /* of a node */
+	double mib_s;       /* what is exchanged with it: connections, files */
+};
+
 struct policy_unit {
 	uint64_t number;            /* the caller's */
 	double cpu_s;               /* that it has used */
@@ -76,11 +88,9 @@ struct policy_unit {
 	unsigned connections;
 	bool pinned;                /* the user, or something that cannot move */
 	double since_move_s;        /* wall clock; HUGE_VAL: it never moved */
-	struct {
-		uint64_t id;        /* of a node */
-		double mib_s;       /* what is exchanged with it: connections, files */
-	} talks[POLICY_TALKS_MAX];
+	struct policy_talk talks[POLICY_TALKS_MAX];
 	size_t n_talks;
+	double talk_s;              /* wall clock: for how long it has been talking like that; less than cpu_s counts as that */
 };
 
 enum policy_reason { POLICY_STAYS, POLICY_BALANCE, POLICY_MEMORY, POLICY_EVICTED };

@@ -19,6 +19,7 @@
 #include "daemon/move.h"
 #include "daemon/node_state.h"
 #include "daemon/reserve.h"
+#include "daemon/work.h"
 
 #define PERIOD_NS 1000000000ull
 #define LOOK_MS 1000       /* until one that has died is started anew */
@@ -46,6 +47,7 @@ struct balancer {
 	struct policy policy;
 	struct nodes_view view;
 	struct units units;
+	struct talks talks;
 	struct under_way moves[MOVES_MAX];
 	struct {
 		uint64_t node, until_ns;
@@ -78,18 +80,21 @@ int balance_tick(struct daemon *d)
 		return -1; /* who switches it on, and its end, wake */
 	if (now >= d->balance_due_ns) {
 		d->balance_due_ns = now + PERIOD_NS;
-		worker_start(d, WORKER_BALANCE, NULL, 0, &child, NULL);
+		worker_start(d, WORKER_BALANCE, &d->asks[0], 1, &child, NULL);
 		if (child)
 			balance_loop(d, daemon);
 	}
 	return LOOK_MS;
 }
 
-struct policy balance_policy(const struct balance_shared *s)
+struct policy balance_policy(const struct daemon *d)
 {
+	const struct balance_shared *s = d->balance;
 	struct policy p = policy_default;
 	double factor = s->cost_factor;
 
+	p.transfer = d->config.transfer;
+	p.location = d->config.location;
 	p.stay_s = MAX(p.stay_s, STAY_FACTOR * s->took_s);
 	if (factor > 0) {
 		p.cost.move_s *= factor;
@@ -273,31 +278,6 @@ static void finish(struct balancer *b, const struct under_way *w, const json_t *
 		note_unit(b, &w->move, code && !strcmp(code, "refused") ? REFUSED_NS : FAILED_NS, message ? message : "");
 }
 
-/* Until the next period. */
-static void wait_moves(struct balancer *b, uint64_t until_ns)
-{
-	for (;;) {
-		uint64_t now = clock_ns(CLOCK_MONOTONIC);
-		struct pollfd p[MOVES_MAX];
-
-		if (now >= until_ns)
-			return;
-		for (size_t i = 0; i < MOVES_MAX; i++)
-			p[i] = (struct pollfd){ .fd = b->moves[i].move.fd, .events = POLLIN };
-		if (poll(p, MOVES_MAX, (int)((until_ns - now) / 1000000) + 1) <= 0)
-			continue;
-		for (size_t i = 0; i < MOVES_MAX; i++) {
-			struct under_way w = b->moves[i];
-			json_t *line;
-
-			if (w.move.fd < 0 || !p[i].revents || !move_read(&b->moves[i].move, &line))
-				continue;
-			finish(b, &w, line);
-			json_decref(line);
-		}
-	}
-}
-
 /* --- a period --- */
 
 /* Those that a plan is about, as policies see them; ret_from: their places in b->units. */
@@ -311,13 +291,15 @@ static size_t choose_units(struct balancer *b, bool owner, struct policy_unit *r
 		if (is_moving(b, unit->entry.pid) || (owner && !unit->foreign))
 			continue;
 		ret[n] = units_policy(unit);
+		talks_add(&b->shared->talks, unit, &ret[n]);
 		ret[n].pinned = balance_note_of(b->shared, unit) != NULL;
 		ret_from[n++] = i;
 	}
 	return n;
 }
 
-static void plan(struct balancer *b, bool owner)
+/* `only`: the node that has asked for work, SIZE_MAX: none. */
+static void plan(struct balancer *b, bool owner, size_t only, size_t max)
 {
 	cleanup_free struct policy_unit *units = calloc(b->units.n + 1, sizeof(*units));
 	cleanup_free size_t *from = calloc(b->units.n + 1, sizeof(*from));
@@ -332,14 +314,94 @@ static void plan(struct balancer *b, bool owner)
 	memcpy(nodes, b->view.nodes, b->view.n * sizeof(*nodes));
 	if (owner)
 		nodes[0].state = NODE_DRAINED; /* for the foreign ones */
-	n_moves = policy_plan(&b->policy, nodes, b->view.n, 0, units, n, SIZE_MAX, &b->rng, moves, MOVES_MAX - count_moving(b));
+	n_moves = policy_plan(&b->policy, nodes, b->view.n, 0, units, n, only, &b->rng, moves, MIN(max, MOVES_MAX - count_moving(b)));
 	for (size_t i = 0; i < n_moves; i++)
 		begin(b, &q, &b->units.v[from[moves[i].unit]], &units[moves[i].unit], &moves[i].verdict);
 }
 
-static void period(struct balancer *b)
+/* Takes the nodes anew. */
+static bool look(struct balancer *b)
 {
 	struct nodes_view fresh;
+
+	if (nodes_view_known(b->d, &fresh, NULL) < 0)
+		return false;
+	nodes_view_free(&b->view);
+	b->view = fresh;
+	b->policy = balance_policy(b->d);
+	b->ahead_mib = balance_look_ahead(b->shared, &b->view);
+	add_moving(b, &b->view);
+	return true;
+}
+
+/* There is room here, and a node that has too much. */
+static void ask_for_work(struct balancer *b)
+{
+	size_t whom = policy_ask(&b->policy, b->view.nodes, b->view.n, 0, &b->rng);
+	struct err e = ERR_INIT;
+
+	if (whom == SIZE_MAX)
+		return;
+	log_debug("event=asks-for-work node=%s", b->view.names[whom].name);
+	cluster_view_sent(b->d->view, b->view.nodes[whom].id, -1, 0); /* the next second asks another one */
+	if (work_ask(b->d, &b->view.names[whom].address, &e) < 0)
+		log_info("event=not-asked node=%s error=\"%s\"", b->view.names[whom].name, e.message);
+}
+
+/* A node has asked for work: one unit, if that is good for both. */
+static void give_work(struct balancer *b, const struct work_ask *ask)
+{
+	if (!node_state_balances(b->d->shared) || !b->units.n || count_moving(b) == MOVES_MAX || !look(b))
+		return;
+	for (size_t i = 1; i < b->view.n; i++) {
+		struct policy_node *node = &b->view.nodes[i];
+
+		if (node->id != ask->node || node->state != NODE_OK)
+			continue;
+		node->load = ask->load;
+		node->age_s = 0;
+		log_debug("event=asked-for-work node=%s run=%.2f", b->view.names[i].name, ask->load.v[LOAD_RUN]);
+		plan(b, false, i, 1);
+		return;
+	}
+}
+
+static void read_moves(struct balancer *b, const struct pollfd p[MOVES_MAX])
+{
+	for (size_t i = 0; i < MOVES_MAX; i++) {
+		struct under_way w = b->moves[i];
+		json_t *line;
+
+		if (w.move.fd < 0 || !p[i].revents || !move_read(&b->moves[i].move, &line))
+			continue;
+		finish(b, &w, line);
+		json_decref(line);
+	}
+}
+
+/* Until the next period. */
+static void wait_moves(struct balancer *b, uint64_t until_ns)
+{
+	for (;;) {
+		uint64_t now = clock_ns(CLOCK_MONOTONIC);
+		struct pollfd p[MOVES_MAX + 1];
+		struct work_ask ask;
+
+		if (now >= until_ns)
+			return;
+		for (size_t i = 0; i < MOVES_MAX; i++)
+			p[i] = (struct pollfd){ .fd = b->moves[i].move.fd, .events = POLLIN };
+		p[MOVES_MAX] = (struct pollfd){ .fd = b->d->asks[0], .events = POLLIN };
+		if (poll(p, MOVES_MAX + 1, (int)((until_ns - now) / 1000000) + 1) <= 0)
+			continue;
+		read_moves(b, p);
+		while (p[MOVES_MAX].revents && work_next(b->d->asks[0], &ask))
+			give_work(b, &ask);
+	}
+}
+
+static void period(struct balancer *b)
+{
 	struct load load;
 	bool owner;
 
@@ -349,16 +411,15 @@ static void period(struct balancer *b)
 	if ((!owner && !node_state_balances(b->d->shared)) || units_read(&b->units, b->d, NULL, 0, NULL) < 0)
 		return;
 	look_ahead(b, &load);
-	if (!b->units.n || count_moving(b) == MOVES_MAX || nodes_view_known(b->d, &fresh, NULL) < 0)
+	talks_sample(&b->talks, &b->shared->talks, b->d, &b->units);
+	if (!look(b))
 		return;
-	nodes_view_free(&b->view);
-	b->view = fresh;
-	b->policy = balance_policy(b->shared);
-	b->ahead_mib = balance_look_ahead(b->shared, &b->view);
-	add_moving(b, &b->view);
 	log_debug("event=period units=%zu moving=%zu run=%.2f free_mib=%.0f falls_mib_s=%.1f ahead_mib=%.0f", b->units.n, count_moving(b), load.v[LOAD_RUN], load.v[LOAD_MEM],
 		  b->fall_mib_s, b->shared->ahead_mib);
-	plan(b, owner);
+	if (b->units.n && count_moving(b) < MOVES_MAX)
+		plan(b, owner, SIZE_MAX, MOVES_MAX);
+	if (!owner && node_state_balances(b->d->shared))
+		ask_for_work(b);
 }
 
 void balance_loop(const struct daemon *d, pid_t daemon)

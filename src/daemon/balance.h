@@ -2,7 +2,8 @@
 /*
  * balance.h - godwit-balance, the process of godwitd that moves units by itself, and what it and `godwit balance explain` say
  *
- * Once a second it takes the nodes (nodes_view.h) and the units (units.h), has cluster/policy.h plan, reserves room (reserve.h) and begins the moves (move.h). Only a node's own
+ * Once a second it takes the nodes (nodes_view.h) and the units (units.h), has cluster/policy.h plan, reserves room (reserve.h) and begins the moves (move.h); when there is room here it asks a node that is
+ * loaded for work (work.h), and it gives work to a node that asks. Only a node's own
  * godwit-balance begins moves from it. It runs while balancing is on (`godwit balance on`, off at first) or a person may come back (workstation); it ends with godwitd.
  */
 #ifndef GODWIT_DAEMON_BALANCE_H
@@ -11,6 +12,7 @@
 #include "cluster/policy.h"
 #include "daemon/daemon.h"
 #include "daemon/nodes_view.h"
+#include "daemon/talks.h"
 #include "daemon/units.h"
 
 #define BALANCE_NOTES 64
@@ -31,6 +33,7 @@ struct balance_shared {
 	double took_s;            /* how long they took, in the mean */
 	double ahead_mib;         /* memory that will be used until a move that is begun now is over, as it is used now */
 	struct balance_note notes[BALANCE_NOTES];
+	struct talks_shared talks;
 };
 
 /* Once, before any worker is started. */
@@ -40,8 +43,8 @@ int balance_tick(struct daemon *d);
 /* `daemon`: the main process. */
 void __attribute__((noreturn)) balance_loop(const struct daemon *d, pid_t daemon);
 
-/* The policy with costs as they have been measured here. */
-struct policy balance_policy(const struct balance_shared *s);
+/* The policy of the configuration with costs as they have been measured here. */
+struct policy balance_policy(const struct daemon *d);
 /* The note about a unit that holds now, or NULL. */
 const struct balance_note *balance_note_of(const struct balance_shared *s, const struct unit_info *unit);
 /* A person works on this host, which is a workstation. */

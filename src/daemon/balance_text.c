@@ -22,15 +22,26 @@ static double shown(double x)
 	return MIN(x, 9999);
 }
 
+/* Whom it talks to most. */
+static void text_of_talks(const struct balance_question *q, const struct policy_unit *unit, char ret[80])
+{
+	*ret = 0;
+	for (size_t i = 0; i < q->view->n && unit->n_talks; i++)
+		if (q->view->nodes[i].id == unit->talks[0].id)
+			snprintf(ret, 80, ", exchanges %.1f MiB/s with %.40s", MIN(unit->talks[0].mib_s, 1e6), name_of(q, i));
+}
+
 void balance_reason(const struct balance_question *q, const struct policy_unit *unit, const struct policy_verdict *v, char ret[BALANCE_TEXT_MAX])
 {
 	const struct policy_node *here = &q->view->nodes[0], *there = &q->view->nodes[MIN(v->node, q->view->n - 1)];
 	const char *from = name_of(q, 0), *to = name_of(q, v->node);
+	char talks[80];
 
 	switch (v->reason) {
 	case POLICY_BALANCE:
-		snprintf(ret, BALANCE_TEXT_MAX, "balance: %.2f times slower than alone on %.40s, %.2f on %.40s; %.1f s computed, gains %.2f s, costs %.2f s", shown(v->here), from,
-			 shown(v->there), to, unit->cpu_s, v->gain_s, v->cost_s);
+		text_of_talks(q, unit, talks);
+		snprintf(ret, BALANCE_TEXT_MAX, "balance: %.2f times slower than alone on %.40s, %.2f on %.40s; %.1f s computed%s, gains %.2f s, costs %.2f s", shown(v->here), from,
+			 shown(v->there), to, unit->cpu_s, talks, v->gain_s, v->cost_s);
 		return;
 	case POLICY_MEMORY:
 		snprintf(ret, BALANCE_TEXT_MAX, "memory: %.40s has %.0f MiB free of %.0f (%.0f in a moment; waiting for memory: %.0f%%), %.40s %.0f of %.0f; the unit has %.0f", from,

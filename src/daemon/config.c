@@ -44,6 +44,8 @@ void config_init(struct config *config)
 	strcpy(config->busy, CONFIG_DEFAULT_BUSY);
 	strcpy(config->etcd.prefix, "/godwit/");
 	config->etcd.lease_s = ETCD_LEASE_S;
+	config->transfer = policy_default.transfer;
+	config->location = policy_default.location;
 }
 
 const struct config_node *config_find(const struct config *config, const char *name)
@@ -257,6 +259,15 @@ static int read_cluster_key(struct config *config, const char *key, const char *
 	return read_etcd_key(config, key, value, e);
 }
 
+static int read_balance_key(struct config *config, const char *key, const char *value, struct err *e)
+{
+	if (!strcmp(key, "transfer"))
+		return policy_transfer_parse(value, &config->transfer) ? 0 : err_set(e, -EINVAL, "transfer '%.80s': use sender, receiver or symmetric", value);
+	if (!strcmp(key, "location"))
+		return policy_location_parse(value, &config->location) ? 0 : err_set(e, -EINVAL, "location '%.80s': use opportunity, two-choices, best-fit or random", value);
+	return err_set(e, -EINVAL, "unknown key '%.80s' in [balance]; known are transfer, location", key);
+}
+
 static int add_node(struct config *config, const char *name, const char *value, struct err *e)
 {
 	struct config_node node = { 0 }, *grown;
@@ -293,8 +304,10 @@ static int on_key(void *user, const char *section, const char *key, const char *
 		r = add_node(reading->config, key, value, &error);
 	else if (!strcmp(section, "cluster"))
 		r = read_cluster_key(reading->config, key, value, &error);
+	else if (!strcmp(section, "balance"))
+		r = read_balance_key(reading->config, key, value, &error);
 	else
-		r = err_set(&error, -EINVAL, "unknown section [%.80s]; known are [node], [nodes] and [cluster]", section);
+		r = err_set(&error, -EINVAL, "unknown section [%.80s]; known are [node], [nodes], [cluster] and [balance]", section);
 	if (r < 0 && !reading->error.code)
 		reading->error = error;
 	return r == 0;

@@ -17,6 +17,7 @@
 #include "cluster/gossip_packet.h"
 #include "cluster/members.h"
 #include "cluster/membership.h"
+#include "cluster/policy.h"
 #include "wire/hello.h"
 
 #define CONFIG_DEFAULT_PATH "/etc/godwit/godwit.conf"
@@ -25,7 +26,7 @@
 #define CONFIG_BUSY_MAX 255
 #define CONFIG_KEY_BYTES_MIN 16
 #define CONFIG_KEY_BYTES_MAX 4096
-#define CONFIG_NODES_MAX 1024
+#define CONFIG_NODES_MAX 10240
 #define CONFIG_LABELS_MAX GOSSIP_LABELS_MAX
 #define CONFIG_BYTES_MAX (1u << 20)
 
@@ -52,6 +53,8 @@ struct config {
 	char key_file[256];        /* "": the default one, if it is there */
 	bool has_key;
 	uint8_t key[GOSSIP_KEY_BYTES];
+	enum policy_transfer transfer; /* of balancing: who begins a move, */
+	enum policy_location location; /* and how its destination is chosen */
 	char busy[CONFIG_BUSY_MAX + 1]; /* a requirement: while the node's own figures match it takes nothing; "": never */
 };
 

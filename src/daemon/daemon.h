@@ -76,6 +76,7 @@ struct daemon {
 	struct node_shared *shared; /* so are these: node_state.h, */
 	struct balance_shared *balance; /* balance.h, */
 	struct reserve_table *reserved; /* reserve.h */
+	int asks[2]; /* work.h: questions for godwit-balance; it has the first end */
 	uint64_t balance_due_ns;
 	uint64_t cluster_due_ns;   /* godwit-cluster is not started anew before */
 	bool redirects; /* connections may be redirected here: net_tick */

@@ -36,7 +36,7 @@ static int look(const struct daemon *d, struct asked *a, struct err *e)
 	if (r < 0)
 		return r;
 	a->ahead_mib = balance_look_ahead(d->balance, &a->view);
-	a->policy = balance_policy(d->balance);
+	a->policy = balance_policy(d);
 	a->owner = balance_owner_works(&d->config, &a->view.nodes[0].load);
 	(void)!getrandom(&a->rng, sizeof(a->rng), 0);
 	return 0;
@@ -64,6 +64,18 @@ static json_t *number(double x)
 	return json_real(isfinite(x) ? x : -1);
 }
 
+/* Of nodes that are known by name. */
+static json_t *talks_json(const struct asked *a, const struct policy_unit *unit)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < unit->n_talks; i++)
+		for (size_t k = 0; k < a->view.n; k++)
+			if (a->view.nodes[k].id == unit->talks[i].id)
+				json_array_append_new(list, json_pack("{s:s, s:f}", "node", a->view.names[k].name, "mib_s", unit->talks[i].mib_s));
+	return list;
+}
+
 static json_t *verdict_json(const struct daemon *d, struct asked *a, const struct unit_info *unit)
 {
 	const struct balance_note *note = balance_note_of(d->balance, unit);
@@ -74,6 +86,7 @@ static json_t *verdict_json(const struct daemon *d, struct asked *a, const struc
 	json_t *o;
 
 	u.pinned = note != NULL;
+	talks_add(&d->balance->talks, unit, &u);
 	v = policy_judge(&a->policy, a->view.nodes, a->view.n, 0, &u, must_go(a, unit), SIZE_MAX, &a->rng);
 	if (v.reason)
 		balance_reason(&q, &u, &v, why);
@@ -91,6 +104,7 @@ static json_t *verdict_json(const struct daemon *d, struct asked *a, const struc
 	json_object_set_new(o, "slowness_there", number(v.there));
 	json_object_set_new(o, "gain_s", number(v.gain_s));
 	json_object_set_new(o, "cost_s", number(v.cost_s));
+	json_object_set_new(o, "talks", talks_json(a, &u));
 	return o;
 }
 
@@ -110,8 +124,9 @@ static json_t *nodes_json(const struct asked *a)
 
 static json_t *state_json(const struct daemon *d)
 {
-	return json_pack("{s:s, s:b, s:s, s:I, s:I}", "node", d->config.name, "balance", node_state_balances(d->shared), "state", node_state_name(node_state(d->shared)), "moves",
-			 (json_int_t)d->balance->moves, "failures", (json_int_t)d->balance->failures);
+	return json_pack("{s:s, s:b, s:s, s:s, s:s, s:I, s:I}", "node", d->config.name, "balance", node_state_balances(d->shared), "state", node_state_name(node_state(d->shared)),
+			 "transfer", policy_transfer_name(d->config.transfer), "location", policy_location_name(d->config.location), "moves", (json_int_t)d->balance->moves,
+			 "failures", (json_int_t)d->balance->failures);
 }
 
 static int set(const struct daemon *d, bool on, int fd)

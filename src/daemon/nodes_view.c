@@ -25,6 +25,13 @@ static void add(struct nodes_view *v, const struct cluster_node *node)
 	v->n++;
 }
 
+static int by_age(const void *a, const void *b)
+{
+	uint64_t x = ((const struct cluster_node *)a)->measured_ms, y = ((const struct cluster_node *)b)->measured_ms;
+
+	return x > y ? -1 : x < y;
+}
+
 static int known(const struct daemon *d, struct cluster_node **ret, size_t *ret_n, struct err *e)
 {
 	size_t n = 0;
@@ -33,6 +40,10 @@ static int known(const struct daemon *d, struct cluster_node **ret, size_t *ret_
 	for (size_t i = 0; r == 0 && i < *ret_n; i++)
 		if ((*ret)[i].reachable)
 			(*ret)[n++] = (*ret)[i];
+	if (n > NODES_VIEW_MAX) {
+		qsort(*ret + 1, n - 1, sizeof(**ret), by_age);
+		n = NODES_VIEW_MAX;
+	}
 	*ret_n = n;
 	return r;
 }

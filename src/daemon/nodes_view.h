@@ -6,6 +6,8 @@
 #include "cluster/policy.h"
 #include "daemon/daemon.h"
 
+#define NODES_VIEW_MAX 256 /* of a cluster with more, those of which the most recent things are known: gossip makes these others on each node */
+
 struct nodes_view {
 	size_t n;                  /* at least 1; the first node is this one */
 	struct policy_node *nodes; /* with what was sent to them lately */

@@ -3,7 +3,7 @@
  * peer.c - connections from other nodes
  *
  * Each begins with a HELLO, whose role says what becomes of it: CONTROL starts a destination worker; NODE_INFO is answered
- * here, and so is ASK, from the records of the destination workers; ORDER is a request that another node hands on (client.c), NET is news for a worker of its own (do_net.c), RESERVE a question for one (reserve.c); every other role belongs to a migration and is handed on to its worker (struct link_handoff). Bytes that follow the HELLO are
+ * here, and so is ASK, from the records of the destination workers; ORDER is a request that another node hands on (client.c), NET is news for a worker of its own (do_net.c), RESERVE and WORK questions for one (reserve.c, work.c); every other role belongs to a migration and is handed on to its worker (struct link_handoff). Bytes that follow the HELLO are
  * left in the socket for the worker.
  */
 #include <errno.h>
@@ -16,6 +16,7 @@
 #include "daemon/daemon.h"
 #include "daemon/node_state.h"
 #include "daemon/reserve.h"
+#include "daemon/work.h"
 #include "home/door.h"
 #include "migrate/migrate.h"
 #include "migrate/outcome.h"
@@ -158,6 +159,8 @@ static int dispatch(struct daemon *d, int fd, const struct frame *frame, const G
 		return net_news(d, fd, hello, e);
 	if (hello->role == ROLE_RESERVE)
 		return reserve_serve(d, fd, hello, e);
+	if (hello->role == ROLE_WORK)
+		return work_serve(d, fd, e);
 	if (hello->role == ROLE_CONTROL)
 		return start_dest(d, fd, frame, hello, e);
 	w = worker_find_dest(d, hello->mig_id.data);

@@ -78,16 +78,25 @@ static int read_unit(const json_t *o, struct request *request, struct err *e)
 	return 0;
 }
 
+static int read_take(const json_t *o, struct request *request, struct err *e)
+{
+	const json_t *take = json_object_get(o, "take");
+
+	if (take && !json_is_boolean(take))
+		return err_set(e, -EINVAL, "\"take\" must be true or false");
+	request->take = json_is_true(take);
+	return 0;
+}
+
 static int read_select(const json_t *o, struct request *request, struct err *e)
 {
-	const json_t *v = json_object_get(o, "require"), *take = json_object_get(o, "take");
+	const json_t *v = json_object_get(o, "require");
 	struct require parsed;
 
 	if (v && !json_is_string(v))
 		return err_set(e, -EINVAL, "\"require\" must be a text");
-	if (take && !json_is_boolean(take))
-		return err_set(e, -EINVAL, "\"take\" must be true or false");
-	request->take = json_is_true(take);
+	if (read_take(o, request, e) < 0)
+		return e->code;
 	if (!v)
 		return 0;
 	if (strlen(json_string_value(v)) < sizeof(request->require))
@@ -201,8 +210,8 @@ static int read_members(const json_t *o, struct request *request, struct err *e)
 		return read_drain(o, request, e);
 	if (request->verb == VERB_BALANCE)
 		return read_balance(o, request, e);
-	if (request->verb == VERB_STARTED && !request->pid)
-		return err_set(e, -EINVAL, "started needs a \"pid\"");
+	if (request->verb == VERB_STARTED)
+		return request->pid ? read_take(o, request, e) : err_set(e, -EINVAL, "started needs a \"pid\"");
 	if (request->verb == VERB_ADDRESS)
 		return read_addresses(o, request, e);
 	if (request->verb == VERB_PS)

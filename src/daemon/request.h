@@ -45,7 +45,7 @@ struct request {
 	char require[REQUIRE_TEXT_MAX + 1]; /* select: what the nodes have to be, checked */
 	struct owned_address addresses[OWNED_MAX]; /* address */
 	size_t n_addresses;
-	bool take;              /* select: something is about to be sent to the first one */
+	bool take;              /* select: something is about to be sent to the first one; started: where the unit had better begin is asked */
 };
 
 /* Reads and validates one line (untrusted, without its newline). -EINVAL with words for the client. */

@@ -12,6 +12,7 @@
 struct process {
 	pid_t pid, parent;
 	char state;
+	char name[16];
 	uint64_t ticks; /* user, system, and those of children that were waited for */
 };
 
@@ -37,13 +38,20 @@ static bool read_process(pid_t pid, struct process *ret)
 {
 	char text[1024];
 	unsigned long long t[4];
-	const char *p;
+	const char *p, *name;
 	int parent;
 
 	if (!read_text(text, sizeof(text), "/proc/%d/stat", pid, 0))
 		return false;
 	p = strrchr(text, ')');
+	name = strchr(text, '(');
 	ret->pid = pid;
+	if (p && name && name < p) {
+		size_t len = MIN((size_t)(p - name - 1), sizeof(ret->name) - 1);
+
+		memcpy(ret->name, name + 1, len);
+		ret->name[len] = 0;
+	}
 	if (!p || sscanf(p + 1, " %c %d %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu %llu %llu %llu", &ret->state, &parent, &t[0], &t[1], &t[2], &t[3]) != 6)
 		return false;
 	ret->parent = parent;
@@ -236,15 +244,74 @@ static void keep_roots(struct units *u, const struct table *t)
 	u->n = kept;
 }
 
+static void add_process(struct units *u, pid_t pid, const struct unit_info *unit)
+{
+	if (u->n_procs < u->room_procs)
+		u->procs[u->n_procs++] = (struct unit_process){ pid, (size_t)(unit - u->v) };
+}
+
+/* The device of the file system that home serves to a unit (FUSE's connection has that number); -1: there is none. */
+static long device_from_home(pid_t root)
+{
+	char path[64], line[1024];
+	cleanup_fclose FILE *f = NULL;
+	unsigned major, minor;
+
+	snprintf(path, sizeof(path), "/proc/%d/mountinfo", (int)root);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f))
+		if (strstr(line, " - fuse.godwit ") && sscanf(line, "%*d %*d %u:%u", &major, &minor) == 2)
+			return (long)minor;
+	return -1;
+}
+
+/* The same of a process godwit-relay, as newer kernels tell; -1. */
+static long device_of_relay(pid_t pid)
+{
+	char path[64], text[512];
+	cleanup_closedir DIR *dir = NULL;
+	struct dirent *item;
+
+	snprintf(path, sizeof(path), "/proc/%d/fdinfo", (int)pid);
+	dir = opendir(path);
+	while (dir && (item = readdir(dir))) {
+		const char *at;
+
+		if (isdigit((unsigned char)*item->d_name) && read_text(text, sizeof(text), "/proc/%d/fdinfo/%d", pid, atoi(item->d_name)) && (at = strstr(text, "fuse_connection:")))
+			return strtol(at + strlen("fuse_connection:"), NULL, 10);
+	}
+	return -1;
+}
+
+/* Godwit's own that relay standard streams of a unit that is not at home, and files. */
+static void add_helpers(struct units *u, const struct table *t)
+{
+	for (size_t i = 0; i < u->n; i++) {
+		const struct process *p = find_process(t, u->v[i].entry.pid), *parent = p ? find_process(t, p->parent) : NULL;
+		long device = u->v[i].foreign ? device_from_home(u->v[i].entry.pid) : -1;
+
+		if (parent && !strcmp(parent->name, "godwit-away"))
+			add_process(u, parent->pid, &u->v[i]);
+		for (size_t k = 0; k < t->n && device >= 0; k++)
+			if (!strcmp(t->v[k].name, "godwit-relay") && device_of_relay(t->v[k].pid) == device)
+				add_process(u, t->v[k].pid, &u->v[i]);
+	}
+}
+
 static void measure(struct units *u, const struct units *before, const struct table *t)
 {
 	double dt_ns = (double)(u->at_ns - before->at_ns);
 
+	u->room_procs = 2 * (t->n + u->n);
+	u->procs = u->n ? calloc(u->room_procs, sizeof(*u->procs)) : NULL;
 	for (size_t i = 0; i < t->n; i++) {
 		struct unit_info *unit = unit_of(u, t, &t->v[i]);
 
-		if (unit)
-			count_in(unit, &t->v[i]);
+		if (!unit)
+			continue;
+		count_in(unit, &t->v[i]);
+		if (u->procs)
+			add_process(u, t->v[i].pid, unit);
 	}
 	for (size_t i = 0; i < u->n; i++) {
 		struct unit_info *unit = &u->v[i];
@@ -274,6 +341,8 @@ int units_read(struct units *u, const struct daemon *d, const pid_t *also, size_
 			qsort(c.list.v, c.list.n, sizeof(*c.list.v), by_number);
 		keep_roots(&c.list, &t);
 		measure(&c.list, u, &t);
+		if (c.list.procs)
+			add_helpers(&c.list, &t);
 		units_free(u);
 		*u = c.list;
 	} else {
@@ -286,6 +355,7 @@ int units_read(struct units *u, const struct daemon *d, const pid_t *also, size_
 void units_free(struct units *u)
 {
 	freep(&u->v);
+	freep(&u->procs);
 	*u = (struct units){ 0 };
 }
 

@@ -21,9 +21,17 @@ struct unit_info {
 	char command[80];
 };
 
+/* A process of a unit, or of Godwit's that works for it. */
+struct unit_process {
+	pid_t pid;
+	size_t unit; /* index */
+};
+
 struct units {
 	struct unit_info *v; /* in the order of their numbers */
 	size_t n;
+	struct unit_process *procs;
+	size_t n_procs, room_procs;
 	uint64_t at_ns;      /* 0: nothing has been read yet */
 };
 

@@ -13,6 +13,7 @@
 #include "daemon/daemon.h"
 #include "daemon/node_state.h"
 #include "daemon/reserve.h"
+#include "daemon/work.h"
 #include "migrate/migrate.h"
 #include "migrate/registry.h"
 
@@ -72,7 +73,7 @@ int worker_init(struct daemon *d, struct err *e)
 {
 	migrate_init(always_keep);
 	if (node_state_init(&d->shared, d->config.name, &always_keep[MIGRATE_KEEP_FDS], e) < 0 || cluster_view_init(&d->view, d->shared, e) < 0 ||
-	    balance_init(&d->balance, e) < 0 || reserve_init(&d->reserved, e) < 0)
+	    balance_init(&d->balance, e) < 0 || reserve_init(&d->reserved, e) < 0 || work_init(d->asks, e) < 0)
 		return e->code;
 	d->done = mmap(NULL, WORKERS_MAX * sizeof(*d->done), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	return d->done == MAP_FAILED ? err_sys(e, -errno, "mmap") : 0;

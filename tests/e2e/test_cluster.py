@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The cluster acts: a node gives everything away and stays empty; what cannot move stays and is named."""
 
+import glob
 import json
+import os
+import time
 
 import pytest
-from lab_driver import copies, inside, lab, popen, wait_until
+from lab_driver import BUILD, NAME, STATE, copies, inside, lab, popen, read, wait_until
 
 
 def ask(host, *command, check=True):
@@ -150,6 +153,64 @@ def test_balance(balanced):
         for host in ("n1", "n2", "n3"):
             inside(host, "pkill", "-f", mark, check=False)
         end("95.75", shell)
+
+
+def moved_count(host, reason):
+    return sum("event=moved" in line and f'reason="{reason}' in line for line in read(os.path.join(STATE, "hosts", host, "godwitd.log")).splitlines())
+
+
+def test_receiver(balanced):
+    """A node that begins no moves itself gives to one that has room and asks."""
+    mark = "spin97"
+    inside("n1", "sh", "-c", "cp /etc/godwit/godwit.conf /tmp/conf && printf '[balance]\ntransfer = receiver\n' >>/etc/godwit/godwit.conf")
+    shell = None
+    try:
+        lab("restart-daemon", "n1")
+        shell = popen("n1", "bash", "-c", f"for i in 1 2 3; do godwit run -- python3 -c '{SPIN}' {mark} & done; wait", stdin=-3, stdout=-3, stderr=-3)
+        wait_until("the programs", lambda: spinners(mark)["n1"] == 3)
+        status = ask("n1", "balance", "on")
+        assert (status["transfer"], status["location"]) == ("receiver", "opportunity")
+        time.sleep(3)
+        assert spinners(mark)["n1"] == 3, "nobody has asked"
+        ask("n2", "balance", "on")
+        wait_until("n2 has one", lambda: spinners(mark)["n2"] > 0, 40, 0.1)
+        assert spinners(mark)["n3"] == 0
+    finally:
+        inside("n1", "sh", "-c", "cp /tmp/conf /etc/godwit/godwit.conf")
+        for host in ("n1", "n2", "n3"):
+            inside(host, "pkill", "-f", mark, check=False)
+        lab("restart-daemon", "n1")
+        if shell:
+            shell.wait()
+
+
+def group_text(host, v1, v2):
+    """What the kernel says of a host's memory group."""
+    root = "/sys/fs/cgroup/memory" if os.path.isdir("/sys/fs/cgroup/memory") else "/sys/fs/cgroup"
+    path = next(p for p in glob.glob(f"{root}/**/{host}", recursive=True) if NAME in p)
+    return read(os.path.join(path, v2 if root.endswith("cgroup") else v1))
+
+
+def test_memory(balanced):
+    """Programs on one node grow beyond its memory, while others have some: none is killed, all end well, and why they moved is told."""
+    shell = None
+    lab("limit", "n1", "160M", "--cpu", "none")
+    try:
+        burn = os.path.join(BUILD, "bench/burn")
+        ask("n1", "balance", "on")
+        wait_until("n1 knows its limit", lambda: 150 < next(n["indices"]["maxmem"] for n in ask("n1", "nodes")["nodes"] if n["name"] == "n1") < 170)
+        script = f"for i in 1 2 3 4; do godwit run -- {burn} 1000000 50 8 & pids+=($!); done; bad=0; for p in ${{pids[@]}}; do wait $p || bad=$((bad+1)); done; echo $bad"
+        shell = popen("n1", "bash", "-c", script, stdin=-3, stdout=-1, stderr=-3)
+        said, _ = shell.communicate(timeout=60)
+        assert said == "0\n", "all have ended, and found what they had written"
+        assert "oom_kill 0" in group_text("n1", "memory.oom_control", "memory.events")
+        assert moved_count("n1", "memory: n1 has") >= 1
+    finally:
+        lab("limit", "n1", "none")
+        for host in ("n1", "n2", "n3"):
+            inside(host, "pkill", "-f", burn, check=False)
+        if shell:
+            shell.wait()
 
 
 LOGIN = """

@@ -80,6 +80,9 @@ static void test_config_errors(void **state)
 	wrong_config("[node]\nname = a/b\n", "a/b");
 	wrong_config("[nodes]\na = 1.2.3\n", "IPv4");
 	wrong_config("[nodes]\na = 1.2.3.4\n\na = 1.2.3.4\n", "godwit.conf:4: node 'a' is there twice");
+	wrong_config("[balance]\ntransfer = both\n", "transfer 'both'");
+	wrong_config("[balance]\nlocation = best\n", "location 'best'");
+	wrong_config("[balance]\non = yes\n", "unknown key 'on'");
 	wrong_config("[custer]\na = b\n", "unknown section [custer]");
 	wrong_config("[cluster]\nseed = 10.0.0\n", "10.0.0");
 	wrong_config("[cluster]\nkey_file = key\n", "key_file 'key'");

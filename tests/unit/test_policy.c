@@ -110,6 +110,20 @@ static void test_locality(void **state)
 	assert_int_equal(judge(nodes, 3, u).node, 2);
 	u.talks[0].id = 1;
 	assert_int_equal(judge(nodes, 3, u).obstacle, POLICY_NOT_LOADED);
+	u = unit(0.01, 10); /* it computes little, and talks for long */
+	u.run = 0.1;
+	u.talks[0] = (struct policy_talk){ 3, 50 };
+	u.n_talks = 1;
+	assert_int_equal(judge(nodes, 3, u).obstacle, POLICY_TOO_YOUNG);
+	u.talk_s = 30;
+	assert_int_equal(judge(nodes, 3, u).node, 2);
+	nodes[0].load.v[LOAD_RUN] = 8; /* two would do: the one that it talks to */
+	nodes[2].load.v[LOAD_RUN] = 0.5;
+	u = unit(20, 10);
+	assert_int_equal(judge(nodes, 3, u).node, 1);
+	u.talks[0] = (struct policy_talk){ 3, 50 };
+	u.n_talks = 1;
+	assert_int_equal(judge(nodes, 3, u).node, 2);
 }
 
 static size_t plan(struct policy_node *nodes, size_t n, const struct policy_unit *units, size_t n_units, struct policy_move *moves, size_t max)
@@ -237,6 +251,13 @@ static void test_ask(void **state)
 
 	assert_int_equal(policy_ask(&policy_default, nodes, 4, 0, &rng), 2);
 	assert_int_equal(policy_ask(&policy_default, nodes, 2, 0, &rng), SIZE_MAX);
+	nodes[0].load.v[LOAD_CORES] = 0.25; /* one more would be slower here than there: four times */
+	nodes[2].load.v[LOAD_RUN] = 4;
+	assert_int_equal(policy_ask(&policy_default, nodes, 4, 0, &rng), SIZE_MAX);
+	nodes[0].load.v[LOAD_CORES] = 0.5;
+	nodes[2].load.v[LOAD_RUN] = 6;
+	assert_int_equal(policy_ask(&policy_default, nodes, 4, 0, &rng), 2);
+	nodes[0].load.v[LOAD_CORES] = 1;
 	nodes[0].load.v[LOAD_RUN] = 1;
 	assert_int_equal(policy_ask(&policy_default, nodes, 4, 0, &rng), SIZE_MAX);
 }
