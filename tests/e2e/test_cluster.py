@@ -4,10 +4,11 @@
 import glob
 import json
 import os
+import shutil
 import time
 
 import pytest
-from lab_driver import BUILD, NAME, STATE, copies, inside, lab, popen, read, wait_until
+from lab_driver import BUILD, NAME, RUN, STATE, copies, inside, lab, popen, read, wait_until
 
 
 def ask(host, *command, check=True):
@@ -184,6 +185,41 @@ def test_receiver(balanced):
             shell.wait()
 
 
+TALKER = """
+import socket, sys, time
+if sys.argv[1] == 'server':
+    s = socket.create_server(('', 7198))
+    c, _ = s.accept()
+    while True:
+        c.sendall(bytes(1 << 20))
+        time.sleep(0.02)
+c = socket.create_connection(('10.66.0.3', 7198))
+while c.recv(1 << 20):
+    pass
+"""
+
+
+def test_talks(balanced):
+    """A unit that reads much from a program on another node goes there, though no CPU is short; and it says why."""
+    mark = "talks98"
+    lab("limit", "n1", "none", "--cpu", "none")
+    server = popen("n3", "python3", "-c", TALKER, "server", mark, stdin=-3, stdout=-3, stderr=-3)
+    client = None
+    try:
+        wait_until("the server", lambda: "7198" in inside("n3", "ss", "-ltn").stdout)
+        client = popen("n1", "sh", "-c", f'godwit run -- python3 -c "$0" client {mark} & wait', TALKER, stdin=-3, stdout=-3, stderr=-3)
+        ask("n1", "balance", "on")
+        unit = wait_until("it is on n3", lambda: next((u for u in ask("n1", "ps")["units"] if mark in u["command"] and u["on"] == "n3"), None), 60, 0.5)
+        assert "exchanges" in unit["reason"] and "MiB/s with n3" in unit["reason"], unit
+        assert unit["moves"] == 1, unit
+    finally:
+        for host in ("n1", "n2", "n3"):
+            inside(host, "pkill", "-f", mark, check=False)
+        for p in (server, client):
+            if p:
+                p.wait()
+
+
 def group_text(host, v1, v2):
     """What the kernel says of a host's memory group."""
     root = "/sys/fs/cgroup/memory" if os.path.isdir("/sys/fs/cgroup/memory") else "/sys/fs/cgroup"
@@ -211,6 +247,61 @@ def test_memory(balanced):
             inside(host, "pkill", "-f", burn, check=False)
         if shell:
             shell.wait()
+
+
+MAKEFILE = """
+all: $(patsubst %.c,%.o,$(wildcard *.c))
+"""
+SOURCE = """
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <math.h>
+int f{n}(const char *p, int x)
+{{
+	char b[{n}00];
+#define A x = x * 33 + (int)strlen(p) % (x | 1); if (x & 4) snprintf(b, sizeof(b), "%s %d", p, x); else x ^= b[x & 63];
+#define B A A A A A A A A
+	B B B B B B B B B B B B B B B B B B B B
+	return x + (int)strlen(b);
+}}
+"""
+
+
+def test_make(balanced):
+    """make -j over the cluster: the compilers run on all nodes, the result is that of a local build, what does not compile fails it, and nothing is left."""
+    directory = os.path.join(RUN, "make")
+    shutil.rmtree(directory, ignore_errors=True)
+    os.makedirs(directory)
+    for n in range(1, 7):
+        with open(os.path.join(directory, f"f{n}.c"), "w") as f:
+            f.write(SOURCE.format(n=n))
+    with open(os.path.join(directory, "Makefile"), "w") as f:
+        f.write(MAKEFILE)
+
+    def make(cc):
+        return inside("n1", "make", "-s", "-k", "-j6", "-C", directory, f"CC={cc}", "CFLAGS=-O2", check=False, timeout=120)
+
+    def objects():
+        return {name: open(os.path.join(directory, name), "rb").read() for name in os.listdir(directory) if name.endswith(".o")}
+    assert make("gcc").returncode == 0
+    local = objects()
+    for name in local:
+        os.unlink(os.path.join(directory, name))
+    ask("n1", "balance", "on")
+    before = moved_count("n1", "run: ")
+    done = make("godwit run -- gcc")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done
+    assert objects() == local and len(local) == 6
+    assert moved_count("n1", "run: ") > before
+    with open(os.path.join(directory, "f7.c"), "w") as f:
+        f.write("int f(void) { return nothing_known; }\n")
+    done = make("godwit run -- gcc")
+    assert done.returncode == 2 and "nothing_known" in done.stderr and "f7.o] Error 1" in done.stderr, done
+    assert not [p for _, p in copies(["n1", "n2", "n3"], "gcc")]
+    wait_until("no unit is left", lambda: not ask("n1", "ps")["units"])
+    assert sorted(os.listdir(directory)) == sorted(["Makefile", *(f"f{n}.c" for n in range(1, 8)), *local])
+    shutil.rmtree(directory)
 
 
 LOGIN = """
