@@ -22,6 +22,7 @@
 #define MAYBE_DUE_NS 10000000u
 #define AT_ONCE_NS 100000      /* two calls in a row, the worker not having been preempted between them */
 #define TRIES_MAX 200u         /* a busy machine preempts the worker in many a look */
+#define TRIES_DUE_MIN 16u      /* time may pass without a look: one that is preempted for long says nothing of a timer that is due */
 #define TRIES_SHORT_MAX 16u    /* with intervals of some microseconds no look is without an expiration in it */
 
 /* The clock on which the deadline is expressed. The relative timers of CLOCK_REALTIME run on CLOCK_MONOTONIC in the kernel, too. */
@@ -109,7 +110,7 @@ static int look_at_timer(const struct fd_look *look, clockid_t clock, bool was_a
 		if (ret)
 			return ret < 0 ? ret : 0;
 		was_seen |= m->next_ns != 0;
-		if (!m->next_ns ? !(may_be_due || was_seen) || clock_ns(CLOCK_MONOTONIC) > end_ns : tries > (m->interval_ns && m->interval_ns < AT_ONCE_NS ? TRIES_SHORT_MAX : TRIES_MAX))
+		if (!m->next_ns ? !(may_be_due || was_seen) || (tries >= TRIES_DUE_MIN && clock_ns(CLOCK_MONOTONIC) > end_ns) : tries > (m->interval_ns && m->interval_ns < AT_ONCE_NS ? TRIES_SHORT_MAX : TRIES_MAX))
 			break;
 	}
 	if (!m->next_ns && (look->armed == FILE_ARMED_YES || was_seen))
