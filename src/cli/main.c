@@ -22,6 +22,7 @@ static const struct command verbs[] = {
 	  verb_migrate },
 	{ "run", "-- COMMAND [ARGUMENT...]", "start a program that may run elsewhere and appears local",
 	  "  --node HOST    move it there as soon as it has been started\n"
+	  "  --here         leave it here; without any of these it begins here, or, while balancing is on, where it is best\n"
 	  "  --address A    an address that belongs to the program and moves along: 10.0.0.50/24, fd00::50/64, 10.0.0.50/24%eth0; may be given again\n"
 	  "  -R REQUIRE     move it to the best node that matches, or leave it here if that is this one; see `godwit help select`\n"
 	  "  --strategy S   how; see `godwit help migrate`\n"

@@ -20,22 +20,22 @@
 /* --- workers --- */
 
 /* godwit-etcd may just be starting, or have many to answer. */
-static int open_door(struct err *e)
+static int open_door(int tries, struct err *e)
 {
 	for (int i = 0;; i++) {
 		int fd = door_connect(DOOR_NAME, NULL);
 
 		if (fd >= 0)
 			return fd;
-		if (i == OPEN_TRIES)
+		if (i >= tries)
 			return err_set(e, -ENOTCONN, "godwit-etcd does not run: godwitd's log says why");
 		usleep(OPEN_PAUSE_US);
 	}
 }
 
-static int say(const struct owner_question *q, struct err *e)
+static int say(const struct owner_question *q, int tries, struct err *e)
 {
-	cleanup_close int fd = open_door(e);
+	cleanup_close int fd = open_door(tries, e);
 
 	if (fd < 0)
 		return fd;
@@ -44,7 +44,7 @@ static int say(const struct owner_question *q, struct err *e)
 
 static int ask(const struct config *config, const struct owner_question *q, struct owner_answer *ret, struct err *e)
 {
-	cleanup_close int fd = say(q, e);
+	cleanup_close int fd = say(q, OPEN_TRIES, e);
 	struct pollfd p = { .fd = fd, .events = POLLIN };
 	int patience_ms = (int)(2 * CLAIM_TRIES * MAX(config->etcd.n_servers, (size_t)1) * MEMBERSHIP_TIMEOUT_MS);
 
@@ -99,7 +99,7 @@ void owner_claim_end(struct owner_claim *c, bool moved)
 		return;
 	c->held = false;
 	c->question.word = (uint8_t)(moved ? OWNER_MOVED : OWNER_BACK);
-	fd = say(&c->question, NULL);
+	fd = say(&c->question, 0, NULL); /* the unit waits: what is not said now the destination finds out */
 	if (fd >= 0)
 		close(fd);
 }

@@ -45,18 +45,19 @@ struct sample {
 	struct peer_bytes (*peers)[PEERS_MAX]; /* of each unit */
 };
 
-/* A longer array, when it is full; false: no memory, or as many as are looked at. */
+/* `array`: the address of a pointer. It becomes a longer one, when it is full; false: no memory, or as many as are looked at. */
 static bool has_room(void *array, size_t n, size_t *room, size_t size, size_t max)
 {
 	size_t more = *room ? 2 * *room : 64;
-	void **at = array, *grown;
+	void *grown;
 
 	if (n < *room)
 		return true;
-	grown = n < max ? reallocarray(*at, more, size) : NULL;
+	memcpy(&grown, array, sizeof(grown));
+	grown = n < max ? reallocarray(grown, more, size) : NULL;
 	if (!grown)
 		return false;
-	*at = grown;
+	memcpy(array, &grown, sizeof(grown));
 	*room = more;
 	return true;
 }
