@@ -13,6 +13,17 @@
 #include "migrate/registry.h"
 
 #define PLACE_TRIES 3
+#define PLACED_MIN 4.0    /* of late, so many may be on their way from here, */
+#define PLACED_A_CORE 8.0 /* and more where there are CPUs for their moves; the others begin here, and balancing sees to them */
+
+static bool many_are_on_their_way(const struct nodes_view *view)
+{
+	double sent = 0;
+
+	for (size_t i = 1; i < view->n; i++)
+		sent += MAX(view->nodes[i].sent_run, 0);
+	return sent + 1 > MAX(PLACED_MIN, PLACED_A_CORE * view->nodes[0].load.v[LOAD_CORES]);
+}
 
 /* "": here. The node has reserved room for it. */
 static void place(const struct daemon *d, const struct registry_entry *entry, char ret[HELLO_NAME_MAX + 1])
@@ -26,7 +37,7 @@ static void place(const struct daemon *d, const struct registry_entry *entry, ch
 	if (!node_state_balances(d->shared) || nodes_view_known(d, &view, NULL) < 0)
 		return;
 	(void)!getrandom(&rng, sizeof(rng), 0);
-	for (int i = 0; i < PLACE_TRIES && !*ret; i++) {
+	for (int i = 0; i < PLACE_TRIES && !*ret && !many_are_on_their_way(&view); i++) {
 		size_t at = policy_place(&policy, view.nodes, view.n, 0, 1, 0, &rng);
 
 		if (at == 0 || at == SIZE_MAX) {
