@@ -600,5 +600,5 @@ int home_start(struct home *h, struct err *e)
 
 bool home_is_awaited(pid_t ppid, pid_t daemon)
 {
-	return ppid > 1 && ppid != daemon;
+	return ppid != 1 && ppid != daemon;
 }

@@ -46,8 +46,8 @@ struct home {
 #define HOME_INIT ((struct home){ .stub = -1 })
 
 /*
- * Whether somebody on this host waits for process `pid` with parent `ppid`: its parent is neither init nor godwitd (`daemon`). For init as the parent nobody
- * can tell; systemd as init waits for its services' main processes.
+ * Whether somebody on this host waits for process `pid` with parent `ppid`: its parent is neither init nor godwitd (`daemon`). A parent outside of
+ * this pid namespace, which has the number 0 here (podman exec, nsenter), waits as well. For init as the parent nobody can tell; systemd as init waits for its services' main processes.
  */
 bool home_is_awaited(pid_t ppid, pid_t daemon);
 

@@ -205,6 +205,13 @@ sys.exit(3)'; echo status $?""", stdin=subprocess.DEVNULL, stdout=subprocess.PIP
     lab2.assert_clean()
 
 
+def test_parent_is_outside_of_the_pid_namespace(lab2):
+    """Who has entered the host (podman exec, nsenter, ip netns exec) waits as any parent, but no process of the host has its number."""
+    done = inside("n1", "godwit", "run", "--node", "n2", "--", "sh", "-c", "while [ $(hostname) != n2 ]; do sleep 0.05; done; echo moved; exit 3", check=False)
+    assert (done.returncode, done.stdout) == (3, "moved\n"), done
+    lab2.assert_clean()
+
+
 SERVER = """import os, socket, sys
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(sys.argv[1])
