@@ -306,7 +306,7 @@ int ns_capture(pid_t root, bool has_view, Gw__Namespaces **ret, struct refusals 
 		string_set(&msg->domainname, names.domainname);
 	}
 	if (owned & NS_BIT(NS_USER))
-		code = ns_user_capture(root, msg, r, e);
+		code = ns_user_capture(root, msg, e);
 	if (owned & NS_BIT(NS_IPC))
 		ns_settings_capture(&msg->settings, &msg->n_settings);
 	if (owned & NS_BIT(NS_NET) && code == 0) {

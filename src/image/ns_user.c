@@ -21,12 +21,15 @@
 
 #include "base/util.h"
 #include "image/bytes.h"
+#include "image/ns_other.h"
 
 #define OVERFLOW_ID 65534u
 #define MAP_BYTES_MAX 65536
 #define GROUPS_MAX 65536u
+#define LEVELS_MAX 33u /* of user namespaces, the kernel's bound */
+#define ABOVE (NS_OTHERS_MAX + 1) /* number of the outermost that the first process's lies in */
 
-/* Of the unit's user namespaces: [0] is the one that its first process is in, [n] others[n - 1] (ns_other.h). */
+/* Of the unit's user namespaces: [0] is the one that its first process is in, [n] others[n - 1] (ns_other.h), [ABOVE + n] user.above[n]. */
 static struct user {
 	char *maps[2]; /* of users and of groups; NULL: it is the host's, or none */
 	bool denies_groups, has_mounts;
@@ -194,9 +197,34 @@ bool ns_user_ids_are_good(size_t n_ids, size_t n_groups)
 	return n_ids == NS_USER_IDS && n_groups <= GROUPS_MAX;
 }
 
-int ns_user_capture(pid_t root, Gw__Namespaces *msg, struct refusals *r, struct err *e)
+/* Those that one lies in, up to the host's: nobody of the unit has to be in them. */
+static int capture_above(int ns, Gw__NsUser *u, struct err *e)
 {
-	cleanup_close int ns = -1, parent = -1;
+	int fd = ioctl(ns, NS_GET_PARENT), ret = 0;
+
+	u->above = must_alloc(LEVELS_MAX * sizeof(*u->above));
+	while (ret == 0 && fd >= 0 && ns_id_of(fd) != ns_id(0, NS_USER)) {
+		Gw__NsOther *out = must_alloc(sizeof(*out));
+		int next = ioctl(fd, NS_GET_PARENT);
+
+		gw__ns_other__init(out);
+		out->kind = NS_USER;
+		memmove(u->above + 1, u->above, u->n_above++ * sizeof(*u->above));
+		u->above[0] = out;
+		ret = u->n_above < LEVELS_MAX ? ns_user_read(fd, out, e) : err_set(e, -E2BIG, "more than %u user namespaces in each other", LEVELS_MAX);
+		close(fd);
+		fd = next;
+	}
+	if (ret == 0 && fd < 0)
+		ret = err_sys(e, errno, "the user namespaces above that of the unit");
+	if (fd >= 0)
+		close(fd);
+	return ret;
+}
+
+int ns_user_capture(pid_t root, Gw__Namespaces *msg, struct err *e)
+{
+	cleanup_close int ns = -1;
 	uint64_t theirs = ns_id(root, NS_USER);
 	Gw__NsUser *u = msg->user = must_alloc(sizeof(*u));
 	cleanup_free char *setgroups_text = NULL;
@@ -205,12 +233,12 @@ int ns_user_capture(pid_t root, Gw__Namespaces *msg, struct refusals *r, struct 
 
 	gw__ns_user__init(u);
 	ns = ns_open(root, NS_USER);
-	parent = ns < 0 ? -1 : ioctl(ns, NS_GET_PARENT);
 	if (ns < 0 || !theirs || ioctl(ns, NS_GET_OWNER_UID, &owner) < 0)
 		return err_sys(e, errno, "the user namespace of process %d", root);
-	if (ns_id_of(parent) != ns_id(0, NS_USER))
-		refusals_add(r, "ns.user.nested", "it is in a user namespace inside another one that stays", "move the process that made that", "process %d", root);
 	u->owner = owner;
+	ret = capture_above(ns, u, e);
+	if (ret < 0)
+		return ret;
 	ret = read_text(root, "uid_map", &u->uid_map);
 	if (ret == 0)
 		ret = read_text(root, "gid_map", &u->gid_map);
@@ -255,6 +283,11 @@ int ns_user_validate(const Gw__Namespaces *msg, struct err *e)
 		return err_set(e, -EBADMSG, "user namespace");
 	if (u && (!ns_user_ids_are_good(u->n_ids, u->n_groups) || u->inside & ~msg->owned || !good_map(u->uid_map) || !good_map(u->gid_map)))
 		return err_set(e, -EBADMSG, "user namespace: ids, groups or maps");
+	if (u && u->n_above >= LEVELS_MAX)
+		return err_set(e, -EBADMSG, "user namespaces in each other");
+	for (size_t i = 0; u && i < u->n_above; i++)
+		if (ns_user_validate_other(u->above[i], e) < 0)
+			return -EBADMSG;
 	return 0;
 }
 
@@ -286,15 +319,36 @@ static void live_with_parent(void)
 	prctl(PR_SET_PDEATHSIG, SIGKILL); /* forgotten when ids change */
 }
 
+/* Becomes the user who makes a namespace, in number `parent`, which that is to lie in (parent_fd; -1: the host's). */
+static int go_above(uint32_t owner, uint32_t parent, int parent_fd)
+{
+	uint32_t gid = 0;
+
+	/* Who makes one has ids that are mapped above it. */
+	if (parent < n_users && users[parent].maps[1] && !translate(users[parent].maps[1], false, first_id(users[parent].maps[1]), &gid))
+		return -EINVAL;
+	if (prctl(PR_SET_SECUREBITS, 1 << SECURE_NO_SETUID_FIXUP) < 0 || setresgid(gid, gid, gid) < 0 || setresuid(owner, owner, owner) < 0)
+		return -errno;
+	if (parent_fd >= 0 && setns(parent_fd, CLONE_NEWUSER) < 0)
+		return -errno;
+	live_with_parent();
+	return 0;
+}
+
 /* Runs in the owner. */
-static int be_owner(const Gw__NsUser *u, int socket)
+static int be_owner(const Gw__NsUser *u, uint32_t parent, int parent_fd, int socket)
 {
 	int others = 0, ret;
 
 	live_with_parent();
+	ret = parent_fd >= 0 ? go_above(u->owner, parent, parent_fd) : 0;
 	remember(u);
-	if (u->owner && setresuid(u->owner, u->owner, u->owner) < 0)
-		return -errno;
+	if (ret == 0 && parent_fd < 0 && u->owner && setresuid(u->owner, u->owner, u->owner) < 0)
+		ret = -errno;
+	if (ret < 0)
+		return ret;
+	if (parent_fd >= 0)
+		prctl(PR_SET_DUMPABLE, 1); /* so that its maps can be written by a process without rights on the host */
 	ret = unshare(CLONE_NEWUSER) < 0 ? -errno : 0;
 	say(socket, ret);
 	if (ret < 0 || hear(socket) < 0) /* until the maps are written */
@@ -320,13 +374,81 @@ static int write_text(pid_t pid, const char *name, const char *text)
 	return fd < 0 || (text[0] && write(fd, text, strlen(text)) != (ssize_t)strlen(text)) ? -errno : 0;
 }
 
-static int write_maps(pid_t pid, const Gw__NsUser *u)
+/* Lines "inside outside count" with outside as the host counts; the same as number `parent` counts. */
+static int map_seen_from(uint32_t parent, bool group, const char *map, char **ret)
 {
-	int ret = u->deny_groups ? write_text(pid, "setgroups", "deny") : 0;
+	const char *above = parent < n_users ? users[parent].maps[group] : NULL;
+	unsigned long inside, outside, count;
+	size_t size = strlen(map) * 2 + 64, len = 0;
+	char *text = must_alloc(size);
+	int used;
+
+	text[0] = 0;
+	for (const char *line = map; sscanf(line, " %lu %lu %lu%n", &inside, &outside, &count, &used) == 3; line += used) {
+		uint32_t seen = (uint32_t)outside;
+
+		if (above && !translate(above, true, (uint32_t)outside, &seen)) {
+			free(text);
+			return -EINVAL;
+		}
+		len += (size_t)snprintf(text + len, size - len, "%lu %u %lu\n", inside, seen, count);
+	}
+	*ret = text;
+	return 0;
+}
+
+/* Those of a process in a new namespace below number `parent`, which the caller is in. */
+static int write_maps(pid_t pid, const Gw__NsUser *u, uint32_t parent)
+{
+	cleanup_free char *uids = NULL, *gids = NULL;
+	int ret = map_seen_from(parent, false, u->uid_map, &uids);
 
 	if (ret == 0)
-		ret = write_text(pid, "gid_map", u->gid_map);
-	return ret < 0 ? ret : write_text(pid, "uid_map", u->uid_map);
+		ret = map_seen_from(parent, true, u->gid_map, &gids);
+	if (ret == 0 && u->deny_groups)
+		ret = write_text(pid, "setgroups", "deny");
+	if (ret == 0)
+		ret = write_text(pid, "gid_map", gids);
+	return ret < 0 ? ret : write_text(pid, "uid_map", uids);
+}
+
+/* The owner's maps: by a process in the one above, since they can be written from there only. */
+static int write_owner_maps(pid_t pid, const Gw__NsUser *u, uint32_t parent, int parent_fd)
+{
+	int status = 0;
+	pid_t writer;
+
+	if (parent_fd < 0)
+		return write_maps(pid, u, parent);
+	writer = fork();
+	if (writer == 0) {
+		status = go_above(u->owner, parent, parent_fd);
+		_exit(-(status < 0 ? status : write_maps(pid, u, parent)));
+	}
+	if (writer < 0 || waitpid(writer, &status, 0) != writer)
+		return -errno;
+	return WIFEXITED(status) ? -WEXITSTATUS(status) : -ECHILD;
+}
+
+/* Those that the first process's lies in. *ret_parent, *ret_fd: the innermost; NS_HOSTS, -1: there are none. */
+static int make_above(const Gw__NsUser *u, uint32_t *ret_parent, int *ret_fd, struct err *e)
+{
+	cleanup_close int above = -1;
+
+	*ret_parent = NS_HOSTS;
+	for (size_t i = 0; i < u->n_above; i++) {
+		const Gw__NsOther *o = u->above[i];
+		int fd = ns_user_make_other(o, *ret_parent, above, e);
+
+		if (fd < 0)
+			return fd;
+		close_fdp(&above);
+		above = fd;
+		*ret_parent = ABOVE + (uint32_t)i;
+		ns_user_remember(*ret_parent, o->uid_map, o->gid_map, o->deny_groups, true);
+	}
+	*ret_fd = take_fd(&above);
+	return 0;
 }
 
 static int enter_inner(pid_t owner, const Gw__NsUser *u, struct err *e)
@@ -346,15 +468,18 @@ static int enter_inner(pid_t owner, const Gw__NsUser *u, struct err *e)
 int ns_user_make(const Gw__Namespaces *msg, int (*fill)(const Gw__Namespaces *msg), ns_user_then then, void *arg, struct ns_owner *ret, struct err *e)
 {
 	const Gw__NsUser *u = msg->user;
-	cleanup_close int fd = -1;
-	int pair[2], code;
+	cleanup_close int fd = -1, above = -1;
+	uint32_t parent;
+	int pair[2], code = make_above(u, &parent, &above, e);
 
+	if (code < 0)
+		return code;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return err_sys(e, errno, "socketpair");
 	ret->pid = fork();
 	if (ret->pid == 0) {
 		close(pair[0]);
-		code = be_owner(u, pair[1]);
+		code = be_owner(u, parent, above, pair[1]);
 		if (code == 0)
 			code = fill(msg);
 		say(pair[1], code);
@@ -366,7 +491,7 @@ int ns_user_make(const Gw__Namespaces *msg, int (*fill)(const Gw__Namespaces *ms
 	ret->socket = pair[0];
 	code = ret->pid < 0 ? -errno : hear(pair[0]);
 	if (code == 0)
-		code = write_maps(ret->pid, u);
+		code = write_owner_maps(ret->pid, u, parent, above);
 	say(pair[0], code);
 	if (code == 0)
 		code = hear(pair[0]);
@@ -506,29 +631,6 @@ int ns_user_validate_other(const Gw__NsOther *o, struct err *e)
 	return good_map(o->uid_map) && good_map(o->gid_map) ? 0 : err_set(e, -EBADMSG, "maps of a user namespace");
 }
 
-/* Lines "inside outside count" with outside as the host counts; the same as number `parent` counts. */
-static int map_seen_from(uint32_t parent, bool group, const char *map, char **ret)
-{
-	const char *above = parent < n_users ? users[parent].maps[group] : NULL;
-	unsigned long inside, outside, count;
-	size_t size = strlen(map) * 2 + 64, len = 0;
-	char *text = must_alloc(size);
-	int used;
-
-	text[0] = 0;
-	for (const char *line = map; sscanf(line, " %lu %lu %lu%n", &inside, &outside, &count, &used) == 3; line += used) {
-		uint32_t seen = (uint32_t)outside;
-
-		if (above && !translate(above, true, (uint32_t)outside, &seen)) {
-			free(text);
-			return -EINVAL;
-		}
-		len += (size_t)snprintf(text + len, size - len, "%lu %u %lu\n", inside, seen, count);
-	}
-	*ret = text;
-	return 0;
-}
-
 /* In the process that is to be in the new one. */
 static void __attribute__((noreturn)) be_member(int socket)
 {
@@ -542,32 +644,21 @@ static void __attribute__((noreturn)) be_member(int socket)
 static int make_from_above(const Gw__NsOther *o, uint32_t parent, int parent_fd, pid_t *ret_member, int *ret_socket)
 {
 	Gw__NsUser u = GW__NS_USER__INIT;
-	cleanup_free char *uids = NULL, *gids = NULL;
-	uint32_t gid = 0;
-	int pair[2], ret = map_seen_from(parent, false, o->uid_map, &uids);
+	int pair[2], ret;
 
-	if (ret == 0)
-		ret = map_seen_from(parent, true, o->gid_map, &gids);
-	if (ret)
-		return ret;
-	u.uid_map = uids;
-	u.gid_map = gids;
+	u.uid_map = o->uid_map;
+	u.gid_map = o->gid_map;
 	u.deny_groups = o->deny_groups;
-	/* Who makes one has ids that are mapped above it. */
-	if (parent < n_users && users[parent].maps[1] && !translate(users[parent].maps[1], false, first_id(users[parent].maps[1]), &gid))
-		return -EINVAL;
-	if (prctl(PR_SET_SECUREBITS, 1 << SECURE_NO_SETUID_FIXUP) < 0 || setresgid(gid, gid, gid) < 0 || setresuid(o->owner, o->owner, o->owner) < 0)
-		return -errno;
-	if ((parent_fd >= 0 && setns(parent_fd, CLONE_NEWUSER) < 0) || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		return -errno;
-	live_with_parent();
+	ret = go_above(o->owner, parent, parent_fd);
+	if (ret < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return ret < 0 ? ret : -errno;
 	*ret_member = fork();
 	if (*ret_member == 0)
 		be_member(pair[1]);
 	close(pair[1]);
 	*ret_socket = pair[0];
 	ret = *ret_member < 0 ? -errno : hear(pair[0]);
-	return ret < 0 ? ret : write_maps(*ret_member, &u);
+	return ret < 0 ? ret : write_maps(*ret_member, &u, parent);
 }
 
 /* What the process above says: of which process it is. */

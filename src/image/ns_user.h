@@ -11,7 +11,7 @@
 #include "image/ns.h"
 
 /* Source: `owned` and the rest of msg are there already. */
-int ns_user_capture(pid_t root, Gw__Namespaces *msg, struct refusals *r, struct err *e);
+int ns_user_capture(pid_t root, Gw__Namespaces *msg, struct err *e);
 int ns_user_validate(const Gw__Namespaces *msg, struct err *e);
 
 /*

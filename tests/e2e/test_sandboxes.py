@@ -94,3 +94,20 @@ def test_mounts_of_the_host_only(lab2):
         wait_until("it has ended", lambda: not sleeper("n2"))
     finally:
         inside("n1", "sh", "-c", "umount /run/only/below /run/only /run/used; rmdir /run/only/below /run/only /run/used", check=False)
+
+
+def test_first_process_in_a_nested_user_namespace(lab2):
+    """It moves without the namespace that its own lies in, which nobody of the unit is in: that is made there all the same (podman's --userns=keep-id)."""
+    inside("n1", "sh", "-c", """cat >/tmp/nested.sh <<'EOF'
+trap 'exit 42' TERM; : >/tmp/nested.ready; while :; do sleep 0.1; done
+EOF
+setsid -f sh -c 'unshare -Ur unshare -Urpf bash /tmp/nested.sh; echo $? >/tmp/nested.status' >/dev/null 2>&1 </dev/null""")
+    wait_until("it is ready", lambda: inside("n1", "ls", "/tmp/nested.ready", check=False).returncode == 0)
+    pid = next(p.host_pid for p in processes("n1") if p.cmdline == "bash /tmp/nested.sh")
+    for source, dest, strategy in (("n1", "n2", "freeze-free"), ("n2", "n3", "stop-copy")):
+        moved = migrate(source, pid, dest, strategy)
+        assert moved.status == 0, moved.text
+        pid = moved.json["pid"]
+    inside("n3", "kill", "-TERM", str(pid))
+    wait_until("its parent has seen its end", lambda: inside("n1", "cat", "/tmp/nested.status", check=False).stdout.strip() == "42")
+    lab2.assert_clean()
