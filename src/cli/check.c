@@ -43,7 +43,7 @@ int verb_check(int argc, char **argv)
 	static const struct option options[] = { { "json", no_argument, NULL, 'j' }, { "to", required_argument, NULL, 't' }, { 0 } };
 	const char *to = NULL;
 	bool as_json = false, ok;
-	json_t *request, *result = NULL;
+	json_t *request = json_pack("{s:s}", "verb", "check"), *result = NULL;
 	struct err e = ERR_INIT;
 	int o, status, pid = 0;
 
@@ -57,12 +57,11 @@ int verb_check(int argc, char **argv)
 			return option_error("check", o, argv);
 	}
 	if (argc - optind > 1)
-		return usage_error("check", "'%s': at most one process is expected", argv[optind + 1]);
-	if (optind < argc && pid_parse(argv[optind], &pid, &e) < 0)
+		return usage_error("check", "'%s': at most one process is expected, or several with commas between", argv[optind + 1]);
+	if (optind < argc && pids_parse(argv[optind], &pid, request, &e) < 0)
 		return usage_error("check", "%s", e.message);
 	if (to && !pid)
 		return usage_error("check", "--to needs a process");
-	request = json_pack("{s:s}", "verb", "check");
 	if (to)
 		json_object_set_new(request, "host", json_string(to));
 	if (pid)

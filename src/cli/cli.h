@@ -103,5 +103,7 @@ int select_nodes(const char *require, bool take, bool as_json, json_t **ret);
 int duration_parse(const char *text, unsigned *ret_ms, struct err *e);
 /* Reads a process number; -EINVAL with the reason. */
 int pid_parse(const char *text, int *ret_pid, struct err *e);
+/* "PID", or "PID,PID...", which are one unit: the first, and an array of the others in the request. */
+int pids_parse(const char *text, int *ret_pid, json_t *request, struct err *e);
 
 #endif

@@ -11,7 +11,7 @@
 #include "version.h"
 
 static const struct command verbs[] = {
-	{ "migrate", "UNIT HOST", "move a process (PID, or HOME:PID) to another host; home: back",
+	{ "migrate", "UNIT HOST", "move a process (PID, or HOME:PID; PID,PID as one unit) to another host; home: back",
 	  "  --strategy S   freeze-free (default), pre-copy, hybrid, stop-copy, copy-on-reference\n"
 	  "  --files F      files that HOST lacks, or has in another version: auto (default), copy, relay, refuse\n"
 	  "  --tcp T        connections with others: keep (default), close, refuse\n"
@@ -62,7 +62,7 @@ static const struct command verbs[] = {
 	  "  --json         print a JSON object\n"
 	  "Exit status: 0 it is right, 1 it is not.\n",
 	  verb_config },
-	{ "check", "[PID]", "can this kernel move processes, can this process move, and why not",
+	{ "check", "[PID[,PID...]]", "can this kernel move processes, can this process move, and why not",
 	  "  --to HOST      ask that host, too, whether it would take the process\n"
 	  "  --json         print a JSON object\n"
 	  "Exit status: 0 yes, 1 no.\n",

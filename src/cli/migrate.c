@@ -18,7 +18,7 @@
 
 struct options {
 	int pid;            /* 0: a unit is named */
-	const char *process; /* as it was given: a number, or HOME:PID */
+	const char *process; /* as it was given: a number, or several, or HOME:PID */
 	const char *host;
 	const char *strategy, *files, *tcp;
 	unsigned timeout_ms;
@@ -249,7 +249,7 @@ static int converse(const struct options *o, struct ask *ask, struct progress *p
 	}
 }
 
-static int read_options(int argc, char **argv, struct options *ret)
+static int read_options(int argc, char **argv, struct options *ret, json_t *request)
 {
 	static const struct option options[] = {
 		{ "strategy", required_argument, NULL, 's' }, { "timeout", required_argument, NULL, 't' },
@@ -280,7 +280,7 @@ static int read_options(int argc, char **argv, struct options *ret)
 	if (argc - optind != 2)
 		return usage_error("migrate", "expected a process and a host, got %d argument%s", argc - optind, argc - optind == 1 ? "" : "s");
 	ret->process = argv[optind];
-	if (!strchr(ret->process, ':') && pid_parse(ret->process, &ret->pid, &e) < 0)
+	if (!strchr(ret->process, ':') && pids_parse(ret->process, &ret->pid, request, &e) < 0)
 		return usage_error("migrate", "%s, and no HOME:PID", e.message);
 	ret->host = argv[optind + 1];
 	return EXIT_OK;
@@ -292,14 +292,16 @@ int verb_migrate(int argc, char **argv)
 	cleanup_ask struct ask ask = { .fd = -1 };
 	struct progress p = { 0 };
 	struct err e = ERR_INIT;
-	int status = read_options(argc, argv, &o);
-	json_t *request;
+	json_t *request = json_pack("{s:s}", "verb", "migrate");
+	int status = read_options(argc, argv, &o, request);
 
-	if (status)
+	if (status) {
+		json_decref(request);
 		return status;
+	}
 	p.enabled = !o.quiet && !o.as_json && isatty(STDERR_FILENO);
-	request = json_pack("{s:s, s:s, s:s, s:s, s:s, s:I}", "verb", "migrate", "host", o.host, "strategy", o.strategy, "files", o.files, "tcp", o.tcp, "timeout_ms",
-			    (json_int_t)o.timeout_ms);
+	json_object_update_new(request, json_pack("{s:s, s:s, s:s, s:s, s:I}", "host", o.host, "strategy", o.strategy, "files", o.files, "tcp", o.tcp, "timeout_ms",
+						  (json_int_t)o.timeout_ms));
 	if (o.pid)
 		json_object_set_new(request, "pid", json_integer(o.pid));
 	else

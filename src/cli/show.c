@@ -139,3 +139,26 @@ int pid_parse(const char *text, int *ret_pid, struct err *e)
 	*ret_pid = (int)pid;
 	return 0;
 }
+
+int pids_parse(const char *text, int *ret_pid, json_t *request, struct err *e)
+{
+	json_t *also = json_array();
+	int ret = 0, n = 0;
+
+	for (const char *at = text; ret == 0 && at; n++) {
+		const char *end = strchr(at, ',');
+		char word[48];
+		int pid;
+
+		snprintf(word, sizeof(word), "%.*s", (int)(end ? end - at : (ptrdiff_t)strlen(at)), at);
+		ret = pid_parse(word, n ? &pid : ret_pid, e);
+		if (ret == 0 && n)
+			json_array_append_new(also, json_integer(pid));
+		at = end ? end + 1 : NULL;
+	}
+	if (ret < 0 || n == 1)
+		json_decref(also);
+	else
+		json_object_set_new(request, "also", also);
+	return ret;
+}

@@ -134,6 +134,8 @@ int do_forward_to(const struct daemon *d, const char *name, const json_t *order,
 int do_drain(const struct daemon *d, const struct request *request, int fd);
 int do_undrain(const struct daemon *d, const struct request *request, int fd);
 int do_balance(const struct daemon *d, const struct request *request, int fd);
+/* In a worker: leaves out of request->pid and also what is below another one of them. */
+void request_keep_tops(struct request *request);
 /* In a worker: a stub's number means the unit for which it stands; then request->pid is 0 and request->unit its name. */
 void request_name_unit(const struct daemon *d, struct request *request);
 /* Without a client: godwitd shuts down. */

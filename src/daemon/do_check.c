@@ -29,13 +29,16 @@ static int check_kernel(int fd)
 }
 
 /* With a host it is asked, too: what is said then includes all that is said without. */
-static int check_process(const struct daemon *d, const struct request *request, int fd)
+static int check_process(const struct daemon *d, const struct request *given, int fd)
 {
-	pid_t pid = request->pid;
+	pid_t pid = given->pid;
+	struct request kept = *given, *request = &kept;
 	struct refusals refusals = { 0 };
 	struct err e = ERR_INIT;
-	int r = request->host[0] ? do_migrate_ask(d, request, fd, &refusals, &e) : migrate_check(pid, &refusals, &e);
+	int r;
 
+	request_keep_tops(request);
+	r = request->host[0] ? do_migrate_ask(d, request, fd, &refusals, &e) : migrate_check(request->pid, request->also, request->n_also, &refusals, &e);
 	if (r < 0 && !refusals.n)
 		reply_error(fd, "failed", &e, NULL, NULL);
 	else

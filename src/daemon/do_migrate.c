@@ -18,6 +18,7 @@
 #include "daemon/owner.h"
 #include "daemon/reply.h"
 #include "home/where.h"
+#include "migrate/kin.h"
 #include "migrate/migrate.h"
 #include "migrate/registry.h"
 #include "wire/conn.h"
@@ -228,6 +229,20 @@ void request_name_unit(const struct daemon *d, struct request *request)
 	request->pid = 0;
 }
 
+void request_keep_tops(struct request *request)
+{
+	pid_t v[REQUEST_ALSO_MAX + 1] = { request->pid };
+	size_t n = request->n_also + 1;
+
+	if (!request->pid || !request->n_also)
+		return;
+	memcpy(v + 1, request->also, request->n_also * sizeof(*v));
+	kin_keep_tops(v, &n);
+	request->pid = v[0];
+	request->n_also = n - 1;
+	memcpy(request->also, v + 1, request->n_also * sizeof(*v));
+}
+
 /* Where request->pid is to go; order->dest_name is in `host`. */
 static int find_destination(const struct daemon *d, const struct request *request, char host[sizeof(request->host)], struct migrate_request *order, struct err *e)
 {
@@ -254,7 +269,7 @@ int do_migrate_ask(const struct daemon *d, const struct request *request, int fd
 	char host[sizeof(request->host)];
 	struct watcher watcher = { .d = d, .fd = fd };
 	struct migrate_request order = {
-		.pid = request->pid, .self_name = d->config.name, .self = d->config.listen, .dest_name = host, .strategy = request->strategy,
+		.pid = request->pid, .also = request->also, .n_also = request->n_also, .self_name = d->config.name, .self = d->config.listen, .dest_name = host, .strategy = request->strategy,
 		.files = request->files, .tcp = request->tcp, .progress = on_question, .progress_arg = &watcher, .ask_only = true,
 	};
 	struct migrate_report report = { .strategy = request->strategy };
@@ -284,7 +299,7 @@ static int migrate_here(const struct daemon *d, const struct request *request, i
 	char host[sizeof(request->host)];
 	struct watcher watcher = { .d = d, .fd = fd, .reason = request->reason, .claim = { .config = &d->config } };
 	struct migrate_request order = {
-		.pid = request->pid, .self_name = d->config.name, .self = d->config.listen, .dest_name = host, .strategy = request->strategy,
+		.pid = request->pid, .also = request->also, .n_also = request->n_also, .self_name = d->config.name, .self = d->config.listen, .dest_name = host, .strategy = request->strategy,
 		.files = request->files, .tcp = request->tcp, .timeout_ms = request->timeout_ms, .reason = request->reason, .progress = on_progress, .progress_arg = &watcher,
 		.may_leave = may_leave, .has_left = has_left, .leave_arg = &watcher,
 	};
@@ -321,6 +336,7 @@ int do_migrate(const struct daemon *d, const struct request *given, int fd)
 	struct err e = ERR_INIT;
 	int ret;
 
+	request_keep_tops(&request);
 	request_name_unit(d, &request);
 	if (request.pid)
 		return migrate_here(d, &request, fd);

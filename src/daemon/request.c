@@ -129,17 +129,11 @@ static int read_reason(const json_t *o, struct request *request, struct err *e)
 	return read_here(o, request, e);
 }
 
-static int read_drain(const json_t *o, struct request *request, struct err *e)
+static int read_also(const json_t *o, struct request *request, struct err *e)
 {
 	const json_t *also = json_object_get(o, "also"), *v;
-	json_int_t parallel = REQUEST_PARALLEL_DEFAULT;
 	size_t i;
 
-	if (json_object_get(o, "host") && read_host(o, request, e) < 0)
-		return e->code;
-	if (read_number(o, "parallel", 1, REQUEST_PARALLEL_MAX, &parallel) < 0)
-		return err_set(e, -EINVAL, "\"parallel\" must be a number from 1 to %u", REQUEST_PARALLEL_MAX);
-	request->parallel = (unsigned)parallel;
 	if (also && (!json_is_array(also) || json_array_size(also) > REQUEST_ALSO_MAX))
 		return err_set(e, -EINVAL, "\"also\" must be a list of at most %u process numbers", REQUEST_ALSO_MAX);
 	json_array_foreach(also, i, v) {
@@ -148,6 +142,18 @@ static int read_drain(const json_t *o, struct request *request, struct err *e)
 		request->also[request->n_also++] = (pid_t)json_integer_value(v);
 	}
 	return 0;
+}
+
+static int read_drain(const json_t *o, struct request *request, struct err *e)
+{
+	json_int_t parallel = REQUEST_PARALLEL_DEFAULT;
+
+	if (json_object_get(o, "host") && read_host(o, request, e) < 0)
+		return e->code;
+	if (read_number(o, "parallel", 1, REQUEST_PARALLEL_MAX, &parallel) < 0)
+		return err_set(e, -EINVAL, "\"parallel\" must be a number from 1 to %u", REQUEST_PARALLEL_MAX);
+	request->parallel = (unsigned)parallel;
+	return read_also(o, request, e);
 }
 
 static int read_balance(const json_t *o, struct request *request, struct err *e)
@@ -202,6 +208,8 @@ static int read_members(const json_t *o, struct request *request, struct err *e)
 	request->pid = (pid_t)pid;
 	request->hops = (unsigned)hops;
 	request->timeout_ms = (unsigned)timeout_ms;
+	if ((request->verb == VERB_CHECK || request->verb == VERB_MIGRATE) && request->pid && read_also(o, request, e) < 0)
+		return e->code;
 	if (request->verb == VERB_CHECK && request->pid && json_object_get(o, "host"))
 		return read_host(o, request, e);
 	if (request->verb == VERB_SELECT)

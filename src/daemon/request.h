@@ -40,7 +40,7 @@ struct request {
 	bool here;              /* migrate: only when the process itself is here, not for whom it stands; ps: of this node alone */
 	enum balance_action action; /* balance */
 	unsigned parallel;      /* drain: moves at once */
-	pid_t also[REQUEST_ALSO_MAX]; /* drain: further processes */
+	pid_t also[REQUEST_ALSO_MAX]; /* drain: further processes; migrate, check: others that are of one unit with pid */
 	size_t n_also;
 	char require[REQUIRE_TEXT_MAX + 1]; /* select: what the nodes have to be, checked */
 	struct owned_address addresses[OWNED_MAX]; /* address */

@@ -88,11 +88,15 @@ static int add_children(struct tree *t, uint32_t parent, struct err *e)
 }
 
 /* Numbers only. */
-static int list(pid_t root, struct tree *ret, struct err *e)
+static int list(pid_t root, const pid_t *also, size_t n_also, struct tree *ret, struct err *e)
 {
 	struct tree t = TREE_INIT;
 	int code = add(&t, root, TREE_NONE, 0, e);
 
+	for (size_t i = 0; i < n_also && code == 0; i++) {
+		code = add(&t, also[i], 0, 0, e);
+		t.v[t.n - 1].detached = true;
+	}
 	for (uint32_t i = 0; i < t.n && code == 0; i++)
 		code = add_children(&t, i, e);
 	if (code < 0)
@@ -183,9 +187,11 @@ static int describe(struct tree *t, struct err *e)
 
 	for (size_t i = 0; i < t->n; i++) {
 		struct tree_process *p = &t->v[i];
-		struct process_stat stat;
+		struct process_stat stat = { 0 };
 		int ret = process_stat_read(p->host_pid, &stat, e);
 
+		if (ret < 0 && p->detached)
+			return err_set(e, ret == -ENOENT ? -ESRCH : ret, "process %d, which was to move along, has ended", p->host_pid);
 		if (ret == 0)
 			ret = read_status(p, &level, i == 0, e);
 		if (ret < 0)
@@ -359,20 +365,20 @@ static void check(const struct tree *t, struct refusals *r)
 		tree_plan_free(&plan);
 }
 
-int tree_capture(pid_t root, struct tree *ret_tree, struct refusals *r, struct err *e)
+int tree_capture(pid_t root, const pid_t *also, size_t n_also, struct tree *ret_tree, struct refusals *r, struct err *e)
 {
 	struct tree t = TREE_INIT, again = TREE_INIT;
 	int ret = -EAGAIN;
 
 	for (int looks = 0; ret == -EAGAIN && looks < LOOKS_MAX; looks++) {
 		tree_free(&t);
-		ret = list(root, &t, e);
+		ret = list(root, also, n_also, &t, e);
 		if (ret == 0)
 			ret = describe(&t, e);
 		if (ret == 0)
 			ret = find_all_sharers(&t, e);
 		if (ret == 0)
-			ret = list(root, &again, e);
+			ret = list(root, also, n_also, &again, e);
 		if ((ret == 0 && !same_members(&t, &again)) || (ret == -ESRCH && kill(root, 0) == 0)) /* one of the others */
 			ret = err_set(e, -EAGAIN, "process %d starts and ends processes faster than they can be looked at", root);
 		tree_free(&again);

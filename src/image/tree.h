@@ -12,6 +12,9 @@
  * Below the root's pid namespace there may be others (pid_namespaces(7)), in which a process has more numbers. Such a namespace is a *space*: its number in
  * Namespaces.others (ns_other.h), 0 is the root's. What the additional numbers are, of processes, threads, groups and sessions, is a table of its own.
  *
+ * Other processes may belong to it that do not descend from the root: daemons that have left the tree and still share memory with it, say. Each is *detached*, and brings its own
+ * descendants along. Nobody in the unit is the parent of such a process, and nobody outside of it waits for it.
+ *
  * A zombie is a process that has ended and that its parent has not waited for yet. It has no memory, no threads and no descriptors.
  */
 #ifndef GODWIT_IMAGE_TREE_H
@@ -42,6 +45,7 @@ struct tree_process {
 	uint32_t tty;         /* device number of the controlling terminal; 0: none */
 	pid_t tpgid;          /* foreground group of that terminal; -1: none */
 	bool zombie, stopped; /* stopped: by a signal (job control) */
+	bool detached;        /* its parent is not in the unit; `parent` is the root then */
 	uint32_t exit_status; /* of a zombie, as wait(2) will give it */
 	uint32_t uid, gid;    /* of a zombie: real ones */
 	char name[TREE_NAME_MAX];
@@ -72,11 +76,12 @@ struct tree {
 void tree_free(struct tree *t);
 
 /*
- * Reads the table of the unit with this root (a number of godwitd's) from /proc while it runs, until two looks agree. What cannot move because of how the
+ * Reads the table of the unit with this root (a number of godwitd's) from /proc while it runs, until two looks agree; also[n_also]: detached ones of the same pid
+ * namespace, none of them below another. What cannot move because of how the
  * processes belong together is added to refusals: sharing with a process outside, sessions that cannot be made again (tree_plan.h), core dumps of zombies.
  * What a single process cannot move with is process_check's. -ESRCH: there is no such process. -EAGAIN: it forks faster than it can be read.
  */
-int tree_capture(pid_t root, struct tree *ret_tree, struct refusals *r, struct err *e);
+int tree_capture(pid_t root, const pid_t *also, size_t n_also, struct tree *ret_tree, struct refusals *r, struct err *e);
 /*
  * The same for the freeze, when every known thread is stopped: cheap (nothing is opened; at most one small read a thread). Open it right after tree_capture, the
  * tree must live as long. Returns 1 when something has changed in who belongs to it or in groups and sessions, or may have (threads were made): call tree_capture; 0 when
@@ -96,6 +101,11 @@ bool tree_waits_in_vfork(pid_t pid, pid_t tid);
 /* Index of a process; TREE_NONE. */
 uint32_t tree_find(const struct tree *t, pid_t pid);
 uint32_t tree_find_host(const struct tree *t, pid_t host_pid);
+/* Who is its parent in the unit; TREE_NONE: nobody. */
+static inline uint32_t tree_parent(const struct tree *t, size_t i)
+{
+	return t->v[i].detached ? TREE_NONE : t->v[i].parent;
+}
 static inline bool tree_shares_memory(const struct tree *t, size_t i)
 {
 	return t->v[i].memory != i;

@@ -11,6 +11,8 @@
  *	  of its session among the parent's descendants, a brother with CLONE_PARENT or else through a helper in between, which ends. If nobody is left of that session, a
  *	  helper begins it.
  *
+ * Then the detached ones: made by somebody of their session through a helper in between, whose end leaves them to whoever adopts orphans outside of the unit; then their subtrees.
+ *
  * After this each process is in the group of its session's leader. Groups come last: first they are founded (by the process with that number, or a helper), then
  * everybody goes where it belongs. At the end all helpers end; their numbers stay in use as those of sessions and groups.
  */
@@ -25,7 +27,7 @@
 
 #define ANY (-1)
 
-enum birth { BIRTH_LATER, BIRTH_EARLY, BIRTH_STRANGE }; /* after the parent's setsid; before it; see above */
+enum birth { BIRTH_LATER, BIRTH_EARLY, BIRTH_STRANGE, BIRTH_DETACHED }; /* after the parent's setsid; before it; see above */
 
 struct task_now {
 	uint32_t parent;
@@ -183,7 +185,9 @@ static void find_births(struct planner *p)
 		uint32_t q = t->v[i].parent;
 		pid_t b = p->birth[i];
 
-		p->kind[i] = BIRTH_LATER;
+		p->kind[i] = t->v[i].detached ? BIRTH_DETACHED : BIRTH_LATER;
+		if (t->v[i].detached)
+			continue;
 		if (b == ANY || b == t->v[q].sid)
 			continue;
 		p->kind[i] = BIRTH_STRANGE;
@@ -196,6 +200,8 @@ static void find_births(struct planner *p)
 	for (size_t i = 1; i < t->n; i++) {
 		const struct tree_process *v = &t->v[i], *q = &t->v[v->parent];
 
+		if (v->detached)
+			continue;
 		if ((v->memory != i && v->memory != q->memory) || (v->files != i && v->files != q->files) || (v->fs != i && v->fs != q->fs))
 			p->kind[i] = BIRTH_STRANGE;
 	}
@@ -255,6 +261,15 @@ static bool session_is_led(const struct tree *t, pid_t sid)
 	return false;
 }
 
+/* Begun already, by a helper below somebody else. */
+static bool session_is_there(const struct planner *p, pid_t sid)
+{
+	for (size_t k = 0; k < p->t->n + p->plan.nhelpers; k++)
+		if (p->now[k].exists && p->now[k].sid == sid)
+			return true;
+	return false;
+}
+
 static int create_adopted(struct planner *p, uint32_t i, uint32_t q, uint32_t by)
 {
 	uint32_t between = TREE_NONE;
@@ -284,7 +299,7 @@ static int try_stranger(struct planner *p, uint32_t i)
 	int ret;
 
 	by = find_creator(p, i, q, sid, &brother);
-	if (by == TREE_NONE && sid != ANY && sid != 0 && !session_is_led(p->t, sid) && can_share(p, i, TREE_NONE)) {
+	if (by == TREE_NONE && sid != ANY && sid != 0 && !session_is_led(p->t, sid) && !session_is_there(p, sid) && can_share(p, i, TREE_NONE)) {
 		ret = add_helper(p, sid, &by);
 		if (ret == 0)
 			ret = create(p, by, q, false, p->t->v[i].exit_signal);
@@ -331,7 +346,7 @@ static int make_strangers(struct planner *p, uint32_t q)
 		for (uint32_t i = q + 1; i < p->t->n; i++) {
 			int ret;
 
-			if (p->t->v[i].parent != q || p->now[i].exists)
+			if (tree_parent(p->t, i) != q || p->now[i].exists)
 				continue;
 			ret = try_stranger(p, i);
 			if (ret == 0)
@@ -361,7 +376,7 @@ static int make_below(struct planner *p, uint32_t q)
 	if (ret == 0)
 		ret = make_children(p, q, BIRTH_LATER);
 	for (uint32_t i = q + 1; i < p->t->n && ret == 0; i++)
-		if (v[i].parent == q && p->kind[i] != BIRTH_STRANGE)
+		if (tree_parent(p->t, i) == q && p->kind[i] != BIRTH_STRANGE)
 			ret = make_below(p, i);
 	for (uint32_t i = q + 1; i < p->t->n && ret == 0; i++)
 		if (v[i].parent == q && p->kind[i] == BIRTH_STRANGE && p->now[i].exists)
@@ -392,6 +407,68 @@ static int make_root(struct planner *p)
 	if (ret == 0)
 		ret = create(p, 0, leader, true, 0);
 	return ret < 0 ? ret : make_below(p, 0);
+}
+
+/* --- detached ones --- */
+
+static int make_one_detached(struct planner *p, uint32_t i, uint32_t by)
+{
+	uint32_t between = TREE_NONE;
+	int ret = add_helper(p, 0, &between);
+
+	if (ret == 0 && !can_share(p, i, between))
+		ret = unsupported(p, i, "it shares memory, descriptors or a working directory with another one by clone(2), and neither is the other's parent");
+	if (ret == 0)
+		ret = create(p, between, by, false, 0);
+	if (ret == 0)
+		ret = create(p, i, between, false, SIGCHLD);
+	if (ret == 0)
+		ret = end_helper(p, between);
+	p->now[i].parent = TREE_OUTSIDE;
+	return ret < 0 ? ret : make_below(p, i);
+}
+
+/* Who can make it: somebody of its session, or a helper that begins that. TREE_NONE: nobody yet. */
+static int find_maker(struct planner *p, uint32_t i, uint32_t *ret_by)
+{
+	pid_t sid = p->birth[i];
+	int ret;
+
+	*ret_by = TREE_NONE;
+	for (uint32_t k = 0; k < p->t->n + p->plan.nhelpers && *ret_by == TREE_NONE; k++)
+		if (may_create(p, k) && (sid == ANY || p->now[k].sid == sid))
+			*ret_by = k;
+	if (*ret_by != TREE_NONE || sid == 0 || session_is_led(p->t, sid))
+		return 0;
+	ret = add_helper(p, sid, ret_by);
+	if (ret == 0)
+		ret = create(p, *ret_by, 0, false, 0);
+	return ret < 0 ? ret : begin_session(p, *ret_by, sid);
+}
+
+static int make_detached(struct planner *p)
+{
+	for (bool some = true; some;) {
+		some = false;
+		for (uint32_t i = 1; i < p->t->n; i++) {
+			uint32_t by = TREE_NONE;
+			int ret = 0;
+
+			if (!p->t->v[i].detached)
+				continue;
+			if (!p->now[i].exists)
+				ret = find_maker(p, i, &by);
+			else if (p->have)
+				ret = make_below(p, i);
+			if (ret == 0 && by != TREE_NONE) {
+				some = true;
+				ret = make_one_detached(p, i, by);
+			}
+			if (ret < 0)
+				return ret;
+		}
+	}
+	return 0;
 }
 
 /* --- groups --- */
@@ -478,7 +555,7 @@ static int check_result(struct planner *p)
 
 	for (uint32_t i = 0; i < t->n; i++) {
 		const struct task_now *now = &p->now[i];
-		uint32_t parent = t->v[i].parent == TREE_NONE ? TREE_OUTSIDE : t->v[i].parent;
+		uint32_t parent = tree_parent(t, i) == TREE_NONE ? TREE_OUTSIDE : t->v[i].parent;
 
 		if (!now->exists || now->sid != t->v[i].sid || now->pgid != t->v[i].pgid || now->parent != parent)
 			return unsupported(p, i, "no order is known in which it could be made");
@@ -493,7 +570,7 @@ static void take_what_is_made(struct planner *p)
 		uint32_t k = tree_find(p->have, v->pid);
 
 		if (k != TREE_NONE)
-			p->now[i] = (struct task_now){ v->parent == TREE_NONE ? TREE_OUTSIDE : v->parent, p->have->v[k].sid, p->have->v[k].pgid, v->exit_signal, true,
+			p->now[i] = (struct task_now){ tree_parent(p->t, i) == TREE_NONE ? TREE_OUTSIDE : v->parent, p->have->v[k].sid, p->have->v[k].pgid, v->exit_signal, true,
 						       p->have->v[k].zombie };
 	}
 }
@@ -514,6 +591,8 @@ int tree_plan(const struct tree *t, const struct tree *have, struct tree_plan *r
 		find_births(&p);
 		ret = make_root(&p);
 	}
+	if (ret == 0)
+		ret = make_detached(&p);
 	if (ret == 0)
 		ret = make_groups(&p);
 	if (ret == 0)

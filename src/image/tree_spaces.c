@@ -56,7 +56,7 @@ static int check_create(const struct tree *t, const struct tree_op *op, const ui
 
 static int check_group(const struct tree *t, const struct tree_op *op, const uint32_t *spaces, struct err *e)
 {
-	uint32_t parent = op->task < t->n ? t->v[op->task].parent : TREE_NONE;
+	uint32_t parent = op->task < t->n ? tree_parent(t, op->task) : TREE_NONE;
 
 	if (!op->number || tree_seen(t, spaces[op->task], op->number))
 		return 0;

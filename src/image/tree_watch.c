@@ -103,7 +103,7 @@ int tree_watch_open(const struct tree *t, struct tree_watch **ret_watch, struct 
 	w->last_pid = read_last_pid(w);
 	for (uint32_t i = 0; i < t->n && ret == 0; i++) {
 		w->v[i] = (struct watched){ .pgid = getpgid(t->v[i].host_pid), .sid = getsid(t->v[i].host_pid), .task_fd = -1 };
-		if (t->v[i].parent != TREE_NONE)
+		if (tree_parent(t, i) != TREE_NONE)
 			w->v[t->v[i].parent].nchildren++;
 	}
 	for (uint32_t i = 0; i < t->n && ret == 0; i++)

@@ -87,6 +87,8 @@ int tree_validate(const struct tree *t, struct err *e)
 			return err_set(e, -EBADMSG, "tree: process %d is out of range", p->pid);
 		if (i == 0 ? p->parent != TREE_NONE || p->zombie : p->parent >= i || t->v[p->parent].zombie)
 			return err_set(e, -EBADMSG, "tree: process %d has no parent that is alive", p->pid);
+		if (p->detached && (i == 0 || p->parent != 0 || p->parent_tid || p->zombie || p->space))
+			return err_set(e, -EBADMSG, "tree: process %d is detached from what it cannot be", p->pid);
 		if (!leaders_agree(t, p))
 			return err_set(e, -EBADMSG, "tree: process %d is in session %d and group %d, whose leaders are elsewhere", p->pid, p->sid, p->pgid);
 		if (!shares_sensibly(t, i))
@@ -124,6 +126,7 @@ static void fill(Gw__TreeProcess *m, const struct tree_process *p, size_t i)
 	m->fs_plus_one = plus_one(p->fs, i);
 	m->handlers_plus_one = plus_one(p->handlers, i);
 	m->space = p->space;
+	m->detached = p->detached;
 }
 
 static void fill_number(Gw__TreeNumber *m, const struct tree_number *one)
@@ -181,7 +184,7 @@ static int take(const Gw__TreeProcess *m, size_t i, struct tree_process *p, stru
 		.pid = m->pid, .parent = m->parent_plus_one ? m->parent_plus_one - 1 : TREE_NONE, .parent_tid = m->parent_tid, .pgid = m->pgid, .sid = m->sid,
 		.exit_signal = m->exit_signal, .tty = m->tty, .tpgid = m->tpgid, .zombie = m->zombie, .stopped = m->stopped, .exit_status = m->exit_status,
 		.uid = m->uid, .gid = m->gid, .memory = minus_one(m->memory_plus_one, i), .files = minus_one(m->files_plus_one, i),
-		.fs = minus_one(m->fs_plus_one, i), .handlers = minus_one(m->handlers_plus_one, i), .space = m->space,
+		.fs = minus_one(m->fs_plus_one, i), .handlers = minus_one(m->handlers_plus_one, i), .space = m->space, .detached = m->detached,
 	};
 	if (m->name.len)
 		memcpy(p->name, m->name.data, m->name.len);

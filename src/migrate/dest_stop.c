@@ -45,7 +45,7 @@ static int join_all(struct skeleton *s, struct err *e)
 
 static int tell_parent(struct dest *d, const struct dest_process *p, struct err *e)
 {
-	uint32_t i = tree_find(&d->set.tree, p->pid), up = i == TREE_NONE ? TREE_NONE : d->set.tree.v[i].parent;
+	uint32_t i = tree_find(&d->set.tree, p->pid), up = i == TREE_NONE ? TREE_NONE : tree_parent(&d->set.tree, i);
 	struct skeleton *parent = up == TREE_NONE ? NULL : d->set.v[up];
 	int ret;
 

@@ -105,7 +105,7 @@ static int hold_process(pid_t pid, size_t *ret_fresh, struct err *e)
 	return 0;
 }
 
-int hold_unit(pid_t root, struct err *e)
+int hold_unit(pid_t root, const pid_t *also, size_t n_also, struct err *e)
 {
 	for (int look = 0; look < LOOKS_MAX; look++) {
 		struct refusals ignored = { 0 };
@@ -116,7 +116,7 @@ int hold_unit(pid_t root, struct err *e)
 		/* The root at once: the fewer run, the sooner the others are found. */
 		ret = hold_process(root, &fresh, e);
 		if (ret == 0)
-			ret = tree_capture(root, &t, &ignored, e);
+			ret = tree_capture(root, also, n_also, &t, &ignored, e);
 		for (size_t i = 0; i < t.n && ret == 0; i++)
 			if (!t.v[i].zombie)
 				ret = hold_process(t.v[i].host_pid, &fresh, e);

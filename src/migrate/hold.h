@@ -18,7 +18,7 @@
  * Stops all threads of `root` and of its descendants, until there is none that is not stopped. There is one hold in a worker. After an error some
  * are held: hold_release.
  */
-int hold_unit(pid_t root, struct err *e);
+int hold_unit(pid_t root, const pid_t *also, size_t n_also, struct err *e);
 bool hold_has(pid_t tid);
 /* The signal that its process was stopped by when it was seized, SIGTRAP: it was not. */
 int hold_signal(pid_t tid);

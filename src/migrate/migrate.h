@@ -69,6 +69,8 @@ struct migrate_report {
 
 struct migrate_request {
 	pid_t pid;
+	const pid_t *also;             /* others that belong to the unit, though they do not descend from pid (tree.h: detached) */
+	size_t n_also;
 	const char *self_name;         /* this node's name */
 	struct sockaddr_in self;       /* where this node's godwitd listens; the address may be 0.0.0.0 */
 	const char *dest_name;
@@ -114,7 +116,7 @@ int migrate_source(const struct migrate_request *request, struct migrate_report 
  */
 int migrate_dest(int control, const void *hello_payload, size_t hello_len, int handoff, const char *self_name, struct err *e);
 
-/* Every reason why pid cannot move from this host, without touching it. */
-int migrate_check(pid_t pid, struct refusals *refusals, struct err *e);
+/* Every reason why pid, with the others of its unit, cannot move from this host, without touching it. */
+int migrate_check(pid_t pid, const pid_t *also, size_t n_also, struct refusals *refusals, struct err *e);
 
 #endif

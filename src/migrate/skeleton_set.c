@@ -491,13 +491,13 @@ int skeleton_set_create(struct skeleton_set *set, const struct tree *tree, bool 
 static int end_process(struct skeleton_set *set, uint32_t i, const struct tree *new, struct err *e)
 {
 	const struct tree_process *p = &set->tree.v[i];
-	struct skeleton *s = set->v[i], *parent = set->v[p->parent], *heir = NULL;
+	struct skeleton *s = set->v[i], *parent = p->detached ? NULL : set->v[p->parent], *heir = NULL;
 	int ret = 0;
 
 	for (size_t k = 0; k < new->n; k++) {
 		uint32_t was = tree_find(&set->tree, new->v[k].pid);
 
-		if (was != TREE_NONE && set->tree.v[was].parent == i && new->v[k].parent != TREE_NONE)
+		if (was != TREE_NONE && tree_parent(&set->tree, was) == i && tree_parent(new, k) != TREE_NONE)
 			heir = skeleton_set_find(set, new->v[new->v[k].parent].pid);
 	}
 	if (heir)
@@ -535,9 +535,9 @@ static int check_same(const struct skeleton_set *set, const struct tree *new, st
 
 		if (!p)
 			continue;
-		if ((p->zombie && !new->v[i].zombie) || (p->parent == TREE_NONE) != (new->v[i].parent == TREE_NONE))
+		if ((p->zombie && !new->v[i].zombie) || (p->parent == TREE_NONE) != (new->v[i].parent == TREE_NONE) || p->detached != new->v[i].detached)
 			return err_set(e, -EAGAIN, "process %d is another one now", p->pid);
-		if (p->exit_signal != new->v[i].exit_signal && p->parent != TREE_NONE &&
+		if (p->exit_signal != new->v[i].exit_signal && p->parent != TREE_NONE && !p->detached &&
 		    set->tree.v[p->parent].pid == new->v[new->v[i].parent].pid)
 			return err_set(e, -EAGAIN, "process %d has another exit signal now", p->pid);
 	}

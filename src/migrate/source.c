@@ -433,7 +433,7 @@ int migrate_source(const struct migrate_request *request, struct migrate_report 
 		passing = passing && spent - passing_since < PASSING_NS;
 		torn = ret < 0 && !refusals->n && may_be_torn(ret) && torn_tries++ < TORN_TRIES;
 		if ((ret != -EAGAIN && ret != -ESTALE && !passing && !torn) || committed || (tries >= TRIES && !passing) || spent > AGAIN_NS) {
-			kin_advise(request->pid, refusals);
+			kin_advise(request->pid, request->also, request->n_also, refusals);
 			return ret;
 		}
 		if (passing) {

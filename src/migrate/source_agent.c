@@ -137,7 +137,7 @@ static int prepare_agent(struct source_process *p, struct err *e)
 	if (ret < 0)
 		return ret;
 	p->agent.guest = u->guest;
-	ret = agent_inject(&p->agent, u->pid, p->s->request->pid, base, source_slots(u), pages_arena_bytes(&u->vmas), p->watch, e);
+	ret = agent_inject(&p->agent, u->pid, u->top, base, source_slots(u), pages_arena_bytes(&u->vmas), p->watch, e);
 	if (ret == -EREMOTE)
 		refusals_add(p->s->refusals, "task.seccomp-notify", e->message, "start it without that supervisor", "process %d (seccomp)", u->pid);
 	return ret < 0 ? ret : equip(p, e);

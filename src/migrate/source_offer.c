@@ -294,7 +294,7 @@ static void choose_strategy(struct source *s)
 static int capture(struct source *s, struct err *e)
 {
 	cleanup_free char *first = NULL, *second = NULL;
-	int ret = unit_capture(s->request->pid, &s->unit, s->refusals, e);
+	int ret = unit_capture(s->request->pid, s->request->also, s->request->n_also, &s->unit, s->refusals, e);
 
 	if (ret < 0 || !s->refusals->n)
 		return ret;
@@ -302,7 +302,7 @@ static int capture(struct source *s, struct err *e)
 	unit_free(&s->unit);
 	s->unit = UNIT_INIT;
 	refusals_cut(s->refusals, 0);
-	ret = unit_capture(s->request->pid, &s->unit, s->refusals, e);
+	ret = unit_capture(s->request->pid, s->request->also, s->request->n_also, &s->unit, s->refusals, e);
 	second = ret == 0 && s->refusals->n ? refusals_text(s->refusals) : NULL;
 	if (!second || (first && !strcmp(first, second)))
 		return ret;
@@ -317,10 +317,12 @@ int source_offer(void *context, struct err *e)
 	Gw__Hello self;
 	int ret = arrival_wait(s->request->pid, asks_to_cancel, s, e);
 
+	for (size_t i = 0; i < s->request->n_also && ret == 0; i++)
+		ret = arrival_wait(s->request->also[i], asks_to_cancel, s, e);
 	if (ret == 0 && s->hold) {
 		pace_hurry(0);
 		s->stopped_ns = clock_ns(CLOCK_REALTIME);
-		ret = hold_unit(s->request->pid, e);
+		ret = hold_unit(s->request->pid, s->request->also, s->request->n_also, e);
 	}
 	if (ret < 0)
 		return ret;

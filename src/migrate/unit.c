@@ -23,6 +23,7 @@
 #include "image/thread.h"
 #include "image/tun_holder.h"
 #include "image/view.h"
+#include "home/home.h"
 #include "kern/fdpass.h"
 #include "kern/trace.h"
 #include "migrate/kin.h"
@@ -159,6 +160,13 @@ static bool same_pid_namespace(pid_t pid)
 	return !ns_differs(pid, 0, NS_PID);
 }
 
+static pid_t top_of(const struct tree *t, uint32_t i)
+{
+	while (tree_parent(t, i) != TREE_NONE)
+		i = t->v[i].parent;
+	return t->v[i].host_pid;
+}
+
 static int list_processes(struct unit *u, struct err *e)
 {
 	u->procs = calloc(u->tree.n, sizeof(*u->procs));
@@ -166,7 +174,7 @@ static int list_processes(struct unit *u, struct err *e)
 		return err_sys(e, ENOMEM, "processes");
 	for (size_t i = 0; i < u->tree.n; i++)
 		if (!u->tree.v[i].zombie)
-			u->procs[u->nprocs++] = (struct unit_process){ .pid = u->tree.v[i].host_pid, .number = u->tree.v[i].pid, .in_tree = (uint32_t)i,
+			u->procs[u->nprocs++] = (struct unit_process){ .pid = u->tree.v[i].host_pid, .number = u->tree.v[i].pid, .in_tree = (uint32_t)i, .top = top_of(&u->tree, (uint32_t)i),
 								       .elsewhere = !same_pid_namespace(u->tree.v[i].host_pid), .pidfd = -1 };
 	for (uint32_t i = 0; i < u->nprocs; i++) {
 		while (u->procs[u->procs[i].host].in_tree != u->tree.v[u->procs[i].in_tree].memory)
@@ -339,14 +347,39 @@ static bool are_passing(const struct unit *u, const struct refusals *r)
 	return r->n > 0;
 }
 
-int unit_capture(pid_t pid, struct unit *ret_unit, struct refusals *refusals, struct err *e)
+/* Who is the first of its pid namespace adopts what is left alone there, and waits for nobody. */
+static bool is_awaited(pid_t parent)
+{
+	return home_is_awaited(parent, getppid()) && !ns_is_first(parent);
+}
+
+static void check_detached(pid_t root, const pid_t *also, size_t n_also, struct refusals *r)
+{
+	for (size_t i = 0; i < n_also; i++) {
+		struct process_stat stat, parent;
+
+		if (process_stat_read(also[i], &stat, NULL) < 0) /* tree_capture says so */
+			continue;
+		if (ns_differs(root, also[i], NS_PID) || ns_is_first(root))
+			refusals_add(r, "unit.pid-namespace", "processes that move as one unit must be in one pid namespace, of which none is the first, unless one descends from the other",
+				     "move a process that has both below it", "process %d", also[i]);
+		else if (is_awaited(stat.ppid))
+			refusals_add(r, "unit.awaited", "its parent waits for it, and would see it end", "name its parent, so that it moves along", "process %d (child of process %d, %s)",
+				     also[i], stat.ppid, process_stat_read(stat.ppid, &parent, NULL) == 0 ? parent.name : "outside");
+	}
+}
+
+int unit_capture(pid_t pid, const pid_t *also, size_t n_also, struct unit *ret_unit, struct refusals *refusals, struct err *e)
 {
 	struct unit *u = ret_unit;
 	int ret;
 
 	*u = UNIT_INIT;
 	notes_clear();
-	ret = tree_capture(pid, &u->tree, refusals, e);
+	check_detached(pid, also, n_also, refusals);
+	if (refusals->n)
+		return 0;
+	ret = tree_capture(pid, also, n_also, &u->tree, refusals, e);
 	if (ret >= 0)
 		ret = tree_watch_open(&u->tree, &u->watch, e);
 	if (ret >= 0)
@@ -420,7 +453,7 @@ int unit_encode_threads(Gw__Thread *const *threads, size_t n, struct bytes_list 
 	return 0;
 }
 
-int migrate_check(pid_t pid, struct refusals *refusals, struct err *e)
+int migrate_check(pid_t pid, const pid_t *also, size_t n_also, struct refusals *refusals, struct err *e)
 {
 	struct unit u;
 	int ret = -EAGAIN;
@@ -430,10 +463,10 @@ int migrate_check(pid_t pid, struct refusals *refusals, struct err *e)
 	for (int tries = 0; ret == -EAGAIN && tries < CHECK_TRIES; tries++) {
 		if (e)
 			*e = ERR_INIT;
-		ret = unit_capture(pid, &u, refusals, e);
+		ret = unit_capture(pid, also, n_also, &u, refusals, e);
 	}
 	if (ret == 0)
 		unit_free(&u);
-	kin_advise(pid, refusals);
+	kin_advise(pid, also, n_also, refusals);
 	return ret;
 }

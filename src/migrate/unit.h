@@ -26,6 +26,7 @@ struct unit_process {
 	pid_t number;         /* as it is seen in its pid namespace: what travels */
 	bool elsewhere;       /* in another pid namespace than godwitd */
 	uint32_t in_tree;     /* index in unit.tree */
+	pid_t top;            /* the root, or the detached process that it descends from, as godwitd sees it */
 	uint32_t host;        /* index of the first process of the unit that has the same memory, which travels with that one */
 	bool guest;           /* that is another one: no mappings are kept here */
 	int pidfd;
@@ -39,7 +40,7 @@ struct unit_process {
 	struct uring_told *urings; /* NULL: none */
 };
 
-/* A process and its descendants. Files and descriptions are the unit's: what processes share stays shared. */
+/* A process and its descendants, and detached ones (tree.h) with theirs. Files and descriptions are the unit's: what processes share stays shared. */
 struct unit {
 	struct tree tree;           /* with those that have ended and not been waited for */
 	struct tree_watch *watch;   /* of it, since it was read */
@@ -57,9 +58,9 @@ struct unit {
 
 /*
  * Captures everything that can be seen without touching the unit; what cannot move is added to refusals. -EAGAIN, and no refusals, when something failed
- * or looked like a reason while processes came or went. *ret must stay where it is.
+ * or looked like a reason while processes came or went. also[n_also]: the detached ones. *ret must stay where it is.
  */
-int unit_capture(pid_t pid, struct unit *ret, struct refusals *refusals, struct err *e);
+int unit_capture(pid_t pid, const pid_t *also, size_t n_also, struct unit *ret, struct refusals *refusals, struct err *e);
 /* Adds refusals about memory that the unit shares with processes outside. */
 int unit_check_sharing(const struct unit *u, struct refusals *refusals, struct err *e);
 /* The number of a task of this process in its own pid namespace. */

@@ -131,7 +131,7 @@ static void expect_tree(pid_t root, const struct tree *expected)
 	struct err e = ERR_INIT;
 	struct tree got;
 
-	DO(tree_capture(root, &got, NULL, &e));
+	DO(tree_capture(root, NULL, 0, &got, NULL, &e));
 	if (!same_tree(expected, &got)) {
 		print("expected", expected);
 		print("got", &got);
@@ -377,7 +377,7 @@ static void expect_running(const struct tree *t, const struct tree_process *root
 				fail_msg("process %d does not run", t->v[i].pid);
 			usleep(1000);
 		}
-	assert_int_equal(tree_capture(root->pid, &got, NULL, &e), 0);
+	assert_int_equal(tree_capture(root->pid, NULL, 0, &got, NULL, &e), 0);
 	if (!same_tree(t, &got)) {
 		print("expected", t);
 		print("got", &got);
