@@ -236,6 +236,11 @@ def outcome(program, command, strategy, root):
     return ("passed", "") if passed else ("differs", last_words(program) or "no verdict")
 
 
+def rules(host, what, tests):
+    """Keeps a host's packet filter in a file, or puts it back: what a program has put there stays when it has moved."""
+    inside(host, "sh", "-c", 'iptables-save > "$0"' if what == "save" else 'iptables -F; iptables-restore < "$0"', f"{tests}/rules-{host}", check=False)
+
+
 def run(lab, program, command, strategy, root):
     before = {host: mounts(host) for host in HOSTS}
     try:
@@ -246,6 +251,8 @@ def run(lab, program, command, strategy, root):
         for p in strangers(host):
             kill(p.pid, signal.SIGKILL)
         unmount(host, before[host])
+        if result != "passed":
+            rules(host, "restore", program.tests)
     lab.mend()
     return result, " ".join(why.split())
 
@@ -276,6 +283,8 @@ def main():
     lab, kept, count = Lab(2), {}, collections.Counter()
     subprocess.run(["./zdtm_mount_cgroups", "godwit"], cwd=tests, check=True)        # hierarchies that some programs use
     try:
+        for host in HOSTS:
+            rules(host, "save", tests)
         root = Root(tests) if options.flavour == "ns" else None
         wanted = [p for p in programs(tests, options.programs) if options.flavour in p.flavours() and "noauto" not in p.flags
                   and ("crfail" not in p.flags or options.programs)]
