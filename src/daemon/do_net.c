@@ -23,48 +23,73 @@
 #define CONNECT_MS 1000
 #define ANSWER_MS 10000
 
+/* The whole list. */
+static int send_news(const struct daemon *d, struct redirect *r, int fd, struct err *e)
+{
+	cleanup_free void *news = NULL;
+	struct redirect_node self;
+	size_t len = 0;
+	int code = redirect_self(fd, d->config.name, &self, e);
+
+	if (code >= 0)
+		code = news_write(r, &self, &news, &len, e);
+	return code < 0 ? code : frame_send(fd, NEWS_FRAME, news, len, e);
+}
+
+static int receive_news(int fd, const char *name, struct err *e)
+{
+	cleanup_frame struct frame news = { 0 };
+	struct redirect_node from = { 0 };
+	struct sockaddr_in address = { 0 };
+	int code = frame_recv_expect(fd, NEWS_FRAME, &news, NEWS_BYTES_MAX, ANSWER_MS, e);
+
+	if (code >= 0 && getpeername(fd, (struct sockaddr *)&address, &(socklen_t){ sizeof(address) }) < 0)
+		code = err_sys(e, -errno, "getpeername");
+	if (code < 0)
+		return code;
+	snprintf(from.name, sizeof(from.name), "%s", name);
+	memcpy(from.v4, &address.sin_addr, sizeof(from.v4));
+	return news_apply(&from, news.payload, news.len, e);
+}
+
 static int tell(const struct daemon *d, struct redirect *r, const struct cluster_node *node, struct err *e)
 {
 	static uint8_t no_migration[HELLO_MIG_ID_BYTES];
 	cleanup_close int fd = conn_connect(&node->address, CONNECT_MS, e);
-	cleanup_frame struct frame answer = { 0 };
-	cleanup_free void *news = NULL;
-	struct redirect_node self;
-	size_t len = 0;
 	Gw__Hello hello;
 	int code;
 
 	if (fd < 0)
 		return fd;
-	code = redirect_self(fd, d->config.name, &self, e);
-	if (code >= 0)
-		code = news_write(r, &self, &news, &len, e);
-	if (code < 0)
-		return code;
 	hello_fill(&hello);
 	hello.role = ROLE_NET;
 	hello.node_name = (char *)d->config.name;
 	hello.mig_id = (ProtobufCBinaryData){ sizeof(no_migration), no_migration };
 	code = hello_send(fd, &hello, e);
 	if (code >= 0)
-		code = frame_send(fd, NEWS_FRAME, news, len, e);
-	return code < 0 ? code : frame_recv_expect(fd, NEWS_FRAME, &answer, 0, ANSWER_MS, e);
+		code = send_news(d, r, fd, e);
+	return code < 0 ? code : receive_news(fd, node->name, e);
 }
 
-static void tell_all(const struct daemon *d, struct redirect *r)
+/* Whether all have heard. */
+static bool tell_all(const struct daemon *d, struct redirect *r)
 {
 	cleanup_free struct cluster_node *nodes = NULL;
+	bool all = true;
 	size_t n = 0;
 
 	if (node_list(d, &nodes, &n, NULL) < 0)
-		return;
+		return false;
 	for (size_t i = 1; i < n; i++) {
 		struct err e = ERR_INIT;
 
 		/* Who is not there hears it the next time. Until then the host that was left forwards. */
-		if (tell(d, r, &nodes[i], &e) < 0)
+		if (tell(d, r, &nodes[i], &e) < 0) {
 			log_info("event=news-not-told node=%s error=\"%s\"", nodes[i].name, e.message);
+			all = false;
+		}
 	}
+	return all;
 }
 
 /* What it is seen as: neither the daemon nor one that moves something. */
@@ -90,10 +115,8 @@ static int look_after(const struct daemon *d)
 		log_error("event=connections-not-looked-after error=\"%s\"", e.message);
 		empty = false;
 	}
-	if (code >= 0 && !empty && news_due(r, &number)) {
-		tell_all(d, r);
-		news_told(r, number);
-	}
+	if (code >= 0 && !empty && news_due(r, &number))
+		news_told(r, number, tell_all(d, r));
 	redirect_close(&r);
 	return empty && !owned ? STATUS_NOTHING : 0;
 }
@@ -132,41 +155,36 @@ int net_tick(struct daemon *d)
 }
 
 /* Runs in the worker. */
-static int take_news(int fd, const struct redirect_node *from)
+static int take_news(const struct daemon *d, int fd, const char *from)
 {
-	cleanup_frame struct frame news = { 0 };
+	struct redirect *r = NULL;
 	struct err e = ERR_INIT;
 	int code;
 
 	be_named();
-	code = frame_recv_expect(fd, NEWS_FRAME, &news, NEWS_BYTES_MAX, ANSWER_MS, &e);
+	code = receive_news(fd, from, &e);
 	if (code >= 0)
-		code = news_apply(from, news.payload, news.len, &e);
+		code = redirect_find(&r, &e);
 	if (code >= 0)
-		code = frame_send(fd, NEWS_FRAME, NULL, 0, &e);
+		code = send_news(d, r, fd, &e);
 	else
 		frame_send_error(fd, code, e.message, NULL);
 	if (code < 0)
-		log_warning("event=news-refused node=%s error=\"%s\"", from->name, e.message);
+		log_warning("event=news-refused node=%s error=\"%s\"", from, e.message);
+	redirect_close(&r);
 	drain(fd);
 	return code < 0;
 }
 
 int net_news(struct daemon *d, int fd, const Gw__Hello *hello, struct err *e)
 {
-	struct redirect_node from = { 0 };
-	struct sockaddr_in address = { 0 };
 	struct worker *w;
 	bool child;
 
-	if (getpeername(fd, (struct sockaddr *)&address, &(socklen_t){ sizeof(address) }) < 0)
-		return err_sys(e, -errno, "getpeername");
-	snprintf(from.name, sizeof(from.name), "%s", hello->node_name);
-	memcpy(from.v4, &address.sin_addr, sizeof(from.v4));
 	set_blocking(fd);
 	w = worker_start(d, WORKER_REQUEST, &fd, 1, &child, e);
 	if (child)
-		_exit(take_news(fd, &from));
+		_exit(take_news(d, fd, hello->node_name));
 	d->redirects = true;
 	return w ? 0 : e->code;
 }

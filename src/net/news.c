@@ -9,6 +9,8 @@
 #include "net/redirect_internal.h"
 
 #define AGAIN_NS (60 * 1000000000ull)
+#define RETRY_NS 2000000000ull /* the first time; then twice as long, and so on */
+#define RETRIES 5              /* after that it is AGAIN_NS */
 
 uint64_t news_settled_ns = 60 * 1000000000ull;
 
@@ -16,14 +18,19 @@ int news_due(struct redirect *r, uint32_t *ret_number)
 {
 	uint32_t number = __atomic_load_n(&r->config->news, __ATOMIC_SEQ_CST);
 
+	uint64_t wait_ns = number == r->config->told || r->config->tries >= RETRIES ? AGAIN_NS : RETRY_NS << r->config->tries;
+
 	*ret_number = number;
-	return number != r->config->told || clock_ns(CLOCK_MONOTONIC) - r->config->told_ns > AGAIN_NS;
+	return number != r->config->tried || clock_ns(CLOCK_MONOTONIC) - r->config->tried_ns > wait_ns;
 }
 
-void news_told(struct redirect *r, uint32_t number)
+void news_told(struct redirect *r, uint32_t number, bool all)
 {
-	r->config->told = number;
-	r->config->told_ns = clock_ns(CLOCK_MONOTONIC);
+	r->config->tries = all || number != r->config->tried ? 0 : r->config->tries + 1;
+	r->config->tried = number;
+	r->config->tried_ns = clock_ns(CLOCK_MONOTONIC);
+	if (all)
+		r->config->told = number;
 }
 
 struct list {
@@ -37,11 +44,9 @@ static int add(const struct redirect_flow *flow, const struct redirect_end *end,
 {
 	struct list *l = arg;
 	struct redirect_end now = *end;
-	bool native;
 
 	redirect_effective(l->r, &now);
-	native = now.flags & REDIRECT_NATIVE && !host_is_loopback(flow->own);
-	if (now.state != REDIRECT_HERE || now.flags & REDIRECT_OWNED || (native && !now.moves_made))
+	if (now.state != REDIRECT_HERE || now.flags & REDIRECT_OWNED || (redirect_is_at_home(flow, &now) && !now.moves_made))
 		return 0;
 	if (l->n == l->room) {
 		void *ends, *flows;
@@ -58,7 +63,8 @@ static int add(const struct redirect_flow *flow, const struct redirect_end *end,
 	}
 	gw__net_end__init(&l->ends[l->n]);
 	l->ends[l->n].moves_made = now.moves_made;
-	l->ends[l->n].native = native;
+	l->ends[l->n].native = redirect_is_at_home(flow, &now);
+	l->ends[l->n].ended = now.flags & REDIRECT_ENDED;
 	l->flows[l->n++] = *flow;
 	return 0;
 }
@@ -69,7 +75,7 @@ int news_write(struct redirect *r, const struct redirect_node *self, void **ret,
 	struct list l = { .r = r };
 	Gw__NetNews news = GW__NET_NEWS__INIT;
 	cleanup_free Gw__NetEnd **pointers = NULL;
-	int code = redirect_each(r, add, &l, e);
+	int code = r ? redirect_each(r, add, &l, e) : 0;
 
 	pointers = calloc(l.n + 1, sizeof(*pointers));
 	for (size_t i = 0; i < l.n && pointers; i++) {
@@ -137,20 +143,24 @@ static int apply_end(struct reader *reader, const Gw__NetEnd *news, struct err *
 {
 	struct redirect_flow flow;
 	struct redirect_end end = { 0 };
-	bool known;
+	bool known, at_home;
 	int code;
 
 	memcpy(&flow, news->flow.data, sizeof(flow));
 	known = redirect_get(reader->r, &flow, &end);
+	if (news->ended && (!known || end.state != REDIRECT_THERE || end.node != reader->node))
+		return 0;
 	if (end.move || end.moves_made > news->moves_made || (end.state == REDIRECT_HERE && end.moves_made == news->moves_made && known))
 		return 0;
 	if (!known && (news->native || !concerns_us(reader->r, &flow)))
 		return 0;
-	if (known && end.moves_made == news->moves_made && end.state == (news->native ? REDIRECT_NONE : REDIRECT_THERE) && end.node == reader->node)
+	if (known && !news->ended && end.moves_made == news->moves_made && end.state == (news->native ? REDIRECT_NONE : REDIRECT_THERE) &&
+	    end.node == reader->node)
 		return 0;
 	/* At home again: for who knows nothing as for us. How often it has moved is kept, lest old news be taken for new. Where it has left this host, it still has. */
-	end = (struct redirect_end){ .state = news->native ? REDIRECT_NONE : REDIRECT_THERE, .node = reader->node, .moves_made = news->moves_made,
-				     .flags = news->native || end.state != REDIRECT_THERE ? 0 : end.flags & REDIRECT_ENDED,
+	at_home = news->native || news->ended;
+	end = (struct redirect_end){ .state = at_home ? REDIRECT_NONE : REDIRECT_THERE, .node = news->ended ? 0 : reader->node, .moves_made = news->moves_made,
+				     .flags = at_home || end.state != REDIRECT_THERE ? 0 : end.flags & REDIRECT_ENDED,
 				     .changed_ns = clock_ns(CLOCK_MONOTONIC), .seen_ns = end.seen_ns };
 	code = redirect_put(reader->r, &flow, &end);
 	return code < 0 ? err_sys(e, code, "entering news in the table of redirected connections") : 0;
@@ -194,7 +204,7 @@ static int apply(struct reader *reader, const struct redirect_node *from, const 
 
 	for (size_t i = 0; i < news->n_ends; i++) {
 		memcpy(&reader->flows[i], news->ends[i]->flow.data, sizeof(*reader->flows));
-		concerns = concerns || (!news->ends[i]->native && concerns_us(reader->r, &reader->flows[i]));
+		concerns = concerns || (!news->ends[i]->native && !news->ends[i]->ended && concerns_us(reader->r, &reader->flows[i]));
 	}
 	reader->n = news->n_ends;
 	qsort(reader->flows, reader->n, sizeof(*reader->flows), compare);

@@ -16,7 +16,7 @@
 #include "net/redirect.skel.h"
 #include "net/redirect_internal.h"
 
-#define VERSION 6 /* of the maps' layout, and of what is in them */
+#define VERSION 7 /* of the maps' layout, and of what is in them */
 #define MAPS_MAX 16
 #define BATCH 4096u /* ends read at a time */
 #define LOCK_PATH "/run/godwit/redirect.lock"
@@ -78,6 +78,11 @@ const char *redirect_flow_text(const struct redirect_flow *flow, char text[REDIR
 	else
 		snprintf(text, REDIRECT_FLOW_TEXT, "%s %s (peer %s)", protocol, own, peer);
 	return text;
+}
+
+bool redirect_is_at_home(const struct redirect_flow *flow, const struct redirect_end *end)
+{
+	return end->flags & REDIRECT_NATIVE && !host_is_loopback(flow->own);
 }
 
 void redirect_other(const struct redirect_flow *flow, struct redirect_flow *ret)

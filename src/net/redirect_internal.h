@@ -99,6 +99,8 @@ void redirect_end_listener(struct redirect *r, const struct redirect_flow *flow,
 /* Of an end whose address the unit takes along. */
 bool redirect_owns(const struct redirect *r, const struct redirect_flow *flow);
 bool redirect_is_listener(const struct redirect_flow *flow);
+/* Of an end that is HERE: its address is one of this host, and means no other one elsewhere. Nobody need know where it is. */
+bool redirect_is_at_home(const struct redirect_flow *flow, const struct redirect_end *end);
 
 /* redirect_attach.c */
 int redirect_attach(struct redirect *r, struct err *e);

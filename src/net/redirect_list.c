@@ -36,7 +36,7 @@ static int add_brought(const struct redirect_flow *flow, const struct redirect_e
 	struct redirect_end now = *end;
 
 	redirect_effective(l->r, &now);
-	if (now.state != REDIRECT_HERE || flow->protocol != l->like.protocol || flow->own_port != l->like.own_port || flow->peer_port ||
+	if (now.state != REDIRECT_HERE || now.flags & REDIRECT_ENDED || flow->protocol != l->like.protocol || flow->own_port != l->like.own_port || flow->peer_port ||
 	    memcmp(flow->peer, none, 16) || host_is_ipv4(flow->own) != l->ipv4)
 		return 0;
 	return add(l, flow->own);

@@ -44,7 +44,11 @@ enum redirect_state {
 
 #define REDIRECT_NATIVE 1u   /* HERE, and own is an address of this host: nothing need be done */
 #define REDIRECT_OVER_LO 2u  /* HERE, and packets that come from a device would be taken for forged: they arrive over the loopback device */
-#define REDIRECT_ENDED 8u    /* THERE, of a listener: the old copy has ended here. A listener that is here now is another one, and comes first */
+/*
+ * Of a listener. THERE: the old copy has ended here. A listener that is here now is another one, and comes first. HERE: it has ended by itself. Others are told so (news.h); who has
+ * not heard yet is answered that nobody listens
+ */
+#define REDIRECT_ENDED 8u
 #define REDIRECT_COMING 16u  /* of a move that has not come to anything yet: what its socket here sends is dropped */
 #define REDIRECT_LEARNED 4u  /* made by a packet for a listener */
 #define REDIRECT_OWNED 32u   /* own moves along: packets come where the end is by themselves. Only for those that are on their way, or come from who has not heard of it */
@@ -108,8 +112,10 @@ struct redirect_config {
 	RM_U32 news; /* counted up when others are to be told something */
 	RM_U32 n_nodes;
 	RM_U32 lo_mtu;   /* before it was lowered; 0: it was not */
-	RM_U32 told;     /* `news` when others were told last */
-	RM_U64 told_ns, opened_ns;
+	RM_U32 tried;    /* `news` when others were told last */
+	RM_U32 told;     /* ... and all of them had heard it */
+	RM_U32 tries;    /* to tell those who did not hear it */
+	RM_U64 tried_ns, opened_ns;
 };
 
 /* What the source tells the destination of an end. */

@@ -228,6 +228,9 @@ static int add_departing(struct redirect_move *m, const struct redirect_flow *fl
 		redirect_effective(m->r, &end);
 	else
 		end = (struct redirect_end){ .state = REDIRECT_NONE };
+	/* Another one that has ended here. */
+	if (end.state == REDIRECT_HERE && end.flags & REDIRECT_ENDED)
+		end = (struct redirect_end){ .state = REDIRECT_NONE, .moves_made = end.moves_made };
 	if (redirect_owns(m->r, flow))
 		end.flags |= REDIRECT_OWNED;
 	end.move = m->index;
@@ -477,7 +480,7 @@ void redirect_tell(struct redirect *r, const struct redirect_flow *flow, const s
 	memset(ret, 0, sizeof(*ret));
 	if (redirect_get(r, flow, &end)) {
 		ret->moves_made = end.moves_made;
-		if (is_any(flow->peer) && end.home)
+		if (is_any(flow->peer) && end.home && !(end.flags & REDIRECT_ENDED))
 			ret->other = r->nodes[end.home % REDIRECT_NODES_MAX];
 	}
 	if (is_any(flow->peer)) {

@@ -72,6 +72,8 @@ static int judge(const struct redirect_flow *flow, const struct redirect_end *en
 		return note(t, flow, end);
 	if (end->flags & REDIRECT_OWNED && end->state == REDIRECT_THERE)
 		return age(t, end->changed_ns) > OWNED_NS && age(t, end->seen_ns) > OWNED_NS ? note(t, flow, end) : 0;
+	if (end->state == REDIRECT_HERE && end->flags & REDIRECT_ENDED)
+		return age(t, end->changed_ns) > tidy_forget_ns ? note(t, flow, end) : 0;
 	if (end->state == REDIRECT_HERE && !sockets_have(&t->sockets, flow) && !young)
 		return note(t, flow, end);
 	if (redirect_has_ended(flow, end, &t->sockets))
@@ -112,6 +114,12 @@ static void free_moves(struct redirect *r)
 			r->moves[i] = (struct redirect_move_state){ 0 };
 }
 
+/* Others are told of those that they know, as long as others that have not moved since are remembered. */
+static bool is_to_be_told(const struct redirect_flow *flow, const struct redirect_end *end)
+{
+	return end->state == REDIRECT_HERE && redirect_is_listener(flow) && !redirect_is_at_home(flow, end) && !(end->flags & (REDIRECT_ENDED | REDIRECT_OWNED));
+}
+
 static void carry_out(struct tidying *t)
 {
 	struct redirect_end now;
@@ -123,6 +131,11 @@ static void carry_out(struct tidying *t)
 			end_move(t, &t->flows[i], &now);
 		} else if (!now.move && now.changed_ns == t->ends[i].changed_ns && now.state == REDIRECT_THERE && !(now.flags & REDIRECT_OWNED)) {
 			redirect_end_listener(t->r, &t->flows[i], &now);
+		} else if (!now.move && now.changed_ns == t->ends[i].changed_ns && is_to_be_told(&t->flows[i], &now)) {
+			now.changed_ns = t->now;
+			redirect_unset_source(t->r, &t->flows[i]);
+			redirect_end_listener(t->r, &t->flows[i], &now);
+			__atomic_add_fetch(&t->r->config->news, 1, __ATOMIC_SEQ_CST);
 		} else if (!now.move && now.changed_ns == t->ends[i].changed_ns) {
 			redirect_remove(t->r, &t->flows[i]);
 			t->all--;
@@ -238,7 +251,7 @@ static int list_one(const struct redirect_flow *flow, const struct redirect_end 
 	uint64_t ns = clock_ns(CLOCK_MONOTONIC);
 
 	redirect_effective(l->r, &now);
-	if (now.flags & REDIRECT_OWNED)
+	if (now.flags & REDIRECT_OWNED || (now.state == REDIRECT_HERE && now.flags & REDIRECT_ENDED))
 		return 0; /* nothing depends on it */
 	item.state = now.state;
 	item.listener = redirect_is_listener(flow);

@@ -5,7 +5,7 @@
 
 #include "net/redirect.h"
 
-/* How long it is remembered how often an end had moved that is where its address says: 600 s, less in tests. */
+/* How long it is remembered how often an end had moved that is where its address says, and that a listener has ended here: 600 s, less in tests. */
 extern uint64_t tidy_forget_ns;
 /* How long the first packet of a connection may be on its way to its listener: 20 s, less in tests. */
 extern uint64_t tidy_young_ns;

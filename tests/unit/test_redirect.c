@@ -664,6 +664,8 @@ static void tables_are_empty(void)
 	for (int h = A; h <= C; h++)
 		tidy((enum host)h);
 	tell_all();
+	for (int h = A; h <= C; h++)
+		tidy((enum host)h);
 	news_settled_ns = 60 * 1000000000ull;
 	tidy_forget_ns = 600 * 1000000000ull;
 	tidy_young_ns = 20 * 1000000000ull;
@@ -720,6 +722,98 @@ static void test_a_dead_host(void **state)
 	}
 }
 
+static void must_be_refused(enum host from, const struct sockaddr_storage *to)
+{
+	uint64_t began = clock_ns(CLOCK_MONOTONIC);
+	int fd;
+
+	hosts_enter(from);
+	fd = socket(to->ss_family, SOCK_STREAM, 0);
+	assert_int_equal(connect(fd, (const struct sockaddr *)to, hosts_address_len(to)), -1);
+	assert_int_equal(errno, ECONNREFUSED);
+	assert_in_range(clock_ns(CLOCK_MONOTONIC) - began, 0, 900000000ull);
+	close(fd);
+}
+
+/* A listener that has moved ends by itself. Nobody is kept waiting, and another one at the old address is found by whoever has heard. */
+static void test_a_listener_that_ends(void **state)
+{
+	static const int families[] = { AF_INET, AF_INET6 };
+	struct sockaddr_storage any, to, here;
+	int listener, next, other;
+
+	(void)state;
+	for (size_t f = 0; f < ARRAY_SIZE(families); f++) {
+		int family = families[f];
+		uint16_t port = (uint16_t)(9300 + f);
+
+		hosts_address(A, family, port, &to);
+		hosts_address(B, family, port, &here);
+		any = to;
+		if (family == AF_INET)
+			((struct sockaddr_in *)&any)->sin_addr.s_addr = 0;
+		else
+			((struct sockaddr_in6 *)&any)->sin6_addr = in6addr_any;
+		listener = listen_on(A, &any);
+		move_listener(&listener, family, port, A, B);
+		tell_all();
+		call(listener, B, C, &to, false);
+		hosts_enter(B);
+		close(listener);
+		must_be_refused(C, &to);
+		tidy(B);
+		must_be_refused(C, &to);
+		next = listen_on(A, &any);
+		tidy(A);
+		call(next, A, B, &to, false);
+		call(next, A, OUTSIDE, &to, false);
+		tell(B, C);
+		tell(B, A);
+		call(next, A, C, &to, false);
+		/* One of the other host's own is another one, for whom it has ended has not heard, too. */
+		other = listen_on(B, &any);
+		call(other, B, C, &here, false);
+		call(next, A, C, &to, false);
+		move_listener(&next, family, port, A, C);
+		tell(C, A);
+		tell(B, A);
+		tell(C, B);
+		call(next, C, B, &to, false);
+		call(next, C, A, &to, false);
+		call(other, B, A, &here, false);
+		hosts_enter(C);
+		close(next);
+		tidy(C);
+		tell_all();
+		must_be_refused(B, &to);
+		hosts_enter(B);
+		close(other);
+	}
+}
+
+/* Who does not hear is told again, at first soon. */
+static void test_news_are_told_again(void **state)
+{
+	struct redirect *r = table(A);
+	uint32_t number;
+
+	(void)state;
+	r->config->news++;
+	assert_true(news_due(r, &number));
+	news_told(r, number, false);
+	assert_false(news_due(r, &number));
+	r->config->tried_ns -= 3000000000ull;
+	assert_true(news_due(r, &number));
+	news_told(r, number, false);
+	r->config->tried_ns -= 3000000000ull;
+	assert_false(news_due(r, &number));
+	r->config->news++;
+	assert_true(news_due(r, &number));
+	news_told(r, number, true);
+	r->config->tried_ns -= 3000000000ull;
+	assert_false(news_due(r, &number));
+}
+
 /* What has ended leaves nothing behind. */
 static void test_the_end(void **state)
 {
@@ -751,6 +845,8 @@ int main(void)
 		cmocka_unit_test(test_a_move_that_fails),
 		cmocka_unit_test(test_attempts_that_overlap),
 		cmocka_unit_test(test_a_dead_host),
+		cmocka_unit_test(test_a_listener_that_ends),
+		cmocka_unit_test(test_news_are_told_again),
 		cmocka_unit_test(test_the_end),
 	};
 

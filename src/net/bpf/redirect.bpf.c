@@ -20,6 +20,7 @@ char LICENSE[] SEC("license") = "GPL";
 #define INET 2
 #define INET6 10
 #define FLAG_SYN 2
+#define FLAG_RST 4
 #define FLAG_ACK 16
 #define UNSPEC (-1) /* TC_ACT_UNSPEC: none of our business */
 #define SHOT 2
@@ -289,25 +290,43 @@ static __always_inline bool has_udp_socket(struct __sk_buff *skb, const struct p
 	return socket;
 }
 
+/* The state of the socket of this host that a segment would reach; 0: none. */
+static __always_inline __u32 tcp_socket_state(struct __sk_buff *skb, const struct packet *p)
+{
+	struct bpf_sock_tuple tuple = { 0 };
+	struct bpf_sock *socket;
+	__u32 state;
+
+	packet_tuple(p, &tuple);
+	socket = bpf_skc_lookup_tcp(skb, &tuple, p->ipv6 ? sizeof(tuple.ipv6) : sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	if (!socket)
+		return 0;
+	state = socket->state;
+	bpf_sk_release(socket);
+	return state;
+}
+
 /*
  * Whether a packet that begins a connection is for a socket of this host: one that an old listener has not done with, or a new listener. The one that has gone, and has not
  * ended yet, does not count.
  */
 static __always_inline bool is_for_us(struct __sk_buff *skb, const struct packet *p, __u32 flags)
 {
-	struct bpf_sock_tuple tuple = { 0 };
-	__u32 len = p->ipv6 ? sizeof(tuple.ipv6) : sizeof(tuple.ipv4), state;
-	struct bpf_sock *socket;
+	__u32 state;
 
 	if (p->to.protocol == UDP)
 		return flags & REDIRECT_ENDED && has_udp_socket(skb, p);
-	packet_tuple(p, &tuple);
-	socket = bpf_skc_lookup_tcp(skb, &tuple, len, BPF_F_CURRENT_NETNS, 0);
-	if (!socket)
-		return false;
-	state = socket->state;
-	bpf_sk_release(socket);
-	return state == BPF_TCP_LISTEN ? flags & REDIRECT_ENDED : state != BPF_TCP_TIME_WAIT;
+	state = tcp_socket_state(skb, p);
+	return state == BPF_TCP_LISTEN ? flags & REDIRECT_ENDED : state && state != BPF_TCP_TIME_WAIT;
+}
+
+/*
+ * What came here has ended by itself. Who calls from here means the host that has the address. Others have not heard yet, and must not be led to a server of this host that
+ * has the same port.
+ */
+static __always_inline bool is_somebody_else(struct __sk_buff *skb, const struct packet *p)
+{
+	return !skb->ingress_ifindex || (p->to.protocol == UDP ? has_udp_socket(skb, p) : tcp_socket_state(skb, p) == BPF_TCP_LISTEN);
 }
 
 /* The other end of a call from this host to a listener of this host that is held, or elsewhere. */
@@ -364,6 +383,15 @@ static __always_inline bool find_listener(struct __sk_buff *skb, struct packet *
 	if (!end)
 		return false;
 	place_of(end, place, skb->ifindex);
+	if (place->state == REDIRECT_HERE && place->flags & REDIRECT_ENDED) {
+		if (is_somebody_else(skb, p)) {
+			place->state = REDIRECT_NONE;
+			place->node = 0;
+			if (earlier)
+				forget(&p->to);
+			return true;
+		}
+	}
 	if (p->to.protocol != TCP) {
 		if (place->state == REDIRECT_THERE && is_for_us(skb, p, place->flags))
 			place->state = REDIRECT_NONE;
@@ -494,6 +522,73 @@ static __always_inline int pass_error(struct __sk_buff *skb, struct packet *p, _
 	return UNSPEC;
 }
 
+struct tcp {
+	__u16 from, to;
+	__u32 number, acknowledged;
+	__u8 len, flags;
+	__u16 window, sum, urgent;
+};
+
+/* Into the answer that nobody listens: RFC 9293, 3.10.7.1. What it says of checksums stays as it was, perhaps not made yet (CHECKSUM_PARTIAL). */
+static __always_inline bool make_reset(struct __sk_buff *skb, const struct packet *p, __u32 l2)
+{
+	struct {
+		struct tcp head;
+		__u32 options[10];
+	} old = { 0 };
+	struct tcp new = { 0 };
+	__u64 len = (skb->len - p->header) & 0xffff;
+	__s64 sum;
+
+	asm volatile("" : "+r"(len)); /* the verifier is to see the register that is compared where it is used */
+	/* Neither options of IP nor data: such a call is made again without. */
+	if (p->header != l2 + (p->ipv6 ? sizeof(struct ipv6) : sizeof(struct ipv4)) || len < sizeof(new) || len > sizeof(old) ||
+	    bpf_skb_load_bytes(skb, p->header, &old, (__u32)len) < 0 || (old.head.len >> 4) * 4 != len)
+		return false;
+	new.from = old.head.to;
+	new.to = old.head.from;
+	new.acknowledged = bpf_htonl(bpf_ntohl(old.head.number) + 1);
+	new.len = sizeof(new) / 4 << 4;
+	new.flags = FLAG_RST | FLAG_ACK;
+	new.sum = old.head.sum;
+	sum = bpf_csum_diff((__be32 *)&old, sizeof(old), (__be32 *)&new, sizeof(new), 0);
+	if (bpf_skb_change_tail(skb, p->header + sizeof(new), 0) < 0 || bpf_skb_store_bytes(skb, p->header, &new, sizeof(new), 0) < 0)
+		return false;
+	bpf_l4_csum_replace(skb, p->header + 16, 0, (__u64)sum, 0);
+	bpf_l4_csum_replace(skb, p->header + 16, bpf_htons((__u16)len), bpf_htons(sizeof(new)), BPF_F_PSEUDO_HDR | 2);
+	return true;
+}
+
+/* The kernel says nothing in the name of an address that it has not. */
+static __always_inline int refuse(struct __sk_buff *skb, const struct packet *p, __u32 l2)
+{
+	__u16 was_len, len = bpf_htons(sizeof(struct ipv4) + sizeof(struct tcp));
+
+	if (!make_reset(skb, p, l2) || (!l2 && !give_header(skb)))
+		return SHOT;
+	l2 = ETHER_BYTES;
+	if (p->ipv6) {
+		len = bpf_htons(sizeof(struct tcp));
+		bpf_skb_store_bytes(skb, l2 + 4, &len, sizeof(len), 0);
+		bpf_skb_store_bytes(skb, l2 + 8, p->to.own, 16, 0);
+		bpf_skb_store_bytes(skb, l2 + 24, p->to.peer, 16, 0);
+	} else {
+		if (bpf_skb_load_bytes(skb, l2 + 2, &was_len, sizeof(was_len)) < 0)
+			return SHOT;
+		bpf_l3_csum_replace(skb, l2 + 10, was_len, len, sizeof(len));
+		bpf_skb_store_bytes(skb, l2 + 2, &len, sizeof(len), 0);
+		bpf_skb_store_bytes(skb, l2 + 12, p->to.own + 12, 4, 0);
+		bpf_skb_store_bytes(skb, l2 + 16, p->to.peer + 12, 4, 0);
+	}
+	return (int)bpf_redirect_neigh(skb->ifindex, 0, 0, 0);
+}
+
+static __always_inline bool nobody_listens(struct __sk_buff *skb, const struct packet *p, const struct place *place)
+{
+	return p->to.protocol == TCP && (p->tcp_flags & (FLAG_SYN | FLAG_ACK | FLAG_RST)) == FLAG_SYN && !(place->flags & (REDIRECT_NATIVE | REDIRECT_CALLED)) &&
+		!tcp_socket_state(skb, p);
+}
+
 static __always_inline int arriving(struct __sk_buff *skb, __u32 l2)
 {
 	struct packet p = { 0 };
@@ -517,6 +612,8 @@ static __always_inline int arriving(struct __sk_buff *skb, __u32 l2)
 		return count_hop(skb, &p, l2) ? send_on(skb, &p, place.node, l2) : SHOT;
 	if (place.state == REDIRECT_NONE)
 		return looks_forged(&p) ? deliver_over_lo(skb, l2) : UNSPEC;
+	if (nobody_listens(skb, &p, &place))
+		return refuse(skb, &p, l2);
 	if (place.flags & (REDIRECT_OVER_LO | REDIRECT_CALLED) || looks_forged(&p))
 		return deliver_over_lo(skb, l2);
 	if (!(place.flags & REDIRECT_NATIVE))
