@@ -120,6 +120,12 @@ static bool is_to_be_told(const struct redirect_flow *flow, const struct redirec
 	return end->state == REDIRECT_HERE && redirect_is_listener(flow) && !redirect_is_at_home(flow, end) && !(end->flags & (REDIRECT_ENDED | REDIRECT_OWNED));
 }
 
+/* It has come home and has ended. Others remember longer how often it had moved, and would take news of another one for older. */
+static bool is_to_be_remembered(const struct redirect_flow *flow, const struct redirect_end *end)
+{
+	return end->state == REDIRECT_HERE && redirect_is_listener(flow) && redirect_is_at_home(flow, end) && end->moves_made && !(end->flags & REDIRECT_OWNED);
+}
+
 static void carry_out(struct tidying *t)
 {
 	struct redirect_end now;
@@ -136,6 +142,10 @@ static void carry_out(struct tidying *t)
 			redirect_unset_source(t->r, &t->flows[i]);
 			redirect_end_listener(t->r, &t->flows[i], &now);
 			__atomic_add_fetch(&t->r->config->news, 1, __ATOMIC_SEQ_CST);
+		} else if (!now.move && now.changed_ns == t->ends[i].changed_ns && is_to_be_remembered(&t->flows[i], &now)) {
+			now = (struct redirect_end){ .state = REDIRECT_NONE, .moves_made = now.moves_made, .changed_ns = t->now, .seen_ns = now.seen_ns };
+			redirect_unset_source(t->r, &t->flows[i]);
+			redirect_put(t->r, &t->flows[i], &now);
 		} else if (!now.move && now.changed_ns == t->ends[i].changed_ns) {
 			redirect_remove(t->r, &t->flows[i]);
 			t->all--;

@@ -745,7 +745,7 @@ static void test_a_listener_that_ends(void **state)
 	(void)state;
 	for (size_t f = 0; f < ARRAY_SIZE(families); f++) {
 		int family = families[f];
-		uint16_t port = (uint16_t)(9300 + f);
+		uint16_t port = (uint16_t)(9400 + f);
 
 		hosts_address(A, family, port, &to);
 		hosts_address(B, family, port, &here);
