@@ -83,6 +83,8 @@ int tcp_waiting_expect(const Gw__FdTable *t, tcp_expect_fn *expect, void *arg, s
 
 			if (!is_outside(w))
 				continue;
+			/* The client may have used its port before, when the listener was here, and what is left of that would get the segments that are to make this one. */
+			sock_make_way((const void *)w->peer.data, (const void *)w->local.data);
 			call = call_of(w);
 			r = expect(arg, (const void *)w->peer.data, (const void *)w->local.data, &call);
 		}

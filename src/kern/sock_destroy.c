@@ -63,18 +63,25 @@ static bool prepare(struct question *q, const struct sockaddr *own, const struct
 		family == q->request.sdiag_family;
 }
 
+/* Where there is none a listener is found, which is another one. */
+static bool destroy_found(int nl, struct question *q, bool orphan)
+{
+	struct inet_diag_msg found;
+
+	if (ask(nl, q, SOCK_DIAG_BY_FAMILY, &found) != SOCK_DIAG_BY_FAMILY || found.idiag_state == TCP_LISTEN || (orphan && found.idiag_inode))
+		return false;
+	memcpy(q->request.id.idiag_cookie, found.id.idiag_cookie, sizeof(found.id.idiag_cookie));
+	return ask(nl, q, SOCK_DESTROY, NULL) == NLMSG_ERROR;
+}
+
 static bool destroy(const struct sockaddr *own, const struct sockaddr *peer, bool orphan)
 {
 	struct question q;
-	struct inet_diag_msg found;
 	cleanup_close int nl = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
 
 	if (nl < 0 || !prepare(&q, own, peer))
 		return false;
-	if (ask(nl, &q, SOCK_DIAG_BY_FAMILY, &found) != SOCK_DIAG_BY_FAMILY || (orphan && found.idiag_inode))
-		return false;
-	memcpy(q.request.id.idiag_cookie, found.id.idiag_cookie, sizeof(found.id.idiag_cookie));
-	return ask(nl, &q, SOCK_DESTROY, NULL) == NLMSG_ERROR;
+	return destroy_found(nl, &q, orphan);
 }
 
 /* Those of one answer; false behind the last one. */
@@ -118,16 +125,30 @@ size_t sock_destroy_ended(const struct sockaddr *own)
 	return count;
 }
 
-bool sock_is_connected(const struct sockaddr *own, const struct sockaddr *peer)
+/* Opened once: to close it takes milliseconds. */
+static int lasting(void)
 {
-	/* Opened once: to close it takes milliseconds. */
 	static int nl = -1;
-	struct question q;
-	struct inet_diag_msg found;
 
 	if (nl < 0)
 		nl = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-	/* Where there is none a listener is found. */
+	return nl;
+}
+
+void sock_make_way(const struct sockaddr *own, const struct sockaddr *peer)
+{
+	struct question q;
+
+	if (lasting() >= 0 && prepare(&q, own, peer))
+		destroy_found(lasting(), &q, true);
+}
+
+bool sock_is_connected(const struct sockaddr *own, const struct sockaddr *peer)
+{
+	int nl = lasting();
+	struct question q;
+	struct inet_diag_msg found;
+
 	return nl >= 0 && prepare(&q, own, peer) && ask(nl, &q, SOCK_DIAG_BY_FAMILY, &found) == SOCK_DIAG_BY_FAMILY && found.idiag_state != TCP_LISTEN &&
 		found.idiag_state != TCP_TIME_WAIT;
 }

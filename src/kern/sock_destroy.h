@@ -12,6 +12,8 @@
  * (closed, or TIME_WAIT). False: there is none, or the kernel cannot.
  */
 bool sock_destroy_orphan(const struct sockaddr *own, const struct sockaddr *peer);
+/* The same, for many: some microseconds each. */
+void sock_make_way(const struct sockaddr *own, const struct sockaddr *peer);
 /* The same whoever has it. */
 bool sock_destroy(const struct sockaddr *own, const struct sockaddr *peer);
 /*

@@ -149,6 +149,59 @@ def test_answered_later(queue):
     assert "served" in server.log()
 
 
+# Serves three, closing them first; then three more when it is told to.
+TWICE = """
+    import os, socket, sys, time
+    listener = socket.socket()
+    listener.bind(("0.0.0.0", int(sys.argv[1])))
+    listener.listen(8)
+    listener.settimeout(20)
+    print("listens", flush=True)
+    for i in range(6):
+        while i == 3 and not os.path.exists("go"):
+            time.sleep(0.001)
+        with listener.accept()[0] as connection:
+            connection.sendall(connection.recv(100)[::-1])
+    print("served", flush=True)
+    time.sleep(1000)
+"""
+
+# Calls from a port of its own.
+FROM_A_PORT = """
+    import socket, sys
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
+        s.bind(("", int(sys.argv[3])))
+        s.settimeout(20)
+        s.connect((sys.argv[1], int(sys.argv[2])))
+        s.sendall(b"palindromes")
+        print("waits", flush=True)
+        sys.stdin.readline()
+        print(s.recv(100), s.recv(100), flush=True)
+"""
+
+
+def test_a_port_that_was_used_before(lab2):
+    """Clients use their ports again, and wait, while the listener is elsewhere; what their first connections have left where it comes back to is not in their way."""
+    server = Server(lab2, "twice", None, [PYTHON, "server.py", "PORT"], {"server.py": textwrap.dedent(TWICE), "client.py": textwrap.dedent(FROM_A_PORT)}, wait=False)
+    command = [PYTHON, os.path.join(server.directory, "client.py"), ADDRESS, str(server.port), str(server.port + 1)]
+    try:
+        wait_until("the server listens", lambda: "listens" in server.log())
+        for then in ("n2", None):
+            clients = [popen(host, *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for host in (OUTSIDE, "n3", "n2")]
+            assert all(c.stdout.readline() == "waits\n" for c in clients)
+            if not then:
+                server.must_move("n1")
+                go_on(server)
+            for c in clients:
+                assert c.communicate("\n", timeout=40)[0] == "b'semordnilap' b''\n", server.log()
+            if then:
+                server.must_move(then)
+        assert "served" in server.log()
+    finally:
+        server.end()
+
+
 # Serves one connection after the other, and takes its time: there is always somebody in the queue.
 BUSY = """
     import os, select, socket, sys, time
@@ -229,7 +282,7 @@ CROWD = """
 """
 
 
-@pytest.mark.parametrize("mode", ["one", "edges"])
+@pytest.mark.parametrize("mode", ["one", "edges", "reuseport"])
 def test_a_crowd_that_calls_anew(lab2, mode):
     server = Server(lab2, "busy", None, [PYTHON, "DIR/busy.py", mode, "PORT"], {"busy.py": textwrap.dedent(BUSY), "crowd.py": textwrap.dedent(CROWD)})
     clients = [Client(server, host, "crowd", [PYTHON, os.path.join(server.directory, "crowd.py"), "ADDRESS", "PORT", "STOP", "5"], "ready") for host in EVERYWHERE]
