@@ -690,7 +690,7 @@ static __always_inline int leaving(struct __sk_buff *skb, __u32 l2)
 		return send_on(skb, &p, place.node, l2);
 	if (place.state == REDIRECT_HELD)
 		return (int)bpf_redirect(place.tun, 0);
-	if (place.state == REDIRECT_HERE && !(place.flags & REDIRECT_NATIVE)) {
+	if (place.state == REDIRECT_HERE && (!(place.flags & REDIRECT_NATIVE) || place.flags & REDIRECT_CALLED)) {
 		remember_caller(skb, &p);
 		return deliver_over_lo(skb, l2);
 	}
