@@ -42,8 +42,8 @@ static const char *node_of(const struct listing *l, const uint8_t a[16], bool ou
  */
 static void add_route(const struct listing *l, const struct redirect_item *item, json_t *o)
 {
-	const char *home = node_of(l, item->flow.own, item->own_is_ours);
-	const char *peer = item->other[0] ? item->other : node_of(l, item->flow.peer, item->peer_is_ours);
+	const char *home = node_of(l, item->own_host, item->own_is_ours);
+	const char *peer = item->other[0] ? item->other : node_of(l, item->peer_host, item->peer_is_ours);
 	bool is_home = item->state == REDIRECT_HERE && item->flags & REDIRECT_NATIVE;
 	bool through = !is_home && (item->listener || !peer);
 	json_t *needs = json_array();

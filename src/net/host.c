@@ -302,6 +302,66 @@ void host_revive_neighbour(uint32_t device, const uint8_t address[16])
 	netlink_close(&nl);
 }
 
+/* --- whose addresses belong together --- */
+
+struct known_neighbour {
+	uint32_t device;
+	uint8_t address[16], link[6];
+};
+
+static struct known_neighbour *neighbours;
+static size_t n_neighbours;
+
+static int on_known_neighbour(const struct nlmsghdr *m, void *arg)
+{
+	const struct ndmsg *h = mnl_nlmsg_get_payload(m);
+	const struct nlattr *table[NDA_MAX + 1] = { 0 };
+	size_t len = h->ndm_family == AF_INET ? 4 : 16;
+	struct known_neighbour *more;
+
+	(void)arg;
+	netlink_attributes(m, sizeof(*h), table, NDA_MAX);
+	if ((h->ndm_family != AF_INET && h->ndm_family != AF_INET6) || !table[NDA_DST] || mnl_attr_get_payload_len(table[NDA_DST]) != len || !table[NDA_LLADDR] ||
+	    mnl_attr_get_payload_len(table[NDA_LLADDR]) != sizeof(more->link))
+		return 0;
+	more = realloc(neighbours, (n_neighbours + 1) * sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	neighbours = more;
+	more += n_neighbours++;
+	*more = (struct known_neighbour){ .device = (uint32_t)h->ndm_ifindex, .address = { [10] = 0xff, [11] = 0xff } };
+	memcpy(more->address + 16 - len, mnl_attr_get_payload(table[NDA_DST]), len);
+	memcpy(more->link, mnl_attr_get_payload(table[NDA_LLADDR]), sizeof(more->link));
+	return 0;
+}
+
+void host_load_neighbours(void)
+{
+	struct netlink nl;
+	char buf[512];
+
+	free(neighbours);
+	neighbours = NULL;
+	n_neighbours = 0;
+	if (netlink_open(&nl, NETLINK_ROUTE, -1, NULL) >= 0)
+		netlink_dump(&nl, netlink_begin(buf, RTM_GETNEIGH, 0, sizeof(struct ndmsg)), on_known_neighbour, NULL);
+	netlink_close(&nl);
+}
+
+void host_ipv4_beside(const uint8_t address[16], uint8_t ret[16])
+{
+	const struct known_neighbour *a = neighbours, *end = neighbours + n_neighbours;
+
+	memmove(ret, address, 16);
+	while (a != end && memcmp(a->address, address, 16))
+		a++;
+	for (const struct known_neighbour *b = neighbours; a != end && !host_is_ipv4(address) && b != end; b++)
+		if (b->device == a->device && !memcmp(b->link, a->link, sizeof(b->link)) && host_is_ipv4(b->address)) {
+			memcpy(ret, b->address, 16);
+			return;
+		}
+}
+
 static int mtu_of(int fd, const char *device, int *set_to)
 {
 	struct ifreq request = { 0 };

@@ -87,6 +87,9 @@ int host_lower_lo(struct redirect *r, uint32_t device, struct err *e);
 void host_restore_lo(struct redirect *r);
 /* A neighbour that does not answer, but has ends that are elsewhere, is taken for one that does: routing would drop their packets. */
 void host_revive_neighbour(uint32_t device, const uint8_t address[16]);
+/* An IPv4 address of the host on a link that has the other address, as neighbours are known since host_load_neighbours: for people. The same one when none is known. */
+void host_load_neighbours(void);
+void host_ipv4_beside(const uint8_t address[16], uint8_t ret[16]);
 /* A tun device that keeps packets until they are read, large ones as they are (TUNSETOFFLOAD): each has a header of this many bytes, which is written back with it. */
 #define HOST_TUN_HEADER 10 /* struct virtio_net_hdr */
 int host_make_tun(int *ret_fd, uint32_t *ret_device, struct err *e);

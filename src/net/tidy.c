@@ -260,6 +260,8 @@ static int list_one(const struct redirect_flow *flow, const struct redirect_end 
 	struct redirect_item item = { .flow = *flow, .flags = now.flags, .moves_made = now.moves_made, .node = "", .other = "" };
 	uint64_t ns = clock_ns(CLOCK_MONOTONIC);
 
+	host_ipv4_beside(flow->own, item.own_host);
+	host_ipv4_beside(flow->peer, item.peer_host);
 	redirect_effective(l->r, &now);
 	if (now.flags & REDIRECT_OWNED || (now.state == REDIRECT_HERE && now.flags & REDIRECT_ENDED))
 		return 0; /* nothing depends on it */
@@ -286,5 +288,6 @@ int redirect_list(struct redirect *r, int (*each)(const struct redirect_item *it
 	struct listing l = { r, each, arg };
 	int code = host_load(e);
 
+	host_load_neighbours();
 	return code < 0 ? code : redirect_each(r, list_one, &l, e);
 }

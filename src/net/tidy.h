@@ -21,6 +21,7 @@ struct redirect_item {
 	struct redirect_flow flow;
 	enum redirect_state state;
 	uint32_t flags, moves_made;
+	uint8_t own_host[16], peer_host[16]; /* as own and peer of the flow; or IPv4 addresses of the same hosts, where the others are of version 6 and on a link */
 	bool listener, own_is_ours, peer_is_ours; /* addresses of this host */
 	uint64_t idle_ns;
 	const char *node;  /* THERE: its name; else "" */

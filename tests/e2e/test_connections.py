@@ -425,14 +425,17 @@ def test_a_move_that_fails(hosts, fault):
     end(server, clients)
 
 
-def test_connections_are_listed(hosts):
-    server, clients = begin(hosts, "echo")
+@pytest.mark.parametrize("family", [4, 6])
+def test_connections_are_listed(hosts, family):
+    server, clients = begin(hosts, "echo", family)
     port, pid = server.command[3], server.process().host_pid
     assert inside("n1", "godwit", "check", str(pid), "--to", "n2", check=False).stdout == f"Process {pid} can move to n2.\n"
     server.move("n2")
-    at = {c["peer"].split(":")[0]: c for c in knows("n2", port, "n2") if c["kind"] == "connection"}
-    assert at["10.66.0.101"]["route"] == "through" and at["10.66.0.101"]["needs"] == ["n1"] and at["10.66.0.101"]["peer_on"] == "outside"
-    assert at["10.66.0.3"]["route"] == "direct" and at["10.66.0.3"]["needs"] == [] and at["10.66.0.3"]["peer_on"] == "n3"
+    outside, node = {4: ("10.66.0.101", "10.66.0.3"), 6: ("fd66::4", "fd66::3")}[family]
+    all_go_on(server, clients)
+    at = {c["peer"].rpartition(":")[0].strip("[]"): c for c in knows("n2", port, "n2") if c["kind"] == "connection"}
+    assert at[outside]["route"] == "through" and at[outside]["needs"] == ["n1"] and at[outside]["peer_on"] == "outside"
+    assert at[node]["route"] == "direct" and at[node]["needs"] == [] and at[node]["peer_on"] == "n3"
     assert "through n1" in inside("n2", "godwit", "connections").stdout
     server.move("n1")
     assert {c["route"] for c in connections("n1") if c["address"].endswith(f":{port}") and c["kind"] == "connection"} == {"home"}
