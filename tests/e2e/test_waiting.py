@@ -153,6 +153,7 @@ def test_answered_later(queue):
 TWICE = """
     import os, socket, sys, time
     listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
     listener.bind(("0.0.0.0", int(sys.argv[1])))
     listener.listen(8)
     listener.settimeout(20)
