@@ -22,7 +22,6 @@
 #define MAYBE_DUE_NS 10000000u
 #define AT_ONCE_NS 100000      /* two calls in a row, the worker not having been preempted between them */
 #define TRIES_MAX 200u         /* a busy machine preempts the worker in many a look */
-#define TRIES_DUE_MIN 16u      /* time may pass without a look: one that is preempted for long says nothing of a timer that is due */
 #define TRIES_SHORT_MAX 16u    /* with intervals of some microseconds no look is without an expiration in it */
 
 /* The clock on which the deadline is expressed. The relative timers of CLOCK_REALTIME run on CLOCK_MONOTONIC in the kernel, too. */
@@ -65,6 +64,7 @@ struct moment {
 	uint64_t ticks;
 	int64_t next_ns; /* 0: none */
 	int64_t interval_ns;
+	bool steady;     /* there was none before the expirations were counted, and none afterwards */
 };
 
 /*
@@ -89,6 +89,7 @@ static int look_once(int held, clockid_t clock, struct moment *m)
 		ret = -errno;
 	if (ret < 0)
 		return ret;
+	m->steady = !left_ns && !to_ns(&after.it_value);
 	if (!left_ns)
 		return !m->interval_ns && m->ticks;
 	return at_once && to_ns(&after.it_value) && to_ns(&after.it_value) <= left_ns &&
@@ -97,7 +98,8 @@ static int look_once(int held, clockid_t clock, struct moment *m)
 
 /*
  * A remaining time of 0 is that of a timer that is not armed, or of one that is due: its interrupt comes within microseconds, but for a CPU that the host of
- * a virtual machine does not run at the moment. For one that is known to be armed, or was before, it is waited for.
+ * a virtual machine does not run at the moment. For one that is known to be armed, or was before, it is waited for. One that was due and is no more, since its
+ * interrupt came while this task was kept from running, is looked at again: its expiration is counted already.
  */
 static int look_at_timer(const struct fd_look *look, clockid_t clock, bool was_armed, struct moment *m)
 {
@@ -110,7 +112,9 @@ static int look_at_timer(const struct fd_look *look, clockid_t clock, bool was_a
 		if (ret)
 			return ret < 0 ? ret : 0;
 		was_seen |= m->next_ns != 0;
-		if (!m->next_ns ? !(may_be_due || was_seen) || (tries >= TRIES_DUE_MIN && clock_ns(CLOCK_MONOTONIC) > end_ns) : tries > (m->interval_ns && m->interval_ns < AT_ONCE_NS ? TRIES_SHORT_MAX : TRIES_MAX))
+		if (m->steady && (!(may_be_due || was_seen) || clock_ns(CLOCK_MONOTONIC) > end_ns))
+			break;
+		if (!m->steady && tries > (m->interval_ns && m->interval_ns < AT_ONCE_NS ? TRIES_SHORT_MAX : TRIES_MAX))
 			break;
 	}
 	if (!m->next_ns && (look->armed == FILE_ARMED_YES || was_seen))
