@@ -204,6 +204,15 @@ int uffd_unregister(int uffd, uint64_t start, uint64_t end, struct err *e)
 	return 0;
 }
 
+int uffd_unprotect(int uffd, uint64_t start, uint64_t end, struct err *e)
+{
+	struct uffdio_writeprotect w = { .range = { start, end - start } };
+
+	if (ioctl(uffd, UFFDIO_WRITEPROTECT, &w) < 0)
+		return err_sys(e, errno, "userfaultfd: write protection of %#" PRIx64 "-%#" PRIx64, start, end);
+	return 0;
+}
+
 int uffd_copy(int uffd, uint64_t to, const void *from, size_t len, struct err *e)
 {
 	struct uffdio_copy c = { .dst = to, .src = (uintptr_t)from, .len = len };

@@ -61,6 +61,8 @@ int uffd_enable(int uffd, uint64_t features, struct err *e);
 #define UFFD_MISSING 2
 int uffd_register(int uffd, uint64_t start, uint64_t end, int mode, struct err *e);
 int uffd_unregister(int uffd, uint64_t start, uint64_t end, struct err *e);
+/* Takes the marks of write protection off registered memory: its pages count as written. */
+int uffd_unprotect(int uffd, uint64_t start, uint64_t end, struct err *e);
 /* 0, or -EEXIST when the first page is there already. */
 int uffd_copy(int uffd, uint64_t to, const void *from, size_t len, struct err *e);
 

@@ -360,10 +360,42 @@ int pages_scan_range(struct pages *p, const struct page_range *r, const struct p
 	return 0;
 }
 
+/*
+ * Where mremap puts what it moved back to its old place, the kernel joins it with the mappings around, and none of them is registered any more, but their marks stay in the
+ * page tables: what is written from then on looks as if it had not been, for good (tests/facts/pagemap_scan.c). So such pages are found before they are registered again,
+ * and lose their marks.
+ */
+static const struct pagemap_query query_marked = { .all_of = PAGE_CATEGORY_WPALLOWED | PAGE_CATEGORY_WRITTEN, .inverted = PAGE_CATEGORY_WPALLOWED | PAGE_CATEGORY_WRITTEN,
+						   .any_of = PAGE_CATEGORY_PRESENT | PAGE_CATEGORY_SWAPPED, .want = PAGE_CATEGORY_PRESENT };
+
+static int note_marked(const struct pagemap_region *region, void *arg)
+{
+	return range_list_add(arg, region->start, region->end);
+}
+
+static void unmark(const struct pages *p, const struct range_list *marked)
+{
+	for (size_t i = 0; i < marked->n; i++) {
+		if (uffd_unprotect(p->agent->uffd, marked->v[i].start, marked->v[i].end, NULL) == 0)
+			continue;
+		/* What has been mapped anew meanwhile has no marks. */
+		for (uint64_t at = marked->v[i].start; at < marked->v[i].end; at += PAGE_SIZE_BYTES)
+			uffd_unprotect(p->agent->uffd, at, at + PAGE_SIZE_BYTES, NULL);
+	}
+}
+
 int pages_track(struct pages *p, struct err *e)
 {
-	int ret = each_span(p, track_span, e);
+	struct range_list marked = { 0 };
+	int ret = 0;
 
+	for (size_t i = 0; p->tracking && i < p->nranges && ret == 0; i++)
+		ret = pagemap_scan(p->pagemap_fd, p->ranges[i].start, p->ranges[i].end, &query_marked, note_marked, &marked, e);
+	if (ret == 0)
+		ret = each_span(p, track_span, e);
+	if (ret == 0)
+		unmark(p, &marked);
+	range_list_free(&marked);
 	p->tracking = ret == 0;
 	return ret;
 }

@@ -220,6 +220,28 @@ static void shared_and_read_only(void)
 	SAW("vdso: register %s; page %s", r ? strerror(-r) : "ok", categories_text(cat((char *)start)));
 }
 
+/* What is moved back to its old place is joined with the mappings around, which are not registered any more then, but keep their marks. */
+static void moved_back(void)
+{
+	char *p = map_anon(LEN), *away = map_anon(4 * PAGE);
+
+	memset(p, 1, LEN);
+	MUST(uffd_register(fd, p, LEN, UFFDIO_REGISTER_MODE_WP) == 0);
+	MUST(mremap(p + 3 * PAGE, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, away + PAGE) == away + PAGE);
+	MUST(uffd_register(fd, away + PAGE, PAGE, UFFDIO_REGISTER_MODE_WP) == 0);
+	MUST(uffd_protect(fd, p, 3 * PAGE, true) == 0 && uffd_protect(fd, p + 4 * PAGE, LEN - 4 * PAGE, true) == 0 && uffd_protect(fd, away + PAGE, PAGE, true) == 0);
+	FACT(!(cat(p + 2 * PAGE) & PAGE_IS_WRITTEN) && (cat(p + 2 * PAGE) & PAGE_IS_WPALLOWED), "a neighbour of what was moved away: %s", categories_text(cat(p + 2 * PAGE)));
+	MUST(mremap(away + PAGE, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, p + 3 * PAGE) == p + 3 * PAGE);
+	p[2 * PAGE] = 2;
+	SAW("moved back: it %s, its neighbour, written since, %s", categories_text(cat(p + 3 * PAGE)), categories_text(cat(p + 2 * PAGE)));
+	if (cat(p + 2 * PAGE) & PAGE_IS_WPALLOWED)
+		return; /* another kernel: all is well */
+	FACT(!(cat(p + 2 * PAGE) & PAGE_IS_WRITTEN), "  the write does not show");
+	MUST(uffd_register(fd, p, LEN, UFFDIO_REGISTER_MODE_WP) == 0);
+	FACT(!(cat(p + 2 * PAGE) & PAGE_IS_WRITTEN), "  nor when it is registered again: %s", categories_text(cat(p + 2 * PAGE)));
+	FACT(uffd_protect(fd, p, LEN, false) == 0 && (cat(p + 2 * PAGE) & PAGE_IS_WRITTEN), "  it does when the marks have been taken off: %s", categories_text(cat(p + 2 * PAGE)));
+}
+
 int main(void)
 {
 	pm = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
@@ -228,6 +250,7 @@ int main(void)
 	unregistered();
 	registered();
 	without_tables();
+	moved_back();
 	private_files();
 	shared_and_read_only();
 	return fact_result();
