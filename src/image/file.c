@@ -22,6 +22,7 @@
 #include <sys/sysmacros.h>
 
 #include "base/util.h"
+#include "image/file_shared.h"
 #include "image/file_state.h"
 #include "image/file_unix.h"
 #include "image/process_check.h"
@@ -508,6 +509,8 @@ int fdtable_capture(const struct fd_process *p, size_t n, struct fdtable *ret, s
 			break;
 		r = 0;
 	}
+	if (r == 0)
+		fdtable_note_shared(&t, files);
 	fdtable_release(&t);
 	for (size_t i = 0; i < n && r == 0; i++)
 		if (p[i].pidfd >= 0)

@@ -4,12 +4,14 @@
 import fcntl
 import os
 import re
+import signal
 import struct
+import subprocess
 import textwrap
 
 import pytest
 
-from lab_driver import EXIT_REFUSED, Victim, inside, init_of, lab, migrate, processes, read, wait_until
+from lab_driver import EXIT_REFUSED, Victim, inside, init_of, kill, lab, migrate, popen, processes, read, wait_until
 
 SCRIPT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "victims", "relayed.py")
 
@@ -201,3 +203,20 @@ def test_make_with_private_temporary_files(lab2):
     assert inside("n1", os.path.join(directory, "prog")).stdout.strip() == inside("n2", os.path.join(directory, "prog")).stdout.strip() != ""
     assert not os.listdir(at("n1", "/tmp/compile")), "temporary files were left"
     lab2.assert_clean()
+
+
+@pytest.mark.parametrize("how", [">", ">>"])
+def test_a_position_that_a_shell_shares(lab2, how):
+    """(program; echo end) >file: the shell has the program's description, too, and goes on where it was. That is told; with >> there is nothing to tell."""
+    path = f"/tmp/shared-position-{len(how)}"
+    shell = popen("n1", "sh", "-c", f"(sleep 3333; echo end) {how}{path}", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    sleeper = wait_until("the program runs", lambda: [p for p in processes("n1") if p.cmdline.startswith("sleep") and "3333" in p.cmdline])[0]
+    moved = migrate("n1", sleeper.host_pid, "n2")
+    told = [n for n in (moved.json or {}).get("notes") or [] if path in n]
+    assert moved.status == 0, moved.why()
+    assert len(told) == (how == ">") and all("(sh)" in n and "(fd 1)" in n for n in told), moved.json
+    for p in processes("n2"):
+        if p.cmdline.startswith("sleep") and "3333" in p.cmdline:
+            kill(p.pid, signal.SIGKILL)
+    shell.wait(20)
+    assert read(at("n1", path)) == "end\n"

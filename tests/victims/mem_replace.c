@@ -184,7 +184,8 @@ static void share(struct place *p, uint64_t random)
 		_exit(0);
 	}
 	write_point(p, random % POINTS, random);
-	must(waitpid(child, NULL, 0) == child);
+	while (waitpid(child, NULL, 0) < 0) /* the signal to end interrupts it */
+		must(errno == EINTR);
 }
 
 static const struct action {
