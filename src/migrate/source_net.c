@@ -25,6 +25,7 @@
 #define ANSWER_NS 3000000ull
 #define AHEAD_ROUNDS_MAX 8u
 #define AHEAD_FEW 64u /* take a millisecond in the freeze */
+#define AHEAD_WORTH 8u /* so many in the first rounds, or the last one is left out */
 #define AHEAD_ANSWER_MS 60000
 #define NAMED_MAX 20u /* refusals that name a connection each */
 
@@ -263,8 +264,12 @@ static int tell_once(struct source *s, int fd, size_t *ret_n, struct err *e)
 int source_net_tell_ahead(struct source *s, int fd, struct err *e)
 {
 	size_t last = SIZE_MAX, n = 0, all = 0;
+	bool is_first = fd == s->link.control;
 	int ret = 0;
 
+	/* The working set has gone ahead: each moment until the stop makes more of it different. */
+	if (!is_first && s->net.told_ahead < AHEAD_WORTH)
+		return 0;
 	for (unsigned i = 0; s->net.r && i < AHEAD_ROUNDS_MAX && ret == 0; i++) {
 		ret = tell_once(s, fd, &n, e);
 		all += n;
@@ -273,6 +278,8 @@ int source_net_tell_ahead(struct source *s, int fd, struct err *e)
 		last = n;
 	}
 	timeline_mark("connections told ahead");
+	if (is_first)
+		s->net.told_ahead = all;
 	if (all)
 		log_info("event=connections-ahead pid=%d n=%zu", s->request->pid, all);
 	return ret;

@@ -24,6 +24,7 @@ struct source_net {
 	struct redirect_node self, dest;
 	struct net_flows offered, entered;
 	bool parked;
+	size_t told_ahead; /* connections, in the rounds */
 };
 
 /* Before the unit is captured: other ends may be elsewhere than their addresses say. */
