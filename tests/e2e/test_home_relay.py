@@ -169,7 +169,7 @@ echo ${{PIPESTATUS[*]}} >{d}/status""")
     pid = int(wait_until("pid", lambda: read(f"{d}/pid").strip()))
     moved = migrate("n1", pid, "n2")
     assert moved.status == 0, moved.why()
-    wait_until("the end", lambda: read(f"{d}/status"), 30)
+    wait_until("the end", lambda: read(f"{d}/status"), 120)     # two thousand processes, one after the other
     expected = hashlib.sha256("".join(f"row {i}\n" for i in range(1, 2001)).encode()).hexdigest()
     assert read(f"{d}/sum").split()[0] == expected
     assert read(f"{d}/status").split() == ["0", "0", "0"]

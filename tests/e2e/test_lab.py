@@ -100,12 +100,16 @@ def test_a_background_process_stays(hosts):
 
 
 def test_exec_is_quick(hosts):
-    took = []
+    """As quick as a few programs are to start, however long that takes on this machine at this moment."""
+    took, bash = [], []
     for _ in range(30):
         start = time.monotonic()
         lab("exec", "n1", "--", "true")
-        took.append(time.monotonic() - start)
-    assert min(took) < 0.03
+        middle = time.monotonic()
+        subprocess.run(["bash", "-c", "true"], check=True)
+        took.append(middle - start)
+        bash.append(time.monotonic() - middle)
+    assert min(took) < max(0.03, 5 * min(bash)), f"{min(took):.3f} s, a shell {min(bash):.3f} s"
 
 
 def test_a_terminal(hosts):
