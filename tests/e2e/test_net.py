@@ -27,7 +27,8 @@ def bridged(lab2):
     """A process in n1 whose network is a port of the bridge gwbr."""
     for host, address in (("n1", "10.99.0.1"), ("n2", "10.99.0.2")):
         bridge(host, address)
-    p = popen("n1", "unshare", "-n", "sleep", "66.25", stdin=-3, stdout=-3, stderr=-3)
+    # A daemon: somebody who waits for it would have a stub, which stays in the network namespace at home, and so the pair would.
+    p = popen("n1", "setsid", "-f", "unshare", "-n", "sleep", "66.25", stdin=-3, stdout=-3, stderr=-3)
     unit = wait_until("the unit", lambda: next((q for q in processes("n1") if q.cmdline == "sleep 66.25"), None))
     inside("n1", "sh", "-c", f"ip link add gwhost type veth peer name gwunit && ip link set gwhost master gwbr up && ip link set gwunit netns {unit.host_pid}")
     inside("n1", "nsenter", "-t", str(unit.host_pid), "-n", "sh", "-ec", UNIT)
