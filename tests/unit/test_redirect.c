@@ -719,6 +719,9 @@ static void test_a_dead_host(void **state)
 		close(listener);
 		hosts_cut(A, false);
 		is_host_dead = false;
+		/* What passed for its link address. */
+		hosts_enter(C);
+		assert_int_equal(system("ip neigh flush dev eth0"), 0);
 	}
 }
 

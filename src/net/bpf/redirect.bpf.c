@@ -19,6 +19,7 @@ char LICENSE[] SEC("license") = "GPL";
 #define ETHER_BYTES 14
 #define INET 2
 #define INET6 10
+#define OTHER_HOST 3 /* PACKET_OTHERHOST */
 #define FLAG_SYN 2
 #define FLAG_RST 4
 #define FLAG_ACK 16
@@ -594,7 +595,8 @@ static __always_inline int arriving(struct __sk_buff *skb, __u32 l2)
 	struct packet p = { 0 };
 	struct place place;
 
-	if (!parse(skb, &p, l2))
+	/* A switch shows everybody what goes to a link address that it has not learned. */
+	if (skb->pkt_type == OTHER_HOST || !parse(skb, &p, l2))
 		return UNSPEC;
 	if (p.error)
 		return pass_error(skb, &p, l2, true);
