@@ -427,6 +427,8 @@ int migrate_source(const struct migrate_request *request, struct migrate_report 
 	xstate_layout_here(); /* slow the first time */
 	for (int tries = 1;; tries++) {
 		ret = try_once(request, tries > TRIES_RUNNING && !request->ask_only, report, refusals, &committed, e);
+		if (ret == -ESRCH && !committed && kill(request->pid, 0) == 0) /* another one of the unit has ended between two looks */
+			ret = -EAGAIN;
 		spent = clock_ns(CLOCK_MONOTONIC) - begin;
 		passing = ret < 0 && only_passing(refusals);
 		passing_since = !passing ? 0 : passing_since ? passing_since : MAX(spent, 1u);
