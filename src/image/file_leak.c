@@ -232,7 +232,7 @@ static bool has_open(pid_t pid, const char *kind, uint64_t ino)
 	return false;
 }
 
-static bool is_inside(const struct fdtable *t, pid_t pid)
+bool fdtable_has_process(const struct fdtable *t, pid_t pid)
 {
 	for (size_t i = 0; i < t->n_views; i++)
 		if (t->views[i].pid == pid)
@@ -248,7 +248,7 @@ static pid_t find_ancestor(const struct fdtable *t, pid_t pid, const struct fd_h
 
 	for (int depth = 0; depth < DEPTH_MAX && process_stat_read(pid, &stat, NULL) == 0 && stat.ppid > 1; depth++) {
 		pid = stat.ppid;
-		if (!is_inside(t, pid) && has_open(pid, kind, held->ino))
+		if (!fdtable_has_process(t, pid) && has_open(pid, kind, held->ino))
 			return pid;
 	}
 	return 0;

@@ -17,6 +17,9 @@
 /* *ret_why, which may be NULL: why it is not, where that is known. */
 bool fdtable_is_leaked(struct fdtable *t, uint32_t desc, const char *what, const char **ret_why);
 
+/* Whether it is a process of the unit. */
+bool fdtable_has_process(const struct fdtable *t, pid_t pid);
+
 /* Whether one of the strings in `text` (ended by zeros, as in /proc/PID/cmdline; variables: in /proc/PID/environ) may speak of this descriptor. */
 bool fd_is_named(const char *text, size_t len, bool variables, int fd);
 

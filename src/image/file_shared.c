@@ -11,18 +11,11 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "image/file_leak.h"
 #include "image/notes.h"
 #include "image/process_check.h"
 
 #define DEPTH_MAX 64
-
-static bool is_inside(const struct fdtable *t, pid_t pid)
-{
-	for (size_t i = 0; i < t->n_views; i++)
-		if (t->views[i].pid == pid)
-			return true;
-	return false;
-}
 
 static bool has_description(pid_t pid, const struct fd_held *held)
 {
@@ -49,7 +42,7 @@ static pid_t find_sharer(const struct fdtable *t, const struct fd_held *held)
 
 	for (int depth = 0; depth < DEPTH_MAX && process_stat_read(pid, &stat, NULL) == 0 && stat.ppid > 1; depth++) {
 		pid = stat.ppid;
-		if (!is_inside(t, pid) && has_description(pid, held))
+		if (!fdtable_has_process(t, pid) && has_description(pid, held))
 			return pid;
 	}
 	return 0;

@@ -95,7 +95,8 @@ static int list(pid_t root, const pid_t *also, size_t n_also, struct tree *ret, 
 
 	for (size_t i = 0; i < n_also && code == 0; i++) {
 		code = add(&t, also[i], 0, 0, e);
-		t.v[t.n - 1].detached = true;
+		if (code == 0)
+			t.v[t.n - 1].detached = true;
 	}
 	for (uint32_t i = 0; i < t.n && code == 0; i++)
 		code = add_children(&t, i, e);
