@@ -17,14 +17,14 @@
 /* Our own pid, without a system call for each comparison. */
 static pid_t self_pid;
 
-/* Order of two duplicates of the worker: by file, then as the kernel orders descriptions. 0: the same description. */
-static int compare_held(const struct fd_held *a, const struct fd_held *b)
+/* Order of a descriptor of process `pid` and a duplicate of the worker: by file, then as the kernel orders descriptions. 0: the same description. */
+static int compare_with(pid_t pid, const struct fd_held *a, const struct fd_held *b)
 {
 	if (a->dev != b->dev)
 		return a->dev < b->dev ? -1 : 1;
 	if (a->ino != b->ino)
 		return a->ino < b->ino ? -1 : 1;
-	switch (syscall(SYS_kcmp, self_pid, self_pid, KCMP_FILE, a->fd, b->fd)) {
+	switch (syscall(SYS_kcmp, pid, self_pid, KCMP_FILE, a->fd, b->fd)) {
 	case 0:
 		return 0;
 	case 1:
@@ -34,21 +34,26 @@ static int compare_held(const struct fd_held *a, const struct fd_held *b)
 	}
 }
 
+static int compare_held(const struct fd_held *a, const struct fd_held *b)
+{
+	return compare_with(self_pid, a, b);
+}
+
 bool fdtable_same_held(const struct fd_held *a, const struct fd_held *b)
 {
 	self_pid = getpid();
 	return compare_held(a, b) == 0;
 }
 
-/* Position of `held` in t->order; *ret_found says whether its description is there. */
-static size_t order_find(const struct fdtable *t, const struct fd_held *held, bool *ret_found)
+/* Position of a descriptor of process `pid` in t->order; *ret_found says whether its description is there. */
+static size_t order_find_of(const struct fdtable *t, pid_t pid, const struct fd_held *held, bool *ret_found)
 {
 	size_t low = 0, high = t->n_order;
 
 	*ret_found = false;
 	while (low < high) {
 		size_t middle = (low + high) / 2;
-		int c = compare_held(held, &t->held[t->order[middle]]);
+		int c = compare_with(pid, held, &t->held[t->order[middle]]);
 
 		if (c == 0) {
 			*ret_found = true;
@@ -60,6 +65,23 @@ static size_t order_find(const struct fdtable *t, const struct fd_held *held, bo
 			low = middle + 1;
 	}
 	return low;
+}
+
+static size_t order_find(const struct fdtable *t, const struct fd_held *held, bool *ret_found)
+{
+	return order_find_of(t, self_pid, held, ret_found);
+}
+
+bool fdtable_find_held(const struct fdtable *t, pid_t pid, const struct fd_held *theirs, uint32_t *ret_desc)
+{
+	bool found;
+	size_t at;
+
+	self_pid = getpid();
+	at = order_find_of(t, pid, theirs, &found);
+	if (found)
+		*ret_desc = t->order[at];
+	return found;
 }
 
 static void order_insert(struct fdtable *t, uint32_t desc, size_t at)

@@ -125,6 +125,8 @@ int fdtable_sync_by_records(struct fdtable *t, struct err *e); /* frozen */
 
 /* file_identity.c: whether two duplicates are of one description; a new description. */
 bool fdtable_same_held(const struct fd_held *a, const struct fd_held *b);
+/* Whether number theirs->fd of any process, a file of theirs->dev and theirs->ino, is one of the descriptions of the last capture: log n comparisons. While the duplicates are held. */
+bool fdtable_find_held(const struct fdtable *t, pid_t pid, const struct fd_held *theirs, uint32_t *ret_desc);
 uint32_t fdtable_add_desc(struct fdtable *t, const struct fd_held *held);
 /* Decides which description each number refers to; duplicates that are not needed are closed. */
 void fdtable_identify(struct fdtable *t, struct fd_fetched *got, size_t n);
