@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import time
+import zlib
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.realpath(os.environ.get("GODWIT_BUILD") or os.path.join(ROOT, "build"))
@@ -25,6 +26,8 @@ VICTIMS = os.path.join(BUILD, "tests/victims")
 PATIENCE = int(os.environ.get("GODWIT_E2E_SECONDS") or 60)     # for a move, and for a verdict
 STRATEGIES = ["freeze-free", "pre-copy", "hybrid", "stop-copy", "copy-on-reference"]
 
+SHARE = bool(os.environ.get("GODWIT_E2E_SHARE"))        # a run of everything that leaves out some of the crossing (./dev test --all does not)
+
 CHECK_FILE, REFUSED, TIMED, MOVE, KEEP_OUT, HIDDEN, NO_STOP, OPENS = 1, 2, 4, 8, 16, 32, 64, 128
 EXIT_REFUSED = 3
 
@@ -33,6 +36,11 @@ def environment(**more):
     env = {**os.environ, "GODWIT_LAB": NAME, "GODWIT_BUILD": BUILD, **more}
     env.pop("GODWIT_LAB_DIR", None)
     return env
+
+
+def share(name, number, of):
+    """Whether a crossing of `name` with number 0 to of - 1 belongs to the run: each name has one, always the same."""
+    return not SHARE or zlib.crc32(name.encode()) % of == number
 
 
 cut_links = set()       # what a test has cut and not mended

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lab_driver import (BUILD, HIDDEN, MOVE, OPENS, REFUSED, RUN, STRATEGIES, TIMED, Victim, daemons, descriptors, kill, main_daemon, strangers, victim_kinds,
+from lab_driver import (BUILD, HIDDEN, MOVE, OPENS, REFUSED, RUN, STRATEGIES, TIMED, Victim, daemons, descriptors, kill, main_daemon, share, strangers, victim_kinds,
                         wait_until)
 
 BATCH = 8
@@ -34,6 +34,8 @@ LOCKED_LATE = {("mem_vmflags", "copy-on-reference"), ("mem_mlockall", "copy-on-r
 
 # What has nothing to do with how memory travels is moved with a strategy that leaves pages behind, and with one that does not.
 FEW_STRATEGIES = ("uring_",)
+# What depends on how memory travels, or on what a thread does meanwhile, is always tried with every strategy; the rest with freeze-free and one other.
+ALL_STRATEGIES = ("mem_", "ws_", "storm_", "shm_", "late_", "thread_", "regs_", "tree_", "share_")
 
 
 class Case:
@@ -59,9 +61,12 @@ def cases():
         for name, f in flags.items():
             if (name, strategy) in LOCKED_LATE or (name.startswith(FEW_STRATEGIES) and strategy not in ("freeze-free", "pre-copy")):
                 continue
+            if strategy != STRATEGIES[0] and not name.startswith(ALL_STRATEGIES) and not share(name, STRATEGIES.index(strategy) - 1, len(STRATEGIES) - 1):
+                continue
             arguments = {"sleep": ("all", str(SLEEP_MS)), "block": ("all",)}.get(name, ())
             made.append(Case(name, f, strategy, arguments))
-        made += [Case(name, flags[name], strategy, (), "victim-static") for name in STATIC if name in flags]
+        made += [Case(name, flags[name], strategy, (), "victim-static") for name in STATIC
+                 if name in flags and (strategy == STRATEGIES[0] or share(name, STRATEGIES.index(strategy) - 1, len(STRATEGIES) - 1))]
     for s in SLEEPS:
         made.append(Case("sleep", flags.get("sleep", 0), "freeze-free", (s, str(SLEEP_MS))))
     for b in BLOCKS:
