@@ -13,6 +13,7 @@
 
 /* Fields of /proc/PID/stat, counted from 1. */
 enum { STAT_START_CODE = 26, STAT_END_CODE = 27, STAT_START_STACK = 28, STAT_START_DATA = 45, STAT_ENV_END = 51, STAT_FIELDS = 52 };
+#define STAT_NOT_PERMITTED 1 /* what the kernel shows instead of an address to whom may not trace the process; 0: there is no memory, or not yet (exec) */
 
 static ssize_t read_file(const char *path, void *data, size_t size, struct err *e)
 {
@@ -49,7 +50,9 @@ static int read_stat(pid_t pid, struct mm_fields *m, struct err *e)
 	p = strrchr(text, ')');
 	for (p = p ? strchr(p, ' ') : NULL; p && n + 1 < STAT_FIELDS; p = strchr(p + 1, ' '))
 		field[++n] = strtoull(p + 1, NULL, 10);
-	if (n < STAT_ENV_END || !field[STAT_START_CODE])
+	if (n >= STAT_ENV_END && !field[STAT_START_CODE])
+		return err_set(e, -ESRCH, "%s: the process ends, or calls exec", path);
+	if (n < STAT_ENV_END || field[STAT_START_CODE] == STAT_NOT_PERMITTED)
 		return err_set(e, -EPERM, "%s does not show the addresses (CAP_SYS_PTRACE is needed)", path);
 	m->start_code = field[STAT_START_CODE];
 	m->end_code = field[STAT_END_CODE];

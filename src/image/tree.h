@@ -86,12 +86,19 @@ int tree_capture(pid_t root, const pid_t *also, size_t n_also, struct tree *ret_
  * The same for the freeze, when every known thread is stopped: cheap (nothing is opened; at most one small read a thread). Open it right after tree_capture, the
  * tree must live as long. Returns 1 when something has changed in who belongs to it or in groups and sessions, or may have (threads were made): call tree_capture; 0 when
  * nothing has. Zombies that have been waited for are changes; processes that have become zombies are not: whoever stops them sees that. The cost without
- * changes is two system calls a process.
+ * changes is two system calls a process, three a zombie.
  */
 struct tree_watch;
 int tree_watch_open(const struct tree *t, struct tree_watch **ret_watch, struct err *e);
 /* From here on process i of the table has so many more children, which are Godwit's agents. */
 void tree_watch_agent(struct tree_watch *w, uint32_t i, int n);
+/* Whether nobody can have been born since the table was read. */
+bool tree_watch_idle(const struct tree_watch *w);
+/*
+ * Process i of the table, which stands still, has this thread; near: where it is among them, mostly. To be called for all that it has, or for none: then
+ * other threads than at the beginning are taken for a change.
+ */
+int tree_watch_thread(struct tree_watch *w, uint32_t i, size_t near, pid_t tid, struct err *e);
 int tree_watch_changed(struct tree_watch *w, struct err *e);
 void tree_watch_free(struct tree_watch *w);
 

@@ -3,20 +3,23 @@
  * tree_watch.c - whether a unit's processes are still those that were seen, in the freeze; see tree.h
  *
  * Theory of operation: a process that was born since must have a parent that is known, and that one stands still by now: so one look at each list of children is
- * enough. Where no number was given to any task since the table was read (ns_last_pid) there is nothing to look at. The lists, one a thread, are opened before; where there are
- * other threads now nothing is known and the answer is that something has changed. Who has ended is noticed by whoever stops it.
+ * enough. Where no number was given to any task since the table was read (ns_last_pid) nobody was born. The lists, one a thread, are opened before; those of threads
+ * made since are added by who knows them (tree_watch_thread), and without that the answer is that something has changed. Who has ended is noticed by whoever stops it, but nobody
+ * stops a zombie: by its pidfd it is seen that it still waits, or else one that was waited for and one that was born would make the same number of children.
  */
 #include "image/tree.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/util.h"
 
 struct list_of_children {
 	int fd;
+	pid_t tid;
 	uint32_t parent;
 };
 
@@ -27,7 +30,10 @@ struct tree_watch {
 	struct watched {
 		pid_t pgid, sid;        /* as godwitd sees them */
 		int task_fd;            /* its directory of threads; -1: zombie */
+		int zombie_fd;          /* its pidfd; -1: not one */
 		uint32_t nthreads, nchildren;
+		size_t first;           /* of its lists: nthreads of them, of the threads that it had at the beginning */
+		bool told;              /* of all threads that it has now */
 	} *v;
 	int last_pid_fd;
 	long last_pid;
@@ -39,8 +45,10 @@ void tree_watch_free(struct tree_watch *w)
 		return;
 	for (size_t i = 0; i < w->nlists; i++)
 		close_fdp(&w->lists[i].fd);
-	for (size_t i = 0; w->v && i < w->t->n; i++)
+	for (size_t i = 0; w->v && i < w->t->n; i++) {
 		close_fdp(&w->v[i].task_fd);
+		close_fdp(&w->v[i].zombie_fd);
+	}
 	close_fdp(&w->last_pid_fd);
 	free(w->lists);
 	free(w->v);
@@ -65,28 +73,36 @@ static uint32_t count_threads(const struct watched *v)
 	return fstat(v->task_fd, &st) < 0 ? 0 : (uint32_t)st.st_nlink - 2;
 }
 
+static int add_list(struct tree_watch *w, uint32_t parent, pid_t tid, struct err *e)
+{
+	struct list_of_children *grown = realloc(w->lists, (w->nlists + 1) * sizeof(*grown));
+	char path[64];
+
+	if (!grown)
+		return err_sys(e, ENOMEM, "watching processes");
+	w->lists = grown;
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", w->t->v[parent].host_pid, tid);
+	w->lists[w->nlists++] = (struct list_of_children){ open(path, O_RDONLY | O_CLOEXEC), tid, parent };
+	return 0;
+}
+
 static int open_lists(struct tree_watch *w, uint32_t parent, struct err *e)
 {
 	cleanup_closedir DIR *dir = NULL;
 	char path[64];
+	int ret = 0;
 
 	snprintf(path, sizeof(path), "/proc/%d/task", w->t->v[parent].host_pid);
 	dir = opendir(path);
 	w->v[parent].task_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	for (struct dirent *d; dir && (d = readdir(dir));) {
-		struct list_of_children *grown;
-
+	w->v[parent].first = w->nlists;
+	for (struct dirent *d; dir && ret == 0 && (d = readdir(dir));) {
 		if (d->d_name[0] == '.')
 			continue;
-		grown = realloc(w->lists, (w->nlists + 1) * sizeof(*grown));
-		if (!grown)
-			return err_sys(e, ENOMEM, "watching processes");
-		w->lists = grown;
-		snprintf(path, sizeof(path), "/proc/%d/task/%d/children", w->t->v[parent].host_pid, atoi(d->d_name));
-		w->lists[w->nlists++] = (struct list_of_children){ open(path, O_RDONLY | O_CLOEXEC), parent };
+		ret = add_list(w, parent, atoi(d->d_name), e);
 		w->v[parent].nthreads++;
 	}
-	return 0;
+	return ret;
 }
 
 int tree_watch_open(const struct tree *t, struct tree_watch **ret_watch, struct err *e)
@@ -102,7 +118,8 @@ int tree_watch_open(const struct tree *t, struct tree_watch **ret_watch, struct 
 		ret = err_sys(e, ENOMEM, "watching processes");
 	w->last_pid = read_last_pid(w);
 	for (uint32_t i = 0; i < t->n && ret == 0; i++) {
-		w->v[i] = (struct watched){ .pgid = getpgid(t->v[i].host_pid), .sid = getsid(t->v[i].host_pid), .task_fd = -1 };
+		w->v[i] = (struct watched){ .pgid = getpgid(t->v[i].host_pid), .sid = getsid(t->v[i].host_pid), .task_fd = -1,
+					   .zombie_fd = t->v[i].zombie ? (int)syscall(SYS_pidfd_open, t->v[i].host_pid, 0) : -1 };
 		if (tree_parent(t, i) != TREE_NONE)
 			w->v[t->v[i].parent].nchildren++;
 	}
@@ -155,6 +172,31 @@ static bool somebody_moved(const struct tree_watch *w)
 	return false;
 }
 
+/* Whether each zombie still waits for its parent. */
+static bool zombies_are_there(const struct tree_watch *w)
+{
+	for (size_t i = 0; i < w->t->n; i++)
+		if (w->t->v[i].zombie && syscall(SYS_pidfd_send_signal, w->v[i].zombie_fd, 0, NULL, 0) < 0)
+			return false;
+	return true;
+}
+
+bool tree_watch_idle(const struct tree_watch *w)
+{
+	return w->last_pid >= 0 && read_last_pid(w) == w->last_pid;
+}
+
+int tree_watch_thread(struct tree_watch *w, uint32_t i, size_t near, pid_t tid, struct err *e)
+{
+	struct watched *v = &w->v[i];
+
+	v->told = true;
+	for (size_t k = 0; k < v->nthreads; k++)
+		if (w->lists[v->first + (near + k) % v->nthreads].tid == tid)
+			return 0;
+	return add_list(w, i, tid, e);
+}
+
 void tree_watch_agent(struct tree_watch *w, uint32_t i, int n)
 {
 	if (i != TREE_NONE)
@@ -164,12 +206,11 @@ void tree_watch_agent(struct tree_watch *w, uint32_t i, int n)
 int tree_watch_changed(struct tree_watch *w, struct err *e)
 {
 	cleanup_free uint32_t *counts = NULL;
-	long last = read_last_pid(w);
 	int ret = 0;
 
-	if (somebody_moved(w))
+	if (somebody_moved(w) || !zombies_are_there(w))
 		return 1;
-	if (last >= 0 && last == w->last_pid)
+	if (tree_watch_idle(w))
 		return 0;
 	counts = calloc(w->t->n, sizeof(*counts));
 	if (!counts)
@@ -177,7 +218,7 @@ int tree_watch_changed(struct tree_watch *w, struct err *e)
 	for (size_t i = 0; i < w->nlists && ret == 0; i++)
 		ret = count_children(w, &w->lists[i], counts, e);
 	for (size_t i = 0; i < w->t->n && ret == 0; i++)
-		if (counts[i] != w->v[i].nchildren || (w->v[i].task_fd >= 0 && count_threads(&w->v[i]) != w->v[i].nthreads))
+		if (counts[i] != w->v[i].nchildren || (w->v[i].task_fd >= 0 && !w->v[i].told && count_threads(&w->v[i]) != w->v[i].nthreads))
 			ret = 1;
 	return ret;
 }

@@ -52,6 +52,7 @@ int vdso_read(pid_t pid, const struct vma_list *l, struct vdso *ret, struct err 
 	for (size_t i = 0; i < l->n; i++) {
 		const struct vma *v = &l->v[i];
 		uint64_t size = v->end - v->start;
+		ssize_t n;
 
 		if (!kernels(v))
 			continue;
@@ -61,8 +62,9 @@ int vdso_read(pid_t pid, const struct vma_list *l, struct vdso *ret, struct err 
 		out.kind[out.n++] = v->kind;
 		if (v->kind != VMA_VDSO)
 			continue;
-		if (pread(fd, bytes, size, v->start) != (ssize_t)size)
-			return err_sys(e, -(errno ? errno : EIO), "%s: reading the vdso", path);
+		n = pread(fd, bytes, size, v->start);
+		if (n != (ssize_t)size) /* nothing: it has ended, or called exec, since this was opened */
+			return err_sys(e, n < 0 ? errno : ESRCH, "%s: reading the vdso", path);
 		sha256_add(&hash, bytes, used_bytes(bytes, size));
 	}
 	sha256_end(&hash, out.sha256);

@@ -365,13 +365,21 @@ int trace_enter_stub(pid_t tid, const struct scratch *s, unsigned slot, const st
 	return trace_set_regs(tid, &regs, e);
 }
 
+/* Nothing is read or written where the memory has gone meanwhile: the process has ended, or called exec since its memory was opened (proc_pid_mem(5)). */
+static int memory_failed(ssize_t n, const char *doing, size_t len, uint64_t address, struct err *e)
+{
+	if (n == 0)
+		return err_set(e, -ESRCH, "%s %zu bytes of memory at %#" PRIx64 ": it has ended or runs another program", doing, len, address);
+	return err_sys(e, errno, "%s %zu bytes of memory at %#" PRIx64, doing, len, address);
+}
+
 int trace_peek(int mem_fd, uint64_t address, void *to, size_t len, struct err *e)
 {
 	for (size_t done = 0; done < len;) {
 		ssize_t n = pread(mem_fd, (char *)to + done, len - done, (off_t)(address + done));
 
 		if (n <= 0)
-			return err_sys(e, n ? errno : EIO, "reading %zu bytes of memory at %#" PRIx64, len, address);
+			return memory_failed(n, "reading", len, address, e);
 		done += (size_t)n;
 	}
 	return 0;
@@ -383,7 +391,7 @@ int trace_poke(int mem_fd, uint64_t address, const void *from, size_t len, struc
 		ssize_t n = pwrite(mem_fd, (const char *)from + done, len - done, (off_t)(address + done));
 
 		if (n <= 0)
-			return err_sys(e, n ? errno : EIO, "writing %zu bytes of memory at %#" PRIx64, len, address);
+			return memory_failed(n, "writing", len, address, e);
 		done += (size_t)n;
 	}
 	return 0;

@@ -35,7 +35,8 @@
 #define TORN_TRIES 4
 #define PASSING_NS 2000000000ull /* how long nothing but a vfork() that has not called exec, or connections that are not accepted, may be in the way */
 #define PASSING_PAUSE_US 2000
-#define AGAIN_NS 10000000000ull       /* attempts are begun for so long */
+#define AGAIN_NS 10000000000ull       /* attempts are begun for so long ... */
+#define TRIES_AT_LEAST (TRIES_RUNNING + 2) /* ... and some with the unit held, however slow the machine */
 #define AGENT_END_MS 60000
 
 struct link_peer source_peer(const struct source *s)
@@ -374,10 +375,10 @@ static int try_once(const struct migrate_request *request, bool hold, struct mig
 	return ret;
 }
 
-/* A vfork() is under way, which is over when the child calls exec; or somebody has just connected to it, or gone, of which it is about to learn. */
+/* A vfork() or exec() is under way, or somebody has just connected to it, or gone, of which it is about to learn. */
 static bool only_passing(const struct refusals *r)
 {
-	static const char *const codes[] = { "task.shared-memory", "fd.socket.unix.accept-queue", "fd.socket.accept-queue", "fd.outside" };
+	static const char *const codes[] = { "task.shared-memory", "task.no-vdso", "fd.socket.unix.accept-queue", "fd.socket.accept-queue", "fd.outside" };
 
 	for (size_t i = 0; i < r->n; i++) {
 		bool passes = false;
@@ -434,13 +435,15 @@ int migrate_source(const struct migrate_request *request, struct migrate_report 
 		passing_since = !passing ? 0 : passing_since ? passing_since : MAX(spent, 1u);
 		passing = passing && spent - passing_since < PASSING_NS;
 		torn = ret < 0 && !refusals->n && may_be_torn(ret) && torn_tries++ < TORN_TRIES;
-		if ((ret != -EAGAIN && ret != -ESTALE && !passing && !torn) || committed || (tries >= TRIES && !passing) || spent > AGAIN_NS) {
+		if ((ret != -EAGAIN && ret != -ESTALE && !passing && !torn) || committed || (tries >= TRIES && !passing) ||
+		    (spent > AGAIN_NS && tries >= TRIES_AT_LEAST)) {
 			kin_advise(request->pid, request->also, request->n_also, refusals);
 			return ret;
 		}
 		if (passing) {
 			/* Not one after which the unit is held: who waits in vfork() cannot be stopped, and who is stopped accepts no connection. */
-			tries = MIN(tries, TRIES_RUNNING) - 1;
+			if (spent <= AGAIN_NS)
+				tries = MIN(tries, TRIES_RUNNING) - 1;
 			refusals_free(refusals);
 			*refusals = (struct refusals){ 0 };
 			usleep(PASSING_PAUSE_US);

@@ -467,8 +467,17 @@ static int compare(struct source *s, struct err *e)
 /* Processes that were made, have ended or been waited for since the offer: the next attempt offers the unit as it is then. */
 static int check_tree(struct source *s, struct err *e)
 {
-	int ret = tree_watch_changed(s->unit.watch, e);
+	bool idle = tree_watch_idle(s->unit.watch);
+	int ret = 0;
 
+	for (size_t i = 0; i < s->nprocs && !idle; i++) {
+		uint32_t at = tree_find_host(&s->unit.tree, s->procs[i].u->pid);
+
+		for (size_t k = 0; k < s->procs[i].nparked && ret == 0; k++)
+			ret = tree_watch_thread(s->unit.watch, at, k, s->procs[i].parked[k].tid, e);
+	}
+	if (ret == 0)
+		ret = tree_watch_changed(s->unit.watch, e);
 	for (size_t i = 0; i < s->nprocs && ret == 0; i++)
 		if (s->unit.procs[i].guest && syscall(SYS_kcmp, s->unit.procs[s->unit.procs[i].host].pid, s->unit.procs[i].pid, KCMP_VM, 0, 0) != 0)
 			return err_set(e, -EAGAIN, "process %d has called exec since the offer", s->unit.procs[i].pid);

@@ -96,6 +96,8 @@ static int capture_process(struct unit *unit, struct unit_process *u, struct ref
 		ret = capture_threads(u, refusals, e);
 	if (ret >= 0)
 		ret = vma_list_read(u->pid, &unit->files, refusals, &u->vmas, e);
+	if (ret >= 0 && !u->vmas.n)
+		ret = err_set(e, -ESRCH, "process %d ends, or calls exec", u->pid);
 	if (ret >= 0)
 		ret = vdso_read(u->pid, &u->vmas, &u->vdso, e);
 	if (ret >= 0 && !u->guest && refusals->n == before && !has_vdso(&u->vmas))
@@ -298,6 +300,8 @@ static int capture(struct unit *u, struct refusals *refusals, struct err *e)
 	}
 	if (ret >= 0)
 		ret = capture_descriptors(u, refusals, e);
+	if (ret >= 0 && !u->fds.msg) /* the reasons that were found before are enough */
+		return 0;
 	if (ret >= 0)
 		ret = capture_urings(u, refusals, e);
 	if (ret >= 0 && u->ns)

@@ -677,6 +677,69 @@ static void processes_are_read(void **state)
 	tree_free(&t);
 }
 
+/* Has a child that has ended. At SIGUSR1 it waits for it and, if told so, makes another: one gone and one come leave as many as before. */
+static void reaper(int told, bool born)
+{
+	sigset_t usr1;
+	int got;
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(3);
+	wait_for_state(pid, 'Z');
+	sigemptyset(&usr1);
+	sigaddset(&usr1, SIGUSR1);
+	sigprocmask(SIG_BLOCK, &usr1, NULL);
+	(void)!write(told, "", 1);
+	sigwait(&usr1, &got);
+	waitpid(pid, NULL, 0);
+	if (born && !fork())
+		sleep_forever(NULL);
+	(void)!write(told, "", 1);
+	sleep_forever(NULL);
+}
+
+static void watch_zombie(bool born)
+{
+	struct tree t;
+	struct tree_watch *w;
+	struct refusals r = { 0 };
+	struct err e = ERR_INIT;
+	int told[2];
+	char byte;
+	pid_t root;
+
+	assert_int_equal(pipe(told), 0);
+	root = fork();
+	if (!root)
+		reaper(told[1], born);
+	assert_int_equal(read(told[0], &byte, 1), 1);
+	assert_int_equal(tree_capture(root, NULL, 0, &t, &r, &e), 0);
+	assert_int_equal(t.n, 2);
+	assert_int_equal(tree_watch_open(&t, &w, &e), 0);
+	assert_int_equal(tree_watch_changed(w, &e), 0);
+	kill(root, SIGUSR1);
+	assert_int_equal(read(told[0], &byte, 1), 1);
+	assert_int_equal(tree_watch_changed(w, &e), 1);
+	tree_watch_free(w);
+	tree_free(&t);
+	assert_int_equal(tree_capture(root, NULL, 0, &t, &r, &e), 0);
+	for (size_t i = t.n; i-- > 0;)
+		kill(t.v[i].host_pid, SIGKILL);
+	waitpid(root, NULL, 0);
+	tree_free(&t);
+	refusals_free(&r);
+	close(told[0]);
+	close(told[1]);
+}
+
+static void a_zombie_is_waited_for(void **state)
+{
+	(void)state;
+	watch_zombie(false);
+	watch_zombie(true);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -688,6 +751,7 @@ int main(void)
 		cmocka_unit_test(random_histories_can_be_made_again),
 		cmocka_unit_test(random_histories_with_daemons), cmocka_unit_test(trees_are_brought_up_to_date),
 		cmocka_unit_test(messages_keep_everything), cmocka_unit_test(nonsense_is_not_believed), cmocka_unit_test(processes_are_read),
+		cmocka_unit_test(a_zombie_is_waited_for),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
