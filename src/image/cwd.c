@@ -6,12 +6,14 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "image/bytes.h"
 #include "image/file_gone.h"
 #include "image/ns_info.h"
+#include "image/ns_mount.h"
 #include "image/place.h"
 #include "image/proc_ended.h"
 #include "kern/nsfs.h"
@@ -73,6 +75,45 @@ int cwd_capture(pid_t pid, Gw__Process *msg, struct err *e)
 	}
 	string_set(&msg->cwd, text);
 	return 0;
+}
+
+/* Mounts of one directory may differ in what they allow. */
+static bool is_alike(const char *a, const char *b)
+{
+	struct statx x, y;
+	struct statvfs u, v;
+
+	if (statx(AT_FDCWD, a, 0, STATX_INO | STATX_MNT_ID, &x) < 0 || statx(AT_FDCWD, b, AT_SYMLINK_NOFOLLOW, STATX_INO | STATX_MNT_ID, &y) < 0 || x.stx_ino != y.stx_ino ||
+	    x.stx_dev_major != y.stx_dev_major || x.stx_dev_minor != y.stx_dev_minor)
+		return false;
+	return x.stx_mnt_id == y.stx_mnt_id || (statvfs(a, &u) == 0 && statvfs(b, &v) == 0 && u.f_flag == v.f_flag);
+}
+
+static bool is_reached(pid_t pid, const char *name, const char *known)
+{
+	char link[64], root[PATH_MAX], path[2 * PATH_MAX], text[PATH_MAX + 16];
+	ssize_t n;
+
+	if (!ns_root_of(pid, true, root, sizeof(root)))
+		return true; /* said by others */
+	snprintf(link, sizeof(link), "/proc/%d/%s", pid, name);
+	snprintf(path, sizeof(path), "%s%s", root, known);
+	if (is_alike(link, place_of(path)))
+		return true;
+	/* It may have gone elsewhere meanwhile, and is looked at again in the freeze. */
+	n = readlink(link, text, sizeof(text) - 1);
+	text[n < 0 ? 0 : n] = 0;
+	return strcmp(text, known) != 0;
+}
+
+bool cwd_is_reached(pid_t pid, const Gw__Process *msg)
+{
+	return msg->cwd_removed || is_reached(pid, "cwd", msg->cwd);
+}
+
+bool cwd_root_is_reached(pid_t pid, const Gw__Process *msg)
+{
+	return !strcmp(msg->root, "/") || is_reached(pid, "root", msg->root);
 }
 
 bool cwd_is_news(const Gw__Process *was, const Gw__Process *now)

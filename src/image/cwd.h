@@ -20,6 +20,9 @@
 
 /* The process may run. */
 int cwd_capture(pid_t pid, Gw__Process *msg, struct err *e);
+/* Source: whether its path leads to it. It does not where something has been mounted over it, nor in a tree that is mounted nowhere. */
+bool cwd_is_reached(pid_t pid, const Gw__Process *msg);
+bool cwd_root_is_reached(pid_t pid, const Gw__Process *msg);
 /* Whether it has become another one without a name since: only one of the offer can be made in the freeze. */
 bool cwd_is_news(const Gw__Process *was, const Gw__Process *now);
 int cwd_validate(const Gw__Process *msg, struct err *e);

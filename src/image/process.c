@@ -196,14 +196,23 @@ static void check_root(pid_t pid, struct refusals *r)
 			     "process %d (root)", pid);
 }
 
-/* What it can only have by a descriptor: its path would lead to another one in its own namespace. */
-static void check_cwd(pid_t pid, struct refusals *r)
+static void check_directory(pid_t pid, const char *name, const char *path, const char *what, bool reached, struct refusals *r)
+{
+	if (!reached)
+		refusals_add(r, "task.directory-hidden", "no path leads to it: it is on a mount that is nowhere in the tree of files, or something has been mounted over it",
+			     "let the program change to another directory, or unmount what is over it", "process %d (%s %s)", pid, what, path);
+	else if (ns_directory_is_elsewhere(pid, name)) /* it could only have it by a descriptor: its path would lead to another one in its own namespace */
+		refusals_add(r, "task.directory-elsewhere", "the directory is on a mount of another mount namespace than its own", "let the program change to another directory", "process %d (%s)", pid, what);
+}
+
+static void check_directories(pid_t pid, const Gw__Process *msg, struct refusals *r)
 {
 	char root[PATH_MAX];
 
 	(void)ns_root_of(pid, false, root, sizeof(root)); /* it uses the mount that it is on */
-	if (ns_directory_is_elsewhere(pid, "cwd"))
-		refusals_add(r, "task.directory-elsewhere", "the directory is on a mount of another mount namespace than its own", "let the program change to another directory", "process %d (working directory)", pid);
+	check_directory(pid, "cwd", msg->cwd, "working directory", cwd_is_reached(pid, msg), r);
+	if (!cwd_root_is_reached(pid, msg))
+		check_directory(pid, "root", msg->root, "root", false, r);
 }
 
 static bool read_label(const char *pid, char text[1024])
@@ -255,7 +264,6 @@ int process_capture_outside(pid_t pid, Gw__Process *msg, struct refusals *r, str
 	if (r->n > refused && (stat.state == 'Z' || stat.state == 'X' || !stat.ppid || strcmp(r->v[refused].code, "task.kernel-thread") == 0))
 		return 0; /* there is nothing more to see */
 	check_root(pid, r);
-	check_cwd(pid, r);
 	check_label(pid, r);
 	check_core_cookie(pid, r);
 	msg->pid = pid;
@@ -267,6 +275,8 @@ int process_capture_outside(pid_t pid, Gw__Process *msg, struct refusals *r, str
 	if (rc == 0)
 		rc = read_proc(&q, msg, e);
 	process_query_close(&q);
+	if (rc == 0)
+		check_directories(pid, msg, r);
 	if (rc == 0)
 		rc = read_limits(pid, msg, e);
 	if (rc == 0)

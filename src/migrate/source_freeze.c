@@ -729,12 +729,16 @@ static int check_locking(const struct source_process *p, const struct restart_re
 static int look(struct source_process *p, struct err *e)
 {
 	const struct restart_record *r = find_record(p, 1, p->u->pid, 0);
+	int rc;
 
 	if (check_locking(p, r, e) < 0)
 		return -EAGAIN;
 	if (p->seen.known && r && !memcmp(&r->look, &p->seen, sizeof(p->seen)) && !p->process->stopped_by)
 		return 0;
-	return process_capture_look(&p->query, p->process, e);
+	rc = process_capture_look(&p->query, p->process, e);
+	if (rc < 0)
+		return rc;
+	return cwd_is_reached(p->u->pid, p->process) ? 0 : err_set(e, -EAGAIN, "process %d is in a directory that no path leads to", p->u->pid);
 }
 
 void source_rehearse(struct source *s, bool again)

@@ -26,9 +26,11 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -487,16 +489,41 @@ static void proc_setup(void)
 REFUSED(proc_file, proc_setup, "(?i)fd N\\b.*proc");
 
 /* A mount that is in no tree of files: the kernel shows "/" for its root. */
-static void mount_setup(void)
+static int mount_nowhere(void)
 {
-	int config = (int)syscall(430 /* fsopen */, "tmpfs", 1);
+	int config = (int)syscall(430 /* fsopen */, "tmpfs", 1), top;
 
 	must(config >= 0 && !syscall(431 /* fsconfig */, config, 6 /* FSCONFIG_CMD_CREATE */, NULL, NULL, 0));
-	hold((int)syscall(432 /* fsmount */, config, 1, 0));
-	close(config);
+	top = (int)syscall(432 /* fsmount */, config, 1, 0);
+	must(top >= 0 && !close(config));
+	return top;
+}
+
+static void mount_setup(void)
+{
+	hold(mount_nowhere());
 }
 
 REFUSED(mount, mount_setup, "(?i)fd N\\b.*no path leads to it");
+
+/* The path that the kernel shows for it leads to another one: the first of the host. */
+static void cwd_nowhere_setup(void)
+{
+	int top = mount_nowhere();
+
+	must(!fchdir(top) && !close(top));
+}
+
+REFUSED(cwd_nowhere, cwd_nowhere_setup, "(?i)process [0-9]+ \\(working directory /\\).*no path leads to it");
+
+static void cwd_hidden_setup(void)
+{
+	const char *dir = beside("hidden");
+
+	must(!mkdir(dir, 0755) && !chdir(dir) && !unshare(CLONE_NEWNS) && !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) && !mount("over", dir, "tmpfs", 0, NULL));
+}
+
+REFUSED(cwd_hidden, cwd_hidden_setup, "(?i)process [0-9]+ \\(working directory .*/hidden\\).*no path leads to it");
 
 static void proc_fdinfo_setup(void)
 {
