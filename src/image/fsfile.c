@@ -24,6 +24,7 @@
 #include "image/place.h"
 #include "image/sha256.h"
 #include "image/view.h"
+#include "image/xattr.h"
 
 /* Files that are read through descriptors and are larger than this are sent, not hashed. */
 #define HASH_MAX_BYTES (64ull << 20)
@@ -240,6 +241,19 @@ static int fill(int fd, const struct stat *st, struct fsfile *f, struct err *e)
 	return fsfile_is_memory(f) ? fsfile_memory_read(fd, f, e) : 0;
 }
 
+void fsfile_take_xattrs(struct fsfile *f, int path_fd)
+{
+	char link[32];
+
+	if (f->type > FSFILE_MEMFD || !(f->unlinked || f->uses & ~(uint32_t)(FSFILE_MAPPED_PRIVATE | FSFILE_PROGRAM)) || f->fs_magic == PROC_SUPER_MAGIC || f->fs_magic == SYSFS_MAGIC ||
+	    fsfile_is_homes(f))
+		return;
+	xattrs_free(f->xattrs, f->nxattrs);
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", path_fd);
+	xattrs_read(link, true, &f->xattrs, &f->nxattrs);
+	f->has_xattrs = true;
+}
+
 /* The numbers of System V segments, which are inode numbers, may be those of other memory as well. */
 static bool is_segment(int fd)
 {
@@ -263,6 +277,8 @@ int fsfile_add_fd(struct fsfile_table *t, int fd, uint32_t uses, uint32_t *ret_i
 		if (t->v[i].dev != st.st_dev || t->v[i].ino != st.st_ino || (t->v[i].type == FSFILE_SYSV) != is_segment(fd))
 			continue;
 		t->v[i].uses |= uses;
+		if (!t->v[i].has_xattrs)
+			fsfile_take_xattrs(&t->v[i], fd);
 		*ret_index = i;
 		close(fd);
 		return 0;
@@ -270,10 +286,13 @@ int fsfile_add_fd(struct fsfile_table *t, int fd, uint32_t uses, uint32_t *ret_i
 	if (t->n >= FSFILE_MAX)
 		return err_set(e, -E2BIG, "more than %u files", FSFILE_MAX);
 	rc = fill(fd, &st, &f, e);
+	if (rc == 0)
+		fsfile_take_xattrs(&f, fd);
 	grown = rc < 0 ? NULL : realloc(t->v, (t->n + 1) * sizeof(*grown));
 	if (!grown) {
 		free(f.path);
 		free(f.marked);
+		xattrs_free(f.xattrs, f.nxattrs);
 		return rc < 0 ? rc : err_set(e, -ENOMEM, "no memory for a file");
 	}
 	f.fd = fd;
@@ -306,6 +325,7 @@ void fsfile_table_free(struct fsfile_table *t)
 		close_fdp(&t->v[i].read_fd);
 		free(t->v[i].path);
 		free(t->v[i].marked);
+		xattrs_free(t->v[i].xattrs, t->v[i].nxattrs);
 	}
 	free(t->v);
 	*t = (struct fsfile_table){ 0 };
@@ -438,6 +458,8 @@ int fsfile_changed(struct fsfile *f, bool *ret_changed, struct err *e)
 	mtime = st.st_mtim.tv_sec * 1000000000ll + st.st_mtim.tv_nsec;
 	ctime = st.st_ctim.tv_sec * 1000000000ll + st.st_ctim.tv_nsec;
 	*ret_changed = mtime != f->mtime_ns || ctime != f->ctime_ns || (f->type != FSFILE_SYSV && (uint64_t)st.st_size != f->size);
+	if (ctime != f->ctime_ns)
+		fsfile_take_xattrs(f, f->fd);
 	f->mtime_ns = mtime;
 	f->ctime_ns = ctime;
 	f->nlink = st.st_nlink;

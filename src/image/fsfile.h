@@ -35,6 +35,7 @@
 
 #include "base/err.h"
 #include "image/refuse.h"
+#include "xattr.pb-c.h"
 
 #define FSFILE_DIR "/var/lib/godwit/files"
 #define FSFILE_MAX 65536u                    /* files in one unit */
@@ -100,6 +101,9 @@ struct fsfile {
 	const char *unit;               /* name for marks, borrowed; NULL: none. Not encoded */
 	int fd;                         /* source: O_PATH to the very file, owned; -1 elsewhere */
 	int read_fd;                    /* source: opened for reading when first needed, owned */
+	Gw__Xattr **xattrs;             /* owned: of what the destination may have to make */
+	size_t nxattrs;
+	bool has_xattrs;                /* source: they have been read. Destination: there have been some */
 	bool servable;                  /* the source could serve a directory that it is in (view.h) */
 };
 

@@ -9,6 +9,8 @@
 int fsfile_add_fd(struct fsfile_table *t, int fd, uint32_t uses, uint32_t *ret_index, struct err *e);
 /* The device number of the kernel's own tmpfs, where memfds and shared anonymous memory are. */
 int fsfile_shm_device(dev_t *ret, struct err *e);
+/* Source: the extended attributes of what is not mapped only. */
+void fsfile_take_xattrs(struct fsfile *f, int path_fd);
 /* Opens the file behind an O_PATH descriptor again. Returns the descriptor or -errno. */
 int fsfile_reopen(int path_fd, int flags);
 

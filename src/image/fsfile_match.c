@@ -21,6 +21,7 @@
 #include "image/buildid.h"
 #include "image/fsfile_internal.h"
 #include "image/sha256.h"
+#include "image/xattr.h"
 
 #define MARK "trusted.godwit.unit"
 #define WRITES (FSFILE_OPEN_WRITE | FSFILE_MAPPED_WRITE)
@@ -519,6 +520,21 @@ int fsfile_put(const struct fsfile *f, struct fsfile_answer *answer, uint64_t of
 	return 0;
 }
 
+/* A new owner takes capabilities away: after that. */
+static int set_xattrs(const struct fsfile *f, int fd, struct err *e)
+{
+	char link[32];
+	int ret;
+
+	if (!f->has_xattrs)
+		return 0;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	ret = xattrs_set(link, true, f->xattrs, f->nxattrs, false, e);
+	if (ret < 0)
+		err_wrap(e, "%s", fsfile_told(f));
+	return ret;
+}
+
 int fsfile_finish(const struct fsfile *f, struct fsfile_answer *answer, struct err *e)
 {
 	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_nsec = UTIME_OMIT } };
@@ -532,12 +548,17 @@ int fsfile_finish(const struct fsfile *f, struct fsfile_answer *answer, struct e
 	if (ret < 0)
 		return ret;
 	fd = answer->fd;
-	if (fsfile_is_memory(f))
-		return fsfile_memory_finish(f, fd, e);
+	if (fsfile_is_memory(f)) {
+		ret = fsfile_memory_finish(f, fd, e);
+		return ret < 0 ? ret : set_xattrs(f, fd, e);
+	}
 	if (answer->verdict != FSFILE_STAND_IN && fchown(fd, f->uid, f->gid) < 0)
 		return err_sys(e, -errno, "%s: owner %u:%u", f->path, f->uid, f->gid);
 	if (fchmod(fd, f->mode) < 0)
 		return err_sys(e, -errno, "%s: mode", f->path);
+	ret = set_xattrs(f, fd, e);
+	if (ret < 0)
+		return ret;
 	if (futimens(fd, times) < 0)
 		return err_sys(e, -errno, "%s: times", f->path);
 	if (!(f->uses & FSFILE_PROGRAM))
@@ -592,6 +613,10 @@ int fsfile_update(struct fsfile *f, const struct fsfile *now, struct fsfile_answ
 	f->mtime_ns = now->mtime_ns;
 	f->ctime_ns = now->ctime_ns;
 	f->seals = now->seals;
+	xattrs_free(f->xattrs, f->nxattrs);
+	f->xattrs = xattrs_copy(now->xattrs, now->nxattrs);
+	f->nxattrs = now->nxattrs;
+	f->has_xattrs = f->has_xattrs || f->nxattrs;
 	f->sysv = now->sysv;
 	f->uses = now->uses;
 	if (!fsfile_answer_lacks(answer) || answer->fd < 0)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "image/xattr.h"
 #include "mm.pb-c.h"
 
 static void put(struct fsfile *f, Gw__FsFile *m, Gw__FsDirectory *directories, Gw__FsDirectory **pointers)
@@ -40,6 +41,8 @@ static void put(struct fsfile *f, Gw__FsFile *m, Gw__FsDirectory *directories, G
 	m->sysv_cuid = f->sysv.cuid;
 	m->sysv_cgid = f->sysv.cgid;
 	m->sysv_destroyed = f->sysv.destroyed;
+	m->xattrs = f->xattrs;
+	m->n_xattrs = f->nxattrs;
 	m->directories = pointers;
 	m->n_directories = f->ndirectories;
 	for (uint32_t i = 0; i < f->ndirectories; i++) {
@@ -87,7 +90,7 @@ static int take(const Gw__FsFile *m, struct fsfile *f, struct err *e)
 	*f = (struct fsfile){ .fd = -1, .read_fd = -1 };
 	if (m->type >= FSFILE_TYPES || !m->path.len || m->path.len >= PATH_MAX || memchr(m->path.data, 0, m->path.len) ||
 	    m->boot_id.len != sizeof(f->boot_id) || m->build_id.len > FSFILE_BUILD_ID_MAX ||
-	    (m->sha256.len && m->sha256.len != sizeof(f->sha256)) || m->n_directories > FSFILE_DIRECTORIES_MAX)
+	    (m->sha256.len && m->sha256.len != sizeof(f->sha256)) || m->n_directories > FSFILE_DIRECTORIES_MAX || !xattrs_are_good(m->xattrs, m->n_xattrs))
 		return err_set(e, -EBADMSG, "files: a field is out of range");
 	f->type = m->type;
 	f->dev = m->dev;
@@ -119,6 +122,9 @@ static int take(const Gw__FsFile *m, struct fsfile *f, struct err *e)
 	f->has_sha256 = m->sha256.len != 0;
 	if (f->has_sha256)
 		memcpy(f->sha256, m->sha256.data, sizeof(f->sha256));
+	f->xattrs = xattrs_copy(m->xattrs, m->n_xattrs);
+	f->nxattrs = m->n_xattrs;
+	f->has_xattrs = f->nxattrs;
 	f->path = strndup((const char *)m->path.data, m->path.len);
 	return f->path ? fsfile_place(f, e) : err_set(e, -ENOMEM, "no memory for a path");
 }
@@ -137,8 +143,7 @@ int fsfile_table_decode(const void *data, size_t len, struct fsfile_table *ret, 
 		rc = err_set(e, -ENOMEM, "no memory for the table of files");
 	for (size_t i = 0; t.v && rc == 0 && i < m->n_files; i++) {
 		rc = take(m->files[i], &t.v[i], e);
-		if (rc == 0)
-			t.n++;
+		t.n++; /* what was taken until then is freed */
 	}
 	gw__fs_files__free_unpacked(m, NULL);
 	if (rc == 0)

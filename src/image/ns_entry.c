@@ -4,12 +4,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <sys/xattr.h>
 
 #include "base/util.h"
 #include "image/bytes.h"
 #include "image/ns_mount.h"
 #include "image/ns_user.h"
+#include "image/xattr.h"
 
 struct seen {
 	dev_t dev;
@@ -69,28 +69,12 @@ static int read_target(int dir, const char *name, Gw__NsEntry *n, struct err *e)
 	return 0;
 }
 
-/* Extended attributes, but for those by which layers of an overlay are told apart. */
 static void read_xattrs(int dir, const char *name, Gw__NsEntry *n)
 {
-	char path[PATH_MAX + 64], names[4096], value[65536];
-	ssize_t len;
+	char path[PATH_MAX + 64];
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", dir, name);
-	len = llistxattr(name[0] == '/' ? name : path, names, sizeof(names));
-	for (const char *at = names; len > 0 && at < names + len; at += strlen(at) + 1) {
-		ssize_t size = lgetxattr(name[0] == '/' ? name : path, at, value, sizeof(value));
-		Gw__NsXattr *x;
-
-		if (size < 0 || !strncmp(at, "trusted.overlay.", 16))
-			continue;
-		n->xattrs = realloc(n->xattrs, (n->n_xattrs + 1) * sizeof(*n->xattrs));
-		if (!n->xattrs)
-			abort();
-		n->xattrs[n->n_xattrs++] = x = must_alloc(sizeof(*x));
-		gw__ns_xattr__init(x);
-		string_set(&x->name, at);
-		bytes_set(&x->value, value, (size_t)size);
-	}
+	xattrs_read(name[0] == '/' ? name : path, false, &n->xattrs, &n->n_xattrs);
 }
 
 static int add(struct walk *w, int dir, const char *name, const char *path, const struct stat *st, struct err *e)
@@ -287,19 +271,13 @@ static int make_entry(const Gw__NsTree *t, const Gw__NsEntry *n, int top, const 
 	return -EBADMSG;
 }
 
+/* A file system in memory takes not all that one on a disk does. */
 static int set_xattrs(const Gw__NsEntry *n, int top, const char *path)
 {
 	char full[PATH_MAX + 64];
 
-	snprintf(full, sizeof(full), "/proc/self/fd/%d/%s", top, path);
-	for (size_t i = 0; i < n->n_xattrs; i++) {
-		const Gw__NsXattr *x = n->xattrs[i];
-		int ret = path[0] ? lsetxattr(full, x->name, x->value.data, x->value.len, 0) : fsetxattr(top, x->name, x->value.data, x->value.len, 0);
-
-		if (ret < 0 && errno != EOPNOTSUPP) /* a file system in memory takes not all that one on a disk does */
-			return -errno;
-	}
-	return 0;
+	snprintf(full, sizeof(full), "/proc/self/fd/%d%s%s", top, path[0] ? "/" : "", path);
+	return n->n_xattrs ? xattrs_set(full, !path[0], n->xattrs, n->n_xattrs, true, NULL) : 0;
 }
 
 static int own_entry(const Gw__NsEntry *n, int top, const char *path)

@@ -8,10 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "victim.h"
@@ -439,3 +441,62 @@ static void ofd_lock_check(void)
 }
 
 VICTIM(file_ofd_lock, 0, ofd_lock_setup, NULL, ofd_lock_check);
+
+/* ---- extended attributes, also changed when it moves, of what is made at the destination ---- */
+
+static int attributed[3];
+static uint64_t attribute_rounds;
+
+static void set_attribute(int fd, const char *name, uint64_t value)
+{
+	expect(!fsetxattr(fd, name, &value, sizeof(value), 0));
+}
+
+static void expect_attribute(int fd, const char *name, uint64_t value)
+{
+	uint64_t got = ~value;
+
+	expect(fgetxattr(fd, name, &got, sizeof(got)) == sizeof(got));
+	expect_u64(name, value, got);
+}
+
+static void attributes_setup(void)
+{
+	attributed[0] = memfd_create("attributed", MFD_CLOEXEC);
+	attributed[1] = open(beside("unlinked"), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
+	attributed[2] = open("/tmp", O_RDWR | O_TMPFILE | O_CLOEXEC, 0640);
+	must(!unlink(beside("unlinked")));
+	for (int i = 0; i < 3; i++) {
+		must(attributed[i] >= 0);
+		set_attribute(attributed[i], "user.a", 1);
+		set_attribute(attributed[i], "user.gone", 1);
+		set_attribute(attributed[i], "trusted.b", 2);
+	}
+}
+
+static void attributes_work(void)
+{
+	attribute_rounds++;
+	for (int i = 0; i < 3; i++) {
+		set_attribute(attributed[i], "user.round", attribute_rounds);
+		if (attribute_rounds == 100)
+			expect(!fremovexattr(attributed[i], "user.gone"));
+	}
+	usleep(1000);
+}
+
+static void attributes_check(void)
+{
+	char names[256];
+
+	while (attribute_rounds < 200)
+		attributes_work();
+	for (int i = 0; i < 3; i++) {
+		expect_attribute(attributed[i], "user.a", 1);
+		expect_attribute(attributed[i], "user.round", attribute_rounds);
+		expect_attribute(attributed[i], "trusted.b", 2);
+		expect_u64("their names", sizeof("user.a") + sizeof("user.round") + sizeof("trusted.b"), (uint64_t)flistxattr(attributed[i], names, sizeof(names)));
+	}
+}
+
+VICTIM(file_attributes, 0, attributes_setup, attributes_work, attributes_check);

@@ -523,7 +523,7 @@ static void cwd_hidden_setup(void)
 	must(!mkdir(dir, 0755) && !chdir(dir) && !unshare(CLONE_NEWNS) && !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) && !mount("over", dir, "tmpfs", 0, NULL));
 }
 
-REFUSED(cwd_hidden, cwd_hidden_setup, "(?i)process [0-9]+ \\(working directory .*/hidden\\).*no path leads to it");
+REFUSED(cwd_hidden, cwd_hidden_setup, "(?i)process [0-9]+ \\(working directory .*/hidden[.0-9]*\\).*no path leads to it");
 
 static void proc_fdinfo_setup(void)
 {
