@@ -24,6 +24,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 #include "base/err.h"
 #include "file.pb-c.h"
@@ -114,13 +115,21 @@ void fdtable_end_connections(const struct fdtable *t);
 void fdtable_release(struct fdtable *t);
 void fdtable_free(struct fdtable *t);
 
+/* About how many bytes lie in queues of connections, as far as they were looked at last; and memory of this process for that is touched, for the freeze. */
+uint64_t fdtable_expect_queues(const struct fdtable *t);
+
 /* Plans for a task of this process (one that shares its descriptor table). POSIX locks belong to a process, others to a description. */
 void fdtable_plan_release_locks(const struct fdtable *t, uint32_t process, struct batch *b);
 void fdtable_plan_retake_locks(const struct fdtable *t, uint32_t process, struct batch *b);
 
-/* malloc'ed bytes: of the offer, and in the freeze what differs from the offer. */
+/* What lies in queues of connections: pieces of the table's own memory. */
+struct fd_queues {
+	struct iovec *v;
+	size_t n;
+};
+/* malloc'ed bytes: of the offer, and in the freeze what differs from the offer, which large queues are to follow; free ret_queues->v. */
 int fdtable_encode(struct fdtable *t, uint8_t **ret_data, size_t *ret_len, struct err *e);
-int fdtable_encode_update(const struct fdtable *t, uint8_t **ret_data, size_t *ret_len, struct err *e);
+int fdtable_encode_update(const struct fdtable *t, uint8_t **ret_data, size_t *ret_len, struct fd_queues *ret_queues, struct err *e);
 /* Between the two, behind a recapture: connections with others that are idle, and were offered with other numbers. From here on these count as offered. *ret_n: how many. */
 int fdtable_encode_ahead(struct fdtable *t, uint8_t **ret_data, size_t *ret_len, size_t *ret_n, struct err *e);
 /*
@@ -130,9 +139,11 @@ int fdtable_encode_ahead(struct fdtable *t, uint8_t **ret_data, size_t *ret_len,
 int fdtable_decode(const void *data, size_t len, uint32_t n_files, size_t n_processes, Gw__FdTable **ret, struct err *e);
 /*
  * The whole table of the freeze, of which descriptions that have not changed are those of `old` (the very messages), and whether it may
- * follow `old`: descriptions and pipes keep index and kind, processes share the same tables. Free with fdtable_update_free, before `old`.
+ * follow `old`: descriptions and pipes keep index and kind, processes share the same tables. queues: what has come behind it, which it refers to. Free with
+ * fdtable_update_free, before `old`.
  */
-int fdtable_decode_update(const void *data, size_t len, uint32_t n_files, const Gw__FdTable *old, Gw__FdTable **ret, struct err *e);
+int fdtable_decode_update(const void *data, size_t len, const void *queues, size_t queues_len, uint32_t n_files, const Gw__FdTable *old, Gw__FdTable **ret,
+			  struct err *e);
 /* Free with gw__fd_table__free_unpacked. socket_tcp_go_ahead makes the connections again, and takes what news says into t; news is useless then. */
 int fdtable_decode_ahead(const void *data, size_t len, const Gw__FdTable *old, Gw__FdTable **ret, struct err *e);
 void fdtable_update_free(Gw__FdTable *t, const Gw__FdTable *old);

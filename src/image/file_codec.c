@@ -10,6 +10,7 @@
 #include "image/tcp_outside.h"
 
 #define ENCODED_MAX (256u << 20)
+#define BEHIND_MIN 4096u
 
 static int pack(const Gw__FdTable *m, uint8_t **ret_data, size_t *ret_len, struct err *e)
 {
@@ -128,21 +129,72 @@ static bool is_brief(const struct fd_held *held, const Gw__FdDesc *d)
 	return p && !p->sent_end && !p->got_end && !p->deaf && !p->error && !p->urgent;
 }
 
-int fdtable_encode_update(const struct fdtable *t, uint8_t **ret_data, size_t *ret_len, struct err *e)
+/* Packing copies bytes once for each message that they are in. */
+static bool has_large_queues(const Gw__FdDesc *d)
 {
-	size_t n = t->msg->n_descs, n_changed = 0, n_briefs = 0;
+	const Gw__FdTcp *p = d->socket ? d->socket->tcp : NULL;
+
+	return p && p->received.len + p->unsent.len >= BEHIND_MIN;
+}
+
+static size_t count_large_queues(const Gw__FdTable *m)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < m->n_descs; i++)
+		n += has_large_queues(m->descs[i]);
+	return n;
+}
+
+static uint32_t put_behind(ProtobufCBinaryData *data, struct fd_queues *queues)
+{
+	uint32_t len = (uint32_t)data->len;
+
+	if (len)
+		queues->v[queues->n++] = (struct iovec){ data->data, len };
+	*data = (ProtobufCBinaryData){ 0 };
+	return len;
+}
+
+/* b: a brief one already, or to be filled in. */
+static Gw__FdDesc *put_queues_behind(const Gw__FdDesc *d, struct brief *b, struct fd_queues *queues)
+{
+	if (d != &b->desc) {
+		b->desc = *d;
+		b->socket = *d->socket;
+		b->tcp = *d->socket->tcp;
+		b->desc.socket = &b->socket;
+		b->socket.tcp = &b->tcp;
+	}
+	b->tcp.received_behind = put_behind(&b->tcp.received, queues);
+	b->tcp.unsent_behind = put_behind(&b->tcp.unsent, queues);
+	return &b->desc;
+}
+
+int fdtable_encode_update(const struct fdtable *t, uint8_t **ret_data, size_t *ret_len, struct fd_queues *ret_queues, struct err *e)
+{
+	size_t n = t->msg->n_descs, n_changed = 0, n_briefs = 0, n_large = count_large_queues(t->msg);
 	cleanup_free Gw__FdDesc **descs = fd_alloc(n * sizeof(*descs));
 	cleanup_free uint32_t *changed = fd_alloc(n * sizeof(*changed));
-	cleanup_free struct brief *briefs = fd_alloc(t->n_briefs * sizeof(*briefs));
+	cleanup_free struct brief *briefs = fd_alloc((t->n_briefs + n_large) * sizeof(*briefs));
 	cleanup_free Gw__FdNumbers **tables = fd_alloc(t->msg->n_tables * sizeof(*tables));
 	Gw__FdNumbers same = GW__FD_NUMBERS__INIT;
 	Gw__FdTable m = *t->msg;
 
 	same.same = true;
+	*ret_queues = (struct fd_queues){ fd_alloc(2 * n_large * sizeof(*ret_queues->v)), 0 };
 	for (size_t i = 0; i < n; i++) {
+		Gw__FdDesc *d = t->msg->descs[i];
+		struct brief *b = &briefs[n_briefs];
+
 		if (!has_changed(t, i))
 			continue;
-		descs[n_changed] = is_brief(&t->held[i], t->msg->descs[i]) ? make_brief(t->msg->descs[i], &briefs[n_briefs++]) : t->msg->descs[i];
+		if (is_brief(&t->held[i], d))
+			d = make_brief(d, b);
+		if (has_large_queues(d))
+			d = put_queues_behind(d, b, ret_queues);
+		n_briefs += d == &b->desc;
+		descs[n_changed] = d;
 		changed[n_changed++] = (uint32_t)i;
 	}
 	for (size_t i = 0; i < t->n_views; i++) {
@@ -199,6 +251,68 @@ int fdtable_encode_ahead(struct fdtable *t, uint8_t **ret_data, size_t *ret_len,
 	return pack(&m, ret_data, ret_len, e);
 }
 
+/* --- what has come behind the message --- */
+
+static Gw__FdTcp *tcp_of(const Gw__FdDesc *d)
+{
+	return d && d->socket ? d->socket->tcp : NULL;
+}
+
+static bool is_behind(const Gw__FdDesc *d)
+{
+	const Gw__FdTcp *p = tcp_of(d);
+
+	return p && (p->received_behind || p->unsent_behind);
+}
+
+static void drop_behind(const Gw__FdDesc *d)
+{
+	Gw__FdTcp *p = tcp_of(d);
+
+	if (p && p->received_behind)
+		p->received = (ProtobufCBinaryData){ 0 };
+	if (p && p->unsent_behind)
+		p->unsent = (ProtobufCBinaryData){ 0 };
+}
+
+static bool take_behind(ProtobufCBinaryData *data, uint32_t len, const uint8_t **at, size_t *left)
+{
+	if (len > *left)
+		return false;
+	if (len)
+		*data = (ProtobufCBinaryData){ len, (uint8_t *)(uintptr_t)*at };
+	*at += len;
+	*left -= len;
+	return true;
+}
+
+static int check_behind(const Gw__FdTable *t, struct err *e)
+{
+	for (size_t i = 0; i < t->n_descs; i++) {
+		const Gw__FdTcp *p = tcp_of(t->descs[i]);
+
+		if (p && ((p->received_behind && p->received.len) || (p->unsent_behind && p->unsent.len)))
+			return err_set(e, -EPROTO, "descriptor table: queues in two places");
+	}
+	return 0;
+}
+
+static int take_all_behind(const Gw__FdTable *t, const uint8_t *queues, size_t left, struct err *e)
+{
+	bool all = true;
+
+	for (size_t i = 0; i < t->n_descs && all; i++) {
+		Gw__FdTcp *p = tcp_of(t->descs[i]);
+
+		all = !p || (take_behind(&p->received, p->received_behind, &queues, &left) && take_behind(&p->unsent, p->unsent_behind, &queues, &left));
+	}
+	if (all)
+		return 0;
+	for (size_t i = 0; i < t->n_descs; i++)
+		drop_behind(t->descs[i]);
+	return err_set(e, -EPROTO, "descriptor table: queues that have not come");
+}
+
 static Gw__FdTable *unpack(const void *data, size_t len, struct err *e)
 {
 	Gw__FdTable *t = len <= ENCODED_MAX ? gw__fd_table__unpack(NULL, len, data) : NULL;
@@ -217,7 +331,7 @@ int fdtable_decode(const void *data, size_t len, uint32_t n_files, size_t n_proc
 		return -EPROTO;
 	r = fdtable_validate(t, n_files, n_processes, e);
 	for (size_t i = 0; i < t->n_descs && r == 0; i++)
-		if (t->descs[i]->brief)
+		if (t->descs[i]->brief || is_behind(t->descs[i]))
 			r = err_set(e, -EPROTO, "descriptor table: description %zu is too brief", i);
 	if (r < 0) {
 		gw__fd_table__free_unpacked(t, NULL);
@@ -282,6 +396,8 @@ static Gw__FdDesc *expand(Gw__FdDesc *d, const Gw__FdDesc *was)
 	p->numbers = from->numbers;
 	p->received = from->received;
 	p->unsent = from->unsent;
+	p->received_behind = from->received_behind;
+	p->unsent_behind = from->unsent_behind;
 	p->quiet = p->quiet && is_idle(p);
 	from->numbers = NULL;
 	from->received = from->unsent = (ProtobufCBinaryData){ 0 };
@@ -329,7 +445,8 @@ static void complete(Gw__FdTable *t, const Gw__FdTable *old)
 	t->n_table_of = old->n_table_of;
 }
 
-int fdtable_decode_update(const void *data, size_t len, uint32_t n_files, const Gw__FdTable *old, Gw__FdTable **ret, struct err *e)
+int fdtable_decode_update(const void *data, size_t len, const void *queues, size_t queues_len, uint32_t n_files, const Gw__FdTable *old, Gw__FdTable **ret,
+			  struct err *e)
 {
 	Gw__FdTable *t = unpack(data, len, e);
 	int r;
@@ -337,6 +454,10 @@ int fdtable_decode_update(const void *data, size_t len, uint32_t n_files, const 
 	if (!t)
 		return -EPROTO;
 	r = check_difference(t, old, e);
+	if (r == 0)
+		r = check_behind(t, e);
+	if (r == 0)
+		r = take_all_behind(t, queues, queues_len, e);
 	if (r < 0) {
 		gw__fd_table__free_unpacked(t, NULL);
 		return r;
@@ -361,7 +482,7 @@ static int check_ahead(const Gw__FdTable *t, const Gw__FdTable *old, struct err 
 	for (size_t i = 0; i < t->n_changed; i++) {
 		const Gw__FdDesc *d = t->descs[i];
 
-		if ((i && t->changed[i - 1] >= t->changed[i]) || !d->brief || !may_be_brief(d, old, t->changed[i]) ||
+		if ((i && t->changed[i - 1] >= t->changed[i]) || !d->brief || is_behind(d) || !may_be_brief(d, old, t->changed[i]) ||
 		    !socket_tcp_may_go_ahead(old->descs[t->changed[i]]->socket, d->socket->tcp))
 			return err_set(e, -EPROTO, "connections that go ahead: description %u cannot", t->changed[i]);
 	}
@@ -385,8 +506,10 @@ void fdtable_update_free(Gw__FdTable *t, const Gw__FdTable *old)
 	for (size_t i = 0; i < old->n_descs && i < t->n_descs; i++)
 		if (t->descs[i] == old->descs[i])
 			t->descs[i] = NULL;
-	for (size_t i = 0; i < t->n_descs; i++)
+	for (size_t i = 0; i < t->n_descs; i++) {
+		drop_behind(t->descs[i]);
 		if (t->descs[i] && t->descs[i]->brief)
 			shrink(t->descs[i]);
+	}
 	gw__fd_table__free_unpacked(t, NULL);
 }

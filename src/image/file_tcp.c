@@ -6,8 +6,11 @@
  * left alone since are *renewed*, as unix sockets are (file_unix.c).
  */
 #include <errno.h>
+#include <limits.h>
+#include <malloc.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "base/util.h"
@@ -22,6 +25,10 @@
 #include "image/udp_outside.h"
 #include "kern/fdpass.h"
 #include "kern/tcp_peek.h"
+
+#define QUEUES_WORTH (256u << 10)
+#define QUEUES_EXPECTED_MAX (128ull << 20)
+#define HEAP_PIECE_MAX (32 << 20) /* the largest that the C library takes */
 
 struct tcp_set {
 	struct tcp_record *records;
@@ -502,6 +509,26 @@ static int read_waiting(struct fdtable *t, struct tcp_set *set, struct err *e)
 	}
 	free(data.bytes);
 	return r;
+}
+
+uint64_t fdtable_expect_queues(const struct fdtable *t)
+{
+	uint64_t all = 0;
+	void *p;
+
+	for (size_t i = 0; t->tcp && i < t->tcp->n; i++)
+		all += socket_tcp_queued(&t->tcp->v[i]);
+	all = MIN(all, QUEUES_EXPECTED_MAX);
+	if (all < QUEUES_WORTH)
+		return 0;
+	/* Memory that is given back to the kernel and touched again costs several times what is done with it. */
+	mallopt(M_MMAP_THRESHOLD, HEAP_PIECE_MAX);
+	mallopt(M_TRIM_THRESHOLD, INT_MAX);
+	p = malloc(all);
+	if (p)
+		explicit_bzero(p, all);
+	free(p);
+	return all;
 }
 
 int fdtable_capture_tcp_queues(struct fdtable *t, struct err *e)

@@ -473,6 +473,16 @@ void socket_tcp_capture(const struct tcp_member *m, Gw__FdSocket *s)
 
 /* --- queues, in the freeze --- */
 
+/* To be filled altogether: megabytes, which are not cleared before. */
+static uint8_t *alloc_queue(size_t len)
+{
+	uint8_t *p = malloc(len);
+
+	if (!p)
+		abort();
+	return p;
+}
+
 /* In repair mode. */
 static int peek_to_send(struct tcp_member *m, uint32_t len)
 {
@@ -481,7 +491,7 @@ static int peek_to_send(struct tcp_member *m, uint32_t len)
 
 	if (r < 0)
 		return r;
-	m->to_send = fd_alloc(len + PEEK_SLACK);
+	m->to_send = alloc_queue(len + PEEK_SLACK);
 	n = recv(m->held, m->to_send, len + PEEK_SLACK, MSG_PEEK | MSG_DONTWAIT);
 	r = n < 0 ? -errno : 0;
 	m->n_to_send = n > 0 ? (size_t)n : 0;
@@ -493,6 +503,15 @@ static int peek_to_send(struct tcp_member *m, uint32_t len)
 static uint32_t end_of_stream(const struct tcp_record *r)
 {
 	return r->write_seq - (has_sent_end(r) && r->write_seq != r->snd_una ? 1 : 0);
+}
+
+uint64_t socket_tcp_queued(const struct tcp_member *m)
+{
+	const struct tcp_record *r = m->record;
+
+	if (m->class != TCP_CLASS_LINKED || !r || r->state == TCP_CLOSE || r->state == TCP_SYN_SENT)
+		return 0;
+	return (uint64_t)tcp_unread_bytes(r) + (uint32_t)(end_of_stream(r) - r->snd_una);
 }
 
 int socket_tcp_read_to_send(struct tcp_member *m, struct err *e)
@@ -528,7 +547,10 @@ static ssize_t peek_piece(int fd, uint8_t *data, uint32_t at, uint32_t len, uint
 
 	if (at == urgent && !inlined) {
 		n = recv(fd, data + at, 1, MSG_PEEK | MSG_OOB);
-		return n < 0 ? 1 : n; /* it has been read: a byte that nobody will see */
+		if (n >= 0)
+			return n;
+		data[at] = 0; /* it has been read: a byte that nobody will see */
+		return 1;
 	}
 	if (socket_set_int(fd, SOL_SOCKET, SO_PEEK_OFF, (int)at) < 0)
 		return -1;
@@ -550,7 +572,7 @@ static int read_received(const struct tcp_member *m, Gw__FdTcp *p, struct err *e
 	if (len > TCP_QUEUE_BYTES_MAX)
 		return err_set(e, -E2BIG, "TCP: %u bytes wait to be read", len);
 	was = socket_get_int(m->held, SOL_SOCKET, SO_PEEK_OFF);
-	p->received.data = fd_alloc(len);
+	p->received.data = alloc_queue(len);
 	p->received.len = len;
 	while (at < len) {
 		ssize_t n = peek_piece(m->held, p->received.data, at, len, p->urgent ? urgent : len, inlined);
@@ -560,11 +582,12 @@ static int read_received(const struct tcp_member *m, Gw__FdTcp *p, struct err *e
 		at += (uint32_t)n;
 	}
 	socket_set_int(m->held, SOL_SOCKET, SO_PEEK_OFF, was);
+	p->received.len = at;
 	return at < len ? err_set(e, -EAGAIN, "TCP: %u bytes to be read, of which %u can be peeked at", len, at) : 0;
 }
 
 /* Everything from the first number that has not been acknowledged on. */
-static int keep_unacknowledged(const struct tcp_member *m, Gw__FdTcp *p, struct err *e)
+static int keep_unacknowledged(struct tcp_member *m, Gw__FdTcp *p, struct err *e)
 {
 	uint32_t end = m->to_send ? m->end : end_of_stream(m->record), len = end - m->record->snd_una;
 
@@ -573,7 +596,11 @@ static int keep_unacknowledged(const struct tcp_member *m, Gw__FdTcp *p, struct 
 		return 0;
 	if (len > m->n_to_send)
 		return err_set(e, -EAGAIN, "TCP: %u bytes have not been acknowledged, of which %zu can be seen", len, m->n_to_send);
-	bytes_set(&p->unsent, m->to_send + m->n_to_send - len, len);
+	if (len < m->n_to_send)
+		memmove(m->to_send, m->to_send + m->n_to_send - len, len);
+	p->unsent = (ProtobufCBinaryData){ len, m->to_send };
+	m->to_send = NULL;
+	m->n_to_send = 0;
 	return 0;
 }
 
@@ -586,7 +613,7 @@ static void trim_to_send(const struct tcp_member *m, Gw__FdTcp *p)
 	bytes_set(&p->unsent, m->to_send ? m->to_send + skip : NULL, m->to_send ? m->n_to_send - skip : 0);
 }
 
-int socket_tcp_read_received(const struct tcp_member *m, Gw__FdSocket *s, struct err *e)
+int socket_tcp_read_received(struct tcp_member *m, Gw__FdSocket *s, struct err *e)
 {
 	Gw__FdTcp *p = s->tcp;
 	bool outside = p->kind == GW__FD_TCP_KIND__TCP_OUTSIDE;

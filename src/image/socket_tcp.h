@@ -54,6 +54,9 @@ struct tcp_member {
 	uint32_t end;
 };
 
+/* What lies in its queues: nothing but an estimate while the unit runs. */
+uint64_t socket_tcp_queued(const struct tcp_member *m);
+
 static inline uint32_t tcp_unread_bytes(const struct tcp_record *r)
 {
 	int32_t n = (int32_t)(r->rcv_nxt - r->copied_seq) - (r->flags & TCP_RECORD_FINISHED ? 1 : 0);
@@ -79,7 +82,7 @@ bool socket_tcp_is_same(const struct tcp_member *m, const Gw__FdSocket *s);
 void socket_tcp_capture(const struct tcp_member *m, Gw__FdSocket *s);
 /* In the freeze, of all members: 1 when there is something. Then, with records that are read after that, the other. */
 int socket_tcp_read_to_send(struct tcp_member *m, struct err *e);
-int socket_tcp_read_received(const struct tcp_member *m, Gw__FdSocket *s, struct err *e);
+int socket_tcp_read_received(struct tcp_member *m, Gw__FdSocket *s, struct err *e);
 
 /* In the freeze, of a listener: what has been sent on connections that wait in its queue. Of clients that are of the unit it comes before what they have to send. */
 struct tcp_data {

@@ -194,7 +194,7 @@ void offer_free(struct offer *o)
 
 /* --- go --- */
 
-/* Gives each process its part of the pages behind the message. */
+/* Gives each process its part of the pages behind the message. What is behind them lies in queues. */
 static int split_pages(struct go *ret, const uint8_t *pages, size_t len, struct err *e)
 {
 	uint64_t left = len / PAGE_SIZE_BYTES;
@@ -212,8 +212,11 @@ static int split_pages(struct go *ret, const uint8_t *pages, size_t len, struct 
 				return err_set(e, -EPROTO, "a go message with fewer pages than it says");
 			left -= r.npages;
 			pages += (size_t)r.npages * PAGE_SIZE_BYTES;
+			len -= (size_t)r.npages * PAGE_SIZE_BYTES;
 		}
 	}
+	ret->queues = pages;
+	ret->queues_len = len;
 	return 0;
 }
 
@@ -266,7 +269,7 @@ int go_decode(const uint8_t *payload, size_t len, const struct go_terms *terms, 
 	for (size_t i = 0; i < ret->nprocs && code >= 0; i++)
 		code = decode_gone(&terms->procs[i], terms, &ret->procs[i], e);
 	if (code >= 0)
-		code = fdtable_decode_update(ret->msg->fds.data, ret->msg->fds.len, terms->n_files, terms->fds, &ret->fds, e);
+		code = fdtable_decode_update(ret->msg->fds.data, ret->msg->fds.len, ret->queues, ret->queues_len, terms->n_files, terms->fds, &ret->fds, e);
 	return code < 0 ? code : 0;
 }
 

@@ -69,6 +69,8 @@ struct go {
 	size_t nprocs;
 	Gw__FdTable *fds;         /* whole; unchanged descriptions are those of offered_fds */
 	const Gw__FdTable *offered_fds;
+	const uint8_t *queues;    /* what came behind the pages; fds refers to it */
+	size_t queues_len;
 };
 
 /* What a go message has to agree with. */

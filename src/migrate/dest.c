@@ -39,6 +39,7 @@
 #define STEP_MS 120000
 #define GO_BUFFER (4ul << 20)
 #define GO_BUFFER_MAX (16ul << 20)
+#define GO_QUEUES_MAX (128ul << 20)
 #define GO_THREAD_BYTES 16384ul
 #define EARLY_MS 200             /* it comes within a millisecond when the source lives */
 #define RELEASE_MAX (16u << 20)
@@ -451,6 +452,9 @@ int dest_take_round(struct dest *d, const struct frame *f, bool *ret_over, struc
 	}
 	if (ret == 0)
 		*ret_over = news.msg->over;
+	/* What comes behind the message grows, and has a place in it. */
+	if (ret == 0 && news.msg->over && news.msg->queued)
+		ret = dest_enlarge_buffer(d, GO_BUFFER + MIN(news.msg->queued, GO_QUEUES_MAX), e);
 	round_news_free(&news);
 	return ret;
 }

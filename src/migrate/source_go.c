@@ -84,6 +84,8 @@ struct go_out {
 	struct bytes_list *threads;
 	uint8_t *packed;
 	uint32_t len;
+	struct fd_queues queues; /* the unit's memory */
+	struct iovec *pieces;
 };
 
 static int encode(struct source *s, struct go_out *out, struct err *e)
@@ -91,7 +93,7 @@ static int encode(struct source *s, struct go_out *out, struct err *e)
 	int ret = 0;
 
 	*out = (struct go_out){ GW__GO__INIT, calloc(s->nprocs, sizeof(*out->procs)), calloc(s->nprocs, sizeof(*out->list)),
-				calloc(s->nprocs, sizeof(*out->threads)), NULL, 0 };
+				calloc(s->nprocs, sizeof(*out->threads)), NULL, 0, { 0 }, NULL };
 	if (!out->procs || !out->list || !out->threads)
 		return err_sys(e, ENOMEM, "the go message");
 	for (size_t i = 0; i < s->nprocs && ret >= 0; i++) {
@@ -107,11 +109,12 @@ static int encode(struct source *s, struct go_out *out, struct err *e)
 		out->msg.connections = s->unit.ns->nets[0]->connections;
 	source_net_go(s, &out->msg);
 	if (ret >= 0)
-		ret = fdtable_encode_update(&s->unit.fds, &out->msg.fds.data, &out->msg.fds.len, e);
+		ret = fdtable_encode_update(&s->unit.fds, &out->msg.fds.data, &out->msg.fds.len, &out->queues, e);
 	if (ret < 0)
 		return ret;
 	out->packed = malloc(gw__go__get_packed_size(&out->msg));
-	if (!out->packed)
+	out->pieces = malloc((3 + out->queues.n) * sizeof(*out->pieces));
+	if (!out->packed || !out->pieces)
 		return err_sys(e, ENOMEM, "the go message");
 	out->len = (uint32_t)gw__go__pack(&out->msg, out->packed);
 	return 0;
@@ -131,6 +134,8 @@ static void free_encoded(struct source *s, struct go_out *out)
 	free(out->list);
 	free(out->threads);
 	free(out->packed);
+	free(out->queues.v);
+	free(out->pieces);
 }
 
 static int become_in_doubt(struct source *s, struct err *e)
@@ -159,9 +164,14 @@ static void hand_over(struct source *s)
 /* From here on the step "commit" finds out who owns the unit, whatever sending it says. */
 static void send_go(struct source *s, const struct go_out *out, struct err *e)
 {
-	const struct iovec iov[3] = { { (void *)(uintptr_t)&out->len, sizeof(out->len) }, { out->packed, out->len }, { s->go_pages, s->go_pages_len } };
+	struct iovec *iov = out->pieces;
 
-	if (frame_sendv(s->link.go, FRAME_GO, 0, iov, 3, e) < 0)
+	iov[0] = (struct iovec){ (void *)(uintptr_t)&out->len, sizeof(out->len) };
+	iov[1] = (struct iovec){ out->packed, out->len };
+	iov[2] = (struct iovec){ s->go_pages, s->go_pages_len };
+	if (out->queues.n)
+		memcpy(iov + 3, out->queues.v, out->queues.n * sizeof(*iov));
+	if (frame_sendv(s->link.go, FRAME_GO, 0, iov, 3 + out->queues.n, e) < 0)
 		log_warning("event=go-failed text=\"%s\"", e ? e->message : "");
 	timeline_mark("go sent");
 	for (size_t i = 0; i < s->nprocs && !s->post_copy; i++)

@@ -46,6 +46,7 @@ int source_tell_layouts(struct source *s, const struct layouts *changed, bool ov
 	}
 	round.layouts = list;
 	round.over = over;
+	round.queued = over ? fdtable_expect_queues(&s->unit.fds) : 0;
 	packed = ret == 0 ? malloc(gw__round__get_packed_size(&round) + 1) : NULL;
 	if (ret == 0)
 		ret = packed ? frame_send(s->link.control, FRAME_ROUND, packed, gw__round__pack(&round, packed), e) : err_sys(e, ENOMEM, "a round");

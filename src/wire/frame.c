@@ -4,13 +4,14 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <sys/socket.h>
 
 #include "base/util.h"
 
 #define SEND_STALL_MS 60000
-#define SEND_PIECES_MAX 64
+#define SEND_PIECES_FEW 8
 
 static const char *const type_names[] = {
 	[FRAME_HELLO] = "HELLO",       [FRAME_OFFER] = "OFFER",       [FRAME_ACCEPT] = "ACCEPT", [FRAME_REFUSE] = "REFUSE",
@@ -91,7 +92,7 @@ static void iov_advance(struct iovec **iov, size_t *n, size_t sent)
 static int send_all(int fd, struct iovec *iov, size_t n, struct err *e)
 {
 	while (n) {
-		struct msghdr msg = { .msg_iov = iov, .msg_iovlen = n };
+		struct msghdr msg = { .msg_iov = iov, .msg_iovlen = MIN(n, (size_t)IOV_MAX) };
 		struct pollfd p = { .fd = fd, .events = POLLOUT };
 		ssize_t sent = sendmsg(fd, &msg, MSG_NOSIGNAL);
 		int r;
@@ -115,13 +116,14 @@ static int send_all(int fd, struct iovec *iov, size_t n, struct err *e)
 
 int frame_sendv(int fd, uint16_t type, uint16_t flags, const struct iovec *payload, size_t n, struct err *e)
 {
-	struct iovec iov[SEND_PIECES_MAX + 1];
+	cleanup_free struct iovec *many = n > SEND_PIECES_FEW ? malloc((n + 1) * sizeof(*many)) : NULL;
+	struct iovec few[SEND_PIECES_FEW + 1], *iov = many ? many : few;
 	uint8_t header[FRAME_HEADER_BYTES];
 	size_t len = 0, i, used = 1;
 	int r;
 
-	if (n > SEND_PIECES_MAX)
-		return err_set(e, -EINVAL, "%s frame of %zu pieces, at most %d", frame_type_name(type), n, SEND_PIECES_MAX);
+	if (n > SEND_PIECES_FEW && !many)
+		return err_sys(e, ENOMEM, "a frame");
 	for (i = 0; i < n; i++) {
 		if (payload[i].iov_len > FRAME_PAYLOAD_MAX - len)
 			return err_set(e, -EMSGSIZE, "%s frame above %u bytes", frame_type_name(type), FRAME_PAYLOAD_MAX);

@@ -69,6 +69,7 @@ class Talk:
         moved = migrate(self.host, p.host_pid, to, **options)
         assert moved.status == 0, f"{self} to {to}: {moved.why()}; {self.lines()[-3:]}"
         self.host = to
+        return moved
 
 
 @pytest.fixture
@@ -129,13 +130,16 @@ def test_nobody_waits_for_a_retransmission(hosts):
     """As much as goes both ways, also when the server comes home again: what peers send meanwhile to the host that it has left gets to it, and in order."""
     server, clients = begin(hosts, "bulk", clients=(OUTSIDE, "n3"), local=False)
     seen = []
-    while len(seen) < 3 and (not seen or seen[-1][0] != seen[-1][1]):     # a machine that stands still for 0.2 s makes some, too
-        before = {c.host: timeouts(c.host) for c in clients}
-        for to in ("n2", "n1", "n2", "n1"):
-            server.move(to)
-            all_go_on(server, clients)
-        seen.append((before, {c.host: timeouts(c.host) for c in clients}))
-    assert seen[-1][0] == seen[-1][1], seen
+    for to in ("n2", "n1") * 4:
+        before = [timeouts(host) for host in (OUTSIDE, *NODES)]
+        freeze_us = server.move(to).json["freeze_us"]
+        all_go_on(server, clients)
+        seen.append((freeze_us, before, [timeouts(host) for host in (OUTSIDE, *NODES)]))
+        # No peer waits less than 200 ms: a freeze that comes near to that was made longer by what else the machine has to do.
+        if sum(freeze_us < 100000 for freeze_us, *_ in seen) == 4:
+            break
+    judged = [move for move in seen if move[0] < 100000]
+    assert judged and all(before == after for _, before, after in judged), seen
     end(server, clients)
 
 

@@ -34,7 +34,7 @@ static void try_update(const uint8_t *data, size_t len, const Gw__FdTable *old)
 	struct err e = ERR_INIT;
 	Gw__FdTable *t;
 
-	if (fdtable_decode_update(data, len, FILES, old, &t, &e) < 0) {
+	if (fdtable_decode_update(data, len, data, len, FILES, old, &t, &e) < 0) {
 		if (!e.message[0])
 			abort();
 		return;

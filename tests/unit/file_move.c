@@ -156,12 +156,22 @@ static Gw__FdTable *over_the_wire(struct file_move *m, const Gw__FdTable *old)
 {
 	struct err e = ERR_INIT;
 	Gw__FdTable *t = NULL;
+	struct fd_queues pieces;
 	uint8_t *data = NULL;
 	size_t len = 0;
 
 	if (old) {
-		check(fdtable_encode_update(&m->table, &data, &len, &e), &e);
-		check(fdtable_decode_update(data, len, m->files.n, old, &t, &e), &e);
+		size_t queued = 0;
+
+		check(fdtable_encode_update(&m->table, &data, &len, &pieces, &e), &e);
+		for (size_t i = 0; i < pieces.n; i++) {
+			m->queues = realloc(m->queues, queued + pieces.v[i].iov_len);
+			assert_non_null(m->queues);
+			memcpy(m->queues + queued, pieces.v[i].iov_base, pieces.v[i].iov_len);
+			queued += pieces.v[i].iov_len;
+		}
+		free(pieces.v);
+		check(fdtable_decode_update(data, len, m->queues, queued, m->files.n, old, &t, &e), &e);
 		m->update_bytes = len;
 	} else {
 		check(fdtable_encode(&m->table, &data, &len, &e), &e);
@@ -343,6 +353,8 @@ static void move(struct file_move *m, void (*phase)(int), void (*before_restore)
 		close(pairs[i][0]);
 	free_answers(env.n_files, (struct fsfile_answer *)env.answers);
 	fdtable_update_free(final, offer);
+	free(m->queues);
+	m->queues = NULL;
 	gw__fd_table__free_unpacked(offer, NULL);
 	refusals_free(&refusals);
 }

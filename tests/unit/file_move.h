@@ -42,6 +42,7 @@ struct file_move {
 	struct fd_restore restore;
 	uint64_t recapture_ns, wire_ns, update_ns;
 	size_t update_bytes;
+	uint8_t *queues; /* behind it */
 };
 
 /* With it tables are read by BPF in the freeze; NULL: without. */
