@@ -174,8 +174,10 @@ static void forward(struct keeper *k, struct stub_message *s)
 	/* What a terminal's key makes is for all of the foreground group, of which only this one has a stub. */
 	m.group = info.si_code == CODE_KERNEL && (s->value == SIGINT || s->value == SIGQUIT || s->value == SIGTSTP || s->value == SIGHUP);
 	session_send(&k->session, &m);
-	if (s->value == SIGCONT)
+	if (s->value == SIGCONT) {
 		k->continued = k->session.seq;
+		k->stub_stopped = false; /* if it is, it has been stopped once more, of which the unit is to hear behind this */
+	}
 }
 
 static void look_at_stub(struct keeper *k);
@@ -551,10 +553,10 @@ static void __attribute__((noreturn)) keep(struct home *h)
 	for (size_t i = 0; i < h->channels.n; i++)
 		if (h->channels.v[i].kind & CHANNEL_SOCKET)
 			set_sender(h, h->channels.v[i].sender);
+	if (h->killed)
+		keeper_tell(&k, GW__HOME_KIND__HOME_KILL);
 	memcpy(start.start.skip, h->skip, sizeof(start.start.skip));
 	(void)!send(h->stub, &start, sizeof(start), MSG_NOSIGNAL);
-	if (h->stop && !k.stub_gone)
-		pidfd_signal(k.pidfd, SIGSTOP);
 	while (!k.over)
 		loop_once(&k);
 	tracer_end(&k.tracer);

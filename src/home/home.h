@@ -30,7 +30,7 @@ struct home {
 	int stub;            /* socket to it; -1: nobody waits, there are only relays */
 	uint32_t uid, gid;   /* real ones of the unit's root */
 	uint8_t skip[STUB_SIGNALS + 1]; /* signals that the unit has taken along */
-	bool stop;           /* it was stopped when it became the stub */
+	bool killed;         /* it has been, before it was the stub */
 	bool init;           /* it is the first process of a pid namespace: only SIGKILL and SIGSTOP from outside have their default actions */
 	bool traced;         /* it has system call filters: tracer.h */
 	struct channels channels; /* relays; their descriptors become godwit-home's */
@@ -53,7 +53,7 @@ bool home_is_awaited(pid_t ppid, pid_t daemon);
 
 /*
  * Makes the stub out of the frozen process: `main` is the list of its parked main thread; the other threads have been told to DIE, its memory is held by the agent. Fills in
- * h->stub and h->stop. With h->traced the caller traces all threads, and the stub spins until godwit-home does. When it fails the process is still what it was.
+ * h->stub. The caller traces all threads, and no more when this is done; with h->traced the stub spins until godwit-home does. When it fails the process is still what it was.
  */
 int home_plant(struct home *h, struct batch *main, int process_pidfd, struct err *e);
 

@@ -107,26 +107,14 @@ static void describe(struct home *h)
 	snprintf(h->line, sizeof(h->line), "godwit-stub: %s: %s", h->host, n > 0 ? arguments : h->comm);
 }
 
-static char state_of(pid_t pid)
-{
-	char text[512];
-	const char *p;
-
-	read_proc(pid, "stat", text, sizeof(text));
-	p = strrchr(text, ')');
-	return p && p[1] ? p[2] : 'X';
-}
-
-/* A process that was stopped (SIGSTOP) since the freeze makes no calls: it is continued, and stopped again as the stub. */
 static int wait_ready(struct home *h, const struct remote_call *exec, struct err *e)
 {
 	struct stub_message ready = { 0 };
 
-	for (int waited = 0; waited < READY_MS; waited += 10) { /* threads that have ended must be waited for, or execve waits */
-		if (h->traced)
-			tracer_send_on_all(h->pid);
+	for (int waited = 0; waited < READY_MS; waited += 10) {
 		struct pollfd p = { h->stub, POLLIN, 0 };
 
+		tracer_send_on_all(h->pid); /* threads that have ended must be waited for, or execve waits */
 		if (poll(&p, 1, 10) > 0) {
 			if (recv(h->stub, &ready, sizeof(ready), 0) == sizeof(ready) && ready.kind == STUB_READY)
 				return 0;
@@ -134,21 +122,8 @@ static int wait_ready(struct home *h, const struct remote_call *exec, struct err
 		}
 		if (exec->ret < 0 && exec->ret != CALL_SKIPPED) /* as it is before its turn */
 			return err_sys(e, (int)exec->ret, "process %d: making it a stub", h->pid);
-		if (state_of(h->pid) == 'T') {
-			h->stop = true;
-			kill(h->pid, SIGCONT);
-		}
 	}
 	return err_set(e, -ETIMEDOUT, "process %d has not become a stub", h->pid);
-}
-
-static int run_while_stopped(struct home *h, struct batch *b, struct err *e)
-{
-	if (state_of(h->pid) == 'T') {
-		h->stop = true;
-		kill(h->pid, SIGCONT);
-	}
-	return batch_run(b, e);
 }
 
 /* Of a shell's own job, say, of which nothing is left here. */
@@ -179,7 +154,7 @@ static int open_pair(struct home *h, struct batch *b, int process_pidfd, int *re
 	batch_call(b, "close_range", SYS_close_range, 0, ~0u, CLOSE_RANGE_UNSHARE);
 	pair = batch_space(b, 2 * sizeof(*pair), &at);
 	batch_call(b, "socketpair", SYS_socketpair, AF_UNIX, SOCK_SEQPACKET, 0, at);
-	ret = run_while_stopped(h, b, e);
+	ret = batch_run(b, e);
 	if (ret == 0 && pair[0] != STUB_SOCKET)
 		ret = err_set(e, -EBADF, "process %d: descriptor %d instead of 0", h->pid, pair[0]);
 	if (ret == 0)
@@ -194,14 +169,11 @@ static int open_pair(struct home *h, struct batch *b, int process_pidfd, int *re
 	return ret;
 }
 
-/* It spins. */
-static int let_go(struct home *h, struct err *e)
+/* It waits for START, or spins. If the process is stopped by a signal it is from here on. One that has been killed meanwhile is godwit-home's affair. */
+static void let_go(const struct home *h)
 {
-	int ret = trace_interrupt(h->pid, e);
-
-	if (ret == 0)
-		ret = trace_wait_stop(h->pid, e);
-	return ret < 0 ? ret : trace_detach(h->pid, e);
+	if (trace_interrupt(h->pid, NULL) == 0 && trace_wait_stop(h->pid, NULL) == 0)
+		trace_detach(h->pid, NULL);
 }
 
 int home_plant(struct home *h, struct batch *b, int process_pidfd, struct err *e)
@@ -228,9 +200,9 @@ int home_plant(struct home *h, struct batch *b, int process_pidfd, struct err *e
 	ret = batch_start(b, e);
 	if (ret == 0)
 		ret = wait_ready(h, exec, e);
-	if (ret == 0 && h->traced)
-		ret = let_go(h, e);
-	if (ret < 0)
+	if (ret == 0)
+		let_go(h);
+	else
 		close_fdp(&h->stub);
 	return ret;
 }

@@ -26,12 +26,7 @@
 #include "migrate/dest.h"
 #include "migrate/source.h"
 
-static bool has_stub(const struct source_process *p)
-{
-	return p == &p->s->procs[0] && p->s->home.kind == HOME_STUB;
-}
-
-/* It would make no calls, neither to end nor to become the stub. */
+/* It would make no calls, and could not end. */
 static void go_on(struct source_process *p)
 {
 	siginfo_t info = { .si_signo = SIGCONT, .si_code = SI_QUEUE };
@@ -39,16 +34,6 @@ static void go_on(struct source_process *p)
 	info.si_pid = getpid();
 	info.si_value.sival_ptr = (void *)(uintptr_t)STUB_CONTINUE_VALUE; /* not passed on */
 	syscall(SYS_rt_sigqueueinfo, p->u->pid, SIGCONT, &info);
-}
-
-static void look_through_stub(struct source_process *p)
-{
-	struct process_stat stat;
-
-	if (p->held || process_stat_read(p->u->pid, &stat, NULL) < 0 || stat.state != 'T')
-		return;
-	p->stop_signal = SIGSTOP; /* the stub will be stopped, and say so */
-	go_on(p);
 }
 
 /* What somebody sent; not what the copy's own timers and descriptors, which are at the destination, too, signalled here. */
@@ -89,10 +74,6 @@ void late_look(struct source_process *p)
 	int signal = SIGTRAP;
 	bool stopped, stop;
 
-	if (has_stub(p)) {
-		look_through_stub(p);
-		return;
-	}
 	p->late_kill = poll(&end, 1, 0) > 0;
 	if (p->late_kill || (!p->held && trace_seize(p->u->pid, 0, NULL) < 0))
 		return;

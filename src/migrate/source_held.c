@@ -8,6 +8,9 @@
  * comes of the move they get their registers back by ptrace, and a stopped process is stopped again by the kernel, without anybody being told. After the commit
  * the worker ends them itself.
  *
+ * A process that becomes a stub is a tracee until it is one, stopped or not: a signal that stops it meanwhile does not keep it from making calls, and what the kernel keeps
+ * of its being stopped and continued is true all the time. Stopping it once more afterwards would throw away a SIGCONT that has come meanwhile.
+ *
  * When the worker dies meanwhile, the agent gives them back to their program as it does with others. A stopped process then does this when it is continued.
  * Filters are in force from then on: a thread whose filter forbids rt_sigprocmask, by which its signal mask is set, meets its filter.
  */
@@ -63,6 +66,14 @@ static int give_back(struct source_process *p, struct parked *t, struct err *e)
 	return ret < 0 ? ret : trace_detach(t->tid, e);
 }
 
+static void seize_again(struct parked *t)
+{
+	if (t->parked && !t->traced && trace_seize(t->tid, 0, NULL) == 0) {
+		t->traced = true;
+		t->task.wake = TASK_HELD; /* sends it on from the stop that it is in */
+	}
+}
+
 /* A signal has stopped the process since it was parked: its threads cannot even be given back before they are tracees again. */
 void source_held_again(struct source_process *p)
 {
@@ -70,14 +81,8 @@ void source_held_again(struct source_process *p)
 
 	if (p->held || !p->nparked || process_stat_read(p->u->pid, &stat, NULL) < 0 || stat.state != 'T')
 		return;
-	for (size_t i = 0; i < p->nparked; i++) {
-		struct parked *t = &p->parked[i];
-
-		if (t->parked && !t->traced && trace_seize(t->tid, 0, NULL) == 0) {
-			t->traced = true;
-			t->task.wake = TASK_HELD; /* sends it on from the stop that it is in */
-		}
-	}
+	for (size_t i = 0; i < p->nparked; i++)
+		seize_again(&p->parked[i]);
 }
 
 void source_held_thaw(struct source_process *p, struct parked *t)
@@ -90,28 +95,13 @@ void source_held_thaw(struct source_process *p, struct parked *t)
 	t->traced = false;
 }
 
-/*
- * The main thread is to become the stub (docs/home.md), of which nobody need know: its threads run the stub of the agent again, as those of other processes do. With system
- * call filters they stay tracees (home/tracer.h), also in a stopped process. The SIGCONT is one that is not passed on.
- */
-static void let_go(struct source_process *p)
+/* The main thread is to become the stub (docs/home.md), which ends the others: source_home.c goes on. */
+static void hold_stub(struct source_process *p)
 {
-	siginfo_t info = { .si_signo = SIGCONT, .si_code = SI_QUEUE };
-
-	info.si_pid = getpid();
-	info.si_value.sival_ptr = (void *)(uintptr_t)STUB_CONTINUE_VALUE;
-	p->held = false;
+	for (size_t i = 0; i < p->nparked; i++)
+		seize_again(&p->parked[i]);
 	p->s->home.home.traced = seccomp_in_use(p->u->threads, p->u->nthreads);
-	if (p->s->home.home.traced)
-		return;
-	for (size_t i = 0; i < p->nparked; i++) {
-		struct parked *t = &p->parked[i];
-
-		if (trace_interrupt(t->tid, NULL) == 0 && trace_wait_stop(t->tid, NULL) == 0)
-			trace_detach(t->tid, NULL);
-		t->task.wake = TASK_FUTEX;
-	}
-	syscall(SYS_rt_sigqueueinfo, p->u->pid, SIGCONT, &info);
+	p->held = false; /* this one is not ended */
 }
 
 static void set_home(struct source_process *p, enum home_state state)
@@ -152,10 +142,12 @@ void source_end_copies(struct source *s)
 		struct source_process *p = &s->procs[i];
 
 		source_plain_release(p);
-		if (p->held && has_stub(p))
-			let_go(p);
+		if (has_stub(p)) {
+			hold_stub(p);
+			continue;
+		}
 		late_look(p);
-		if (!has_stub(p) && ends_here(p))
+		if (ends_here(p))
 			calm_threads(p);
 	}
 	for (size_t i = 0; i < s->nprocs; i++)

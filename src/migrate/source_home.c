@@ -273,7 +273,6 @@ static int make_stub(struct source *s, struct err *e)
 		return err_set(e, -ESRCH, "process %d has no main thread", root->u->pid);
 	h->pid = root->u->pid;
 	h->init = root->u->number == 1;
-	h->stop = root->stop_signal != 0;
 	count_pending(h, &root->process->pending);
 	count_pending(h, &root->parked[0].msg->pending);
 	ret = quiet_threads(root, e);
@@ -305,6 +304,14 @@ static void describe(struct source *s)
 	memcpy(h->mig_id, s->mig_id, sizeof(h->mig_id));
 }
 
+/* Somebody has killed what was about to become the stub, and means the unit. If not, the frozen copy ends here, for whoever waits. */
+static bool was_killed(const struct source *s)
+{
+	struct pollfd end = { s->procs[0].u->pidfd, POLLIN, 0 };
+
+	return poll(&end, 1, 0) > 0;
+}
+
 /* A unit that runs at the destination is not called back because its stub could not be made: whoever waits sees it killed. */
 int source_home(void *context, struct err *e)
 {
@@ -320,11 +327,13 @@ int source_home(void *context, struct err *e)
 	describe(s);
 	if (sh->kind == HOME_STUB)
 		ret = make_stub(s, &why);
-	if (ret < 0)
-		log_error("event=no-stub pid=%d text=\"%s\"", s->request->pid, why.message);
+	if (ret < 0) {
+		sh->home.killed = was_killed(s);
+		log_error("event=no-stub pid=%d killed=%d text=\"%s\"", s->request->pid, sh->home.killed, why.message);
+	}
 	if (sh->kind == HOME_STUB)
 		__atomic_store_n(word, ret < 0 ? HOME_OFF : HOME_DONE, __ATOMIC_RELEASE);
-	if ((sh->home.stub >= 0 || sh->kind == HOME_RELAYS) && home_start(&sh->home, &why) < 0)
+	if ((sh->home.stub >= 0 || sh->home.killed || sh->kind == HOME_RELAYS) && home_start(&sh->home, &why) < 0)
 		log_error("event=no-home pid=%d text=\"%s\"", s->request->pid, why.message);
 	if (source_home_has_stub(s))
 		hide(s);

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 
 import pytest
@@ -424,6 +425,58 @@ def test_filtered_stopped(lab2, filtered):
     f.send(signal.SIGTERM)
     f.wait_news("exited 42")
     assert read(f.news).count("stopped") == 1
+    lab2.assert_clean()
+
+
+def while_it_becomes_a_stub(lab2, f, act):
+    """Calls act between the commit and the making of the stub."""
+    inside("n1", "sh", "-c", "echo source:home:stop >/run/godwit/fault")
+    mover = threading.Thread(target=f.migrate, args=("n2",))
+    try:
+        mover.start()
+        worker = wait_until("the worker has stopped", lambda: next((p for p in processes("n1") if p.state == "T" and p.name == "godwit-source"), None))
+        act()
+    finally:
+        inside("n1", "rm", "-f", "/run/godwit/fault")
+    os.kill(worker.pid, signal.SIGCONT)
+    mover.join()
+
+
+@pytest.mark.parametrize("filters", [False, True])
+def test_continued_before_the_stub(lab2, family, filters):
+    f = family(group=True, before=["filtered"] if filters else [])
+    f.send(signal.SIGSTOP)
+    f.wait_news("stopped 19")
+    while_it_becomes_a_stub(lab2, f, lambda: f.send(signal.SIGCONT))
+    f.wait_news("continued")
+    f.wait_log("signal 18 ")
+    f.send(signal.SIGTERM)
+    f.wait_news("exited 42")
+    assert read(f.news).count("stopped") == 1
+    lab2.assert_clean()
+
+
+@pytest.mark.parametrize("filters", [False, True])
+def test_stopped_before_the_stub(lab2, family, filters):
+    f = family(group=True, before=["filtered"] if filters else [])
+    while_it_becomes_a_stub(lab2, f, lambda: f.send(signal.SIGSTOP))
+    f.wait_news("stopped 19")
+    wait_until("the unit is stopped", lambda: f.unit().state == "T")
+    assert f.stub().state in "Tt"
+    f.send(signal.SIGCONT)
+    f.wait_news("continued")
+    f.wait_log("signal 18 ")
+    f.send(signal.SIGTERM)
+    f.wait_news("exited 42")
+    assert read(f.news).count("stopped") == 1
+    lab2.assert_clean()
+
+
+def test_killed_before_the_stub(lab2, family):
+    f = family()
+    while_it_becomes_a_stub(lab2, f, lambda: f.send(signal.SIGKILL))
+    f.wait_news("killed 9 clean")
+    wait_until("the unit has ended", lambda: not find_process("n2", f.there))
     lab2.assert_clean()
 
 
