@@ -48,19 +48,25 @@ int cgroup_read_own(void)
 	return fd < 0 || read_whole(fd, &own_places, NULL) < 0 ? -errno : 0;
 }
 
-const char *cgroup_own_path(const char *names, char path[PATH_MAX])
+/* In the text of a /proc/PID/cgroup. */
+static bool find_path(const char *text, const char *names, char path[PATH_MAX])
 {
 	size_t len = strlen(names);
 
-	for (const char *line = own_places; line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
-		const char *own = strchr(line, ':');
+	for (const char *line = text; line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
+		const char *found = strchr(line, ':');
 
-		if (!own || strncmp(own + 1, names, len) || own[1 + len] != ':')
+		if (!found || strncmp(found + 1, names, len) || found[1 + len] != ':')
 			continue;
-		snprintf(path, PATH_MAX, "%.*s", (int)strcspn(own + len + 2, "\n"), own + len + 2);
-		return path;
+		snprintf(path, PATH_MAX, "%.*s", (int)strcspn(found + len + 2, "\n"), found + len + 2);
+		return true;
 	}
-	return "";
+	return false;
+}
+
+const char *cgroup_own_path(const char *names, char path[PATH_MAX])
+{
+	return find_path(own_places, names, path) ? path : "";
 }
 
 static bool is_own_path(const char *names, const char *path)
@@ -348,15 +354,21 @@ static char *next_line(char **text, const char **ret_names, const char **ret_pat
 	return NULL;
 }
 
-/* What is cut off of the paths when the process is looked at from in there: `seen` has the same lines as `whole`. false: it is not below the root. */
-static bool cut_roots(char *whole, char *seen, Gw__NsOther *out)
+/*
+ * What is cut off of the paths when the process is looked at from in there. false: it is not below the root. Hierarchies come and go with what others on this machine mount: one that
+ * is in only one of the texts has no namespaces that count.
+ */
+static bool cut_roots(char *whole, const char *seen, Gw__NsOther *out)
 {
-	const char *names, *path, *seen_names, *seen_path;
+	const char *names, *path;
 
-	while (next_line(&whole, &names, &path) && next_line(&seen, &seen_names, &seen_path)) {
-		size_t len = strlen(path), cut = strcmp(seen_path, "/") ? strlen(seen_path) : 0;
-		char root[PATH_MAX];
+	while (next_line(&whole, &names, &path)) {
+		char root[PATH_MAX], seen_path[PATH_MAX];
+		size_t len = strlen(path), cut;
 
+		if (!find_path(seen, names, seen_path))
+			continue;
+		cut = strcmp(seen_path, "/") ? strlen(seen_path) : 0;
 		if (strlen(names) >= NAME_MAX_LEN || len >= PATH_MAX || !is_plain(path))
 			return false;
 		if (!is_plain(seen_path) || cut > len || strcmp(path + len - cut, cut ? seen_path : ""))
