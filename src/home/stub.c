@@ -252,12 +252,16 @@ static void become(struct stub *s, const int *fds)
 
 /* --- system call filters --- */
 
-/* They are in force until godwit-home traces it. Nobody does any more after half a minute or so. */
+/*
+ * They are in force until godwit-home traces it. Nobody does any more after half a minute or so. That it is here, and has not just been stopped on its way, RCX
+ * says, in which every system call leaves something else.
+ */
 static void wait_for_tracer(void)
 {
-	uint64_t go = 0, left = 1ull << 30;
+	uint64_t go, left = 1ull << 30;
 
-	asm volatile("1: pause\n\ttestq %0, %0\n\tjnz 2f\n\tdecq %1\n\tjnz 1b\n\tud2\n2:" : "+a"(go), "+r"(left) : : "cc");
+	asm volatile("xorl %%eax, %%eax\n\tmovq %2, %%rcx\n1: pause\n\ttestq %%rax, %%rax\n\tjnz 2f\n\tdecq %1\n\tjnz 1b\n\tud2\n2:"
+		     : "=&a"(go), "+r"(left) : "i"(STUB_SPINNING) : "rcx", "cc");
 }
 
 /* --- messages --- */

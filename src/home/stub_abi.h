@@ -40,8 +40,9 @@ struct stub_message {
 /* A SIGCONT with this value (sigqueue) is from godwit-home and means: the unit goes on; it is not forwarded. */
 #define STUB_CONTINUE_VALUE 0x676f6477u
 
-/* Second string of its environment: behind READY it spins until somebody traces it (tracer.h) and sets RAX. */
+/* Second string of its environment: behind READY it spins, with this in RCX, until somebody traces it (tracer.h) and sets RAX. */
 #define STUB_SPINS "spins"
+#define STUB_SPINNING 0x676f6477
 
 /* The stub's only descriptor. */
 #define STUB_SOCKET 0

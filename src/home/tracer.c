@@ -9,9 +9,11 @@
 #include <sys/wait.h>
 
 #include "base/util.h"
+#include "home/stub_abi.h"
 #include "kern/trace.h"
 
 #define SUSPEND_SECCOMP (1ul << 21) /* PTRACE_O_SUSPEND_SECCOMP, which older headers lack */
+#define SPIN_TRIES 10000
 
 static bool is_stop_signal(int number)
 {
@@ -43,16 +45,35 @@ static int open_signals(struct err *e)
 	return fd < 0 ? err_sys(e, -errno, "signalfd") : fd;
 }
 
+/* To where it spins. It may have been stopped when it had said READY and had not come there: by a signal, or for want of a CPU. */
+static int find_spinning(pid_t pid, struct user_regs_struct *ret_regs, int *ret_number, struct err *e)
+{
+	for (unsigned tries = 0; tries < SPIN_TRIES; tries++) {
+		int ret = trace_interrupt(pid, e);
+
+		if (ret == 0)
+			ret = trace_wait_stop_signal(pid, ret_number, e);
+		if (ret == 0)
+			ret = trace_get_regs(pid, ret_regs, e);
+		if (ret < 0 || ret_regs->rcx == STUB_SPINNING)
+			return ret;
+		if (ptrace(PTRACE_CONT, pid, 0, 0) < 0)
+			return err_sys(e, -errno, "the stub %d: going on", pid);
+		usleep(1000);
+	}
+	return err_set(e, -ETIMEDOUT, "the stub %d does not begin", pid);
+}
+
 /* It spins until this register is not zero. */
-static int let_it_begin(pid_t pid, int number, struct err *e)
+static int let_it_begin(pid_t pid, int *ret_number, struct err *e)
 {
 	struct user_regs_struct regs;
-	int ret = trace_get_regs(pid, &regs, e);
+	int ret = find_spinning(pid, &regs, ret_number, e);
 
 	regs.rax = 1;
 	if (ret == 0)
 		ret = trace_set_regs(pid, &regs, e);
-	return ret < 0 ? ret : ptrace(is_stop_signal(number) ? PTRACE_LISTEN : PTRACE_CONT, pid, 0, 0) < 0 ? err_sys(e, -errno, "the stub %d: going on", pid) : 0;
+	return ret < 0 ? ret : ptrace(is_stop_signal(*ret_number) ? PTRACE_LISTEN : PTRACE_CONT, pid, 0, 0) < 0 ? err_sys(e, -errno, "the stub %d: going on", pid) : 0;
 }
 
 int tracer_begin(struct tracer *t, pid_t pid, struct err *e)
@@ -64,11 +85,7 @@ int tracer_begin(struct tracer *t, pid_t pid, struct err *e)
 	t->signals = ret;
 	ret = trace_seize(pid, PTRACE_O_EXITKILL | SUSPEND_SECCOMP, e);
 	if (ret == 0)
-		ret = trace_interrupt(pid, e);
-	if (ret == 0)
-		ret = trace_wait_stop_signal(pid, &number, e);
-	if (ret == 0)
-		ret = let_it_begin(pid, number, e);
+		ret = let_it_begin(pid, &number, e);
 	if (ret < 0)
 		return ret;
 	t->pid = pid;
