@@ -403,17 +403,21 @@ static void take_list(struct loop *l, const struct membership_node *nodes, size_
 
 static void read_etcd(struct loop *l)
 {
-	static struct membership_node nodes[MEMBERSHIP_NODES_MAX];
+	const size_t room = MEMBERSHIP_NODES_MAX * sizeof(struct membership_node);
+	cleanup_free struct membership_node *nodes = NULL;
 	int list = -1;
 	char word;
 	size_t n_fds = 0;
 	ssize_t len = door_receive(l->etcd_fd, &word, 1, &list, 1, &n_fds, NULL);
 
 	if (n_fds) {
-		ssize_t bytes = pread(list, nodes, sizeof(nodes), 0);
+		ssize_t bytes;
 
+		nodes = malloc(room);
+		bytes = nodes ? pread(list, nodes, room, 0) : -1;
 		close(list);
-		take_list(l, nodes, (size_t)MAX(bytes, 0) / sizeof(nodes[0]));
+		if (bytes >= 0)
+			take_list(l, nodes, (size_t)bytes / sizeof(nodes[0]));
 	}
 	if (len > 0 || len == -EINTR)
 		return;

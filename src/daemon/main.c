@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -20,6 +21,7 @@
 #include "daemon/node_state.h"
 #include "home/door.h"
 #include "migrate/outcome.h"
+#include "migrate/pace.h"
 #include "migrate/registry.h"
 #include "migrate/steps.h"
 #include "net/owned.h"
@@ -247,6 +249,8 @@ static int run(struct daemon *d, struct err *e)
 		r = open_signals(d, e);
 	if (r < 0)
 		return r;
+	/* Who is to empty an overloaded host must not wait for its programs. Workers choose for themselves (migrate/pace.h); where this is not allowed it goes without. */
+	(void)setpriority(PRIO_PROCESS, 0, PACE_HURRY_NICE);
 	r = open_sockets(d, e);
 	if (r < 0)
 		return r;

@@ -112,11 +112,16 @@ static bool answer_here(struct pump *p, const uint8_t *request, size_t len)
 
 static void take_request(struct pump *p)
 {
-	static uint8_t buffer[REQUEST_MAX];
+	static uint8_t *buffer; /* only here is it needed, not in each worker */
 	struct fuse_in_header head;
 
+	if (!buffer)
+		buffer = malloc(REQUEST_MAX);
+	if (!buffer)
+		return; /* asked again at once */
+
 	for (int i = 0; i < 64 && !p->over; i++) {
-		ssize_t n = read(p->fuse, buffer, sizeof(buffer));
+		ssize_t n = read(p->fuse, buffer, REQUEST_MAX);
 
 		if (n < 0 && errno == ENODEV)
 			p->over = true;

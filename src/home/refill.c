@@ -14,6 +14,7 @@
 #define TRIES 1000 /* a try takes some 10 us; somebody who writes all the time is in between in few of them */
 #define SLACK (64u << 10)
 #define ROOM_MAX (1u << 20) /* fs.pipe-max-size, as a rule */
+#define READ_BYTES 65536u
 
 void refill_add(struct refill *r, const void *data, size_t len)
 {
@@ -73,7 +74,7 @@ static void make_room(const struct refill *r)
 /* What lies there now, and not what somebody writes meanwhile for ever. */
 static int read_all(int fd, struct refill *to)
 {
-	static uint8_t buffer[ROOM_MAX];
+	uint8_t buffer[READ_BYTES];
 	int waiting = 0;
 	ssize_t n;
 

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "migrate/guard.h"
 
 #define HEAP_BYTES (4u << 20)
 #define STACK_BYTES (256u << 10)
@@ -24,7 +25,6 @@
 #define THREAD_BYTES 24576ul /* its message, encoded or decoded, and some pages of it */
 #define CALM_NICE 19
 #define BESIDE_NICE 10
-#define HURRY_NICE (-15)
 #define ASIDE_THREADS 16 /* looked at, with . and ..; a program with more has all CPUs anyway, mostly */
 #define ASIDE_NS 10000000ull
 #define CALM_SLICE_NS 100000
@@ -42,12 +42,21 @@ struct attr {
 	uint64_t runtime, deadline, period;
 };
 
+/* In one call: a page fault for each page is many times as much, above all in a guest. */
+static void touch_memory(char *p, size_t bytes)
+{
+	size_t page = 4096, before = -(uintptr_t)p % page;
+
+	if (bytes <= before || madvise(p + before, (bytes - before) / page * page, MADV_POPULATE_WRITE) < 0)
+		explicit_bzero(p, bytes);
+}
+
 static void touch_heap(size_t bytes)
 {
-	void *p = malloc(bytes);
+	char *p = malloc(bytes);
 
 	if (p)
-		explicit_bzero(p, bytes);
+		touch_memory(p, bytes);
 	free(p);
 }
 
@@ -55,13 +64,12 @@ void pace_prepare(void)
 {
 	mallopt(M_TRIM_THRESHOLD, 64 << 20);
 	mallopt(M_MMAP_THRESHOLD, 64 << 20);
-	touch_heap(HEAP_BYTES);
 	pace_touch(); /* most of it now: it takes milliseconds, and just before the freeze the program would feel that */
 }
 
 void pace_prepare_for(size_t threads)
 {
-	touch_heap(HEAP_BYTES / 4 + MIN(threads * THREAD_BYTES, HEAP_MAX));
+	touch_heap(HEAP_BYTES + MIN(threads * THREAD_BYTES, HEAP_MAX));
 }
 
 void pace_boost(pid_t tid)
@@ -101,22 +109,24 @@ void pace_touch(void)
 	cleanup_fclose FILE *f = fopen("/proc/self/maps", "re");
 	char deep[STACK_BYTES], line[512];
 
-	explicit_bzero(deep, sizeof(deep));
+	touch_memory(deep, sizeof(deep));
 	while (f && fgets(line, sizeof(line), f))
 		touch_mapping(line);
 }
 
 static void set_nice(pid_t tid, int nice)
 {
-	struct attr a = { .size = sizeof(a), .policy = SCHED_OTHER, .nice = nice, .runtime = CALM_SLICE_NS };
+	struct attr a = { .size = sizeof(a), .policy = SCHED_OTHER, .nice = guard_hurries() ? PACE_HURRY_NICE : nice, .runtime = CALM_SLICE_NS };
 
+	if (tid)
+		guard_care(tid);
 	if (syscall(SYS_sched_setattr, tid, &a, 0) < 0)
-		setpriority(PRIO_PROCESS, (id_t)tid, nice);
+		setpriority(PRIO_PROCESS, (id_t)tid, a.nice);
 }
 
 void pace_hurry(pid_t tid)
 {
-	set_nice(tid, HURRY_NICE);
+	set_nice(tid, PACE_HURRY_NICE);
 }
 
 void pace_give_way(void)
@@ -135,17 +145,28 @@ static size_t competitors(void)
 	return f && fscanf(f, "%*f %*f %*f %zu/", &n) == 1 && n > 1 ? n - 1 : 0;
 }
 
-void pace_calm_beside(pid_t tid, size_t nthreads)
+static size_t own_cpus(void)
 {
 	cpu_set_t mine;
-	size_t cpus = sched_getaffinity(0, sizeof(mine), &mine) == 0 ? (size_t)CPU_COUNT(&mine) : 1;
+
+	return sched_getaffinity(0, sizeof(mine), &mine) == 0 ? (size_t)CPU_COUNT(&mine) : 1;
+}
+
+bool pace_is_crowded(void)
+{
+	return guard_hurries() || competitors() > own_cpus();
+}
+
+void pace_calm_beside(pid_t tid, size_t nthreads)
+{
+	size_t cpus = own_cpus();
 	size_t running = competitors(), others = MAX(nthreads, running);
 	int nice = others < cpus ? CALM_NICE : BESIDE_NICE, overloaded = BESIDE_NICE;
 
 	/* While there is a CPU to spare it may be the last everywhere. A step of niceness is a factor of 1.25. */
 	for (size_t share = cpus * 100; nice > 0 && share < others * 100; share += share / 4)
 		nice--;
-	for (size_t share = cpus * 100; overloaded > HURRY_NICE && share < running * 100; share += share / 7)
+	for (size_t share = cpus * 100; overloaded > PACE_HURRY_NICE && share < running * 100; share += share / 7)
 		overloaded--;
 	set_nice(tid, running < cpus ? nice : MIN(nice, overloaded));
 }
@@ -211,7 +232,7 @@ void pace_apart(pid_t tid, cpu_set_t *ret_before)
 	CPU_CLR((unsigned)cpu, &others);
 	if (sched_setaffinity(tid, sizeof(others), &others) < 0)
 		CPU_ZERO(ret_before);
-	set_nice(tid, HURRY_NICE);
+	set_nice(tid, PACE_HURRY_NICE);
 }
 
 void pace_together(pid_t tid, cpu_set_t *before)

@@ -13,9 +13,14 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* Touches the heap that the freeze will need, so that no page fault happens there. */
+#define PACE_HURRY_NICE (-15)
+
+/* At the beginning of a worker. */
 void pace_prepare(void);
-/* The same for a unit of so many threads, when it is known. */
+/*
+ * Touches the heap that the freeze of a unit of so many threads will need, so that no page fault happens there. After the worker's last fork: what has been touched before that is shared with the child,
+ * and costs a page fault each once more.
+ */
 void pace_prepare_for(size_t threads);
 /* Touches all that this process has in memory, shortly before the freeze, and after its last fork: what it shares with a child or its parent is copied now. */
 void pace_touch(void);
@@ -45,11 +50,14 @@ void pace_give_way(void);
 /*
  * An ordinary process that gives way: nice 19 and slices of 0.1 ms (EEVDF) where there is a CPU to spare. Where each CPU has a task, a tenth of one; where tasks wait for CPUs a
  * growing part of one, a quarter beside eight for each: who empties an overloaded host must not take his turn with those whom he is to help. Also for another task,
- * such as an agent.
+ * such as an agent. Who has to wait for a CPU nevertheless is let through, and from then on this gives way to nobody (guard.h).
  */
 void pace_calm(pid_t tid);
 /* The same for a task that competes with at least that many threads. */
 void pace_calm_beside(pid_t tid, size_t nthreads);
+
+/* Whether each CPU has a task other than this one, or somebody who moves the unit has had to wait for one. */
+bool pace_is_crowded(void);
 
 /*
  * pace_remember notes on which CPU the process runs, just before it is stopped; when it has left, pace_take_place puts a task there: that CPU is free now,

@@ -37,13 +37,11 @@ static sem_t warm_gate;
 
 static void *keep_warm(void *arg)
 {
-	struct sched_param none = { 0 };
 	uint64_t until;
 	cpu_set_t one;
 
 	CPU_ZERO(&one);
 	CPU_SET((unsigned)(uintptr_t)arg, &one);
-	sched_setscheduler(0, SCHED_IDLE, &none);
 	sched_setaffinity(0, sizeof(one), &one);
 	while (sem_wait(&warm_gate) < 0)
 		;
@@ -62,16 +60,27 @@ static bool can_poll(void)
 	return fd >= 0 && read(fd, name, 4) == 4 && strcmp(name, "POLL") == 0;
 }
 
+static bool start_warmer(unsigned cpu, pthread_t *ret)
+{
+	const struct sched_param none = { 0 };
+
+	if (pthread_create(ret, NULL, keep_warm, (void *)(uintptr_t)cpu) != 0)
+		return false;
+	pthread_setschedparam(*ret, SCHED_IDLE, &none);
+	return true;
+}
+
 void pace_warm_prepare(bool by_threads)
 {
 	cpu_set_t mine;
 
+	by_threads = by_threads && !pace_is_crowded(); /* no CPU halts then */
 	if (latency_fd < 0 && can_poll())
 		latency_fd = open(LATENCY_PATH, O_WRONLY | O_CLOEXEC);
 	if (latency_fd >= 0 || !by_threads || nwarmers || sched_getaffinity(0, sizeof(mine), &mine) < 0 || sem_init(&warm_gate, 0, 0) < 0)
 		return;
 	for (unsigned cpu = 0; cpu < CPU_SETSIZE && nwarmers < WARM_MAX; cpu++)
-		if (CPU_ISSET(cpu, &mine) && pthread_create(&warmers[nwarmers], NULL, keep_warm, (void *)(uintptr_t)cpu) == 0)
+		if (CPU_ISSET(cpu, &mine) && start_warmer(cpu, &warmers[nwarmers]))
 			nwarmers++;
 }
 
@@ -105,6 +114,16 @@ void pace_warm_on_demand(struct pace_demand *d, uint64_t count)
 	*d = (struct pace_demand){ count, now };
 }
 
+/* Where others want the CPUs (since a moment ago, perhaps) one of SCHED_IDLE does not run, and so does not end either: this waited for it as long as they did. */
+static void end_warmer(pthread_t warmer)
+{
+	const struct sched_param first = { .sched_priority = 1 }, none = { 0 };
+
+	if (pthread_setschedparam(warmer, SCHED_FIFO, &first) != 0)
+		pthread_setschedparam(warmer, SCHED_OTHER, &none);
+	pthread_join(warmer, NULL);
+}
+
 void pace_cool(void)
 {
 	close_fdp(&latency_fd);
@@ -113,6 +132,6 @@ void pace_cool(void)
 	warm = false;
 	open_gate(); /* for those that have never been let through */
 	while (nwarmers)
-		pthread_join(warmers[--nwarmers], NULL);
+		end_warmer(warmers[--nwarmers]);
 	sem_destroy(&warm_gate);
 }

@@ -6,12 +6,14 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/resource.h>
 
 #include "base/log.h"
 #include "base/util.h"
 #include "home/hide.h"
 #include "image/signal.h"
 #include "kern/fdpass.h"
+#include "migrate/pace.h"
 #include "migrate/registry.h"
 #include "migrate/source.h"
 
@@ -263,6 +265,24 @@ static int quiet_threads(struct source_process *p, struct err *e)
 	return ret;
 }
 
+/* Among many that want a CPU the thread would wait for each of its steps as long as all of them, and so would this worker. */
+static int plant_at_once(struct home *h, const struct source_process *root, struct err *e)
+{
+	id_t pid = (id_t)root->u->pid;
+	int before, ret;
+	bool known;
+
+	errno = 0;
+	before = getpriority(PRIO_PROCESS, pid);
+	known = errno == 0;
+	if (known)
+		setpriority(PRIO_PROCESS, pid, PACE_HURRY_NICE);
+	ret = home_plant(h, root->parked[0].batch, root->u->pidfd, e);
+	if (known)
+		setpriority(PRIO_PROCESS, pid, before);
+	return ret;
+}
+
 static int make_stub(struct source *s, struct err *e)
 {
 	struct source_process *root = &s->procs[0];
@@ -276,7 +296,7 @@ static int make_stub(struct source *s, struct err *e)
 	count_pending(h, &root->process->pending);
 	count_pending(h, &root->parked[0].msg->pending);
 	ret = quiet_threads(root, e);
-	return ret < 0 ? ret : home_plant(h, root->parked[0].batch, root->u->pidfd, e);
+	return ret < 0 ? ret : plant_at_once(h, root, e);
 }
 
 /* The unit's processes are not gone yet, nor are their agents. */
