@@ -85,10 +85,12 @@ static int hand_on(const struct worker *w, int fd, const Gw__Hello *hello, struc
 /* Runs in the worker. */
 static int serve_dest(const struct daemon *d, int control, const struct frame *hello, int handoff)
 {
+	char unit[MIGRATE_UNIT_MAX];
 	struct err e = ERR_INIT;
 	int r;
 
-	r = migrate_dest(control, hello->payload, hello->len, handoff, d->config.name, &e);
+	r = migrate_dest(control, hello->payload, hello->len, handoff, d->config.name, unit, &e);
+	reserve_over(d->reserved, unit, r == 0);
 	if (r < 0)
 		log_error("event=arrival-failed error=\"%s\"", e.message);
 	return r < 0;

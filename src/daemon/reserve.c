@@ -92,6 +92,24 @@ void reserve_add(struct reserve_table *t, struct policy_node *self)
 	pthread_mutex_unlock(&t->lock);
 }
 
+void reserve_over(struct reserve_table *t, const char *unit_name, bool arrived)
+{
+	uint64_t unit = gossip_id(unit_name);
+
+	if (!*unit_name)
+		return;
+	take(t);
+	for (size_t i = 0; i < RESERVE_MAX; i++) {
+		if (t->v[i].unit != unit)
+			continue;
+		if (arrived)
+			t->v[i].at_ms = MIN(t->v[i].at_ms, now_ms() + SEEN_S * 1000 - RESERVE_MS);
+		else
+			t->v[i].unit = 0;
+	}
+	pthread_mutex_unlock(&t->lock);
+}
+
 /* A free entry, or that of the unit; NULL: none. */
 static struct reservation *find_entry(struct reserve_table *t, uint64_t unit)
 {

@@ -723,7 +723,7 @@ static int watch_step(void *context, const struct step *step, struct err *e)
 	return fault_point("dest", step->name, d->link.control, e);
 }
 
-int migrate_dest(int control, const void *hello_payload, size_t hello_len, int handoff, const char *self_name, struct err *e)
+int migrate_dest(int control, const void *hello_payload, size_t hello_len, int handoff, const char *self_name, char ret_unit[MIGRATE_UNIT_MAX], struct err *e)
 {
 	static struct dest d;
 	bool committed;
@@ -731,6 +731,7 @@ int migrate_dest(int control, const void *hello_payload, size_t hello_len, int h
 
 	d = (struct dest){ .self_name = self_name, .handoff = handoff, .outcome_fd = -1, .link = LINK_INIT, .ns = NS_MADE_INIT, .restore = FD_RESTORE_INIT, .home = DEST_HOME_INIT };
 	d.link.control = control;
+	*ret_unit = 0;
 	ret = hello_decode(hello_payload, hello_len, &d.peer, e);
 	if (ret < 0)
 		return ret;
@@ -741,6 +742,7 @@ int migrate_dest(int control, const void *hello_payload, size_t hello_len, int h
 	pace_calm(0);
 	pace_prepare();
 	ret = steps_run(&dest_steps, &d, watch_step, &committed, e);
+	snprintf(ret_unit, MIGRATE_UNIT_MAX, "%s", d.offer ? d.offer->unit : "");
 	if (ret < 0 && !committed && !d.committed) {
 		dest_tell_aborted(&d);
 		frame_send_error(d.link.control, ret, e->message, NULL);

@@ -112,9 +112,10 @@ int migrate_source(const struct migrate_request *request, struct migrate_report 
 /*
  * Receives a process. `control` is the accepted connection whose HELLO has been read by the daemon into hello_payload; further
  * connections of the same migration arrive on `handoff`, a unix SOCK_SEQPACKET socket: struct link_handoff with the
- * descriptor as SCM_RIGHTS.
+ * descriptor as SCM_RIGHTS. ret_unit: the name of the unit, also when it has not arrived; "" when that is not known.
  */
-int migrate_dest(int control, const void *hello_payload, size_t hello_len, int handoff, const char *self_name, struct err *e);
+#define MIGRATE_UNIT_MAX 300
+int migrate_dest(int control, const void *hello_payload, size_t hello_len, int handoff, const char *self_name, char ret_unit[MIGRATE_UNIT_MAX], struct err *e);
 
 /* Every reason why pid, with the others of its unit, cannot move from this host, without touching it. */
 int migrate_check(pid_t pid, const pid_t *also, size_t n_also, struct refusals *refusals, struct err *e);

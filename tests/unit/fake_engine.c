@@ -136,12 +136,13 @@ static int take_handed(int handoff, struct link_handoff *ret_what)
 	return fd;
 }
 
-int migrate_dest(int control, const void *hello_payload, size_t hello_len, int handoff, const char *self_name, struct err *e)
+int migrate_dest(int control, const void *hello_payload, size_t hello_len, int handoff, const char *self_name, char ret_unit[MIGRATE_UNIT_MAX], struct err *e)
 {
 	cleanup_hello Gw__Hello *hello = NULL;
 	struct registry_entry entry = { .strategy = "freeze-free", .freeze_us = 150, .moves = 1 };
 	int record = -1, i, r = hello_decode(hello_payload, hello_len, &hello, e);
 
+	*ret_unit = 0;
 	if (r >= 0)
 		r = record = outcome_begin(hello->mig_id.data, e);
 	if (r >= 0)
