@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "daemon/daemon.h"
+#include "daemon/node_state.h"
 #include "daemon/reply.h"
 #include "home/where.h"
 #include "kern/nsfs.h"
@@ -174,6 +175,10 @@ static void dispatch(struct daemon *d, struct client *c, struct request *request
 	if (request->verb == VERB_MIGRATE && request->pid && (w = worker_find_source(d, request->pid))) {
 		err_set(&e, -EALREADY, "process %d is being moved to %s already: wait for that migration", (int)request->pid, w->peer);
 		refuse(c->fd, "busy", &e);
+		return;
+	}
+	if (request->verb == VERB_STARTED && !(request->take && node_state_balances(d->shared))) {
+		do_started(d, request, c->fd); /* nobody is asked: a line and a file, and a program waits for it to begin */
 		return;
 	}
 	w = worker_start(d, request->verb == VERB_MIGRATE ? WORKER_SOURCE : WORKER_REQUEST, &c->fd, 1, &child, &e);
