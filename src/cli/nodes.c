@@ -10,8 +10,9 @@ static const struct {
 	const char *name;
 	enum { PLAIN, PART, WHOLE, MINUTES, MIB } form;
 } indices[] = {
-	{ "cores", PLAIN }, { "r15s", PLAIN }, { "r1m", PLAIN }, { "r15m", PLAIN }, { "ut", PART }, { "pg", PLAIN }, { "io", WHOLE },
+	{ "cores", PLAIN }, { "speed", PLAIN }, { "r15s", PLAIN }, { "r1m", PLAIN }, { "r15m", PLAIN }, { "ut", PART }, { "pg", PLAIN }, { "io", WHOLE },
 	{ "ls", WHOLE }, { "it", MINUTES }, { "tmp", MIB }, { "swp", MIB }, { "mem", MIB },
+	{ "psicpu", PART }, { "psimem", PART }, { "psiio", PART },
 };
 
 #define FIRST_COLUMNS 4
