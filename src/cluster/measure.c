@@ -8,9 +8,11 @@
 #include <math.h>
 #include <sched.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/sysmacros.h>
 #include <utmpx.h>
 
 #include "base/util.h"
@@ -18,6 +20,8 @@
 #define INITIAL_PID_NAMESPACE 4026531836u /* PROC_PID_INIT_INO: the same on every kernel */
 #define TASKS_MAX 65536
 #define MIB 1048576.0
+#define PARENTS_MAX 64
+#define TERMINAL_KNOWN_S 10
 
 static bool __attribute__((format(printf, 4, 5))) read_text(const struct measure *m, char *text, size_t size, const char *format, ...)
 {
@@ -359,7 +363,100 @@ static void take_pressure(struct measure *m, const struct limits *l)
 	}
 }
 
-/* Persons, and for how many minutes none of them has pressed a key; nobody there: since the host was started. */
+/* --- persons --- */
+
+/* Of /proc/PID/stat. The terminal as the kernel writes it: new_encode_dev(). */
+static bool read_stat(const struct measure *m, int pid, int *ret_parent, unsigned *ret_terminal, char ret_name[16])
+{
+	char text[1024], *open, *close;
+	int terminal;
+
+	if (!read_text(m, text, sizeof(text), "/proc/%d/stat", pid))
+		return false;
+	open = strchr(text, '(');
+	close = strrchr(text, ')');
+	if (!open || !close || sscanf(close + 1, " %*c %d %*d %*d %d", ret_parent, &terminal) != 2)
+		return false;
+	*ret_terminal = (unsigned)terminal;
+	*close = 0;
+	snprintf(ret_name, 16, "%s", open + 1);
+	return true;
+}
+
+/* What has come from another node descends from one of Godwit's own. */
+static bool is_guest(const struct measure *m, int pid)
+{
+	unsigned terminal;
+	char name[16];
+	int parent;
+
+	for (int i = 0; i < PARENTS_MAX && pid > 1 && read_stat(m, pid, &parent, &terminal, name); i++, pid = parent)
+		if (!strncmp(name, "godwit", 6) && i > 0)
+			return true;
+	return false;
+}
+
+/* Whether it is the terminal of a session that has begun here: what units that came bring along is touched by persons elsewhere. */
+static bool is_persons(const struct measure *m, dev_t device)
+{
+	unsigned wanted = (minor(device) & 0xff) | major(device) << 8 | (minor(device) & ~0xffu) << 12, terminal;
+	char path[PATH_MAX], name[16];
+	cleanup_closedir DIR *proc = NULL;
+	struct dirent *process;
+	int parent;
+
+	snprintf(path, sizeof(path), "%s/proc", m->root);
+	proc = opendir(path);
+	while (proc && (process = readdir(proc))) {
+		int pid = atoi(process->d_name);
+
+		if (pid > 0 && read_stat(m, pid, &parent, &terminal, name) && terminal == wanted && !is_guest(m, pid))
+			return true;
+	}
+	return false;
+}
+
+static bool is_persons_known(struct measure *m, dev_t device, time_t now)
+{
+	struct measure_terminal *at = m->terminals;
+
+	for (size_t i = 0; i < MEASURE_TERMINALS; i++) {
+		if (m->terminals[i].device == device && now < m->terminals[i].until)
+			return m->terminals[i].persons;
+		if (m->terminals[i].until < at->until)
+			at = &m->terminals[i];
+	}
+	*at = (struct measure_terminal){ device, is_persons(m, device), now + TERMINAL_KNOWN_S };
+	return at->persons;
+}
+
+static double idle_of(const struct stat *st, time_t now)
+{
+	return (double)MAX(now - st->st_atime, 0);
+}
+
+/* The kernel sets the time of access when somebody types, though not more often than every eight seconds. */
+static double look_at_terminals(struct measure *m, const char *directory, const char *prefix, double idle_s, time_t now)
+{
+	char path[PATH_MAX];
+	cleanup_closedir DIR *d = NULL;
+	struct dirent *item;
+
+	snprintf(path, sizeof(path), "%s%s", m->root, directory);
+	d = opendir(path);
+	while (d && (item = readdir(d))) {
+		const char *number = item->d_name + strlen(prefix);
+		struct stat st;
+
+		if (strncmp(item->d_name, prefix, strlen(prefix)) != 0 || *number < '0' || *number > '9' || fstatat(dirfd(d), item->d_name, &st, 0) < 0 || !S_ISCHR(st.st_mode))
+			continue;
+		if (idle_of(&st, now) < idle_s && is_persons_known(m, st.st_rdev, now))
+			idle_s = idle_of(&st, now);
+	}
+	return idle_s;
+}
+
+/* Persons, and for how many minutes nobody has pressed a key, logged in or not; nobody there: since the host was started. */
 static void take_persons(struct measure *m)
 {
 	char text[64];
@@ -380,9 +477,11 @@ static void take_persons(struct measure *m)
 		n++;
 		snprintf(path, sizeof(path), "/dev/%.*s", (int)sizeof(u->ut_line), u->ut_line);
 		if (stat(path, &st) == 0)
-			idle_s = MIN(idle_s, (double)MAX(now - st.st_atime, 0));
+			idle_s = MIN(idle_s, idle_of(&st, now));
 	}
 	endutxent();
+	idle_s = look_at_terminals(m, "/dev/pts", "", idle_s, now);
+	idle_s = look_at_terminals(m, "/dev", "tty", idle_s, now);
 	m->load.v[LOAD_LS] = n;
 	m->load.v[LOAD_IT] = idle_s / 60;
 }

@@ -10,7 +10,10 @@
 #define GODWIT_CLUSTER_MEASURE_H
 
 #include <limits.h>
+#include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
+#include <time.h>
 
 #include "cluster/load.h"
 
@@ -20,6 +23,15 @@ struct measure_task {
 	int tid;
 	uint64_t ran_ns, waited_ns;
 };
+
+/* A terminal, and whether a person is at it; found out anew now and then. */
+struct measure_terminal {
+	dev_t device; /* 0: none */
+	bool persons;
+	time_t until;
+};
+
+#define MEASURE_TERMINALS 16
 
 struct measure {
 	char root[PATH_MAX / 4];        /* "": the real files; for tests */
@@ -31,6 +43,7 @@ struct measure {
 	double busy_s, paged, moved_kib; /* counters of then */
 	double runnable;                /* sum of the samples */
 	unsigned n_samples;
+	struct measure_terminal terminals[MEASURE_TERMINALS]; /* touched lately */
 	struct load load;
 };
 

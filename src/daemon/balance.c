@@ -31,6 +31,7 @@
 #define FAILED_NS 3000000000ull
 #define AHEAD_S 2.0        /* figures are of the last second, and the next look is in another one */
 #define FALL_SHARE 0.5
+#define UP_MARGIN_MS 5000
 #define FACTOR_SHARE 0.3   /* of the latest move in the mean */
 #define FACTOR_MIN 0.2
 #define FACTOR_MAX 50.0
@@ -116,7 +117,9 @@ const struct balance_note *balance_note_of(const struct balance_shared *s, const
 
 bool balance_owner_works(const struct config *config, const struct load *load)
 {
-	return config->workstation && load->v[LOAD_LS] > 0 && load->v[LOAD_IT] * 60000 < config->owner_idle_ms;
+	double idle_ms = load->v[LOAD_IT] * 60000, up_ms = (double)clock_ns(CLOCK_BOOTTIME) / 1e6;
+
+	return config->workstation && idle_ms < config->owner_idle_ms && idle_ms + UP_MARGIN_MS < up_ms; /* else nobody has touched it since it was started */
 }
 
 double balance_look_ahead(const struct balance_shared *s, struct nodes_view *view)

@@ -313,9 +313,9 @@ open('/run/utmp', 'wb').write(record.ljust(384, bytes(1)) if sys.argv[1] == 'in'
 
 
 def test_owner(undrained):
-    """Somebody logs in at a workstation: the units of other nodes leave, those of its own stay; nothing comes as long as the person works there."""
+    """Somebody logs in at a workstation, or touches a terminal: the units of other nodes leave, those of its own stay; nothing comes as long as the person works there."""
     inside("n2", "sh", "-c", "cp /etc/godwit/godwit.conf /tmp/conf && sed -i 's/^name = /workstation = yes\\n&/' /etc/godwit/godwit.conf")
-    theirs, own = start("n1", "96.25", 1), None
+    theirs, own, terminal = start("n1", "96.25", 1), None, None
     try:
         lab("restart-daemon", "n2")
         own = start("n2", "96.5", 1)
@@ -332,7 +332,20 @@ def test_owner(undrained):
         assert back["outcome"] == "refused" and "a person works there" in back["error"]["message"], back
         inside("n2", "python3", "-c", LOGIN, "out")
         wait_until("the person has gone", lambda: state_of("n2", "n2") == "ok")
+        # Nobody is logged in, and a terminal is touched.
+        assert ask("n1", "migrate", unit["unit"], "n2")["outcome"] == "moved"
+        time.sleep(2)
+        assert where("96.25")["n2"] == 1, "nobody is there"
+        terminal = popen("n2", "script", "-qec", "cat", "/dev/null", stdin=-1, stdout=-3, stderr=-3)
+        terminal.stdin.write("a key\n")
+        terminal.stdin.flush()
+        wait_until("it has left again", lambda: where("96.25")["n2"] == 0 and sum(where("96.25").values()) == 1, 15, 0.1)
+        assert next(n["indices"]["ls"] for n in ask("n2", "nodes")["nodes"] if n["self"]) == 0
     finally:
+        if terminal:
+            terminal.stdin.close()
+            inside("n2", "pkill", "-x", "script", check=False)
+            terminal.wait()
         inside("n2", "sh", "-c", "cp /tmp/conf /etc/godwit/godwit.conf; rm -f /run/utmp")
         lab("restart-daemon", "n2")
         end("96.25", theirs)
