@@ -121,18 +121,28 @@ def group_file(host, v1, v2):
     return v.read_text(os.path.join(directory, host, v2 if is_v2 else v1))
 
 
+def paging(host):
+    """What the kernel has counted of a host's group: pages that had to be read because they had been dropped or swapped out (major faults), and how often it reclaimed memory for the limit's sake."""
+    counters = dict(line.split() for line in group_file(host, "memory.stat", "memory.stat").splitlines())
+    hits = group_file(host, "memory.failcnt", "memory.events.local")
+    return {"major_faults": int(counters.get("total_pgmajfault", counters.get("pgmajfault", 0))), "swap_mib": int(counters.get("total_swap", 0)) >> 20,
+            "limit_hit": int((hits.partition("max ")[2] or hits).split()[0])}
+
+
 def memory():
     say(f"memory: {GROWING} jobs on n1 that grow to {GROW_MIB} MiB each at {GROW_MIB_S} MiB/s, hosts with {MEMORY_MIB} MiB")
     found = {}
     for on in (True, False):
         with Cluster(dict.fromkeys(HOSTS, "none")):
             godwit("n1", "balance", "on" if on else "off", "--all")
+            before = [paging(host) for host in HOSTS]
             took, done = run_shell("n1", jobs_script("godwit run --", [f"1000000 {GROW_MIB} {GROW_MIB_S}"] * GROWING))
+            paged = [{name: after - old[name] for name, after in paging(host).items()} for host, old in zip(HOSTS, before)]
             killed = [group_file(host, "memory.oom_control", "memory.events").partition("oom_kill ")[2].split("\n")[0] for host in HOSTS]
-            hits = [group_file(host, "memory.failcnt", "memory.events.local").strip() for host in HOSTS]
             word = "on" if on else "off"
-            found[word] = {"seconds": took, "not_well": int(done.stdout.split()[-1]), "killed": killed, "limit_hit": hits, "moves": moves()}
-            say(f"  balancing {word}: {found[word]['not_well']} of {GROWING} did not end well; killed on each host {killed}, limit hit {hits}; {found[word]['moves']} moves, {took:.1f} s")
+            found[word] = {"seconds": took, "not_well": int(done.stdout.split()[-1]), "killed": killed, "paging": paged, "moves": moves()}
+            say(f"  balancing {word}: {found[word]['not_well']} of {GROWING} did not end well; killed on each host {killed}; {found[word]['moves']} moves, {took:.1f} s")
+            say(f"    of each host: major faults {[p['major_faults'] for p in paged]}, memory limit hit {[p['limit_hit'] for p in paged]}, swapped {[p['swap_mib'] for p in paged]} MiB")
     return found
 
 

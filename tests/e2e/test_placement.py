@@ -26,7 +26,7 @@ def test_run_where_it_matches(lab2):
 
 
 def test_spread(lab2):
-    """Six that begin at once: no node has got more than three, and none nothing, before any figure could say so."""
+    """Six that begin at once, before any figure could say so: none of two nodes has got nothing, or nearly all. How many exactly is a matter of what else is measured while they begin, on a slow machine for seconds."""
     mark = "81.75"
     shell = popen("n1", "bash", "-c", f"for i in 1 2 3 4 5 6; do godwit run -R 'order[r15s]' -- sleep {mark} & done; wait", stdin=-3, stdout=-3, stderr=-3)
 
@@ -36,7 +36,8 @@ def test_spread(lab2):
         return {"n2": away.count("n2"), "n3": away.count("n3")}
     try:
         wait_until("units on both other nodes", lambda: min(where().values()) >= 1, 60)
-        assert max(where().values()) <= 3, where()
+        wait_until("all have begun", lambda: len(json.loads(inside("n1", "godwit", "ps", "--json").stdout)["units"]) == 6, 60)
+        assert max(where().values()) <= 4, where()
     finally:
         inside("n1", "pkill", "-f", f"sleep {mark}", check=False)
         shell.wait()
