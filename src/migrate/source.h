@@ -248,6 +248,25 @@ int source_find_working_set(struct source *s, struct err *e);
 
 /* source_freeze.c */
 int source_freeze(void *context, struct err *e);
+
+/* source_park.c */
+/* Lists of calls for the threads that are known. */
+int source_plan_parking(struct source_process *p, struct err *e);
+/* Seizing does not stop a thread, but signals to it do from then on; one that has ended meanwhile is found out later. */
+void source_seize(struct source_process *p);
+/* All threads of the unit: they run their lists when it returns. */
+int source_stop_and_park(struct source *s, struct err *e);
+/* Lets everything go on here. */
+void source_thaw(void *context);
+/* When its watch is there: that it is in the namespaces that it was offered with, and how that can be seen in the freeze. */
+int source_note_namespaces(struct source_process *p, struct err *e);
+/* What the kernel says of all threads; which: 0 before the stop, 1 in it. */
+void source_read_records(struct source *s, int which);
+/* near: where it is, mostly: the kernel lists threads in the order of their birth. NULL: there is none. */
+const struct restart_record *source_find_record(const struct source_process *p, int which, pid_t tid, size_t near);
+struct parked *source_find_parked(struct source_process *p, pid_t tid, size_t near);
+
+/* source_compare.c */
 /*
  * A look at what will be looked at in the freeze, so that it is in the caches then. `again`, just before: only at mappings, where they have changed
  * since; the later, the more seldom they are compared in the freeze.
@@ -255,11 +274,12 @@ int source_freeze(void *context, struct err *e);
 void source_rehearse(struct source *s, bool again);
 /* While the process runs, before contents of files are compared; for the same in the freeze. */
 void source_note_layouts(struct source *s);
-/* When its watch is there: that it is in the namespaces that it was offered with, and how that can be seen in the freeze. */
-int source_note_namespaces(struct source_process *p, struct err *e);
 /* While the process runs: files that it has opened. What fails or cannot move now may be over at the freeze, where it is looked at again. */
 void source_look_at_descriptors(struct source *s);
-void source_thaw(void *context);
+/* In the freeze: mappings, descriptors and files. */
+int source_compare(struct source *s, struct err *e);
+/* In the freeze: what /proc says, where it can have changed. */
+int source_look(struct source_process *p, struct err *e);
 
 /* source_choose.c: in the freeze, when all threads have been read */
 int source_choose_pages(struct source *s, struct err *e);
