@@ -258,16 +258,18 @@ bool dest_has_its_sched(const struct skeleton_thread *t, const Gw__Thread *msg);
 bool dest_has_its_state(const struct skeleton_thread *t, const Gw__Thread *msg);
 
 /* dest_go.c */
+int dest_go(void *context, struct err *e);
+int dest_commit(void *context, struct err *e);
+/* After the undo of a failed migration: the process will never run here. */
+void dest_tell_aborted(struct dest *d);
+
+/* dest_restore.c */
+int dest_restore(void *context, struct err *e);
 /* For dest_rehearse: plans what a message would have the threads run, and forgets it. */
 void dest_rehearse_lists(struct dest_process *p, struct go_process *go);
 /* Plans what a thread runs by itself, but for system call filters. */
 int dest_plan_thread(const struct dest_process *p, struct skeleton_thread *t, const Gw__Thread *msg, struct err *e);
 /* Puts pages into one mapping, where `registered` by the userfaultfd. */
 int dest_install(struct dest_process *p, const struct vma *v, uint64_t to, const uint8_t *from, uint64_t len, struct err *e);
-int dest_go(void *context, struct err *e);
-int dest_restore(void *context, struct err *e);
-int dest_commit(void *context, struct err *e);
-/* After the undo of a failed migration: the process will never run here. */
-void dest_tell_aborted(struct dest *d);
 
 #endif
