@@ -31,7 +31,8 @@ class Job:
         spec = KINDS[kind]
         words = {"SSH": cluster.ssh, "RANKS": str(len(hosts)), "HOSTS": ",".join(HOSTS[h] for h in hosts)}
         self.out = os.path.join(self.directory, "out")
-        program = [self.program, str(rounds), str(pause_us)]
+        self.hurry = os.path.join(self.directory, "hurry")
+        program = [self.program, str(rounds), str(pause_us), self.hurry]
         arguments = [words.get(word, word) for word in spec["run"]] + program
         if "PLACES" in arguments:
             # Each rank of Open MPI listens at the first port that is free on its host, for all addresses: two could not be on one host later.
@@ -69,6 +70,8 @@ class Job:
         return result
 
     def end(self, seconds=90):
+        with open(self.hurry, "w", encoding="ascii"):
+            pass
         self.process.wait(seconds)
         done = [line for line in self.text().splitlines() if line.startswith("done ")]
         assert done and self.process.returncode == 0, f"status {self.process.returncode}: {self.text()[-1500:]}"
@@ -125,8 +128,8 @@ def hosts(lab2, cluster):
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_ranks_move(hosts, cluster, kind):
     """Any rank, the first one included, to a host of the job, to one that has no rank, and home."""
-    expected = Job(hosts, cluster, kind, ["n1", "n2"], 2000, 0).end()
-    job = Job(hosts, cluster, kind, ["n1", "n2"], 2000, 2000)
+    expected = Job(hosts, cluster, kind, ["n1", "n2"], 4000, 0).end()
+    job = Job(hosts, cluster, kind, ["n1", "n2"], 4000, 8000)     # longer than the moves take: it hurries after them
     job.move("n2", "n3")
     job.move("n1", "n2")
     job.move("n3", "n1")
