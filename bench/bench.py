@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""./dev bench [--quick] [--runs N] [--sizes MIB,...] [--only WORD,...] [--json FILE]: measures migrations between two hosts of a lab made for it.
+"""./dev bench [--quick] [--runs N] [--sizes MIB,...] [--only WORD,...] [--minutes M] [--json FILE]: measures migrations between two hosts of a lab made for it.
 
 How each figure is taken is said in docs/benchmarks.md. A program moves to and fro between n1 and n2, once a run, and every word of
 its memory is checked after each move. What is compared with the bare link is compared within the same run.
@@ -130,6 +130,30 @@ def move(gap, strategy, layout_before=None, settle_s=0.6, verify=True):
     return run
 
 
+LEAST_RUNS = 3
+
+
+class Budget:
+    """The time that there is (--minutes), shared out among the series of runs by what they weigh: by the memory that they move."""
+
+    def __init__(self, minutes, weights):
+        self.ends = time.monotonic() + 60 * minutes if minutes else None
+        self.weights = dict(weights)
+
+    def runs(self, name, most):
+        """Counts to `most`, or until the share of that series is used up, but to LEAST_RUNS in any case."""
+        began = time.monotonic()
+        weight = self.weights.pop(name, 0)
+        left = weight + sum(self.weights.values())
+        until = began + max(0, self.ends - began) * weight / left if self.ends and left else None
+        for i in range(most):
+            now = time.monotonic()
+            if until and i >= LEAST_RUNS and now + (now - began) / i > until:
+                print(f"  note: {i} runs of {most}, in the time there was: {name}", flush=True)
+                return
+            yield i
+
+
 class Bench:
     """The scenarios. Each keeps its raw runs for the JSON file."""
 
@@ -141,12 +165,19 @@ class Bench:
         if self.load > 0.7:
             print(f"note: the load average is {self.load:.1f}; other work on this machine shows in every figure")
         self.big = 256 if options.quick else 1024
+        self.budget = Budget(None, {})
+
+    def weights(self, wanted):
+        """Of the series that these words stand for; the others are not limited."""
+        of = {"freeze": {f"freeze-free {mib}": mib + 512 for mib in self.sizes}, "redis": {"redis": self.big + 512}, "faults": {"faults": 512},
+              "strategies": {name: self.big + 512 for name in ("pre-copy", "hybrid", "stop-copy")}}
+        return {name: weight for word in wanted for name, weight in of.get(word, {}).items()}
 
     def series(self, name, make, strategy, runs=None, bare=None, settle_s=0.6):
         """Moves one program to and fro; a failed move is recorded and a new program is started."""
         done, gap, marks = [], None, timeline.Timeline() if self.options.timeline else None
         try:
-            for _ in range(runs or self.runs):
+            for _ in self.budget.runs(name, runs or self.runs):
                 try:
                     gap = gap or make()
                     layout = v.layout(gap.pid)
@@ -249,7 +280,7 @@ class Bench:
         link = [v.bare("ask", "n2", "n1", 5000)["median_us"] for _ in range(self.runs)]
         b = t.add("bare request and reply", link, "us")
         medians, tails, freezes = [], [], []
-        for _ in range(min(self.runs, 5)):
+        for _ in self.budget.runs("faults", min(self.runs, 5)):
             gap = v.Gap(64, 0, "random", 4)
             try:
                 pauses = v.migrate_lazily(gap, 1.0)
@@ -312,7 +343,7 @@ class Bench:
             keys = mib * 1048576 // 4096
             v.inside("n1", "sh", "-c", f"/usr/bin/python3 -I {VALUES} fill {keys} | redis-cli --pipe")
             server.find()
-            for _ in range(self.runs):
+            for _ in self.budget.runs("redis", self.runs):
                 report = v.migrate(server, "freeze-free")
                 freezes.append(report["freeze_us"])
                 totals.append((report["ended_ns"] - report["began_ns"]) / MS)
@@ -377,6 +408,7 @@ class Bench:
         for name in wanted:
             if name not in steps:
                 raise BenchError(f"--only {name}: there are {', '.join(steps)}")
+        self.budget = Budget(self.options.minutes, self.weights(wanted))
         if wanted != ["redirect"]:
             warm_up(2 * self.sizes[-1] + 2048)
         v.start_in("n1", v.BARELINK, "serve", str(v.BARE_PORT))
@@ -404,6 +436,7 @@ def main():
     parser.add_argument("--connections", type=lambda text: [int(x) for x in text.split(",")], metavar="N,...", help="of tcp, instead of 1, 100, 1,000 and 10,000")
     parser.add_argument("--crowds", metavar="KIND=N,...", help="of the crowds only these: threads=64,processes=8")
     parser.add_argument("--timeline", action="store_true", help="print where the time of each freeze goes")
+    parser.add_argument("--minutes", type=float, help="of freeze, faults, strategies and redis fewer runs, but 3, where they would take longer together")
     parser.add_argument("--json", metavar="FILE", default=os.path.join(v.BUILD, "bench.json"), help="where the figures go (default: %(default)s)")
     options = parser.parse_args()
     if os.geteuid() != 0:
