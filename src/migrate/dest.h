@@ -169,8 +169,12 @@ int dest_take_round(struct dest *d, const struct frame *f, bool *ret_over, struc
 /* dest_build.c */
 int dest_prepare(void *context, struct err *e);
 void dest_prepare_undo(void *context);
-/* Changes the skeleton's layout to `new`, which it takes over. */
 struct uring_skeleton dest_uring_skeleton(struct dest_process *p);
+
+/* dest_memory.c */
+/* The mappings of a new skeleton. */
+int dest_build_layout(struct dest_process *p, struct err *e);
+/* Changes the skeleton's layout to `new`, which it takes over. */
 int dest_sync_layout(struct dest_process *p, struct vma_list *new, struct err *e);
 /* Registers the ranges that the agent will fill (post-copy); NULL: all lazy ones. */
 int dest_register(struct dest_process *p, const struct range_list *ranges, struct err *e);
@@ -178,6 +182,15 @@ int dest_register(struct dest_process *p, const struct range_list *ranges, struc
 int dest_prepare_pieces(struct dest_process *p, struct err *e);
 /* Puts the list of pieces where the agent looks for it: with the go message the lazy ones, before it all. */
 int dest_set_pieces(struct dest_process *p, struct err *e);
+/* What is done when all pages are there is a list that the agent can run by itself; a very long one is run by the worker. */
+void dest_plan_finish(struct dest_process *p);
+/*
+ * Makes the memory exist that the process will need, before anything is committed to. Only where pages are pushed after the resume in bulk: in pre-copy
+ * they come in place. Not getting it is no failure yet: the pages are copied then, and the kernel finds memory when each comes.
+ */
+int dest_make_pool(struct dest_process *p, struct err *e);
+/* Where pages are received in place: the same, in place. Mappings that cannot be written are left out. */
+int dest_populate_ranges(struct dest_process *p, struct err *e);
 
 /* dest_spaces.c */
 /* For skeleton_set: puts a process into its namespaces. */
@@ -210,6 +223,11 @@ int dest_common_inherited(const struct dest_process *p, struct vma_list *ret, st
 /* When the process has its layout; `mapped`: what of it is new. */
 int dest_common_settle(struct dest_process *p, const struct vma_list *inherited, const struct range_list *mapped, struct err *e);
 void dest_common_free(struct dest *d);
+
+static inline struct batch *dest_main_batch(const struct dest_process *p)
+{
+	return p->skeleton->threads[0]->batch;
+}
 
 /* Whether pages are dropped in the freeze before missing ones are watched for. */
 static inline bool dest_registers_late(const struct dest_process *p)
