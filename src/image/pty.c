@@ -148,15 +148,16 @@ static uint32_t find_pty(struct scan *c, uint64_t id, uint32_t number)
 	return (uint32_t)n;
 }
 
-/* Whether one of the table that has been closed since had its number. */
-static bool has_namesake(const struct scan *c, uint32_t index)
+/* Of two with one number one has been closed since; unless the other is of another /dev/pts and stays at home. */
+static int check_namesakes(const struct scan *c, struct err *e)
 {
 	const Gw__FdTable *m = c->s->msg;
 
 	for (size_t i = 0; i < m->n_ptys; i++)
-		if (i != index && m->ptys[i]->number == m->ptys[index]->number && !m->ptys[i]->relay && !m->ptys[index]->relay)
-			return true;
-	return false;
+		for (size_t k = 0; k < i && !m->ptys[i]->relay; k++)
+			if (m->ptys[i]->number == m->ptys[k]->number && !m->ptys[k]->relay)
+				return err_set(e, -EAGAIN, "terminal %u has been closed, and another one opened", m->ptys[i]->number);
+	return 0;
 }
 
 /* One description of an end. -EAGAIN: it is not what it was. */
@@ -175,8 +176,6 @@ static int look_at(struct scan *c, uint32_t i, struct err *e)
 		return 0;
 	}
 	index = find_pty(c, file->is_master ? file->peer : file->id, (uint32_t)number);
-	if (has_namesake(c, index))
-		return err_set(e, -EAGAIN, "terminal %d has been closed, and another one opened", number);
 	f = &c->found[index];
 	hung_up = d->kind != GW__FD_KIND__FD_PTY_MASTER && ioctl(held, TIOCGWINSZ, &window) < 0 && errno == EIO;
 	known = d->path[0];
@@ -500,6 +499,8 @@ int pty_capture(const struct pty_source *s, struct err *e)
 		check_outside(&c, i);
 		r = capture_pair(&c, i, e);
 	}
+	if (r == 0)
+		r = check_namesakes(&c, e);
 	free(c.files);
 	free(c.found);
 	return r;

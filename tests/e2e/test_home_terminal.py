@@ -469,6 +469,35 @@ def test_screens_home(lab2, terminal):
     lab2.assert_clean()
 
 
+NAMESAKE = """if 1:
+    import os, sys
+    mine, pairs = os.minor(os.fstat(0).st_rdev), [os.openpty()]
+    while os.minor(os.fstat(pairs[-1][1]).st_rdev) != mine:
+        pairs.append(os.openpty())
+    for pair in pairs[:-1]:
+        os.closerange(pair[0], pair[1] + 1)
+    master, slave = pairs[-1]
+    for line in sys.stdin:
+        os.write(master, line.encode())
+        print(os.uname().nodename, os.read(slave, 100).decode().strip(), os.ttyname(slave) == f"/dev/pts/{mine}", flush=True)
+"""
+
+
+def test_namesakes(lab2, terminal):
+    """A program on a terminal of another /dev/pts, as one that came into a container has it, has a terminal of its own with the same number."""
+    t = terminal("/usr/bin/python3", "-c", NAMESAKE)
+    t.line("one")
+    t.expect(r"^n1 one True\n")
+    pid = t.find("python3")
+    for there, says in (("n2", "n2"), ("n3", "n3"), ("home", "n1")):
+        t.move(pid, there)
+        t.line(f"at {there}")
+        t.expect(rf"^{says} at {there} True\n")
+    t.type("\x04")
+    assert t.shell.wait(20) == 0
+    lab2.assert_clean()
+
+
 @pytest.mark.parametrize("step", ["restore", "commit"])
 def test_shell_stays_away(lab2, terminal, step):
     """A shell in a shell, whose own job is in the foreground: it comes home only at the second try, and the terminal has not been touched by the first."""

@@ -128,11 +128,9 @@ def test_terminal(lab2, image):
         t.type("\x03")
         t.line("echo status $?")
         t.expect(r"\nstatus 130\n")
-        t.resize(33, 99)
-        t.line("stty size")
-        t.expect(r"\n33 99\n")
-        t.resize(24, 80)
-        wait_until("the size has come", lambda: t.line("stty size") or t.expect(r"\n\d+ \d+\n").group(0) == "\n24 80\n")
+        for lines, columns in ((33, 99), (24, 80)):     # podman tells conmon of a size beside what is typed
+            t.resize(lines, columns)
+            wait_until("the size has come", lambda: t.line("stty size") or t.expect(r"\n\d+ \d+\n").group(0) == f"\n{lines} {columns}\n")
     t.line("exit 5")
     assert t.shell.wait(30) == 5
     assert podman("inspect", "-f", "{{.State.ExitCode}}", "typed").stdout.strip() == "5"
