@@ -13,6 +13,7 @@
 #include "base/util.h"
 #include "image/bytes.h"
 #include "image/clocks.h"
+#include "image/partial.h"
 
 #define NS_PER_S 1000000000ull
 #define NS_PER_MS 1000000ull
@@ -296,6 +297,7 @@ int restart_capture(Gw__Thread *msg, const struct restart_context *c, struct err
 	struct user_regs_struct *regs = (void *)msg->regs.data;
 	Gw__Restart *r = must_alloc(sizeof(*r));
 	int64_t result = (int64_t)regs->rax;
+	uint64_t code;
 	int rc = 0;
 
 	gw__restart__init(r);
@@ -311,6 +313,11 @@ int restart_capture(Gw__Thread *msg, const struct restart_context *c, struct err
 	} else if (result == RESTART_SYS || result == RESTART_NOINTR || result == RESTART_NOHAND) {
 		r->kind = GW__RESTART__KIND__AGAIN;
 		r->nr = (uint32_t)regs->orig_rax;
+	} else if (partial_may_be(regs) && !c->stopped && partial_is_one(c->pid, c->tid, regs, &code)) {
+		r->kind = GW__RESTART__KIND__PARTIAL;
+		r->nr = (uint32_t)regs->orig_rax;
+		r->value = (uint32_t)result;
+		r->pointer = code;
 	} else if (result == RESTART_BLOCK && futex_is_absolute(regs)) {
 		r->kind = GW__RESTART__KIND__AGAIN; /* the arguments say all */
 		r->nr = SYS_futex;
@@ -331,7 +338,7 @@ int restart_validate(const Gw__Restart *restart, struct err *e)
 {
 	if (!restart)
 		return 0;
-	if (restart->kind > GW__RESTART__KIND__AGAIN || restart->nr > 4096 || restart->clock > CLOCK_TAI || restart->expires_ns > INT64_MAX)
+	if (restart->kind > GW__RESTART__KIND__PARTIAL || restart->nr > 4096 || restart->clock > CLOCK_TAI || restart->expires_ns > INT64_MAX)
 		return err_set(e, -EBADMSG, "interrupted system call %u makes no sense", restart->nr);
 	return 0;
 }
@@ -394,6 +401,15 @@ void restart_finish(struct user_regs_struct *regs, const Gw__Restart *restart, c
 	*ret_patch = (struct restart_patch){ 0 };
 	if (!restart || restart->kind == GW__RESTART__KIND__NONE || restart->kind == GW__RESTART__KIND__AGAIN)
 		return;
+	if (restart->kind == GW__RESTART__KIND__PARTIAL) {
+		uint64_t frame[4];
+
+		partial_go_on(regs, restart->nr, restart->value, restart->pointer, frame);
+		ret_patch->address = regs->rsp;
+		ret_patch->len = sizeof(frame);
+		memcpy(ret_patch->data, frame, sizeof(frame));
+		return;
+	}
 	left = time_left(restart, now);
 	if (restart->kind == GW__RESTART__KIND__TIMED_CALL) {
 		finish_timed(regs, restart, left, ret_patch);
@@ -420,6 +436,8 @@ void restart_finish_in(pid_t pid, struct user_regs_struct *regs, const Gw__Resta
 	struct iovec local, remote;
 
 	restart_finish(&finished, restart, now, &patch);
+	if (restart->kind == GW__RESTART__KIND__PARTIAL && partial_put_code(pid, restart->pointer) < 0)
+		return;
 	local = (struct iovec){ patch.data, patch.len };
 	remote = (struct iovec){ (void *)(uintptr_t)patch.address, patch.len };
 	if (!patch.len || process_vm_writev(pid, &local, 1, &remote, 1, 0) == (ssize_t)patch.len)
@@ -435,7 +453,7 @@ bool restart_prime_call(const Gw__Thread *msg, const struct restart_now *now, st
 
 	/* What follows a primed call is restart_syscall, which a filter that knows the call itself may forbid. */
 	if (!restart || msg->seccomp_mode || !restart->has_expiry || restart->kind == GW__RESTART__KIND__NONE || restart->kind == GW__RESTART__KIND__AGAIN ||
-	    restart->kind == GW__RESTART__KIND__TIMED_CALL)
+	    restart_is_unfinished(restart))
 		return false;
 	memcpy(&regs, msg->regs.data, sizeof(regs));
 	left = time_left(restart, now);

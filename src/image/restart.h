@@ -7,12 +7,12 @@
  * the tracer detaches from a stop for a signal or an interrupt (not from a system call stop), the kernel looks at rax and orig_rax and does just that, on the destination
  * too, and returns EINTR to the program when a handler runs. So:
  *
- *  - restart_capture turns -EINTR of such calls into -514 and records until when the call was to wait;
+ *  - restart_capture turns -EINTR of such calls into -514 and records until when the call was to wait; what a call has done in part is recorded (partial.h);
  *  - the destination calls restart_finish, which puts the remaining time into the arguments; or, for sleeps, poll and relative futex
  *    waits, the thread of the skeleton issues the call of restart_prime_call, is interrupted in it, and so has a restart block of its
  *    own: exact, and no register that the program can see differs;
  *  - a stop of the source that does not become a move (preparation, undo): the registers captured, after restart_finish when the
- *    kind is TIMED_CALL, are right for a detach. restart_to_call makes registers for a thread that goes on without a tracer (its restart block, if any, is its own).
+ *    kind is TIMED_CALL or PARTIAL, are right for a detach. restart_to_call makes registers for a thread that goes on without a tracer (its restart block, if any, is its own).
  *
  * Times on the process clock (clocks.h). The timespec that restart_finish needs lies below the red zone, where nothing lives during a
  * system call; the kernel copies it when the call begins.
@@ -41,6 +41,7 @@ struct restart_now {
 
 struct restart_context {
 	bool stopped; /* the process was stopped by a signal: what ended with EINTR because of that stays so */
+	pid_t tid; /* as this process sees it */
 	pid_t pid; /* whose memory is read, when there are no records */
 	/* Read shortly before the stop and in it (kern/restart_block.h); NULL where BPF is not to be had. Then epoll_wait and the like start
 	 * over, and nanosleep and poll too unless nanosleep was given a place for the remaining time. */
@@ -86,6 +87,11 @@ bool restart_prime_call(const Gw__Thread *msg, const struct restart_now *now, st
  * then the program's.
  */
 void restart_prime_done(struct user_regs_struct *regs, int64_t result);
+/* Whether the registers captured are right for going on here only after restart_finish. */
+static inline bool restart_is_unfinished(const Gw__Restart *restart)
+{
+	return restart && (restart->kind == GW__RESTART__KIND__TIMED_CALL || restart->kind == GW__RESTART__KIND__PARTIAL);
+}
 /* -512, -513, -514 become the call itself. */
 void restart_to_call(struct user_regs_struct *regs);
 

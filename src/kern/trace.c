@@ -18,7 +18,6 @@
 #define PF_IO_WORKER 0x10u
 #define PF_USER_WORKER 0x4000u
 #define VDSO_MAX 65536
-#define TRAMPOLINE_BYTES 64 /* kept for it at the end of the vdso */
 #define STOP_WAIT_S 1
 #define STOP_SPIN_NS 60000ull /* no longer: the thread may be waiting for this very CPU */
 
@@ -239,6 +238,16 @@ static int find_vdso(pid_t pid, uint64_t *ret_start, uint64_t *ret_end, struct e
 	return err_set(e, -EOPNOTSUPP, "process %d has no vdso mapping", pid);
 }
 
+int trace_find_tail(pid_t pid, uint64_t *ret_start, struct err *e)
+{
+	uint64_t start, end;
+	int ret = find_vdso(pid, &start, &end, e);
+
+	if (ret == 0)
+		*ret_start = end - TRACE_TAIL_BYTES;
+	return ret;
+}
+
 const uint8_t trace_errand_head[TRACE_ERRAND_HEAD] = { 0x0f, 0x05, 0x48, 0x89, 0xc1, 0xe3, 0x02, 0xeb, 0x0f, 0xb8, 60, 0, 0, 0, 0x0f, 0x05 };
 
 int trace_find_gadget(pid_t pid, uint64_t *ret_syscall, size_t room_bytes, uint64_t *ret_room, struct err *e)
@@ -261,8 +270,8 @@ int trace_find_gadget(pid_t pid, uint64_t *ret_syscall, size_t room_bytes, uint6
 	if (ret < 0)
 		return ret;
 	used = len;
-	if (room_bytes > TRAMPOLINE_BYTES && len > TRAMPOLINE_BYTES)
-		used -= TRAMPOLINE_BYTES;
+	if (room_bytes > TRACE_TAIL_BYTES && len > TRACE_TAIL_BYTES)
+		used -= TRACE_TAIL_BYTES;
 	free_end = used;
 	/* What a worker that died in between has left there may be written over. */
 	if (room_bytes && used > room_bytes && !memcmp(text + used - room_bytes, trace_errand_head, 5))

@@ -47,6 +47,10 @@ int trace_list_threads(pid_t pid, pid_t **ret_tids, size_t *ret_n, struct err *e
  */
 #define TRACE_ERRAND_HEAD 16 /* of which 5 are always the same */
 extern const uint8_t trace_errand_head[TRACE_ERRAND_HEAD]; /* what the code of migrate/borrow.c that is put there begins with */
+/* The end of the vdso, TRACE_TAIL_BYTES of it: kept for the agent's last call, and from TRACE_TAIL_CONTINUE on for image/partial.h. */
+#define TRACE_TAIL_BYTES 64
+#define TRACE_TAIL_CONTINUE 12
+int trace_find_tail(pid_t pid, uint64_t *ret_start, struct err *e);
 int trace_find_gadget(pid_t pid, uint64_t *ret_syscall, size_t room_bytes, uint64_t *ret_room, struct err *e);
 
 /*

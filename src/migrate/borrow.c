@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 
 #include "base/util.h"
+#include "image/partial.h"
 #include "image/restart.h"
 #include "image/seccomp.h"
 #include "image/thread.h"
@@ -25,7 +26,7 @@
 static bool minds_a_stop(long nr)
 {
 	static const long calls[] = { SYS_epoll_wait, SYS_epoll_pwait, 441 /* epoll_pwait2 */, SYS_rt_sigtimedwait, SYS_semop, SYS_semtimedop, SYS_io_getevents,
-				      SYS_msgrcv, SYS_msgsnd, SYS_accept, SYS_accept4, SYS_recvfrom, SYS_recvmsg, SYS_recvmmsg, SYS_sendto, SYS_sendmsg };
+				      SYS_msgrcv, SYS_msgsnd, SYS_accept, SYS_accept4, SYS_recvfrom, SYS_recvmsg, SYS_recvmmsg, SYS_sendto, SYS_sendmsg, SYS_write, SYS_writev };
 
 	for (size_t i = 0; i < ARRAY_SIZE(calls); i++)
 		if (calls[i] == nr)
@@ -71,10 +72,10 @@ static int regs_to_go_on(pid_t tid, const struct restart_context *context, struc
 		memcpy(msg->regs.data, ret_regs, sizeof(*ret_regs));
 	}
 	/* restart_syscall, which the kernel would make of -516, may be forbidden by a filter that knows the call itself. */
-	if (ret >= 0 && (int64_t)ret_regs->orig_rax >= 0 && ((int64_t)ret_regs->rax == -EINTR || (msg->n_seccomp_filters && (int64_t)ret_regs->rax == -516))) {
+	if (ret >= 0 && (int64_t)ret_regs->orig_rax >= 0 && ((int64_t)ret_regs->rax == -EINTR || partial_may_be(ret_regs) || (msg->n_seccomp_filters && (int64_t)ret_regs->rax == -516))) {
 		ret = restart_capture(msg, context, e);
 		memcpy(ret_regs, msg->regs.data, sizeof(*ret_regs));
-		if (ret == 0 && msg->restart && (context->before || msg->n_seccomp_filters))
+		if (ret == 0 && msg->restart && (context->before || msg->n_seccomp_filters || msg->restart->kind == GW__RESTART__KIND__PARTIAL))
 			restart_finish_in(pid, ret_regs, msg->restart, &now);
 	}
 	gw__thread__free_unpacked(msg, NULL);
@@ -145,7 +146,7 @@ int borrow_thread(pid_t pid, uint64_t errand, struct restart_watch *watch, struc
 {
 	struct borrowed b = { .tid = pick_thread(pid), .errand = errand, .mem = -1 };
 	struct restart_record *records[2] = { NULL };
-	struct restart_context context = { .pid = pid };
+	struct restart_context context = { .pid = pid, .tid = b.tid };
 	const unsigned long options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE;
 	int signal = SIGTRAP, code;
 	bool stopped = false;

@@ -23,6 +23,7 @@
 #include "base/util.h"
 #include "home/parent.h"
 #include "kern/fdpass.h"
+#include "image/partial.h"
 #include "kern/trace.h"
 #include "migrate/skeleton_internal.h"
 
@@ -275,11 +276,14 @@ int skeleton_place_trampoline(struct skeleton *s, struct err *e)
 	/* syscall; xor %edi,%edi; mov $60,%eax; syscall: the second call is exit(0). */
 	static const uint8_t code[] = { 0x0f, 0x05, 0x31, 0xff, 0xb8, 0x3c, 0x00, 0x00, 0x00, 0x0f, 0x05 };
 	uint64_t gadget, room;
-	int ret = trace_find_gadget(s->pid, &gadget, 64, &room, e);
+	int ret = trace_find_gadget(s->pid, &gadget, TRACE_TAIL_BYTES, &room, e);
 
 	if (ret < 0 || !room)
 		return ret; /* without room the scratch stays mapped: harmless */
 	ret = trace_poke(s->mem_fd, room, code, sizeof(code), e);
+	/* A thread may be in there, or be about to come back to it from a handler. */
+	if (ret == 0)
+		ret = trace_poke(s->mem_fd, room + TRACE_TAIL_CONTINUE, partial_code, sizeof(partial_code), e);
 	if (ret == 0)
 		scratch_header(&s->agent.scratch)->trampoline = room;
 	return ret;

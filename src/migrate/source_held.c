@@ -57,7 +57,7 @@ static int give_back(struct source_process *p, struct parked *t, struct err *e)
 		ret = trace_wait_stop(t->tid, e);
 	memcpy(&regs, t->msg->regs.data, sizeof(regs));
 	/* With a filter the call itself is made again: restart_syscall may be forbidden. */
-	if (t->msg->restart && (t->msg->seccomp_mode || t->msg->restart->kind == GW__RESTART__KIND__TIMED_CALL))
+	if (t->msg->restart && (t->msg->seccomp_mode || restart_is_unfinished(t->msg->restart)))
 		restart_finish_in(p->u->pid, &regs, t->msg->restart, &now);
 	if (ret == 0)
 		ret = trace_set_regs(t->tid, &regs, e);

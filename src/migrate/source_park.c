@@ -230,7 +230,7 @@ static int stop_all(struct source *s, struct err *e)
 static void regs_to_go_on(pid_t tid, const Gw__Thread *msg, const struct restart_now *now, struct user_regs_struct *ret_regs)
 {
 	memcpy(ret_regs, msg->regs.data, sizeof(*ret_regs));
-	if (msg->restart && msg->restart->kind == GW__RESTART__KIND__TIMED_CALL)
+	if (restart_is_unfinished(msg->restart))
 		restart_finish_in(tid, ret_regs, msg->restart, now);
 	restart_to_call(ret_regs);
 }
@@ -262,7 +262,7 @@ static int park(struct source_process *p, struct parked *t, const struct restart
 {
 	const Gw__Clocks *clocks = p->u->process->clocks;
 	size_t near = (size_t)(t - p->parked);
-	struct restart_context context = { .stopped = p->stop_signal, .pid = p->u->pid, .before = source_find_record(p, 0, t->tid, near), .after = source_find_record(p, 1, t->tid, near),
+	struct restart_context context = { .stopped = p->stop_signal, .tid = t->tid, .pid = p->u->pid, .before = source_find_record(p, 0, t->tid, near), .after = source_find_record(p, 1, t->tid, near),
 					   .monotonic_offset_ns = clocks->monotonic_offset_ns, .boottime_offset_ns = clocks->boottime_offset_ns };
 	struct user_regs_struct regs;
 	int ret = source_plain_capture(p, t, e);

@@ -118,7 +118,7 @@ void source_plain_thaw(struct source_process *p, struct parked *t)
 	struct user_regs_struct regs;
 
 	memcpy(&regs, t->msg->regs.data, sizeof(regs));
-	if (t->msg->restart && t->msg->restart->kind == GW__RESTART__KIND__TIMED_CALL)
+	if (restart_is_unfinished(t->msg->restart))
 		restart_finish_in(p->u->pid, &regs, t->msg->restart, &now);
 	if (trace_set_regs(t->tid, &regs, NULL) < 0 || trace_set_mask(t->tid, t->msg->sigmask, NULL) < 0)
 		log_warning("event=not-given-back pid=%d tid=%d", p->u->pid, t->tid);
