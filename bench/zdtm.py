@@ -215,7 +215,9 @@ def outcome(program, command, strategy, root):
     notify(program, number)
     program.hook("n1", "--pre-dump")
     follow_mounts(before, root)
-    moved = migrate("n1", number, "n2", strategy, timeout=SECONDS)
+    asked = program.description.get("opts", "") + program.description.get("ropts", "")
+    options = ("--tcp=close",) if "--tcp-close" in asked else ()        # it sees whether its connections have gone
+    moved = migrate("n1", number, "n2", strategy, SECONDS, options)
     if moved.status == EXIT_REFUSED:
         return "refused", moved.why()
     if moved.status:

@@ -157,7 +157,7 @@ int fdtable_validate_update(const Gw__FdTable *old, const Gw__FdTable *new, stru
 uint32_t fdtable_first_sharer(const Gw__FdTable *t, uint32_t process);
 
 /* Destination, at the offer: what this host cannot give. own_net: the unit has a network namespace of its own. */
-void fdtable_judge(const Gw__FdTable *t, bool own_net, struct refusals *refusals);
+void fdtable_judge(const Gw__FdTable *t, const struct fsfile_table *files, bool own_net, struct refusals *refusals);
 
 /*
  * Ends of connections with somebody outside of the unit, and, with peer NULL, what takes new ones (listeners): in the host's network namespace. `own` is as

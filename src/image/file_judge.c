@@ -9,6 +9,7 @@
 #include "image/file.h"
 #include "image/file_kernel.h"
 #include "image/lease.h"
+#include "image/ns_info.h"
 #include "image/place.h"
 #include "image/socket_tcp.h"
 
@@ -35,7 +36,27 @@ static void judge_path(const Gw__FdTable *t, size_t i, const char *path, mode_t 
 			     number_of(t, i), path);
 }
 
-void fdtable_judge(const Gw__FdTable *t, bool own_net, struct refusals *refusals)
+/* Whether it is made here, or something below it. */
+static bool is_made(const char *path, const struct fsfile_table *files)
+{
+	for (uint32_t i = 0; i < files->n; i++)
+		if (!fsfile_is_memory(&files->v[i]) && !files->v[i].unlinked && path_below(files->v[i].path, path))
+			return true;
+	return false;
+}
+
+/* Marks of fanotify are only made in the freeze. */
+static void judge_watches(const Gw__FdDesc *d, int number, const struct fsfile_table *files, struct refusals *refusals)
+{
+	struct stat st;
+
+	for (size_t i = 0; i < d->n_watches; i++)
+		if (!d->watches[i]->desc && lstat(d->watches[i]->path, &st) < 0 && !is_made(d->watches[i]->path, files))
+			refusals_add(refusals, "fd.watch.missing", "what it watches is not on the destination", "make it there, or share the file system between the hosts", "fd %d (%s, %s)", number,
+				     d->kind == GW__FD_KIND__FD_INOTIFY ? "inotify" : "fanotify", d->watches[i]->path);
+}
+
+void fdtable_judge(const Gw__FdTable *t, const struct fsfile_table *files, bool own_net, struct refusals *refusals)
 {
 	for (size_t i = 0; i < t->n_descs; i++) {
 		const Gw__FdDesc *d = t->descs[i];
@@ -44,6 +65,7 @@ void fdtable_judge(const Gw__FdTable *t, bool own_net, struct refusals *refusals
 			file_kernel_judge(d, number_of(t, i), refusals);
 		if (d->kind == GW__FD_KIND__FD_SOCKET && !own_net)
 			socket_tcp_judge(t, i, number_of(t, i), refusals);
+		judge_watches(d, number_of(t, i), files, refusals);
 		lease_judge(d, number_of(t, i), refusals);
 		if (d->kind == GW__FD_KIND__FD_DIRECTORY)
 			dir_position_judge(d, number_of(t, i), refusals);

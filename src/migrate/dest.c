@@ -144,7 +144,7 @@ static int judge_files(struct dest *d, struct refusals *refusals, struct err *e)
 	dest_view_judge(d);
 	for (uint32_t i = 0; i < d->files.n && ret == 0; i++)
 		ret = dest_match_file(d, i, refusals, e);
-	fdtable_judge(d->fds, d->offered.ns && d->offered.ns->owned & NS_BIT(NS_NET), refusals);
+	fdtable_judge(d->fds, &d->files, d->offered.ns && d->offered.ns->owned & NS_BIT(NS_NET), refusals);
 	return ret;
 }
 

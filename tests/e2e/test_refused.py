@@ -15,6 +15,8 @@ KINDS = [(name, text) for name, flags, text in victim_kinds() if flags & REFUSED
 
 # What the kernel shows to the process alone: known when it stands still, so that `godwit check` cannot tell.
 ONLY_WHEN_STOPPED = ("refuse_seccomp_notify",)
+# What only the destination knows.
+ONLY_THERE = ("refuse_watch", "refuse_mark")
 
 
 def refusals_text(result):
@@ -35,7 +37,7 @@ def test_refused(lab2, name, text):
         assert not copies(["n2"], v.status), "something of it is on n2"
         wait_until("the destination's worker has ended", lambda: not strangers("n2"), 2)
         if name not in ONLY_WHEN_STOPPED:
-            check = inside("n1", "godwit", "check", str(v.pid), check=False)
+            check = inside("n1", "godwit", "check", str(v.pid), *(["--to", "n2"] if name in ONLY_THERE else []), check=False)
             assert check.returncode != 0 and re.search(expected, check.stdout + check.stderr, re.S), f"godwit check: {check.stdout}{check.stderr}"
         v.ask()
         assert v.verdict() == "ok", v.verdict_line()

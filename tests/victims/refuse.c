@@ -24,6 +24,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/fanotify.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -524,6 +526,32 @@ static void cwd_hidden_setup(void)
 }
 
 REFUSED(cwd_hidden, cwd_hidden_setup, "(?i)process [0-9]+ \\(working directory .*/hidden[.0-9]*\\).*no path leads to it");
+
+/* Only the host that it is on has this directory. */
+static const char *only_here(void)
+{
+	static char path[64];
+
+	snprintf(path, sizeof(path), "/tmp/only-here-%d", getpid());
+	must(!mkdir(path, 0755));
+	return path;
+}
+
+static void watch_setup(void)
+{
+	hold(inotify_init1(IN_CLOEXEC));
+	must(inotify_add_watch(held, only_here(), IN_CREATE) > 0);
+}
+
+REFUSED(watch, watch_setup, "(?i)fd N\\b.*inotify, /tmp/only-here.*not on the destination");
+
+static void mark_setup(void)
+{
+	hold(fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC, O_RDONLY));
+	must(!fanotify_mark(held, FAN_MARK_ADD, FAN_OPEN | FAN_EVENT_ON_CHILD, AT_FDCWD, only_here()));
+}
+
+REFUSED(mark, mark_setup, "(?i)fd N\\b.*fanotify, /tmp/only-here.*not on the destination");
 
 static void proc_fdinfo_setup(void)
 {
