@@ -55,7 +55,7 @@ static bool is_device_name(const char *name)
 {
 	size_t n = 0;
 
-	while (name[n] && n < IFNAMSIZ && name[n] != '/' && name[n] != ':' && !isspace((unsigned char)name[n]) && !iscntrl((unsigned char)name[n]))
+	while (n < IFNAMSIZ && name[n] && name[n] != '/' && name[n] != ':' && !isspace((unsigned char)name[n]) && !iscntrl((unsigned char)name[n]))
 		n++;
 	return n < IFNAMSIZ && !name[n] && strcmp(name, ".") && strcmp(name, "..");
 }
