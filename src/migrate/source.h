@@ -93,17 +93,17 @@ struct source_process {
 	Gw__Process *process;     /* as captured in the freeze */
 	uint64_t rehearsed_layout; /* struct restart_record's layout when the rehearsal found nothing changed; 0: it did not, or nobody knows */
 	struct vma_digest rehearsed_digest; /* likewise, of its mappings; count is 0: not known */
-	bool guarded;             /* it has, or had, guard pages in its page tables (vma_guards_same) */
 	struct process_look seen; /* as long as this is what the records say, /proc needs not be looked at again; known is 0: it does */
 	uint64_t compared_layout;  /* the same when contents of files were last compared */
 	int stop_signal;          /* by which the process is stopped, 0: it is not */
 	bool held;                /* parked threads stay tracees; source_held.c */
+	bool guarded;             /* it has, or had, guard pages in its page tables (vma_guards_same) */
+	bool layout_changed;      /* to frozen_vmas */
+	bool locks_released;
+	bool late_stop, late_kill; /* late.h */
 	size_t peeked;            /* bytes of the shared queue of signals that were captured */
 	ProtobufCBinaryData late_queue; /* what came later; late.h */
-	bool late_stop, late_kill;
 	struct vma_list frozen_vmas;
-	bool layout_changed;
-	bool locks_released;
 	struct run_list hot, go_runs, stale;
 	struct pages_ahead ahead;
 	struct beside {
