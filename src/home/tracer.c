@@ -55,7 +55,7 @@ static int find_spinning(pid_t pid, struct user_regs_struct *ret_regs, int *ret_
 			ret = trace_wait_stop_signal(pid, ret_number, e);
 		if (ret == 0)
 			ret = trace_get_regs(pid, ret_regs, e);
-		if (ret < 0 || ret_regs->rcx == STUB_SPINNING)
+		if (ret || ret_regs->rcx == STUB_SPINNING)
 			return ret;
 		if (ptrace(PTRACE_CONT, pid, 0, 0) < 0)
 			return err_sys(e, -errno, "the stub %d: going on", pid);

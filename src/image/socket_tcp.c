@@ -596,7 +596,7 @@ static int keep_unacknowledged(struct tcp_member *m, Gw__FdTcp *p, struct err *e
 		return 0;
 	if (len > m->n_to_send)
 		return err_set(e, -EAGAIN, "TCP: %u bytes have not been acknowledged, of which %zu can be seen", len, m->n_to_send);
-	if (len < m->n_to_send)
+	if (m->to_send && len < m->n_to_send)
 		memmove(m->to_send, m->to_send + m->n_to_send - len, len);
 	p->unsent = (ProtobufCBinaryData){ len, m->to_send };
 	m->to_send = NULL;

@@ -301,7 +301,7 @@ static int step_offer(void *context, struct err *e)
 	struct frame f;
 	int ret = receive_offer(d, &f, e);
 
-	if (ret < 0)
+	if (ret)
 		return ret;
 	gw__clocks__init(&here);
 	ret = clocks_read(0, &here, e); /* at once: the source read its own just before it sent the offer */
