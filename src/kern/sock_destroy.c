@@ -66,7 +66,7 @@ static bool prepare(struct question *q, const struct sockaddr *own, const struct
 /* Where there is none a listener is found, which is another one. */
 static bool destroy_found(int nl, struct question *q, bool orphan)
 {
-	struct inet_diag_msg found;
+	struct inet_diag_msg found = { .idiag_state = TCP_LISTEN };
 
 	if (ask(nl, q, SOCK_DIAG_BY_FAMILY, &found) != SOCK_DIAG_BY_FAMILY || found.idiag_state == TCP_LISTEN || (orphan && found.idiag_inode))
 		return false;

@@ -89,7 +89,7 @@ static void sort_out(struct pages_ahead *a)
 /* What was written while the working set was looked for, and stacks; after rounds, what the last one has sent, of which the destination has a version already. */
 static int choose(struct source_process *p, struct err *e)
 {
-	size_t max = MAX(GO_PAGES_MAX, PAGES_RECENT_MAX);
+	size_t max = MAX(GO_PAGES_MAX, PAGES_RECENT_MAX); // NOLINT(bugprone-branch-clone): they need not be the same number
 
 	p->ahead.addresses = calloc(max + MIN(p->nrecords[0], (size_t)THREADS_MAX) * THREAD_PAGES, sizeof(*p->ahead.addresses));
 	if (!p->ahead.addresses)

@@ -253,7 +253,7 @@ static int ask_about_mounts(struct source *s, struct err *e)
 		ret = frame_recv_expect(s->link.control, FRAME_MOUNTS, &f, NS_ASK_BYTES_MAX, LINK_TIMEOUT_MS, e);
 	if (ret == 0)
 		ret = ns_answer_decode(f.payload, f.len, &answer, e);
-	if (ret < 0)
+	if (ret)
 		return ret;
 	ret = ns_mounts_send(s->unit.ns, answer, &s->unit.files, s->refusals, e);
 	gw__ns_answer__free_unpacked(answer, NULL);

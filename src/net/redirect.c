@@ -210,7 +210,7 @@ static int find(struct redirect *r, struct err *e)
 
 	if (program <= 0) {
 		code = program;
-		program = -1;
+		program = -1; // NOLINT(clang-analyzer-deadcode.DeadStores): it is closed at the end
 		return code < 0 ? err_sys(e, code, "looking for the programs that redirect connections") : 0;
 	}
 	code = find_maps(r, program, e);
@@ -245,11 +245,11 @@ static int load(struct redirect *r, bool found, struct err *e)
 
 	r->bpf = redirect_bpf__open();
 	if (!r->bpf)
-		code = -errno;
+		code = errno ? -errno : -ENOMEM;
 	for (m = NULL; found && r->bpf && code >= 0 && (m = bpf_object__next_map(r->bpf->obj, m));)
 		if (map_slot(r, bpf_map__name(m)))
 			code = bpf_map__reuse_fd(m, *map_slot(r, bpf_map__name(m)));
-	if (code >= 0)
+	if (r->bpf && code >= 0)
 		code = redirect_bpf__load(r->bpf);
 	libbpf_set_print(print);
 	if (code < 0)
