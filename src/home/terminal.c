@@ -6,6 +6,7 @@
 #include <signal.h>
 
 #include "base/util.h"
+#include "kern/tty_modes.h"
 
 #define END_OF_FILE_KEY 4
 #define HOLD_NS 20000000ull
@@ -32,8 +33,10 @@ static struct termios2 without_keys(struct termios2 modes)
 static void set_modes(struct terminal *t)
 {
 	t->set = without_keys(t->modes);
+	tty_modes_hide(t->fd, &t->set, &t->modes);
 	ioctl(t->fd, TCSETS2, &t->set);
 	ioctl(t->fd, TCGETS2, &t->set); /* as the driver has taken it */
+	tty_modes_hide(t->fd, &t->set, &t->modes);
 	t->raw = true;
 }
 
@@ -54,7 +57,7 @@ void terminal_open(struct terminal *t, uint32_t channel, int fd)
 /* The first time the unit has taken its modes along, and may have changed them since. */
 static void come(struct terminal *t, struct session *s)
 {
-	if (t->begun && ioctl(t->fd, TCGETS2, &t->modes) == 0)
+	if (t->begun && tty_modes_get(t->fd, &t->modes) == 0)
 		send_data(s, GW__HOME_KIND__HOME_TERMIOS, &t->modes, sizeof(t->modes));
 	t->begun = true;
 	set_modes(t);
@@ -70,6 +73,13 @@ static void tell_foreground(struct terminal *t, bool foreground, struct session 
 	t->foreground = foreground;
 }
 
+static bool is_shown(const struct terminal *t)
+{
+	struct termios2 now;
+
+	return ioctl(t->fd, TCGETS2, &now) == 0 && !memcmp(&now, &t->modes, sizeof(now)) && memcmp(&now, &t->set, sizeof(now)) != 0;
+}
+
 void terminal_update(struct terminal *t, bool foreground, struct session *s)
 {
 	struct winsize size = { 0 };
@@ -82,6 +92,8 @@ void terminal_update(struct terminal *t, bool foreground, struct session *s)
 	}
 	if (foreground && !t->raw)
 		come(t, s);
+	else if (foreground && is_shown(t)) /* another unit that has the terminal, too, has ended */
+		set_modes(t);
 	if (foreground != t->foreground)
 		tell_foreground(t, foreground, s);
 	if (!foreground)
@@ -179,8 +191,10 @@ void terminal_leave(struct terminal *t)
 		return;
 	if (t->n_unread)
 		keep_typed(t);
-	if (ioctl(t->fd, TCGETS2, &now) == 0 && !memcmp(&now, &t->set, sizeof(now)))
+	if (ioctl(t->fd, TCGETS2, &now) == 0 && !memcmp(&now, &t->set, sizeof(now))) {
 		ioctl(t->fd, TCSETS2, &t->modes);
+		tty_modes_show(t->fd);
+	}
 	t->raw = false;
 	type_again(t, t->unread, t->n_seen);
 	type(t, t->unread + t->n_seen, t->n_unread - t->n_seen);

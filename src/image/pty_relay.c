@@ -16,6 +16,7 @@
 #include "image/pty_internal.h"
 #include "image/pty_session.h"
 #include "image/relay.h"
+#include "kern/tty_modes.h"
 #include "kern/tty_peek.h"
 
 static int read_settings(Gw__FdPty *p, int fd, struct err *e)
@@ -25,7 +26,7 @@ static int read_settings(Gw__FdPty *p, int fd, struct err *e)
 	struct winsize window;
 	struct stat st;
 
-	if (ioctl(fd, TCGETS2, &settings) < 0 || ioctl(fd, TIOCGLCKTRMIOS, &locked) < 0 || ioctl(fd, TIOCGWINSZ, &window) < 0 || fstat(fd, &st) < 0)
+	if (tty_modes_get(fd, &settings) < 0 || ioctl(fd, TIOCGLCKTRMIOS, &locked) < 0 || ioctl(fd, TIOCGWINSZ, &window) < 0 || fstat(fd, &st) < 0)
 		return err_sys(e, -errno, "/dev/pts/%u: its settings", p->number);
 	pty_set_bytes(&p->termios, &settings, sizeof(settings));
 	pty_set_bytes(&p->termios_locked, &locked, sizeof(locked));

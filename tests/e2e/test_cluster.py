@@ -304,6 +304,30 @@ def test_make(balanced):
     shutil.rmtree(directory)
 
 
+def test_make_interrupted(balanced):
+    """Ctrl-C on the terminal of a make whose programs run here and elsewhere ends all of them."""
+    directory, mark = os.path.join(RUN, "interrupted"), "spin99"
+    shutil.rmtree(directory, ignore_errors=True)
+    os.makedirs(directory)
+    with open(os.path.join(directory, "Makefile"), "w") as f:
+        f.write(f"all: 1 2 3 4\n1 2 3 4:\n\tgodwit run -- python3 -c 'while True: pass' {mark}$@\n")
+    ask("n1", "balance", "on")
+    make = popen("n1", "script", "-qec", f"make -s -j4 -C {directory}", "/dev/null", stdin=-1, stdout=-1, stderr=-2)
+    try:
+        wait_until("they run, some elsewhere", lambda: sum(spinners(mark).values()) == 4 and spinners(mark)["n1"] < 4, 60, 0.2)
+        make.stdin.write("\x03")
+        make.stdin.flush()
+        said, _ = make.communicate(timeout=60)
+        assert make.returncode != 0 and "Interrupt" in said, said
+        wait_until("none is left", lambda: not [p for _, p in copies(["n1", "n2", "n3"], mark)], 30, 0.2)
+        wait_until("no unit is left", lambda: not ask("n1", "ps")["units"], 30, 0.2)
+    finally:
+        for host in ("n1", "n2", "n3"):
+            inside(host, "pkill", "-f", mark, check=False)
+        make.wait()
+        shutil.rmtree(directory)
+
+
 LOGIN = """
 import struct, sys
 open('/dev/shm/key', 'w').close()
