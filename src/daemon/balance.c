@@ -23,7 +23,7 @@
 
 #define PERIOD_NS 1000000000ull
 #define LOOK_MS 1000       /* until one that has died is started anew */
-#define MOVES_MAX 4        /* at once */
+#define MOVES_MAX 8        /* at once: each waits most of the time, for the other side and, where CPUs are short, for a turn */
 #define STAY_FACTOR 5.0    /* a unit stays for so many times what moves take here, so that they are a small part of what happens */
 #define CLOSED_MAX 32
 #define CLOSED_NS 2000000000ull

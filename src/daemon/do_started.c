@@ -13,7 +13,7 @@
 #include "migrate/registry.h"
 
 #define PLACE_TRIES 3
-#define PLACED_MIN 4.0    /* of late, so many may be on their way from here, */
+#define PLACED_MIN 8.0    /* of late, so many may be on their way from here, */
 #define PLACED_A_CORE 8.0 /* and more where there are CPUs for their moves; the others begin here, and balancing sees to them */
 
 static bool many_are_on_their_way(const struct nodes_view *view)
