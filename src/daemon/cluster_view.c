@@ -12,6 +12,8 @@
 #define WAIT_US 5000
 #define SENT_MAX 64 /* the one longest ago gives its room */
 
+#define GONE_FASTER 3 /* what has left a node is out of its figures after the next second; what comes needs longer to get there and to begin */
+
 /* Something that was sent: `turn` is odd while it is written. A writer that dies then leaves one that nobody counts, until its turn comes again. */
 struct sent {
 	uint32_t turn;
@@ -170,7 +172,7 @@ void cluster_view_add_sent(const struct cluster_view *v, struct policy_node *nod
 		if (!turn || turn % 2 || __atomic_load_n(&v->sent[i].turn, __ATOMIC_RELAXED) != turn || s.id != node->id)
 			continue;
 		policy_sent(&one, s.run, s.mem_mib);
-		policy_sent_fade(&policy_default, &one, (double)(now - MIN(s.at_ms, now)) / 1000);
+		policy_sent_fade(&policy_default, &one, (double)(now - MIN(s.at_ms, now)) / 1000 * (s.run < 0 ? GONE_FASTER : 1));
 		policy_sent(node, one.sent_run, one.sent_mib);
 	}
 }
