@@ -135,7 +135,10 @@ struct reader {
 	uint32_t node;
 	struct redirect_flow *flows; /* ascending */
 	size_t n;
-	struct redirect_flow *old;
+	struct old {
+		struct redirect_flow flow;
+		uint64_t changed_ns;
+	} *old;
 	size_t n_old;
 };
 
@@ -180,7 +183,7 @@ static int find_old(const struct redirect_flow *flow, const struct redirect_end 
 			return -ENOMEM;
 		reader->old = more;
 	}
-	reader->old[reader->n_old++] = *flow;
+	reader->old[reader->n_old++] = (struct old){ *flow, end->changed_ns };
 	return 0;
 }
 
@@ -193,7 +196,7 @@ static int apply_locked(struct reader *reader, const struct redirect_node *from,
 	if (code >= 0)
 		code = redirect_each(reader->r, find_old, reader, e);
 	for (size_t i = 0; i < reader->n_old; i++)
-		redirect_remove(reader->r, &reader->old[i]);
+		redirect_remove_unchanged(reader->r, &reader->old[i].flow, reader->old[i].changed_ns);
 	return code;
 }
 

@@ -444,6 +444,16 @@ void redirect_remove(struct redirect *r, const struct redirect_flow *flow)
 		__atomic_sub_fetch(&r->ports[flow->own_port].n, 1, __ATOMIC_RELEASE);
 }
 
+bool redirect_remove_unchanged(struct redirect *r, const struct redirect_flow *flow, uint64_t changed_ns)
+{
+	struct redirect_end now;
+
+	if (!redirect_get(r, flow, &now) || now.move || now.changed_ns != changed_ns)
+		return false;
+	redirect_remove(r, flow);
+	return true;
+}
+
 int redirect_each(struct redirect *r, int (*each)(const struct redirect_flow *flow, const struct redirect_end *end, void *arg), void *arg, struct err *e)
 {
 	cleanup_free struct redirect_flow *flows = malloc(BATCH * sizeof(*flows));

@@ -54,6 +54,8 @@ bool redirect_get(struct redirect *r, const struct redirect_flow *flow, struct r
 int redirect_put(struct redirect *r, const struct redirect_flow *flow, const struct redirect_end *end);
 /* Takes its source address along (redirect_set_source). */
 void redirect_remove(struct redirect *r, const struct redirect_flow *flow);
+/* The same unless it has been made anew, as a packet that begins a connection between the same ends does, since it had this changed_ns. */
+bool redirect_remove_unchanged(struct redirect *r, const struct redirect_flow *flow, uint64_t changed_ns);
 /* The state and node that count now, of an entry that may belong to a move. */
 /* Calls `each` for all ends: a walk over the whole table, milliseconds. Stops at less than 0, and returns it. */
 int redirect_each(struct redirect *r, int (*each)(const struct redirect_flow *flow, const struct redirect_end *end, void *arg), void *arg, struct err *e);

@@ -623,6 +623,26 @@ static void test_attempts_that_overlap(void **state)
 	close_pair(&client, &server);
 }
 
+/* A client uses a port again while somebody removes what is old. */
+static void test_one_that_is_made_anew(void **state)
+{
+	struct redirect_end old = { .state = REDIRECT_THERE, .changed_ns = 1 }, end = old;
+	struct redirect_flow flow;
+	struct end client, server;
+
+	(void)state;
+	open_pair(&client, &server, OUTSIDE, A, AF_INET, false);
+	flow_of(&server, &flow);
+	assert_int_equal(redirect_put(table(B), &flow, &old), 0);
+	end.changed_ns = 2;
+	assert_int_equal(redirect_put(table(B), &flow, &end), 0);
+	assert_false(redirect_remove_unchanged(table(B), &flow, old.changed_ns));
+	assert_true(redirect_get(table(B), &flow, &end));
+	assert_true(redirect_remove_unchanged(table(B), &flow, end.changed_ns));
+	assert_false(redirect_get(table(B), &flow, &end));
+	close_pair(&client, &server);
+}
+
 /* As the daemons do it: one host tells another what it has. */
 static void tell(enum host from, enum host to)
 {
@@ -847,6 +867,7 @@ int main(void)
 		cmocka_unit_test(test_calls_are_held),
 		cmocka_unit_test(test_a_move_that_fails),
 		cmocka_unit_test(test_attempts_that_overlap),
+		cmocka_unit_test(test_one_that_is_made_anew),
 		cmocka_unit_test(test_a_dead_host),
 		cmocka_unit_test(test_a_listener_that_ends),
 		cmocka_unit_test(test_news_are_told_again),
