@@ -354,11 +354,7 @@ static char *next_line(char **text, const char **ret_names, const char **ret_pat
 	return NULL;
 }
 
-/*
- * What is cut off of the paths when the process is looked at from in there. false: it is not below the root. Hierarchies come and go with what others on this machine mount: one that
- * is in only one of the texts has no namespaces that count.
- */
-static bool cut_roots(char *whole, const char *seen, Gw__NsOther *out)
+bool cgroup_roots_cut(char *whole, const char *seen, Gw__NsOther *out)
 {
 	const char *names, *path;
 
@@ -398,7 +394,7 @@ int cgroup_roots_capture(pid_t pid, int ns, Gw__NsOther *out, struct refusals *r
 		if (ns_enter(back, NS_CGROUP) < 0)
 			abort();
 	}
-	if (ret == 0 && !cut_roots(whole, seen, out))
+	if (ret == 0 && !cgroup_roots_cut(whole, seen, out))
 		refusals_add(r, "ns.cgroup", "it is in a control group outside of the root of its cgroup namespace", "move it into one below", "process %d", pid);
 	ns_in_own_cgroups(false);
 	return ret;

@@ -42,6 +42,11 @@ void cgroups_made_undo(struct cgroups_made *made);
 int cgroup_join(pid_t pid, const Gw__Process *msg, pid_t (*find)(void *arg, pid_t tid), void *arg, struct err *e);
 
 /* Source: where a cgroup namespace of a part of the unit begins, which `ns` is and process `pid` is in. */
+/*
+ * Of the text of a process's /proc/PID/cgroup (taken apart), and of what it is to a reader in there: what is cut off. false: it is not below the root. Hierarchies come and go with what others on this
+ * machine mount: one that is in only one of the texts has no namespaces that count.
+ */
+bool cgroup_roots_cut(char *whole, const char *seen, Gw__NsOther *out);
 int cgroup_roots_capture(pid_t pid, int ns, Gw__NsOther *out, struct refusals *r, struct err *e);
 int cgroup_roots_validate(const Gw__NsOther *o, struct err *e);
 /* Destination: the caller, a process for the moment, goes where such a one is to begin. */

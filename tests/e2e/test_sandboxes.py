@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Programs that put others into namespaces: those stay in the unit, and keep their numbers in each."""
 
-import subprocess
-
 import pytest
-from lab_driver import Victim, find_process, inside, kill, migrate, processes, wait_until
+from lab_driver import Victim, find_process, inside, migrate, processes, wait_until
 
 # What a sandboxed program sees of itself; the rest of mountinfo are numbers.
 LOOK = r"""
@@ -113,23 +111,3 @@ setsid -f sh -c 'unshare -Ur unshare -Urpf bash /tmp/nested.sh; echo $? >/tmp/ne
     inside("n3", "kill", "-TERM", str(pid))
     wait_until("its parent has seen its end", lambda: inside("n1", "cat", "/tmp/nested.status", check=False).stdout.strip() == "42")
     lab2.assert_clean()
-
-
-def test_hierarchies_beside(lab2):
-    """Others on the machine mount hierarchies of control groups and unmount them: the texts of which the roots of namespaces are made have other lines from one moment to the next."""
-    mount = ["unshare", "-m", "sh", "-c", "mount -t cgroup -o none,name=beside beside /mnt"]
-    if subprocess.run(mount, stderr=subprocess.DEVNULL).returncode:
-        pytest.skip("no hierarchy of version 1 can be made here")
-    sleeper = lambda host: next((p for p in processes(host) if p.cmdline == "sleep 1001"), None)
-    inside("n1", "sh", "-c", "setsid -f unshare -C sleep 1001 >/dev/null 2>&1 </dev/null")
-    others = subprocess.Popen([*mount[:-1], f"while {mount[-1]}; do umount /mnt; done"], stderr=subprocess.DEVNULL)
-    try:
-        pid = wait_until("it is there", lambda: sleeper("n1")).host_pid
-        for source, dest in (("n1", "n2"), ("n2", "n1"), ("n1", "n2")):
-            moved = migrate(source, pid, dest)
-            assert moved.status == 0, moved.text
-            pid = moved.json["pid"]
-        kill(sleeper("n2").pid, 9)
-    finally:
-        others.kill()
-        others.wait()
