@@ -11,7 +11,6 @@
 #include "cli/cli.h"
 
 #define DURATION_MAX_MS (24.0 * 3600 * 1000)
-#define COLUMNS_MAX 16
 
 const char *text_of(const json_t *o, const char *key)
 {
@@ -91,11 +90,12 @@ static size_t text_width(const char *text)
 
 void show_table(char *const *cells, size_t n_cells, size_t columns)
 {
-	size_t width[COLUMNS_MAX] = { 0 }, i;
+	cleanup_free size_t *width = calloc(columns, sizeof(*width));
+	size_t i;
 
-	for (i = 0; i < n_cells; i++)
+	for (i = 0; i < n_cells && width; i++)
 		width[i % columns] = MAX(width[i % columns], text_width(cells[i]));
-	for (i = 0; i < n_cells; i++) {
+	for (i = 0; i < n_cells && width; i++) {
 		bool last = i % columns == columns - 1;
 		size_t pad = width[i % columns] - text_width(cells[i]);
 
