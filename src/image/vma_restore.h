@@ -40,8 +40,8 @@ int vma_plan_sync(struct batch *b, const struct vma_list *old, const struct vma_
 
 /*
  * When all pages have arrived: locks what was locked (until then it is MLOCK_ONFAULT), collapses what had huge pages.
- * Failures of these calls are hints lost, not errors. mlockall(MCL_FUTURE) cannot be seen from outside and is not
- * carried.
+ * Failures of these calls are hints lost, not errors. mlockall(MCL_FUTURE) cannot be seen from outside: it is the
+ * caller's affair.
  */
 void vma_plan_finish(struct batch *b, const struct vma_list *l);
 

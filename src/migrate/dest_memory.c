@@ -158,8 +158,6 @@ void dest_plan_finish(struct dest_process *p)
 		p->finish = batch_new(&p->skeleton->agent.task);
 	batch_reset(p->finish);
 	vma_plan_finish(p->finish, &p->vmas);
-	if (p->mlock_future)
-		batch_try(p->finish, "mlockall", SYS_mlockall, p->mlock_future);
 	h->finish_list = batch_list(p->finish, &h->nfinish);
 }
 

@@ -224,6 +224,9 @@ static int plan_lists(struct dest_process *p, struct err *e)
 		return ret;
 	if (!p->host && memcmp(&p->mm, &go->mm, sizeof(p->mm)))
 		mm_plan_restore(b, &go->mm, -1);
+	/* Of new mappings only, so that no page is missed; and before the program runs, which may take it back. */
+	if (!p->host && p->mlock_future)
+		batch_try(b, "mlockall", SYS_mlockall, p->mlock_future);
 	go->process->pid = seen_by_itself(p, p->pid); /* it sends itself what is pending */
 	membarrier_plan(b, go->process->membarrier, p->membarrier);
 	ret = process_plan_restore(b, go->process, PROCESS_THREADS, NULL, 0);
