@@ -439,7 +439,7 @@ class Haproxy(Web):
 # --- others -------------------------------------------------------------------------------------------------------------
 
 class Iperf(Server):
-    def __init__(self, lab_, port=0, mode="--bidir", seconds=5):
+    def __init__(self, lab_, port=0, mode="--bidir", seconds=15):
         self.mode, self.seconds = mode, seconds
         super().__init__(lab_, "iperf3", port, ["iperf3", "-s", "-p", "PORT", "--forceflush"], wait=False)
         wait_until("it listens", lambda: "listening" in self.log())

@@ -141,7 +141,7 @@ def test_shared_memory_between_ranks(hosts, cluster):
     """Ranks that share memory move together, with what has started them, and one alone is refused."""
     out = os.path.join(hosts.directory("job-shared"), "out")
     inside("n1", "setsid", "-f", "sh", "-c", 'exec "$0" "$@" </dev/null >' + out + " 2>&1", "mpirun.openmpi", "--allow-run-as-root", "--mca", "pml", "ob1", "--mca", "btl",
-           "vader,self", "--mca", "mpi_yield_when_idle", "1", "-np", "2", "--oversubscribe", cluster.programs["openmpi"], "3000", "1000")
+           "vader,self", "--mca", "mpi_yield_when_idle", "1", "-np", "2", "--oversubscribe", cluster.programs["openmpi"], "20000", "1000", out + ".hurry")
     wait_until("it computes", lambda: "round 100" in read(out), 30, 0.05)
     ranks = [p for p in processes("n1") if p.cmdline.startswith(cluster.programs["openmpi"]) and p.state != "Z"]
     refused = migrate("n1", ranks[0].host_pid, "n2")
@@ -151,4 +151,6 @@ def test_shared_memory_between_ranks(hosts, cluster):
     assert told in str(refused.json["refusals"]) and told in inside("n1", "godwit", "check", str(ranks[1].host_pid), "--to", "n2", check=False).stdout, refused.text
     moved = migrate("n1", both, "n2")
     assert moved.status == 0, moved.why()
+    with open(out + ".hurry", "w", encoding="ascii"):
+        pass
     wait_until("the result", lambda: "done " in read(out), 60, 0.1)
