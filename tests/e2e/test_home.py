@@ -410,6 +410,16 @@ def test_filtered_death(lab2, filtered, number, news):
     lab2.assert_clean()
 
 
+def goes_on_and_ends(lab2, f):
+    """What has been stopped once and told to continue: both sides learn of it, and of its end."""
+    f.wait_news("continued")
+    f.wait_log("signal 18 ")
+    f.send(signal.SIGTERM)
+    f.wait_news("exited 42")
+    assert read(f.news).count("stopped") == 1
+    lab2.assert_clean()
+
+
 def test_filtered_stopped(lab2, filtered):
     """It was stopped when it moved: so is its stub."""
     f = filtered
@@ -420,12 +430,7 @@ def test_filtered_stopped(lab2, filtered):
     wait_until("a stopped stub", lambda: f.stub().state in "Tt")
     assert f.unit().state == "T"
     f.send(signal.SIGCONT)
-    f.wait_news("continued")
-    f.wait_log("signal 18 ")
-    f.send(signal.SIGTERM)
-    f.wait_news("exited 42")
-    assert read(f.news).count("stopped") == 1
-    lab2.assert_clean()
+    goes_on_and_ends(lab2, f)
 
 
 def while_it_becomes_a_stub(lab2, f, act):
@@ -448,12 +453,7 @@ def test_continued_before_the_stub(lab2, family, filters):
     f.send(signal.SIGSTOP)
     f.wait_news("stopped 19")
     while_it_becomes_a_stub(lab2, f, lambda: f.send(signal.SIGCONT))
-    f.wait_news("continued")
-    f.wait_log("signal 18 ")
-    f.send(signal.SIGTERM)
-    f.wait_news("exited 42")
-    assert read(f.news).count("stopped") == 1
-    lab2.assert_clean()
+    goes_on_and_ends(lab2, f)
 
 
 @pytest.mark.parametrize("filters", [False, True])
@@ -464,12 +464,7 @@ def test_stopped_before_the_stub(lab2, family, filters):
     wait_until("the unit is stopped", lambda: f.unit().state == "T")
     assert f.stub().state in "Tt"
     f.send(signal.SIGCONT)
-    f.wait_news("continued")
-    f.wait_log("signal 18 ")
-    f.send(signal.SIGTERM)
-    f.wait_news("exited 42")
-    assert read(f.news).count("stopped") == 1
-    lab2.assert_clean()
+    goes_on_and_ends(lab2, f)
 
 
 def test_killed_before_the_stub(lab2, family):

@@ -35,42 +35,35 @@ static void assert_root(const Gw__NsOther *o, const char *names, const char *pat
 	fail_msg("no root of %s", names);
 }
 
-static void test_below(void **state)
+static void assert_roots(const char *seen, const char *own, const char *names, const char *path, const char *unified)
 {
-	Gw__NsOther *o = cut("4:cpu,cpuacct:/a/b/c\n0::/x/y\n", "4:cpu,cpuacct:/c\n0::/\n");
+	Gw__NsOther *o = cut(seen, own);
 
-	(void)state;
 	assert_non_null(o);
 	assert_int_equal(o->n_roots, 2);
-	assert_root(o, "cpu,cpuacct", "/a/b");
-	assert_root(o, "", "/x/y");
+	assert_root(o, names, path);
+	assert_root(o, "", unified);
 	gw__ns_other__free_unpacked(o, NULL);
+}
+
+static void test_below(void **state)
+{
+	(void)state;
+	assert_roots("4:cpu,cpuacct:/a/b/c\n0::/x/y\n", "4:cpu,cpuacct:/c\n0::/\n", "cpu,cpuacct", "/a/b", "/x/y");
 	assert_null(cut("0::/x/y\n", "0::/../z\n"));
 	assert_null(cut("0::/x/y\n", "0::/z\n"));
 }
 
 static void test_others_mount(void **state)
 {
-	Gw__NsOther *o = cut("4:cpu:/a/b\n0::/x\n", "9:name=new:/\n4:cpu:/b\n0::/\n");
-
 	(void)state;
-	assert_non_null(o);
-	assert_int_equal(o->n_roots, 2);
-	assert_root(o, "cpu", "/a");
-	assert_root(o, "", "/x");
-	gw__ns_other__free_unpacked(o, NULL);
+	assert_roots("4:cpu:/a/b\n0::/x\n", "9:name=new:/\n4:cpu:/b\n0::/\n", "cpu", "/a", "/x");
 }
 
 static void test_others_unmount(void **state)
 {
-	Gw__NsOther *o = cut("9:name=old:/\n4:cpu:/a/b\n0::/x\n", "4:cpu:/b\n0::/\n");
-
 	(void)state;
-	assert_non_null(o);
-	assert_int_equal(o->n_roots, 2);
-	assert_root(o, "cpu", "/a");
-	assert_root(o, "", "/x");
-	gw__ns_other__free_unpacked(o, NULL);
+	assert_roots("9:name=old:/\n4:cpu:/a/b\n0::/x\n", "4:cpu:/b\n0::/\n", "cpu", "/a", "/x");
 }
 
 int main(void)
