@@ -262,6 +262,7 @@ void source_thaw(void *context);
 int source_note_namespaces(struct source_process *p, struct err *e);
 /* What the kernel says of all threads; which: 0 before the stop, 1 in it. */
 void source_read_records(struct source *s, int which);
+void source_read_process_records(struct source_process *p, int which);
 /* near: where it is, mostly: the kernel lists threads in the order of their birth. NULL: there is none. */
 const struct restart_record *source_find_record(const struct source_process *p, int which, pid_t tid, size_t near);
 struct parked *source_find_parked(struct source_process *p, pid_t tid, size_t near);

@@ -75,33 +75,43 @@ static struct vma_digest digest_of(pid_t pid)
 	return d;
 }
 
-/* Compares the layouts, unless they have not changed since this was done before. */
+/*
+ * Whether the process has the layout of the last round, and the digest of that layout. A mapping that goes, or comes, between the digest and the comparison would make it
+ * the digest of another layout, and the freeze would take that one for the known one: it counts only if the kernel's number is the same before and after.
+ */
+static void rehearse_layout(struct source_process *p, struct refusals *refusals)
+{
+	struct unit_process *u = p->u;
+	uint64_t before = layout_now(p, 0);
+	struct vma_list vmas = { 0 };
+	struct err unheard = ERR_INIT;
+	struct vma_digest digest;
+	bool changed = true;
+
+	if (vma_guards_same(u->pid, &u->vmas, &p->guarded) && is_as_rehearsed(p, 0)) {
+		p->rehearsed_layout = before;
+		return;
+	}
+	p->rehearsed_layout = 0;
+	p->rehearsed_digest = (struct vma_digest){ 0 };
+	digest = digest_of(u->pid);
+	if (vma_list_reread(u->pid, &u->vmas, false, &p->s->unit.files, refusals, &vmas, &changed, &unheard) == 0 && !changed) {
+		p->rehearsed_layout = before;
+		source_read_process_records(p, 0);
+		if (before && layout_now(p, 0) == before)
+			p->rehearsed_digest = digest;
+	}
+	vma_list_free(&vmas);
+}
+
 static void rehearse_layouts(struct source *s)
 {
 	struct refusals ignored = { 0 };
-	struct err unheard = ERR_INIT;
 
 	source_read_records(s, 0);
-	for (size_t i = 0; i < s->nprocs; i++) {
-		struct unit_process *u = &s->unit.procs[i];
-		uint64_t layout = layout_now(&s->procs[i], 0);
-		struct vma_digest digest;
-		struct vma_list vmas = { 0 };
-		bool changed = true;
-		int ret;
-
-		if (u->guest)
-			continue;
-		if (vma_guards_same(u->pid, &u->vmas, &s->procs[i].guarded) && is_as_rehearsed(&s->procs[i], 0)) {
-			s->procs[i].rehearsed_layout = layout;
-			continue;
-		}
-		digest = digest_of(u->pid);
-		ret = vma_list_reread(u->pid, &u->vmas, false, &s->unit.files, &ignored, &vmas, &changed, &unheard);
-		s->procs[i].rehearsed_layout = ret == 0 && !changed ? layout : 0;
-		s->procs[i].rehearsed_digest = ret == 0 && !changed ? digest : (struct vma_digest){ 0 };
-		vma_list_free(&vmas);
-	}
+	for (size_t i = 0; i < s->nprocs; i++)
+		if (!s->unit.procs[i].guest)
+			rehearse_layout(&s->procs[i], &ignored);
 	for (size_t i = 0; i < s->nprocs; i++)
 		vma_peek_ready(s->unit.procs[i].pid);
 	refusals_free(&ignored);

@@ -157,14 +157,17 @@ static int interrupt_one(struct source_process *p, pid_t tid, size_t near, struc
 	return 1;
 }
 
+void source_read_process_records(struct source_process *p, int which)
+{
+	int n = p->watch ? restart_watch_read(p->watch, p->records[which], RECORDS_MAX, NULL) : 0;
+
+	p->nrecords[which] = n > 0 ? (size_t)n : 0;
+}
+
 void source_read_records(struct source *s, int which)
 {
-	for (size_t i = 0; i < s->nprocs; i++) {
-		struct source_process *p = &s->procs[i];
-		int n = p->watch ? restart_watch_read(p->watch, p->records[which], RECORDS_MAX, NULL) : 0;
-
-		p->nrecords[which] = n > 0 ? (size_t)n : 0;
-	}
+	for (size_t i = 0; i < s->nprocs; i++)
+		source_read_process_records(&s->procs[i], which);
 }
 
 /* Whether the records have none but threads that are stopped. */

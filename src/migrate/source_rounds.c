@@ -62,6 +62,8 @@ static int take_new_layout(struct source_process *p, struct vma_list *vmas, stru
 
 	p->u->vmas = *vmas;
 	*vmas = (struct vma_list){ 0 };
+	p->rehearsed_layout = 0;
+	p->rehearsed_digest = (struct vma_digest){ 0 };
 	ret = pages_layout(&p->pages, &p->u->vmas, e);
 	if (ret == 0)
 		ret = pages_forget_remapped(&p->pages, &old, &p->u->vmas, p->s->unit.files.n, e);
