@@ -80,7 +80,7 @@ def batches_of(chosen):
     for case in chosen:
         groups.setdefault((case.strategy, case.kind(), "-".join([case.name, *case.arguments[:1]]) if case.arguments[:1] == ("all",) else case.name if case.name in ("sleep", "block") else ""), []).append(case)
     for (_, kind, _), members in groups.items():
-        size = {"timed": 12, "light": BATCH, "heavy": 3}[kind]
+        size = 4 if members[0].name == "sleep" else {"timed": 12, "light": BATCH, "heavy": 3}[kind]
         for i in range(0, len(members), size):
             for case in members[i:i + size]:
                 batch_of[str(case)] = members[i:i + size]
