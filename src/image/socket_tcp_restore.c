@@ -312,8 +312,39 @@ static int fill_lonely(const Gw__FdSocket *s, int fd, int *other, struct err *e)
 	return r;
 }
 
-/* The kernel's own handshake; answered: it must come to its end. */
-static int call(int fd, const ProtobufCBinaryData *local, const ProtobufCBinaryData *peer, bool answered, struct err *e)
+/* Returns what it was. */
+static int put_mark(int fd, int mark)
+{
+	int before = socket_get_int(fd, SOL_SOCKET, SO_MARK);
+
+	if (mark != before)
+		socket_set_int(fd, SOL_SOCKET, SO_MARK, mark);
+	return before;
+}
+
+/*
+ * As for connect(2), to a listener that is here too. Whoever calls its address from this host may be led to where it was until now: what these two say is marked as local,
+ * whatever the address.
+ */
+static int call_here(int fd, int listener, const ProtobufCBinaryData *peer)
+{
+	int mark = (int)tcp_forge_mark(), was = mark ? put_mark(fd, mark) : 0, listener_was = mark ? put_mark(listener, mark) : 0;
+	int r = connect(fd, (void *)peer->data, (socklen_t)peer->len) < 0 && errno != EINPROGRESS ? -errno : 0;
+
+	if (r == 0) {
+		wait_for(fd, POLLOUT);
+		/* Now it says how it went. */
+		r = connect(fd, (void *)peer->data, (socklen_t)peer->len) < 0 && errno != EISCONN ? -errno : 0;
+	}
+	if (mark) {
+		put_mark(fd, was);
+		put_mark(listener, listener_was);
+	}
+	return r;
+}
+
+/* The kernel's own handshake; listener: that answers, and it must come to its end, or -1. */
+static int call(int fd, const ProtobufCBinaryData *local, const ProtobufCBinaryData *peer, int listener, struct err *e)
 {
 	int flags = fcntl(fd, F_GETFL), r = socket_set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON);
 
@@ -324,12 +355,10 @@ static int call(int fd, const ProtobufCBinaryData *local, const ProtobufCBinaryD
 	if (r < 0)
 		return err_sys(e, r, "TCP: binding a socket that connects");
 	fcntl(fd, F_SETFL, flags | O_NONBLOCK);
-	r = connect(fd, (void *)peer->data, (socklen_t)peer->len) < 0 && errno != EINPROGRESS ? -errno : 0;
-	if (r == 0 && answered) {
-		wait_for(fd, POLLOUT);
-		/* Now it says how it went. */
-		r = connect(fd, (void *)peer->data, (socklen_t)peer->len) < 0 && errno != EISCONN ? -errno : 0;
-	}
+	if (listener >= 0)
+		r = call_here(fd, listener, peer);
+	else
+		r = connect(fd, (void *)peer->data, (socklen_t)peer->len) < 0 && errno != EINPROGRESS ? -errno : 0;
 	fcntl(fd, F_SETFL, flags);
 	return r < 0 ? err_sys(e, r, "TCP: connecting again") : 0;
 }
@@ -337,7 +366,7 @@ static int call(int fd, const ProtobufCBinaryData *local, const ProtobufCBinaryD
 /* Whatever becomes of it. */
 static int call_again(const Gw__FdSocket *s, int fd, struct err *e)
 {
-	int r = call(fd, &s->local, &s->peer, false, e);
+	int r = call(fd, &s->local, &s->peer, -1, e);
 
 	if (r == 0)
 		r = set_late(s, fd, e);
@@ -346,9 +375,9 @@ static int call_again(const Gw__FdSocket *s, int fd, struct err *e)
 	return r;
 }
 
-static int call_listener(const Gw__FdSocket *s, int fd, struct err *e)
+static int call_listener(const Gw__FdSocket *s, int fd, int listener, struct err *e)
 {
-	int r = call(fd, &s->local, &s->peer, true, e);
+	int r = call(fd, &s->local, &s->peer, listener, e);
 
 	if (r == 0)
 		r = set_late(s, fd, e);
@@ -360,10 +389,10 @@ static int call_listener(const Gw__FdSocket *s, int fd, struct err *e)
 }
 
 /* A client that has called, perhaps said something, and closed. */
-static int call_and_close(uint32_t family, const Gw__FdTcpWaiting *w, struct err *e)
+static int call_and_close(uint32_t family, const Gw__FdTcpWaiting *w, int listener, struct err *e)
 {
 	cleanup_close int fd = socket((int)family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
-	int r = fd < 0 ? err_sys(e, -errno, "socket") : call(fd, &w->local, &w->peer, true, e);
+	int r = fd < 0 ? err_sys(e, -errno, "socket") : call(fd, &w->local, &w->peer, listener, e);
 
 	if (r < 0 || !w->tcp)
 		return r;
@@ -372,7 +401,7 @@ static int call_and_close(uint32_t family, const Gw__FdTcpWaiting *w, struct err
 	return r < 0 ? err_sys(e, r, "TCP: what a client has said before it closed") : 0;
 }
 
-static int fill_listener(const Gw__FdTable *t, const Gw__FdSocket *s, const int *fds, struct err *e)
+static int fill_listener(const Gw__FdTable *t, const Gw__FdSocket *s, int listener, const int *fds, struct err *e)
 {
 	int r = 0;
 
@@ -381,7 +410,7 @@ static int fill_listener(const Gw__FdTable *t, const Gw__FdSocket *s, const int 
 
 		if (s->waiting[i]->tcp && s->waiting[i]->tcp->numbers)
 			continue; /* tcp_waiting_put */
-		r = client ? call_listener(t->descs[client - 1]->socket, fds[client - 1], e) : call_and_close(s->family, s->waiting[i], e);
+		r = client ? call_listener(t->descs[client - 1]->socket, fds[client - 1], listener, e) : call_and_close(s->family, s->waiting[i], listener, e);
 	}
 	return r;
 }
@@ -424,7 +453,7 @@ int socket_tcp_fill(const Gw__FdTable *old, const Gw__FdTable *t, const int *fds
 	/* Of a busy server most are left out, and not even looked at: memory that no cache holds. */
 	for (size_t i = 0; i < t->n_descs && r == 0; i++)
 		if (!is_left(old, t, i) && t->descs[i]->kind == GW__FD_KIND__FD_SOCKET && t->descs[i]->socket)
-			r = fill_listener(t, t->descs[i]->socket, fds, e);
+			r = fill_listener(t, t->descs[i]->socket, fds[i], fds, e);
 	for (size_t i = 0; i < t->n_descs && r == 0; i++) {
 		const Gw__FdSocket *s;
 		size_t other;

@@ -24,6 +24,7 @@
 #define DATA_MAX 1200 /* fits through whatever the loopback device has been made */
 
 static int raw4 = -1, raw6 = -1;
+static uint32_t our_mark;
 
 static int open_raw(int family, uint32_t mark)
 {
@@ -40,9 +41,15 @@ int tcp_forge_open(uint32_t mark, struct err *e)
 {
 	close_fdp(&raw4);
 	close_fdp(&raw6);
+	our_mark = mark;
 	raw4 = open_raw(AF_INET, mark);
 	raw6 = open_raw(AF_INET6, mark);
 	return raw4 < 0 && raw6 < 0 ? err_sys(e, -errno, "a raw socket") : 0;
+}
+
+uint32_t tcp_forge_mark(void)
+{
+	return our_mark;
 }
 
 struct segment {

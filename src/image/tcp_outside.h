@@ -87,6 +87,8 @@ void tcp_outside_settle(const Gw__FdSocket *s, int fd);
 /* tcp_forge.c: sends ourselves a segment, as if the other end of s had sent it. */
 enum { TCP_FORGE_FIN = 1, TCP_FORGE_RST = 2 };
 int tcp_forge_open(uint32_t mark, struct err *e);
+/* The mark of segments that are for this host whatever their address; 0: there are none. */
+uint32_t tcp_forge_mark(void);
 int tcp_forge(const Gw__FdSocket *s, uint32_t number, uint32_t acknowledged, unsigned flags, struct err *e);
 int tcp_forge_data(const Gw__FdSocket *s, uint32_t number, uint32_t acknowledged, const ProtobufCBinaryData *data, struct err *e);
 

@@ -217,6 +217,14 @@ def test_registers_there_and_back(lab2):
     v.assert_ok()
 
 
+def test_callers_come_home(lab2):
+    """Who calls a listener in the unit must not be led to where that was, while the unit comes back to where it began."""
+    v = Victim(lab2, "tcp_waiting").wait_ready()
+    for dest in ["n2", "n1", "n2"]:
+        v.migrate(dest)
+    v.assert_ok()
+
+
 def test_two_moves_at_once(lab2):
     """Two processes cross: one goes from n1 to n2 while the other goes from n2 to n1."""
     a = Victim(lab2, "ws_random", 64).wait_ready()

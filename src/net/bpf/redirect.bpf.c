@@ -590,6 +590,14 @@ static __always_inline bool nobody_listens(struct __sk_buff *skb, const struct p
 		!tcp_socket_state(skb, p);
 }
 
+static __always_inline bool is_lo(struct __sk_buff *skb)
+{
+	__u32 zero = 0;
+	struct redirect_config *c = bpf_map_lookup_elem(&config, &zero);
+
+	return c && c->lo == skb->ifindex;
+}
+
 static __always_inline int arriving(struct __sk_buff *skb, __u32 l2)
 {
 	struct packet p = { 0 };
@@ -600,6 +608,9 @@ static __always_inline int arriving(struct __sk_buff *skb, __u32 l2)
 		return UNSPEC;
 	if (p.error)
 		return pass_error(skb, &p, l2, true);
+	/* A call within a unit that arrives, to its listener, which is elsewhere as yet for everybody else. */
+	if (skb->mark == REDIRECT_MARK && p.to.protocol == TCP && (p.tcp_flags & (FLAG_SYN | FLAG_ACK)) == FLAG_SYN && is_lo(skb))
+		return UNSPEC;
 	if (!port_used(p.to.own_port) || !find(skb, &p, &place, false)) {
 		remember_caller(skb, &p);
 		return port_used(p.to.peer_port) && looks_forged(&p) ? deliver_over_lo(skb, l2) : UNSPEC;
@@ -636,14 +647,6 @@ static __always_inline bool is_stale(const struct packet *p)
 		return false;
 	place_of(end, &place, 0);
 	return place.state == REDIRECT_THERE || place.state == REDIRECT_HELD || place.flags & REDIRECT_COMING;
-}
-
-static __always_inline bool is_lo(struct __sk_buff *skb)
-{
-	__u32 zero = 0;
-	struct redirect_config *c = bpf_map_lookup_elem(&config, &zero);
-
-	return c && c->lo == skb->ifindex;
 }
 
 /* Where a loopback address is of the host that a socket was made on: its node; 0: this one. */
