@@ -28,6 +28,10 @@
 #define MADV_GUARD_INSTALL 102
 #define MADV_GUARD_REMOVE 103
 #endif
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#define MADV_POPULATE_WRITE 23
+#endif
 #define HUGE_SIZE (2ull << 20)
 #define HUGE_SHIFT_BITS 26
 #define APART (1ull << 40) /* the scratch is at the upper end of the same room */
@@ -315,29 +319,99 @@ static void plan_advice(struct batch *b, const struct pieces *p, const struct ad
 	}
 }
 
-static int lock_change(const struct piece *p)
-{
-	bool before = !to_map(p) && p->old && (p->old->bits & VMA_LOCKED), after = p->new && (p->new->bits & VMA_LOCKED);
+enum lock { LOCK_NONE, LOCK_ONFAULT, LOCK_FULL };
 
-	if (!p->new || (!to_map(p) && (p->new->bits & VMA_GUESSED)))
-		return 0;
-	return after - before;
+static enum lock lock_of(const struct vma *v)
+{
+	return !(v->bits & VMA_LOCKED) || vma_is_kernels(v) ? LOCK_NONE : v->bits & VMA_LOCKONFAULT ? LOCK_ONFAULT : LOCK_FULL;
 }
 
-static void plan_locks(struct batch *b, const struct pieces *p)
+/* Whether mprotect would bring in all pages of what is locked. */
+static bool loosens(const struct piece *p)
 {
+	return !to_map(p) && p->new && lock_of(p->old) == LOCK_FULL && p->old->prot != p->new->prot;
+}
+
+static enum lock lock_before(const struct piece *p)
+{
+	return to_map(p) ? LOCK_NONE : loosens(p) ? LOCK_ONFAULT : lock_of(p->old);
+}
+
+static enum lock lock_after(const struct piece *p)
+{
+	return !to_map(p) && (p->new->bits & VMA_GUESSED) ? lock_before(p) : lock_of(p->new);
+}
+
+static void plan_loosening(struct batch *b, const struct pieces *p)
+{
+	for (size_t i = 0; i < p->n; i++)
+		if (loosens(&p->v[i]))
+			batch_try(b, "mlock2", SYS_mlock2, p->v[i].start, p->v[i].end - p->v[i].start, MLOCK_ONFAULT);
+}
+
+/* To LOCK_NONE or LOCK_ONFAULT; what is to be LOCK_FULL becomes at least LOCK_ONFAULT. -1: nothing is to be done. */
+static int lock_change(const struct piece *p)
+{
+	enum lock after = p->new ? lock_after(p) : LOCK_NONE;
+
+	if (!p->new || lock_before(p) == after || (after == LOCK_FULL && lock_before(p) == LOCK_ONFAULT))
+		return -1;
+	return after == LOCK_NONE ? LOCK_NONE : LOCK_ONFAULT;
+}
+
+static void plan_lock(struct batch *b, uint64_t start, uint64_t end, enum lock lock)
+{
+	if (lock == LOCK_NONE)
+		batch_call(b, "munlock", SYS_munlock, start, end - start);
+	else
+		batch_call(b, "mlock2 (RLIMIT_MEMLOCK?)", SYS_mlock2, start, end - start, MLOCK_ONFAULT);
+}
+
+/* From `start`, which lies in l->v[i], to the next hole. Returns the end. */
+static uint64_t plan_full_lock(struct batch *b, const struct vma_list *l, size_t i, uint64_t start)
+{
+	size_t last = i;
+
+	while (last + 1 < l->n && l->v[last + 1].start == l->v[last].end)
+		last++;
+	batch_try(b, "mlock2", SYS_mlock2, start, l->v[last].end + PAGE_SIZE_BYTES - start, 0);
+	for (; i <= last; i++) {
+		enum lock lock = lock_of(&l->v[i]);
+		uint64_t from = l->v[i].start;
+
+		if (lock == LOCK_FULL || vma_is_kernels(&l->v[i]))
+			continue;
+		while (i < last && lock_of(&l->v[i + 1]) == lock && !vma_is_kernels(&l->v[i + 1]))
+			i++;
+		plan_lock(b, from, l->v[i].end, lock);
+	}
+	return l->v[last].end;
+}
+
+/*
+ * mlock brings all pages in, which are not here yet, and it cannot wait until they are: the program may have called munlock by then. But a range that ends in a hole is an error to it,
+ * which it finds when it has set the flags of the mappings before the hole and has not yet touched a page. What it has locked too much is given its own lock again.
+ */
+static void plan_locks(struct batch *b, const struct pieces *p, const struct vma_list *l)
+{
+	uint64_t done = 0;
+
 	for (size_t i = 0; i < p->n; i++) {
 		uint64_t start = p->v[i].start, end = p->v[i].end;
 		int change = lock_change(&p->v[i]);
 
-		if (!change)
+		if (change < 0)
 			continue;
 		while (i + 1 < p->n && p->v[i + 1].start == end && lock_change(&p->v[i + 1]) == change)
 			end = p->v[++i].end;
-		if (change > 0)
-			batch_call(b, "mlock2 (RLIMIT_MEMLOCK?)", SYS_mlock2, start, end - start, MLOCK_ONFAULT);
-		else
-			batch_call(b, "munlock", SYS_munlock, start, end - start);
+		plan_lock(b, start, end, (enum lock)change);
+	}
+	for (size_t i = 0, k = 0; i < p->n; i++) {
+		if (!p->v[i].new || p->v[i].start < done || lock_after(&p->v[i]) != LOCK_FULL || lock_before(&p->v[i]) == LOCK_FULL)
+			continue;
+		while (l->v[k].end <= p->v[i].start)
+			k++;
+		done = plan_full_lock(b, l, k, p->v[i].start);
 	}
 }
 
@@ -416,6 +490,7 @@ int vma_plan_sync(struct batch *b, const struct vma_list *old, const struct vma_
 		rc = plan_maps(b, &p, &c, ret_mapped, e);
 	}
 	if (rc == 0) {
+		plan_loosening(b, &p);
 		plan_protections(b, &p);
 		for (size_t i = 0; i < ARRAY_SIZE(advices); i++)
 			plan_advice(b, &p, &advices[i], -1);
@@ -423,7 +498,7 @@ int vma_plan_sync(struct batch *b, const struct vma_list *old, const struct vma_
 			plan_advice(b, &p, &advices[i], 1);
 		plan_names(b, &p);
 		plan_guards(b, &p, &old->guards, &new->guards);
-		plan_locks(b, &p);
+		plan_locks(b, &p, new);
 	}
 	free(p.v);
 	return rc;
@@ -498,7 +573,11 @@ void vma_plan_finish(struct batch *b, const struct vma_list *l)
 		if (start < end)
 			batch_try(b, "madvise(MADV_COLLAPSE)", SYS_madvise, start, end - start, MADV_COLLAPSE);
 	}
-	for (size_t i = 0; i < l->n; i++)
-		if ((l->v[i].bits & VMA_LOCKED) && !(l->v[i].bits & VMA_LOCKONFAULT) && !vma_is_kernels(&l->v[i]))
-			batch_try(b, "mlock2", SYS_mlock2, l->v[i].start, l->v[i].end - l->v[i].start, 0);
+	for (size_t i = 0; i < l->n; i++) {
+		const struct vma *v = &l->v[i];
+		bool write = (v->prot & PROT_WRITE) && !(v->bits & VMA_WRITE_SHARED) && v->kind != VMA_FILE_SHARED && v->kind != VMA_SYSV;
+
+		if (lock_of(v) == LOCK_FULL && v->prot)
+			batch_try(b, "madvise(MADV_POPULATE)", SYS_madvise, v->start, v->end - v->start, write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
+	}
 }

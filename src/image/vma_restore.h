@@ -30,7 +30,7 @@ int vma_plan_build(struct batch *b, const struct vma_list *there, const struct v
 
 /*
  * Turns the layout `old` into `new` with few calls; pieces that are in both keep their pages, only attributes that
- * differ are set. ret_mapped (may be NULL) receives the ranges that were mapped anew, in order of address: they are
+ * differ are set. Locked memory is locked for good, but stays empty. ret_mapped (may be NULL) receives the ranges that were mapped anew, in order of address: they are
  * empty and no userfaultfd watches them. A piece that was unmapped and mapped again at the source with the same
  * attributes looks unchanged: its pages have to be compared by the engine. vdso and vvar must be the same in both
  * (-ENOTSUP otherwise).
@@ -39,9 +39,8 @@ int vma_plan_sync(struct batch *b, const struct vma_list *old, const struct vma_
 		  struct range_list *ret_mapped, struct err *e);
 
 /*
- * When all pages have arrived: locks what was locked (until then it is MLOCK_ONFAULT), collapses what had huge pages.
- * Failures of these calls are hints lost, not errors. mlockall(MCL_FUTURE) cannot be seen from outside: it is the
- * caller's affair.
+ * When all pages have arrived: collapses what had huge pages, and brings in what is missing of what was locked, zeros. The program has been running for a while: nothing here takes back
+ * what it has done. Failures of these calls are hints lost, not errors. mlockall(MCL_FUTURE) cannot be seen from outside: it is the caller's affair.
  */
 void vma_plan_finish(struct batch *b, const struct vma_list *l);
 

@@ -27,9 +27,8 @@ HEAVY = ("ws_", "mem_late", "late_", "regs_", "storm_", "mem_churn", "mem_malloc
          "thread_in_handler", "signal_stream", "ipc_pipe_stream", "mem_big")
 
 
-# Memory is locked again (mlock, mlockall) when all pages are there; with copy-on-reference nothing makes those come that nobody asks for, so
-# that these victims, which look at their locks after one move, would see them too early.
-LOCKED_LATE = {("mem_vmflags", "copy-on-reference"), ("mem_mlockall", "copy-on-reference"), ("late_lockall", "copy-on-reference")}
+# What is missing of locked memory is brought in when all pages are there; with copy-on-reference nothing makes those come that nobody asks for.
+LOCKED_LATE = {("mem_late_zeros", "copy-on-reference")}
 
 
 # What has nothing to do with how memory travels is moved with a strategy that leaves pages behind, and with one that does not.

@@ -119,7 +119,7 @@ static void copy_huge(pid_t from, const struct moved *m)
 	close(out);
 }
 
-/* Locks become real only at the end; /dev/zero and private anonymous memory are the same but for the name. */
+/* /dev/zero and private anonymous memory are the same but for the name. */
 static void test_odd_layout(void **state)
 {
 	pid_t pid = start_child(odd_layout);

@@ -194,3 +194,108 @@ static void advice_check(void)
 
 VICTIM(mem_late_advice, 0, advice_setup, advice_work, advice_check);
 VICTIM(mem_late_anew, 0, anew_setup, advice_work, advice_check);
+
+/* ---- locks that the program takes back while its pages are still coming ---- */
+
+#define BULK (96u << 20)
+
+enum lock { UNLOCKED, ON_FAULT, LOCKED, LOCKS };
+
+static const char *const lock_flags[LOCKS] = { "", " lo lf", " lo" };
+static enum lock locks[PLACES];
+
+static void set_lock(int i, enum lock lock)
+{
+	char *p = area + (size_t)i * PAGE;
+
+	must(!(lock == UNLOCKED ? munlock(p, PAGE) : mlock2(p, PAGE, lock == ON_FAULT ? MLOCK_ONFAULT : 0)));
+	locks[i] = lock;
+}
+
+static void relock_setup(void)
+{
+	char *bulk = map_anon(BULK, PROT_READ | PROT_WRITE, 0); /* many of its pages come behind those of the area */
+
+	fill(bulk, BULK, 5);
+	must(!mlock(bulk, BULK / 2));
+	area = map_anon((PLACES + 2) * PAGE, PROT_NONE, 0) + PAGE;
+	for (int i = 0; i < PLACES; i++) {
+		must(!mprotect(area + i * PAGE, PAGE, i % 5 ? PROT_READ | PROT_WRITE : PROT_READ));
+		if (i % 5)
+			fill(area + i * PAGE, PAGE, (uint64_t)i);
+		set_lock(i, (enum lock)(mix((uint64_t)i) % LOCKS));
+	}
+}
+
+static enum lock lock_at(const char *p)
+{
+	FILE *f = fopen("/proc/self/smaps", "re");
+	unsigned long from, end;
+	bool here = false;
+	enum lock found = UNLOCKED;
+	char line[1024], c;
+
+	must(f);
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx %c", &from, &end, &c) == 3)
+			here = (uintptr_t)p >= from && (uintptr_t)p < end;
+		else if (here && !strncmp(line, "VmFlags:", 8))
+			found = strstr(line, " lf") ? ON_FAULT : strstr(line, " lo") ? LOCKED : UNLOCKED;
+	}
+	fclose(f);
+	return found;
+}
+
+static void relock_look(const char *when)
+{
+	for (int i = 0; i < PLACES; i++) {
+		enum lock got = lock_at(area + i * PAGE);
+
+		if (got != locks[i])
+			fail("lock of page %d %s, expected \"%s\", got \"%s\"", i, when, lock_flags[locks[i]], lock_flags[got]);
+	}
+}
+
+static void relock_work(void)
+{
+	static bool done;
+
+	if (done || !moved()) {
+		usleep(200);
+		return;
+	}
+	done = true;
+	for (int i = 0; i < PLACES; i += 2)
+		set_lock(i, (enum lock)((locks[i] + 1 + mix((uint64_t)i + 99) % 2) % LOCKS));
+	relock_look("when it had been moved");
+}
+
+static void relock_check(void)
+{
+	relock_look("when all was there");
+	for (int i = 0; i < PLACES; i++)
+		if (i % 5)
+			verify("a page with a lock", area + i * PAGE, PAGE, (uint64_t)i);
+		else
+			verify_zero("a page that nobody wrote", area + i * PAGE, PAGE);
+}
+
+VICTIM(mem_late_relock, V_MOVE, relock_setup, relock_work, relock_check);
+
+static void locked_zeros_setup(void)
+{
+	area = map_anon(2 * PLACES * PAGE, PROT_READ | PROT_WRITE, 0);
+	must(!mlock(area, PLACES * PAGE));
+}
+
+static void locked_zeros_check(void)
+{
+	unsigned char resident[2 * PLACES];
+
+	must(!mincore(area, sizeof(resident) * PAGE, resident));
+	for (int i = 0; i < PLACES; i++)
+		if (!(resident[i] & 1))
+			fail("page %d of locked memory is missing", i);
+}
+
+VICTIM(mem_late_zeros, 0, locked_zeros_setup, NULL, locked_zeros_check);
