@@ -13,7 +13,6 @@
 #include "base/util.h"
 #include "image/bytes.h"
 #include "image/clocks.h"
-#include "image/partial.h"
 
 #define NS_PER_S 1000000000ull
 #define NS_PER_MS 1000000ull
@@ -297,7 +296,7 @@ int restart_capture(Gw__Thread *msg, const struct restart_context *c, struct err
 	struct user_regs_struct *regs = (void *)msg->regs.data;
 	Gw__Restart *r = must_alloc(sizeof(*r));
 	int64_t result = (int64_t)regs->rax;
-	uint64_t code;
+	struct partial partial;
 	int rc = 0;
 
 	gw__restart__init(r);
@@ -313,11 +312,13 @@ int restart_capture(Gw__Thread *msg, const struct restart_context *c, struct err
 	} else if (result == RESTART_SYS || result == RESTART_NOINTR || result == RESTART_NOHAND) {
 		r->kind = GW__RESTART__KIND__AGAIN;
 		r->nr = (uint32_t)regs->orig_rax;
-	} else if (partial_may_be(regs) && !c->stopped && partial_is_one(c->pid, c->tid, regs, &code)) {
+	} else if (partial_may_be(regs) && !c->stopped && partial_is_one(c->pid, c->tid, regs, &partial)) {
 		r->kind = GW__RESTART__KIND__PARTIAL;
-		r->nr = (uint32_t)regs->orig_rax;
-		r->value = (uint32_t)result;
-		r->pointer = code;
+		r->nr = (uint32_t)partial.nr;
+		r->value = (uint32_t)partial.done;
+		r->pointer = partial.code;
+		if (partial.n_buffers)
+			bytes_set(&r->buffers, partial.buffers, partial.n_buffers * sizeof(*partial.buffers));
 	} else if (result == RESTART_BLOCK && futex_is_absolute(regs)) {
 		r->kind = GW__RESTART__KIND__AGAIN; /* the arguments say all */
 		r->nr = SYS_futex;
@@ -338,7 +339,7 @@ int restart_validate(const Gw__Restart *restart, struct err *e)
 {
 	if (!restart)
 		return 0;
-	if (restart->kind > GW__RESTART__KIND__PARTIAL || restart->nr > 4096 || restart->clock > CLOCK_TAI || restart->expires_ns > INT64_MAX)
+	if (restart->buffers.len % sizeof(struct iovec) || restart->buffers.len > sizeof(((struct partial *)NULL)->buffers) || restart->kind > GW__RESTART__KIND__PARTIAL || restart->nr > 4096 || restart->clock > CLOCK_TAI || restart->expires_ns > INT64_MAX)
 		return err_set(e, -EBADMSG, "interrupted system call %u makes no sense", restart->nr);
 	return 0;
 }
@@ -402,12 +403,12 @@ void restart_finish(struct user_regs_struct *regs, const Gw__Restart *restart, c
 	if (!restart || restart->kind == GW__RESTART__KIND__NONE || restart->kind == GW__RESTART__KIND__AGAIN)
 		return;
 	if (restart->kind == GW__RESTART__KIND__PARTIAL) {
-		uint64_t frame[4];
+		struct partial partial = { .nr = restart->nr, .done = restart->value, .code = restart->pointer, .n_buffers = restart->buffers.len / sizeof(struct iovec) };
 
-		partial_go_on(regs, restart->nr, restart->value, restart->pointer, frame);
+		if (partial.n_buffers)
+			memcpy(partial.buffers, restart->buffers.data, restart->buffers.len);
+		ret_patch->len = (unsigned)partial_go_on(regs, &partial, ret_patch->data);
 		ret_patch->address = regs->rsp;
-		ret_patch->len = sizeof(frame);
-		memcpy(ret_patch->data, frame, sizeof(frame));
 		return;
 	}
 	left = time_left(restart, now);

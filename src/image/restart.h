@@ -26,6 +26,7 @@
 #include <sys/user.h>
 
 #include "base/err.h"
+#include "image/partial.h"
 #include "kern/restart_record.h"
 #include "task.pb-c.h"
 
@@ -53,7 +54,7 @@ struct restart_context {
 struct restart_patch {
 	uint64_t address;
 	unsigned len;
-	uint8_t data[40];
+	uint8_t data[PARTIAL_FRAME_BYTES];
 };
 
 /* A call for a thread of the skeleton to be interrupted in. */

@@ -66,6 +66,8 @@ static int want_call_pages(struct source_process *p, const Gw__Thread *t, const 
 		if (ret == 0)
 			ret = want_page(p, args[i] + sizeof(struct timespec) - 1, list);
 	}
+	for (uint64_t at = r->rsp - PARTIAL_FRAME_BYTES - 256; t->restart->kind == GW__RESTART__KIND__PARTIAL && at < r->rsp && ret == 0; at += PAGE_SIZE_BYTES)
+		ret = want_page(p, at, list);
 	for (uint64_t at = PAGE_ALIGN_DOWN(r->rdi); polls && at < fds_end && ret == 0; at += PAGE_SIZE_BYTES)
 		ret = want_page(p, at, list);
 	return ret;

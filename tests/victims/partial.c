@@ -8,51 +8,84 @@
 #include <pty.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <termios.h>
 #include <unistd.h>
 
 #include "victim.h"
 
 #define BYTES 1000003u
-#define WAYS 4
+#define WAYS 8
 #define RECEIVED 100000u
+#define RANDOM (1u << 20)
 #define RECEIVED_FIRST 30000u
 
 static struct way {
 	const char *name;
 	int from, to; /* to write, to read */
-	bool sends;
+	long nr;
 	ssize_t done;
 	pthread_t thread;
 	uint64_t seed;
 	bool intact; /* registers after the call are those before it */
-} ways[WAYS], receiver;
+} ways[WAYS], receivers[2];
 
 /* The registers that a call leaves alone, the flags among them. */
-static ssize_t call(struct way *w, long nr, void *p, size_t len, long flags)
+static ssize_t call(struct way *w, long nr, const long arg[5])
 {
-	register long r10 asm("r10") = flags, r8 asm("r8") = 0, r9 asm("r9") = 0;
-	uint64_t frame[2] = { 0, 0 }, before = 0x8d5 /* carry, parity, adjust, zero, sign, overflow */, after;
-	const char *rsi = p;
-	size_t rdx = len;
-	long rax = nr;
+	register long r10 asm("r10") = arg[3], r8 asm("r8") = arg[4], r9 asm("r9") = 0;
+	uint64_t before = 0x8d5 /* carry, parity, adjust, zero, sign, overflow */, after;
+	long rdi = arg[0], rsi = arg[1], rdx = arg[2], rax = nr;
 
 	asm volatile("sub $256,%%rsp; push %[before]; popfq; syscall; pushfq; pop %[after]; lea 256(%%rsp),%%rsp"
-		     : "+a"(rax), "+S"(rsi), "+d"(rdx), [after] "=&b"(after)
-		     : "D"((long)(nr == 45 ? w->to : w->from)), [before] "r"(before), "r"(r10), "r"(r8), "r"(r9)
+		     : "+a"(rax), "+D"(rdi), "+S"(rsi), "+d"(rdx), "+r"(r10), "+r"(r8), [after] "=&b"(after)
+		     : [before] "r"(before), "r"(r9)
 		     : "rcx", "r11", "memory", "cc");
-	w->intact = rsi == p && rdx == len && (after & before) == before && !frame[0];
+	w->intact = rdi == arg[0] && rsi == arg[1] && rdx == arg[2] && r10 == arg[3] && r8 == arg[4] && (after & before) == before;
 	return rax;
+}
+
+/* Cuts p into buffers of all kinds of lengths, none among them. */
+static size_t cut(struct iovec *v, size_t n, char *p, size_t len)
+{
+	size_t at = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		size_t piece = i + 1 == n ? len - at : i % 7 == 3 ? 0 : mix(i) % (2 * (len - at) / (n - i));
+
+		v[i] = (struct iovec){ p + at, piece };
+		at += piece;
+	}
+	return n;
 }
 
 static void *write_all(void *arg)
 {
 	struct way *w = arg;
 	char *p = malloc(BYTES);
+	off_t offset = 0;
+	struct iovec v[40];
+	struct msghdr m = { .msg_iov = v, .msg_iovlen = cut(v, 40, p, BYTES) };
 
 	fill(p, BYTES, w->seed);
-	w->done = call(w, w->sends ? 44 /* sendto */ : 1 /* write */, p, BYTES, MSG_NOSIGNAL);
+	if (w->nr == SYS_sendfile) {
+		int file = memfd_create("file", MFD_CLOEXEC);
+
+		must(file >= 0 && write(file, p, BYTES) == BYTES);
+		w->done = call(w, w->nr, (long[5]){ w->from, file, (long)&offset, BYTES, 77 });
+		close(file);
+	} else if (w->nr == SYS_sendmsg) {
+		w->done = call(w, w->nr, (long[5]){ w->from, (long)&m, MSG_NOSIGNAL, 78, 79 });
+	} else if (w->nr == SYS_writev) {
+		w->done = call(w, w->nr, (long[5]){ w->from, (long)v, (long)m.msg_iovlen, 80, 81 });
+	} else {
+		w->done = call(w, w->nr, (long[5]){ w->from, (long)p, BYTES, MSG_NOSIGNAL });
+	}
 	free(p);
 	return NULL;
 }
@@ -63,11 +96,37 @@ static void *receive_all(void *arg)
 {
 	struct way *w = arg;
 
-	w->done = call(w, 45 /* recvfrom */, received, RECEIVED, MSG_WAITALL);
+	w->done = call(w, w->nr, (long[5]){ w->to, (long)received, RECEIVED, MSG_WAITALL });
 	return NULL;
 }
 
-static void connect_tcp(struct way *w)
+static char *received_buffers;
+
+static void *receive_buffers(void *arg)
+{
+	struct way *w = arg;
+	struct iovec v[9];
+	struct msghdr m = { .msg_iov = v, .msg_iovlen = cut(v, 9, received_buffers, RECEIVED) };
+
+	w->done = call(w, w->nr, (long[5]){ w->to, (long)&m, MSG_WAITALL, 82, 83 });
+	return NULL;
+}
+
+/* What waits for nothing, and works for long. */
+static void *take_all(void *arg)
+{
+	int fd = open((char *)arg, O_RDONLY | O_CLOEXEC);
+	char *p = map_anon(RANDOM, PROT_READ | PROT_WRITE, 0);
+
+	while (!victim_stopping && !failed()) {
+		expect_u64("a read of a device", RANDOM, (uint64_t)read(fd, p, RANDOM));
+		expect_u64("getrandom", RANDOM, (uint64_t)getrandom(p, RANDOM, 0));
+	}
+	close(fd);
+	return NULL;
+}
+
+static void connect_tcp(struct way *w, int size)
 {
 	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t len = sizeof(a);
@@ -76,24 +135,33 @@ static void connect_tcp(struct way *w)
 	w->from = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	must(listener >= 0 && !bind(listener, (void *)&a, sizeof(a)) && !listen(listener, 1) && !getsockname(listener, (void *)&a, &len));
 	must(w->from >= 0 && !connect(w->from, (void *)&a, sizeof(a)) && (w->to = accept4(listener, NULL, NULL, SOCK_CLOEXEC)) >= 0 && !close(listener));
+	must(!setsockopt(w->from, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)) && !setsockopt(w->to, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)));
 }
 
 static void open_ways(void)
 {
 	struct termios raw;
+	const long many[] = { SYS_sendmsg, SYS_sendfile };
 	int pair[2], size = 65536;
 
 	must(!pipe2(pair, O_CLOEXEC));
-	ways[0] = (struct way){ "a pipe", pair[1], pair[0], false };
+	ways[0] = (struct way){ "a pipe", pair[1], pair[0], SYS_write };
 	must(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair));
-	ways[1] = (struct way){ "a unix socket", pair[0], pair[1], true };
+	ways[1] = (struct way){ "a unix socket", pair[0], pair[1], SYS_sendto };
 	must(!openpty(&pair[0], &pair[1], NULL, NULL, NULL) && !tcgetattr(pair[1], &raw));
 	cfmakeraw(&raw);
 	must(!tcsetattr(pair[1], TCSANOW, &raw));
-	ways[2] = (struct way){ "a terminal", pair[1], pair[0], false };
-	ways[3] = (struct way){ "a TCP connection", -1, -1, true };
-	connect_tcp(&ways[3]);
-	must(!setsockopt(ways[3].from, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)) && !setsockopt(ways[3].to, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)));
+	ways[2] = (struct way){ "a terminal", pair[1], pair[0], SYS_write };
+	ways[3] = (struct way){ "a TCP connection", -1, -1, SYS_sendto };
+	connect_tcp(&ways[3], size);
+	for (int i = 0; i < 2; i++) {
+		must(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair));
+		ways[4 + i] = (struct way){ i ? "sendfile" : "buffers to a unix socket", pair[0], pair[1], many[i] };
+	}
+	must(!pipe2(pair, O_CLOEXEC));
+	ways[6] = (struct way){ "buffers to a pipe", pair[1], pair[0], SYS_writev };
+	ways[7] = (struct way){ "buffers to a TCP connection", -1, -1, SYS_sendmsg };
+	connect_tcp(&ways[7], size);
 }
 
 static void setup(void)
@@ -106,11 +174,16 @@ static void setup(void)
 		ways[i].seed = 900 + (uint64_t)i;
 		must(!pthread_create(&ways[i].thread, NULL, write_all, &ways[i]));
 	}
-	must(p && (received = malloc(RECEIVED)) && !socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair));
-	receiver = (struct way){ .from = pair[0], .to = pair[1], .seed = 990 };
-	fill(p, RECEIVED, receiver.seed);
-	must(!pthread_create(&receiver.thread, NULL, receive_all, &receiver));
-	must(write(receiver.from, p, RECEIVED_FIRST) == RECEIVED_FIRST);
+	must(p && (received = malloc(RECEIVED)) && (received_buffers = malloc(RECEIVED)));
+	for (int i = 0; i < 2; i++) {
+		must(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair));
+		receivers[i] = (struct way){ .from = pair[0], .to = pair[1], .nr = i ? SYS_recvmsg : SYS_recvfrom, .seed = 990 + (uint64_t)i };
+		fill(p, RECEIVED, receivers[i].seed);
+		must(!pthread_create(&receivers[i].thread, NULL, i ? receive_buffers : receive_all, &receivers[i]));
+		must(write(receivers[i].from, p, RECEIVED_FIRST) == RECEIVED_FIRST);
+	}
+	spawn(take_all, "/dev/urandom", NULL);
+	spawn(take_all, "/dev/zero", NULL);
 	free(p);
 	usleep(200000); /* until all wait */
 }
@@ -143,15 +216,20 @@ static void check(void)
 
 	for (int i = 0; i < WAYS && !failed(); i++)
 		check_way(&ways[i]);
-	fill(p, RECEIVED, receiver.seed);
-	expect_u64("a receive of all", 0, (uint64_t)receiver.done);
-	expect(write(receiver.from, p + RECEIVED_FIRST, RECEIVED - RECEIVED_FIRST) == RECEIVED - RECEIVED_FIRST);
-	if (failed())
-		return;
-	pthread_join(receiver.thread, NULL);
-	expect_u64("a receive of all", RECEIVED, (uint64_t)receiver.done);
-	expect(receiver.intact);
-	verify("what was received", received, RECEIVED, receiver.seed);
+	for (int i = 0; i < 2 && !failed(); i++) {
+		struct way *w = &receivers[i];
+
+		fill(p, RECEIVED, w->seed);
+		expect_u64("a receive of all", 0, (uint64_t)w->done);
+		expect(write(w->from, p + RECEIVED_FIRST, RECEIVED - RECEIVED_FIRST) == RECEIVED - RECEIVED_FIRST);
+		if (failed())
+			return;
+		pthread_join(w->thread, NULL);
+		expect_u64("a receive of all", RECEIVED, (uint64_t)w->done);
+		expect(w->intact);
+		verify("what was received", i ? received_buffers : received, RECEIVED, w->seed);
+	}
+	join_all();
 	free(p);
 }
 
