@@ -44,6 +44,7 @@ class Sum:
         self.unstable = []
         self.wrong_bytes = set()
         self.right = set()      # names of end-to-end tests that passed
+        self.seconds = {}       # of each module of end-to-end tests
 
 
 def run_meson(build, total):
@@ -79,7 +80,9 @@ def start_pytest(root, build, pattern, report, more, tests=(), seconds=END_TO_EN
 
 def read_report(report, total):
     for case in xml.etree.ElementTree.parse(report).getroot().iter("testcase"):
-        name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
+        module = case.get("classname", "").rpartition(".")[2]
+        name = f"{module}::{case.get('name')}"
+        total.seconds[module] = total.seconds.get(module, 0) + float(case.get("time") or 0)
         skipped = case.find("skipped")
         failure = case.find("failure") if case.find("failure") is not None else case.find("error")
         if failure is not None:
@@ -154,6 +157,8 @@ def main():
     again(root, build, total)
     in_ci = bool(os.environ.get("CI"))
     print(f"\nall tests: {time.monotonic() - start:.0f} s")
+    slowest = sorted(total.seconds.items(), key=lambda m: -m[1])[:12]
+    print("  seconds: " + ", ".join(f"{module} {seconds:.0f}" for module, seconds in slowest))
     for name, why in total.skipped:
         print(f"  skipped{' (a failure in CI)' if in_ci else ''}: {name}: {why}")
     for name in total.unstable:
