@@ -3,7 +3,8 @@
  * refill.h - giving a pipe back: what a relay had taken out of it, and the unit has not read, goes in again before what lies in it
  *
  * Others may write into it at any moment. So everything is taken out and put in again by one write, which the kernel does not interrupt as long as there is room, with a
- * mark at its front: if the mark is the first thing that is read then, nobody has written in between; otherwise once more. The unit does not run meanwhile.
+ * mark at its front: if the mark is the first thing that is read then, nobody has written in between; otherwise once more. Who waits for room in a full pipe is woken by the
+ * taking out: the pipe is as small as can be then, so that each time there is little more to put in. The unit does not run meanwhile.
  */
 #ifndef GODWIT_HOME_REFILL_H
 #define GODWIT_HOME_REFILL_H
