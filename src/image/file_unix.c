@@ -131,7 +131,7 @@ static int read_queue(struct fdtable *t, uint32_t i, struct refusals *refusals, 
 
 	if (socket_get_int(held->fd, SOL_SOCKET, SO_ACCEPTCONN) == 1 || (!t->frozen && !has_fds_in_flight(held->fd)))
 		return 0;
-	r = unix_queue_read(held->fd, (uint32_t)socket_get_int(held->fd, SOL_SOCKET, SO_TYPE), &held->queue, &held->n_queue);
+	r = unix_queue_read(held->fd, (uint32_t)socket_get_int(held->fd, SOL_SOCKET, SO_TYPE), !t->frozen, &held->queue, &held->n_queue);
 	if (r == -ENODATA || r == -EMSGSIZE) {
 		unix_queue_refuse(&who, r, refusals);
 		return 0;

@@ -223,7 +223,7 @@ static int read_messages(int fd, Gw__FdUnixMessage ***v, size_t *n)
 			continue;
 		}
 		/* With SO_PASSCRED every message shows credentials, the end of a connection does not. */
-		if (!p.any)
+		if (!p.any && !p.n && !p.n_fds)
 			break;
 		fd_append(v, n, new_message(data, (size_t)p.n, &p));
 		give_fds((*v)[*n - 1], &p);
@@ -234,10 +234,11 @@ static int read_messages(int fd, Gw__FdUnixMessage ***v, size_t *n)
 	return 0;
 }
 
-int unix_queue_read(int held, uint32_t type, Gw__FdUnixMessage ***ret, size_t *ret_n)
+int unix_queue_read(int held, uint32_t type, bool running, Gw__FdUnixMessage ***ret, size_t *ret_n)
 {
 	int on = 1, off = 0, passcred = socket_get_int(held, SOL_SOCKET, SO_PASSCRED), peek_off = socket_get_int(held, SOL_SOCKET, SO_PEEK_OFF);
 	int passpidfd = socket_get_int(held, SOL_SOCKET, SO_PASSPIDFD), r;
+	bool credless = passcred != 1 && !running;
 	struct pollfd p = { .fd = held, .events = POLLIN | POLLPRI };
 	Gw__FdUnixMessage **v = NULL;
 	size_t n = 0;
@@ -248,18 +249,19 @@ int unix_queue_read(int held, uint32_t type, Gw__FdUnixMessage ***ret, size_t *r
 		return 0;
 	if (p.revents & POLLPRI)
 		return -ENODATA;
-	if (passcred != 1 && setsockopt(held, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0)
+	/* A program that receives meanwhile would get credentials that it has not asked for, perhaps in the place of descriptors. */
+	if (credless && setsockopt(held, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0)
 		return -errno;
-	if (passpidfd == 1)
+	if (passpidfd == 1 && !running)
 		setsockopt(held, SOL_SOCKET, SO_PASSPIDFD, &off, sizeof(off));
 	if (type == SOCK_STREAM)
 		r = read_stream(held, &v, &n);
 	else
 		r = read_messages(held, &v, &n);
 	setsockopt(held, SOL_SOCKET, SO_PEEK_OFF, &peek_off, sizeof(peek_off));
-	if (passcred != 1)
+	if (credless)
 		setsockopt(held, SOL_SOCKET, SO_PASSCRED, &off, sizeof(off));
-	if (passpidfd == 1)
+	if (passpidfd == 1 && !running)
 		setsockopt(held, SOL_SOCKET, SO_PASSPIDFD, &on, sizeof(on));
 	if (r < 0) {
 		unix_queue_free(v, n, true);

@@ -16,12 +16,12 @@
 
 /*
  * Reads the queue of the socket `held`. The descs of each message are descriptors of this process, duplicates of those in flight; the
- * caller gives them a meaning, and closes them. Returns 0 or
+ * caller gives them a meaning, and closes them. `running`: the program may receive meanwhile; credentials are shown only if it has asked for them. Returns 0 or
  *	-ENODATA   there is out-of-band data
  *	-EMSGSIZE  something that this module cannot read
  * or another error of the kernel.
  */
-int unix_queue_read(int held, uint32_t type, Gw__FdUnixMessage ***ret, size_t *ret_n);
+int unix_queue_read(int held, uint32_t type, bool running, Gw__FdUnixMessage ***ret, size_t *ret_n);
 /* Frees messages; with `close_fds` closes their descs, for as long as they are descriptors. */
 void unix_queue_free(Gw__FdUnixMessage **v, size_t n, bool close_fds);
 

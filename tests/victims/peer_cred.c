@@ -152,3 +152,46 @@ static void check(void)
 }
 
 VICTIM(unix_peer_cred, 0, setup, NULL, check);
+
+/* ---- descriptors that are passed on all the time, into a buffer that has room for nothing else ---- */
+
+static int passing[2];
+
+static void passing_setup(void)
+{
+	must(!socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, passing));
+}
+
+static void passing_work(void)
+{
+	union {
+		struct cmsghdr head;
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} c;
+	char byte = 'p';
+	struct iovec iov = { &byte, 1 };
+
+	for (int i = 0; i < 64; i++) {
+		struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &c, .msg_controllen = sizeof(c) };
+		int got;
+
+		c.head = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS };
+		memcpy(CMSG_DATA(&c.head), &passing[0], sizeof(int));
+		must(sendmsg(passing[0], &m, 0) == 1);
+		m.msg_controllen = sizeof(c);
+		must(recvmsg(passing[1], &m, MSG_CMSG_CLOEXEC) == 1);
+		if (m.msg_flags & MSG_CTRUNC || m.msg_controllen < sizeof(c.head) || c.head.cmsg_type != SCM_RIGHTS) {
+			fail("a message with a descriptor came with %zu bytes of control messages, the first of type %d", (size_t)m.msg_controllen, c.head.cmsg_type);
+			return;
+		}
+		memcpy(&got, CMSG_DATA(&c.head), sizeof(int));
+		must(!close(got));
+	}
+}
+
+static void passing_check(void)
+{
+	passing_work();
+}
+
+VICTIM(unix_passing, V_OPENS, passing_setup, passing_work, passing_check);
