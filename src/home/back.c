@@ -444,6 +444,11 @@ void back_close(struct keeper *k)
 	owner_forget(&k->back.owner);
 }
 
+bool back_is_under_way(const struct keeper *k)
+{
+	return k->back.state != BACK_NONE;
+}
+
 bool back_has_stub(const struct keeper *k)
 {
 	return k->h->pid && k->back.state >= BACK_TAKEN;

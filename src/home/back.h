@@ -57,6 +57,8 @@ void back_step(struct keeper *k, const struct pollfd *p);
 /* Whether a message of the stub's, or of godwit-away's, was about the return. */
 bool back_hear_stub(struct keeper *k, const struct stub_message *m);
 bool back_handle(struct keeper *k, const Gw__HomeMessage *m);
+/* The unit is coming back, or has just come. */
+bool back_is_under_way(const struct keeper *k);
 /* The stub is not a stub now. */
 bool back_has_stub(const struct keeper *k);
 /* Nothing is to be moved in relays now. */

@@ -27,7 +27,8 @@
 #include "kern/fdpass.h"
 #include "wire/conn.h"
 
-#define TICK_MS 50
+#define TICK_MS 50       /* while there is something of which no descriptor tells: who reads the terminal, what is still to be passed on */
+#define QUIET_TICK_MS 250 /* otherwise; only that the stub has been stopped has to be looked for */
 #define CONNECT_MS 2000
 #define RETRY_MS 500
 #define UNKNOWN_TRIES 10 /* answers "no such unit" before it is believed: godwitd there may just be starting */
@@ -36,23 +37,34 @@ enum { CODE_KERNEL = 0x80 };
 
 /* --- the stub --- */
 
-static void read_stat_of(pid_t pid, struct stub_stat *ret)
+static int open_stat(pid_t pid)
 {
-	cleanup_close int fd = -1;
-	char path[64], text[512];
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+static void read_stat(int fd, struct stub_stat *ret)
+{
+	char text[512];
 	const char *p;
-	ssize_t n;
+	ssize_t n = fd >= 0 ? pread(fd, text, sizeof(text) - 1, 0) : -1;
 
 	*ret = (struct stub_stat){ .state = 'X' };
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
 	if (n <= 0)
 		return;
 	text[n] = 0;
 	p = strrchr(text, ')');
 	if (!p || sscanf(p + 1, " %c %*d %d %*d %d %d", &ret->state, &ret->group, &ret->terminal, &ret->foreground) != 4)
 		ret->state = 'X';
+}
+
+static void read_stat_of(pid_t pid, struct stub_stat *ret)
+{
+	cleanup_close int fd = open_stat(pid);
+
+	read_stat(fd, ret);
 }
 
 /* The next process in /proc; false: there are no more. */
@@ -100,7 +112,7 @@ static bool is_controlling(int fd)
 
 void keeper_read_stat(const struct keeper *k, struct stub_stat *ret)
 {
-	read_stat_of(k->h->pid, ret);
+	read_stat(k->stat, ret);
 	if (k->tracer.pid && ret->state == 't')
 		ret->state = k->tracer.stopped ? 'T' : 'S';
 }
@@ -453,6 +465,14 @@ static void finish(struct keeper *k)
 	k->over = true;
 }
 
+/* How long a look at the stub may be put off: every unit of this host that is elsewhere has a process that does this. */
+static int tick_ms(const struct keeper *k)
+{
+	bool quiet = k->session.fd >= 0 && !k->h->terminal.there && !k->ended && !k->stop_due && !back_is_under_way(k);
+
+	return quiet ? QUIET_TICK_MS : TICK_MS;
+}
+
 #define POLL_FIXED (3 + BACK_POLL)
 
 static void loop_once(struct keeper *k)
@@ -469,9 +489,10 @@ static void loop_once(struct keeper *k)
 	back_poll(k, p + 3);
 	if (n)
 		channels_poll(c, p + POLL_FIXED);
-	poll(p, POLL_FIXED + n, TICK_MS);
+	poll(p, POLL_FIXED + n, tick_ms(k));
 	tracer_step(&k->tracer);
-	look_at_stub(k); /* who reads the terminal */
+	if (k->h->terminal.there)
+		look_at_stub(k); /* who reads it */
 	if (n)
 		channels_step(c, p + POLL_FIXED, &k->session);
 	if (p[0].revents)
@@ -546,6 +567,7 @@ static void __attribute__((noreturn)) keep(struct home *h)
 	k = (struct keeper){ .h = h, .tracer = TRACER_NONE, .session = SESSION_INIT, .back = BACK_INIT };
 	k.stub_gone = h->stub < 0;
 	k.pidfd = k.stub_gone ? -1 : pidfd_open_process(h->pid, NULL);
+	k.stat = k.stub_gone ? -1 : open_stat(h->pid);
 	if (h->traced && !k.stub_gone)
 		trace_stub(&k);
 	back_open(&k);

@@ -11,7 +11,7 @@
 
 struct keeper {
 	struct home *h;
-	int pidfd;
+	int pidfd, stat; /* of the stub; -1 */
 	struct tracer tracer;
 	struct session session;
 	uint64_t next_try_ns;

@@ -4,12 +4,14 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/util.h"
@@ -52,15 +54,12 @@ void keep_host_namespaces(pid_t pid)
 	}
 }
 
+/* Not by a child that forks and ends: each fork of a worker copies what it has in memory. */
 int keep_fork(void)
 {
-	pid_t pid = fork();
+	struct clone_args args = { .flags = CLONE_PARENT };
+	pid_t pid;
 
-	if (pid < 0)
-		return -errno;
-	if (pid == 0 && fork() != 0)
-		_exit(0);
-	if (pid)
-		waitpid(pid, NULL, 0);
-	return pid;
+	pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+	return pid < 0 ? -errno : pid;
 }

@@ -127,7 +127,7 @@ static const struct restart_record *read_record(struct restart_watch *watch, pid
 {
 	int n;
 
-	*ret_records = watch ? calloc(RECORDS_MAX, sizeof(**ret_records)) : NULL;
+	*ret_records = watch ? malloc(RECORDS_MAX * sizeof(**ret_records)) : NULL; /* a megabyte, of which next to nothing is filled */
 	n = *ret_records ? restart_watch_read(watch, *ret_records, RECORDS_MAX, NULL) : 0;
 	return n > 0 ? restart_record_find(*ret_records, (size_t)n, tid) : NULL;
 }

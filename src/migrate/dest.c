@@ -38,6 +38,7 @@
 #define OFFER_MS 60000
 #define STEP_MS 120000
 #define GO_BUFFER (4ul << 20)
+#define GO_BUFFER_MIN (512ul << 10)
 #define GO_BUFFER_MAX (16ul << 20)
 #define GO_QUEUES_MAX (128ul << 20)
 #define GO_THREAD_BYTES 16384ul
@@ -63,10 +64,24 @@ int dest_enlarge_buffer(struct dest *d, size_t len, struct err *e)
 	return 0;
 }
 
+/* Memory that can have changed. */
+static size_t writable_bytes(const struct dest *d)
+{
+	size_t bytes = 0;
+
+	for (size_t i = 0; i < d->nprocs; i++)
+		for (size_t k = 0; k < d->procs[i].vmas.n && bytes < GO_BUFFER; k++)
+			if (d->procs[i].vmas.v[k].prot & PROT_WRITE)
+				bytes += d->procs[i].vmas.v[k].end - d->procs[i].vmas.v[k].start;
+	return bytes;
+}
+
 /* For the go message of so many threads: a larger one than that is received more slowly. */
 static int prepare_buffer(struct dest *d, size_t threads, struct err *e)
 {
-	return dest_enlarge_buffer(d, GO_BUFFER + MIN(threads * GO_THREAD_BYTES, GO_BUFFER_MAX - GO_BUFFER), e);
+	size_t pages = MIN(GO_BUFFER_MIN + writable_bytes(d), GO_BUFFER);
+
+	return dest_enlarge_buffer(d, pages + MIN(threads * GO_THREAD_BYTES, GO_BUFFER_MAX - pages), e);
 }
 
 static int step_hello(void *context, struct err *e)
@@ -80,9 +95,7 @@ static int step_hello(void *context, struct err *e)
 	hello.node_name = (char *)(uintptr_t)d->self_name;
 	hello.mig_id = (ProtobufCBinaryData){ HELLO_MIG_ID_BYTES, d->mig_id };
 	ret = hello_send(d->link.control, &hello, e);
-	if (ret == 0)
-		ret = link_accept(&d->link, d->handoff, LINK_TIMEOUT_MS, e);
-	return ret < 0 ? ret : prepare_buffer(d, 0, e);
+	return ret < 0 ? ret : link_accept(&d->link, d->handoff, LINK_TIMEOUT_MS, e);
 }
 
 /* --- offer --- */
@@ -740,7 +753,7 @@ int migrate_dest(int control, const void *hello_payload, size_t hello_len, int h
 	limits_raise_descriptors();
 	guard_start();
 	pace_calm(0);
-	pace_prepare();
+	pace_prepare(true);
 	ret = steps_run(&dest_steps, &d, watch_step, &committed, e);
 	snprintf(ret_unit, MIGRATE_UNIT_MAX, "%s", d.offer ? d.offer->unit : "");
 	if (ret < 0 && !committed && !d.committed) {

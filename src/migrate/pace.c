@@ -18,7 +18,7 @@
 #include "base/util.h"
 #include "migrate/guard.h"
 
-#define HEAP_BYTES (4u << 20)
+#define HEAP_BYTES (1u << 20)
 #define STACK_BYTES (256u << 10)
 #define TOUCHED_MAX (6ul << 20)
 #define HEAP_MAX (24ul << 20)
@@ -60,11 +60,12 @@ static void touch_heap(size_t bytes)
 	free(p);
 }
 
-void pace_prepare(void)
+void pace_prepare(bool forks)
 {
 	mallopt(M_TRIM_THRESHOLD, 64 << 20);
 	mallopt(M_MMAP_THRESHOLD, 64 << 20);
-	pace_touch(); /* most of it now: it takes milliseconds, and just before the freeze the program would feel that */
+	if (!forks)
+		pace_touch(); /* most of it now: it takes milliseconds, and just before the freeze the program would feel that */
 }
 
 void pace_prepare_for(size_t threads)
@@ -89,8 +90,15 @@ void pace_rule(void)
 
 /*
  * Pages of the worker that it has never touched, or shares with godwitd that has forked it. Mappings that are large are not of the kind that the freeze needs
- * (stacks of other threads, buffers that are touched by those who made them).
+ * (stacks of other threads, buffers that are touched by those who made them), and most libraries are for what happens before or after it.
  */
+static bool is_idle_library(const char *line)
+{
+	const char *library = strstr(line, "/lib");
+
+	return strstr(line, ".so") && !(library && (strstr(library, "/libc.so") || strstr(library, "/libprotobuf-c")));
+}
+
 static void touch_mapping(const char *line)
 {
 	uint64_t start, end;
@@ -100,7 +108,7 @@ static void touch_mapping(const char *line)
 		return;
 	if (prot[1] == 'w')
 		madvise((void *)start, end - start, MADV_POPULATE_WRITE);
-	else if (prot[0] == 'r')
+	else if (prot[0] == 'r' && !is_idle_library(line))
 		madvise((void *)start, end - start, MADV_POPULATE_READ);
 }
 

@@ -15,8 +15,8 @@
 
 #define PACE_HURRY_NICE (-15)
 
-/* At the beginning of a worker. */
-void pace_prepare(void);
+/* At the beginning of a worker. `forks`: it will, before the freeze, and what it touched now would be copied for that. */
+void pace_prepare(bool forks);
 /*
  * Touches the heap that the freeze of a unit of so many threads will need, so that no page fault happens there. After the worker's last fork: what has been touched before that is shared with the child,
  * and costs a page fault each once more.

@@ -424,7 +424,7 @@ int migrate_source(const struct migrate_request *request, struct migrate_report 
 	limits_raise_descriptors();
 	guard_start();
 	pace_calm(0);
-	pace_prepare();
+	pace_prepare(false);
 	xstate_layout_here(); /* slow the first time */
 	for (int tries = 1;; tries++) {
 		ret = try_once(request, tries > TRIES_RUNNING && !request->ask_only, report, refusals, &committed, e);

@@ -77,8 +77,8 @@ struct source_process {
 	struct pages pages;
 	struct page_link *link;
 	struct restart_watch *watch;
-	struct restart_record *records[2]; /* before and after the stop */
-	size_t nrecords[2];
+	struct restart_record *records[2]; /* before and after the stop; as many as are full may not be all */
+	size_t nrecords[2], records_room;
 	uint64_t namespaces;      /* struct restart_record's when it was in those of the offer; 0: not known */
 	struct thread_peek peek;
 	int mem_fd;               /* /proc/PID/mem */

@@ -18,7 +18,7 @@
 #include "migrate/pace.h"
 #include "wire/frame.h"
 
-#define RECORDS_MAX 4096u
+#define RECORDS_MAX 4096u /* where there are more threads, /proc is read instead */
 
 /* Of this process and its children. */
 static struct restart_reader *reader;
@@ -129,8 +129,9 @@ static int prepare_agent(struct source_process *p, struct err *e)
 
 	if (!reader || restart_watch_open(reader, u->pid, &p->watch, &ignored) < 0)
 		log_warning("event=no-bpf text=\"%s\"", ignored.message);
+	p->records_room = MIN(source_slots(u) + 1, RECORDS_MAX);
 	for (int i = 0; i < 2; i++)
-		p->records[i] = calloc(RECORDS_MAX, sizeof(**p->records));
+		p->records[i] = calloc(p->records_room, sizeof(**p->records));
 	if (!p->records[0] || !p->records[1])
 		return err_sys(e, ENOMEM, "restart records");
 	ret = source_note_namespaces(p, e);

@@ -129,13 +129,13 @@ static void allocate_job(struct source_process *p)
 static int allocate(struct source_process *p, struct err *e)
 {
 	struct pages_ahead *a = &p->ahead;
-	size_t now = AT_ONCE * PAGE_SIZE_BYTES;
+	size_t at_once = MIN(a->n, (size_t)AT_ONCE), now = at_once * PAGE_SIZE_BYTES;
 
 	if (a->n >= AGENT_MIN && a->n <= AGENT_MAX && source_has_beside(p))
 		allocate_job(p);
 	if (a->job)
 		return 0;
-	a->own_room = AT_ONCE * DELTA_PAGE_MAX;
+	a->own_room = at_once * DELTA_PAGE_MAX;
 	a->sent = malloc(a->n * PAGE_SIZE_BYTES);
 	a->now = malloc(now);
 	a->own = malloc(a->own_room);

@@ -25,7 +25,6 @@
 #include "migrate/source.h"
 #include "migrate/timeline.h"
 
-#define RECORDS_MAX 4096u
 
 static const Gw__Thread *offered_thread(const struct unit_process *u, pid_t tid)
 {
@@ -159,7 +158,7 @@ static int interrupt_one(struct source_process *p, pid_t tid, size_t near, struc
 
 void source_read_process_records(struct source_process *p, int which)
 {
-	int n = p->watch ? restart_watch_read(p->watch, p->records[which], RECORDS_MAX, NULL) : 0;
+	int n = p->watch ? restart_watch_read(p->watch, p->records[which], p->records_room, NULL) : 0;
 
 	p->nrecords[which] = n > 0 ? (size_t)n : 0;
 }
@@ -181,7 +180,7 @@ static bool records_show_all(struct source_process *p)
 		if (!t || !t->stopped)
 			return false;
 	}
-	return n && n < RECORDS_MAX;
+	return n && n < p->records_room;
 }
 
 /* Stops those that are not known. */
@@ -373,7 +372,7 @@ static int park_process(struct source_process *p, struct err *e)
 
 int source_note_namespaces(struct source_process *p, struct err *e)
 {
-	int n = p->watch ? restart_watch_read(p->watch, p->records[0], RECORDS_MAX, NULL) : 0;
+	int n = p->watch ? restart_watch_read(p->watch, p->records[0], p->records_room, NULL) : 0;
 	const struct restart_record *r = n > 0 ? restart_record_find(p->records[0], (size_t)n, p->u->pid) : NULL;
 
 	p->namespaces = r ? r->namespaces : 0;
