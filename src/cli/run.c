@@ -25,11 +25,17 @@ struct destination {
 	bool asked_for;
 };
 
+/* Somebody has said since where it is to be, who is not to be contradicted. */
+static bool is_moved_by_others(const char *code)
+{
+	return !strcmp(code, "busy") || !strcmp(code, "not-here");
+}
+
 /* One attempt: 0 moved, 1 another may do better, -1 it cannot be. ret_why: a sentence. */
 static int ask_to_move(int pid, const struct destination *to, const char *strategy, char ret_why[ERR_MESSAGE_MAX])
 {
-	json_t *request = json_pack("{s:s, s:i, s:s, s:s, s:s}", "verb", "migrate", "pid", pid, "host", to->node, "strategy", strategy, "reason",
-				    "run: it was to begin there"), *line = NULL;
+	json_t *request = json_pack("{s:s, s:i, s:s, s:s, s:s, s:b}", "verb", "migrate", "pid", pid, "host", to->node, "strategy", strategy, "reason",
+				    "run: it was to begin there", "here", 1), *line = NULL;
 	cleanup_ask struct ask ask = { .fd = -1 };
 	struct err e = ERR_INIT;
 	int ret = -1;
@@ -44,7 +50,7 @@ static int ask_to_move(int pid, const struct destination *to, const char *strate
 		if (!strcmp(text_of(line, "event"), "result"))
 			ret = 0;
 		else if (error)
-			ret = strcmp(text_of(error, "code"), "failed") ? -1 : 1;
+			ret = is_moved_by_others(text_of(error, "code")) ? 0 : strcmp(text_of(error, "code"), "failed") ? -1 : 1;
 		snprintf(ret_why, ERR_MESSAGE_MAX, "%s", error ? text_of(error, "message") : "");
 		if (ret < 0 && to->asked_for)
 			show_refusals(stderr, json_object_get(error, "refusals"));

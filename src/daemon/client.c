@@ -4,6 +4,8 @@
  *
  * A client sends one line of JSON and gets lines back until the connection ends. A pid in a request is meant as the client sees it, so
  * the client must live in godwitd's pid namespace.
+ *
+ * Who wants to move a process that is being moved waits for his turn (and goes on to where it is by then), as a client whose request is complete.
  */
 #include <errno.h>
 #include <signal.h>
@@ -20,9 +22,15 @@
 #include "kern/nsfs.h"
 #include "migrate/registry.h"
 
+#define TURN_MS 60000
+#define TURN_LOOK_MS 20 /* a worker that has done does not wake anybody before it ends */
+#define TURNS_MAX (CLIENTS_PENDING_MAX / 2)
+
 void client_drop(struct client *c)
 {
 	close_fdp(&c->fd);
+	c->waits = false;
+	c->turn_until_ns = 0;
 	c->have = 0;
 }
 
@@ -31,8 +39,8 @@ static void take(struct daemon *d, int fd, bool peer)
 	struct client *c = &d->clients[0];
 	size_t i;
 
-	for (i = 0; i < CLIENTS_PENDING_MAX && c->fd >= 0; i++)
-		if (d->clients[i].fd < 0 || d->clients[i].deadline_ns < c->deadline_ns)
+	for (i = 0; i < CLIENTS_PENDING_MAX && c->fd >= 0; i++) /* there are always some that do not wait */
+		if (d->clients[i].fd < 0 || (!d->clients[i].waits && (c->waits || d->clients[i].deadline_ns < c->deadline_ns)))
 			c = &d->clients[i];
 	client_drop(c);
 	c->fd = fd;
@@ -151,6 +159,35 @@ static bool may_be_handed_on(const struct request *request)
 	}
 }
 
+/* Whoever moves units by itself had better look anew at which of them should. */
+static bool may_wait(const struct daemon *d, struct client *c, const struct request *request)
+{
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
+	size_t waiting = 0;
+
+	for (size_t i = 0; i < CLIENTS_PENDING_MAX; i++)
+		waiting += d->clients[i].waits;
+	if (!c->turn_until_ns)
+		c->turn_until_ns = now + TURN_MS * 1000000ull;
+	return !request->here && waiting < TURNS_MAX && now < c->turn_until_ns;
+}
+
+/* false: it has been refused, or c->waits now. */
+static bool has_turn(struct daemon *d, struct client *c, const struct request *request)
+{
+	struct worker *w = request->verb == VERB_MIGRATE && request->pid ? worker_find_source(d, request->pid) : NULL;
+	struct err e = ERR_INIT;
+
+	if (!w)
+		return true;
+	c->waits = may_wait(d, c, request);
+	if (c->waits)
+		return false;
+	err_set(&e, -EALREADY, "process %d is being moved to %s already: wait for that migration", (int)request->pid, w->peer);
+	refuse(c->fd, "busy", &e);
+	return false;
+}
+
 static void dispatch(struct daemon *d, struct client *c, struct request *request)
 {
 	struct err e = ERR_INIT;
@@ -172,11 +209,8 @@ static void dispatch(struct daemon *d, struct client *c, struct request *request
 		return;
 	}
 	find_unit(d, request);
-	if (request->verb == VERB_MIGRATE && request->pid && (w = worker_find_source(d, request->pid))) {
-		err_set(&e, -EALREADY, "process %d is being moved to %s already: wait for that migration", (int)request->pid, w->peer);
-		refuse(c->fd, "busy", &e);
+	if (!has_turn(d, c, request))
 		return;
-	}
 	if (request->verb == VERB_STARTED && !(request->take && node_state_balances(d->shared))) {
 		do_started(d, request, c->fd); /* nobody is asked: a line and a file, and a program waits for it to begin */
 		return;
@@ -193,12 +227,63 @@ static void dispatch(struct daemon *d, struct client *c, struct request *request
 	snprintf(w->peer, sizeof(w->peer), "%s", request->host);
 }
 
-void client_input(struct daemon *d, struct client *c)
+/* Its line is complete. */
+static void obey(struct daemon *d, struct client *c, size_t len)
 {
-	ssize_t n = recv(c->fd, c->line + c->have, REQUEST_BYTES_MAX - c->have, 0);
 	struct request request;
 	struct err e = ERR_INIT;
-	char *end;
+
+	c->waits = false;
+	if (request_parse(c->line, len, &request, &e) < 0)
+		refuse(c->fd, "bad-request", &e);
+	else
+		dispatch(d, c, &request);
+	if (!c->waits)
+		client_drop(c);
+}
+
+static size_t line_length(const struct client *c)
+{
+	const char *end = memchr(c->line, '\n', c->have);
+
+	return end ? (size_t)(end - c->line) : SIZE_MAX;
+}
+
+int clients_tick(struct daemon *d)
+{
+	int next_ms = -1;
+
+	for (size_t i = 0; i < CLIENTS_PENDING_MAX; i++) {
+		struct client *c = &d->clients[i];
+
+		if (c->waits)
+			obey(d, c, line_length(c));
+		if (c->waits)
+			next_ms = TURN_LOOK_MS;
+	}
+	return next_ms;
+}
+
+/* A client that waits has only one more thing to say. */
+static void hear_waiting(struct client *c)
+{
+	struct err e = ERR_INIT;
+	char text[256];
+	ssize_t n = recv(c->fd, text, sizeof(text), 0);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n > 0) {
+		err_set(&e, -ECANCELED, "it waited for the end of another migration of that process");
+		refuse(c->fd, "cancelled", &e);
+	}
+	client_drop(c);
+}
+
+static void hear(struct daemon *d, struct client *c)
+{
+	ssize_t n = recv(c->fd, c->line + c->have, REQUEST_BYTES_MAX - c->have, 0);
+	struct err e = ERR_INIT;
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
@@ -207,14 +292,19 @@ void client_input(struct daemon *d, struct client *c)
 		return;
 	}
 	c->have += (size_t)n;
-	end = memchr(c->line, '\n', c->have);
-	if (!end && c->have < REQUEST_BYTES_MAX)
-		return;
-	if (!end)
+	if (line_length(c) != SIZE_MAX) {
+		obey(d, c, line_length(c));
+	} else if (c->have == REQUEST_BYTES_MAX) {
 		err_set(&e, -EINVAL, "the request is longer than %u bytes", REQUEST_BYTES_MAX);
-	if (!end || request_parse(c->line, (size_t)(end - c->line), &request, &e) < 0)
 		refuse(c->fd, "bad-request", &e);
+		client_drop(c);
+	}
+}
+
+void client_input(struct daemon *d, struct client *c)
+{
+	if (c->waits)
+		hear_waiting(c);
 	else
-		dispatch(d, c, &request);
-	client_drop(c);
+		hear(d, c);
 }

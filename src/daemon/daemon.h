@@ -49,7 +49,8 @@ struct worker {
 struct client {
 	int fd; /* -1: slot free */
 	bool peer; /* another node, which hands a request on */
-	uint64_t deadline_ns;
+	bool waits; /* for the end of a migration of the process that it wants to move: the line is its request */
+	uint64_t deadline_ns, turn_until_ns; /* for its request to be complete; for it to wait, 0: it has not waited yet */
 	size_t have;
 	char line[REQUEST_BYTES_MAX + 1];
 };
@@ -114,6 +115,8 @@ unsigned worker_count(const struct daemon *d, enum worker_kind kind);
 void client_accept(struct daemon *d);
 void client_input(struct daemon *d, struct client *c);
 void client_drop(struct client *c);
+/* Those whose turn it is by now get it. Returns the time in ms until that is looked at again; -1: nobody waits. */
+int clients_tick(struct daemon *d);
 /* A connection of another node that hands a request on (ROLE_ORDER); takes fd over. */
 void client_adopt(struct daemon *d, int fd);
 

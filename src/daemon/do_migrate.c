@@ -110,12 +110,21 @@ static bool on_progress(const struct migrate_report *report, void *arg)
 	return false;
 }
 
+/* Nobody can bind to an address of another host, so that the interfaces need not be listed; where that is allowed (ip_nonlocal_bind) they are. */
+static bool may_be_own(struct sockaddr_in address)
+{
+	cleanup_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	address.sin_port = 0;
+	return fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 || errno != EADDRNOTAVAIL;
+}
+
 static bool is_own_address(const struct config *config, const struct sockaddr_in *address)
 {
 	struct ifaddrs *all = NULL, *i;
 	bool found = false;
 
-	if (address->sin_port != config->listen.sin_port || getifaddrs(&all) < 0)
+	if (address->sin_port != config->listen.sin_port || !may_be_own(*address) || getifaddrs(&all) < 0)
 		return false;
 	for (i = all; i && !found; i = i->ifa_next)
 		found = i->ifa_addr && i->ifa_addr->sa_family == AF_INET &&

@@ -186,6 +186,8 @@ static int expire(struct daemon *d)
 	size_t i;
 
 	for (i = 0; i < CLIENTS_PENDING_MAX; i++) {
+		if (d->clients[i].waits)
+			continue;
 		if (d->clients[i].fd >= 0 && d->clients[i].deadline_ns <= now) {
 			log_warning("event=client-silent");
 			client_drop(&d->clients[i]);
@@ -214,6 +216,8 @@ static int loop_once(struct daemon *d)
 {
 	struct pollfd p[POLL_MAX];
 	int timeout_ms = sooner(sooner(expire(d), net_tick(d)), sooner(cluster_tick(d), balance_tick(d)));
+
+	timeout_ms = sooner(timeout_ms, clients_tick(d));
 	size_t i;
 
 	p[0] = (struct pollfd){ .fd = d->signal_fd, .events = POLLIN };

@@ -41,3 +41,18 @@ def test_spread(lab2):
     finally:
         inside("n1", "pkill", "-f", f"sleep {mark}", check=False)
         shell.wait()
+
+
+def test_moves_of_one_process_take_turns(lab2):
+    """Who wants to move what is being moved waits for his turn, and the process goes on from where it is by then."""
+    shell = popen("n1", "bash", "-c", "godwit run --here -- sleep 82.75 & echo $!; wait", stdin=-3, stdout=-1, stderr=-3)
+    pid = shell.stdout.readline().strip()
+    try:
+        orders = [popen("n1", "godwit", "migrate", pid, to, stdin=-3, stdout=-1, stderr=-2) for to in ("n2", "n3")]
+        said = [order.communicate(timeout=60)[0] for order in orders]
+        assert [order.returncode for order in orders] == [0, 0], said
+        units = json.loads(inside("n1", "godwit", "ps", "--json").stdout)["units"]
+        assert [(u["moves"], u["unit"]) for u in units if u["command"] == "sleep 82.75"] == [(2, f"n1:{pid}")], units
+    finally:
+        inside("n1", "pkill", "-f", "sleep 82.75", check=False)
+        shell.wait()
