@@ -90,6 +90,8 @@ void show_json(const json_t *o);
 
 /* Rows of cells under a heading; columns as wide as needed. n_cells = rows * columns, row after row, the heading first. */
 void show_table(char *const *cells, size_t n_cells, size_t columns);
+/* The same; on a terminal that is narrower it goes on below, each part with the first column. */
+void show_table_in_parts(char *const *cells, size_t n_cells, size_t columns);
 
 /* list.c: the whole of a verb that asks godwitd for a list and takes no argument but --json; returns the exit status. */
 int show_list(int argc, char **argv, void (*show)(const json_t *result));

@@ -108,7 +108,7 @@ static void show(const json_t *result)
 		cells[cell++] = (char *)text_of(node, "address");
 		cells[cell++] = (char *)text_of(node, "labels");
 	}
-	show_table(cells, cell, COLUMNS);
+	show_table_in_parts(cells, cell, COLUMNS);
 	json_array_foreach(nodes, i, node)
 		if (*text_of(node, "error"))
 			complain("%s: %s", text_of(node, "name"), text_of(node, "error"));

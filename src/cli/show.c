@@ -6,10 +6,12 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 #include "base/util.h"
 #include "cli/cli.h"
 
+#define GAP 2 /* between columns */
 #define DURATION_MAX_MS (24.0 * 3600 * 1000)
 
 const char *text_of(const json_t *o, const char *key)
@@ -88,22 +90,62 @@ static size_t text_width(const char *text)
 	return n;
 }
 
-void show_table(char *const *cells, size_t n_cells, size_t columns)
+static void widths_of(char *const *cells, size_t n_cells, size_t columns, size_t *ret)
 {
-	cleanup_free size_t *width = calloc(columns, sizeof(*width));
-	size_t i;
+	for (size_t i = 0; i < n_cells; i++)
+		ret[i % columns] = MAX(ret[i % columns], text_width(cells[i]));
+}
 
-	for (i = 0; i < n_cells && width; i++)
-		width[i % columns] = MAX(width[i % columns], text_width(cells[i]));
-	for (i = 0; i < n_cells && width; i++) {
-		bool last = i % columns == columns - 1;
-		size_t pad = width[i % columns] - text_width(cells[i]);
+/* The first column, and those from `from` to before `to`. */
+static void show_columns(char *const *row, const size_t *width, size_t from, size_t to)
+{
+	for (size_t i = 0; i < to; i = i ? i + 1 : MAX(from, (size_t)1)) {
+		bool last = i == to - 1 || to == 1;
 
-		put_text(stdout, cells[i]);
+		put_text(stdout, row[i]);
 		if (last)
 			putchar('\n');
 		else
-			printf("%*s", (int)pad + 2, "");
+			printf("%*s", (int)(width[i] - text_width(row[i])) + GAP, "");
+	}
+}
+
+void show_table(char *const *cells, size_t n_cells, size_t columns)
+{
+	cleanup_free size_t *width = calloc(columns, sizeof(*width));
+
+	if (!width)
+		return;
+	widths_of(cells, n_cells, columns, width);
+	for (size_t i = 0; i < n_cells; i += columns)
+		show_columns(&cells[i], width, 1, columns);
+}
+
+/* SIZE_MAX: it is no terminal, or does not say. */
+static size_t room_of_terminal(void)
+{
+	struct winsize size;
+
+	return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col ? size.ws_col : SIZE_MAX;
+}
+
+void show_table_in_parts(char *const *cells, size_t n_cells, size_t columns)
+{
+	cleanup_free size_t *width = calloc(columns, sizeof(*width));
+	size_t room = room_of_terminal(), to;
+
+	if (!width)
+		return;
+	widths_of(cells, n_cells, columns, width);
+	for (size_t from = 1; from < columns; from = to) {
+		size_t used = width[0] + GAP + width[from];
+
+		for (to = from + 1; to < columns && used + GAP + width[to] <= room; to++)
+			used += GAP + width[to];
+		if (from > 1)
+			putchar('\n');
+		for (size_t i = 0; i < n_cells; i += columns)
+			show_columns(&cells[i], width, from, to);
 	}
 }
 

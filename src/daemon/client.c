@@ -227,6 +227,16 @@ static void dispatch(struct daemon *d, struct client *c, struct request *request
 	snprintf(w->peer, sizeof(w->peer), "%s", request->host);
 }
 
+/* A client that waits has only one more thing to say. */
+static void cancel(struct client *c)
+{
+	struct err e = ERR_INIT;
+
+	err_set(&e, -ECANCELED, "it waited for the end of another migration of that process");
+	refuse(c->fd, "cancelled", &e);
+	client_drop(c);
+}
+
 /* Its line is complete. */
 static void obey(struct daemon *d, struct client *c, size_t len)
 {
@@ -240,6 +250,8 @@ static void obey(struct daemon *d, struct client *c, size_t len)
 		dispatch(d, c, &request);
 	if (!c->waits)
 		client_drop(c);
+	else if (c->have > len + 1) /* said in one breath */
+		cancel(c);
 }
 
 static size_t line_length(const struct client *c)
@@ -264,20 +276,17 @@ int clients_tick(struct daemon *d)
 	return next_ms;
 }
 
-/* A client that waits has only one more thing to say. */
 static void hear_waiting(struct client *c)
 {
-	struct err e = ERR_INIT;
 	char text[256];
 	ssize_t n = recv(c->fd, text, sizeof(text), 0);
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	if (n > 0) {
-		err_set(&e, -ECANCELED, "it waited for the end of another migration of that process");
-		refuse(c->fd, "cancelled", &e);
-	}
-	client_drop(c);
+	if (n > 0)
+		cancel(c);
+	else
+		client_drop(c);
 }
 
 static void hear(struct daemon *d, struct client *c)

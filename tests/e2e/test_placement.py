@@ -2,8 +2,9 @@
 """Programs begin where a requirement says, and those that begin together are spread over the nodes."""
 
 import json
+import subprocess
 
-from lab_driver import inside, popen, wait_until
+from lab_driver import DEV, environment, inside, popen, wait_until
 
 
 def select(host, *require):
@@ -16,6 +17,17 @@ def test_select(lab2):
     assert select("n2", "-R", "name==n3") == ["n3"]
     assert sorted(select("n2", "-R", "name!=n3 && cores>0 && mem>1M")) == ["n1", "n2"]
     assert select("n1", "-R", "fpga") == []
+
+
+def test_nodes_on_a_narrow_terminal(lab2):
+    """Nothing is left out, and nothing is broken by the end of a line."""
+    said = subprocess.run(["script", "-qec", f"{DEV} lab exec --tty n1 -- sh -c 'stty cols 80; godwit nodes'", "/dev/null"], env=environment(), capture_output=True, text=True,
+                          timeout=60, stdin=subprocess.DEVNULL).stdout.splitlines()
+    said[0] = said[0][said[0].index("NODE"):] # script(1) may write something before it
+    headings = [line.split() for line in said if line.startswith("NODE")]
+    assert max(map(len, said)) <= 80 and len(headings) > 1, said
+    assert [sum(line.startswith(name) for line in said) for name in ("n1", "n2", "n3")] == 3 * [len(headings)], said
+    assert sum([heading[1:] for heading in headings], ["NODE"]) == inside("n1", "godwit", "nodes").stdout.splitlines()[0].split()
 
 
 def test_run_where_it_matches(lab2):

@@ -134,11 +134,23 @@ class Workers(unittest.TestCase):
 
     def test_same_process_twice(self):
         p = self.start_endless()
-        done = self.migrate("freeze-free")
-        self.assertEqual(done.returncode, 3)
-        self.assertIn("is being moved to b already", done.stderr)
+        """Who asks for it himself waits for his turn, and can be stopped while he does; who may only have it at once is sent away."""
+        refused = self.a.ask({"verb": "migrate", "pid": self.child.pid, "host": "b", "here": True})[-1]["error"]
+        self.assertEqual(refused["code"], "busy")
+        self.assertIn("is being moved to b already", refused["message"])
+        second = subprocess.Popen(self.command("migrate", str(self.child.pid), "b", "--json"), stdout=subprocess.PIPE, text=True)
+        wait_for(lambda: self.is_waiting(second), "a client that waits")
+        second.send_signal(signal.SIGINT)
+        out, _ = second.communicate(timeout=10)
+        self.assertEqual((second.returncode, json.loads(out)["error"]["code"], p.poll()), (4, "cancelled", None))
         p.send_signal(signal.SIGINT)
         p.communicate(timeout=10)
+
+    @staticmethod
+    def is_waiting(process):
+        """It blocks the signals that it asks for by a descriptor before it waits."""
+        with open(f"/proc/{process.pid}/status") as f:
+            return int(next(line for line in f if line.startswith("SigBlk")).split()[1], 16) & 1 << signal.SIGINT - 1
 
     def test_half_closed_client_does_not_cancel(self):
         with self.a.client() as s:
