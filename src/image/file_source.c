@@ -193,7 +193,8 @@ static int capture_file(struct capture *c, const struct fd_look *look, Gw__FdDes
 	char link[64];
 	int r;
 
-	snprintf(link, sizeof(link), "/proc/%d/fd/%d", (int)look->pid, look->fd);
+	/* The duplicate's: the number may be another file's by now. */
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", look->held);
 	r = fsfile_add(c->files, link, uses, &index, e);
 	if (r < 0) {
 		err_wrap(e, "fd %d", look->fd);

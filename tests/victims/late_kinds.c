@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/ipc.h>
+#include <sys/mman.h>
 #include <sys/msg.h>
 #include <sys/sem.h>
 #include <sys/shm.h>
@@ -323,3 +324,48 @@ static void objects_check(void)
 }
 
 VICTIM(late_objects, 0, objects_setup, late_work, objects_check);
+
+/* ---- numbers that change files with each other all the time: each must have its own when it has it again ---- */
+
+#define NUMBERS 4
+
+static int number[NUMBERS], holds[NUMBERS];
+static uint64_t change;
+
+static void see_file(int i)
+{
+	uint64_t id = 0;
+
+	must(pread(number[i], &id, sizeof(id), 0) == (ssize_t)sizeof(id));
+	if (id != (uint64_t)holds[i] + 1)
+		fail("descriptor %d: the file of another one, expected %d, got %d", number[i], holds[i] + 1, (int)id);
+}
+
+static void numbers_setup(void)
+{
+	for (int i = 0; i < NUMBERS; i++) {
+		uint64_t id = (uint64_t)(holds[i] = i) + 1;
+
+		must((number[i] = memfd_create("late", MFD_CLOEXEC)) >= 0 && write(number[i], &id, sizeof(id)) == (ssize_t)sizeof(id));
+	}
+}
+
+static void numbers_work(void)
+{
+	int i = (int)(change % NUMBERS), j = (int)(mix(change) % NUMBERS), spare = dup(number[i]), held = holds[i];
+
+	must(spare >= 0 && dup2(number[j], number[i]) >= 0 && dup2(spare, number[j]) >= 0 && !close(spare));
+	holds[i] = holds[j];
+	holds[j] = held;
+	see_file(i);
+	see_file(j);
+	change++;
+}
+
+static void numbers_check(void)
+{
+	for (int i = 0; i < NUMBERS; i++)
+		see_file(i);
+}
+
+VICTIM(late_numbers, V_OPENS, numbers_setup, numbers_work, numbers_check);
