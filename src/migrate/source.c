@@ -33,7 +33,7 @@
 #define TRIES 40
 #define TRIES_RUNNING 3              /* after so many the unit is held from the beginning */
 #define TORN_TRIES 4
-#define PASSING_NS 2000000000ull /* how long nothing but a vfork() that has not called exec, or connections that are not accepted, may be in the way */
+#define PASSING_NS 5000000000ull /* how long nothing but a vfork() that has not called exec (its parent waits like for a device), or connections that are not accepted, may be in the way */
 #define PASSING_PAUSE_US 2000
 #define AGAIN_NS 10000000000ull       /* attempts are begun for so long ... */
 #define TRIES_AT_LEAST (TRIES_RUNNING + 2) /* ... and some with the unit held, however slow the machine */
@@ -378,7 +378,7 @@ static int try_once(const struct migrate_request *request, bool hold, struct mig
 /* A vfork() or exec() is under way, or somebody has just connected to it, or gone, of which it is about to learn. */
 static bool only_passing(const struct refusals *r)
 {
-	static const char *const codes[] = { "task.shared-memory", "task.no-vdso", "fd.socket.unix.accept-queue", "fd.socket.accept-queue", "fd.outside" };
+	static const char *const codes[] = { "task.shared-memory", "task.uninterruptible", "task.no-vdso", "fd.socket.unix.accept-queue", "fd.socket.accept-queue", "fd.outside" };
 
 	for (size_t i = 0; i < r->n; i++) {
 		bool passes = false;

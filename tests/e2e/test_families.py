@@ -120,13 +120,16 @@ def test_shell_that_forks(run):
     assert p.wait_end() == "ready\nsum 80200\n", p.output("err")
 
 
+SOURCES = 100
+
+
 def make_library(run, moves):
-    """Forty sources, four at a time, and what came of it. Temporary files of the compiler lie where both hosts see them."""
+    """Some sources, four at a time, and what came of it. Temporary files of the compiler lie where both hosts see them."""
     p = run("make", ["sh", "-c", "until [ -e Makefile ]; do sleep 0.02; done; mkdir tmp; TMPDIR=$PWD/tmp exec make -j4"])
-    for i in range(40):
+    for i in range(SOURCES):
         with open(os.path.join(p.directory, f"f{i}.c"), "w", encoding="ascii") as f:
             f.writelines(f"int f{i}_{k}(int x) {{ return x * {k} + {i}; }}\n" for k in range(300))
-    objects = " ".join(f"f{i}.o" for i in range(40))
+    objects = " ".join(f"f{i}.o" for i in range(SOURCES))
     with open(os.path.join(p.directory, "Makefile.new"), "w", encoding="ascii") as f:
         f.write(f"lib.a: {objects}\n\tar rcsD $@ $^\n%.o: %.c\n\tcc -O2 -c $< -o $@\n")
     os.rename(os.path.join(p.directory, "Makefile.new"), os.path.join(p.directory, "Makefile"))
@@ -135,7 +138,7 @@ def make_library(run, moves):
         assert moved_while_it_runs(p, moves) > 0, "it had ended before it was moved"
     p.wait_end()
     made = glob.glob(os.path.join(p.directory, "*.o"))
-    assert len(made) == 40 and not p.output("err"), p.output()[-500:] + p.output("err")[-500:]
+    assert len(made) == SOURCES and not p.output("err"), p.output()[-500:] + p.output("err")[-500:]
     with open(os.path.join(p.directory, "lib.a"), "rb") as f:
         return f.read()
 

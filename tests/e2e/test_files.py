@@ -159,7 +159,7 @@ def test_other_ways_with_files(lab2):
     lab2.assert_clean()
 
 
-PROJECT = 10
+PROJECT = 40
 
 
 def make_project(directory):
