@@ -20,6 +20,7 @@
 #include "migrate/unit_page.h"
 #include "wire/frame.h"
 
+#define NET_ANSWER_MS 30000 /* it may be the first there to load the programs, on a busy machine */
 #define NEVER_PARKED_MS 5000 /* nothing has been done that could be missed */
 #define CALM_NS 1000000000ull
 #define ANSWER_NS 3000000ull
@@ -36,7 +37,7 @@ static int ask(struct source *s, char *ret_obstacle, size_t size, struct err *e)
 	int ret = frame_send(s->link.control, FRAME_NET, NULL, 0, e);
 
 	if (ret == 0)
-		ret = frame_recv_expect(s->link.control, FRAME_NET, &f, FRAME_HELLO_MAX, LINK_TIMEOUT_MS, e);
+		ret = frame_recv_expect(s->link.control, FRAME_NET, &f, FRAME_HELLO_MAX, NET_ANSWER_MS, e);
 	if (ret < 0)
 		return ret;
 	answer = gw__net_answer__unpack(NULL, f.len, f.payload);

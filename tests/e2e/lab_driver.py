@@ -353,7 +353,7 @@ class Victim:
         m = re.search(rf"^info .*\b{key}=(\S+)", read(self.status), re.M)
         return m.group(1) if m else None
 
-    def wait_ready(self, seconds=30):
+    def wait_ready(self, seconds=60):
         def ready():
             m = re.search(r"^ready (\d+)$|^(FAIL.*)$", read(self.status), re.M)
             return m and (m.group(1) or m.group(2))
