@@ -215,9 +215,7 @@ static int sooner(int a, int b)
 static int loop_once(struct daemon *d)
 {
 	struct pollfd p[POLL_MAX];
-	int timeout_ms = sooner(sooner(expire(d), net_tick(d)), sooner(cluster_tick(d), balance_tick(d)));
-
-	timeout_ms = sooner(timeout_ms, clients_tick(d));
+	int timeout_ms = sooner(sooner(sooner(expire(d), net_tick(d)), sooner(cluster_tick(d), balance_tick(d))), clients_tick(d));
 	size_t i;
 
 	p[0] = (struct pollfd){ .fd = d->signal_fd, .events = POLLIN };

@@ -14,8 +14,8 @@
 #include "base/util.h"
 
 #define MARK_BYTES 32
-#define PAUSE_NS 50000
-#define TRIES 100000       /* a try takes some 30 us; somebody who waits for room all the time is in between in perhaps half of them */
+#define PAUSE_NS 50000      /* who finds no room is asleep again */
+#define TRIES 100000        /* somebody who waits for room all the time is in between in perhaps half of them */
 #define ROOM_MAX (1u << 20) /* fs.pipe-max-size, as a rule, which binds those who have no rights only */
 
 static uint8_t *make_space(struct refill *r, size_t len)
@@ -164,7 +164,7 @@ static int put_in(int fd, struct refill *r, struct piece *page, struct piece *al
 	int waiting = 0, ret;
 	ssize_t last;
 
-	if (ioctl(fd, FIONREAD, &waiting) < 0 || (ret = make_piece(page, "", 0, 0)) < 0 || (ret = make_piece(all, r->data, r->len, (size_t)waiting)) < 0)
+	if (ioctl(fd, FIONREAD, &waiting) < 0 || make_piece(page, "", 0, 0) < 0 || make_piece(all, r->data, r->len, (size_t)waiting) < 0)
 		return -EIO;
 	last = waiting ? read(fd, all->data + all->len - waiting, (size_t)waiting) : 0;
 	ret = write_piece(fd, page);

@@ -312,6 +312,12 @@ static int fill_lonely(const Gw__FdSocket *s, int fd, int *other, struct err *e)
 	return r;
 }
 
+/* connect(2) without waiting; fine: the error that is none. */
+static int begin_call(int fd, const ProtobufCBinaryData *peer, int fine)
+{
+	return connect(fd, (void *)peer->data, (socklen_t)peer->len) < 0 && errno != fine ? -errno : 0;
+}
+
 /* Returns what it was. */
 static int put_mark(int fd, int mark)
 {
@@ -329,12 +335,11 @@ static int put_mark(int fd, int mark)
 static int call_here(int fd, int listener, const ProtobufCBinaryData *peer)
 {
 	int mark = (int)tcp_forge_mark(), was = mark ? put_mark(fd, mark) : 0, listener_was = mark ? put_mark(listener, mark) : 0;
-	int r = connect(fd, (void *)peer->data, (socklen_t)peer->len) < 0 && errno != EINPROGRESS ? -errno : 0;
+	int r = begin_call(fd, peer, EINPROGRESS);
 
 	if (r == 0) {
 		wait_for(fd, POLLOUT);
-		/* Now it says how it went. */
-		r = connect(fd, (void *)peer->data, (socklen_t)peer->len) < 0 && errno != EISCONN ? -errno : 0;
+		r = begin_call(fd, peer, EISCONN); /* now it says how it went */
 	}
 	if (mark) {
 		put_mark(fd, was);
@@ -355,10 +360,7 @@ static int call(int fd, const ProtobufCBinaryData *local, const ProtobufCBinaryD
 	if (r < 0)
 		return err_sys(e, r, "TCP: binding a socket that connects");
 	fcntl(fd, F_SETFL, flags | O_NONBLOCK);
-	if (listener >= 0)
-		r = call_here(fd, listener, peer);
-	else
-		r = connect(fd, (void *)peer->data, (socklen_t)peer->len) < 0 && errno != EINPROGRESS ? -errno : 0;
+	r = listener >= 0 ? call_here(fd, listener, peer) : begin_call(fd, peer, EINPROGRESS);
 	fcntl(fd, F_SETFL, flags);
 	return r < 0 ? err_sys(e, r, "TCP: connecting again") : 0;
 }

@@ -88,10 +88,6 @@ void pace_rule(void)
 		setpriority(PRIO_PROCESS, 0, -20);
 }
 
-/*
- * Pages of the worker that it has never touched, or shares with godwitd that has forked it. Mappings that are large are not of the kind that the freeze needs
- * (stacks of other threads, buffers that are touched by those who made them), and most libraries are for what happens before or after it.
- */
 static bool is_idle_library(const char *line)
 {
 	const char *library = strstr(line, "/lib");
@@ -99,6 +95,10 @@ static bool is_idle_library(const char *line)
 	return strstr(line, ".so") && !(library && (strstr(library, "/libc.so") || strstr(library, "/libprotobuf-c")));
 }
 
+/*
+ * Pages of the worker that it has never touched, or shares with godwitd that has forked it. Mappings that are large are not of the kind that the freeze needs
+ * (stacks of other threads, buffers that are touched by those who made them), and most libraries are for what happens before or after it.
+ */
 static void touch_mapping(const char *line)
 {
 	uint64_t start, end;

@@ -25,7 +25,6 @@
 #include "migrate/source.h"
 #include "migrate/timeline.h"
 
-
 static const Gw__Thread *offered_thread(const struct unit_process *u, pid_t tid)
 {
 	for (size_t i = 0; i < u->nthreads; i++)
@@ -372,9 +371,10 @@ static int park_process(struct source_process *p, struct err *e)
 
 int source_note_namespaces(struct source_process *p, struct err *e)
 {
-	int n = p->watch ? restart_watch_read(p->watch, p->records[0], p->records_room, NULL) : 0;
-	const struct restart_record *r = n > 0 ? restart_record_find(p->records[0], (size_t)n, p->u->pid) : NULL;
+	const struct restart_record *r;
 
+	source_read_process_records(p, 0);
+	r = source_find_record(p, 0, p->u->pid, 0);
 	p->namespaces = r ? r->namespaces : 0;
 	return ns_others_same(p->u->pid, p->u->pid, p->u->process) ? 0 : err_set(e, -EAGAIN, "process %d is in another namespace than at the offer", p->u->pid);
 }
