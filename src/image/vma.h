@@ -17,6 +17,7 @@
 #include "base/err.h"
 #include "image/fsfile.h"
 #include "image/refuse.h"
+#include "kern/vma_record.h"
 
 #define VMA_TASK_SIZE 0x7ffffffff000ull
 #define VMA_MAX 262144u
@@ -148,6 +149,12 @@ void vma_validate_here(const struct vma_list *const *lists, size_t n, const stru
  */
 int vma_list_reread(pid_t pid, struct vma_list *old, bool exact, struct fsfile_table *files, struct refusals *refusals,
 		    struct vma_list *ret, bool *ret_changed, struct err *e);
+
+/*
+ * The digest (kern/vma_peek.h) of the layout that the last vma_list_reread has found to be `old`; generations of files are left out, since they are not known. Where digests
+ * of this process are alike, it had this layout at that moment. -EAGAIN: it has another one now; -ENOSYS: flags cannot be read.
+ */
+int vma_list_digest(pid_t pid, const struct vma_list *old, struct vma_digest *ret, struct err *e);
 /*
  * Whether mappings that have guard pages have the same ones: they may change while the layout's sequence number does not. *ret_guarded: there are, or were, any
  * in the process: only then has this to be asked in the freeze as well, where reading the flags of thousands of mappings would be felt.

@@ -84,3 +84,44 @@ int vma_flags_guarded(struct vma_flags *f, uint64_t start, uint64_t end)
 		any = any || f->v[i].flags & guarded;
 	return any;
 }
+
+bool vma_flags_same(struct vma_flags *f, const struct vma_list *old)
+{
+	bool same = true;
+
+	for (size_t i = 0; i < old->n && same; i++) {
+		struct vma v = old->v[i];
+
+		same = vma_flags_apply(f, &v, NULL) == 0 && v.bits == old->v[i].bits;
+	}
+	f->at = 0;
+	return same;
+}
+
+int vma_list_digest(pid_t pid, const struct vma_list *old, struct vma_digest *ret, struct err *e)
+{
+	struct vma_digest d = { 0 };
+	struct vma_flags now;
+	struct vma_line l;
+
+	vma_flags_read(pid, &now);
+	if (!now.n)
+		return err_set(e, -ENOSYS, "flags of mappings cannot be read by BPF here");
+	if (!old->known || !vma_flags_same(&now, old))
+		return err_set(e, -EAGAIN, "process %d has other mappings than before", pid);
+	for (const char *p = old->known; *p && vma_parse_line(&p, &l);) {
+		const struct vma_record *v = &now.v[d.count];
+
+		if (l.start >= VMA_TASK_SIZE)
+			continue;
+		if (d.count == now.n || v->start != l.start || v->end != l.end)
+			return err_set(e, -EAGAIN, "process %d has other mappings than before", pid);
+		vma_digest_add(&d, v->start, v->end, v->flags);
+		if (l.dev || l.ino)
+			vma_digest_add_file(&d, l.offset / PAGE_SIZE_BYTES, l.ino, (unsigned)(l.dev >> 32), (unsigned)l.dev);
+	}
+	if (d.count != now.n)
+		return err_set(e, -EAGAIN, "process %d has other mappings than before", pid);
+	*ret = d;
+	return 0;
+}

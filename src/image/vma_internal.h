@@ -37,6 +37,8 @@ struct vma_flags {
 void vma_flags_read(pid_t pid, struct vma_flags *ret);
 /* Sets v's bits; without records nothing. -EAGAIN: it is not the mapping that v says, or cannot move. */
 int vma_flags_apply(struct vma_flags *f, struct vma *v, struct err *e);
+/* Whether the flags of all mappings are those of `old`. Not a mapping of it: they are not. */
+bool vma_flags_same(struct vma_flags *f, const struct vma_list *old);
 /* 1: the range may hold guard pages, or did once; 0: it never did; -1: that is not known. */
 int vma_flags_guarded(struct vma_flags *f, uint64_t start, uint64_t end);
 

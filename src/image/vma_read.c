@@ -465,20 +465,6 @@ static void remember_text(struct vma_list *old, size_t len)
 	old->known_len = len;
 }
 
-/* Whether the flags of all mappings are those of `old`. Not a mapping of it: they are not. */
-static bool same_flags(struct vma_flags *flags, const struct vma_list *old)
-{
-	bool same = true;
-
-	for (size_t i = 0; i < old->n && same; i++) {
-		struct vma v = old->v[i];
-
-		same = vma_flags_apply(flags, &v, NULL) == 0 && v.bits == old->v[i].bits;
-	}
-	flags->at = 0;
-	return same;
-}
-
 /* Whether the process has the layout `old`: by the very text of the last time, or line by line. *ret_text: as it has been read. */
 static int is_same(struct vma_reader *r, struct vma_list *old, struct vma_flags *flags, bool *ret_same, const char **ret_text)
 {
@@ -495,13 +481,13 @@ static int is_same(struct vma_reader *r, struct vma_list *old, struct vma_flags 
 	vma_flags_read(r->pid, flags);
 	*ret_text = old->buffer;
 	if (old->known && (size_t)len == old->known_len && !memcmp(old->buffer, old->known, old->known_len)) {
-		*ret_same = same_flags(flags, old);
+		*ret_same = vma_flags_same(flags, old);
 		return 0;
 	}
 	for (const char *p = old->buffer; same && *p && vma_parse_line(&p, &l);)
 		if (!vma_left_out(&l))
 			same = i < old->n && same_line(&l, &old->v[i++]);
-	*ret_same = same && i == old->n && same_flags(flags, old);
+	*ret_same = same && i == old->n && vma_flags_same(flags, old);
 	if (same && i == old->n)
 		remember_text(old, (size_t)len);
 	return 0;

@@ -65,27 +65,31 @@ static bool is_as_rehearsed(const struct source_process *p, int which)
 	return p->rehearsed_digest.count && vma_peek_digest(p->u->pid, &now, NULL) == 0 && !memcmp(&now, &p->rehearsed_digest, sizeof(now));
 }
 
-static struct vma_digest digest_of(pid_t pid)
+/*
+ * The digest of the layout that has just been compared: that which the layout must have, or, where that is not known, what the kernel says if it has counted no change since
+ * before the comparison. A digest of another moment is not it: a mapping may have come, or gone, in between, and the freeze would take that layout for the known one.
+ */
+static struct vma_digest digest_of(struct source_process *p, uint64_t before)
 {
-	struct vma_digest d = { 0 };
-	int ret = -EAGAIN;
+	struct vma_digest known = { 0 }, d = { 0 };
+	struct err unheard = ERR_INIT;
+	int ret = -EAGAIN, told = vma_list_digest(p->u->pid, &p->u->vmas, &known, &unheard);
 
-	for (int i = 0; i < DIGEST_ATTEMPTS && ret == -EAGAIN; i++)
-		ret = vma_peek_digest(pid, &d, NULL);
-	return d;
+	for (int i = 0; i < DIGEST_ATTEMPTS && (ret == -EAGAIN || (ret == 0 && told == 0 && d.digest != known.digest)); i++)
+		ret = vma_peek_digest(p->u->pid, &d, NULL);
+	if (ret == 0 && told == 0 && d.digest == known.digest && d.count == known.count)
+		return d;
+	source_read_process_records(p, 0);
+	return ret == 0 && before && layout_now(p, 0) == before ? d : (struct vma_digest){ 0 };
 }
 
-/*
- * Whether the process has the layout of the last round, and the digest of that layout. A mapping that goes, or comes, between the digest and the comparison would make it
- * the digest of another layout, and the freeze would take that one for the known one: it counts only if the kernel's number is the same before and after.
- */
+/* Whether the process has the layout of the last round, and what tells in the freeze that it still has it. */
 static void rehearse_layout(struct source_process *p, struct refusals *refusals)
 {
 	struct unit_process *u = p->u;
 	uint64_t before = layout_now(p, 0);
 	struct vma_list vmas = { 0 };
 	struct err unheard = ERR_INIT;
-	struct vma_digest digest;
 	bool changed = true;
 
 	if (vma_guards_same(u->pid, &u->vmas, &p->guarded) && is_as_rehearsed(p, 0)) {
@@ -94,12 +98,9 @@ static void rehearse_layout(struct source_process *p, struct refusals *refusals)
 	}
 	p->rehearsed_layout = 0;
 	p->rehearsed_digest = (struct vma_digest){ 0 };
-	digest = digest_of(u->pid);
 	if (vma_list_reread(u->pid, &u->vmas, false, &p->s->unit.files, refusals, &vmas, &changed, &unheard) == 0 && !changed) {
 		p->rehearsed_layout = before;
-		source_read_process_records(p, 0);
-		if (before && layout_now(p, 0) == before)
-			p->rehearsed_digest = digest;
+		p->rehearsed_digest = digest_of(p, before);
 	}
 	vma_list_free(&vmas);
 }

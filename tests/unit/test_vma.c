@@ -558,6 +558,34 @@ static void test_digest(void **state)
 	assert_true(same_digest(was, digest_now()));
 }
 
+/* What /proc says of a layout has the digest that the kernel tells of it. */
+static void test_digest_of_a_list(void **state)
+{
+	pid_t pid = start_child(odd_layout);
+	struct fsfile_table files = { 0 };
+	struct refusals refusals = { 0 };
+	struct vma_list list = { 0 }, next = { 0 };
+	struct vma_digest known, now;
+	struct err e = ERR_INIT;
+	bool changed = true;
+
+	if (vma_peek_digest(pid, &now, &e) == -ENOSYS) {
+		end_child(pid);
+		skip();
+	}
+	MUST_OK(vma_list_read(pid, &files, &refusals, &list, &e));
+	assert_int_equal(vma_list_digest(pid, &list, &known, &e), -EAGAIN);
+	MUST_OK(vma_list_reread(pid, &list, false, &files, &refusals, &next, &changed, &e));
+	assert_false(changed);
+	MUST_OK(vma_list_digest(pid, &list, &known, &e));
+	MUST_OK(vma_peek_digest(pid, &now, &e));
+	assert_int_equal(known.count, now.count);
+	assert_true(known.digest == now.digest);
+	end_child(pid);
+	vma_list_free(&list);
+	fsfile_table_free(&files);
+}
+
 /* The scratch's place leaves the stack and the heap their room. */
 static void test_find_free(void **state)
 {
@@ -591,7 +619,7 @@ int main(void)
 		cmocka_unit_test(test_find_free),
 		cmocka_unit_test(test_running),
 	};
-	const struct CMUnitTest digests[] = { cmocka_unit_test(test_digest) };
+	const struct CMUnitTest digests[] = { cmocka_unit_test(test_digest), cmocka_unit_test(test_digest_of_a_list) };
 
 	int failed = cmocka_run_group_tests_name("flags from smaps", tests, NULL, NULL);
 	struct err e = ERR_INIT;

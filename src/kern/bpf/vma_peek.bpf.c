@@ -12,6 +12,9 @@ struct task_struct {
 	int tgid;
 } CO_RE;
 
+#define MINOR_BITS 20
+#define MINOR_MASK ((1u << MINOR_BITS) - 1)
+
 struct super_block {
 	unsigned int s_dev;
 } CO_RE;
@@ -60,14 +63,6 @@ extern int bpf_iter_task_vma_new(struct bpf_iter_task_vma *it, struct task_struc
 extern struct vm_area_struct *bpf_iter_task_vma_next(struct bpf_iter_task_vma *it) __ksym __weak;
 extern void bpf_iter_task_vma_destroy(struct bpf_iter_task_vma *it) __ksym __weak;
 
-#define DIGEST_FACTOR 0x9e3779b97f4a7c15ull
-
-/* Whoever chose mappings with the digest of others would deceive nobody but himself. */
-static __always_inline unsigned long long mix(unsigned long long digest, unsigned long long value)
-{
-	return ((digest << 25 | digest >> 39) ^ value) * DIGEST_FACTOR;
-}
-
 SEC("iter/task")
 int digest_mappings(struct bpf_iter__task *ctx)
 {
@@ -76,21 +71,21 @@ int digest_mappings(struct bpf_iter__task *ctx)
 	struct bpf_iter_task_vma it;
 	struct vm_area_struct *vma;
 
-	if (!task)
+	/* Only what is read of it makes the type complete, as that of the functions called here must be. */
+	if (!task || !task->tgid)
 		return 0;
-	r.digest = task->tgid;
 	bpf_iter_task_vma_new(&it, task, 0);
 	while ((vma = bpf_iter_task_vma_next(&it))) {
 		struct file *file = vma->vm_file;
 
-		r.digest = mix(mix(mix(r.digest, vma->vm_start), vma->vm_end), vma->vm_flags);
+		vma_digest_add(&r, vma->vm_start, vma->vm_end, vma->vm_flags);
 		if (file) {
 			struct inode *inode = file->f_inode;
+			unsigned int dev = inode->i_sb->s_dev;
 
-			r.digest = mix(mix(r.digest, vma->vm_pgoff), inode->i_ino);
-			r.digest = mix(r.digest, (unsigned long long)inode->i_sb->s_dev << 32 | inode->i_generation);
+			vma_digest_add_file(&r, vma->vm_pgoff, inode->i_ino, dev >> MINOR_BITS, dev & MINOR_MASK);
+			r.generations = vma_digest_mix(r.generations, inode->i_generation);
 		}
-		r.count++;
 	}
 	bpf_iter_task_vma_destroy(&it);
 	bpf_seq_write(ctx->meta->seq, &r, sizeof(r));
