@@ -68,8 +68,7 @@ static int compare(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* Whether a process has one of the sockets open whose inodes are in v (ascending); `each` for those. */
-static void each_socket(pid_t pid, void (*each)(pid_t pid, uint32_t inode, void *arg), void *arg)
+void source_each_socket(pid_t pid, void (*each)(pid_t pid, uint32_t inode, void *arg), void *arg)
 {
 	char path[64];
 	cleanup_closedir DIR *d = NULL;
@@ -122,7 +121,7 @@ static void find_owners(struct others *o)
 
 	o->inside = true;
 	for (size_t i = 0; i < o->s->unit.nprocs; i++)
-		each_socket(o->s->unit.procs[i].pid, on_socket, o);
+		source_each_socket(o->s->unit.procs[i].pid, on_socket, o);
 	for (size_t i = 0; i < o->n; i++)
 		left += !o->of[i];
 	o->inside = false;
@@ -131,7 +130,7 @@ static void find_owners(struct others *o)
 		pid_t pid = isdigit((unsigned char)item->d_name[0]) ? atoi(item->d_name) : 0;
 
 		if (pid && !is_inside(o->s, pid))
-			each_socket(pid, on_socket, o);
+			source_each_socket(pid, on_socket, o);
 	}
 }
 

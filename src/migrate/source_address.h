@@ -26,6 +26,8 @@ struct source_addresses {
 	size_t n_users;
 };
 
+/* Calls `each` for every descriptor of the process that is a socket. */
+void source_each_socket(pid_t pid, void (*each)(pid_t pid, uint32_t inode, void *arg), void *arg);
 void source_address_look(struct source *s);
 int source_address_begin(struct source *s, struct err *e);
 /* Puts them into the offer; freed by source_address_offered. */

@@ -101,6 +101,26 @@ static bool is_elsewhere(const struct sockaddr_in6 *own, const struct sockaddr_i
 	return known.other.name[0] != 0;
 }
 
+static void note_socket(pid_t pid, uint32_t inode, void *arg)
+{
+	(void)pid;
+	(void)inode;
+	*(bool *)arg = true;
+}
+
+int source_net_ready(struct source *s, struct err *e)
+{
+	struct redirect *r = NULL;
+	bool sockets = false;
+
+	source_each_socket(s->request->pid, note_socket, &sockets);
+	if (!sockets || redirect_open(&r, NULL) < 0)
+		return 0;
+	redirect_close(&r);
+	s->net.asked = true;
+	return ask(s, s->net.obstacle, sizeof(s->net.obstacle), e);
+}
+
 void source_net_look(struct source *s)
 {
 	if (redirect_find(&s->net.r, NULL) < 0)
@@ -112,7 +132,7 @@ int source_net_begin(struct source *s, struct err *e)
 {
 	struct err why = ERR_INIT;
 	struct net_flows known;
-	char obstacle[ERR_MESSAGE_MAX] = "";
+	char *obstacle = s->net.obstacle;
 	int ret;
 
 	if (!needs_redirection(s)) {
@@ -131,13 +151,13 @@ int source_net_begin(struct source *s, struct err *e)
 	}
 	ret = net_flows_of(s->unit.fds.msg, s->net.r, &s->net.offered, e);
 	if (ret == 0 && redirect_self(s->link.control, s->request->self_name, &s->net.self, &why) < 0)
-		snprintf(obstacle, sizeof(obstacle), "%s", why.message);
-	if (ret == 0 && !obstacle[0])
-		ret = ask(s, obstacle, sizeof(obstacle), e);
+		snprintf(obstacle, sizeof(s->net.obstacle), "%s", why.message);
+	if (ret == 0 && !obstacle[0] && !s->net.asked)
+		ret = ask(s, obstacle, sizeof(s->net.obstacle), e);
 	if (ret < 0)
 		return ret;
 	if (!obstacle[0] && redirect_check_node(s->net.r, &s->net.dest, net_flows_have_ipv6(&s->net.offered), &why) < 0)
-		snprintf(obstacle, sizeof(obstacle), "%s", why.message);
+		snprintf(obstacle, sizeof(s->net.obstacle), "%s", why.message);
 	udp_outside_set(!obstacle[0]);
 	return obstacle[0] ? give_up(s, &s->net.offered, obstacle) : 0;
 }

@@ -23,10 +23,13 @@ struct source_net {
 	struct redirect_move *calls; /* of what listens */
 	struct redirect_node self, dest;
 	struct net_flows offered, entered;
-	bool parked;
+	bool parked, asked;
+	char obstacle[ERR_MESSAGE_MAX]; /* why nothing can be led to the destination; empty: none known */
 	size_t told_ahead; /* connections, in the rounds */
 };
 
+/* Before a unit stands still for long: what both hosts load for the first process with sockets is loaded now, if this one has any. */
+int source_net_ready(struct source *s, struct err *e);
 /* Before the unit is captured: other ends may be elsewhere than their addresses say. */
 void source_net_look(struct source *s);
 int source_net_begin(struct source *s, struct err *e);

@@ -321,9 +321,11 @@ int source_offer(void *context, struct err *e)
 		ret = arrival_wait(s->request->also[i], asks_to_cancel, s, e);
 	if (ret == 0 && s->hold) {
 		pace_hurry(0);
+		ret = source_net_ready(s, e);
 		s->stopped_ns = clock_ns(CLOCK_REALTIME);
-		ret = hold_unit(s->request->pid, s->request->also, s->request->n_also, e);
 	}
+	if (ret == 0 && s->hold)
+		ret = hold_unit(s->request->pid, s->request->also, s->request->n_also, e);
 	if (ret < 0)
 		return ret;
 	source_address_look(s);
