@@ -118,7 +118,7 @@ def costs(table, runs, counts, ports, with_marks=False):
     """What idle connections beside a busy one add to the freeze, and what ones over which something goes do."""
     raw, base = {}, None
     for mode, name in (("i", "idle"), ("a", "each asked once a second")):
-        for n in counts:
+        for n in sorted({1, *counts}):     # what one costs is the base of what more add
             marks = timeline.Timeline() if with_marks else None
             done = raw[f"{name} {n}"] = series("x1", next(ports), n - 1, "e" if mode == "i" else "a", runs if n < 10000 else min(runs, 3), marks)
             if marks:
