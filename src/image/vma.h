@@ -66,7 +66,8 @@ enum {
 	VMA_GUESSED = 1 << 16,      /* flags were not read, but taken to be the default (vma_list_reread) */
 	VMA_HUGE_2M = 1 << 17,      /* VMA_HUGE: the size of its pages */
 	VMA_HUGE_1G = 1 << 18,
-	VMA_BITS_ALL = (1 << 19) - 1,
+	VMA_SEALED = 1 << 19,       /* mseal(2) */
+	VMA_BITS_ALL = (1 << 20) - 1,
 };
 
 struct vma {

@@ -14,7 +14,7 @@
 #define RAW_SHARED 0x8ull
 #define RAW_PFNMAP 0x400ull
 #define RAW_IO 0x4000ull
-#define RAW_HIGH (~0ull << 32) /* protection keys, shadow stacks, seals... */
+#define RAW_HIGH (~0ull << 32) /* protection keys, shadow stacks... */
 
 static const struct {
 	enum vma_peek_flag flag;
@@ -24,6 +24,7 @@ static const struct {
 	{ VMA_PEEK_NOHUGEPAGE, VMA_NOHUGEPAGE }, { VMA_PEEK_DONTFORK, VMA_DONTFORK }, { VMA_PEEK_DONTDUMP, VMA_DONTDUMP },
 	{ VMA_PEEK_WIPEONFORK, VMA_WIPEONFORK }, { VMA_PEEK_MERGEABLE, VMA_MERGEABLE }, { VMA_PEEK_RANDOM, VMA_RANDOM },
 	{ VMA_PEEK_SEQUENTIAL, VMA_SEQUENTIAL }, { VMA_PEEK_NORESERVE, VMA_NORESERVE }, { VMA_PEEK_ACCOUNT, VMA_ACCOUNT }, { VMA_PEEK_DROPPABLE, VMA_DROPPABLE },
+	{ VMA_PEEK_SEALED, VMA_SEALED },
 };
 
 /* What the record says. Of a file that is mapped synchronously (MAP_SYNC) only smaps tells, and of the size of huge pages their file. */
@@ -51,7 +52,7 @@ static bool is_strange(uint64_t raw, const struct vma *v)
 {
 	uint64_t strange = RAW_PFNMAP | RAW_IO | (v->prot == PROT_EXEC ? 0 : RAW_HIGH);
 
-	return raw & strange & ~vma_peek_bit(VMA_PEEK_DROPPABLE);
+	return raw & strange & ~vma_peek_bit(VMA_PEEK_DROPPABLE) & ~vma_peek_bit(VMA_PEEK_SEALED);
 }
 
 int vma_flags_apply(struct vma_flags *f, struct vma *v, struct err *e)

@@ -29,14 +29,12 @@ static const struct vm_flag vm_flags[] = {
 	{ "sh", VMA_WRITE_SHARED }, { "gd", VMA_GROWSDOWN }, { "lo", VMA_LOCKED }, { "lf", VMA_LOCKONFAULT }, { "hg", VMA_HUGEPAGE },
 	{ "nh", VMA_NOHUGEPAGE }, { "dc", VMA_DONTFORK }, { "dd", VMA_DONTDUMP }, { "wf", VMA_WIPEONFORK }, { "mg", VMA_MERGEABLE },
 	{ "rr", VMA_RANDOM }, { "sr", VMA_SEQUENTIAL }, { "nr", VMA_NORESERVE }, { "ac", VMA_ACCOUNT }, { "sf", VMA_SYNC },
-	{ "dp", VMA_DROPPABLE },
+	{ "dp", VMA_DROPPABLE }, { "sl", VMA_SEALED },
 	{ "pf", 0, "vma.device", "memory of a device cannot move to another host", "close the device before moving the program" },
 	{ "io", 0, "vma.device", "memory of a device cannot move to another host", "close the device before moving the program" },
 	{ "um", 0, "vma.userfaultfd", "the program handles page faults by itself (userfaultfd)", "let it close its userfaultfd first" },
 	{ "uw", 0, "vma.userfaultfd", "the program tracks writes by itself (userfaultfd)", "let it close its userfaultfd first" },
 	{ "ui", 0, "vma.userfaultfd", "the program handles page faults by itself (userfaultfd)", "let it close its userfaultfd first" },
-	{ "sl", 0, "vma.sealed", "a sealed mapping (mseal) cannot be taken down again and is not made anew yet",
-	  "start the program without sealing" },
 	{ "ss", 0, "vma.shadow-stack", "shadow stacks cannot move yet", "start it with GLIBC_TUNABLES=glibc.cpu.hwcaps=-SHSTK" },
 };
 
@@ -166,6 +164,25 @@ static int scan(struct vma_reader *r, uint64_t start, uint64_t end, uint64_t cat
 	return pagemap_scan(fd, start, end, &query, add_region, ranges, r->e);
 }
 
+/*
+ * Whether it has pages that nobody can read where they lie, for ever: sealed, and not readable. Once the program runs elsewhere, the source's agent makes what it sends readable, and
+ * can this only do where nothing is sealed.
+ */
+static int is_locked_away(struct vma_reader *r, const struct vma *v)
+{
+	struct range_list pages = { 0 };
+	int rc;
+
+	if (!(v->bits & VMA_SEALED) || v->prot & PROT_READ || v->content != VMA_CONTENT_ANON)
+		return 0;
+	rc = scan(r, v->start, v->end, PAGE_CATEGORY_PRESENT, &pages);
+	if (rc == 0 && !pages.n)
+		rc = scan(r, v->start, v->end, PAGE_CATEGORY_SWAPPED, &pages);
+	rc = rc < 0 ? rc : pages.n > 0;
+	range_list_free(&pages);
+	return rc;
+}
+
 /* What smaps says of a mapping besides its line in maps. */
 struct smaps_more {
 	const char *flags;
@@ -198,6 +215,11 @@ static int take_mapping(struct vma_reader *r, const struct vma_line *l, const st
 	kept = vma_classify(r, l, &v);
 	if (kept <= 0)
 		return kept;
+	kept = is_locked_away(r, &v);
+	if (kept > 0)
+		vma_refuse(r, l, "vma.sealed", "it is sealed (mseal) and not readable, but has content", "start the program without sealing");
+	if (kept)
+		return kept < 0 ? kept : 0;
 	kept = huge ? scan(r, v.start, v.end, PAGE_CATEGORY_HUGE, &r->list->huge) : 0;
 	if (kept < 0)
 		return kept;
@@ -411,6 +433,8 @@ static int append(struct vma_reader *r, struct was *was, struct vma *v, const st
 {
 	int rc = vma_flags_apply(was->flags, v, r->e);
 
+	if (rc == 0 && is_locked_away(r, v))
+		rc = err_set(r->e, -EAGAIN, "mapping %llx has been sealed since the offer, and cannot be read", (unsigned long long)v->start);
 	if (rc < 0)
 		return rc;
 	if (vma_list_append(r->list, v) < 0)

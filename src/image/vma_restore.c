@@ -32,6 +32,9 @@
 #define MADV_POPULATE_READ 22
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef SYS_mseal
+#define SYS_mseal 462
+#endif
 #define HUGE_SIZE (2ull << 20)
 #define HUGE_SHIFT_BITS 26
 #define APART (1ull << 40) /* the scratch is at the upper end of the same room */
@@ -562,6 +565,19 @@ void vma_plan_empty(struct batch *b, const struct vma_list *own, const struct ra
 		while (i + 1 < own->n && own->v[i + 1].start == end && !vma_is_kernels(&own->v[i + 1]))
 			end = own->v[++i].end;
 		plan_unmap_except(b, start, end, keep);
+	}
+}
+
+void vma_plan_seals(struct batch *b, const struct vma_list *l)
+{
+	for (size_t i = 0; i < l->n; i++) {
+		uint64_t start = l->v[i].start, end = l->v[i].end;
+
+		if (!(l->v[i].bits & VMA_SEALED) || vma_is_kernels(&l->v[i]))
+			continue;
+		while (i + 1 < l->n && l->v[i + 1].start == end && l->v[i + 1].bits & VMA_SEALED && !vma_is_kernels(&l->v[i + 1]))
+			end = l->v[++i].end;
+		batch_call(b, "mseal", SYS_mseal, start, end - start, 0);
 	}
 }
 

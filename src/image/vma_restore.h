@@ -7,7 +7,7 @@
  * FSFILE_MAPPED_WRITE, else for reading is enough. For a System V segment (FSFILE_SYSV) it is the segment's number.
  *
  * Order on the destination: vma_plan_empty, vdso_plan_move, vma_plan_build, mm_plan_restore; later any number of
- * vma_plan_sync; when all pages are there and the userfaultfd is gone, vma_plan_finish.
+ * vma_plan_sync; then vma_plan_seals; when all pages are there and the userfaultfd is gone, vma_plan_finish.
  */
 #ifndef GODWIT_IMAGE_VMA_RESTORE_H
 #define GODWIT_IMAGE_VMA_RESTORE_H
@@ -37,6 +37,9 @@ int vma_plan_build(struct batch *b, const struct vma_list *there, const struct v
  */
 int vma_plan_sync(struct batch *b, const struct vma_list *old, const struct vma_list *new, const int *fds, uint32_t n_fds,
 		  struct range_list *ret_mapped, struct err *e);
+
+/* In the freeze, behind everything that changes the layout: seals cannot be taken off again. */
+void vma_plan_seals(struct batch *b, const struct vma_list *l);
 
 /*
  * When all pages have arrived: collapses what had huge pages, and brings in what is missing of what was locked, zeros. The program has been running for a while: nothing here takes back

@@ -4,7 +4,13 @@
 
 #include <bpf/bpf.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/util.h"
 #include "kern/bpf_iter.h"
@@ -15,6 +21,9 @@
 #endif
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
+#endif
+#ifndef SYS_mseal
+#define SYS_mseal 462
 #endif
 #define PAGE 4096ul
 #define RAW_WRITE 2ull /* VM_WRITE; the low four are as old as the system calls */
@@ -148,6 +157,41 @@ static char *learn_from(const struct lesson *l)
 	return p;
 }
 
+static void __attribute__((noreturn)) seal_and_wait(char *at, int told)
+{
+	char done = 1;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	done = syscall(SYS_mseal, at, PAGE, 0) == 0 && write(told, &done, 1) == 1;
+	while (done)
+		pause();
+	_exit(0);
+}
+
+/* In a child: what is sealed remains for as long as its process, and would be in all that are forked from this one. `plain`: a mapping with the flags `base`. */
+static void learn_seal(char *plain, uint64_t base)
+{
+	const struct vma_record *v;
+	int told[2];
+	pid_t child;
+	ssize_t n;
+	char byte;
+
+	if (pipe2(told, O_CLOEXEC) < 0)
+		return;
+	child = fork();
+	if (child == 0)
+		seal_and_wait(plain, told[1]);
+	close(told[1]);
+	if (child > 0 && read(told[0], &byte, 1) == 1 && (n = read_mappings(child, &v, NULL)) > 0)
+		bits[VMA_PEEK_SEALED] = flags_at(v, n, plain) & ~base;
+	close(told[0]);
+	if (child > 0) {
+		kill(child, SIGKILL);
+		waitpid(child, NULL, 0);
+	}
+}
+
 static int learn(struct err *e)
 {
 	char *with[VMA_PEEK_FLAGS] = { 0 }, *plain = map(PROT_READ | PROT_WRITE, MAP_PRIVATE), *readable = map(PROT_READ, MAP_PRIVATE);
@@ -158,7 +202,7 @@ static int learn(struct err *e)
 	if (!plain || !readable)
 		return err_sys(e, -errno, "mappings to learn from");
 	for (int i = 0; i < VMA_PEEK_FLAGS; i++)
-		if (i != VMA_PEEK_ACCOUNT)
+		if (i != VMA_PEEK_ACCOUNT && i != VMA_PEEK_SEALED)
 			with[i] = learn_from(&lessons[i]);
 	n = read_mappings(getpid(), &v, e);
 	base = n < 0 ? 0 : flags_at(v, n, plain);
@@ -173,6 +217,8 @@ static int learn(struct err *e)
 	for (int i = 0; i < VMA_PEEK_FLAGS; i++)
 		if (with[i])
 			munmap(with[i], PAGE);
+	if (n >= 0)
+		learn_seal(plain, base);
 	munmap(plain, PAGE);
 	munmap(readable, PAGE);
 	return n < 0 ? (int)n : 0;

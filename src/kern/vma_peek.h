@@ -31,6 +31,7 @@ enum vma_peek_flag {
 	VMA_PEEK_ACCOUNT,
 	VMA_PEEK_DROPPABLE,
 	VMA_PEEK_GUARDED, /* there are, or were, guard pages in its page tables (Linux 6.18) */
+	VMA_PEEK_SEALED,
 	VMA_PEEK_FLAGS
 };
 

@@ -237,6 +237,8 @@ static int plan_lists(struct dest_process *p, struct err *e)
 		ret = process_plan_restore(b, go->process, PROCESS_LATE, &(struct process_before){ p->process, &p->present }, now);
 	if (ret == 0)
 		ret = process_plan_restore(b, go->process, PROCESS_ARM, NULL, now);
+	if (!p->host)
+		vma_plan_seals(b, &p->vmas);
 	return ret < 0 && !e->code ? err_set(e, ret, "the lists of calls") : ret;
 }
 

@@ -61,6 +61,9 @@ static void odd_layout(void)
 	p = region(16, PROT_READ | PROT_WRITE, anon);
 	memset(p, 1, 16 * 4096);
 	madvise(p + 3 * 4096, 2 * 4096, MADV_GUARD_INSTALL);
+	p = region(4, PROT_READ | PROT_WRITE, anon);
+	memset(p, 2, 4 * 4096);
+	syscall(462, p, 2 * 4096, 0); /* mseal */
 	p = mmap(NULL, 4 << 20, PROT_READ | PROT_WRITE, anon, -1, 0);
 	p = (char *)(((uintptr_t)p + (2 << 20) - 1) & ~((2ul << 20) - 1));
 	madvise(p, 2 << 20, MADV_HUGEPAGE);
@@ -130,6 +133,7 @@ static void test_odd_layout(void **state)
 	build(pid, &m);
 	copy_huge(pid, &m);
 	vma_plan_finish(m.b, &m.list);
+	vma_plan_seals(m.b, &m.list);
 	MUST_OK(batch_run(m.b, &e));
 	compare_layouts(pid, m.b->pid);
 	compare_ranges(pid, m.b->pid, true);
@@ -341,7 +345,7 @@ static bool refused(const struct refusals *r, const char *code)
 	return false;
 }
 
-static int perf_works, secret_works, seal_works, uffd_works;
+static int perf_works, secret_works, uffd_works;
 
 /* Everything that cannot move; what this kernel does not have is left out. */
 static void refused_layout(void)
@@ -357,7 +361,6 @@ static void refused_layout(void)
 	perf_works = fd >= 0 && mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) != MAP_FAILED;
 	fd = syscall(447, 0);
 	secret_works = fd >= 0 && ftruncate(fd, 4096) == 0 && mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0) != MAP_FAILED;
-	seal_works = syscall(462, mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), 4096, 0) == 0;
 	fd = syscall(SYS_userfaultfd, 0);
 	uffd_register.start = (uintptr_t)mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	uffd_register.len = 4096;
@@ -370,14 +373,14 @@ static int *shared_flags;
 static void refused_layout_reported(void)
 {
 	refused_layout();
-	int flags[] = { perf_works, secret_works, seal_works, uffd_works };
+	int flags[] = { perf_works, secret_works, uffd_works };
 
 	memcpy(shared_flags, flags, sizeof(flags));
 }
 
 static void test_refusals(void **state)
 {
-	static const char *const codes[] = { "vma.perf", "vma.secretmem", "vma.sealed", "vma.userfaultfd" };
+	static const char *const codes[] = { "vma.perf", "vma.secretmem", "vma.userfaultfd" };
 	const struct vma_list *lists[1];
 	struct fsfile_table files = { 0 };
 	struct refusals refusals = { 0 };

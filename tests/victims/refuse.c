@@ -603,3 +603,15 @@ static void unshared_files_setup(void)
 }
 
 REFUSED(unshared_files, unshared_files_setup, "(?i)descriptor table|files|thread");
+
+/* Nobody can read it where it lies, once the program runs elsewhere. */
+static void sealed_setup(void)
+{
+	char *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	must(p != MAP_FAILED);
+	*p = 1;
+	must(!mprotect(p, 4096, PROT_NONE) && !syscall(462, p, 4096, 0)); /* mseal */
+}
+
+REFUSED(sealed, sealed_setup, "(?i)sealed");

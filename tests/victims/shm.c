@@ -589,3 +589,65 @@ static void droppable_check(void)
 }
 
 VICTIM(shm_droppable, 0, droppable_setup, NULL, droppable_check);
+
+/* ---- sealed mappings (mseal) ---- */
+
+#ifndef SYS_mseal
+#define SYS_mseal 462
+#endif
+
+enum { SEAL_READ, SEAL_WRITE, SEAL_NONE, SEAL_LATE, SEALS };
+
+static char *seals[SEALS];
+static bool late_seal, can_seal;
+static uint64_t seal_at;
+
+static int seal(char *at)
+{
+	return (int)syscall(SYS_mseal, at, 4 * PAGE, 0);
+}
+
+static void seal_setup(void)
+{
+	for (int i = 0; i < SEALS; i++) {
+		seals[i] = mmap(NULL, 8 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		must(seals[i] != MAP_FAILED);
+		fill(seals[i], 8 * PAGE, 30 + i);
+	}
+	must(!mprotect(seals[SEAL_READ], 8 * PAGE, PROT_READ));
+	must(!madvise(seals[SEAL_NONE], 4 * PAGE, MADV_DONTNEED) && !mprotect(seals[SEAL_NONE], 8 * PAGE, PROT_NONE)); /* what is sealed of it is empty */
+	seal_at = now_ns(CLOCK_MONOTONIC) + 150000000;
+	can_seal = !seal(seals[SEAL_READ]);
+	if (!can_seal)
+		report("info seals=0");
+	else
+		must(!seal(seals[SEAL_WRITE]) && !seal(seals[SEAL_NONE]));
+}
+
+/* One is sealed while the program runs on, somewhere. */
+static void seal_work(void)
+{
+	if (can_seal && !late_seal && now_ns(CLOCK_MONOTONIC) > seal_at)
+		late_seal = !seal(seals[SEAL_LATE]);
+}
+
+static void check_seal(int i)
+{
+	expect(has_flag(seals[i], " sl "));
+	expect(!has_flag(seals[i] + 4 * PAGE, " sl "));
+	expect(munmap(seals[i], 4 * PAGE) == -1 && errno == EPERM);
+	expect(mprotect(seals[i], 4 * PAGE, PROT_READ | PROT_EXEC) == -1 && errno == EPERM);
+	expect(mmap(seals[i], PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED && errno == EPERM);
+}
+
+static void seal_check(void)
+{
+	for (int i = 0; i < SEALS && can_seal; i++)
+		if (i != SEAL_LATE || late_seal)
+			check_seal(i);
+	must(!mprotect(seals[SEAL_NONE] + 4 * PAGE, 4 * PAGE, PROT_READ));
+	for (int i = 0; i < SEALS && !failed(); i++)
+		verify("sealed memory", seals[i] + (i == SEAL_NONE ? 4 * PAGE : 0), (i == SEAL_NONE ? 4 : 8) * PAGE, 30 + i + (i == SEAL_NONE ? 4 * PAGE / 8 : 0));
+}
+
+VICTIM(shm_mseal, 0, seal_setup, seal_work, seal_check);
