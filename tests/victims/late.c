@@ -370,7 +370,7 @@ static const struct late_attribute of_process[] = {
 	LATE(oom, 50), LATE(filter, 8), LATE(policy_of_memory, 2),
 };
 static void process_setup(void) { BEGIN(of_process); }
-VICTIM(late_process, V_CHECK_FILE, process_setup, late_work, late_check);
+VICTIM(late_process, V_CHECK_FILE | V_OPENS, process_setup, late_work, late_check);
 
 static const struct late_attribute of_credentials[] = { LATE(fsuid, 2), LATE(egid, 2), LATE(groups, 3), LATE(caps, 2) };
 static void credentials_setup(void) { BEGIN(of_credentials); }

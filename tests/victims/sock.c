@@ -89,7 +89,7 @@ static void joining_work(void)
 	usleep(500);
 }
 
-VICTIM(sock_joining, 0, groups_setup, joining_work, groups_check);
+VICTIM(sock_joining, V_OPENS, groups_setup, joining_work, groups_check);
 
 /* ---- what cannot move ---- */
 
