@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -81,10 +82,11 @@ bool partial_may_be(const struct user_regs_struct *regs)
 	return false;
 }
 
-/* A signal waits that a handler, or the end, will follow. */
+/* A signal waits that a handler, or the end, will follow. One that nothing follows waits as well while its thread is traced. */
 static bool has_signal(pid_t pid, pid_t tid)
 {
-	unsigned long long own = 0, shared = 0, blocked = 0, word;
+	const unsigned long long harmless = 1ull << (SIGCHLD - 1) | 1ull << (SIGCONT - 1) | 1ull << (SIGURG - 1) | 1ull << (SIGWINCH - 1);
+	unsigned long long own = 0, shared = 0, blocked = 0, ignored = 0, caught = 0, word;
 	char path[64], line[256];
 	cleanup_fclose FILE *f = NULL;
 
@@ -97,8 +99,12 @@ static bool has_signal(pid_t pid, pid_t tid)
 			shared = word;
 		else if (sscanf(line, "SigBlk: %llx", &word) == 1)
 			blocked = word;
+		else if (sscanf(line, "SigIgn: %llx", &word) == 1)
+			ignored = word;
+		else if (sscanf(line, "SigCgt: %llx", &word) == 1)
+			caught = word;
 	}
-	return !f || ((own | shared) & ~blocked);
+	return !f || ((own | shared) & ~(blocked | ignored | (harmless & ~caught)));
 }
 
 static bool has_limit(int fd, int option)

@@ -21,18 +21,25 @@ static bool size_ok(uint32_t size_bytes)
 	return size_bytes >= PAGE_SIZE_BYTES && size_bytes <= PIPE_SIZE_MAX && !(size_bytes & (size_bytes - 1));
 }
 
-/* Reads everything that lies in `from` (a scratch pipe) into p; one read gives one packet, or all when there are no packets. */
-static int read_all(int from, Gw__FdPipe *p, size_t expected, struct err *e)
+/*
+ * Reads everything that lies in `from` (a scratch pipe) and a byte behind it into p; one read gives one packet, or all when there are no packets. Which of them a single piece is, that byte
+ * tells: it comes with a stream (*ret_stream is set then), and not with a packet.
+ */
+static int read_all(int from, Gw__FdPipe *p, size_t expected, bool *ret_stream, struct err *e)
 {
-	uint8_t *data = fd_alloc(expected);
+	uint8_t *data = fd_alloc(expected + 1);
 	uint32_t *packets = NULL;
 	size_t len = 0, n_packets = 0;
 
 	while (len < expected) {
-		ssize_t n = read(from, data + len, expected - len);
+		ssize_t n = read(from, data + len, expected + 1 - len);
 
 		if (n <= 0)
 			break;
+		if (len + (size_t)n > expected) {
+			*ret_stream = true;
+			n--;
+		}
 		packets = realloc(packets, (n_packets + 1) * sizeof(*packets));
 		if (!packets)
 			abort();
@@ -67,6 +74,7 @@ int pipe_capture(int held, bool contents, Gw__FdPipe *p, struct err *e)
 	cleanup_close int reader = -1, scratch_read = -1, scratch_write = -1;
 	int size = fcntl(held, F_GETPIPE_SZ), scratch[2], waiting = 0, flags = fcntl(held, F_GETFL), r;
 	ssize_t copied;
+	bool stream;
 
 	if (size < 0 || flags < 0 || ioctl(held, FIONREAD, &waiting) < 0)
 		return err_sys(e, -errno, "pipe: reading its size");
@@ -79,7 +87,7 @@ int pipe_capture(int held, bool contents, Gw__FdPipe *p, struct err *e)
 		return err_sys(e, -errno, "pipe2");
 	scratch_read = scratch[0];
 	scratch_write = scratch[1];
-	if (fcntl(scratch_write, F_SETPIPE_SZ, size) < size)
+	if (fcntl(scratch_write, F_SETPIPE_SZ, MAX(size, 2 * (int)PAGE_SIZE_BYTES)) < size)
 		return err_sys(e, -errno, "pipe: a copy of %d bytes", size);
 	if ((flags & O_ACCMODE) == O_WRONLY) {
 		reader = fd_reopen(held, O_RDONLY | O_NONBLOCK);
@@ -89,11 +97,12 @@ int pipe_capture(int held, bool contents, Gw__FdPipe *p, struct err *e)
 	copied = tee(reader >= 0 ? reader : held, scratch_write, (size_t)size, SPLICE_F_NONBLOCK);
 	if (copied < 0)
 		return err_sys(e, -errno, "pipe: tee");
-	r = read_all(scratch_read, p, (size_t)copied, e);
+	/* A packet is one buffer: there is room behind a single one. */
+	stream = write(scratch_write, "", 1) != 1;
+	r = read_all(scratch_read, p, (size_t)copied, &stream, e);
 	if (r < 0)
 		return r;
-	/* One piece and no packet mode: a plain stream of bytes. */
-	if (p->n_packet_bytes == 1 && !(flags & O_DIRECT)) {
+	if (p->n_packet_bytes == 1 && stream) {
 		free(p->packet_bytes);
 		p->packet_bytes = NULL;
 		p->n_packet_bytes = 0;

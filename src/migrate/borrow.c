@@ -34,7 +34,10 @@ static bool minds_a_stop(long nr)
 	return false;
 }
 
-/* The thread that is least disturbed by a stop; one without a system call filter first, since the agent inherits it. */
+/*
+ * The thread that is least disturbed by a stop; one without a system call filter first, since the agent inherits it. The main thread last: while that one is traced
+ * the kernel keeps signals to the process that nothing follows, and ends another thread's call for them.
+ */
 static pid_t pick_thread(pid_t pid)
 {
 	cleanup_free pid_t *tids = NULL;
@@ -43,17 +46,19 @@ static pid_t pick_thread(pid_t pid)
 
 	if (trace_list_threads(pid, &tids, &n, NULL) < 0)
 		return pid;
-	for (size_t i = 0; i < MIN(n, 64ul); i++) {
+	n = MIN(n, 64ul);
+	for (size_t i = 1; i <= n; i++) {
 		char path[64], text[64] = "";
 		cleanup_fclose FILE *f = NULL;
+		pid_t tid = tids[i % n];
 
-		snprintf(path, sizeof(path), "/proc/%d/task/%d/syscall", pid, tids[i]);
+		snprintf(path, sizeof(path), "/proc/%d/task/%d/syscall", pid, tid);
 		f = fopen(path, "re");
 		if (!f || !fgets(text, sizeof(text), f) || minds_a_stop(text[0] == 'r' ? -1 : atol(text)))
 			continue;
-		if (!seccomp_mode_of(tids[i]))
-			return tids[i];
-		filtered = tids[i];
+		if (!seccomp_mode_of(tid))
+			return tid;
+		filtered = tid;
 	}
 	return filtered ? filtered : pid;
 }

@@ -82,7 +82,8 @@ static int hold_process(pid_t pid, size_t *ret_fresh, struct err *e)
 
 	if (trace_list_threads(pid, &tids, &n, NULL) < 0)
 		return 0;
-	for (size_t i = 0; i < n; i++) {
+	/* The main thread last: see source_seize(). */
+	for (size_t i = n; i-- > 0;) {
 		int ret, signal;
 
 		if (hold_has(tids[i]) || tree_waits_in_vfork(pid, tids[i]) || trace_seize(tids[i], 0, NULL) < 0 || trace_interrupt(tids[i], NULL) < 0)

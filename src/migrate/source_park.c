@@ -88,9 +88,10 @@ int source_plan_parking(struct source_process *p, struct err *e)
 	return ret;
 }
 
+/* The main thread last: once that one is traced, signals to the process that nothing follows end calls of the others, which only the tracer can mend (partial.h). */
 void source_seize(struct source_process *p)
 {
-	for (size_t k = 0; k < p->nparked; k++) {
+	for (size_t k = p->nparked; k-- > 0;) {
 		struct parked *t = &p->parked[k];
 
 		t->stopped = t->interrupted = hold_has(t->tid);

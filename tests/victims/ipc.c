@@ -85,6 +85,10 @@ static void packet_setup(void)
 		fill(w, sizeof(w), i * 100);
 		must(write(pipes[0][1], w, 8 * (i + 1)) == (ssize_t)(8 * (i + 1)));
 	}
+	/* A single one, and the same with no room for another. */
+	for (int i = 1; i < 3; i++)
+		must(!pipe2(pipes[i], O_DIRECT | O_CLOEXEC | O_NONBLOCK) && write(pipes[i][1], w, 24) == 24);
+	must(fcntl(pipes[2][1], F_SETPIPE_SZ, 4096) == 4096);
 }
 
 static void packet_check(void)
@@ -97,6 +101,10 @@ static void packet_check(void)
 		verify("packet", w, 8 * (i + 1), i * 100);
 	}
 	expect(read(pipes[0][0], w, 8) < 0 && errno == EAGAIN);
+	expect(write(pipes[1][1], w, 16) == 16);
+	expect_u64("length of a single packet", 24, (uint64_t)read(pipes[1][0], w, sizeof(w)));
+	expect_u64("length of the one behind it", 16, (uint64_t)read(pipes[1][0], w, sizeof(w)));
+	expect_u64("length of a packet that fills its pipe", 24, (uint64_t)read(pipes[2][0], w, sizeof(w)));
 }
 
 VICTIM(ipc_pipe_packet, 0, packet_setup, NULL, packet_check);
