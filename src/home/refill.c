@@ -140,7 +140,7 @@ static bool comes_next(int fd, const struct piece *p, struct refill *all)
 	ssize_t n = read(fd, make_space(all, p->lead), p->lead);
 
 	all->len += (size_t)MAX(n, (ssize_t)0);
-	return n == (ssize_t)p->lead && p->written == p->len && !memcmp(all->data + at, p->data, p->lead);
+	return n == (ssize_t)p->lead && p->written == p->len && (!p->lead || !memcmp(all->data + at, p->data, p->lead));
 }
 
 static void cut_out(struct refill *all, const struct piece *p)
