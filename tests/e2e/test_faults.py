@@ -52,7 +52,7 @@ def late(side, step):
 
 
 CASES = [(side, step, strategy) for strategy in ("freeze-free", "pre-copy", "stop-copy") for side, step in STEPS
-         if strategy == "freeze-free" or (late(side, step) and share(side + step, ("pre-copy", "stop-copy").index(strategy), 2))]
+         if strategy == "freeze-free" or (late(side, step) and share(side + step, ("pre-copy", "stop-copy").index(strategy), 4))]
 
 
 def before_commit(side, step):

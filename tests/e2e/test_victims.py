@@ -34,7 +34,7 @@ LOCKED_LATE = {("mem_late_zeros", "copy-on-reference")}
 # What has nothing to do with how memory travels is moved with a strategy that leaves pages behind, and with one that does not.
 FEW_STRATEGIES = ("uring_",)
 # What depends on how memory travels is always tried with every strategy; the rest with freeze-free and one other.
-ALL_STRATEGIES = ("mem_", "ws_", "storm_", "shm_", "late_")
+ALL_STRATEGIES = ("mem_", "ws_", "storm_", "late_")
 
 
 class Case:
