@@ -20,6 +20,7 @@ whose programs the hosts run. GODWIT_LAB_PEER_TIMEOUT_MS goes into the hosts' go
 import argparse
 import contextlib
 import fcntl
+import glob
 import json
 import os
 import re
@@ -417,7 +418,8 @@ def remove_everything():
         run("ip", "netns", "delete", entry)
     remove_groups()
     shutil.rmtree(STATE, ignore_errors=True)
-    if not leftover_inits(None):        # removing a directory unmounts what other hosts have there
+    # Removing a directory unmounts what other hosts have there. A lab that is being made has no hosts yet.
+    if not leftover_inits(None) and not any(os.path.isdir(path) for path in glob.glob("/var/tmp/godwit-lab*")):
         for path in MOUNT_POINTS:
             with contextlib.suppress(OSError):
                 os.rmdir(path)          # only when it is empty: then we had made it, or nobody misses it
