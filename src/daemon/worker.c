@@ -17,7 +17,7 @@
 #include "migrate/migrate.h"
 #include "migrate/registry.h"
 
-#define KEEP_MAX 12
+#define KEEP_MAX 13
 
 #define DRAIN_READS_MAX 64
 #define CLUSTER_AGAIN_NS 1000000000ull

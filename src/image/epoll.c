@@ -34,25 +34,23 @@ static bool watches(const struct fd_look *look, int held, uint32_t tfd, uint32_t
 	return syscall(SYS_kcmp, self, self, KCMP_EPOLL_TFD, held, &slot) == 0;
 }
 
-/* Of a socket there is one description for an inode, whose number no other socket has: the kernel need not look for it among all entries of a large set. */
-static bool is_socket(int held, uint64_t device)
-{
-	struct stat st;
-
-	return fstat(held, &st) == 0 && S_ISSOCK(st.st_mode) && ((uint64_t)major(st.st_dev) << 20 | minor(st.st_dev)) == device;
-}
-
 /* Finds the description that the nth entry with number tfd watches; -1 when none of the unit's does. */
 static int find_target(const struct fd_look *look, const struct fd_resolver *r, uint32_t tfd, uint32_t nth, uint64_t ino, uint64_t device)
 {
-	int guess = r->slot(r->arg, look, tfd), held = guess >= 0 ? r->held(r->arg, (uint32_t)guess) : -1;
+	int guess = r->slot(r->arg, look, tfd), held;
 	uint32_t n = r->count(r->arg);
 
-	if (held >= 0 && r->ino(r->arg, (uint32_t)guess) == ino && (is_socket(held, device) || watches(look, held, tfd, nth)))
-		return guess;
+	if (guess >= 0 && r->ino(r->arg, (uint32_t)guess) == ino) {
+		/* Whose number no other socket has: the kernel need not look for it among all entries of a large set. */
+		if (r->is_socket(r->arg, (uint32_t)guess, device))
+			return guess;
+		held = r->held(r->arg, (uint32_t)guess);
+		if (held >= 0 && watches(look, held, tfd, nth))
+			return guess;
+	}
 	for (uint32_t i = 0; i < n; i++) {
-		held = r->held(r->arg, i);
-		if (held >= 0 && r->ino(r->arg, i) == ino && watches(look, held, tfd, nth))
+		held = r->ino(r->arg, i) == ino ? r->held(r->arg, i) : -1;
+		if (held >= 0 && watches(look, held, tfd, nth))
 			return (int)i;
 	}
 	return -1;
@@ -102,6 +100,8 @@ int epoll_capture(const struct fd_look *look, Gw__FdDesc *d, const struct fd_res
 		if (d->n_items >= EPOLL_ITEMS_MAX)
 			return err_set(e, -E2BIG, "fd %d: epoll set of more than %u entries", look->fd, EPOLL_ITEMS_MAX);
 		desc = find_target(look, resolver, fd, count_number(&seen, &n_seen, fd), ino, device);
+		if (desc < 0 && resolver->has_changed(resolver->arg, look, fd))
+			continue;
 		if (desc < 0) {
 			*ret_lost = fd;
 			return err_set(e, -ENOENT, "fd %d: its epoll set watches number %u, which no descriptor refers to any more",

@@ -21,6 +21,10 @@ struct fd_resolver {
 	int (*slot)(void *arg, const struct fd_look *look, uint32_t fd);
 	/* The worker's duplicate of description i (-1 when it is closed), and the number of descriptions. */
 	int (*held)(void *arg, uint32_t desc);
+	/* Whether description i is a socket on this device, as the kernel writes it in fdinfo: of a socket there is one description for an inode. */
+	bool (*is_socket)(void *arg, uint32_t desc, uint64_t device);
+	/* Whether an entry with this number is none, or another one, by now, since the process runs: it is left out. */
+	bool (*has_changed)(void *arg, const struct fd_look *look, uint32_t fd);
 	uint32_t (*count)(void *arg);
 	uint64_t (*ino)(void *arg, uint32_t desc);
 	void *arg;

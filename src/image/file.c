@@ -5,8 +5,8 @@
  * Theory of operation: the numbers are listed (getdents of /proc/PID/fd) and fetched (pidfd_getfd, 0.6 us), of all processes of the
  * unit; file_identity.c finds which of them share a description. A table that processes share (kcmp) is looked at once.
  *
- * The duplicates are dropped at the end of the offer's capture: while the unit runs, a duplicate would keep a closed pipe from
- * ending, a closed connection from being shut and a closed file in its epoll sets. The freeze fetches them anew and they stay
+ * While the unit runs, a duplicate would keep a closed pipe from ending, a closed connection from being shut and a closed file in its epoll sets: numbers are found by records then, and
+ * there is one duplicate at a time (file_running.c), unless the kernel does not take the programs. The freeze fetches them anew and they stay
  * until fdtable_release. The fdinfo of each number is read; where its text is the same as before, nothing that it shows has changed
  * (position, flags, FD_CLOEXEC, locks, counts, epoll entries).
  *
@@ -27,6 +27,7 @@
 #include "image/file_unix.h"
 #include "image/process_check.h"
 #include "image/socket_tcp.h"
+#include "kern/tcp_peek.h"
 
 #define CAPTURE_LOOKS 16
 #define OWN_TABLE_LOOKS 3
@@ -337,6 +338,9 @@ static int sync_all(struct fdtable *t, struct err *e)
 	bool records = fdtable_read_records(t);
 	int r;
 
+	if (!records)
+		t->running = false;
+
 	if (records && !t->retaken && fdtable_is_few(t)) {
 		r = fdtable_sync_few(t, e);
 		if (r < 0 || fdtable_capture_tcp(t))
@@ -344,7 +348,7 @@ static int sync_all(struct fdtable *t, struct err *e)
 		t->few = false;
 		forget_briefs(t);
 	}
-	if (records && t->frozen)
+	if (records && (t->frozen || t->running))
 		return fdtable_sync_by_records(t, e);
 	r = sync_numbers(t, e);
 	return r < 0 ? r : sync_infos(t, e);
@@ -355,6 +359,7 @@ int fdtable_recapture(struct fdtable *t, bool frozen, struct fsfile_table *files
 	int r = check_sharers(t, e);
 
 	t->frozen = frozen;
+	t->running = !frozen && t->self && fdtable_reader() && file_reader_can_ask(fdtable_reader()) && tcp_peek_told();
 	t->few = false;
 	forget_briefs(t);
 	t->retaken = t->retaken && frozen;
@@ -363,14 +368,18 @@ int fdtable_recapture(struct fdtable *t, bool frozen, struct fsfile_table *files
 	t->ends_listed = t->ends_listed && frozen && t->few;
 	if (r == 0 && !frozen && t->self)
 		fdtable_note_digests(t);
+	if (r == 0 && t->running && !t->few)
+		r = fdtable_hold_unix(t, e);
 	if (r == 0 && !t->few)
 		r = fdtable_find_in_flight(t, refusals, e);
 	if (r == 0 && !t->few)
 		r = fdtable_capture_unix(t, refusals, e);
 	if (r == 0 && !t->few)
 		fdtable_capture_tcp(t);
-	if (r < 0)
+	if (r < 0) {
+		t->running = false;
 		return r;
+	}
 	if (t->changed)
 		drop_unused(t);
 	for (uint32_t i = 0; i < t->n_views && !t->few; i++)
@@ -382,6 +391,9 @@ int fdtable_recapture(struct fdtable *t, bool frozen, struct fsfile_table *files
 	t->retaken = frozen && (t->retaken || !t->few);
 	if (r == 0 && !frozen && t->self)
 		fdtable_learn(t);
+	if (t->running)
+		fdtable_release(t);
+	t->running = false;
 	return r;
 }
 
@@ -500,6 +512,8 @@ int fdtable_capture(const struct fd_process *p, size_t n, struct fdtable *ret, s
 	int r;
 
 	r = open_views(&t, p, n, e);
+	if (r == 0 && fdtable_reader())
+		fdtable_watch(&t, fdtable_reader());
 	/* While the unit runs, a number may change between two looks at it; the next attempt sees it settled. */
 	for (int look = 1; r == 0 && look <= CAPTURE_LOOKS; look++) {
 		size_t refused = refusals->n;
@@ -586,6 +600,7 @@ void fdtable_free(struct fdtable *t)
 {
 	fdtable_forget_queues(t);
 	fdtable_forget_tcp(t);
+	fdtable_forget_kin(t);
 	fdtable_release(t);
 	fdtable_unwatch(t);
 	for (size_t i = 0; i < t->n_views; i++)

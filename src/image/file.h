@@ -8,8 +8,9 @@
  * is the one that all plans are for. Processes are known by their index in the list given to fdtable_capture. A description keeps its
  * index from the offer to the freeze; one that is closed becomes FD_CLOSED.
  *
- * Source: nothing is held while the unit runs. From fdtable_recapture on, inside the freeze, the worker holds a duplicate of
- * each description, until fdtable_release: call it on abort, before the unit goes on, or once the source's copy has died.
+ * Source: nothing is held while the unit runs, but for a moment: one description at a time, and nothing of TCP sockets that are like one that is known (file_running.c). From
+ * fdtable_recapture on, inside the freeze, the worker holds a duplicate of each description, until fdtable_release: call it on abort, before the unit goes on, or once the source's
+ * copy has died.
  * Capturing again costs 4 to 5 us a number.
  *
  *	fdtable_capture (offer)   ->  fdtable_encode   ->  fdtable_decode, fdtable_restore_open once, then for each process _place and
@@ -59,6 +60,7 @@ struct fdtable {
 	struct fd_pipe_id *pipe_ids; /* one for each of msg->pipes */
 	bool changed;            /* since the last capture that succeeded: some number or description is not what it was */
 	bool frozen;             /* of the current capture: the processes are stopped */
+	bool running;            /* of the current capture: they run, and what is looked at is found by records (file_running.c) */
 	uint64_t *pty_ids;       /* one for each of msg->ptys */
 	int kept_info;           /* fdinfo files kept open */
 	char *text;              /* buffer for fdinfo */
@@ -72,6 +74,8 @@ struct fdtable {
 	bool order_is_old;
 	bool has_unix, has_ptys, has_watched, has_tcp; /* there is, or was, one */
 	struct tcp_set *tcp;     /* file_tcp.c: of the current capture */
+	struct fd_kin *kin;      /* file_kin.c: options that TCP sockets of the unit have */
+	size_t n_kin;
 	bool holding;            /* duplicates */
 	bool few;                /* of the current capture: only the descriptions in todo may have changed */
 	bool retaken;            /* frozen: numbers have been looked at since the records were read that are known, so that these say nothing about them */
@@ -86,6 +90,9 @@ struct fdtable {
 };
 
 #define FDTABLE_INIT ((struct fdtable){ 0 })
+
+/* Captures go by what this one reads, from now on; without it the worker has duplicates of all that is open for as long as a look takes. */
+void fdtable_use_reader(const struct file_reader *reader);
 
 /*
  * Captures the tables of n processes while they run or are stopped. Files go to `files`. What cannot move is added to `refusals`; a
@@ -170,6 +177,8 @@ void fdtable_list_fresh_ends(struct fdtable *t, fd_end_fn *add, void *arg);
 /* Sockets whose call nobody has answered yet, and which call again at the destination. */
 void fdtable_list_callers(const Gw__FdTable *t, fd_end_fn *add, void *arg);
 bool fdtable_listens(const Gw__FdTable *t);
+/* Whether nobody is about to call one. queues: and nobody waits in one. Found out without duplicates; negative: the kernel does not tell. */
+int fdtable_are_listeners_calm(const struct fdtable *t, bool queues);
 /* Duplicates of what listens, to be closed by the caller; *ret is malloc'ed. What cannot be got is left out. */
 size_t fdtable_hold_listeners(const struct fdtable *t, int **ret);
 
@@ -248,6 +257,17 @@ int fdtable_restore_update(const Gw__FdTable *old, const Gw__FdTable *new, const
 	const struct fd_target *targets, struct err *e);
 /* After the batches of an update have run: whether the skeleton received the descriptors at the numbers that the plan counted with. */
 int fdtable_restore_check(struct fd_restore *r, struct err *e);
+/*
+ * Closes the worker's duplicates: behind the commit, just before the processes run, so that what they close then is closed. A connection in a queue stays, which cannot be
+ * fetched later.
+ */
+void fdtable_restore_drop(struct fd_restore *r, const Gw__FdTable *t);
+/*
+ * A little later: connections with others get the congestion control that they had. Each is fetched for that, if its number still is one of it. pidfd: that of a process of the unit,
+ * or -1.
+ */
+void fdtable_restore_settle(struct fd_restore *r, const Gw__FdTable *t, int (*pidfd)(const void *arg, uint32_t process), const void *arg);
+bool fdtable_must_settle(const Gw__FdTable *t);
 /* Closes the worker's duplicates, and removes what the update moved aside: after the commit. */
 void fdtable_restore_free(struct fd_restore *r);
 /* The same before the commit: puts socket files that the update replaced back into their place. */

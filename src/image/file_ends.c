@@ -46,7 +46,7 @@ void fdtable_add_pipe_end(struct capture *c, const struct fd_look *look, Gw__FdD
 struct ends {
 	int held;
 	uint32_t desc;
-	bool reads, writes;
+	bool open, reads, writes;
 };
 
 void fdtable_scan_outside(const struct fdtable *t, struct pipe_holder *holders, size_t n)
@@ -87,9 +87,10 @@ static void find_ends(struct fdtable *t, struct ends *ends)
 		if (d->kind != GW__FD_KIND__FD_PIPE)
 			continue;
 		x = &ends[d->index];
-		if (x->held < 0 || !x->reads) {
+		if (!x->open || !x->reads) {
 			x->held = t->held[i].fd;
 			x->desc = i;
+			x->open = t->running || x->held >= 0;
 		}
 		x->reads = x->reads || access != O_WRONLY;
 		x->writes = x->writes || access != O_RDONLY;
@@ -137,6 +138,8 @@ int fdtable_capture_pipes(struct capture *c, struct err *e)
 	for (size_t i = 0; i < n && r == 0; i++) {
 		bool lone;
 
+		if (t->running && ends[i].open && fdtable_hold(t, ends[i].desc, NULL) > 0)
+			ends[i].held = t->held[ends[i].desc].fd;
 		if (ends[i].held < 0) {
 			pipe_forget(t->msg->pipes[i]);
 			continue;
@@ -149,6 +152,8 @@ int fdtable_capture_pipes(struct capture *c, struct err *e)
 			refuse_pipe(c, i, &ends[i], &holders[i]);
 		else
 			r = pipe_capture(ends[i].held, t->frozen && (!t->msg->pipes[i]->relay || t->relays_travel), t->msg->pipes[i], e);
+		if (t->running)
+			fdtable_let_go(t, ends[i].desc);
 		t->pipe_ids[i].scanned = !holders[i].pid || t->msg->pipes[i]->relay || t->held[ends[i].desc].leaked;
 	}
 	return r;

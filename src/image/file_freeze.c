@@ -20,9 +20,22 @@
 #include "image/epoll.h"
 #include "image/file_state.h"
 #include "image/view.h"
+#include "kern/tcp_record.h"
 
 #define CLOEXEC_IN_FLAGS 02000000u
 #define KIND_FLAGS (O_ACCMODE | O_PATH)
+
+static const struct file_reader *used_reader;
+
+void fdtable_use_reader(const struct file_reader *reader)
+{
+	used_reader = reader;
+}
+
+const struct file_reader *fdtable_reader(void)
+{
+	return used_reader;
+}
 
 void fdtable_watch(struct fdtable *t, const struct file_reader *reader)
 {
@@ -44,6 +57,8 @@ void fdtable_unwatch(struct fdtable *t)
 		free(t->views[i].records);
 		free(t->views[i].known);
 		free(t->views[i].easy);
+		free(t->views[i].told);
+		t->views[i].told = NULL;
 		t->views[i].watch = NULL;
 		t->views[i].records = t->views[i].known = NULL;
 		t->views[i].easy = NULL;
@@ -167,6 +182,8 @@ static void take_known(struct fdtable *t, struct fd_view *view)
 	view->records = records;
 	view->records_room = room;
 	free(view->easy);
+	free(view->told);
+	view->told = NULL;
 	view->easy = fd_alloc(view->n_known);
 	for (size_t i = 0; i < view->n_known && view->n_known == view->n_seen; i++)
 		view->easy[i] = is_easy(t, &view->seen[i], &view->known[i]);
@@ -214,6 +231,19 @@ static void learn_differences(struct fdtable *t)
 		learn_difference(t, i);
 }
 
+/* Which description each number is of was known before anything was looked at, and so the records are those from before. */
+static void learn_running(struct fdtable *t)
+{
+	for (size_t i = 0; i < t->msg->n_descs; i++)
+		if (!t->held[i].closed && t->msg->descs[i]->kind == GW__FD_KIND__FD_FILE && view_has_device(t->held[i].dev))
+			homes_operations = t->held[i].operations;
+	for (size_t i = 0; i < t->n_views; i++)
+		if (t->views[i].watch)
+			take_known(t, &t->views[i]);
+	t->learned = true;
+	learn_differences(t);
+}
+
 void fdtable_learn(struct fdtable *t)
 {
 	cleanup_free const struct file_record **by_number = NULL;
@@ -228,6 +258,10 @@ void fdtable_learn(struct fdtable *t)
 			learn_difference(t, t->todo[k]);
 		for (size_t k = 0; k < t->n_briefs; k++)
 			learn_difference(t, t->briefs[k]);
+		return;
+	}
+	if (t->running) {
+		learn_running(t);
 		return;
 	}
 	n = file_watch_read(t->self, &t->records, &t->records_room, NULL);
@@ -268,7 +302,7 @@ bool fdtable_read_records(struct fdtable *t)
 		for (ssize_t k = 0; homes_operations && k < n; k++)
 			view->records[k].has_locks |= view->records[k].kind == homes_operations;
 	}
-	return t->learned;
+	return t->learned || t->running;
 }
 
 /* --- which description is behind which number --- */
@@ -324,7 +358,7 @@ static bool fits(const struct fdtable *t, uint32_t desc, const struct file_recor
 		!((t->msg->descs[desc]->flags ^ r->flags) & KIND_FLAGS);
 }
 
-enum match { MATCH_PENDING, MATCH_KNOWN, MATCH_SAME };
+enum match { MATCH_PENDING, MATCH_KNOWN, MATCH_SAME, MATCH_GONE };
 
 /* What one process's records have come to. */
 struct matched {
@@ -362,7 +396,7 @@ static void match_known(struct fdtable *t, struct fd_view *view, bool easy, stru
 	}
 }
 
-/* A description that is new at this number: one that another number has, one that may be taken for the old one, or a new one. */
+/* A description that is new at this number: one that another number has, one that may be taken for the old one, or a new one. 1: it has gone, while the unit runs. */
 static int match_new(struct fdtable *t, struct addresses *a, struct fd_view *view, struct fd_taken *f, const struct file_record *r, struct err *e)
 {
 	int64_t known = addresses_find(t, a, r->file);
@@ -373,10 +407,12 @@ static int match_new(struct fdtable *t, struct addresses *a, struct fd_view *vie
 		f->desc = (uint32_t)known;
 		return 0;
 	}
-	ret = fdtable_fetch(view, f->fd, &held, e);
-	if (ret <= 0)
+	ret = t->running ? fdtable_find_inode(view, r, &held) : fdtable_fetch(view, f->fd, &held, e);
+	if (ret < 0 || (ret == 0 && !t->running))
 		return ret < 0 ? ret : err_set(e, -EAGAIN, "pid %d: its descriptor %d has gone", (int)view->pid, f->fd);
-	if (f->old && !t->held[f->old->desc].now && fits(t, f->old->desc, r) && fdtable_same_kind(t->msg->descs[f->old->desc], held.fd)) {
+	if (ret == 0)
+		return 1;
+	if (!t->running && f->old && !t->held[f->old->desc].now && fits(t, f->old->desc, r) && fdtable_same_kind(t->msg->descs[f->old->desc], held.fd)) {
 		f->desc = f->old->desc;
 		t->held[f->desc].fd = held.fd;
 	} else {
@@ -420,6 +456,53 @@ static void match_sets(const struct fdtable *t, struct matched *m)
 				m[v].state[i] = MATCH_KNOWN;
 }
 
+/* While the unit runs: what has been closed since it was read is none of its numbers. */
+static void drop_gone(struct fd_view *view, struct matched *m)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < view->n_records; i++) {
+		if (m->state[i] == MATCH_GONE)
+			continue;
+		view->records[n] = view->records[i];
+		m->v[n] = m->v[i];
+		m->state[n] = m->state[i];
+		if (view->told)
+			view->told[n] = view->told[i];
+		n++;
+	}
+	m->moved = m->moved || n < view->n_records;
+	view->n_records = n;
+}
+
+/* What is told of TCP sockets is what is looked at while the unit runs. */
+static void ask_running(struct fd_view *view, struct matched *m)
+{
+	cleanup_free uint8_t *wanted = fd_alloc(view->n_records), *gone = fd_alloc(view->n_records);
+
+	for (size_t i = 0; i < view->n_records; i++)
+		wanted[i] = m->state[i] != MATCH_SAME;
+	fdtable_ask_tcp(view, wanted, gone);
+	for (size_t i = 0; i < view->n_records; i++)
+		if (gone[i])
+			m->state[i] = MATCH_GONE;
+	drop_gone(view, m);
+}
+
+static int match_view(struct fdtable *t, struct addresses *a, struct fd_view *view, struct matched *m, struct err *e)
+{
+	int ret = 0;
+
+	for (size_t k = 0; m->v && k < view->n_records && ret >= 0; k++)
+		if (m->state[k] == MATCH_PENDING) {
+			ret = match_new(t, a, view, &m->v[k], &view->records[k], e);
+			m->state[k] = ret > 0 ? MATCH_GONE : MATCH_PENDING;
+		}
+	if (t->running && m->v)
+		drop_gone(view, m);
+	return MIN(ret, 0);
+}
+
 static int match_all(struct fdtable *t, struct matched *m, struct err *e)
 {
 	struct addresses a = { 0 };
@@ -438,15 +521,18 @@ static int match_all(struct fdtable *t, struct matched *m, struct err *e)
 	}
 	if (t->has_tcp)
 		match_ends(t, m);
+	for (uint32_t i = 0; i < t->n_views && t->running; i++)
+		if (m[i].v)
+			ask_running(&t->views[i], &m[i]);
 	match_sets(t, m);
 	if (!n_pending)
 		return 0;
 	addresses_init(t, &a, n_pending);
 	for (uint32_t i = 0; i < t->n_views && ret == 0; i++)
-		for (size_t k = 0; m[i].v && k < t->views[i].n_records && ret == 0; k++)
-			if (m[i].state[k] == MATCH_PENDING)
-				ret = match_new(t, &a, &t->views[i], &m[i].v[k], &t->views[i].records[k], e);
+		ret = match_view(t, &a, &t->views[i], &m[i], e);
 	free(a.desc);
+	/* Again: some may have gone. */
+	match_sets(t, m);
 	return ret;
 }
 
@@ -468,6 +554,25 @@ static bool settle(struct fdtable *t, uint32_t desc, const struct file_record *r
 	return true;
 }
 
+/* While the unit runs: all but the locks is looked at behind this, one description after the other. */
+static int look_at_running(struct fdtable *t, struct fd_view *view, size_t i, struct err *e)
+{
+	const struct file_record *r = &view->records[i];
+	struct fd_seen *s = &view->seen[i];
+	bool by_home = r->has_locks && r->kind == homes_operations;
+	int ret = by_home ? fdtable_hold(t, s->desc, e) : 1;
+
+	if (ret > 0)
+		ret = r->has_locks ? fdtable_read_info(t, view, s, e) : 0;
+	else if (ret == 0)
+		ret = err_set(e, -EAGAIN, "pid %d: its descriptor %d has gone", (int)view->pid, s->fd);
+	if (by_home)
+		fdtable_let_go(t, s->desc);
+	s->has_locks = s->has_locks && (r->has_locks || view_has_device(t->held[s->desc].dev));
+	s->cloexec = r->cloexec;
+	return ret;
+}
+
 /* Looks at one number as far as its record is not all of it. */
 static int look_at_number(struct fdtable *t, struct fd_view *view, size_t i, bool first, struct err *e)
 {
@@ -480,6 +585,8 @@ static int look_at_number(struct fdtable *t, struct fd_view *view, size_t i, boo
 		held->settled = settle(t, s->desc, r);
 		held->armed = r->armed;
 	}
+	if (t->running)
+		return look_at_running(t, view, i, e);
 	if (((first && !held->settled) || (r->has_locks && r->kind == homes_operations)) && held->fd < 0) {
 		struct fd_held got;
 

@@ -72,11 +72,28 @@ static size_t order_find(const struct fdtable *t, const struct fd_held *held, bo
 	return order_find_of(t, self_pid, held, ret_found);
 }
 
+/* Where nothing is held: by a number of the unit's that it was found by. */
+static bool find_number(const struct fdtable *t, pid_t pid, const struct fd_held *theirs, uint32_t *ret_desc)
+{
+	for (uint32_t i = 0; i < t->msg->n_descs; i++) {
+		const struct fd_held *held = &t->held[i];
+
+		if (held->closed || held->loose || !held->uses || held->dev != theirs->dev || held->ino != theirs->ino ||
+		    syscall(SYS_kcmp, pid, t->views[held->view].pid, KCMP_FILE, theirs->fd, fdtable_number_of(t, i)->fd) != 0)
+			continue;
+		*ret_desc = i;
+		return true;
+	}
+	return false;
+}
+
 bool fdtable_find_held(const struct fdtable *t, pid_t pid, const struct fd_held *theirs, uint32_t *ret_desc)
 {
 	bool found;
 	size_t at;
 
+	if (t->order_is_old)
+		return find_number(t, pid, theirs, ret_desc);
 	self_pid = getpid();
 	at = order_find_of(t, pid, theirs, &found);
 	if (found)

@@ -240,10 +240,10 @@ bool fdtable_has_process(const struct fdtable *t, pid_t pid)
 	return false;
 }
 
-static pid_t find_ancestor(const struct fdtable *t, pid_t pid, const struct fd_held *held)
+static pid_t find_ancestor(const struct fdtable *t, pid_t pid, uint32_t desc)
 {
-	struct stat st;
-	const char *kind = fstat(held->fd, &st) == 0 && S_ISFIFO(st.st_mode) ? "pipe" : "socket";
+	const struct fd_held *held = &t->held[desc];
+	const char *kind = t->msg->descs[desc]->kind == GW__FD_KIND__FD_PIPE ? "pipe" : "socket";
 	struct process_stat stat;
 
 	for (int depth = 0; depth < DEPTH_MAX && process_stat_read(pid, &stat, NULL) == 0 && stat.ppid > 1; depth++) {
@@ -257,7 +257,7 @@ static pid_t find_ancestor(const struct fdtable *t, pid_t pid, const struct fd_h
 /* NULL: it is leaked by *ret. Otherwise why it is not. */
 static const char *leaked_into(const struct fdtable *t, const struct fd_view *v, const struct fd_seen *s, pid_t *ret)
 {
-	pid_t from = find_ancestor(t, v->pid, &t->held[s->desc]);
+	pid_t from = find_ancestor(t, v->pid, s->desc);
 	uint64_t own = program_of(v->pid), theirs = from ? program_of(from) : 0;
 
 	*ret = from;

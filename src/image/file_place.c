@@ -506,6 +506,29 @@ static void close_all(struct fd_restore *r)
 	r->late = late;
 }
 
+/* Those that a number refers to; the others travel in queues. */
+static uint8_t *find_numbered(const Gw__FdTable *t)
+{
+	uint8_t *ret = fd_alloc(t->n_descs);
+
+	for (size_t k = 0; k < t->n_tables; k++)
+		for (size_t i = 0; i < t->tables[k]->n_fd; i++)
+			if (t->tables[k]->desc[i] < t->n_descs)
+				ret[t->tables[k]->desc[i]] = 1;
+	return ret;
+}
+
+void fdtable_restore_drop(struct fd_restore *r, const Gw__FdTable *t)
+{
+	cleanup_free uint8_t *numbered = find_numbered(t);
+
+	for (size_t i = 0; i < r->n; i++) {
+		if (i >= t->n_descs || numbered[i] || !socket_tcp_must_settle(t, i))
+			close_fdp(&r->fds[i]);
+		close_fdp(&r->others[i]);
+	}
+}
+
 void fdtable_restore_free(struct fd_restore *r)
 {
 	for (size_t i = 0; i < r->n_aside; i++)

@@ -39,6 +39,7 @@
 #include "image/tcp_outside.h"
 #include "image/tun.h"
 #include "image/unix_socket.h"
+#include "kern/tcp_peek.h"
 
 #define CLOEXEC_IN_FLAGS 02000000u
 
@@ -59,20 +60,59 @@ static int resolve_held(void *arg, uint32_t desc)
 	struct fdtable *t = arg;
 	struct fd_held *held = &t->held[desc], got;
 
+	if (t->running)
+		return fdtable_hold(t, desc, NULL) > 0 ? held->fd : -1;
 	t->holding = true;
 	if (held->fd < 0 && held->uses && fdtable_fetch(&t->views[held->view], fdtable_number_of(t, desc)->fd, &got, NULL) == 1)
 		held->fd = got.fd;
 	return held->fd;
 }
 
+/* What a set of epoll watches, one after the other: while the unit runs, what is held for that is let go behind it. */
+struct watched {
+	struct fdtable *t;
+	int64_t held;
+	const struct capture *c;
+};
+
+static void let_watched_go(struct watched *w)
+{
+	if (w->held >= 0)
+		fdtable_let_go(w->t, (uint32_t)w->held);
+	w->held = -1;
+}
+
+static int watched_slot(void *arg, const struct fd_look *look, uint32_t fd)
+{
+	return resolve_slot(((const struct watched *)arg)->t, look, fd);
+}
+
+static int watched_held(void *arg, uint32_t desc)
+{
+	struct watched *w = arg;
+	bool had = w->t->held[desc].fd >= 0;
+
+	let_watched_go(w);
+	if (!had && w->t->running)
+		w->held = desc;
+	return resolve_held(w->t, desc);
+}
+
+static bool watched_is_socket(void *arg, uint32_t desc, uint64_t device)
+{
+	const struct fd_held *held = &((const struct watched *)arg)->t->held[desc];
+
+	return ((uint64_t)major(held->dev) << 20 | minor(held->dev)) == device && fdtable_reader() && fdtable_is_socket(held);
+}
+
 static uint32_t resolve_count(void *arg)
 {
-	return (uint32_t)((const struct fdtable *)arg)->msg->n_descs;
+	return (uint32_t)((const struct watched *)arg)->t->msg->n_descs;
 }
 
 static uint64_t resolve_ino(void *arg, uint32_t desc)
 {
-	return ((const struct fdtable *)arg)->held[desc].ino;
+	return ((const struct watched *)arg)->t->held[desc].ino;
 }
 
 #define EPOLL_LOOKS 6
@@ -99,23 +139,29 @@ static bool has_entry_changed(const struct capture *c, const struct fd_look *loo
 		(seen && (st.st_dev != c->t->held[seen->desc].dev || st.st_ino != c->t->held[seen->desc].ino));
 }
 
+/* More than once: it may have changed about this look, too. What is new in a set is looked at in the freeze. */
+static bool watched_has_changed(void *arg, const struct fd_look *look, uint32_t number)
+{
+	const struct capture *c = ((const struct watched *)arg)->c;
+
+	for (int i = 0; !c->t->frozen && i < EPOLL_LOOKS; i++) {
+		if (has_entry_changed(c, look, number))
+			return true;
+		usleep(500);
+	}
+	return false;
+}
+
 static int capture_epoll(struct capture *c, const struct fd_look *look, Gw__FdDesc *d, struct err *e)
 {
-	struct fd_resolver resolver = { resolve_slot, resolve_held, resolve_count, resolve_ino, c->t };
+	struct watched watched = { c->t, -1, c };
+	struct fd_resolver resolver = { watched_slot, watched_held, watched_is_socket, watched_has_changed, resolve_count, resolve_ino, &watched };
 	uint32_t lost = 0;
 	int r = epoll_capture(look, d, &resolver, &lost, e);
 
+	let_watched_go(&watched);
 	if (r != -ENOENT)
 		return r;
-	/* More than once: it may have changed about this look, too. */
-	for (int i = 0; r == -ENOENT && !c->t->frozen && i < EPOLL_LOOKS; i++) {
-		if (has_entry_changed(c, look, lost))
-			r = -EAGAIN;
-		else
-			usleep(500);
-	}
-	if (r == -EAGAIN)
-		return err_set(e, -EAGAIN, "fd %d: its set of epoll has changed meanwhile", look->fd);
 	refusals_add(c->refusals, "fd.epoll.foreign", "it watches a file that only another process or a message in flight keeps open",
 		"remove the entry from the set", "fd %d (epoll, entry %u)", look->fd, lost);
 	return FD_REFUSED;
@@ -414,9 +460,17 @@ static int check_lease(struct capture *c, const struct fd_look *look, Gw__FdDesc
 /* What waits in a queue is read, or looked at, in the freeze only: also that of a socket which nobody has seen before. The worker is in the socket's network namespace. */
 static int capture_socket_here(struct capture *c, const struct fd_look *look, Gw__FdDesc *d, struct fd_held *held, struct err *e)
 {
-	const struct tcp_member *m = fdtable_find_tcp(c->t, look->held);
+	const struct tcp_member *found = fdtable_find_tcp(c->t, (uint32_t)(held - c->t->held)), *m = NULL;
+	struct tcp_member one;
 	bool known = d->socket != NULL;
-	int r = known && socket_udp_is_one(d->socket) ? 0 : socket_listen_capture(look, d, m, c->refusals, e);
+	int r;
+
+	if (found) {
+		one = *found;
+		one.held = look->held;
+		m = &one;
+	}
+	r = known && socket_udp_is_one(d->socket) ? 0 : socket_listen_capture(look, d, m, c->refusals, e);
 
 	if (r == 0 && known && c->t->frozen && !m)
 		r = socket_listen_refresh(look, d, e);
@@ -581,14 +635,24 @@ static int capture_ptys(struct capture *c, struct err *e)
 {
 	const struct pty_source source = { c->t->msg, resolve_held, desc_number, desc_refused, is_inside, find_owner, c->t, process_of,
 		fdtable_terminal, c->t->relays_travel, &c->t->pty_ids, c->t->frozen, c->refusals };
+	struct fdtable *t = c->t;
+	int r;
 
-	return pty_capture(&source, e);
+	/* Both ends of each are looked at together, by the worker's numbers of them. */
+	for (uint32_t i = 0; t->running && i < t->msg->n_descs; i++)
+		if (pty_is_kind(t->msg->descs[i]->kind) && !t->held[i].closed)
+			fdtable_hold(t, i, NULL);
+	r = pty_capture(&source, e);
+	for (uint32_t i = 0; t->running && i < t->msg->n_descs; i++)
+		if (pty_is_kind(t->msg->descs[i]->kind))
+			fdtable_let_go(t, i);
+	return r;
 }
 
 /* Numbers and queues are read behind this. */
 static bool is_brief_enough(const struct capture *c, const struct fd_held *held)
 {
-	const struct tcp_member *m = fdtable_find_tcp(c->t, held->fd);
+	const struct tcp_member *m = fdtable_find_tcp(c->t, (uint32_t)(held - c->t->held));
 
 	return m && m->class == TCP_CLASS_LINKED && m->kind == GW__FD_TCP_KIND__TCP_OUTSIDE;
 }
@@ -615,6 +679,75 @@ static int capture_one(struct capture *c, uint32_t i, struct err *e)
 	}
 	if (r == 0)
 		held->changed = false;
+	return r;
+}
+
+static bool tell(const struct fdtable *t, uint32_t i, struct tcp_told *ret)
+{
+	struct tcp_told *told = fdtable_find_tcp(t, i) ? tcp_peek_told() : NULL;
+
+	if (!told)
+		return false;
+	told[0].fd = t->held[i].fd;
+	if (tcp_peek_ask(0, 1) < 0)
+		return false;
+	*ret = told[0];
+	return true;
+}
+
+/* While the unit runs: there is a duplicate for no longer than this takes. */
+static int capture_held(struct capture *c, uint32_t i, struct err *e)
+{
+	struct fdtable *t = c->t;
+	struct fd_held *held = &t->held[i];
+	struct tcp_told before = { 0 }, after = { 0 };
+	bool told = tell(t, i, &before);
+	int r = held->loose ? 0 : fdtable_read_info(t, &t->views[held->view], &t->views[held->view].seen[held->slot], e);
+
+	if (r == 0)
+		r = capture_one(c, i, e);
+	if (r == 0 && told && tell(t, i, &after)) {
+		t->held[i].settings = after.digest == before.digest ? after.settings : 0;
+		fdtable_note_kin(t, i, &before, &after);
+	}
+	/* What its number has told of it, too, was told of it. */
+	return r < 0 || fdtable_is_still_there(t, i) ? r : err_set(e, -EAGAIN, "one of its descriptors has been closed meanwhile");
+}
+
+static int capture_one_running(struct capture *c, uint32_t i, struct err *e)
+{
+	struct fdtable *t = c->t;
+	struct fd_held *held = &t->held[i];
+	int r;
+
+	if (!held->uses || held->settled || (held->brief && is_brief_enough(c, held)) || fdtable_take_kin(t, i))
+		return 0;
+	r = fdtable_hold(t, i, e);
+	if (r == 0)
+		return err_set(e, -EAGAIN, "one of its descriptors has been closed meanwhile");
+	if (r > 0)
+		r = capture_held(c, i, e);
+	fdtable_let_go(t, i);
+	return r;
+}
+
+/* First those that are held already, since they had to be looked at together: unix sockets. */
+static int capture_all_running(struct capture *c, struct err *e)
+{
+	struct fdtable *t = c->t;
+	size_t n = t->few ? t->n_todo : t->msg->n_descs;
+	cleanup_free uint8_t *done = fd_alloc(n);
+	int r = 0;
+
+	for (int pass = 0; pass < 2; pass++)
+		for (uint32_t k = 0; k < n && r == 0; k++) {
+			uint32_t i = t->few ? t->todo[k] : k;
+
+			if (done[k] || (pass == 0 && t->held[i].fd < 0))
+				continue;
+			done[k] = 1;
+			r = capture_one_running(c, i, e);
+		}
 	return r;
 }
 
@@ -653,10 +786,11 @@ static void refuse_outside_peers(struct capture *c)
 		Gw__FdDesc *d = t->msg->descs[i];
 		struct fd_look look = { .held = t->held[i].fd };
 
-		if (d->kind != GW__FD_KIND__FD_SOCKET || look.held < 0 || !d->socket || !d->socket->peer.len || !socket_udp_is_one(d->socket) ||
+		if (d->kind != GW__FD_KIND__FD_SOCKET || (look.held < 0 && !t->running) || !d->socket || !d->socket->peer.len || !socket_udp_is_one(d->socket) ||
 		    may_have_peers(d->socket) || socket_udp_peer_is_inside(t->msg, d->socket))
 			continue;
 		look.fd = fdtable_number_of(t, i)->fd;
+		look.held = t->running && fdtable_hold(t, i, NULL) > 0 ? t->held[i].fd : look.held;
 		socket_refuse_connected(&look, d->socket, c->refusals);
 		t->held[i].refused = true;
 		d->kind = GW__FD_KIND__FD_CLOSED;
@@ -669,7 +803,9 @@ int fdtable_capture_contents(struct fdtable *t, bool table_changed, struct fsfil
 	size_t n = t->few ? t->n_todo : t->msg->n_descs;
 	int r = 0;
 
-	for (uint32_t i = 0; i < n && r == 0; i += FDTABLE_WATCHED)
+	if (t->running)
+		r = capture_all_running(&c, e);
+	for (uint32_t i = 0; i < n && r == 0 && !t->running; i += FDTABLE_WATCHED)
 		r = capture_part(&c, i, MIN(n - i, FDTABLE_WATCHED), e);
 	if (r < 0)
 		return r;

@@ -77,6 +77,7 @@ struct fd_view {
 	/* file_freeze.c: records of the last read; those known before, and of which of them nothing but the record can tell a change */
 	struct file_watch *watch;
 	struct file_record *records, *known;
+	struct tcp_told *told;       /* file_running.c: of each of the records, while the unit runs; NULL: not asked */
 	size_t n_records, records_room, n_known, known_room;
 	uint8_t *easy;
 	Gw__FdNumbers *offered;      /* as the destination was told */
@@ -123,6 +124,36 @@ bool fdtable_is_few(const struct fdtable *t);
 int fdtable_sync_few(struct fdtable *t, struct err *e);
 int fdtable_sync_by_records(struct fdtable *t, struct err *e); /* frozen */
 
+/* file_freeze.c: what captures read by; NULL: nothing */
+const struct file_reader *fdtable_reader(void);
+
+/*
+ * file_running.c, while the unit runs: a duplicate of a description for the moment, if its number still is one of it. 1: held->fd is that; 0: it is another one's by now; or an
+ * error. What is closed by the program meanwhile is closed when it is let go.
+ */
+int fdtable_hold(struct fdtable *t, uint32_t desc, struct err *e);
+void fdtable_let_go(struct fdtable *t, uint32_t desc);
+/* The same, of all unix sockets, which are looked at together. -EAGAIN when one has gone. */
+int fdtable_hold_unix(struct fdtable *t, struct err *e);
+/* Whether the number that the description was looked at by still is one of it. */
+bool fdtable_is_still_there(const struct fdtable *t, uint32_t desc);
+/* Finds device and inode of what a record tells. 0: the number is another one's by now. */
+int fdtable_find_inode(const struct fd_view *view, const struct file_record *r, struct fd_held *ret);
+/* Asks for the TCP sockets among the records with wanted[i]; is_gone[i] is set of what is not the record's any more. Either may be NULL: all, nothing. */
+void fdtable_ask_tcp(struct fd_view *view, const uint8_t *wanted, uint8_t *is_gone);
+/* What has been told of a description, at the number that it is looked at by; NULL: nothing. */
+const struct tcp_told *fdtable_told(const struct fdtable *t, uint32_t desc);
+const struct file_record *fdtable_record_of(const struct fdtable *t, uint32_t desc);
+bool fdtable_is_socket(const struct fd_held *held);
+/* The network namespace of this process, as the records of TCP sockets have it. */
+uint64_t fdtable_own_net(void);
+
+/* file_kin.c: takes over a TCP socket that is, but for addresses and numbers, one that is known. false: it is to be looked at. */
+bool fdtable_take_kin(struct fdtable *t, uint32_t desc);
+/* The options of one that has been looked at, between two times that this was told of it. */
+void fdtable_note_kin(struct fdtable *t, uint32_t desc, const struct tcp_told *before, const struct tcp_told *after);
+void fdtable_forget_kin(struct fdtable *t);
+
 /* file_identity.c: whether two duplicates are of one description; a new description. */
 bool fdtable_same_held(const struct fd_held *a, const struct fd_held *b);
 /* Whether number theirs->fd of any process, a file of theirs->dev and theirs->ino, is one of the descriptions of the last capture: log n comparisons. While the duplicates are held. */
@@ -144,7 +175,7 @@ void fdtable_renumber(struct fdtable *t, const uint32_t *map);
  */
 bool fdtable_capture_tcp(struct fdtable *t);
 int fdtable_capture_tcp_queues(struct fdtable *t, struct err *e);
-const struct tcp_member *fdtable_find_tcp(const struct fdtable *t, int held);
+const struct tcp_member *fdtable_find_tcp(const struct fdtable *t, uint32_t desc);
 void fdtable_forget_tcp(struct fdtable *t);
 
 /*

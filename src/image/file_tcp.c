@@ -36,6 +36,9 @@ struct tcp_set {
 	size_t n;
 	struct tcp_member *waiting;
 	size_t n_waiting;
+	struct tcp_record *told; /* while the unit runs: those of v */
+	uint32_t *at;         /* by description: its place in v, plus one */
+	size_t n_at;
 };
 
 static bool is_tcp(const struct fdtable *t, uint32_t i)
@@ -64,6 +67,8 @@ void fdtable_forget_tcp(struct fdtable *t)
 		free(t->tcp->records);
 		free(t->tcp->v);
 		free(t->tcp->waiting);
+		free(t->tcp->at);
+		free(t->tcp->told);
 	}
 	free(t->tcp);
 	t->tcp = NULL;
@@ -76,11 +81,20 @@ static int compare_held(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-const struct tcp_member *fdtable_find_tcp(const struct fdtable *t, int held)
+const struct tcp_member *fdtable_find_tcp(const struct fdtable *t, uint32_t desc)
 {
-	struct tcp_member key = { .held = held };
+	return t->tcp && desc < t->tcp->n_at && t->tcp->at[desc] ? &t->tcp->v[t->tcp->at[desc] - 1] : NULL;
+}
 
-	return t->tcp && t->tcp->n ? bsearch(&key, t->tcp->v, t->tcp->n, sizeof(key), compare_held) : NULL;
+/* Descriptions are what they are from here on. */
+static void note_places(const struct fdtable *t)
+{
+	struct tcp_set *set = t->tcp;
+
+	set->n_at = t->msg->n_descs;
+	set->at = fd_alloc(set->n_at * sizeof(*set->at));
+	for (size_t i = 0; i < set->n; i++)
+		set->at[set->v[i].desc] = (uint32_t)i + 1;
 }
 
 static size_t list_members(struct fdtable *t, struct tcp_member *v)
@@ -128,8 +142,10 @@ static void list_waiting(struct tcp_set *set, const struct tcp_record *records, 
 		struct tcp_member *m = &set->v[i];
 
 		m->waiting = set->waiting + set->n_waiting;
+		if (m->held < 0)
+			continue;
 		for (const struct tcp_record *r = m->record + 1; r < records + n_records && r->flags & TCP_RECORD_WAITING; r++)
-			m->waiting[m->n_waiting++] = (struct tcp_member){ .desc = m->desc, .held = -1, .record = r };
+			m->waiting[m->n_waiting++] = (struct tcp_member){ .desc = m->desc, .held = -1, .waits = true, .record = r };
 		set->n_waiting += m->n_waiting;
 	}
 }
@@ -152,7 +168,7 @@ static void renew(struct fdtable *t)
 	for (size_t i = 0; i < set->n; i++)
 		if (must_renew(t, &set->v[i])) {
 			anew[i] = 1;
-			if (set->v[i].other && set->v[i].other->held >= 0)
+			if (set->v[i].other && !set->v[i].other->waits)
 				anew[set->v[i].other - set->v] = 1;
 			for (size_t k = 0; k < set->v[i].n_waiting; k++)
 				if (set->v[i].waiting[k].other)
@@ -234,7 +250,122 @@ static bool is_any_renewed(const struct fdtable *t)
 	return false;
 }
 
-bool fdtable_capture_tcp(struct fdtable *t)
+/* --- while the unit runs --- */
+
+/* Of a few: what is told of them, as of the others when numbers were matched. */
+static void ask_few(struct fdtable *t)
+{
+	for (size_t v = 0; v < t->n_views; v++) {
+		struct fd_view *view = &t->views[v];
+		cleanup_free uint8_t *wanted = fd_alloc(view->n_records);
+
+		for (size_t k = 0; k < t->n_todo; k++)
+			if (t->held[t->todo[k]].view == v && t->held[t->todo[k]].slot < view->n_records)
+				wanted[t->held[t->todo[k]].slot] = 1;
+		if (view->watch)
+			fdtable_ask_tcp(view, wanted, NULL);
+	}
+}
+
+/* false: one of a few has gone. */
+static bool list_told(struct fdtable *t, struct tcp_member *v, struct tcp_record *records, size_t *ret_n)
+{
+	size_t n_all = t->few ? t->n_todo : t->msg->n_descs;
+	uint64_t net = fdtable_own_net();
+
+	*ret_n = 0;
+	if (t->few)
+		ask_few(t);
+	for (uint32_t k = 0; k < n_all; k++) {
+		uint32_t i = t->few ? t->todo[k] : k;
+		const struct fd_held *held = &t->held[i];
+		const struct file_record *r = held->closed || held->settled ? NULL : fdtable_record_of(t, i);
+		const struct tcp_told *told = r ? fdtable_told(t, i) : NULL;
+
+		if (told) {
+			records[*ret_n] = told->record;
+			v[*ret_n] = (struct tcp_member){ .desc = i, .held = -1, .record = &records[*ret_n], .foreign = told->record.net != net };
+			++*ret_n;
+		} else if (t->few && r && r->digest && fdtable_is_socket(held)) {
+			return false;
+		}
+	}
+	return true;
+}
+
+/* Who waits in the queues of listeners is seen by duplicates of these only. */
+static void peek_at_queues(struct fdtable *t)
+{
+	struct tcp_set *set = t->tcp;
+	size_t n = 0, k;
+	bool any = false;
+
+	for (size_t i = 0; i < set->n; i++) {
+		struct tcp_member *m = &set->v[i];
+
+		if (m->record->state == TCP_LISTEN && m->record->waiting && fdtable_hold(t, m->desc, NULL) > 0) {
+			m->held = t->held[m->desc].fd;
+			any = true;
+		}
+	}
+	if (any && tcp_peek(&set->records, &n, NULL) < 0)
+		n = 0;
+	for (size_t i = 0; i < set->n; i++) {
+		struct tcp_member *m = &set->v[i];
+
+		if (m->held < 0)
+			continue;
+		k = record_of(set->records, n, 0, m->held);
+		if (k < n && set->records[k].fd == m->held)
+			m->record = &set->records[k];
+		else
+			m->held = -1;
+		fdtable_let_go(t, m->desc);
+	}
+	list_waiting(set, set->records, n);
+	for (size_t i = 0; i < set->n; i++)
+		set->v[i].held = -1;
+}
+
+/* --- */
+
+/* Of which there is a record each. */
+static bool sort_members(struct fdtable *t)
+{
+	socket_tcp_sort(t->tcp->v, t->tcp->n, t->tcp->waiting, t->tcp->n_waiting, t->frozen);
+	for (size_t i = 0; i < t->tcp->n; i++)
+		if (t->tcp->v[i].class == TCP_CLASS_LISTENING || t->held[t->tcp->v[i].desc].leaked)
+			leave(t, &t->tcp->v[i]);
+	if (t->few && is_any_renewed(t))
+		return false;
+	if (!t->frozen)
+		look_outside(t);
+	renew(t);
+	note_places(t);
+	return true;
+}
+
+static bool capture_running(struct fdtable *t)
+{
+	size_t n = t->few ? t->n_todo : t->msg->n_descs;
+	cleanup_free struct tcp_member *v = fd_alloc(n * sizeof(*v));
+	cleanup_free struct tcp_record *records = fd_alloc(n * sizeof(*records));
+
+	fdtable_forget_tcp(t);
+	if (!list_told(t, v, records, &n))
+		return false;
+	if (!n)
+		return true;
+	t->has_tcp = true;
+	t->tcp = fd_alloc(sizeof(*t->tcp));
+	t->tcp->v = take_ptr(v);
+	t->tcp->told = take_ptr(records);
+	t->tcp->n = n;
+	peek_at_queues(t);
+	return sort_members(t);
+}
+
+static bool capture_held(struct fdtable *t)
 {
 	cleanup_free struct tcp_member *v = fd_alloc((t->few ? t->n_todo : t->msg->n_descs) * sizeof(*v));
 	size_t n = list_members(t, v), n_records = 0;
@@ -253,16 +384,14 @@ bool fdtable_capture_tcp(struct fdtable *t)
 	}
 	find_records(t->tcp, t->tcp->records, n_records);
 	list_waiting(t->tcp, t->tcp->records, n_records);
-	socket_tcp_sort(t->tcp->v, t->tcp->n, t->tcp->waiting, t->tcp->n_waiting, t->frozen);
-	for (size_t i = 0; i < t->tcp->n; i++)
-		if (t->tcp->v[i].class == TCP_CLASS_LISTENING || t->held[t->tcp->v[i].desc].leaked)
-			leave(t, &t->tcp->v[i]);
-	if (t->few && is_any_renewed(t))
-		return false;
-	if (!t->frozen)
-		look_outside(t);
-	renew(t);
-	return true;
+	return sort_members(t);
+}
+
+bool fdtable_capture_tcp(struct fdtable *t)
+{
+	if (t->running)
+		return capture_running(t);
+	return capture_held(t);
 }
 
 static bool is_same_connection(const struct tcp_record *a, const struct tcp_record *b)
@@ -321,7 +450,7 @@ void fdtable_begin_settings(const struct fdtable *t, const uint32_t *descs, size
 
 	ret->n = 0;
 	for (size_t i = 0; told && i < n && i < FDTABLE_WATCHED; i++)
-		if (t->held[descs[i]].fd >= 0 && fdtable_find_tcp(t, t->held[descs[i]].fd))
+		if (t->held[descs[i]].fd >= 0 && fdtable_find_tcp(t, descs[i]))
 			ret->desc[ret->n++] = descs[i];
 	ret->n = ret->n ? ask_settings(t, told, ret->desc, ret->n) : 0;
 	for (size_t i = 0; i < ret->n; i++) {
@@ -475,6 +604,24 @@ bool fdtable_listens(const Gw__FdTable *t)
 		if (is_listener(t->descs[i]) || udp_outside_has_end(t, t->descs[i]))
 			return true;
 	return false;
+}
+
+int fdtable_are_listeners_calm(const struct fdtable *t, bool queues)
+{
+	struct tcp_told *told = fdtable_reader() ? tcp_peek_told() : NULL;
+
+	for (uint32_t i = 0; told && i < t->msg->n_descs; i++) {
+		const struct fd_view *view = &t->views[t->held[i].view];
+
+		if (!is_listener(t->msg->descs[i]) || t->held[i].loose)
+			continue;
+		told[0].fd = fdtable_number_of(t, i)->fd;
+		if (!view->n_known || tcp_peek_ask(view->known[0].process, 1) < 0)
+			return -ENOTSUP;
+		if (told[0].is_told && (told[0].record.half_open || (queues && told[0].record.waiting)))
+			return 0;
+	}
+	return told ? 1 : -ENOTSUP;
 }
 
 size_t fdtable_hold_listeners(const struct fdtable *t, int **ret)

@@ -377,6 +377,9 @@ int fdtable_capture_unix(struct fdtable *t, struct refusals *refusals, struct er
 	r = unix_sockets_capture(m, n, t->msg, t->frozen, refusals, e);
 	if (r < 0)
 		return r;
+	/* To go through all processes takes long, and what is left to look at is one of them at a time. */
+	for (size_t i = 0; i < n && t->running; i++)
+		fdtable_let_go(t, m[i].desc);
 	look_outside(t, m, n, refusals);
 	for (size_t i = 0; i < n; i++) {
 		struct fd_held *held = &t->held[m[i].desc];

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 
 #include "base/util.h"
+#include "image/socket_options.h"
 #include "kern/sock_peek.h"
 
 /* Newer than the headers, perhaps. */
@@ -144,6 +145,9 @@ int socket_groups_refuse(const struct fd_look *look, struct refusals *refusals)
 	}
 	for (size_t i = 0; i < n_records; i++)
 		flags |= records[i].flags;
+	/* Of TCP's connections it is seen where they are sorted (socket_tcp.c): some errors move. */
+	if (socket_get_int(look->held, SOL_SOCKET, SO_TYPE) == SOCK_STREAM && socket_get_int(look->held, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP)
+		flags &= ~SOCK_HAS_ERROR;
 	for (size_t i = 0; i < ARRAY_SIZE(refused); i++)
 		if (flags & refused[i].flag)
 			refusals_add(refusals, "fd.socket.state", refused[i].cause, refused[i].way_out, "fd %d (socket)", look->fd);

@@ -283,7 +283,7 @@ static void sort_listening(struct tcp_member *m, const struct tcp_member *all, s
 void socket_tcp_sort(struct tcp_member *m, size_t n, struct tcp_member *waiting, size_t n_waiting, bool frozen)
 {
 	for (size_t i = 0; i < n; i++)
-		m[i].foreign = !socket_same_net_namespace(m[i].held);
+		m[i].foreign = m[i].held < 0 ? m[i].foreign : !socket_same_net_namespace(m[i].held);
 	make_pairs(m, n, waiting, n_waiting);
 	for (size_t i = 0; i < n; i++) {
 		const struct tcp_record *r = m[i].record;
@@ -300,7 +300,7 @@ void socket_tcp_sort(struct tcp_member *m, size_t n, struct tcp_member *waiting,
 		else if (r->state == TCP_SYN_SENT && is_at_home(r))
 			link_as(&m[i], GW__FD_TCP_KIND__TCP_CONNECTING);
 		else if (m[i].other && is_at_home(r))
-			link_as(&m[i], m[i].other->held < 0 ? GW__FD_TCP_KIND__TCP_WAITING : GW__FD_TCP_KIND__TCP_PAIR);
+			link_as(&m[i], m[i].other->waits ? GW__FD_TCP_KIND__TCP_WAITING : GW__FD_TCP_KIND__TCP_PAIR);
 		else if (is_connected(&m[i]))
 			sort_lonely(&m[i]);
 		else if (r->state == TCP_SYN_SENT)
@@ -469,6 +469,41 @@ void socket_tcp_capture(const struct tcp_member *m, Gw__FdSocket *s)
 		s->tcp = link_new(m->kind);
 	capture_link(m, s->tcp);
 	s->tcp->quiet = socket_tcp_may_be_quiet(s);
+}
+
+bool socket_tcp_has_scope(const struct tcp_record *r)
+{
+	struct endpoint local = local_of(r), peer = peer_of(r);
+
+	return IN6_IS_ADDR_LINKLOCAL(&local.address) || IN6_IS_ADDR_LINKLOCAL(&peer.address);
+}
+
+void socket_tcp_capture_told(const struct tcp_member *m, Gw__FdSocket *s)
+{
+	const struct tcp_record *r = m->record;
+	Gw__FdTcp *p;
+
+	if (r->local_port)
+		set_address(&s->local, s->family, local_of(r));
+	s->listening = m->class == TCP_CLASS_LISTENING;
+	s->backlog = s->listening ? r->backlog : 0;
+	if (m->class == TCP_CLASS_FREE)
+		s->shut_down = r->shut_down & 3;
+	if (m->class == TCP_CLASS_LISTENING)
+		capture_waiting(m, s);
+	if (m->class != TCP_CLASS_LINKED)
+		return;
+	if (r->peer_port)
+		set_address(&s->peer, s->family, peer_of(r));
+	p = s->tcp = link_new(m->kind);
+	p->other = m->other && m->kind != GW__FD_TCP_KIND__TCP_OUTSIDE ? m->other->desc + 1 : 0;
+	capture_state(r, p);
+	p->user_segment_bytes = r->user_mss;
+	p->segment_bytes = r->mss;
+	p->options = r->options & (TCPI_OPT_TIMESTAMPS | TCPI_OPT_SACK | TCPI_OPT_WSCALE | TCPI_OPT_USEC);
+	p->send_scale = r->options & TCPI_OPT_WSCALE ? r->send_scale : 0;
+	p->receive_scale = r->options & TCPI_OPT_WSCALE ? r->receive_scale : 0;
+	p->quiet = socket_tcp_may_be_quiet(s);
 }
 
 /* --- queues, in the freeze --- */

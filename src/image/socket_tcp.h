@@ -34,7 +34,8 @@ enum tcp_class {
 
 struct tcp_member {
 	uint32_t desc;       /* of one that waits: the listener's */
-	int held;            /* of one that waits: -1 */
+	int held;            /* of one that waits, and while the unit runs (file_running.c): -1 */
+	bool waits;
 	const struct tcp_record *record;
 	bool foreign;        /* of another network namespace than this process */
 	enum tcp_class class;
@@ -74,12 +75,16 @@ static inline const Gw__FdSocket *socket_tcp_linked(const Gw__FdTable *t, size_t
 	return d->kind == GW__FD_KIND__FD_SOCKET && d->socket && d->socket->tcp ? d->socket : NULL;
 }
 
-/* Which of them are what, and whose ends. waiting: what waits in the queues of listeners. frozen: nobody will accept any of these any more. */
+/* Which of them are what, and whose ends. Of what is not held the caller says whether it is foreign. waiting: what waits in the queues of listeners. frozen: nobody will accept any of these any more. */
 void socket_tcp_sort(struct tcp_member *m, size_t n, struct tcp_member *waiting, size_t n_waiting, bool frozen);
 /* Whether the destination, which knows s, can go on with the socket that it has made. */
 bool socket_tcp_is_same(const struct tcp_member *m, const Gw__FdSocket *s);
 /* s->tcp, and what belongs to it; s is complete but for that. */
 void socket_tcp_capture(const struct tcp_member *m, Gw__FdSocket *s);
+/* The same of one whose options are known, by its record alone. */
+void socket_tcp_capture_told(const struct tcp_member *m, Gw__FdSocket *s);
+/* Whether one of its addresses says less than it is: it belongs to a link. */
+bool socket_tcp_has_scope(const struct tcp_record *r);
 /* In the freeze, of all members: 1 when there is something. Then, with records that are read after that, the other. */
 int socket_tcp_read_to_send(struct tcp_member *m, struct err *e);
 int socket_tcp_read_received(struct tcp_member *m, Gw__FdSocket *s, struct err *e);
@@ -121,8 +126,8 @@ int socket_tcp_fill(const Gw__FdTable *old, const Gw__FdTable *t, const int *fds
  * *at: 0; who inherits this goes on from there.
  */
 int socket_tcp_go_live(const Gw__FdTable *old, const Gw__FdTable *t, const int *fds, size_t *at, struct err *e);
-/* A little later. look: whether there is anything to be done. */
-bool socket_tcp_settle(const Gw__FdTable *t, const int *fds, bool look);
+/* Whether something is done to description i a little later. */
+bool socket_tcp_must_settle(const Gw__FdTable *t, size_t i);
 /* Ends a connection of this host without a word to anybody. */
 void socket_tcp_forget(int fd);
 /* All connections with others. n: of fds. */

@@ -9,11 +9,13 @@
 #include <sys/socket.h>
 
 #include "base/util.h"
+#include "image/file.h"
 #include "image/socket_address.h"
 #include "image/socket_options.h"
 #include "image/socket_tcp.h"
 #include "image/tcp_outside.h"
 #include "image/tcp_repair.h"
+#include "kern/fdpass.h"
 
 #define SETTLE_MS 200
 #define OTHER_PATCH (-2) /* in the place of the other end: something of this socket, which is whole otherwise, is to be set in the freeze */
@@ -501,21 +503,68 @@ int socket_tcp_go_live(const Gw__FdTable *old, const Gw__FdTable *t, const int *
 	return ret;
 }
 
-bool socket_tcp_settle(const Gw__FdTable *t, const int *fds, bool look)
+bool socket_tcp_must_settle(const Gw__FdTable *t, size_t i)
 {
-	bool any = false;
+	return tcp_outside_is_one(socket_tcp_linked(t, i));
+}
 
-	for (size_t i = 0; i < t->n_descs; i++) {
-		const Gw__FdSocket *s = socket_tcp_linked(t, i);
+bool fdtable_must_settle(const Gw__FdTable *t)
+{
+	for (size_t i = 0; i < t->n_descs; i++)
+		if (socket_tcp_must_settle(t, i))
+			return true;
+	return false;
+}
 
-		if (!tcp_outside_is_one(s))
-			continue;
-		any = true;
-		if (look)
-			break;
-		tcp_outside_settle(s, fds[i]);
+/* Numbers of links are left out: here they are others. */
+static bool is_between(int fd, const Gw__FdSocket *s)
+{
+	struct sockaddr_storage local = { 0 }, peer = { 0 };
+	ProtobufCBinaryData l = { sizeof(local), (void *)&local }, p = { sizeof(peer), (void *)&peer };
+	socklen_t local_len = sizeof(local), peer_len = sizeof(peer);
+	struct endpoint a, b;
+
+	if (getsockname(fd, (void *)&local, &local_len) < 0 || getpeername(fd, (void *)&peer, &peer_len) < 0)
+		return false;
+	a = endpoint_of(&l);
+	b = endpoint_of(&s->local);
+	if (memcmp(&a, &b, sizeof(a)) != 0)
+		return false;
+	a = endpoint_of(&p);
+	b = endpoint_of(&s->peer);
+	return memcmp(&a, &b, sizeof(a)) == 0;
+}
+
+static bool settle_number(const Gw__FdSocket *s, int pidfd, uint32_t number)
+{
+	cleanup_close int fd = pidfd_get(pidfd, (int)number, NULL);
+
+	if (fd < 0 || !is_between(fd, s))
+		return false;
+	tcp_outside_settle(s, fd);
+	return true;
+}
+
+void fdtable_restore_settle(struct fd_restore *r, const Gw__FdTable *t, int (*pidfd)(const void *arg, uint32_t process), const void *arg)
+{
+	cleanup_free uint8_t *done = fd_alloc(t->n_descs);
+
+	for (size_t i = 0; i < r->n && i < t->n_descs; i++)
+		if (r->fds[i] >= 0 && socket_tcp_must_settle(t, i)) {
+			tcp_outside_settle(t->descs[i]->socket, r->fds[i]);
+			done[i] = 1;
+		}
+	for (uint32_t p = 0; p < t->n_table_of; p++) {
+		const Gw__FdNumbers *n = fdtable_first_sharer(t, p) == p ? t->tables[t->table_of[p]] : NULL;
+		int process = n ? pidfd(arg, p) : -1;
+
+		for (size_t i = 0; process >= 0 && i < n->n_fd; i++) {
+			uint32_t desc = n->desc[i];
+
+			if (desc < t->n_descs && !done[desc] && socket_tcp_must_settle(t, desc))
+				done[desc] = settle_number(t->descs[desc]->socket, process, n->fd[i]);
+		}
 	}
-	return any;
 }
 
 void socket_tcp_forget_outside(const Gw__FdTable *t, const int *fds, size_t n)

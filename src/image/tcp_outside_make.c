@@ -448,6 +448,13 @@ static int send_rest(const Gw__FdTcp *p, int fd, bool again)
 	return r;
 }
 
+static bool has_no_peer(int fd)
+{
+	int state = tcp_state_of(fd);
+
+	return state == TCP_CLOSE || state == TCP_SYN_SENT;
+}
+
 int tcp_outside_go_live(const Gw__FdSocket *was, const Gw__FdSocket *s, int fd, bool again, struct err *e)
 {
 	const Gw__FdTcp *p = s->tcp;
@@ -474,7 +481,12 @@ int tcp_outside_go_live(const Gw__FdSocket *was, const Gw__FdSocket *s, int fd, 
 		err_sys(e, r, "TCP: what it had not sent");
 	if (r == 0)
 		r = set_all_options(s, fd, e);
-	return r < 0 ? r : patch_anew(s, fd, e);
+	if (r == 0)
+		r = patch_anew(s, fd, e);
+	/* One that has no peer to be known by later, and nothing to pace. */
+	if (r == 0 && has_no_peer(fd))
+		tcp_outside_settle(s, fd);
+	return r;
 }
 
 void tcp_outside_settle(const Gw__FdSocket *s, int fd)

@@ -8,6 +8,7 @@ struct file_record {
 	unsigned int fd;
 	unsigned int flags;          /* f_flags: as F_GETFL shows them, without FD_CLOEXEC */
 	unsigned long long file;     /* the open file description */
+	unsigned long long number;   /* of the inode */
 	unsigned long long inode, kind; /* inode: another value for another inode, also when it has got the memory of this one; kind: its operations */
 	long long position;
 	unsigned long long digest;   /* TCP sockets: of all that the kernel keeps about it; read by groups, sets of epoll: file_record_set; 0: something else, or not known */
@@ -38,6 +39,13 @@ static inline __attribute__((always_inline)) unsigned long long file_record_set(
 {
 	return file_record_mix(2, (unsigned long long)busy_poll_us << 32 | budget << 1 | (prefers != 0));
 }
+
+/* A single number: of a process as the records name it, or of the caller (0). */
+struct file_one {
+	unsigned int process, fd; /* given */
+	unsigned long long is_read; /* 0: there is none */
+	struct file_record r;
+};
 
 /* As many numbers as a word of the kernel's bitmaps of them has bits. */
 #define FILE_GROUP 64

@@ -47,6 +47,7 @@ static struct file_table_bpf *load_without_groups(void)
 	if (!bpf)
 		return NULL;
 	bpf_program__set_autoload(bpf->progs.read_groups, false);
+	bpf_program__set_autoload(bpf->progs.read_one, false);
 	bpf_map__set_autocreate(bpf->maps.groups_of, false);
 	if (file_table_bpf__load(bpf) == 0)
 		return bpf;
@@ -79,6 +80,7 @@ void file_reader_fds(const struct file_reader *reader, int ret[FILE_READER_FDS])
 	ret[0] = bpf_program__fd(reader->bpf->progs.read_file);
 	ret[1] = reader->has_groups ? bpf_program__fd(reader->bpf->progs.read_groups) : -1;
 	ret[2] = reader->has_groups ? bpf_map__fd(reader->bpf->maps.groups_of) : -1;
+	ret[3] = reader->has_groups ? bpf_program__fd(reader->bpf->progs.read_one) : -1;
 }
 
 void file_reader_free(struct file_reader *reader)
@@ -87,6 +89,22 @@ void file_reader_free(struct file_reader *reader)
 		return;
 	file_table_bpf__destroy(reader->bpf);
 	free(reader);
+}
+
+bool file_reader_can_ask(const struct file_reader *reader)
+{
+	return reader->has_groups;
+}
+
+bool file_reader_ask(const struct file_reader *reader, unsigned int process, int fd, struct file_record *ret)
+{
+	struct file_one one = { .process = process, .fd = (unsigned int)fd };
+	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = &one, .ctx_size_in = sizeof(one));
+
+	if (fd < 0 || !reader->has_groups || bpf_prog_test_run_opts(bpf_program__fd(reader->bpf->progs.read_one), &opts) < 0 || !one.is_read)
+		return false;
+	*ret = one.r;
+	return true;
 }
 
 int file_watch_open(const struct file_reader *reader, pid_t pid, struct file_watch **ret_watch, struct err *e)

@@ -20,9 +20,14 @@ struct file_watch;
 
 int file_reader_load(struct file_reader **ret_reader, struct err *e);
 /* The descriptors that a forked child must not close, or -1. */
-#define FILE_READER_FDS 3
+#define FILE_READER_FDS 4
 void file_reader_fds(const struct file_reader *reader, int ret[FILE_READER_FDS]);
 void file_reader_free(struct file_reader *reader);
+
+/* A single number of a process as the records name it, or of this one (0), without a reference: the process may run. false: there is none, or this kernel does not take the program. A microsecond. */
+bool file_reader_ask(const struct file_reader *reader, unsigned int process, int fd, struct file_record *ret);
+/* Whether that can be asked at all. */
+bool file_reader_can_ask(const struct file_reader *reader);
 
 /* Of a process. The reader is used until the watch is closed. */
 int file_watch_open(const struct file_reader *reader, pid_t pid, struct file_watch **ret_watch, struct err *e);

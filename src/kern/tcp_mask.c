@@ -52,14 +52,33 @@ static const char *const of_options[] = {
 
 static const char *const of_inet6[] = { "dst_cookie", NULL };
 
+/*
+ * What tells one socket from another: addresses, its places in the kernel's tables, what belongs to its file. What grows with traffic and is shown by options (sizes of buffers,
+ * TCP_WINDOW_CLAMP) is in the record.
+ */
+static const char *const own_common[] = {
+	"skc_daddr", "skc_rcv_saddr", "skc_hash", "skc_dport", "skc_num", "skc_bind_node", "skc_v6_daddr", "skc_v6_rcv_saddr", "skc_cookie", "skc_node", "skc_rxhash",
+	NULL,
+};
+
+static const char *const own_sock[] = { "sk_socket", "sk_wq", "sk_ino", "sk_rcvbuf", "sk_sndbuf", NULL };
+
+static const char *const own_inet[] = { "inet_saddr", "inet_sport", "pinet6", "cork", NULL };
+
+static const char *const own_connection[] = { "icsk_bind_hash", "icsk_bind2_hash", NULL };
+
+static const char *const own_tcp[] = { "tsoffset", "scaling_ratio", "window_clamp", NULL };
+
+static const char *const own_inet6[] = { "saddr", "rcv_flowinfo", NULL };
+
 /* A structure that begins at the socket, or is a member of one that does. */
 static const struct part {
 	const char *name, *outer, *member;
-	const char *const *left_out;
+	const char *const *left_out, *const *own;
 } parts[] = {
-	{ "sock_common", NULL, NULL, of_common }, { "sock", NULL, NULL, of_sock },     { "inet_sock", NULL, NULL, of_inet },
-	{ "inet_connection_sock", NULL, NULL, of_connection }, { "tcp_sock", NULL, NULL, of_tcp },
-	{ "tcp_options_received", "tcp_sock", "rx_opt", of_options }, { "ipv6_pinfo", "tcp6_sock", "inet6", of_inet6 },
+	{ "sock_common", NULL, NULL, of_common, own_common }, { "sock", NULL, NULL, of_sock, own_sock }, { "inet_sock", NULL, NULL, of_inet, own_inet },
+	{ "inet_connection_sock", NULL, NULL, of_connection, own_connection }, { "tcp_sock", NULL, NULL, of_tcp, own_tcp },
+	{ "tcp_options_received", "tcp_sock", "rx_opt", of_options, NULL }, { "ipv6_pinfo", "tcp6_sock", "inet6", of_inet6, own_inet6 },
 };
 
 /* Where a member lies, also one of a nameless structure within. Bit fields count as what is not there. */
@@ -88,14 +107,14 @@ static bool find_member(const struct btf *btf, int type, const char *name, uint3
 	return false;
 }
 
-static void leave_out(const struct btf *btf, const struct part *p, uint8_t *mask)
+static void leave_out(const struct btf *btf, const struct part *p, const char *const *names, uint8_t *mask)
 {
 	int type = btf__find_by_name_kind(btf, p->name, BTF_KIND_STRUCT), outer = p->outer ? btf__find_by_name_kind(btf, p->outer, BTF_KIND_STRUCT) : 0;
 	uint32_t base = 0, ignored;
 
 	if (type < 0 || outer < 0 || (p->outer && !find_member(btf, outer, p->member, &base, &ignored)))
 		return;
-	for (const char *const *name = p->left_out; *name; name++) {
+	for (const char *const *name = names; name && *name; name++) {
 		uint32_t at = 0, size = 0;
 
 		if (find_member(btf, type, *name, &at, &size) && base + at + size <= TCP_MASK_WORDS * sizeof(uint64_t))
@@ -103,7 +122,7 @@ static void leave_out(const struct btf *btf, const struct part *p, uint8_t *mask
 	}
 }
 
-int tcp_mask_fill(uint64_t mask[TCP_MASK_WORDS], struct err *e)
+int tcp_mask_fill(uint64_t mask[TCP_MASK_WORDS], uint64_t kin[TCP_MASK_WORDS], struct err *e)
 {
 	struct btf *btf = btf__load_vmlinux_btf();
 
@@ -111,7 +130,10 @@ int tcp_mask_fill(uint64_t mask[TCP_MASK_WORDS], struct err *e)
 	if (!btf)
 		return err_sys(e, -errno, "what the kernel's structures are");
 	for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
-		leave_out(btf, &parts[i], (uint8_t *)mask);
+		leave_out(btf, &parts[i], parts[i].left_out, (uint8_t *)mask);
+	memcpy(kin, mask, TCP_MASK_WORDS * sizeof(*kin));
+	for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
+		leave_out(btf, &parts[i], parts[i].own, (uint8_t *)kin);
 	btf__free(btf);
 	return 0;
 }

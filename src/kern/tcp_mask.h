@@ -13,7 +13,10 @@
 #include "base/err.h"
 #include "kern/tcp_record.h"
 
-/* Bits of struct tcp6_sock that count. Takes tens of milliseconds. */
-int tcp_mask_fill(uint64_t mask[TCP_MASK_WORDS], struct err *e);
+/*
+ * Bits of struct tcp6_sock that count. kin: without addresses and what else tells one socket from another that has the same options, as those that one listener has accepted; what is
+ * not known counts here as well, so that two with the same are alike. Takes tens of milliseconds.
+ */
+int tcp_mask_fill(uint64_t mask[TCP_MASK_WORDS], uint64_t kin[TCP_MASK_WORDS], struct err *e);
 
 #endif

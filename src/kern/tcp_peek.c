@@ -14,13 +14,13 @@
 #include "kern/tcp_peek.skel.h"
 
 static struct tcp_peek_bpf *loaded;
-static uint64_t mask[TCP_MASK_WORDS];
+static uint64_t mask[TCP_MASK_WORDS], kin_mask[TCP_MASK_WORDS];
 static bool has_mask;
 static struct tcp_told *told;
 
 void tcp_peek_prepare(void)
 {
-	has_mask = has_mask || tcp_mask_fill(mask, NULL) == 0;
+	has_mask = has_mask || tcp_mask_fill(mask, kin_mask, NULL) == 0;
 }
 
 static struct tcp_peek_bpf *load_iterator(void)
@@ -52,6 +52,7 @@ static int load(struct err *e)
 	if (!has_mask)
 		return 0;
 	memcpy(loaded->bss->mask, mask, sizeof(mask));
+	memcpy(loaded->bss->kin_mask, kin_mask, sizeof(kin_mask));
 	p = mmap(NULL, TCP_ASKED_MAX * sizeof(*told), PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(loaded->maps.told), 0);
 	told = p == MAP_FAILED ? NULL : p;
 	return 0;

@@ -26,6 +26,10 @@ struct tcp_record {
 	unsigned int urgent_seq, urgent; /* the kernel's urg_data: 0x100 valid, 0x400 read */
 	unsigned int user_mss;
 	unsigned int half_open;  /* of a listener: connections that have begun, and whose client has not answered yet */
+	unsigned int waiting, backlog; /* of a listener: connections that wait to be accepted, and how many may */
+	unsigned int mss;        /* of what it sends now */
+	int receive_buffer, send_buffer; /* SO_RCVBUF, SO_SNDBUF */
+	unsigned int window_clamp; /* TCP_WINDOW_CLAMP */
 	/* What a socket that takes its place must begin with. */
 	unsigned int snd_nxt, snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup;
 	unsigned int ts_offset;  /* of the time stamps that it sends, to the monotonic clock */
@@ -36,6 +40,7 @@ struct tcp_record {
 	unsigned long long stamp_ns; /* the latest that it has sent, by that clock; with pacing it may lie ahead */
 	unsigned char local[16], peer[16];
 	unsigned int local_port, peer_port; /* 0: none */
+	unsigned long long net;  /* the network namespace */
 	unsigned long long listener; /* of a listener, or of what is calling one: the same number; of no meaning elsewhere */
 };
 
@@ -61,6 +66,7 @@ struct tcp_told {
 	unsigned int is_told;    /* 0: it is no TCP socket */
 	unsigned long long file; /* as in struct file_record */
 	unsigned long long digest, settings; /* of all that the kernel keeps about it; of what traffic does not change (tcp_mask.h) */
+	unsigned long long kin;  /* the same without what tells one socket from another: that of sockets with the same options, but for those in the record */
 	struct tcp_record record;
 };
 

@@ -278,6 +278,8 @@ bool dest_has_its_state(const struct skeleton_thread *t, const Gw__Thread *msg);
 /* dest_go.c */
 int dest_go(void *context, struct err *e);
 int dest_commit(void *context, struct err *e);
+/* Before the unit runs, unless there is so much that it would wait for that: what it closes is closed. */
+void dest_drop_duplicates(struct dest *d);
 /* After the undo of a failed migration: the process will never run here. */
 void dest_tell_aborted(struct dest *d);
 

@@ -385,6 +385,7 @@ static void dest_committed(void *arg)
 	dest_net_live(d);
 	if (dest_home_comes(&d->home))
 		dest_home_back(d);
+	dest_drop_duplicates(d);
 }
 
 /* All processes, each with its agent and nothing else. */

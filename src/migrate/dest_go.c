@@ -26,6 +26,8 @@
 #include "migrate/timeline.h"
 #include "migrate/unit_page.h"
 
+#define DROPPED_MAX 512u /* some 100 us */
+
 /* --- receiving --- */
 
 static int receive_exactly(int fd, void *to, size_t len, struct err *e)
@@ -265,6 +267,15 @@ static void give_relays(struct dest *d)
 	give_terminal(d);
 }
 
+void dest_drop_duplicates(struct dest *d)
+{
+	if (!d->committed && d->restore.n + d->files.n > DROPPED_MAX)
+		return;
+	fdtable_restore_drop(&d->restore, d->go.fds);
+	for (uint32_t i = 0; i < d->files.n; i++)
+		fsfile_answer_close(&d->answers[i]);
+}
+
 int dest_commit(void *context, struct err *e)
 {
 	struct dest *d = context;
@@ -280,6 +291,7 @@ int dest_commit(void *context, struct err *e)
 	if (ret < 0 && (state == STATE_FROZEN || state == STATE_ABORTED))
 		return ret;
 	d->committed = true;
+	dest_drop_duplicates(d);
 	if (send(d->link.go, &word, sizeof(word), MSG_NOSIGNAL) < 0)
 		log_warning("event=resumed-untold text=\"%s\"", strerror(errno));
 	scratch_unit(&d->procs[0].skeleton->agent.scratch)->told = 1;

@@ -194,13 +194,20 @@ void dest_net_live(struct dest *d)
 	timeline_mark("connections live");
 }
 
+static int pidfd_of(const void *arg, uint32_t process)
+{
+	const struct dest *d = arg;
+
+	return process < d->nprocs && d->procs[process].skeleton ? d->procs[process].skeleton->pidfd : -1;
+}
+
 void dest_net_settle(struct dest *d)
 {
 	if (!d->net.move)
 		return;
-	if (socket_tcp_settle(d->go.fds, d->restore.fds, true)) {
+	if (fdtable_must_settle(d->go.fds)) {
 		poll(NULL, 0, SETTLE_MS);
-		socket_tcp_settle(d->go.fds, d->restore.fds, false);
+		fdtable_restore_settle(&d->restore, d->go.fds, pidfd_of, d);
 	}
 	for (unsigned i = 0; d->net.unput && i < PUT_TRIES; i++) {
 		poll(NULL, 0, SETTLE_MS);

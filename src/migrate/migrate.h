@@ -100,7 +100,7 @@ struct migrate_request {
  * madvise has changed just before it is not seen. ret_keep: descriptors that
  * workers must keep, -1 when there are none.
  */
-#define MIGRATE_KEEP_FDS 8
+#define MIGRATE_KEEP_FDS 9
 void migrate_init(int ret_keep[MIGRATE_KEEP_FDS]);
 
 /*

@@ -47,6 +47,7 @@ void migrate_init(int ret_keep[MIGRATE_KEEP_FDS])
 		files[i] = -1;
 	if (file_reader)
 		file_reader_fds(file_reader, files);
+	fdtable_use_reader(file_reader);
 }
 
 static int connect_pages(struct source *s, struct err *e)
@@ -152,8 +153,6 @@ int source_agent(void *context, struct err *e)
 	/* Without BPF timed sleeps that are interrupted start over: still right, only longer. */
 	if (!reader)
 		migrate_init(unused);
-	if (file_reader)
-		fdtable_watch(&s->unit.fds, file_reader);
 	s->report->pages_total = s->report->pages_skipped_file = 0;
 	for (size_t i = 0; i < s->nprocs && ret == 0; i++) {
 		ret = prepare_agent(&s->procs[i], e);

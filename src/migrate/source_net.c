@@ -306,8 +306,8 @@ int source_net_tell_ahead(struct source *s, int fd, struct err *e)
 	return ret;
 }
 
-/* queues: also whether nobody waits in one. */
-static bool is_calm(bool queues)
+/* Of the listeners that this process has open. */
+static bool are_calm(bool queues)
 {
 	struct tcp_record *records = NULL;
 	bool calm = true;
@@ -321,6 +321,23 @@ static bool is_calm(bool queues)
 	return calm;
 }
 
+/* queues: also whether nobody waits in one. */
+static bool is_calm(const struct source *s, bool queues)
+{
+	int told = fdtable_are_listeners_calm(&s->unit.fds, queues), *fds = NULL;
+	bool calm;
+	size_t n;
+
+	if (told >= 0)
+		return told;
+	n = fdtable_hold_listeners(&s->unit.fds, &fds);
+	calm = !n || are_calm(queues);
+	for (size_t i = 0; i < n; i++)
+		close(fds[i]);
+	free(fds);
+	return calm;
+}
+
 /*
  * No client may begin any more (what it sends is held, and goes to the destination). Those that have and wait to be accepted go along; who is about to come is waited for, for
  * a moment: that costs less than to take him along.
@@ -331,19 +348,13 @@ void source_net_hold(struct source *s)
 {
 	bool queues = !tcp_outside_takes_waiting();
 	uint64_t end = clock_ns(CLOCK_MONOTONIC) + (queues ? CALM_NS : ANSWER_NS);
-	int *fds = NULL;
-	size_t n;
 
 	if (!s->net.calls || s->hold)
 		return;
 	redirect_park(s->net.calls);
 	s->net.parked = true;
-	n = fdtable_hold_listeners(&s->unit.fds, &fds);
-	while (n && !is_calm(queues) && clock_ns(CLOCK_MONOTONIC) < end)
+	while (!is_calm(s, queues) && clock_ns(CLOCK_MONOTONIC) < end)
 		poll(NULL, 0, 1);
-	for (size_t i = 0; i < n; i++)
-		close(fds[i]);
-	free(fds);
 }
 
 void source_net_park(struct source *s)

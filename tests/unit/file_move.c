@@ -270,12 +270,12 @@ static void rehearse(struct file_move *m)
 	struct refusals refusals = { 0 };
 	struct err e = ERR_INIT;
 
-	fdtable_watch(&m->table, file_move_reader);
 	/* The second time nothing has moved. Unix sockets are looked at together. */
 	for (int i = 0; i < 2; i++) {
 		check(fdtable_recapture(&m->table, false, &m->files, &refusals, &e), &e);
 		assert_true(m->table.learned);
-		assert_int_equal(m->table.few, i == 1 && !m->table.has_unix);
+		if (i == 1)
+			assert_int_equal(m->table.few, !m->table.has_unix);
 		fdtable_release(&m->table);
 	}
 	assert_no_refusals(&refusals);
@@ -597,10 +597,13 @@ int file_move_run_tests(const struct CMUnitTest *tests, size_t n)
 	struct err e = ERR_INIT;
 	int failed = run_in_directory("without BPF", tests, n);
 
-	if (file_reader_load(&file_move_reader, &e) == 0)
+	if (file_reader_load(&file_move_reader, &e) == 0) {
+		fdtable_use_reader(file_move_reader);
 		failed |= run_in_directory("with BPF", tests, n);
-	else
+	} else {
 		print_message("no BPF here: %s\n", e.message);
+	}
+	fdtable_use_reader(NULL);
 	file_reader_free(file_move_reader);
 	return failed;
 }

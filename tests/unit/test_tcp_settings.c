@@ -95,12 +95,13 @@ static void test_options(void **state)
 	struct linger linger = { 1, 30 };
 	struct timeval time = { 3, 5 };
 	int client, server;
-	uint64_t settings;
+	uint64_t settings, kin;
 
 	(void)state;
 	connect_pair(AF_INET, &client, &server);
 	exchange(client, server, 64);
 	settings = ask(server)->settings;
+	kin = ask(server)->kin;
 	for (size_t i = 0; i < sizeof(options) / sizeof(*options); i++) {
 		int before = -1, after = -1;
 		socklen_t len = sizeof(before);
@@ -113,7 +114,10 @@ static void test_options(void **state)
 			continue;
 		if (ask(server)->settings == settings)
 			fail_msg("option %d of level %d has been set, and nothing shows it", options[i][1], options[i][0]);
+		if (ask(server)->kin == kin && (options[i][1] != TCP_WINDOW_CLAMP || ask(server)->record.window_clamp != (unsigned)after))
+			fail_msg("option %d of level %d has been set, and the socket is taken for one that has not", options[i][1], options[i][0]);
 		settings = ask(server)->settings;
+		kin = ask(server)->kin;
 	}
 	assert_int_equal(setsockopt(server, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)), 0);
 	assert_int_not_equal(ask(server)->settings, settings);
@@ -130,9 +134,42 @@ static void test_options(void **state)
 	close(server);
 }
 
+/* Whatever has been sent, what a listener has accepted is alike. */
+static void test_kin(void **state)
+{
+	(void)state;
+	for (int k = 0; k < 2; k++) {
+		int clients[ROUNDS], servers[ROUNDS];
+		uint64_t kin = 0;
+
+		for (int i = 0; i < ROUNDS; i++) {
+			connect_pair(k ? AF_INET6 : AF_INET, &clients[i], &servers[i]);
+			/* Until it counts no further how often an answer has gone at once: TCP_QUICKACK. */
+			for (int n = 0; n < 4 + i; n++)
+				exchange(clients[i], servers[i], n % 3 ? 64 : 1000);
+			if (!kin)
+				kin = ask(servers[i])->kin;
+			assert_int_equal(ask(servers[i])->kin, kin);
+		}
+		for (int i = 0; i < ROUNDS; i++) {
+			int value = 0;
+			socklen_t len = sizeof(value);
+
+			getsockopt(servers[i], SOL_SOCKET, SO_RCVBUF, &value, &len);
+			assert_int_equal(ask(servers[i])->record.receive_buffer, value);
+			getsockopt(servers[i], SOL_SOCKET, SO_SNDBUF, &value, &len);
+			assert_int_equal(ask(servers[i])->record.send_buffer, value);
+			getsockopt(servers[i], IPPROTO_TCP, TCP_WINDOW_CLAMP, &value, &len);
+			assert_int_equal(ask(servers[i])->record.window_clamp, value);
+			close(clients[i]);
+			close(servers[i]);
+		}
+	}
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_traffic), cmocka_unit_test(test_options) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_traffic), cmocka_unit_test(test_options), cmocka_unit_test(test_kin) };
 
 	tcp_peek_prepare();
 	if (!tcp_peek_told()) {

@@ -340,6 +340,7 @@ static __always_inline void describe(struct file *file, unsigned int fd, unsigne
 	 * calculate with pointers.
 	 */
 	r->inode = (unsigned long)BPF_CORE_READ(file, f_inode) ^ (inode->i_ino * 0x9e3779b97f4a7c15ull + inode->i_generation * 0xc2b2ae3d27d4eb4full);
+	r->number = inode->i_ino;
 	r->kind = (unsigned long)file->f_op;
 	r->flags = file->f_flags;
 	r->position = file->f_pos;
@@ -458,4 +459,50 @@ int read_groups(struct file_groups_ask *ask)
 		bpf_loop(ask->n_groups, group_step, &w, 0);
 	bpf_task_release(task);
 	return 0;
+}
+
+/* Without a reference, too: what has been closed and given anew meanwhile is not read. */
+__noinline int fill_one(struct file_one *one, unsigned long files_address)
+{
+	struct files_struct *files = bpf_rdonly_cast((void *)files_address, bpf_core_type_id_kernel(struct files_struct));
+	unsigned long pointer = 0, again = 0;
+	struct fdtable *table;
+	struct file *file;
+
+	if (!one)
+		return 0;
+	table = bpf_rdonly_cast(files->fdt, bpf_core_type_id_kernel(struct fdtable));
+	if (one->fd >= table->max_fds || bpf_probe_read_kernel(&pointer, sizeof(pointer), table->fd + one->fd) || !pointer)
+		return 0;
+	file = bpf_rdonly_cast((void *)pointer, bpf_core_type_id_kernel(struct file));
+	describe(file, one->fd, word_of(table->close_on_exec, one->fd / WORD_BITS) >> one->fd % WORD_BITS & 1, &one->r);
+	if (&ep_show_fdinfo && file->f_op->show_fdinfo == &ep_show_fdinfo)
+		one->r.digest = digest_of_epoll((unsigned long)BPF_CORE_READ(file, private_data));
+	bpf_probe_read_kernel(&again, sizeof(again), table->fd + one->fd);
+	one->is_read = again == pointer;
+	return 0;
+}
+
+SEC("syscall")
+int read_one(struct file_one *ask)
+{
+	struct file_one one = { .process = ask->process, .fd = ask->fd };
+	struct task_struct *task = 0;
+	unsigned long files;
+
+	if (one.process) {
+		task = bpf_task_from_pid((int)one.process);
+		if (!task)
+			return 0;
+		files = (unsigned long)BPF_CORE_READ(task, files);
+	} else {
+		files = (unsigned long)BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), files);
+	}
+	if (files)
+		fill_one(&one, files);
+	if (task)
+		bpf_task_release(task);
+	one.r.process = one.process;
+	*ask = one;
+	return 1;
 }

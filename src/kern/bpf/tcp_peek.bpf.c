@@ -60,6 +60,9 @@ struct sock_common {
 	unsigned long skc_flags;
 	struct sock *skc_listener; /* of a request */
 	unsigned int skc_rcv_wnd;
+	struct {
+		void *net;
+	} skc_net;
 } CO_RE;
 
 struct sk_buff;
@@ -74,6 +77,8 @@ struct sock {
 	int sk_err;
 	unsigned short sk_type, sk_protocol;
 	unsigned char sk_shutdown;
+	unsigned int sk_ack_backlog, sk_max_ack_backlog;
+	int sk_rcvbuf, sk_sndbuf;
 } CO_RE;
 
 struct inet_sock {
@@ -159,6 +164,7 @@ struct tcp_sock {
 	unsigned long long tcp_wstamp_ns, tcp_clock_cache;
 	unsigned short urg_data;
 	struct tcp_options_received rx_opt;
+	unsigned int mss_cache, window_clamp;
 	_Bool is_mptcp;
 	unsigned char tcp_usec_ts : 1;
 	unsigned char ecn_flags;
@@ -265,6 +271,13 @@ __noinline int read_record(unsigned long address, int fd, unsigned int flags)
 	out.user_mss = BPF_CORE_READ(tp, rx_opt.user_mss);
 	out.listener = out.state == STATE_LISTEN ? (unsigned long)sk : 0;
 	out.half_open = out.state == STATE_LISTEN ? BPF_CORE_READ(icsk, icsk_accept_queue.qlen.counter) : 0;
+	out.waiting = out.state == STATE_LISTEN ? BPF_CORE_READ(sk, sk_ack_backlog) : 0;
+	out.backlog = out.state == STATE_LISTEN ? BPF_CORE_READ(sk, sk_max_ack_backlog) : 0;
+	out.mss = BPF_CORE_READ(tp, mss_cache);
+	out.receive_buffer = BPF_CORE_READ(sk, sk_rcvbuf);
+	out.send_buffer = BPF_CORE_READ(sk, sk_sndbuf);
+	out.window_clamp = BPF_CORE_READ(tp, window_clamp);
+	out.net = (unsigned long)BPF_CORE_READ(sk, __sk_common.skc_net.net);
 	read_numbers(tp);
 	read_address(out.local, &sk->__sk_common.skc_v6_rcv_saddr, BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr), family);
 	read_address(out.peer, &sk->__sk_common.skc_v6_daddr, BPF_CORE_READ(sk, __sk_common.skc_daddr), family);
@@ -496,14 +509,14 @@ struct {
 } told SEC(".maps");
 
 static unsigned long long words[TCP_MASK_WORDS];
-unsigned long long mask[TCP_MASK_WORDS];
+unsigned long long mask[TCP_MASK_WORDS], kin_mask[TCP_MASK_WORDS];
 
 __noinline int digest(struct tcp_told *t, unsigned long address)
 {
 	struct sock *sk = (struct sock *)address;
 	int family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	unsigned int size = family == FAMILY_INET6 ? bpf_core_type_size(struct tcp6_sock) : bpf_core_type_size(struct tcp_sock);
-	unsigned long long a = 14695981039346656037ull, b = 1099511628211ull;
+	unsigned long long a = 14695981039346656037ull, b = 1099511628211ull, c = 0x165667b19e3779f9ull;
 	unsigned int pingpong;
 
 	if (!t || size > sizeof(words) || bpf_probe_read_kernel(words, size, sk))
@@ -513,14 +526,18 @@ __noinline int digest(struct tcp_told *t, unsigned long address)
 			break;
 		a = (a ^ words[i]) * 0x9e3779b97f4a7c15ull;
 		b = (b ^ (words[i] & mask[i])) * 0xc2b2ae3d27d4eb4full;
+		c = (c ^ (words[i] & kin_mask[i])) * 0xd6e8feb86659fd93ull;
 		a ^= a >> 32;
 		b ^= b >> 32;
+		c ^= c >> 32;
 	}
 	/* By which TCP_QUICKACK is told; it counts up to that in traffic, and beyond. */
 	pingpong = BPF_CORE_READ((struct inet_connection_sock *)sk, icsk_ack.pingpong);
 	b = (b ^ (pingpong < PINGPONG_MAX ? pingpong : PINGPONG_MAX)) * 0xc2b2ae3d27d4eb4full;
+	c = (c ^ (pingpong < PINGPONG_MAX ? pingpong : PINGPONG_MAX)) * 0xd6e8feb86659fd93ull;
 	t->digest = a | 1;
 	t->settings = b | 1;
+	t->kin = c | 1;
 	return 1;
 }
 
@@ -534,7 +551,7 @@ static long ask_step(unsigned int i, void *context)
 	struct tcp_told *t = bpf_map_lookup_elem(&told, &i);
 	struct files_struct *files = w->files;
 	struct fdtable *table;
-	struct file *file = 0;
+	struct file *file = 0, *again = 0;
 	struct sock *sk;
 	int family = 0;
 
@@ -554,7 +571,9 @@ static long ask_step(unsigned int i, void *context)
 	read_record((unsigned long)sk, t->fd, 0);
 	t->record = out;
 	t->file = (unsigned long)file;
-	t->is_told = 1;
+	/* Where the process runs, it may have closed it meanwhile, and the memory may be another one's. */
+	bpf_probe_read_kernel(&again, sizeof(again), BPF_CORE_READ(table, fd) + t->fd);
+	t->is_told = again == file;
 	return 0;
 }
 
