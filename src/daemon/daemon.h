@@ -35,7 +35,7 @@
 #define WORKERS_MAX 256
 #define PENDING_TIMEOUT_MS 5000 /* for a request or a HELLO to be complete */
 
-enum worker_kind { WORKER_REQUEST, WORKER_SOURCE, WORKER_DEST, WORKER_NET, WORKER_CLUSTER, WORKER_LEAVE, WORKER_BALANCE };
+enum worker_kind { WORKER_REQUEST, WORKER_SOURCE, WORKER_DEST, WORKER_NET, WORKER_CLUSTER, WORKER_LEAVE, WORKER_BALANCE, WORKER_PREPARE };
 
 struct worker {
 	pid_t pid;                            /* 0: slot free */
@@ -43,7 +43,7 @@ struct worker {
 	pid_t moving;                         /* SOURCE: the process that it moves */
 	char peer[256];                       /* the other node */
 	uint8_t mig_id[HELLO_MIG_ID_BYTES];   /* DEST */
-	int handoff;                          /* DEST: our end of the socket for later connections; -1 otherwise */
+	int handoff;                          /* DEST: our end of the socket for later connections; PREPARE: of the one for the programs; -1 otherwise */
 };
 
 struct client {
@@ -82,6 +82,7 @@ struct daemon {
 	uint64_t cluster_due_ns;   /* godwit-cluster is not started anew before */
 	bool redirects; /* connections may be redirected here: net_tick */
 	uint64_t net_due_ns;
+	bool cannot_prepare; /* net_prepare: once is enough */
 	struct client clients[CLIENTS_PENDING_MAX];
 	struct peer peers[PEERS_PENDING_MAX];
 };
@@ -104,6 +105,8 @@ struct worker *worker_start(struct daemon *d, enum worker_kind kind, const int *
 int worker_init(struct daemon *d, struct err *e);
 /* Collects everything that has ended: workers, and processes that arrived here once. */
 void worker_reap(struct daemon *d);
+/* Workers get these programs (net/redirect.h). */
+void worker_keep_programs(const int *programs);
 /* In a worker: from now on it moves nothing, so that its process may be asked for again as soon as the client has the answer. */
 void worker_set_done(const struct daemon *d);
 /* The worker that moves a process from here, or the one that receives a migration; NULL when there is none. */
@@ -161,6 +164,9 @@ int do_address(const struct request *request, int fd);
 int net_tick(struct daemon *d);
 /* One has ended with this status. */
 void net_ended(struct daemon *d, int status);
+/* Has the programs for redirection loaded, so that no move waits for that; a worker of low priority does it. Its end, with our end of its socket. */
+void net_prepare(struct daemon *d);
+void net_prepared(struct daemon *d, int socket);
 /* News of another node (ROLE_NET): takes over a copy of fd. */
 int net_news(struct daemon *d, int fd, const Gw__Hello *hello, struct err *e);
 

@@ -7,12 +7,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
 #include "base/log.h"
 #include "base/util.h"
 #include "daemon/daemon.h"
+#include "kern/fdpass.h"
 #include "net/news.h"
 #include "net/owned.h"
 #include "net/tidy.h"
@@ -20,6 +22,8 @@
 
 #define PERIOD_NS 2000000000ull
 #define STATUS_NOTHING 3 /* nothing is redirected on this host */
+#define STATUS_OTHER_TABLE 4 /* the table is not that of the programs that are prepared */
+#define PREPARE_NICE 10
 #define CONNECT_MS 1000
 #define ANSWER_MS 10000
 
@@ -104,6 +108,7 @@ static int look_after(const struct daemon *d)
 	struct err e = ERR_INIT;
 	uint32_t number;
 	bool empty = true, owned;
+	bool prepared;
 	int code;
 
 	be_named();
@@ -117,20 +122,68 @@ static int look_after(const struct daemon *d)
 	}
 	if (code >= 0 && !empty && news_due(r, &number))
 		news_told(r, number, tell_all(d, r));
+	prepared = empty || redirect_is_prepared(r);
 	redirect_close(&r);
-	return empty && !owned ? STATUS_NOTHING : 0;
+	return empty && !owned ? STATUS_NOTHING : prepared ? 0 : STATUS_OTHER_TABLE;
 }
 
-static bool is_running(const struct daemon *d)
+/* Runs in the worker. */
+static int prepare(int socket)
 {
-	for (size_t i = 0; i < WORKERS_MAX; i++)
-		if (d->workers[i].pid && d->workers[i].kind == WORKER_NET)
-			return true;
-	return false;
+	int programs[REDIRECT_PROGRAMS];
+	struct err e = ERR_INIT;
+	int code;
+
+	prctl(PR_SET_NAME, "godwit-prepare");
+	(void)setpriority(PRIO_PROCESS, 0, PREPARE_NICE);
+	code = redirect_prepare(programs, &e);
+	for (size_t i = 0; i < REDIRECT_PROGRAMS && code >= 0; i++)
+		code = fd_send(socket, &programs[i], 1, &e);
+	if (code < 0)
+		log_warning("event=redirection-not-prepared error=\"%s\"", e.message);
+	return code < 0;
+}
+
+void net_prepare(struct daemon *d)
+{
+	cleanup_close int ours = -1, its = -1;
+	struct worker *w;
+	bool child;
+	int pair[2];
+
+	if (d->cannot_prepare || worker_count(d, WORKER_PREPARE) || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return;
+	ours = pair[0];
+	its = pair[1];
+	w = worker_start(d, WORKER_PREPARE, &its, 1, &child, NULL);
+	if (child)
+		_exit(prepare(its));
+	if (w)
+		w->handoff = take_fd(&ours);
+}
+
+void net_prepared(struct daemon *d, int socket)
+{
+	int programs[REDIRECT_PROGRAMS] = { -1, -1, -1, -1 };
+	struct err e = ERR_INIT;
+	char byte;
+
+	/* It has ended: what it has sent is there. */
+	for (size_t i = 0; i < REDIRECT_PROGRAMS && !d->cannot_prepare; i++)
+		d->cannot_prepare = fd_receive(socket, &byte, 1, &programs[i], &e) < 0;
+	if (d->cannot_prepare) {
+		for (size_t i = 0; i < REDIRECT_PROGRAMS; i++)
+			close_fdp(&programs[i]);
+		return;
+	}
+	worker_keep_programs(programs);
+	redirect_set_prepared(programs);
 }
 
 void net_ended(struct daemon *d, int status)
 {
+	if (WIFEXITED(status) && WEXITSTATUS(status) == STATUS_OTHER_TABLE)
+		net_prepare(d);
 	/* Who moves something may be about to redirect, a request to give an address. */
 	if (WIFEXITED(status) && WEXITSTATUS(status) == STATUS_NOTHING && !worker_count(d, WORKER_SOURCE) && !worker_count(d, WORKER_DEST) && !worker_count(d, WORKER_REQUEST))
 		d->redirects = false;
@@ -145,7 +198,7 @@ int net_tick(struct daemon *d)
 		return -1;
 	if (now >= d->net_due_ns) {
 		d->net_due_ns = now + PERIOD_NS;
-		if (!is_running(d)) {
+		if (!worker_count(d, WORKER_NET)) {
 			worker_start(d, WORKER_NET, NULL, 0, &child, NULL);
 			if (child)
 				_exit(look_after(d));

@@ -259,6 +259,7 @@ static int run(struct daemon *d, struct err *e)
 	conn_address_text(&d->config.listen, address);
 	log_info("event=ready node=%s listen=%s socket=%s nodes=%zu version=" GODWIT_VERSION, d->config.name, address, d->socket_path,
 		 d->config.n_nodes);
+	net_prepare(d);
 	while (!d->stopping && r >= 0)
 		r = loop_once(d);
 	if (r < 0)

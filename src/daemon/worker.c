@@ -16,8 +16,9 @@
 #include "daemon/work.h"
 #include "migrate/migrate.h"
 #include "migrate/registry.h"
+#include "net/redirect.h"
 
-#define KEEP_MAX 13
+#define KEEP_MAX 17
 
 #define DRAIN_READS_MAX 64
 #define CLUSTER_AGAIN_NS 1000000000ull
@@ -43,7 +44,10 @@ static void close_others(const int *keep, size_t n_keep)
 	close_range(from, UINT_MAX, 0);
 }
 
-static int always_keep[MIGRATE_KEEP_FDS + 1]; /* what the engine has loaded for all, and what wakes godwit-cluster */
+#define KEEP_CLUSTER MIGRATE_KEEP_FDS
+#define KEEP_NET (KEEP_CLUSTER + 1)
+/* What the engine has loaded for all, what wakes godwit-cluster, and what is prepared for redirection. */
+static int always_keep[KEEP_NET + REDIRECT_PROGRAMS];
 
 /*
  * A session of its own, so that Ctrl-C on a terminal where godwitd runs does not reach the worker. No PR_SET_PDEATHSIG: it outlives
@@ -71,12 +75,19 @@ static void become_worker(const int *keep, size_t n_keep)
 
 int worker_init(struct daemon *d, struct err *e)
 {
+	for (int i = 0; i < REDIRECT_PROGRAMS; i++)
+		always_keep[KEEP_NET + i] = -1;
 	migrate_init(always_keep);
-	if (node_state_init(&d->shared, d->config.name, &always_keep[MIGRATE_KEEP_FDS], e) < 0 || cluster_view_init(&d->view, d->shared, e) < 0 ||
+	if (node_state_init(&d->shared, d->config.name, &always_keep[KEEP_CLUSTER], e) < 0 || cluster_view_init(&d->view, d->shared, e) < 0 ||
 	    balance_init(&d->balance, e) < 0 || reserve_init(&d->reserved, e) < 0 || work_init(d->asks, e) < 0)
 		return e->code;
 	d->done = mmap(NULL, WORKERS_MAX * sizeof(*d->done), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	return d->done == MAP_FAILED ? err_sys(e, -errno, "mmap") : 0;
+}
+
+void worker_keep_programs(const int *programs)
+{
+	memcpy(&always_keep[KEEP_NET], programs, REDIRECT_PROGRAMS * sizeof(*programs));
 }
 
 void worker_set_done(const struct daemon *d)
@@ -118,7 +129,7 @@ struct worker *worker_start(struct daemon *d, enum worker_kind kind, const int *
 
 int cluster_tick(struct daemon *d)
 {
-	struct cluster_setup setup = { &d->config, d->view, d->shared, d->udp_fd, always_keep[MIGRATE_KEEP_FDS], getpid() };
+	struct cluster_setup setup = { &d->config, d->view, d->shared, d->udp_fd, always_keep[KEEP_CLUSTER], getpid() };
 	uint64_t now = clock_ns(CLOCK_MONOTONIC);
 	bool child;
 
@@ -176,7 +187,7 @@ unsigned worker_count(const struct daemon *d, enum worker_kind kind)
 
 static void log_end(const struct worker *w, pid_t pid, int status)
 {
-	static const char *const kinds[] = { "request", "source", "dest", "net", "cluster", "leave", "balance" };
+	static const char *const kinds[] = { "request", "source", "dest", "net", "cluster", "leave", "balance", "prepare" };
 	const char *how = WIFEXITED(status) ? "exit" : "signal";
 	int number = WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status);
 
@@ -207,6 +218,8 @@ void worker_reap(struct daemon *d)
 			log_end(w, pid, status);
 		if (w && w->kind == WORKER_NET)
 			net_ended(d, status);
+		if (w && w->kind == WORKER_PREPARE)
+			net_prepared(d, w->handoff);
 		if (w) {
 			close_fdp(&w->handoff);
 			w->pid = 0;

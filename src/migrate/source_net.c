@@ -20,7 +20,7 @@
 #include "migrate/unit_page.h"
 #include "wire/frame.h"
 
-#define NET_ANSWER_MS 30000 /* it may be the first there to load the programs, on a busy machine */
+#define NET_ANSWER_MS 30000 /* it may have to load the programs itself, where godwitd has just been started on a busy machine */
 #define NEVER_PARKED_MS 5000 /* nothing has been done that could be missed */
 #define CALM_NS 1000000000ull
 #define ANSWER_NS 3000000ull

@@ -12,11 +12,8 @@
 #include <sys/stat.h>
 
 #include "base/util.h"
-#include "kern/bpf_iter.h"
-#include "net/redirect.skel.h"
 #include "net/redirect_internal.h"
 
-#define VERSION 7 /* of the maps' layout, and of what is in them */
 #define MAPS_MAX 16
 #define BATCH 4096u /* ends read at a time */
 #define LOCK_PATH "/run/godwit/redirect.lock"
@@ -93,14 +90,14 @@ void redirect_other(const struct redirect_flow *flow, struct redirect_flow *ret)
 }
 
 /* Maps that are found by their names, in the kernel's length. */
-static int *map_slot(struct redirect *r, const char *name)
+int *redirect_map_slot(struct redirect *r, const char *name)
 {
 	return !strcmp(name, "ends") ? &r->ends_fd : !strcmp(name, "moves") ? &r->moves_fd : !strcmp(name, "nodes") ? &r->nodes_fd :
 		!strcmp(name, "ports") ? &r->ports_fd : !strcmp(name, "config") ? &r->config_fd : !strcmp(name, "fragments") ? &r->fragments_fd :
 		!strcmp(name, "sources") ? &r->sources_fd : !strcmp(name, "callers") ? &r->callers_fd : !strcmp(name, "locals") ? &r->locals_fd : NULL;
 }
 
-static int find_maps(struct redirect *r, int program, struct err *e)
+int redirect_find_maps(struct redirect *r, int program, struct err *e)
 {
 	uint32_t ids[MAPS_MAX] = { 0 };
 	struct bpf_prog_info info = { .nr_map_ids = MAPS_MAX, .map_ids = (uintptr_t)ids };
@@ -116,7 +113,7 @@ static int find_maps(struct redirect *r, int program, struct err *e)
 		len = sizeof(map);
 		if (fd < 0 || bpf_obj_get_info_by_fd(fd, &map, &len) < 0)
 			return err_sys(e, -errno, "reading about the maps that redirect connections");
-		slot = map_slot(r, map.name);
+		slot = redirect_map_slot(r, map.name);
 		if (slot && *slot < 0)
 			*slot = take_fd(&fd);
 	}
@@ -130,7 +127,7 @@ static void *map_array(int fd, size_t len_bytes)
 	return p == MAP_FAILED ? NULL : p;
 }
 
-static int map_all(struct redirect *r, struct err *e)
+int redirect_map_all(struct redirect *r, struct err *e)
 {
 	r->moves = map_array(r->moves_fd, REDIRECT_MOVES_MAX * sizeof(*r->moves));
 	r->nodes = map_array(r->nodes_fd, REDIRECT_NODES_MAX * sizeof(*r->nodes));
@@ -155,7 +152,7 @@ void redirect_close(struct redirect **r)
 		munmap(d->ports, PAGE_ALIGN_UP(65536 * sizeof(*d->ports)));
 	if (d->config)
 		munmap(d->config, PAGE_ALIGN_UP(sizeof(*d->config)));
-	redirect_bpf__destroy(d->bpf);
+	redirect_programs_close(d->programs);
 	close_fdp(&d->ends_fd);
 	close_fdp(&d->moves_fd);
 	close_fdp(&d->nodes_fd);
@@ -171,9 +168,8 @@ void redirect_close(struct redirect **r)
 	free(d);
 	*r = NULL;
 }
-#define cleanup_redirect __attribute__((cleanup(redirect_close)))
 
-static struct redirect *redirect_new(struct err *e)
+struct redirect *redirect_new(struct err *e)
 {
 	struct redirect *r = calloc(1, sizeof(*r));
 
@@ -181,7 +177,7 @@ static struct redirect *redirect_new(struct err *e)
 		err_set(e, -ENOMEM, "out of memory");
 		return NULL;
 	}
-	*r = (struct redirect){ NULL, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, .calls_fd = -1 };
+	*r = (struct redirect){ REDIRECT_PROGRAMS_NONE, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, .calls_fd = -1 };
 	mkdir("/run/godwit", 0755);
 	r->lock_fd = open(LOCK_PATH, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (r->lock_fd < 0) {
@@ -202,8 +198,7 @@ void redirect_unlock(struct redirect *r)
 	flock(r->lock_fd, LOCK_UN);
 }
 
-/* 1 when it was there. */
-static int find(struct redirect *r, struct err *e)
+int redirect_find_attached(struct redirect *r, struct err *e)
 {
 	cleanup_close int program = redirect_attached();
 	int code;
@@ -213,12 +208,12 @@ static int find(struct redirect *r, struct err *e)
 		program = -1; // NOLINT(clang-analyzer-deadcode.DeadStores): it is closed at the end
 		return code < 0 ? err_sys(e, code, "looking for the programs that redirect connections") : 0;
 	}
-	code = find_maps(r, program, e);
+	code = redirect_find_maps(r, program, e);
 	if (code >= 0)
-		code = map_all(r, e);
+		code = redirect_map_all(r, e);
 	if (code < 0)
 		return code;
-	if (r->config->version != VERSION)
+	if (r->config->version != REDIRECT_VERSION)
 		return err_set(e, -EPROTO, "connections are redirected here by another version of Godwit: end them, or go on with that version");
 	return 1;
 }
@@ -230,33 +225,10 @@ int redirect_find(struct redirect **ret, struct err *e)
 
 	if (!r)
 		return e ? e->code : -ENOMEM;
-	code = find(r, e);
+	code = redirect_find_attached(r, e);
 	if (code < 0)
 		return code;
 	*ret = code ? take_ptr(r) : NULL;
-	return 0;
-}
-
-static int load(struct redirect *r, bool found, struct err *e)
-{
-	libbpf_print_fn_t print = bpf_iter_quiet();
-	struct bpf_map *m;
-	int code = 0;
-
-	r->bpf = redirect_bpf__open();
-	if (!r->bpf)
-		code = errno ? -errno : -ENOMEM;
-	for (m = NULL; found && r->bpf && code >= 0 && (m = bpf_object__next_map(r->bpf->obj, m));)
-		if (map_slot(r, bpf_map__name(m)))
-			code = bpf_map__reuse_fd(m, *map_slot(r, bpf_map__name(m)));
-	if (r->bpf && code >= 0)
-		code = redirect_bpf__load(r->bpf);
-	libbpf_set_print(print);
-	if (code < 0)
-		return err_sys(e, code, "loading the programs that redirect connections (BPF, tc)");
-	for (m = NULL; !found && (m = bpf_object__next_map(r->bpf->obj, m));)
-		if (map_slot(r, bpf_map__name(m)))
-			*map_slot(r, bpf_map__name(m)) = fcntl(bpf_map__fd(m), F_DUPFD_CLOEXEC, 3);
 	return 0;
 }
 
@@ -300,48 +272,6 @@ bool redirect_owns(const struct redirect *r, const struct redirect_flow *flow)
 		if (!memcmp(r->owned[i].a, flow->own, sizeof(flow->own)))
 			return true;
 	return false;
-}
-
-static int open_locked(struct redirect *r, struct err *e)
-{
-	int found = find(r, e), code;
-
-	if (found < 0)
-		return found;
-	code = load(r, found, e);
-	if (code < 0)
-		return code;
-	if (!found) {
-		code = map_all(r, e);
-		if (code < 0)
-			return code;
-		r->config->version = VERSION;
-		r->config->lo = if_nametoindex("lo");
-	}
-	r->config->opened_ns = clock_ns(CLOCK_MONOTONIC);
-	code = host_add_rules(e);
-	if (code < 0)
-		return code;
-	host_trust_device("lo");
-	code = redirect_attach(r, e);
-	redirect_tell_addresses(r);
-	return code;
-}
-
-int redirect_open(struct redirect **ret, struct err *e)
-{
-	cleanup_redirect struct redirect *r = redirect_new(e);
-	int code;
-
-	if (!r)
-		return e ? e->code : -ENOMEM;
-	redirect_lock(r);
-	code = open_locked(r, e);
-	redirect_unlock(r);
-	if (code < 0)
-		return code;
-	*ret = take_ptr(r);
-	return 0;
 }
 
 static bool is_same_node(const struct redirect_node *a, const struct redirect_node *b)

@@ -20,7 +20,8 @@
  * are held, or given on, by one store, without a system call. A move that is under way and whose worker has died is ended by the daemon (housekeeping).
  *
  * Everything is in the kernel: programs and maps are found by the program of the loopback device, so godwitd may be restarted, and every process may open them. They are
- * attached when the first move needs them. Calls of one host exclude each other by a lock (they change the table); those for the freeze take none.
+ * attached when the first move needs them. Calls of one host exclude each other by a lock (they change the table), which is not held while programs are loaded;
+ * those for the freeze take none.
  *
  * All calls but those marked [freeze] may block for milliseconds, and must be made in the host's network namespace, or after redirect_open there.
  */
@@ -52,10 +53,21 @@ bool redirect_flow_set(struct redirect_flow *flow, uint8_t protocol, const struc
 #define REDIRECT_FLOW_TEXT 160
 const char *redirect_flow_text(const struct redirect_flow *flow, char text[REDIRECT_FLOW_TEXT]);
 
+/*
+ * The programs. The kernel verifies them when they are loaded, which takes it some tenths of a second of a CPU (many seconds where the CPU is wanted by others). They are the same for
+ * every move: who has them prepared, and its children, only attach them.
+ */
+enum redirect_program { REDIRECT_IN, REDIRECT_OUT, REDIRECT_IN_RAW, REDIRECT_OUT_RAW, REDIRECT_PROGRAMS };
+/* Loads them, for the table that is in use or a new one: descriptors. */
+int redirect_prepare(int ret[REDIRECT_PROGRAMS], struct err *e);
+/* From now on redirect_open takes these, which are the module's own then (those of before are closed), unless the table that is in use has others: redirect_is_prepared. */
+void redirect_set_prepared(const int programs[REDIRECT_PROGRAMS]);
+bool redirect_is_prepared(const struct redirect *r);
+
 /* This host as others reach it: the addresses of the device over which `connection` (a connected TCP socket to the other node) goes. */
 int redirect_self(int connection, const char *name, struct redirect_node *ret, struct err *e);
 
-/* Loads the programs or finds them, and attaches them to devices that are new. Needs CAP_BPF and CAP_NET_ADMIN. */
+/* Finds the table or makes one, and attaches the programs to devices that are new. Loads them where they are not prepared. Needs CAP_BPF and CAP_NET_ADMIN. */
 int redirect_open(struct redirect **ret, struct err *e);
 /* The same when they are there; *ret is NULL when nothing has ever been redirected here. */
 int redirect_find(struct redirect **ret, struct err *e);

@@ -6,13 +6,12 @@
  * milliseconds, in which everything that the host sends is lost (tests/facts/tcx_attach.c).
  */
 #include <bpf/bpf.h>
+#include <bpf/libbpf.h>
 #include <errno.h>
 #include <net/if.h>
 #include <sys/syscall.h>
 
 #include "base/util.h"
-#include "kern/bpf_iter.h"
-#include "net/redirect.skel.h"
 #include "net/redirect_internal.h"
 
 /* Headers older than the kernel lack these. */
@@ -38,6 +37,8 @@ static int call(int command, void *attr, size_t len)
 	return syscall(SYS_bpf, command, attr, len) < 0 ? -errno : 0;
 }
 
+const char *const redirect_program_names[REDIRECT_PROGRAMS] = { "gw_in", "gw_out", "gw_in_raw", "gw_out_raw" };
+
 /* A descriptor of the program of that name, -ENOENT when there is none. */
 static int find_program(uint32_t device, uint32_t type, const char *name)
 {
@@ -56,12 +57,17 @@ static int find_program(uint32_t device, uint32_t type, const char *name)
 	return r < 0 ? r : -ENOENT;
 }
 
-static int attach(uint32_t device, uint32_t type, const struct bpf_program *program)
+static int attach(uint32_t device, uint32_t type, int program, const char *name)
 {
-	struct attach_attr attr = { .device = device, .program = (uint32_t)bpf_program__fd(program), .type = type, .flags = BEFORE };
-	cleanup_close int there = find_program(device, type, bpf_program__name(program));
+	struct attach_attr attr = { .device = device, .program = (uint32_t)program, .type = type, .flags = BEFORE };
+	cleanup_close int there = find_program(device, type, name);
 
 	return there >= 0 ? 0 : call(BPF_PROG_ATTACH, &attr, sizeof(attr));
+}
+
+static int attach_one(struct redirect *r, uint32_t device, uint32_t type, enum redirect_program which)
+{
+	return attach(device, type, r->programs[which], redirect_program_names[which]);
 }
 
 static void detach(uint32_t device, uint32_t type, const char *name)
@@ -82,16 +88,15 @@ struct attaching {
 static void attach_device(unsigned device, bool has_header, void *arg)
 {
 	struct attaching *a = arg;
-	struct redirect_bpf *bpf = a->r->bpf;
 	int r = 0;
 
 	if (a->code < 0)
 		return;
 	/* On the loopback device each packet comes by twice, and is ours the first time. That program is also how the maps are found: it comes last, and goes last. */
 	if (device != a->r->config->lo)
-		r = attach(device, TCX_INGRESS, has_header ? bpf->progs.gw_in : bpf->progs.gw_in_raw);
+		r = attach_one(a->r, device, TCX_INGRESS, has_header ? REDIRECT_IN : REDIRECT_IN_RAW);
 	if (r >= 0)
-		r = attach(device, TCX_EGRESS, has_header ? bpf->progs.gw_out : bpf->progs.gw_out_raw);
+		r = attach_one(a->r, device, TCX_EGRESS, has_header ? REDIRECT_OUT : REDIRECT_OUT_RAW);
 	if (r < 0) {
 		a->code = r;
 		a->device = device;
@@ -126,21 +131,21 @@ int redirect_attach(struct redirect *r, struct err *e)
 
 int redirect_attach_raw(struct redirect *r, uint32_t device, struct err *e)
 {
-	int code = attach(device, TCX_INGRESS, r->bpf->progs.gw_in_raw);
+	int code = attach_one(r, device, TCX_INGRESS, REDIRECT_IN_RAW);
 
 	return code < 0 ? err_sys(e, code, "attaching the program that redirects moved connections to a tun device") : 0;
 }
 
 int redirect_attached(void)
 {
-	int fd = find_program(if_nametoindex("lo"), TCX_EGRESS, "gw_out");
+	int fd = find_program(if_nametoindex("lo"), TCX_EGRESS, redirect_program_names[REDIRECT_OUT]);
 
 	return fd == -ENOENT || fd == -EINVAL || fd == -ENODEV ? 0 : fd;
 }
 
 int redirect_attach_call(struct redirect *r, const struct bpf_program *program)
 {
-	return attach(r->config->lo, TCX_INGRESS, program);
+	return attach(r->config->lo, TCX_INGRESS, bpf_program__fd(program), bpf_program__name(program));
 }
 
 int redirect_attached_call(struct redirect *r)
@@ -154,8 +159,8 @@ static void detach_device(unsigned device, bool has_header, void *arg)
 
 	if (device == r->config->lo)
 		return;
-	detach(device, TCX_INGRESS, has_header ? "gw_in" : "gw_in_raw");
-	detach(device, TCX_EGRESS, has_header ? "gw_out" : "gw_out_raw");
+	detach(device, TCX_INGRESS, redirect_program_names[has_header ? REDIRECT_IN : REDIRECT_IN_RAW]);
+	detach(device, TCX_EGRESS, redirect_program_names[has_header ? REDIRECT_OUT : REDIRECT_OUT_RAW]);
 }
 
 void redirect_detach(struct redirect *r)
@@ -164,5 +169,5 @@ void redirect_detach(struct redirect *r)
 	host_restore_lo(r);
 	host_remove_rules();
 	detach(r->config->lo, TCX_INGRESS, "gw_call");
-	detach(r->config->lo, TCX_EGRESS, "gw_out");
+	detach(r->config->lo, TCX_EGRESS, redirect_program_names[REDIRECT_OUT]);
 }

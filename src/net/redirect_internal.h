@@ -7,7 +7,7 @@
 #include "net/redirect.h"
 #include "net/sockets.h"
 
-struct redirect_bpf;
+#define REDIRECT_VERSION 7 /* of the maps' layout, and of what is in them */
 
 /* The kernel gives each element of an array map that can be mapped eight bytes at least. */
 struct port_count {
@@ -15,7 +15,7 @@ struct port_count {
 };
 
 struct redirect {
-	struct redirect_bpf *bpf; /* NULL: found only */
+	int programs[REDIRECT_PROGRAMS]; /* -1: found only */
 	int lock_fd, ends_fd, moves_fd, nodes_fd, ports_fd, config_fd, fragments_fd, sources_fd, callers_fd, locals_fd;
 	int calls_fd; /* -1: not looked for yet, or this kernel has no such thing (redirect_call.c) */
 	/* The maps, mapped. */
@@ -43,7 +43,21 @@ struct redirect_move {
 	size_t n_left_out;
 };
 
+#define cleanup_redirect __attribute__((cleanup(redirect_close)))
+
+/* redirect_open.c */
+#define REDIRECT_PROGRAMS_NONE { -1, -1, -1, -1 }
+void redirect_programs_close(int programs[REDIRECT_PROGRAMS]);
+
 /* redirect.c. Calls that change the table are made with the lock. */
+struct redirect *redirect_new(struct err *e);
+/* Where the descriptor of a map of that name belongs; NULL: nowhere. */
+int *redirect_map_slot(struct redirect *r, const char *name);
+/* The maps of a program; mapping them. */
+int redirect_find_maps(struct redirect *r, int program, struct err *e);
+int redirect_map_all(struct redirect *r, struct err *e);
+/* 1 when programs are attached: the table is theirs. */
+int redirect_find_attached(struct redirect *r, struct err *e);
 void redirect_lock(struct redirect *r);
 void redirect_unlock(struct redirect *r);
 /* The index of a node, which is entered if it is new. */
@@ -108,6 +122,7 @@ bool redirect_is_listener(const struct redirect_flow *flow);
 bool redirect_is_at_home(const struct redirect_flow *flow, const struct redirect_end *end);
 
 /* redirect_attach.c */
+extern const char *const redirect_program_names[REDIRECT_PROGRAMS];
 int redirect_attach(struct redirect *r, struct err *e);
 /* For a tun device: what is written into it. */
 int redirect_attach_raw(struct redirect *r, uint32_t device, struct err *e);

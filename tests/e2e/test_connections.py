@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A server moves while clients talk to it that compare every byte: on a host without Godwit, on the host that it leaves, on the one it comes to, on a third one."""
 
+import glob
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -282,6 +284,27 @@ def test_a_former_host_dies(hosts):
     end(server, [*clients, *more])
 
 
+ATTACHED = """
+import ctypes, struct
+ids = (ctypes.c_uint32 * 64)()
+query = ctypes.create_string_buffer(struct.pack("=4IQ2I4Q", 1, 47, 0, 0, ctypes.addressof(ids), 64, 0, 0, 0, 0, 0))
+assert ctypes.CDLL(None).syscall(321, 16, query, len(query.raw) - 1) == 0
+print([i for i in ids if i])
+"""             # BPF_PROG_QUERY of what the loopback device sends (tcx)
+
+
+def maps_of(program):
+    shown = inside("n1", "bpftool", "-j", "prog", "show", "id", str(program), check=False)
+    return tuple(sorted(json.loads(shown.stdout).get("map_ids", []))) if shown.returncode == 0 else ()
+
+
+def is_prepared(host):
+    """Whether godwitd holds programs that belong to the table of its host: no move loads any."""
+    attached = {maps_of(p) for p in json.loads(inside(host, "/usr/bin/python3", "-c", ATTACHED).stdout)}
+    held = [int(n) for name in glob.glob(f"/proc/{main_daemon(host).pid}/fdinfo/*") for n in re.findall(r"^prog_id:\s*(\d+)", read(name), re.M)]
+    return bool(attached & {maps_of(p) for p in held} - {()})
+
+
 def test_daemons_restart(hosts):
     """What is redirected is the kernel's, and read back."""
     server, clients = begin(hosts, "echo")
@@ -297,6 +320,7 @@ def test_daemons_restart(hosts):
         hosts.restart_daemon(host)
     for host in ("n1", "n2"):
         assert before[host] <= listed(host)
+        wait_until(f"{host} has the programs prepared", lambda h=host: is_prepared(h), 30, 0.2)
     all_go_on(server, clients)
     server.move("n3")
     all_go_on(server, clients)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* test_redirect.c - connections whose ends move between hosts (network namespaces), in every order; each byte is compared */
 #include <arpa/inet.h>
+#include <bpf/bpf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -837,6 +838,41 @@ static void test_news_are_told_again(void **state)
 	assert_false(news_due(r, &number));
 }
 
+static uint32_t id_of(int program)
+{
+	struct bpf_prog_info info = { 0 };
+	uint32_t len = sizeof(info);
+
+	assert_int_equal(bpf_obj_get_info_by_fd(program, &info, &len), 0);
+	return info.id;
+}
+
+/* Programs that are prepared are those of the first table and, prepared again while it is in use, of that one; without them others are loaded for it. */
+static void test_prepared_programs(void **state)
+{
+	static const int none[REDIRECT_PROGRAMS] = REDIRECT_PROGRAMS_NONE;
+	struct redirect *again = NULL;
+	int programs[REDIRECT_PROGRAMS];
+	struct err e = ERR_INIT;
+
+	(void)state;
+	hosts_enter(A);
+	for (int round = 0; round < 2; round++) {
+		must(redirect_prepare(programs, &e), &e);
+		redirect_set_prepared(programs);
+		assert_true(redirect_is_prepared(table(A)));
+		must(redirect_open(&again, &e), &e);
+		for (int i = 0; i < REDIRECT_PROGRAMS; i++)
+			assert_int_equal(id_of(again->programs[i]), id_of(programs[i]));
+		redirect_close(&again);
+		redirect_set_prepared(none);
+		assert_false(redirect_is_prepared(table(A)));
+		must(redirect_open(&again, &e), &e);
+		assert_int_equal(again->config->opened_ns, table(A)->config->opened_ns);
+		redirect_close(&again);
+	}
+}
+
 /* What has ended leaves nothing behind. */
 static void test_the_end(void **state)
 {
@@ -857,6 +893,7 @@ static int setup(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_prepared_programs),
 		cmocka_unit_test(test_outside_client),
 		cmocka_unit_test(test_client_at_the_source),
 		cmocka_unit_test(test_client_at_the_destination),
