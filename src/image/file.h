@@ -191,7 +191,9 @@ struct fd_env {
 	pid_t (*host_pid)(const void *arg, pid_t pid);
 	/* A descriptor of the working directory that a process here has and that is this one, whose name was removed; -1: none has. */
 	int (*removed_cwd)(const void *arg, const Gw__FdInode *inode);
-	const void *host_pid_arg;            /* for both */
+	/* Gives such a process some descriptor with this number, until its own are placed; NULL: can no more. */
+	int (*lend)(const void *arg, pid_t pid, uint32_t number, struct err *e);
+	const void *host_pid_arg;            /* for all three */
 	const pid_t *pids;                   /* of the unit's processes, as this process sees them; may be NULL */
 	size_t n_pids;
 };

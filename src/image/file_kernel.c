@@ -112,8 +112,8 @@ static int capture_ended(const struct fd_look *look, Gw__FdDesc *d, struct refus
 	if (stat(place_of("/proc"), &proc) < 0 || proc.st_dev != look->st->st_dev)
 		return refuse(look, refusals, "fd.proc", "it is about a process, and of another mount of /proc than lies there");
 	if (lstat(place_of(look->link), &st) == 0 && st.st_dev == look->st->st_dev && st.st_ino == look->st->st_ino)
-		return !proc_path_is_fleeting(look->link) ? 0 :
-			refuse(look, refusals, "fd.proc", "it is about a descriptor or a mapping of a process, which is not there yet when it is opened");
+		return !proc_path_is_fleeting(look->link) || proc_path_descriptor(look->link) >= 0 ? 0 :
+			refuse(look, refusals, "fd.proc", "it is about a mapping or the file of a descriptor of a process, which is not there yet when it is opened");
 	file_gone_link(look->link, &len);
 	d->ended = true;
 	d->path = fd_strdup(look->link);
@@ -297,6 +297,14 @@ static int open_of_process(const Gw__FdDesc *d, int flags, const struct fd_env *
 	if (pid && !place_prefix()[0] ? asprintf(&path, "/proc/%d%s", (int)here, rest) < 0 : !(path = strdup(place_of(d->path))))
 		return err_set(e, -ENOMEM, "no memory for a path");
 	fd = open(path, flags | O_CLOEXEC | O_NOCTTY);
+	/* Such a file is about the number, whatever that is of. */
+	if (fd < 0 && errno == ENOENT && env->lend && proc_path_descriptor(d->path) >= 0) {
+		int ret = env->lend(env->host_pid_arg, pid, (uint32_t)proc_path_descriptor(d->path), e);
+
+		if (ret < 0)
+			return ret;
+		fd = open(path, flags | O_CLOEXEC | O_NOCTTY);
+	}
 	return fd < 0 ? err_sys(e, -errno, "%s: opening it on this host", path) : fd;
 }
 

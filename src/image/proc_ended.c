@@ -7,6 +7,7 @@
  */
 #include "image/proc_ended.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -23,6 +24,8 @@
 #include "base/util.h"
 #include "image/place.h"
 #include "kern/nsfs.h"
+
+#define NUMBER_MAX (1 << 30) /* of a descriptor: above what the kernel allows */
 
 /* Shared by the three. */
 struct word {
@@ -61,15 +64,36 @@ static const char *below_task(const char *rest, pid_t pid)
 	return strtol(rest + 6, &end, 10) == pid && (!*end || *end == '/') ? end : NULL;
 }
 
-bool proc_path_is_fleeting(const char *path)
+/* What comes behind the process, or its thread. */
+static const char *behind_task(const char *path)
 {
-	static const char *const fleeting[] = { "/fd/", "/fdinfo/", "/map_files/" };
 	const char *rest;
 
 	if (!proc_path_process(path, &rest))
+		return NULL;
+	return !strncmp(rest, "/task/", 6) ? rest + 6 + strcspn(rest + 6, "/") : rest;
+}
+
+int proc_path_descriptor(const char *path)
+{
+	static const char name[] = "/fdinfo/";
+	const char *rest = behind_task(path);
+	char *end;
+	long number;
+
+	if (!rest || strncmp(rest, name, sizeof(name) - 1) != 0 || !isdigit((unsigned char)rest[sizeof(name) - 1]))
+		return -1;
+	number = strtol(rest + sizeof(name) - 1, &end, 10);
+	return *end || number > NUMBER_MAX ? -1 : (int)number;
+}
+
+bool proc_path_is_fleeting(const char *path)
+{
+	static const char *const fleeting[] = { "/fd/", "/fdinfo/", "/map_files/" };
+	const char *rest = behind_task(path);
+
+	if (!rest)
 		return false;
-	if (!strncmp(rest, "/task/", 6))
-		rest += 6 + strcspn(rest + 6, "/");
 	for (size_t i = 0; i < ARRAY_SIZE(fleeting); i++)
 		if (!strncmp(rest, fleeting[i], strlen(fleeting[i])))
 			return true;

@@ -20,6 +20,8 @@
 pid_t proc_path_process(const char *path, const char **ret_rest);
 /* Whether the path is about a descriptor or a mapping of a process. */
 bool proc_path_is_fleeting(const char *path);
+/* The number of whose descriptor the file tells (/proc/PID/fdinfo/N); -1: it is another file. */
+int proc_path_descriptor(const char *path);
 /* Whether the path is that of something that every process has. */
 bool proc_ended_is_possible(const char *path);
 

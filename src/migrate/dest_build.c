@@ -190,6 +190,23 @@ static struct batch *thread_batch(void *arg, pid_t tid)
 	return t ? t->batch : NULL;
 }
 
+static int lend(const void *arg, pid_t pid, uint32_t number, struct err *e)
+{
+	const struct dest *d = arg;
+	int ret = -ESRCH;
+
+	for (size_t i = 0; i < d->nprocs; i++)
+		if (d->procs[i].pid == pid && d->procs[i].skeleton) {
+			struct batch *b = dest_main_batch(&d->procs[i]);
+
+			batch_call(b, "lending a descriptor (dup3)", SYS_dup3, (uint64_t)d->procs[i].transfer.task_number, number, O_CLOEXEC);
+			ret = batch_run(b, e);
+			batch_reset(b);
+			return ret;
+		}
+	return err_set(e, ret, "process %d: there is none to lend a descriptor to", (int)pid);
+}
+
 struct uring_skeleton dest_uring_skeleton(struct dest_process *p)
 {
 	return (struct uring_skeleton){ dest_main_batch(p), thread_batch, p->skeleton, p->skeleton->pid, p->skeleton->pidfd, { p->clocks.monotonic_ns, p->clocks.boottime_ns } };
@@ -206,8 +223,9 @@ static int build_descriptors(struct dest *d, struct err *e)
 	for (size_t i = 0; i < d->nprocs; i++)
 		d->pids[i] = d->procs[i].skeleton ? d->procs[i].skeleton->pid : 0;
 	d->env = (struct fd_env){ .answers = d->answers, .n_files = d->files.n, .clocks = dest_clock_deltas(d),
-				  .host_pid = host_pid, .removed_cwd = removed_cwd, .host_pid_arg = d, .pids = d->pids, .n_pids = d->nprocs };
+				  .host_pid = host_pid, .removed_cwd = removed_cwd, .lend = lend, .host_pid_arg = d, .pids = d->pids, .n_pids = d->nprocs };
 	ret = fdtable_restore_open(d->fds, &d->env, &d->restore, e);
+	d->env.lend = NULL;
 	for (uint32_t i = 0; i < d->nprocs && ret == 0; i++) {
 		ret = fdtable_restore_place(d->fds, i, &d->restore, &d->procs[i].transfer, dest_main_batch(&d->procs[i]), e);
 		batch_reset(dest_main_batch(&d->procs[i]));

@@ -334,21 +334,26 @@ static void kernel_setup(void)
 	fds[8] = open("/dev/kmsg", O_WRONLY);
 	if (fds[8] < 0)
 		fds[8] = open("/dev/zero", O_RDONLY);
-	opened(9);
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fds[3]);
+	fds[9] = open(path, O_RDONLY);
+	opened(10);
 }
 
 static void kernel_check(void)
 {
 	static volatile int value = 4711;
 	char text[4096] = "", name[64];
+	long long at = -1;
 	int got = 0;
 
-	compare_all(9);
+	compare_all(10);
 	expect(read(fds[0], text, 5) > 0);
 	expect(!strncmp(text, "ctim", 4)); /* "Name:\tvi" has been read */
 	memset(text, 0, sizeof(text));
 	expect(read(fds[1], text, sizeof(text) - 1) > 0 && strstr(text, "victim"));
 	expect(pread(fds[2], &got, sizeof(got), (off_t)(uintptr_t)&value) == sizeof(got) && got == 4711);
+	memset(text, 0, sizeof(text));
+	expect(pread(fds[9], text, sizeof(text) - 1, 0) > 0 && sscanf(text, "pos:%lld", &at) == 1 && at == lseek(fds[3], 0, SEEK_CUR));
 	memset(text, 0, sizeof(text));
 	expect(read(fds[3], text, sizeof(text)) == 4);
 	expect_text("rest of ostype", "nux\n", text);
