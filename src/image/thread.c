@@ -20,6 +20,7 @@
 #include "image/restart.h"
 #include "image/seccomp.h"
 #include "image/thread_abi.h"
+#include "image/thread_fs.h"
 
 #define NAME_MAX_LEN 16
 #define CODE_32BIT 0x23 /* __USER32_CS */
@@ -81,6 +82,8 @@ int thread_capture_outside(pid_t pid, pid_t tid, Gw__Thread *msg, struct refusal
 	fill_nice(&attr, getpriority(PRIO_PROCESS, (id_t)tid));
 	bytes_set(&msg->sched_attr, &attr, sizeof(attr));
 	loginuid_check(pid, tid, r);
+	if (thread_fs_offer(pid, tid, msg, r, e) < 0)
+		return e ? e->code : -EIO;
 	return cred_capture_outside(pid, tid, cred_of(msg), e);
 }
 
@@ -364,6 +367,8 @@ int thread_validate(const Gw__Thread *msg, struct err *e)
 		rc = seccomp_validate(msg, e);
 	if (rc == 0)
 		rc = restart_validate(msg->restart, e);
+	if (rc == 0)
+		rc = thread_fs_validate(msg, e);
 	if (rc < 0)
 		return rc;
 	rc = signal_validate_queue(&msg->pending, e);

@@ -15,6 +15,7 @@
 #include "image/seccomp.h"
 #include "image/thread.h"
 #include "image/thread_abi.h"
+#include "image/thread_fs.h"
 
 #ifndef SS_AUTODISARM
 #define SS_AUTODISARM (1U << 31)
@@ -146,6 +147,7 @@ static void plan_modes(struct batch *b, const Gw__Thread *msg)
 	mempolicy_plan_set(b, msg->memory_policy);
 	if (msg->cpuid_faults)
 		batch_call(b, "arch_prctl(ARCH_SET_CPUID)", SYS_arch_prctl, THREAD_ARCH_SET_CPUID, 0);
+	thread_fs_plan(b, msg);
 	plan_speculation(b, PR_SPEC_STORE_BYPASS, msg->spec_store_bypass);
 	plan_speculation(b, PR_SPEC_INDIRECT_BRANCH, msg->spec_indirect_branch);
 	/* This one is off by default, and PR_SPEC_ENABLE turns the flushing on. */

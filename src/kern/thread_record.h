@@ -13,7 +13,7 @@
  */
 struct thread_class {
 	unsigned long long flags, work, atomic_flags; /* of the thread: CPU modes, what happens at system calls, speculation and privileges */
-	unsigned long long io_bitmap, mempolicy, slack, slice, user_ns, groups, caps[5];
+	unsigned long long io_bitmap, mempolicy, slack, slice, user_ns, groups, fs, caps[5];
 	unsigned long long cpus[THREAD_CPU_WORDS];
 	unsigned int ids[8]; /* uid, gid, suid, sgid, euid, egid, fsuid, fsgid */
 	unsigned int securebits, task_flags, policy, rt_priority, static_prio, reset_on_fork, pdeath_signal, ioprio, seccomp, utilization[2], group_count, group_ids[THREAD_GROUPS];

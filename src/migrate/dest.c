@@ -25,6 +25,7 @@
 #include "image/ns_user.h"
 #include "image/ns_publish.h"
 #include "image/place.h"
+#include "image/thread_fs.h"
 #include "image/tun_helper.h"
 #include "migrate/arrival.h"
 #include "migrate/decode.h"
@@ -180,8 +181,10 @@ static int judge(struct dest *d, struct refusals *refusals, struct err *e)
 		uint32_t was = ns_user_choose(dest_user_of(&d->procs[i]));
 
 		process_validate_here(d->procs[i].process, NULL, refusals);
-		for (size_t k = 0; k < d->procs[i].nthreads; k++)
+		for (size_t k = 0; k < d->procs[i].nthreads; k++) {
 			thread_validate_here(d->procs[i].threads[k], refusals);
+			thread_fs_validate_here(d->procs[i].threads[k], d->procs[i].process, refusals);
+		}
 		ns_user_choose(was);
 	}
 	for (size_t i = 0; i < d->nprocs; i++)

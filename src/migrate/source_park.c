@@ -18,6 +18,7 @@
 #include "image/ns_other.h"
 #include "image/restart.h"
 #include "image/seccomp.h"
+#include "image/thread_fs.h"
 #include "image/thread_plain.h"
 #include "kern/trace.h"
 #include "migrate/hold.h"
@@ -271,6 +272,8 @@ static int park(struct source_process *p, struct parked *t, const struct restart
 
 	if (ret == 0)
 		ret = thread_capture_stopped(t->tid, t->msg, e);
+	if (ret == 0)
+		ret = thread_fs_capture(p->u->pid, t->tid, t->msg, e);
 	t->msg->tid = t->number;
 
 	if (ret == -EREMOTE)
@@ -360,6 +363,8 @@ static int park_process(struct source_process *p, struct err *e)
 		p->process->stopped_by = (uint32_t)p->stop_signal;
 	for (size_t i = 0; i < p->nparked && ret == 0; i++) {
 		ret = park(p, &p->parked[i], &now, e);
+		for (size_t k = 1; k < i && ret == 0 && p->parked[i].msg->own_fs; k++)
+			ret = thread_fs_check(p->parked[i].tid, p->parked[i].msg, p->parked[k].tid, p->parked[k].msg, e);
 		if (p->parked[i].plain)
 			continue;
 		if (ret == 0)

@@ -251,6 +251,9 @@ void source_view_offer(struct source *s, Gw__Offer *o)
 	for (size_t i = 0; i < s->nprocs; i++) {
 		add_working_directory(o, s->unit.procs[i].pid);
 		add_temporary(o, s->unit.procs[i].pid);
+		for (size_t k = 0; k < s->unit.procs[i].nthreads; k++)
+			if (s->unit.procs[i].threads[k]->own_fs)
+				add_place(o, s->unit.procs[i].threads[k]->own_fs->cwd, false);
 	}
 	add_recent(s, o, "/tmp");
 	add_recent(s, o, "/var/tmp");

@@ -21,6 +21,7 @@
 #include "image/process_check.h"
 #include "image/pty_session.h"
 #include "image/thread.h"
+#include "image/thread_fs.h"
 #include "image/tun_holder.h"
 #include "image/view.h"
 #include "home/home.h"
@@ -35,6 +36,17 @@
 pid_t unit_number(const struct unit_process *u, pid_t tid)
 {
 	return !u->elsewhere ? tid : fd_owner_seen(tid, "NSpid:");
+}
+
+static void check_directories(const struct unit_process *u, struct refusals *refusals)
+{
+	for (size_t i = 1; i < u->nthreads; i++)
+		for (size_t k = 1; k < i && u->threads[i]->own_fs; k++) {
+			struct err why = ERR_INIT;
+
+			if (thread_fs_check(u->tids[i], u->threads[i], u->tids[k], u->threads[k], &why) < 0)
+				refusals_add(refusals, "task.directory-own", why.message, "let the threads end first", "process %d", (int)u->pid);
+		}
 }
 
 static int capture_threads(struct unit_process *u, struct refusals *refusals, struct err *e)
@@ -69,6 +81,7 @@ static int capture_threads(struct unit_process *u, struct refusals *refusals, st
 		if (ret < 0)
 			return ret;
 	}
+	check_directories(u, refusals);
 	return 0;
 }
 

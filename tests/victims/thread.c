@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/rseq.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -413,6 +414,74 @@ static void unusual_setup(void)
 }
 
 VICTIM(thread_slack, 0, unusual_setup, NULL, join_all);
+
+/* ---- threads with a working directory and an umask of their own ---- */
+
+static const char *const homes[] = { "/usr/bin", "/", "/etc" };
+static volatile int settled;
+
+static void *settler(void *arg)
+{
+	const char *home = arg;
+	char path[64] = "";
+
+	must(!unshare(CLONE_FS) && !chdir(home));
+	umask((mode_t)strlen(home));
+	__atomic_add_fetch(&settled, 1, __ATOMIC_SEQ_CST);
+	wait_for_check();
+	expect(getcwd(path, sizeof(path)) != NULL);
+	expect_text("directory of a thread", home, path);
+	expect_u64("umask of a thread", strlen(home), umask(0));
+	must(!chdir("/dev"));
+	return NULL;
+}
+
+static void settlers_setup(void)
+{
+	must(!chdir("/usr/lib"));
+	umask(0127);
+	for (int i = 0; i < 3; i++)
+		spawn(settler, (void *)(uintptr_t)homes[i], NULL);
+	while (settled < 3)
+		usleep(1000);
+}
+
+static void settlers_check(void)
+{
+	char path[64] = "";
+
+	let_go();
+	expect(getcwd(path, sizeof(path)) != NULL);
+	expect_text("directory of the process", "/usr/lib", path);
+	expect_u64("umask of the process", 0127, umask(0));
+}
+
+VICTIM(thread_directories, 0, settlers_setup, NULL, settlers_check);
+
+/* Two that have left the others have theirs in common. */
+static void *bystander(void *arg)
+{
+	wait_for_check();
+	return arg;
+}
+
+static void *leader(void *arg)
+{
+	must(!unshare(CLONE_FS));
+	spawn(bystander, NULL, NULL);
+	settled++;
+	wait_for_check();
+	return arg;
+}
+
+static void couple_setup(void)
+{
+	spawn(leader, NULL, NULL);
+	while (!settled)
+		usleep(1000);
+}
+
+VICTIM_TEXT(victim_refuse_directories, "refuse_directories", couple_setup, NULL, let_go, V_REFUSED, "working directory in common");
 
 /* ---- locks under contention: futexes that wake and wait all the time ---- */
 

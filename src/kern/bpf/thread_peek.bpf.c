@@ -106,6 +106,7 @@ struct task_struct {
 	void *clear_child_tid;
 	unsigned long nvcsw, nivcsw;
 	struct cred *cred;
+	void *fs;
 	char comm[16];
 	struct sigset blocked;
 	struct sigpending pending;
@@ -164,6 +165,7 @@ static __always_inline void read_class(struct task_struct *task, struct thread_c
 	c->io_bitmap = (unsigned long)BPF_CORE_READ(task, thread.io_bitmap);
 	if (bpf_core_field_exists(task->mempolicy))
 		c->mempolicy = (unsigned long)BPF_CORE_READ(task, mempolicy);
+	c->fs = (unsigned long)BPF_CORE_READ(task, fs);
 	c->slack = BPF_CORE_READ(task, timer_slack_ns);
 	if (bpf_core_field_exists(task->se.slice))
 		c->slice = BPF_CORE_READ(task, se.slice);
