@@ -293,6 +293,10 @@ void socket_tcp_sort(struct tcp_member *m, size_t n, struct tcp_member *waiting,
 				"MPTCP connections cannot move yet", "close the connection first");
 		else if (r->flags & TCP_RECORD_SIGNED)
 			refuse(&m[i], "keys that sign its segments (TCP_MD5SIG, TCP_AO) cannot move", "use it without");
+		else if (r->flags & TCP_RECORD_TELLING)
+			refuse(&m[i], "what the kernel tells of data that it has sent (MSG_ERRQUEUE) waits to be read, and such cannot move", "try again when the program has read it");
+		else if (r->flags & TCP_RECORD_LENDING)
+			refuse(&m[i], "it is sent to with MSG_ZEROCOPY, and the kernel's count of that cannot move", "close the connection first");
 		else if (r->state == TCP_LISTEN)
 			sort_listening(&m[i], m, n, frozen);
 		else if (r->state == TCP_CLOSE && !m[i].other)

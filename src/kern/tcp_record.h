@@ -9,6 +9,8 @@ enum tcp_record_flags {
 	TCP_RECORD_ULP = 4,
 	TCP_RECORD_WAITING = 8,  /* nobody has accepted it yet: it waits in the queue of the listener with number fd */
 	TCP_RECORD_SIGNED = 16,  /* TCP_MD5SIG, TCP_AO */
+	TCP_RECORD_TELLING = 64, /* something about what it has sent waits to be read (MSG_ERRQUEUE) */
+	TCP_RECORD_LENDING = 128, /* it has been sent to with MSG_ZEROCOPY, which the kernel counts */
 	TCP_RECORD_CALLING = 32, /* with WAITING: the client's answer has not come yet, and there is no socket: the numbers that there are, the settled ones, and segment_max */
 };
 

@@ -553,12 +553,12 @@ static void mark_setup(void)
 
 REFUSED(mark, mark_setup, "(?i)fd N\\b.*fanotify, /tmp/only-here.*not on the destination");
 
-static void proc_fdinfo_setup(void)
+static void proc_link_setup(void)
 {
-	hold(open("/proc/self/fdinfo/1", O_RDONLY | O_CLOEXEC));
+	hold(open("/proc/self/fd/1", O_PATH | O_NOFOLLOW | O_CLOEXEC));
 }
 
-REFUSED(proc_fdinfo, proc_fdinfo_setup, "(?i)fd N\\b.*fdinfo.*about a descriptor");
+REFUSED(proc_link, proc_link_setup, "(?i)fd N\\b.*/fd/1.*file of a descriptor");
 
 static int share_files(void *arg)
 {

@@ -7,6 +7,7 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -152,6 +153,41 @@ static void signed_setup(void)
 }
 
 REFUSED(sock_signed, signed_setup, "keys that sign its segments");
+
+/* One that has been sent to with MSG_ZEROCOPY; what the kernel tells of that has been read, or not. */
+static void copyless(bool read_it)
+{
+	struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	char control[128], data[16];
+	struct msghdr h = { .msg_control = control, .msg_controllen = sizeof(control) };
+	struct pollfd p = { 0 };
+	socklen_t len = sizeof(at);
+	int on = 1;
+
+	receiver = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	sender = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	must(!bind(receiver, (void *)&at, len) && !listen(receiver, 1) && !getsockname(receiver, (void *)&at, &len) && !connect(sender, (void *)&at, len));
+	p.fd = accept4(receiver, NULL, NULL, SOCK_CLOEXEC);
+	must(!setsockopt(sender, SOL_SOCKET, SO_ZEROCOPY, &on, sizeof(on)) && send(sender, "copyless", 8, MSG_ZEROCOPY) == 8 && read(p.fd, data, sizeof(data)) == 8);
+	p.fd = sender;
+	must(poll(&p, 1, 10000) == 1 && p.revents & POLLERR);
+	if (read_it)
+		must(!recvmsg(sender, &h, MSG_ERRQUEUE));
+}
+
+static void lending_setup(void)
+{
+	copyless(true);
+}
+
+REFUSED(sock_lending, lending_setup, "MSG_ZEROCOPY");
+
+static void telling_setup(void)
+{
+	copyless(false);
+}
+
+REFUSED(sock_telling, telling_setup, "MSG_ERRQUEUE");
 
 /* ---- MPTCP: sockets that listen, or have never been connected ---- */
 

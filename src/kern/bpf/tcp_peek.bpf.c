@@ -69,11 +69,17 @@ struct sk_buff;
 
 struct sk_buff_head {
 	struct sk_buff *next;
+	unsigned int qlen;
 } CO_RE;
+
+typedef struct {
+	int counter;
+} atomic_t;
 
 struct sock {
 	struct sock_common __sk_common;
-	struct sk_buff_head sk_receive_queue;
+	struct sk_buff_head sk_receive_queue, sk_error_queue;
+	atomic_t sk_zckey;
 	int sk_err;
 	unsigned short sk_type, sk_protocol;
 	unsigned char sk_shutdown;
@@ -131,10 +137,6 @@ struct tcp_request_sock {
 	_Bool req_usec_ts;
 	unsigned int rcv_isn, snt_isn, ts_off;
 } CO_RE;
-
-typedef struct {
-	int counter;
-} atomic_t;
 
 struct request_sock_queue {
 	atomic_t qlen;
@@ -260,6 +262,10 @@ __noinline int read_record(unsigned long address, int fd, unsigned int flags)
 		out.flags |= TCP_RECORD_ULP;
 	if ((bpf_core_field_exists(tp->md5sig_info) && BPF_CORE_READ(tp, md5sig_info)) || (bpf_core_field_exists(tp->ao_info) && BPF_CORE_READ(tp, ao_info)))
 		out.flags |= TCP_RECORD_SIGNED;
+	if (BPF_CORE_READ(sk, sk_error_queue.qlen))
+		out.flags |= TCP_RECORD_TELLING;
+	if (bpf_core_field_exists(sk->sk_zckey) && BPF_CORE_READ(sk, sk_zckey.counter))
+		out.flags |= TCP_RECORD_LENDING;
 	out.shut_down = BPF_CORE_READ(sk, sk_shutdown);
 	out.error = BPF_CORE_READ(sk, sk_err);
 	out.snd_una = BPF_CORE_READ(tp, snd_una);
