@@ -291,6 +291,11 @@ static void capture_eintr(Gw__Restart *r, struct user_regs_struct *regs, const s
 		set_expiry(r, c, before->timer_clock, before->timer_expires);
 }
 
+bool restart_has_all_time(const struct user_regs_struct *regs)
+{
+	return (int64_t)regs->rax == RESTART_NOHAND && regs->orig_rax == SYS_io_pgetevents;
+}
+
 int restart_capture(Gw__Thread *msg, const struct restart_context *c, struct err *e)
 {
 	struct user_regs_struct *regs = (void *)msg->regs.data;
@@ -307,7 +312,7 @@ int restart_capture(Gw__Thread *msg, const struct restart_context *c, struct err
 		return 0;
 	if (result == -EINTR && c->stopped) {
 		r->kind = GW__RESTART__KIND__NONE;
-	} else if (result == -EINTR || (result == RESTART_NOHAND && regs->orig_rax == SYS_io_pgetevents)) { /* which has all of its time again then */
+	} else if (result == -EINTR || restart_has_all_time(regs)) {
 		capture_eintr(r, regs, c);
 	} else if (result == RESTART_SYS || result == RESTART_NOINTR || result == RESTART_NOHAND) {
 		r->kind = GW__RESTART__KIND__AGAIN;

@@ -67,6 +67,8 @@ struct restart_prime {
 
 struct restart_now restart_now_read(int64_t monotonic_offset_ns, int64_t boottime_offset_ns);
 
+/* Whether the kernel would make the interrupted call again with all of its time, as io_pgetevents(2) is made. */
+bool restart_has_all_time(const struct user_regs_struct *regs);
 /*
  * Looks at the registers in msg (thread_capture_stopped), changes them where needed, and sets msg->restart. -EBUSY when a sleep was
  * interrupted for the second time and BPF cannot tell its end.

@@ -22,10 +22,10 @@
 
 #define RECORDS_MAX 4096
 
-/* System calls that return EINTR after any stop; all others are gone on with by the kernel itself. */
+/* System calls that return EINTR after any stop, or start over with all of their time; all others are gone on with by the kernel itself. */
 static bool minds_a_stop(long nr)
 {
-	static const long calls[] = { SYS_epoll_wait, SYS_epoll_pwait, 441 /* epoll_pwait2 */, SYS_rt_sigtimedwait, SYS_semop, SYS_semtimedop, SYS_io_getevents,
+	static const long calls[] = { SYS_epoll_wait, SYS_epoll_pwait, 441 /* epoll_pwait2 */, SYS_rt_sigtimedwait, SYS_semop, SYS_semtimedop, SYS_io_getevents, SYS_io_pgetevents,
 				      SYS_msgrcv, SYS_msgsnd, SYS_accept, SYS_accept4, SYS_recvfrom, SYS_recvmsg, SYS_recvmmsg, SYS_sendto, SYS_sendmsg, SYS_write, SYS_writev, SYS_sendfile };
 
 	for (size_t i = 0; i < ARRAY_SIZE(calls); i++)
@@ -77,7 +77,7 @@ static int regs_to_go_on(pid_t tid, const struct restart_context *context, struc
 		memcpy(msg->regs.data, ret_regs, sizeof(*ret_regs));
 	}
 	/* restart_syscall, which the kernel would make of -516, may be forbidden by a filter that knows the call itself. */
-	if (ret >= 0 && (int64_t)ret_regs->orig_rax >= 0 && ((int64_t)ret_regs->rax == -EINTR || partial_may_be(ret_regs) || (msg->n_seccomp_filters && (int64_t)ret_regs->rax == -516))) {
+	if (ret >= 0 && (int64_t)ret_regs->orig_rax >= 0 && ((int64_t)ret_regs->rax == -EINTR || restart_has_all_time(ret_regs) || partial_may_be(ret_regs) || (msg->n_seccomp_filters && (int64_t)ret_regs->rax == -516))) {
 		ret = restart_capture(msg, context, e);
 		memcpy(ret_regs, msg->regs.data, sizeof(*ret_regs));
 		if (ret == 0 && msg->restart && (context->before || msg->n_seccomp_filters || msg->restart->kind == GW__RESTART__KIND__PARTIAL))
