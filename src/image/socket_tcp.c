@@ -326,7 +326,7 @@ bool socket_tcp_is_quiet(const struct tcp_member *m)
 {
 	if (m->class != TCP_CLASS_LINKED || !is_idle(m->record))
 		return false;
-	return m->kind == GW__FD_TCP_KIND__TCP_OUTSIDE || (m->kind == GW__FD_TCP_KIND__TCP_PAIR && is_idle(m->other->record));
+	return m->kind == GW__FD_TCP_KIND__TCP_OUTSIDE || (m->kind == GW__FD_TCP_KIND__TCP_PAIR && m->other && is_idle(m->other->record));
 }
 
 static bool is_endpoint(struct endpoint p, const ProtobufCBinaryData *b)
