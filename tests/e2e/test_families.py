@@ -26,8 +26,10 @@ FAMILY = textwrap.dedent("""\
         if i == 3:
             os.setsid()
         while True:
-            if hashlib.md5(data).digest() != digest or os.getppid() != me or (i == 3) != (os.getsid(0) == os.getpid()):
-                os._exit(9)
+            # its memory, its parent, its session: the status tells which
+            wrong = (hashlib.md5(data).digest() != digest) + 2 * (os.getppid() != me) + 4 * ((i == 3) != (os.getsid(0) == os.getpid()))
+            if wrong:
+                os._exit(90 + wrong)
             os.write(write, b"%d\\n" % i)
             time.sleep(0.02)
 
