@@ -114,7 +114,6 @@ static int read_number(int fd, int base, long *ret_number)
 	return 0;
 }
 
-/* Everything that is read from /proc in the freeze too: about 12 us. */
 /* "/autogroup-NUMBER nice NICE"; nothing when it is in the group of all that have none. */
 static int read_autogroup_nice(int fd)
 {
@@ -127,10 +126,19 @@ static int read_autogroup_nice(int fd)
 	return nice ? atoi(nice + 6) : 0;
 }
 
+bool process_read_umask(const char *status, uint32_t *ret)
+{
+	const char *line = strstr(status, "\nUmask:");
+
+	if (line)
+		*ret = (uint32_t)strtoul(line + 7, NULL, 8) & 0777;
+	return line;
+}
+
+/* Everything that is read from /proc in the freeze too: about 12 us. */
 static int read_proc(struct process_query *q, Gw__Process *msg, struct err *e)
 {
 	char text[STATUS_MAX];
-	const char *umask_line;
 	long number;
 	ssize_t n = pread(q->status_fd, text, sizeof(text) - 1, 0);
 	int rc;
@@ -138,10 +146,8 @@ static int read_proc(struct process_query *q, Gw__Process *msg, struct err *e)
 	if (n <= 0)
 		return err_sys(e, n < 0 ? -errno : -ESRCH, "/proc/%d/status", q->pid);
 	text[n] = 0;
-	umask_line = strstr(text, "\nUmask:");
-	if (!umask_line)
+	if (!process_read_umask(text, &msg->umask))
 		return err_set(e, -EAGAIN, "process %d is ending", q->pid); /* its working directory has gone already */
-	msg->umask = (uint32_t)strtoul(umask_line + 7, NULL, 8) & 0777;
 	if (read_number(q->oom_fd, 10, &number) == 0)
 		msg->oom_score_adj = (int32_t)number;
 	msg->autogroup_nice = read_autogroup_nice(q->autogroup_fd);

@@ -60,6 +60,8 @@ bool process_is_as_seen(const struct process_query *q, const Gw__Process *msg, c
  */
 int process_capture_collect(struct process_query *q, Gw__Process *msg, struct err *e);
 void process_query_close(struct process_query *q);
+/* Of a process or thread, from its status file. False: it has none any more, it is ending. */
+bool process_read_umask(const char *status, uint32_t *ret);
 
 int process_encode(const Gw__Process *msg, uint8_t **ret_data, size_t *ret_len);
 /* Decodes and validates. `offer`: a message of process_capture_outside, which has less in it. */

@@ -15,6 +15,7 @@
 #include "image/bytes.h"
 #include "image/cwd.h"
 #include "image/ns_info.h"
+#include "image/process.h"
 
 /* --- source --- */
 
@@ -31,7 +32,7 @@ static int read_path(pid_t pid, pid_t tid, const char *name, char ret[PATH_MAX])
 
 static int read_umask(pid_t pid, pid_t tid, uint32_t *ret)
 {
-	char path[64], text[1024], *line;
+	char path[64], text[1024];
 	cleanup_close int fd = -1;
 	ssize_t n;
 
@@ -39,11 +40,7 @@ static int read_umask(pid_t pid, pid_t tid, uint32_t *ret)
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
 	text[MAX(n, 0)] = 0;
-	line = strstr(text, "\nUmask:");
-	if (!line)
-		return -ESRCH;
-	*ret = (uint32_t)strtoul(line + 7, NULL, 8) & 0777;
-	return 0;
+	return process_read_umask(text, ret) ? 0 : -ESRCH;
 }
 
 static bool is_there(pid_t pid, pid_t tid, const char *path)

@@ -231,17 +231,10 @@ static size_t threads_inside(pid_t pid, uint64_t start, uint64_t end)
 		if (!f || !fgets(text, sizeof(text), f))
 			continue;
 		last = strrchr(text, ' ');
-		if (!strncmp(text, "running", 7)) { /* it cannot be read: stop it shortly */
-			struct user_regs_struct regs;
-
-			if (trace_seize(tids[i], 0, NULL) == 0) {
-				if (trace_interrupt(tids[i], NULL) == 0 && trace_wait_stop(tids[i], NULL) == 0 && trace_get_regs(tids[i], &regs, NULL) == 0)
-					rip = regs.rip;
-				trace_detach(tids[i], NULL);
-			}
-		} else if (last) {
+		if (!strncmp(text, "running", 7)) /* it cannot be read */
+			rip = borrow_ask_where(pid, tids[i]);
+		else if (last)
 			rip = strtoull(last, NULL, 16);
-		}
 		inside += rip >= start && rip < end;
 	}
 	return inside;

@@ -147,6 +147,29 @@ static int stop_one(pid_t tid, int *ret_signal, struct err *e)
 	return ret < 0 ? ret : trace_try_stop(tid, ret_signal, e);
 }
 
+void borrow_let_go(pid_t pid, pid_t tid, int signal)
+{
+	const struct restart_context context = { .pid = pid, .tid = tid, .stopped = signal != SIGTRAP };
+	struct user_regs_struct regs;
+
+	if (regs_to_go_on(tid, &context, &regs, NULL) == 0)
+		trace_set_regs(tid, &regs, NULL);
+	trace_detach(tid, NULL);
+}
+
+uint64_t borrow_ask_where(pid_t pid, pid_t tid)
+{
+	struct user_regs_struct regs;
+	int signal = SIGTRAP;
+
+	if (trace_seize(tid, 0, NULL) < 0)
+		return 0;
+	if (trace_interrupt(tid, NULL) < 0 || trace_try_stop(tid, &signal, NULL) < 0 || trace_get_regs(tid, &regs, NULL) < 0)
+		regs.rip = 0;
+	borrow_let_go(pid, tid, signal);
+	return regs.rip;
+}
+
 int borrow_thread(pid_t pid, uint64_t errand, struct restart_watch *watch, struct borrowed *ret, struct err *e)
 {
 	struct borrowed b = { .tid = pick_thread(pid), .errand = errand, .mem = -1 };

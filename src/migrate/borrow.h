@@ -37,6 +37,12 @@ int borrow_call(struct borrowed *b, const uint64_t call[7], int64_t *ret_result,
 /* Lets it go; also after a failure of borrow_call. */
 int borrow_return(struct borrowed *b, struct err *e);
 
+/* Lets a thread that has been stopped go on with what it did: a call that the stop has ended is gone on with. `signal`: by which its process was stopped, SIGTRAP: by none. */
+void borrow_let_go(pid_t pid, pid_t tid, int signal);
+
+/* Where it is in its code, by a short stop. 0: it has ended. */
+uint64_t borrow_ask_where(pid_t pid, pid_t tid);
+
 /* Stops one thread, has it run `call`, and lets it go as it was. */
 int borrow_for_call(pid_t pid, uint64_t errand, const uint64_t call[7], int64_t *ret_result, struct err *e);
 

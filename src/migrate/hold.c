@@ -9,12 +9,13 @@
 #include "base/util.h"
 #include "image/tree.h"
 #include "kern/trace.h"
+#include "migrate/borrow.h"
 
 #define LOOKS_MAX 200
 
 /* In the order of their numbers. */
 static struct held {
-	pid_t tid;
+	pid_t tid, pid;
 	int signal; /* by which its process was stopped already, SIGTRAP: by none */
 } *held;
 static size_t nheld, allocated;
@@ -56,7 +57,7 @@ void hold_give(pid_t tid)
 		memmove(&held[i], &held[i + 1], (--nheld - i) * sizeof(*held));
 }
 
-static int add(pid_t tid, int signal, struct err *e)
+static int add(pid_t pid, pid_t tid, int signal, struct err *e)
 {
 	size_t i = place_of(tid);
 
@@ -70,7 +71,7 @@ static int add(pid_t tid, int signal, struct err *e)
 		allocated = more;
 	}
 	memmove(&held[i + 1], &held[i], (nheld++ - i) * sizeof(*held));
-	held[i] = (struct held){ tid, signal };
+	held[i] = (struct held){ tid, pid, signal };
 	return 0;
 }
 
@@ -96,9 +97,9 @@ static int hold_process(pid_t pid, size_t *ret_fresh, struct err *e)
 				*e = ERR_INIT;
 			continue;
 		}
-		ret = add(tids[i], signal, e);
+		ret = add(pid, tids[i], signal, e);
 		if (ret < 0) {
-			trace_detach(tids[i], NULL);
+			borrow_let_go(pid, tids[i], signal);
 			return ret;
 		}
 		++*ret_fresh;
@@ -133,6 +134,7 @@ int hold_unit(pid_t root, const pid_t *also, size_t n_also, struct err *e)
 
 void hold_release(void)
 {
-	while (nheld)
-		trace_detach(held[--nheld].tid, NULL);
+	for (size_t i = 0; i < nheld; i++)
+		borrow_let_go(held[i].pid, held[i].tid, held[i].signal);
+	nheld = 0;
 }

@@ -21,6 +21,7 @@
 #include "image/thread_fs.h"
 #include "image/thread_plain.h"
 #include "kern/trace.h"
+#include "migrate/borrow.h"
 #include "migrate/hold.h"
 #include "migrate/pace.h"
 #include "migrate/source.h"
@@ -460,7 +461,7 @@ static void thaw_process(struct source_process *p)
 			task_wait(&t->task, 5000, NULL);
 			task_run(&t->task, COMMAND_RESTORE, 5000, NULL);
 		} else if (t->traced && t->stopped) {
-			trace_detach(t->tid, NULL);
+			borrow_let_go(p->u->pid, t->tid, p->stop_signal ? p->stop_signal : SIGTRAP);
 		}
 	}
 	process_query_close(&p->query);
@@ -474,13 +475,13 @@ static void let_seized_go(struct source_process *p)
 {
 	for (size_t i = 0; i < p->nparked; i++) {
 		struct parked *t = &p->parked[i];
-		int ignored;
+		int signal = SIGTRAP;
 
 		if (!t->traced || t->parked || t->stopped)
 			continue;
 		if (t->interrupted || trace_interrupt(t->tid, NULL) == 0)
-			trace_try_stop(t->tid, &ignored, NULL);
-		trace_detach(t->tid, NULL);
+			trace_try_stop(t->tid, &signal, NULL);
+		borrow_let_go(p->u->pid, t->tid, signal);
 	}
 }
 

@@ -351,6 +351,12 @@ def test_fault_asleep(lab2, side, step):
     run_step(lab2, side, step, "freeze-free", ("kill", "killall", "error", "garbage"), ("block", "all"))
 
 
+@pytest.mark.parametrize("side,step", [("source", "freeze"), ("source", "go"), ("dest", "go"), ("dest", "commit")])
+def test_fault_in_parts(lab2, side, step):
+    """Calls that have done a part of their work, and return that much after any stop: where the attempt has failed they go on with the rest of it."""
+    run_step(lab2, side, step, "freeze-free", ("error",), ("partial", "alone"))
+
+
 def test_no_memory_at_the_destination(lab2):
     """Four times the memory that the destination may use: the process stays, or it has moved and lives."""
     lab("limit", "n2", "64M")
