@@ -167,6 +167,19 @@ static int open_original(const Gw__FdDesc *d, struct fd_relay *r, int *ret_fd, s
 	return 0;
 }
 
+/* The first process with a number of the description, as this worker counts; 0: none. */
+static pid_t first_holder(const Gw__FdTable *t, size_t i, const struct fd_env *env)
+{
+	for (size_t p = 0; p < t->n_table_of && p < env->n_pids; p++) {
+		const Gw__FdNumbers *n = t->tables[t->table_of[p]];
+
+		for (size_t k = 0; k < n->n_fd; k++)
+			if (n->desc[k] == i)
+				return env->pids[p];
+	}
+	return env->n_pids ? env->pids[0] : 0;
+}
+
 static int open_desc(const Gw__FdTable *t, size_t i, const struct fd_env *env, const struct fd_restore *r, struct pipe_made *pipes, int *ret_fd, struct err *e)
 {
 	const struct fd_relays *originals = r->originals;
@@ -206,7 +219,7 @@ static int open_desc(const Gw__FdTable *t, size_t i, const struct fd_env *env, c
 	case GW__FD_KIND__FD_FANOTIFY:
 		return fanotify_open(d, ret_fd, e);
 	case GW__FD_KIND__FD_PIDFD:
-		return pidfd_restore(d, env, &ended, &n_ended, ret_fd, e);
+		return pidfd_restore(d, env, first_holder(t, i, env), &ended, &n_ended, ret_fd, e);
 	case GW__FD_KIND__FD_MQUEUE:
 		return mqueue_open(d, ret_fd, e);
 	case GW__FD_KIND__FD_BPF_MAP:

@@ -13,6 +13,7 @@
 #include "base/util.h"
 #include "image/file.h"
 #include "image/file_owner.h"
+#include "kern/nsfs.h"
 
 #ifndef PIDFD_NONBLOCK
 #define PIDFD_NONBLOCK O_NONBLOCK
@@ -96,7 +97,28 @@ static _Noreturn void end_like(uint32_t status)
 	_exit(WEXITSTATUS((int)status));
 }
 
-static int restore_ended(const Gw__FdDesc *d, struct pidfd_ended **ended, size_t *n_ended, int *ret_fd, struct err *e)
+/*
+ * A child of this worker's, in the pid namespace of `beside`: signals can be sent to nobody outside of the sender's, and the answer would be that, and not that
+ * the process has ended. *ret_child is 0 in the child.
+ */
+static int clone_beside(pid_t beside, pid_t *ret_child, struct err *e)
+{
+	cleanup_close int own = ns_open_for_children(0, NS_PID), theirs = beside ? ns_open(beside, NS_PID) : -1;
+	bool enters = own >= 0 && theirs >= 0 && ns_id_of(own) != ns_id_of(theirs);
+	int code = enters ? ns_enter(theirs, NS_PID) : 0;
+
+	if (code < 0)
+		return err_sys(e, code, "pidfd: the pid namespace of a process that has ended");
+	*ret_child = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, 0);
+	code = *ret_child < 0 ? -errno : 0;
+	if (*ret_child == 0)
+		return 0;
+	if (enters && ns_enter(own, NS_PID) < 0)
+		abort(); /* what else it makes would be in there */
+	return code < 0 ? err_sys(e, code, "pidfd: a process that ends") : 0;
+}
+
+static int restore_ended(const Gw__FdDesc *d, pid_t beside, struct pidfd_ended **ended, size_t *n_ended, int *ret_fd, struct err *e)
 {
 	struct pidfd_ended *grown;
 	pid_t child = 0;
@@ -106,9 +128,9 @@ static int restore_ended(const Gw__FdDesc *d, struct pidfd_ended **ended, size_t
 		if ((*ended)[i].inode == d->pid->inode)
 			child = (*ended)[i].pid;
 	if (!child) {
-		child = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, 0);
-		if (child < 0)
-			return err_sys(e, -errno, "pidfd: a process that ends");
+		fd = clone_beside(beside, &child, e);
+		if (fd < 0)
+			return fd;
 		if (child == 0)
 			end_like(d->pid->status & 0xff7f);
 		grown = realloc(*ended, (*n_ended + 1) * sizeof(*grown));
@@ -149,13 +171,13 @@ static pid_t find_thread(pid_t pid, pid_t seen)
 	return 0;
 }
 
-int pidfd_restore(const Gw__FdDesc *d, const struct fd_env *env, struct pidfd_ended **ended, size_t *n_ended, int *ret_fd, struct err *e)
+int pidfd_restore(const Gw__FdDesc *d, const struct fd_env *env, pid_t beside, struct pidfd_ended **ended, size_t *n_ended, int *ret_fd, struct err *e)
 {
 	pid_t pid;
 	int fd;
 
 	if (!d->pid->process && !d->pid->zombie)
-		return restore_ended(d, ended, n_ended, ret_fd, e);
+		return restore_ended(d, beside, ended, n_ended, ret_fd, e);
 	/* A zombie is a process still, here. */
 	if (d->pid->zombie)
 		pid = env->host_pid(env->host_pid_arg, d->pid->zombie);

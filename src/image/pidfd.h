@@ -24,7 +24,8 @@ struct pidfd_ended {
 	pid_t pid;
 };
 
-int pidfd_restore(const Gw__FdDesc *d, const struct fd_env *env, struct pidfd_ended **ended, size_t *n_ended, int *ret_fd, struct err *e);
+/* beside: a process that has the descriptor, as this worker counts; 0: none. What has ended is made in its pid namespace. */
+int pidfd_restore(const Gw__FdDesc *d, const struct fd_env *env, pid_t beside, struct pidfd_ended **ended, size_t *n_ended, int *ret_fd, struct err *e);
 void pidfd_reap(struct pidfd_ended **ended, size_t *n_ended);
 
 #endif

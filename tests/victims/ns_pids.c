@@ -252,6 +252,44 @@ static void pids_check(void)
 /* The root is outside of the namespace, and leads its children there. */
 VICTIM(ns_pids, V_TREE, pids_setup, NULL, pids_check);
 
+/* ---- pidfds of those that have ended in there ---- */
+
+static void first_with_ended(int told)
+{
+	pid_t child = fork();
+	struct stat was, is;
+	int fd[2];
+
+	must(child >= 0);
+	if (!child)
+		_exit(7);
+	for (int i = 0; i < 2; i++)
+		fd[i] = (int)syscall(SYS_pidfd_open, child, 0);
+	must(fd[0] >= 0 && fd[1] >= 0 && waitpid(child, NULL, 0) == child && !fstat(fd[0], &was));
+	must(syscall(SYS_pidfd_send_signal, fd[0], 0, NULL, 0) < 0 && errno == ESRCH);
+	member_ready(told);
+	member_wait();
+	expect(!fstat(fd[0], &was) && !fstat(fd[1], &is) && was.st_ino == is.st_ino);
+	for (int i = 0; i < 2; i++)
+		expect(syscall(SYS_pidfd_send_signal, fd[i], 0, NULL, 0) < 0 && errno == ESRCH);
+	expect(waitpid(-1, NULL, WNOHANG | __WALL) <= 0);
+	member_fail("first of a namespace, with pidfds");
+	_exit(0);
+}
+
+static void pidfds_setup(void)
+{
+	must(!unshare(CLONE_NEWPID));
+	first_child = member_fork(first_with_ended, true);
+}
+
+static void pidfds_check(void)
+{
+	member_ask("first of a namespace, with pidfds", first_child);
+}
+
+VICTIM(ns_pids_pidfds, V_TREE, pidfds_setup, NULL, pidfds_check);
+
 /* ---- whose first process shows them in a /proc of its own ---- */
 
 static void nothing_else(int told)
