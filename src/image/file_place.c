@@ -24,6 +24,7 @@
 #include "image/file_look.h"
 #include "image/file_owner.h"
 #include "image/flock.h"
+#include "image/socket_listen.h"
 #include "image/socket_tcp.h"
 #include "image/unix_name.h"
 
@@ -437,15 +438,20 @@ static int plan_locks(const Gw__FdTable *old, struct lookup *after, uint32_t pro
 	return 0;
 }
 
-/* Connections that are closed, or made anew: their ports are needed, and nobody is to hear of their end. */
-static void forget_connections(const Gw__FdTable *old, const Gw__FdTable *new, struct fd_restore *r)
+/* Sockets that are closed, or made anew: their ports are needed, and nobody is to hear of the end of a connection. */
+static void forget_sockets(const Gw__FdTable *old, const Gw__FdTable *new, struct fd_restore *r)
 {
-	for (size_t i = 0; i < old->n_descs; i++)
-		if (old->descs[i] != new->descs[i] && old->descs[i]->socket && old->descs[i]->socket->tcp && new->descs[i]->kind == GW__FD_KIND__FD_CLOSED) {
-			socket_tcp_forget(r->fds[i]);
-			socket_tcp_forget(r->others[i]);
-			close_fdp(&r->others[i]);
+	for (size_t i = 0; i < old->n_descs; i++) {
+		if (old->descs[i] == new->descs[i] || !old->descs[i]->socket || new->descs[i]->kind != GW__FD_KIND__FD_CLOSED)
+			continue;
+		if (!old->descs[i]->socket->tcp) {
+			socket_listen_yield(old->descs[i], r->fds[i]);
+			continue;
 		}
+		socket_tcp_forget(r->fds[i]);
+		socket_tcp_forget(r->others[i]);
+		close_fdp(&r->others[i]);
+	}
 }
 
 int fdtable_restore_update(const Gw__FdTable *old, const Gw__FdTable *new, const struct fd_env *env, struct fd_restore *r,
@@ -455,7 +461,7 @@ int fdtable_restore_update(const Gw__FdTable *old, const Gw__FdTable *new, const
 	int result = fdtable_validate_update(old, new, e);
 
 	if (result == 0)
-		forget_connections(old, new, r);
+		forget_sockets(old, new, r);
 	if (result == 0)
 		result = fdtable_open_from(new, old->n_descs, env, r, e);
 	if (result == 0)

@@ -388,6 +388,38 @@ static bool shares_port(const Gw__FdTable *t, const Gw__FdSocket *s, bool linked
 	return false;
 }
 
+/* A bit for each port that a socket of the offer has which the program has closed since. */
+static uint8_t yielded[8192];
+
+void socket_listen_yield(const Gw__FdDesc *d, int fd)
+{
+	const Gw__FdSocket *s = d->socket;
+	struct endpoint p;
+
+	if (!s || !is_inet(s) || s->type == SOCK_RAW || !s->local.len || fd < 0)
+		return;
+	p = endpoint_of(&s->local);
+	yielded[ntohs(p.port) / 8] |= (uint8_t)(1u << ntohs(p.port) % 8);
+	socket_set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+}
+
+/* bind(2), also to an address that one of the offer's has until the processes have brought their numbers up to date. */
+static int call_bind(const Gw__FdSocket *s, int fd, const struct sockaddr_storage *a)
+{
+	struct endpoint p = endpoint_of(&s->local);
+	bool shares = s->type != SOCK_RAW && yielded[ntohs(p.port) / 8] >> ntohs(p.port) % 8 & 1;
+	int was = shares ? socket_get_int(fd, SOL_SOCKET, SO_REUSEADDR) : 0, r;
+
+	if (shares)
+		socket_set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	r = bind(fd, (const void *)a, (socklen_t)s->local.len) < 0 ? -errno : 0;
+	/* Of a listener it is set when it listens. */
+	if (shares && !is_stream(s))
+		socket_set_int(fd, SOL_SOCKET, SO_REUSEADDR, was);
+	errno = -r;
+	return r < 0 ? -1 : 0;
+}
+
 static int bind_socket(const Gw__FdTable *t, const Gw__FdSocket *s, int fd, struct err *e)
 {
 	struct sockaddr_storage a = { 0 };
@@ -404,21 +436,21 @@ static int bind_socket(const Gw__FdTable *t, const Gw__FdSocket *s, int fd, stru
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 	memcpy(&a, s->local.data, s->local.len);
 	describe_address(&a, text, sizeof(text));
-	if (bind(fd, (void *)&a, (socklen_t)s->local.len) == 0)
+	if (call_bind(s, fd, &a) == 0)
 		return 0;
 	/* An address that this host does not have. Applies to IPv6 too. */
 	if (errno == EADDRNOTAVAIL) {
 		int was = socket_get_int(fd, IPPROTO_IP, IP_FREEBIND), r;
 
 		setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof(on));
-		r = bind(fd, (void *)&a, (socklen_t)s->local.len) < 0 ? -errno : 0;
+		r = call_bind(s, fd, &a) < 0 ? -errno : 0;
 		setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &was, sizeof(was));
 		if (r == 0)
 			return 0;
 		errno = -r;
 	}
 	/* It may have been here before, and closed connections. */
-	if (errno == EADDRINUSE && is_stream(s) && sock_destroy_ended((void *)&a) && bind(fd, (void *)&a, (socklen_t)s->local.len) == 0)
+	if (errno == EADDRINUSE && is_stream(s) && sock_destroy_ended((void *)&a) && call_bind(s, fd, &a) == 0)
 		return 0;
 	if (errno == EADDRINUSE)
 		return err_set(e, -EADDRINUSE, "%s %s: another process on this host has the address; stop it first",

@@ -31,6 +31,8 @@ int socket_listen_refresh(const struct fd_look *look, Gw__FdDesc *d, struct err 
 int socket_listen_validate(const Gw__FdDesc *d, struct err *e);
 /* Socket, options, and bind for internet addresses. -EADDRINUSE with words when the address is taken on this host. */
 int socket_listen_open(const Gw__FdTable *t, const Gw__FdDesc *d, int *ret_fd, struct err *e);
+/* In the freeze, of one of the offer that has been closed since (fd): another one may have its address by now, and is made before the processes have closed this. */
+void socket_listen_yield(const Gw__FdDesc *d, int fd);
 /* Listens. `was`: of the offer, or NULL. */
 int socket_listen_fill(const Gw__FdDesc *was, const Gw__FdDesc *d, int fd, struct err *e);
 
