@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include "base/util.h"
@@ -123,13 +124,27 @@ static int take_in_flight(struct fdtable *t, Gw__FdUnixMessage *m, struct err *e
 	return 0;
 }
 
+/* Known before anything is touched. */
+static bool has_urgent(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLPRI };
+
+	return poll(&p, 1, 0) == 1 && p.revents & POLLPRI;
+}
+
 static int read_queue(struct fdtable *t, uint32_t i, struct refusals *refusals, struct err *e)
 {
 	struct fd_held *held = &t->held[i];
 	struct unix_member who = { .desc = i, .fd = held->uses ? fdtable_number_of(t, i)->fd : -1 };
 	int r;
 
-	if (socket_get_int(held->fd, SOL_SOCKET, SO_ACCEPTCONN) == 1 || (!t->frozen && !has_fds_in_flight(held->fd)))
+	if (socket_get_int(held->fd, SOL_SOCKET, SO_ACCEPTCONN) == 1)
+		return 0;
+	if (!t->frozen && has_urgent(held->fd)) {
+		unix_queue_refuse(&who, -ENODATA, refusals);
+		return 0;
+	}
+	if (!t->frozen && !has_fds_in_flight(held->fd))
 		return 0;
 	r = unix_queue_read(held->fd, (uint32_t)socket_get_int(held->fd, SOL_SOCKET, SO_TYPE), !t->frozen, &held->queue, &held->n_queue);
 	if (r == -ENODATA || r == -EMSGSIZE) {

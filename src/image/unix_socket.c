@@ -351,6 +351,7 @@ static bool read_waiting(struct unix_member *m, Gw__FdUnix *u)
 static int capture_accept_queue(struct unix_capture *c, struct unix_member *m, const struct unix_diag_info *diag)
 {
 	Gw__FdUnix *u = c->t->descs[m->desc]->unix_socket;
+	bool readable;
 
 	free(u->accept_queue);
 	u->accept_queue = diag->n_waiting ? fd_alloc(diag->n_waiting * sizeof(*u->accept_queue)) : NULL;
@@ -365,7 +366,10 @@ static int capture_accept_queue(struct unix_capture *c, struct unix_member *m, c
 				"try again when the program has accepted it");
 		u->accept_queue[u->n_accept_queue++] = client ? client->desc + 1 : 0;
 	}
-	if (c->frozen && u->n_accept_queue && (!read_waiting(m, u) || u->n_waiting != u->n_accept_queue))
+	readable = !u->n_accept_queue || read_waiting(m, u);
+	if (!c->frozen) /* what they are in the freeze counts; whether they can be read is to be known before */
+		forget_waiting(u);
+	if (!readable || (c->frozen && u->n_accept_queue && u->n_waiting != u->n_accept_queue))
 		return refuse(c, m, "fd.socket.unix.accept-queue",
 			"what has been sent on connections in its accept queue cannot be read: too much, or descriptors",
 			"try again when the program has accepted them");

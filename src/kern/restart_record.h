@@ -21,6 +21,7 @@ struct process_look {
 	unsigned int umask, loginuid;
 	int oom_score_adj, autogroup_nice;
 	unsigned long long coredump_filter;
+	unsigned int continued, unused; /* continued: by SIGCONT, and its parent has not waited for that (WCONTINUED) yet */
 };
 
 /* Times are nanoseconds of the host's clock, without the offset of a time namespace. Only right for a task that does not run. */

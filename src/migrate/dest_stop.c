@@ -4,8 +4,10 @@
  *
  * Theory of operation: they are stopped while they are skeletons still; as tracees they run their lists all the same, and are stopped when they are let go. So
  * the stop is over before their parents get their own pending signals: the SIGCHLD that it causes is taken out again, and where the parent at the source had been
- * told of the stop, the parent here is told, too (waitid), so that it does not hear of it twice.
+ * told of the stop, the parent here is told, too (waitid), so that it does not hear of it twice. One that was continued and whose parent has not waited for that is stopped
+ * and continued.
  */
+#include <errno.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -58,6 +60,27 @@ static int tell_parent(struct dest *d, const struct dest_process *p, struct err 
 	return ret < 0 ? ret : skeleton_take_signal(parent, SIGCHLD, e);
 }
 
+/* Whoever goes on tells the parent: the main thread, with a call. */
+static int stop_and_continue(const struct dest_process *p, struct err *e)
+{
+	struct skeleton *s = p->skeleton;
+	int ret = skeleton_stop(s, SIGSTOP, e);
+
+	if (ret == 0 && kill(s->pid, SIGCONT) < 0)
+		ret = err_sys(e, errno, "process %d: SIGCONT", s->pid);
+	for (size_t i = 0; i < s->nthreads && ret == 0; i++)
+		ret = (int)MIN(remote_do(s->threads[i]->batch, e, "getpid", SYS_getpid), 0);
+	return ret < 0 ? ret : skeleton_take_signal(s, SIGCONT, e);
+}
+
+/* Of the root its parent at home knows, or has yet to ask. */
+static bool is_to_be_continued(const struct dest *d, const struct dest_process *p)
+{
+	uint32_t i = tree_find(&d->set.tree, p->pid);
+
+	return p->go->process->continue_unreported && i != TREE_NONE && tree_parent(&d->set.tree, i) != TREE_NONE;
+}
+
 int dest_stop(struct dest *d, struct err *e)
 {
 	int ret = 0;
@@ -65,11 +88,15 @@ int dest_stop(struct dest *d, struct err *e)
 	for (size_t i = 0; i < d->nprocs && ret == 0; i++) {
 		struct dest_process *p = &d->procs[i];
 
-		if (!is_to_stop(p))
+		if (is_to_stop(p)) {
+			ret = skeleton_stop(p->skeleton, stop_signal(p), e);
+			if (ret == 0)
+				ret = join_all(p->skeleton, e);
+		} else if (is_to_be_continued(d, p)) {
+			ret = stop_and_continue(p, e);
+		} else {
 			continue;
-		ret = skeleton_stop(p->skeleton, stop_signal(p), e);
-		if (ret == 0)
-			ret = join_all(p->skeleton, e);
+		}
 		if (ret == 0)
 			ret = tell_parent(d, p, e);
 	}

@@ -378,7 +378,7 @@ static int try_once(const struct migrate_request *request, bool hold, struct mig
 /* A vfork() or exec() is under way, or somebody has just connected to it, or gone, of which it is about to learn. */
 static bool only_passing(const struct refusals *r)
 {
-	static const char *const codes[] = { "task.shared-memory", "task.uninterruptible", "task.no-vdso", "fd.socket.unix.accept-queue", "fd.socket.accept-queue", "fd.outside" };
+	static const char *const codes[] = { "task.shared-memory", "task.uninterruptible", "task.no-vdso", "fd.socket.unix.accept-queue", "fd.socket.unix.queue", "fd.socket.accept-queue", "fd.outside" };
 
 	for (size_t i = 0; i < r->n; i++) {
 		bool passes = false;

@@ -272,6 +272,7 @@ int source_look(struct source_process *p, struct err *e)
 
 	if (check_locking(p, r, e) < 0)
 		return -EAGAIN;
+	p->process->continue_unreported = r && r->look.known && r->look.continued;
 	if (p->seen.known && r && !memcmp(&r->look, &p->seen, sizeof(p->seen)) && !p->process->stopped_by)
 		return 0;
 	rc = process_capture_look(&p->query, p->process, e);

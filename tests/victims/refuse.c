@@ -203,6 +203,39 @@ static void unix_setup(void)
 
 REFUSED(unix, unix_setup, "(?i)fd N\\b.*(unix|socketpair)");
 
+static void unix_urgent_setup(void)
+{
+	int s[2];
+
+	must(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, s) && send(s[1], "urgent", 6, MSG_OOB) == 6);
+	hold(s[0]);
+}
+
+REFUSED(unix_urgent, unix_urgent_setup, "(?i)fd N\\b.*out-of-band data");
+
+/* Who has not been accepted yet has sent a descriptor. */
+static void unix_waiting_setup(void)
+{
+	struct sockaddr_un name = { .sun_family = AF_UNIX };
+	socklen_t len = sizeof(sa_family_t);
+	int client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control = { .head = { .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS } };
+	struct iovec iov = { (char[]){ 'd' }, 1 };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+
+	hold(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+	must(!bind(held, (struct sockaddr *)&name, len) && !listen(held, 4)); /* the kernel chooses a name */
+	len = sizeof(name);
+	must(!getsockname(held, (struct sockaddr *)&name, &len) && !connect(client, (struct sockaddr *)&name, len));
+	memcpy(CMSG_DATA(&control.head), &client, sizeof(client));
+	must(sendmsg(client, &m, 0) == 1);
+}
+
+REFUSED(unix_waiting, unix_waiting_setup, "(?i)fd N\\b.*accept queue cannot be read");
+
 static void ring_setup(void)
 {
 	struct tpacket_req ring = { .tp_block_size = 4096, .tp_block_nr = 1, .tp_frame_size = 2048, .tp_frame_nr = 2 };

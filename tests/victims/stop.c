@@ -241,6 +241,79 @@ static void children_check(void)
 
 VICTIM(stop_children, V_CHECK_FILE, children_setup, NULL, children_check);
 
+/* ---- the same of children that have been continued ---- */
+
+static void *does_nothing(void *arg)
+{
+	for (;;)
+		pause();
+	return arg;
+}
+
+static pid_t continued_child(bool with_thread)
+{
+	siginfo_t si = { 0 };
+	pthread_t thread;
+	pid_t child = fork();
+
+	must(child >= 0);
+	if (!child) {
+		if (with_thread)
+			must(!pthread_create(&thread, NULL, does_nothing, NULL));
+		raise(SIGSTOP);
+		does_nothing(NULL);
+	}
+	must(waitid(P_PID, (id_t)child, &si, WSTOPPED) == 0 && si.si_status == SIGSTOP && !kill(child, SIGCONT));
+	must(waitid(P_PID, (id_t)child, &si, WCONTINUED | WNOWAIT) == 0 && si.si_code == CLD_CONTINUED);
+	return child;
+}
+
+static pid_t with_thread;
+
+static void news_setup(void)
+{
+	sigset_t chld;
+
+	sigemptyset(&chld);
+	sigaddset(&chld, SIGCHLD);
+	must(!sigprocmask(SIG_BLOCK, &chld, NULL));
+	told = continued_child(false);
+	untold = continued_child(false);
+	with_thread = continued_child(true);
+	must(waitid(P_PID, (id_t)told, &(siginfo_t){ 0 }, WCONTINUED) == 0);
+	while (sigtimedwait(&chld, NULL, &(struct timespec){ 0, 50000000 }) == SIGCHLD)
+		;
+}
+
+static void expect_news(pid_t child, bool any)
+{
+	siginfo_t si = { 0 };
+
+	expect(!waitid(P_PID, (id_t)child, &si, WSTOPPED | WCONTINUED | WNOHANG));
+	expect_u64("whose news there are", any ? (uint64_t)child : 0, (uint64_t)si.si_pid);
+	if (any)
+		expect_u64("what they are", CLD_CONTINUED, (uint64_t)si.si_code);
+}
+
+static void news_check(void)
+{
+	pid_t all[] = { told, untold, with_thread };
+	sigset_t chld;
+
+	sigemptyset(&chld);
+	sigaddset(&chld, SIGCHLD);
+	expect(sigtimedwait(&chld, NULL, &(struct timespec){ 0, 50000000 }) < 0 && errno == EAGAIN);
+	for (int again = 0; again < 2; again++)
+		for (int i = 0; i < 3; i++)
+			expect_news(all[i], i > 0 && !again);
+	for (int i = 0; i < 3; i++) {
+		kill(all[i], SIGKILL);
+		expect(waitpid(all[i], NULL, 0) == all[i]);
+	}
+}
+
+VICTIM(stop_news, V_CHECK_FILE, news_setup, NULL, news_check);
+
 /* ---- SIGCONT, blocked and pending: one that everybody may take, one of a thread ---- */
 
 static void *continued_thread(void *arg)

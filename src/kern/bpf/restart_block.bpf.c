@@ -95,6 +95,7 @@ struct hlist_head {
 struct signal_struct {
 	struct hlist_head posix_timers;
 	struct autogroup *autogroup;
+	unsigned int flags;
 	short oom_score_adj;
 } CO_RE;
 
@@ -251,6 +252,7 @@ static __always_inline unsigned long long layout_of(struct task_struct *task)
 #define PF_USER_WORKER 0x4000u
 #define DUMP_FILTER_SHIFT 2
 #define DUMP_FILTER_MASK 0x1ff
+#define SIGNAL_STOP_CONTINUED 2u
 
 static __always_inline void look_at(struct task_struct *task, struct process_look *l)
 {
@@ -276,6 +278,7 @@ static __always_inline void look_at(struct task_struct *task, struct process_loo
 	if (bpf_core_field_exists(signal->autogroup))
 		l->autogroup_nice = BPF_CORE_READ(signal, autogroup, nice);
 	l->coredump_filter = l->coredump_filter >> DUMP_FILTER_SHIFT & DUMP_FILTER_MASK;
+	l->continued = (BPF_CORE_READ(signal, flags) & SIGNAL_STOP_CONTINUED) != 0;
 	l->known = 1;
 }
 
