@@ -24,6 +24,9 @@ struct command {
 };
 
 int verb_migrate(int argc, char **argv);
+int verb_checkpoint(int argc, char **argv);
+int verb_restore(int argc, char **argv);
+int verb_image(int argc, char **argv);
 int verb_balance(int argc, char **argv);
 int verb_drain(int argc, char **argv);
 int verb_undrain(int argc, char **argv);

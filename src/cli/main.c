@@ -28,6 +28,25 @@ static const struct command verbs[] = {
 	  "  --strategy S   how; see `godwit help migrate`\n"
 	  "The command takes the place of `godwit run`: its exit status is the command's.\n",
 	  verb_run },
+	{ "checkpoint", "UNIT FILE", "put a process (PID, or HOME:PID; PID,PID as one unit) into a file, from which it can go on later",
+	  "  --keep-running it goes on here; without this it ends\n"
+	  "  --files F      auto (default): what is on a disk is only named; copy: contents of all that is open are put in, too\n"
+	  "  --tcp T        connections with others: keep (default: refused), close (it finds them ended when it is restored)\n"
+	  "  --strategy S   pre-copy (default with --keep-running: stands still for a moment only) or stop-copy\n"
+	  "  --no-compress  store memory as it is\n"
+	  "  --timeout T    give up after T: 30, 500ms, 10s, 2m\n"
+	  "  --json         print a JSON object\n"
+	  "  --quiet        print nothing but errors\n"
+	  "FILE appears when it is whole. Exit status: 0 done, 1 failed, 2 usage, 3 refused, 4 cancelled, 5 in doubt; but for 0 and 5 the process goes on here.\n",
+	  verb_checkpoint },
+	{ "restore", "FILE", "let a unit go on that was put into a file",
+	  "  --on HOST      there, instead of here\n"
+	  "  --changed-files C  files on disk that have changed since: refuse (default), accept (use them as they are)\n"
+	  "  --json         print a JSON object\n"
+	  "  --quiet        print nothing but errors\n"
+	  "Exit status: 0 it runs, 1 failed, 2 usage, 3 refused, 4 cancelled, 5 in doubt.\n",
+	  verb_restore },
+	{ "image", "show FILE", "check an image, and print what is in it", "  --json         print a JSON object\n", verb_image },
 	{ "ps", "", "list the units of the cluster: where they are, how often they moved and why",
 	  "  --here         of this host only: those that are here, and those that left it and are waited for\n"
 	  "  --json         print a JSON object\n",

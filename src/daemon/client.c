@@ -88,6 +88,11 @@ static int serve(const struct daemon *d, const struct request *request, int fd)
 	case VERB_MIGRATE:
 		prctl(PR_SET_NAME, "godwit-source");
 		return do_migrate(d, request, fd);
+	case VERB_CHECKPOINT:
+		prctl(PR_SET_NAME, "godwit-source");
+		return do_checkpoint(d, request, fd);
+	case VERB_RESTORE:
+		return do_restore(d, request, fd);
 	case VERB_PS:
 		return do_ps(d, request, fd);
 	case VERB_NODES:
@@ -142,6 +147,12 @@ static void find_unit(const struct daemon *d, struct request *request)
 		request->pid = 0;
 }
 
+/* Those that take a process of this host apart. */
+static bool takes_process(const struct request *request)
+{
+	return request->verb == VERB_MIGRATE || request->verb == VERB_CHECKPOINT;
+}
+
 /* Numbers of processes mean something on one node only. */
 static bool may_be_handed_on(const struct request *request)
 {
@@ -175,7 +186,7 @@ static bool may_wait(const struct daemon *d, struct client *c, const struct requ
 /* false: it has been refused, or c->waits now. */
 static bool has_turn(struct daemon *d, struct client *c, const struct request *request)
 {
-	struct worker *w = request->verb == VERB_MIGRATE && request->pid ? worker_find_source(d, request->pid) : NULL;
+	struct worker *w = takes_process(request) && request->pid ? worker_find_source(d, request->pid) : NULL;
 	struct err e = ERR_INIT;
 
 	if (!w)
@@ -215,7 +226,7 @@ static void dispatch(struct daemon *d, struct client *c, struct request *request
 		do_started(d, request, c->fd); /* nobody is asked: a line and a file, and a program waits for it to begin */
 		return;
 	}
-	w = worker_start(d, request->verb == VERB_MIGRATE ? WORKER_SOURCE : WORKER_REQUEST, &c->fd, 1, &child, &e);
+	w = worker_start(d, takes_process(request) ? WORKER_SOURCE : WORKER_REQUEST, &c->fd, 1, &child, &e);
 	if (child)
 		_exit(serve(d, request, c->fd));
 	if (!w) {
@@ -223,7 +234,7 @@ static void dispatch(struct daemon *d, struct client *c, struct request *request
 		return;
 	}
 	d->redirects = d->redirects || request->verb == VERB_ADDRESS;
-	w->moving = request->verb == VERB_MIGRATE ? request->pid : 0;
+	w->moving = takes_process(request) ? request->pid : 0;
 	snprintf(w->peer, sizeof(w->peer), "%s", request->host);
 }
 

@@ -148,6 +148,11 @@ void request_name_unit(const struct daemon *d, struct request *request);
 int do_leave(const struct daemon *d);
 /* A process of this host that `godwit run` is about to turn into a program. */
 int do_started(const struct daemon *d, const struct request *request, int fd);
+/* do_image.c */
+int do_checkpoint(const struct daemon *d, const struct request *request, int fd);
+int do_restore(const struct daemon *d, const struct request *request, int fd);
+/* do_migrate.c: a node's name, an address, or a name that the resolver knows. */
+int host_resolve(const struct daemon *d, const char *host, struct sockaddr_in *ret, struct err *e);
 int do_ps(const struct daemon *d, const struct request *request, int fd);
 int do_nodes(const struct daemon *d, int fd);
 int do_select(const struct daemon *d, const struct request *request, int fd);

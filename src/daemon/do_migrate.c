@@ -147,7 +147,7 @@ static int unknown_host(const struct daemon *d, const char *host, const char *wh
 }
 
 /* A node's name, an address, or a name that the resolver knows; each of the latter two with :PORT or without. */
-static int resolve(const struct daemon *d, const char *host, struct sockaddr_in *ret, struct err *e)
+int host_resolve(const struct daemon *d, const char *host, struct sockaddr_in *ret, struct err *e)
 {
 	struct addrinfo hints = { .ai_family = AF_INET, .ai_socktype = SOCK_STREAM }, *list = NULL;
 	char name[256];
@@ -261,7 +261,7 @@ static int find_destination(const struct daemon *d, const struct request *reques
 		return r;
 	if (!strcmp(host, d->config.name))
 		return err_set(e, -EINVAL, "process %d is on %s already: name another host", (int)request->pid, d->config.name);
-	r = resolve(d, host, &order->dest, e);
+	r = host_resolve(d, host, &order->dest, e);
 	if (!r && is_own_address(&d->config, &order->dest))
 		r = err_set(e, -EINVAL, "%s is an address of this host: process %d is here already", host, (int)request->pid);
 	return r;

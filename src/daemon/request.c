@@ -14,7 +14,7 @@
 static const char *const verbs[] = {
 	[VERB_MIGRATE] = "migrate", [VERB_PS] = "ps", [VERB_NODES] = "nodes", [VERB_CHECK] = "check", [VERB_CANCEL] = "cancel",
 	[VERB_CONNECTIONS] = "connections", [VERB_SELECT] = "select", [VERB_DRAIN] = "drain", [VERB_UNDRAIN] = "undrain", [VERB_STARTED] = "started", [VERB_BALANCE] = "balance",
-	[VERB_ADDRESS] = "address",
+	[VERB_ADDRESS] = "address", [VERB_CHECKPOINT] = "checkpoint", [VERB_RESTORE] = "restore",
 };
 
 static int read_verb(const json_t *o, struct request *request, struct err *e)
@@ -30,7 +30,7 @@ static int read_verb(const json_t *o, struct request *request, struct err *e)
 		request->verb = (enum verb)i;
 		return 0;
 	}
-	return err_set(e, -EINVAL, "unknown verb \"%.40s\"; known are migrate, ps, nodes, check, connections, select, drain, undrain, balance, started, address", verb);
+	return err_set(e, -EINVAL, "unknown verb \"%.40s\"; known are migrate, ps, nodes, check, connections, select, drain, undrain, balance, started, address, checkpoint, restore", verb);
 }
 
 /* An integer member from min to max; absent: untouched. */
@@ -191,10 +191,78 @@ static int read_addresses(const json_t *o, struct request *request, struct err *
 	return r;
 }
 
+static int read_flag(const json_t *o, const char *key, bool *ret, struct err *e)
+{
+	const json_t *v = json_object_get(o, key);
+
+	if (v && !json_is_boolean(v))
+		return err_set(e, -EINVAL, "\"%s\" must be true or false", key);
+	*ret = json_is_true(v);
+	return 0;
+}
+
+static int read_path(const json_t *o, struct request *request, struct err *e)
+{
+	const char *path = json_string_value(json_object_get(o, "path"));
+
+	if (!path || path[0] != '/' || strlen(path) >= sizeof(request->path))
+		return err_set(e, -EINVAL, "\"path\" must be an absolute path of at most %zu bytes", sizeof(request->path) - 1);
+	strcpy(request->path, path);
+	return 0;
+}
+
+static int read_policies(const json_t *o, struct request *request, struct err *e)
+{
+	const json_t *strategy = json_object_get(o, "strategy"), *files = json_object_get(o, "files"), *tcp = json_object_get(o, "tcp");
+	int r = 0;
+
+	if (files)
+		r = json_is_string(files) ? fsfile_policy_parse(json_string_value(files), &request->files, e) :
+			err_set(e, -EINVAL, "\"files\" must be a text");
+	if (r == 0 && tcp)
+		r = json_is_string(tcp) ? tcp_outside_policy_parse(json_string_value(tcp), &request->tcp, e) : err_set(e, -EINVAL, "\"tcp\" must be a text");
+	if (r < 0 || !strategy)
+		return r;
+	if (!json_is_string(strategy))
+		return err_set(e, -EINVAL, "\"strategy\" must be a text");
+	return strategy_parse(json_string_value(strategy), &request->strategy, e);
+}
+
+/* Nothing of the memory may come later: it could only come from a process that is no longer there. */
+static int read_checkpoint(const json_t *o, struct request *request, struct err *e)
+{
+	int r = read_unit(o, request, e);
+
+	if (r == 0 && !request->pid == !request->unit[0])
+		r = err_set(e, -EINVAL, "checkpoint needs a \"pid\" or a \"unit\"");
+	if (r == 0)
+		r = read_path(o, request, e);
+	if (r == 0)
+		r = read_flag(o, "keep_running", &request->keep_running, e);
+	if (r == 0)
+		r = read_flag(o, "store", &request->store, e);
+	request->strategy = request->keep_running ? STRATEGY_PRE_COPY : STRATEGY_STOP_COPY;
+	if (r == 0)
+		r = read_policies(o, request, e);
+	if (r == 0 && request->strategy != STRATEGY_PRE_COPY && request->strategy != STRATEGY_STOP_COPY)
+		r = err_set(e, -EINVAL, "an image is taken by pre-copy or stop-copy, not by %s", strategy_name(request->strategy));
+	if (r == 0 && request->files != FSFILE_POLICY_AUTO && request->files != FSFILE_POLICY_COPY)
+		r = err_set(e, -EINVAL, "files of an image are treated by auto or copy, not by %s", fsfile_policy_name(request->files));
+	return r;
+}
+
+static int read_restore(const json_t *o, struct request *request, struct err *e)
+{
+	int r = read_path(o, request, e);
+
+	if (r == 0)
+		r = read_flag(o, "accept_changed", &request->accept_changed, e);
+	return r == 0 && json_object_get(o, "host") ? read_host(o, request, e) : r;
+}
+
 static int read_members(const json_t *o, struct request *request, struct err *e)
 {
 	json_int_t pid = 0, timeout_ms = 0, hops = 0;
-	const json_t *strategy = json_object_get(o, "strategy"), *files = json_object_get(o, "files"), *tcp = json_object_get(o, "tcp");
 	int r = read_verb(o, request, e);
 
 	if (r < 0)
@@ -208,7 +276,7 @@ static int read_members(const json_t *o, struct request *request, struct err *e)
 	request->pid = (pid_t)pid;
 	request->hops = (unsigned)hops;
 	request->timeout_ms = (unsigned)timeout_ms;
-	if ((request->verb == VERB_CHECK || request->verb == VERB_MIGRATE) && request->pid && read_also(o, request, e) < 0)
+	if ((request->verb == VERB_CHECK || request->verb == VERB_MIGRATE || request->verb == VERB_CHECKPOINT) && request->pid && read_also(o, request, e) < 0)
 		return e->code;
 	if (request->verb == VERB_CHECK && request->pid && json_object_get(o, "host"))
 		return read_host(o, request, e);
@@ -224,6 +292,10 @@ static int read_members(const json_t *o, struct request *request, struct err *e)
 		return read_addresses(o, request, e);
 	if (request->verb == VERB_PS)
 		return read_here(o, request, e);
+	if (request->verb == VERB_CHECKPOINT)
+		return read_checkpoint(o, request, e);
+	if (request->verb == VERB_RESTORE)
+		return read_restore(o, request, e);
 	if (request->verb != VERB_MIGRATE)
 		return 0;
 	r = read_reason(o, request, e);
@@ -233,16 +305,7 @@ static int read_members(const json_t *o, struct request *request, struct err *e)
 		r = err_set(e, -EINVAL, "migrate needs a \"pid\" or a \"unit\"");
 	if (r == 0)
 		r = read_host(o, request, e);
-	if (r == 0 && files)
-		r = json_is_string(files) ? fsfile_policy_parse(json_string_value(files), &request->files, e) :
-			err_set(e, -EINVAL, "\"files\" must be a text");
-	if (r == 0 && tcp)
-		r = json_is_string(tcp) ? tcp_outside_policy_parse(json_string_value(tcp), &request->tcp, e) : err_set(e, -EINVAL, "\"tcp\" must be a text");
-	if (r < 0 || !strategy)
-		return r;
-	if (!json_is_string(strategy))
-		return err_set(e, -EINVAL, "\"strategy\" must be a text");
-	return strategy_parse(json_string_value(strategy), &request->strategy, e);
+	return r < 0 ? r : read_policies(o, request, e);
 }
 
 int request_parse(const char *line, size_t len, struct request *ret, struct err *e)

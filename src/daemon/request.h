@@ -17,13 +17,14 @@
 
 #define REQUEST_BYTES_MAX 4096u
 #define REQUEST_HOPS_MAX 3u
+#define REQUEST_PATH_MAX 3072u
 #define REQUEST_PARALLEL_MAX 32u
 #define REQUEST_PARALLEL_DEFAULT 4u
 #define REQUEST_ALSO_MAX 64u
 #define REQUEST_REASON_MAX REGISTRY_REASON_MAX
 #define REQUEST_TIMEOUT_MAX_MS (24u * 3600u * 1000u)
 
-enum verb { VERB_MIGRATE, VERB_PS, VERB_NODES, VERB_CHECK, VERB_CANCEL, VERB_CONNECTIONS, VERB_SELECT, VERB_DRAIN, VERB_UNDRAIN, VERB_STARTED, VERB_BALANCE, VERB_ADDRESS };
+enum verb { VERB_MIGRATE, VERB_PS, VERB_NODES, VERB_CHECK, VERB_CANCEL, VERB_CONNECTIONS, VERB_SELECT, VERB_DRAIN, VERB_UNDRAIN, VERB_STARTED, VERB_BALANCE, VERB_ADDRESS, VERB_CHECKPOINT, VERB_RESTORE };
 enum balance_action { BALANCE_STATUS, BALANCE_ON, BALANCE_OFF, BALANCE_EXPLAIN };
 
 struct request {
@@ -31,7 +32,10 @@ struct request {
 	pid_t pid;              /* migrate, check, started, balance, address; 0: none */
 	char unit[300];         /* migrate, balance: HOME:PID instead of a pid; "": none */
 	unsigned hops;          /* migrate: how many nodes have handed it on */
-	char host[256];         /* migrate; check: who is asked, drain, undrain, balance: which node, or "" */
+	char host[256];         /* migrate; check: who is asked, drain, undrain, balance, restore: which node, or "" */
+	char path[REQUEST_PATH_MAX]; /* checkpoint, restore: of the image, absolute */
+	bool keep_running, store; /* checkpoint: the unit goes on; without compression */
+	bool accept_changed;    /* restore: files that have changed are used as they are */
 	enum strategy strategy; /* migrate */
 	enum fsfile_policy files; /* migrate */
 	enum tcp_outside_policy tcp;

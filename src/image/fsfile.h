@@ -181,6 +181,11 @@ static inline bool fsfile_answer_lacks(const struct fsfile_answer *a)
  * Destination: looks for f. HAVE comes (except for a file without uses) with the opened file (for writing where the process needs it). REFUSE comes with
  * a refusal in `refusals`. Nothing is created. Returns an error only when the search itself failed.
  */
+/*
+ * Destination, of a unit that comes out of an image (migrate/checkpoint.h): a named file is the one that it was if it has size and time of the last change; numbers of inodes and
+ * kernels prove nothing. accept_changed: another one is used as it is, unless it is mapped as a program is.
+ */
+void fsfile_set_saved(bool saved, bool accept_changed);
 int fsfile_match(const struct fsfile *f, struct fsfile_answer *ret, struct refusals *refusals, struct err *e);
 
 /*

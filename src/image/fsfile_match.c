@@ -26,6 +26,14 @@
 #define MARK "trusted.godwit.unit"
 #define WRITES (FSFILE_OPEN_WRITE | FSFILE_MAPPED_WRITE)
 
+static bool is_saved, accepts_changed;
+
+void fsfile_set_saved(bool saved, bool accept_changed)
+{
+	is_saved = saved;
+	accepts_changed = accept_changed;
+}
+
 /* File systems whose f_fsid, inode numbers and times are the same on every client. */
 static bool on_network(uint64_t magic)
 {
@@ -58,6 +66,8 @@ static bool same_file(const struct fsfile *f, const struct stat *st, const struc
 {
 	int64_t mtime = st->st_mtim.tv_sec * 1000000000ll + st->st_mtim.tv_nsec;
 
+	if (is_saved)
+		return (f->size == (uint64_t)st->st_size && f->mtime_ns == mtime) || (accepts_changed && !(f->uses & (FSFILE_MAPPED_PRIVATE | FSFILE_PROGRAM)));
 	if (!memcmp(f->boot_id, boot_id, sizeof(f->boot_id)))
 		return f->dev == st->st_dev && f->ino == st->st_ino;
 	return fsfile_is_network_same(f->fs_magic, f->fsid, fs) && f->ino == st->st_ino && f->size == (uint64_t)st->st_size && f->mtime_ns == mtime;
@@ -123,7 +133,7 @@ static void answer_absent(const struct fsfile *f, struct fsfile_answer *a, struc
 {
 	bool mapped_only = !(f->uses & (FSFILE_OPEN_READ | WRITES | FSFILE_MAPPED_SHARED));
 
-	a->differs = !place_is_shared(f);
+	a->differs = is_saved || !place_is_shared(f);
 	if (!mapped_only && missing_directories(f) >= 0 && !a->differs) {
 		refuse(refusals, f, "it has been removed since the source looked", "try again");
 	} else if (!mapped_only && missing_directories(f) >= 0) {
@@ -189,6 +199,10 @@ static void answer_other(const struct fsfile *f, const struct stat *st, struct f
 	if (S_ISREG(st->st_mode) && mark_is_ours(f, st)) {
 		a->verdict = FSFILE_CREATE;
 		a->replaces = true;
+		return;
+	}
+	if (f->uses & WRITES && is_saved && S_ISREG(st->st_mode)) {
+		refuse(refusals, f, "the program writes to it, and it has changed since the image was made", "with --changed-files=accept it is used as it is; or put back the file that it was");
 		return;
 	}
 	if (f->uses & WRITES) {

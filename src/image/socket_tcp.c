@@ -453,6 +453,9 @@ void socket_tcp_capture(const struct tcp_member *m, Gw__FdSocket *s)
 
 	if (m->class == TCP_CLASS_FREE)
 		s->shut_down = m->record->shut_down & 3;
+	/* The segment size is what the connection had that it is to be without, which may be more than can be asked for. */
+	if (m->class == TCP_CLASS_FREE && m->record->peer_port)
+		socket_options_drop(s->options, &s->n_options, IPPROTO_TCP, TCP_MAXSEG);
 	if (m->leaked) {
 		bytes_set(&s->local, NULL, 0);
 		s->listening = false;

@@ -323,6 +323,8 @@ static int step_offer(void *context, struct err *e)
 	ret = clocks_read(0, &here, e); /* at once: the source read its own just before it sent the offer */
 	if (ret >= 0)
 		ret = take_offer(d, &f, e);
+	if (ret >= 0)
+		fsfile_set_saved(d->offer->saved, d->offer->accept_changed);
 	if (ret >= 0 && d->offer->held)
 		pace_hurry(0);
 	if (ret >= 0)

@@ -203,12 +203,16 @@ static void register_unit(struct dest *d)
 	struct registry_entry entry = { .pid = d->procs[0].skeleton->pid, .moves = d->offer->moves + 1 };
 
 	snprintf(entry.unit, sizeof(entry.unit), "%s", d->offer->unit);
+	if (d->offer->saved) { /* the number that it had may be another's here */
+		snprintf(entry.unit, sizeof(entry.unit), "%s:%d", d->self_name, entry.pid);
+		entry.moves = 0;
+	}
 	snprintf(entry.from, sizeof(entry.from), "%s", d->offer->from);
 	snprintf(entry.strategy, sizeof(entry.strategy), "%s", strategy_name((enum strategy)d->offer->strategy));
 	snprintf(entry.reason, sizeof(entry.reason), "%s", d->offer->reason);
 	entry.started = d->offer->started;
 	entry.cpu_ms = d->offer->cpu_ms;
-	entry.local = dest_home_comes(&d->home);
+	entry.local = dest_home_comes(&d->home) || d->offer->saved;
 	if (d->offer->home && !entry.local) {
 		char door[DOOR_NAME_MAX];
 

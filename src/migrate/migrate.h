@@ -67,6 +67,8 @@ struct migrate_report {
 	const char *outcome;   /* "moved", "refused", "failed", "cancelled", "in-doubt" or "possible"; NULL while it runs */
 };
 
+struct migrate_image;
+
 struct migrate_request {
 	pid_t pid;
 	const pid_t *also;             /* others that belong to the unit, though they do not descend from pid (tree.h: detached) */
@@ -80,6 +82,7 @@ struct migrate_request {
 	enum tcp_outside_policy tcp;
 	unsigned timeout_ms;           /* up to the commit; 0: no limit */
 	const char *reason;            /* why, a sentence for people; NULL: somebody said so */
+	const struct migrate_image *image; /* the destination writes an image (checkpoint.h); NULL: it is a host */
 	bool ask_only;                 /* the destination is asked whether it would take the unit, which is not touched: -ECANCELED with the outcome "possible" */
 	/*
 	 * Called at the start of each step and about ten times a second; returns true to cancel (ignored after the commit). When the outcome is "moved" the user need not wait

@@ -20,6 +20,7 @@
 #include "image/ns_net.h"
 #include "image/restart.h"
 #include "kern/fdpass.h"
+#include "migrate/checkpoint.h"
 #include "migrate/guard.h"
 #include "migrate/hold.h"
 #include "migrate/kin.h"
@@ -53,7 +54,9 @@ static int step_hello(void *context, struct err *e)
 	struct frame f;
 	int ret;
 
-	if (getrandom(s->mig_id, sizeof(s->mig_id), 0) != (ssize_t)sizeof(s->mig_id))
+	if (s->request->image)
+		memcpy(s->mig_id, s->request->image->mig_id, sizeof(s->mig_id));
+	else if (getrandom(s->mig_id, sizeof(s->mig_id), 0) != (ssize_t)sizeof(s->mig_id))
 		return err_sys(e, errno, "random numbers");
 	ret = link_connect(&s->link, ROLE_CONTROL, 0, &peer, e);
 	if (ret < 0)

@@ -633,7 +633,7 @@ void source_mark_left(struct source *s)
 	for (uint32_t i = 0; i < s->nanswers; i++) {
 		struct fsfile *f = &s->unit.files.v[i];
 
-		if (f->type != FSFILE_SYSV && (s->answers[i].verdict != FSFILE_CREATE || f->unlinked))
+		if (f->type != FSFILE_SYSV && (s->answers[i].verdict != FSFILE_CREATE || f->unlinked || s->request->image))
 			continue;
 		f->unit = s->report->unit;
 		fsfile_mark_left(f);

@@ -18,6 +18,7 @@
 #include "base/util.h"
 #include "image/mqueue.h"
 #include "image/seccomp.h"
+#include "migrate/checkpoint.h"
 #include "migrate/late.h"
 #include "migrate/decode.h"
 #include "migrate/outcome.h"
@@ -30,10 +31,13 @@
 #define ASK_TIMEOUT_MS 3000
 #define WHY_MS 1000
 
+/* Of a unit that is certain to go on here they need not be given up for a moment. */
 static int release_locks(struct source *s, struct err *e)
 {
 	int ret = 0;
 
+	if (s->request->image && s->request->image->keep_running)
+		return 0;
 	for (size_t i = 0; i < s->nprocs && ret == 0; i++) {
 		struct source_process *p = &s->procs[i];
 		struct batch *b = p->parked[0].batch;
@@ -264,6 +268,12 @@ static int make_ask_socket(int *ret_socket, struct err *e)
 	return 0;
 }
 
+/* The godwitd that keeps the record of the outcome. */
+static const struct sockaddr_in *ask_whom(const struct source *s)
+{
+	return s->request->image ? &s->request->image->ask : &s->request->dest;
+}
+
 int source_prepare_ask(struct source_process *p, int *ret_socket, struct err *e)
 {
 	struct source *s = p->s;
@@ -283,7 +293,7 @@ int source_prepare_ask(struct source_process *p, int *ret_socket, struct err *e)
 	memcpy(to, frame_header, sizeof(frame_header));
 	memcpy(to + sizeof(frame_header), payload, len);
 	_Static_assert(sizeof(h->ask_address) == sizeof(s->request->dest), "struct sockaddr_in");
-	memcpy(h->ask_address, &s->request->dest, sizeof(h->ask_address));
+	memcpy(h->ask_address, ask_whom(s), sizeof(h->ask_address));
 	h->ask = address;
 	h->ask_len = (uint32_t)(sizeof(frame_header) + len);
 	return make_ask_socket(ret_socket, e);
@@ -294,6 +304,8 @@ static void back_out(struct source *s)
 	unit_step(source_root(s), HANDOVER_HEARD_ABORTED);
 	s->backed_out = true;
 	source_thaw(s);
+	s->report->stopped_at_ns = s->stopped_ns;
+	s->report->freeze_us = (clock_ns(CLOCK_REALTIME) - s->stopped_ns) / 1000;
 	source_remove_agents(s);
 }
 
@@ -313,7 +325,7 @@ static enum handover_step ask_until_known(struct source *s)
 		enum outcome outcome = OUTCOME_PENDING;
 		enum handover_step step = HANDOVER_ASK;
 
-		if (outcome_ask(&s->request->dest, &self, ASK_TIMEOUT_MS, &outcome, boot_id, NULL) == 0)
+		if (outcome_ask(ask_whom(s), &self, ASK_TIMEOUT_MS, &outcome, boot_id, NULL) == 0)
 			step = handover_hear((enum handover_news)(NEWS_ANSWER_UNKNOWN + outcome));
 		if (step != HANDOVER_ASK) {
 			log_info("event=doubt-resolved pid=%d outcome=%s", s->request->pid, outcome_name(outcome));

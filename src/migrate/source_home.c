@@ -81,6 +81,16 @@ static int name_relays(struct source *s, struct err *e)
 	return err_set(e, -EPERM, "process %d cannot move", s->request->pid);
 }
 
+/* Nobody waits for what is in an image, nor has the other end of anything in it. Who waits for the process here sees it killed, if it ends. */
+static int refuse_relays(struct source *s, struct err *e)
+{
+	if (!has_relays(s))
+		return 0;
+	refusals_add(s->refusals, "image.relay", "a process outside has its other end, and will not be there when the image is restored",
+		     "start the program with files or /dev/null instead: setsid PROGRAM < /dev/null > FILE 2>&1", "a pipe, socket or terminal of process %d", s->request->pid);
+	return err_set(e, -EPERM, "process %d cannot be put into an image", s->request->pid);
+}
+
 int source_home_look(struct source *s, struct err *e)
 {
 	struct source_home *sh = &s->home;
@@ -92,6 +102,8 @@ int source_home_look(struct source *s, struct err *e)
 	if (ret < 0)
 		return ret;
 	sh->leads = s->unit.procs[0].process->sid == s->unit.procs[0].process->pid;
+	if (s->request->image)
+		return refuse_relays(s, e);
 	if (registry_lookup_foreign(pid, &entry, NULL) == 0) {
 		if (!entry.home[0])
 			return name_relays(s, e);

@@ -60,14 +60,15 @@ static int ask(struct source *s, char *ret_obstacle, size_t size, struct err *e)
 /* Each connection is named. What listens only moves all the same: it is found under the new address. */
 static int give_up(struct source *s, const struct net_flows *l, const char *cause)
 {
+	const char *way_out_tcp = s->request->image ? "with --tcp=close it finds them ended when it is restored" : "--tcp=close ends such connections, or move it to a host on the same link";
+	const char *way_out_other = s->request->image ? "let the program close the socket" : "move it to a host on the same link, or let the program close the socket";
 	char text[REDIRECT_FLOW_TEXT];
 	size_t n = 0;
 
 	for (size_t i = 0; i < l->n; i++) {
 		if (!net_flow_is_connection(&l->v[i]) || n++ >= NAMED_MAX)
 			continue;
-		refusals_add(s->refusals, "net.redirect", cause, l->v[i].protocol == IPPROTO_TCP ? "--tcp=close ends such connections, or move it to a host on the same link" :
-			     "move it to a host on the same link, or let the program close the socket", "connection %s", redirect_flow_text(&l->v[i], text));
+		refusals_add(s->refusals, "net.redirect", cause, l->v[i].protocol == IPPROTO_TCP ? way_out_tcp : way_out_other, "connection %s", redirect_flow_text(&l->v[i], text));
 	}
 	if (!n && l->n)
 		log_info("event=no-redirection pid=%d text=\"%s\"", s->request->pid, cause);
@@ -113,6 +114,8 @@ int source_net_ready(struct source *s, struct err *e)
 	struct redirect *r = NULL;
 	bool sockets = false;
 
+	if (s->request->image)
+		return 0;
 	source_each_socket(s->request->pid, note_socket, &sockets);
 	if (!sockets || redirect_open(&r, NULL) < 0)
 		return 0;
@@ -141,7 +144,10 @@ int source_net_begin(struct source *s, struct err *e)
 		return 0;
 	}
 	redirect_close(&s->net.r);
-	ret = redirect_open(&s->net.r, &why);
+	if (s->request->image)
+		ret = err_set(&why, -EPERM, "its other end is outside, and will know nothing of it when the image is restored");
+	else
+		ret = redirect_open(&s->net.r, &why);
 	tcp_outside_ask_elsewhere(ret == 0 ? is_elsewhere : NULL, s);
 	if (ret < 0) {
 		net_flows_of(s->unit.fds.msg, NULL, &known, NULL);

@@ -17,7 +17,8 @@
 
 #define HELLO_VERSION 1u
 #define FEATURE_ADDRESSES 1ull /* takes addresses of units (Offer.addresses) */
-#define HELLO_FEATURES FEATURE_ADDRESSES /* the bits that this build knows */
+#define FEATURE_IMAGES 2ull    /* takes what comes out of an image (Offer.saved) */
+#define HELLO_FEATURES (FEATURE_ADDRESSES | FEATURE_IMAGES) /* the bits that this build knows */
 #define HELLO_MIG_ID_BYTES 16u
 #define HELLO_ROLE_MAX 15u
 #define HELLO_NAME_MAX 64u

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* image.c - godwit image show: what is in an image; reads the file itself, whether or not godwitd runs */
+#include <errno.h>
+#include <getopt.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/util.h"
+#include "cli/cli.h"
+#include "control.pb-c.h"
+#include "image.pb-c.h"
+#include "wire/archive.h"
+#include "wire/hello.h"
+
+struct image {
+	Gw__ImageHead *head;
+	Gw__ImageSummary *summary;
+	Gw__Hello *hello;
+	uint64_t file_bytes, raw_bytes;
+};
+
+static void free_image(struct image *m)
+{
+	if (m->head)
+		gw__image_head__free_unpacked(m->head, NULL);
+	if (m->summary)
+		gw__image_summary__free_unpacked(m->summary, NULL);
+	if (m->hello)
+		hello_free(&m->hello);
+}
+
+/* All of it, so that what is shown can be restored as far as the file is concerned. */
+static int read_image(const char *path, struct image *m, struct err *e)
+{
+	cleanup_archive struct archive_reader *r = NULL;
+	struct archive_record record;
+	int ret = archive_open(path, -1, &r, e);
+
+	while (ret >= 0 && (ret = archive_next(r, true, &record, e)) > 0) {
+		if (record.kind == ARCHIVE_HEAD)
+			m->head = gw__image_head__unpack(NULL, record.len, record.data);
+		if (record.kind == ARCHIVE_SUMMARY && !m->summary)
+			m->summary = gw__image_summary__unpack(NULL, record.len, record.data);
+	}
+	if (ret < 0)
+		return ret;
+	if (!m->head || !m->summary)
+		return err_set(e, -EBADMSG, "%s does not say what it is of", path);
+	m->file_bytes = archive_size(r);
+	m->raw_bytes = archive_read_bytes(r);
+	return hello_decode(m->head->hello.data, m->head->hello.len, &m->hello, e);
+}
+
+static void time_text(uint64_t realtime_ns, char text[32])
+{
+	time_t s = (time_t)(realtime_ns / 1000000000u);
+	struct tm tm;
+
+	gmtime_r(&s, &tm);
+	strftime(text, 32, "%Y-%m-%dT%H:%M:%SZ", &tm);
+}
+
+/* What is not UTF-8 is left out. */
+static json_t *string(const char *text)
+{
+	json_t *s = json_string(text);
+
+	return s ? s : json_string("?");
+}
+
+static json_t *processes(const Gw__ImageSummary *s)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < s->n_processes; i++) {
+		const Gw__ImageProcess *p = s->processes[i];
+
+		json_array_append_new(list, json_pack("{s:i, s:i, s:o, s:o, s:i, s:i, s:I, s:I}", "pid", p->pid, "parent", p->parent, "name", string(p->name), "program", string(p->program),
+						      "threads", (int)p->threads, "mappings", (int)p->mappings, "mapped_bytes", (json_int_t)p->mapped_bytes, "pages", (json_int_t)p->pages));
+	}
+	return list;
+}
+
+static json_t *files(const Gw__ImageSummary *s)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < s->n_files; i++)
+		json_array_append_new(list, json_pack("{s:o, s:I, s:I, s:b}", "path", string(s->files[i]->path), "size", (json_int_t)s->files[i]->size, "mtime_ns",
+						      (json_int_t)s->files[i]->mtime_ns, "inside", s->files[i]->inside));
+	return list;
+}
+
+static json_t *to_json(const struct image *m)
+{
+	const Gw__ImageSummary *s = m->summary;
+	json_t *descriptors = json_object(), *listeners = json_array();
+	char when[32];
+
+	for (size_t i = 0; i < s->n_descriptors; i++)
+		json_object_set_new(descriptors, s->descriptors[i]->what, json_integer((json_int_t)s->descriptors[i]->n));
+	for (size_t i = 0; i < s->n_listeners; i++)
+		json_array_append_new(listeners, string(s->listeners[i]));
+	time_text(s->realtime_ns, when);
+	return json_pack("{s:o, s:o, s:s, s:o, s:s, s:s, s:s, s:b, s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "unit", string(m->head->unit), "node", string(m->head->node), "time", when,
+			 "godwit", string(m->head->godwit), "kernel", m->hello->kernel, "arch", m->hello->arch, "boot_id", m->hello->boot_id, "keep_running", m->head->keep_running, "strategy",
+			 s->strategy, "file_bytes", (json_int_t)m->file_bytes, "raw_bytes", (json_int_t)m->raw_bytes, "page_bytes", (json_int_t)s->page_bytes, "content_bytes",
+			 (json_int_t)s->content_bytes, "processes", processes(s), "descriptors", descriptors, "listeners", listeners, "files", files(s));
+}
+
+static void show_processes(const Gw__ImageSummary *s)
+{
+	printf("Processes: %zu\n", s->n_processes);
+	for (size_t i = 0; i < s->n_processes; i++) {
+		const Gw__ImageProcess *p = s->processes[i];
+		char mapped[16], held[16];
+
+		bytes_text((double)p->mapped_bytes, mapped);
+		bytes_text((double)p->pages * PAGE_SIZE_BYTES, held);
+		printf("  %d (parent %d) ", p->pid, p->parent);
+		put_text(stdout, p->name);
+		fputs(", ", stdout);
+		put_text(stdout, p->program);
+		printf(": %u thread%s, %s mapped, %s of pages\n", p->threads, p->threads == 1 ? "" : "s", mapped, held);
+	}
+}
+
+static void show_files(const Gw__ImageSummary *s)
+{
+	for (int inside = 1; inside >= 0; inside--) {
+		size_t n = 0;
+
+		for (size_t i = 0; i < s->n_files; i++)
+			n += s->files[i]->inside == inside && (inside || s->files[i]->known);
+		printf(inside ? "Files in the image: %zu\n" : "Files that it needs as they were: %zu\n", n);
+		for (size_t i = 0; i < s->n_files; i++) {
+			char bytes[16];
+
+			if (s->files[i]->inside != inside || (!inside && !s->files[i]->known))
+				continue;
+			bytes_text((double)s->files[i]->size, bytes);
+			fputs("  ", stdout);
+			put_text(stdout, s->files[i]->path);
+			printf(" (%s)\n", bytes);
+		}
+	}
+}
+
+static void show(const struct image *m)
+{
+	const Gw__ImageSummary *s = m->summary;
+	char file[16], raw[16], when[32];
+
+	bytes_text((double)m->file_bytes, file);
+	bytes_text((double)m->raw_bytes, raw);
+	time_text(s->realtime_ns, when);
+	fputs("Unit ", stdout);
+	put_text(stdout, m->head->unit);
+	fputs(", taken on ", stdout);
+	put_text(stdout, m->head->node);
+	printf(" at %s by Godwit ", when);
+	put_text(stdout, m->head->godwit);
+	printf(" (%s); Linux ", m->head->keep_running ? "it went on" : "it ended");
+	put_text(stdout, m->hello->kernel);
+	printf(", ");
+	put_text(stdout, m->hello->arch);
+	printf("\nThe image is whole: %s, %s uncompressed\n", file, raw);
+	show_processes(s);
+	printf("Descriptions:");
+	for (size_t i = 0; i < s->n_descriptors; i++) {
+		fputs(i ? ", " : " ", stdout);
+		printf("%llu ", (unsigned long long)s->descriptors[i]->n);
+		put_text(stdout, s->descriptors[i]->what);
+	}
+	printf("%s\n", s->n_descriptors ? "" : " none");
+	for (size_t i = 0; i < s->n_listeners; i++) {
+		fputs(i ? ", " : "Listens on: ", stdout);
+		put_text(stdout, s->listeners[i]);
+	}
+	fputs(s->n_listeners ? "\n" : "", stdout);
+	show_files(s);
+}
+
+int verb_image(int argc, char **argv)
+{
+	static const struct option options[] = { { "json", no_argument, NULL, 'j' }, { 0 } };
+	struct image m = { 0 };
+	struct err e = ERR_INIT;
+	bool as_json = false;
+	int o, ret;
+
+	optind = 1;
+	while ((o = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+		if (o != 'j')
+			return option_error("image", o, argv);
+		as_json = true;
+	}
+	if (argc - optind != 2 || strcmp(argv[optind], "show") != 0)
+		return usage_error("image", "expected `show` and a file");
+	ret = read_image(argv[optind + 1], &m, &e);
+	if (ret < 0) {
+		complain("%s", e.message);
+	} else if (as_json) {
+		json_t *j = to_json(&m);
+
+		show_json(j);
+		json_decref(j);
+	} else {
+		show(&m);
+	}
+	free_image(&m);
+	return ret < 0 ? EXIT_FAILED : EXIT_OK;
+}

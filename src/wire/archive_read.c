@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* archive_read.c - reading an image, of which nothing is believed; see archive.h */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <zstd.h>
+
+#include "base/util.h"
+#include "wire/archive_internal.h"
+#include "wire/crc32c.h"
+
+struct archive_reader {
+	int fd;
+	char path[PATH_MAX];
+	uint64_t size, at, read_bytes;
+	uint32_t number;
+	bool ended;
+	uint8_t *stored, *data;
+	size_t stored_room, data_room;
+};
+
+static int broken(const struct archive_reader *r, const char *why, struct err *e)
+{
+	return err_set(e, -EBADMSG, "%s is no whole image: %s (record %u, byte %llu)", r->path, why, r->number, (unsigned long long)r->at);
+}
+
+/* Exactly len bytes; -EBADMSG when there are fewer. */
+static int read_exactly(struct archive_reader *r, void *to, size_t len, struct err *e)
+{
+	if (len > r->size - r->at)
+		return broken(r, "it has been cut off", e);
+	for (size_t got = 0; got < len;) {
+		ssize_t n = pread(r->fd, (char *)to + got, len - got, (off_t)(r->at + got));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_sys(e, -errno, "%s", r->path);
+		if (!n)
+			return broken(r, "it has been cut off", e);
+		got += (size_t)n;
+	}
+	r->at += len;
+	return 0;
+}
+
+static int read_header(struct archive_reader *r, struct err *e)
+{
+	struct archive_file_header h;
+	struct stat st;
+	int ret;
+
+	if (fstat(r->fd, &st) < 0)
+		return err_sys(e, -errno, "%s", r->path);
+	if (!S_ISREG(st.st_mode))
+		return err_set(e, -EBADMSG, "%s is no regular file", r->path);
+	r->size = (uint64_t)st.st_size;
+	if (r->size < sizeof(h))
+		return err_set(e, -EBADMSG, "%s is no image of Godwit's: it has %llu bytes", r->path, (unsigned long long)r->size);
+	ret = read_exactly(r, &h, sizeof(h), e);
+	if (ret < 0)
+		return ret;
+	if (memcmp(h.magic, FILE_MAGIC, sizeof(h.magic)) != 0)
+		return err_set(e, -EBADMSG, "%s is no image of Godwit's", r->path);
+	if (h.crc != crc32c(0, &h, offsetof(struct archive_file_header, crc)))
+		return broken(r, "its header has been altered", e);
+	if (h.version != ARCHIVE_VERSION || h.flags)
+		return err_set(e, -EPROTONOSUPPORT, "%s is an image of version %u.%u, and this Godwit reads version %u", r->path, h.version, h.flags, ARCHIVE_VERSION);
+	return 0;
+}
+
+int archive_open(const char *path, int fd, struct archive_reader **ret, struct err *e)
+{
+	struct archive_reader *r = calloc(1, sizeof(*r));
+	int code;
+
+	if (!r) {
+		close_fdp(&fd);
+		return err_sys(e, -ENOMEM, "%s", path);
+	}
+	snprintf(r->path, sizeof(r->path), "%s", path);
+	r->fd = fd >= 0 ? fd : open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	code = r->fd < 0 ? err_sys(e, -errno, "%s", path) : read_header(r, e);
+	if (code < 0)
+		archive_close(r);
+	else
+		*ret = r;
+	return code;
+}
+
+static int make_room(uint8_t **buffer, size_t *room, size_t len, struct err *e)
+{
+	uint8_t *grown;
+
+	if (len <= *room)
+		return 0;
+	grown = realloc(*buffer, len);
+	if (!grown)
+		return err_sys(e, -ENOMEM, "an image");
+	*buffer = grown;
+	*room = len;
+	return 0;
+}
+
+static int check_header(struct archive_reader *r, const struct archive_header *h, struct err *e)
+{
+	bool fits = h->flags & RECORD_ZSTD ? h->stored < h->len : h->stored == h->len;
+
+	if (h->magic != RECORD_MAGIC || !archive_limit(h->kind) || h->len > archive_limit(h->kind) || h->flags & ~RECORD_ZSTD || !fits)
+		return broken(r, "something that is no record is in it", e);
+	if (h->number != r->number)
+		return broken(r, "its records are out of order", e);
+	if ((h->number == 0) != (h->kind == ARCHIVE_HEAD))
+		return broken(r, "its head is not at its beginning", e);
+	return 0;
+}
+
+static int unpack(struct archive_reader *r, const struct archive_header *h, const uint8_t **ret, struct err *e)
+{
+	size_t n;
+	int code;
+
+	if (!(h->flags & RECORD_ZSTD)) {
+		*ret = r->stored;
+		return 0;
+	}
+	/* What it says itself is believed even less. */
+	if (ZSTD_getFrameContentSize(r->stored, h->stored) != h->len)
+		return broken(r, "a record has another length than it says", e);
+	code = make_room(&r->data, &r->data_room, h->len, e);
+	if (code < 0)
+		return code;
+	n = ZSTD_decompress(r->data, h->len, r->stored, h->stored);
+	if (ZSTD_isError(n) || n != h->len)
+		return broken(r, "a record cannot be decompressed", e);
+	*ret = r->data;
+	return 0;
+}
+
+int archive_next(struct archive_reader *r, bool want, struct archive_record *ret, struct err *e)
+{
+	struct archive_header h;
+	const uint8_t *data = NULL;
+	int code;
+
+	if (r->ended)
+		return 0;
+	code = read_exactly(r, &h, sizeof(h), e);
+	if (code == 0)
+		code = check_header(r, &h, e);
+	if (code == 0 && h.stored > r->size - r->at)
+		code = broken(r, "it has been cut off", e);
+	if (code == 0)
+		code = make_room(&r->stored, &r->stored_room, (size_t)h.stored + 1, e);
+	if (code == 0)
+		code = read_exactly(r, r->stored, h.stored, e);
+	if (code < 0)
+		return code;
+	if (h.crc != crc32c(crc32c(0, &h, offsetof(struct archive_header, crc)), r->stored, h.stored))
+		return broken(r, "it has been altered", e);
+	if (want)
+		code = unpack(r, &h, &data, e);
+	if (code < 0)
+		return code;
+	r->number++;
+	r->read_bytes += h.len;
+	if (h.kind == ARCHIVE_END) {
+		r->ended = true;
+		return r->at == r->size ? 0 : broken(r, "something has been appended to it", e);
+	}
+	*ret = (struct archive_record){ (enum archive_kind)h.kind, h.stream, h.type, h.len, data };
+	return 1;
+}
+
+int archive_rewind(struct archive_reader *r, struct err *e)
+{
+	r->at = r->read_bytes = 0;
+	r->number = 0;
+	r->ended = false;
+	return read_header(r, e);
+}
+
+uint64_t archive_size(const struct archive_reader *r)
+{
+	return r->size;
+}
+
+uint64_t archive_read_bytes(const struct archive_reader *r)
+{
+	return r->read_bytes;
+}
+
+void archive_close(struct archive_reader *r)
+{
+	if (!r)
+		return;
+	close_fdp(&r->fd);
+	free(r->stored);
+	free(r->data);
+	free(r);
+}

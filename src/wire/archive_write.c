@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* archive_write.c - writing an image; see archive.h */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <zstd.h>
+
+#include "base/util.h"
+#include "wire/archive_internal.h"
+#include "wire/crc32c.h"
+
+#define LEVEL 1              /* of compression: faster than most disks */
+#define WORTH_BYTES 128u     /* smaller payloads are stored as they are */
+#define NAME_TRIES 16
+
+struct waiting {
+	struct waiting *next;
+	enum archive_kind kind;
+	uint32_t stream, type;
+	size_t len;
+	uint8_t data[];
+};
+
+struct archive_writer {
+	int directory, fd;
+	char name[NAME_MAX + 1], path[PATH_MAX];
+	char temporary[NAME_MAX + 1]; /* "": it has no name yet */
+	bool compress, published;
+	uint32_t number;
+	uint64_t raw_bytes, file_bytes;
+	ZSTD_CCtx *zstd;
+	uint8_t *packed;
+	size_t packed_room;
+	struct waiting *first, **last;
+	size_t waiting_bytes, waiting_max;
+};
+
+/* Fills in a name that nobody has. */
+static int choose_name(struct archive_writer *w, struct err *e)
+{
+	uint64_t random;
+
+	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
+		return err_sys(e, -errno, "random numbers");
+	snprintf(w->temporary, sizeof(w->temporary), ".%.200s.%016llx", w->name, (unsigned long long)random);
+	return 0;
+}
+
+/* A file that nobody sees where the file system has such, so that a writer that is killed leaves nothing behind. */
+static int open_file(struct archive_writer *w, struct err *e)
+{
+	w->fd = openat(w->directory, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	for (int i = 0; w->fd < 0 && i < NAME_TRIES; i++) {
+		if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL && errno != ENOENT && errno != EEXIST)
+			break;
+		if (choose_name(w, e) < 0)
+			return e ? e->code : -EIO;
+		w->fd = openat(w->directory, w->temporary, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	}
+	if (w->fd < 0) {
+		w->temporary[0] = 0;
+		return err_sys(e, -errno, "%s", w->path);
+	}
+	return fchmod(w->fd, 0600) < 0 ? err_sys(e, -errno, "%s", w->path) : 0;
+}
+
+static int open_directory(struct archive_writer *w, const char *path, struct err *e)
+{
+	const char *slash = strrchr(path, '/');
+	char directory[PATH_MAX];
+	struct stat st;
+
+	if (!slash || !slash[1] || strlen(path) >= sizeof(w->path) || strlen(slash + 1) > NAME_MAX - 20)
+		return err_set(e, -EINVAL, "%s: an absolute path of a file is expected", path);
+	snprintf(w->path, sizeof(w->path), "%s", path);
+	snprintf(w->name, sizeof(w->name), "%s", slash + 1);
+	snprintf(directory, sizeof(directory), "%.*s", (int)(slash - path), path);
+	w->directory = open(directory[0] ? directory : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (w->directory < 0)
+		return err_sys(e, -errno, "%s", directory);
+	if (fstatat(w->directory, w->name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(st.st_mode))
+		return err_set(e, -EEXIST, "%s is there already, and no regular file: name another one", path);
+	return 0;
+}
+
+int archive_restart(struct archive_writer *w, struct err *e)
+{
+	struct archive_file_header h = { .magic = FILE_MAGIC, .version = ARCHIVE_VERSION };
+
+	while (w->first) {
+		struct waiting *next = w->first->next;
+
+		free(w->first);
+		w->first = next;
+	}
+	w->last = &w->first;
+	w->waiting_bytes = w->waiting_max = 0;
+	w->number = 0;
+	w->raw_bytes = 0;
+	w->file_bytes = sizeof(h);
+	h.crc = crc32c(0, &h, offsetof(struct archive_file_header, crc));
+	if (ftruncate(w->fd, 0) < 0 || lseek(w->fd, 0, SEEK_SET) < 0 || write(w->fd, &h, sizeof(h)) != (ssize_t)sizeof(h))
+		return err_sys(e, errno ? -errno : -ENOSPC, "%s", w->path);
+	return 0;
+}
+
+int archive_create(const char *path, bool compress, struct archive_writer **ret, struct err *e)
+{
+	struct archive_writer *w = calloc(1, sizeof(*w));
+	int code;
+
+	if (!w)
+		return err_sys(e, -ENOMEM, "%s", path);
+	w->directory = w->fd = -1;
+	w->last = &w->first;
+	w->compress = compress;
+	code = open_directory(w, path, e);
+	if (code == 0)
+		code = open_file(w, e);
+	if (code == 0 && compress) {
+		w->zstd = ZSTD_createCCtx();
+		code = w->zstd ? 0 : err_sys(e, -ENOMEM, "%s", path);
+	}
+	if (code == 0)
+		code = archive_restart(w, e);
+	if (code < 0)
+		archive_discard(w, false);
+	else
+		*ret = w;
+	return code;
+}
+
+static int write_all(struct archive_writer *w, struct iovec *iov, int n, struct err *e)
+{
+	while (n) {
+		ssize_t done = writev(w->fd, iov, n);
+
+		if (done < 0 && errno == EINTR)
+			continue;
+		if (done <= 0)
+			return err_sys(e, done ? -errno : -ENOSPC, "%s", w->path);
+		w->file_bytes += (uint64_t)done;
+		for (; n && (size_t)done >= iov->iov_len; iov++, n--)
+			done -= (ssize_t)iov->iov_len;
+		if (n) {
+			iov->iov_base = (char *)iov->iov_base + done;
+			iov->iov_len -= (size_t)done;
+		}
+	}
+	return 0;
+}
+
+/* 0: it is not worth it. */
+static size_t compress(struct archive_writer *w, const void *data, size_t len)
+{
+	size_t bound = ZSTD_compressBound(len), n;
+
+	if (!w->compress || len < WORTH_BYTES)
+		return 0;
+	if (bound > w->packed_room) {
+		uint8_t *grown = realloc(w->packed, bound);
+
+		if (!grown)
+			return 0;
+		w->packed = grown;
+		w->packed_room = bound;
+	}
+	n = ZSTD_compressCCtx(w->zstd, w->packed, w->packed_room, data, len, LEVEL);
+	return ZSTD_isError(n) || n >= len ? 0 : n;
+}
+
+static int write_record(struct archive_writer *w, enum archive_kind kind, uint32_t stream, uint32_t type, const void *data, size_t len, struct err *e)
+{
+	struct archive_header h = { .magic = RECORD_MAGIC, .kind = (uint16_t)kind, .stream = stream, .type = type, .len = (uint32_t)len, .number = w->number++ };
+	size_t packed = compress(w, data, len);
+	const void *stored = packed ? w->packed : data;
+	struct iovec iov[2];
+
+	h.flags = packed ? RECORD_ZSTD : 0;
+	h.stored = (uint32_t)(packed ? packed : len);
+	h.crc = crc32c(crc32c(0, &h, offsetof(struct archive_header, crc)), stored, h.stored);
+	w->raw_bytes += len;
+	iov[0] = (struct iovec){ &h, sizeof(h) };
+	iov[1] = (struct iovec){ (void *)(uintptr_t)stored, h.stored };
+	return write_all(w, iov, h.stored ? 2 : 1, e);
+}
+
+void archive_defer(struct archive_writer *w, size_t max_bytes)
+{
+	w->waiting_max = max_bytes;
+}
+
+int archive_flush(struct archive_writer *w, struct err *e)
+{
+	int ret = 0;
+
+	while (w->first && ret == 0) {
+		struct waiting *one = w->first;
+
+		ret = write_record(w, one->kind, one->stream, one->type, one->data, one->len, e);
+		w->first = one->next;
+		free(one);
+	}
+	if (!w->first) {
+		w->last = &w->first;
+		w->waiting_bytes = 0;
+	}
+	return ret;
+}
+
+int archive_put(struct archive_writer *w, enum archive_kind kind, uint32_t stream, uint32_t type, const void *data, size_t len, struct err *e)
+{
+	struct waiting *one;
+
+	if (len > archive_limit(kind))
+		return err_set(e, -EFBIG, "%s: a record of %zu bytes", w->path, len);
+	if (w->waiting_bytes + len > w->waiting_max) {
+		int ret = archive_flush(w, e);
+
+		return ret < 0 ? ret : write_record(w, kind, stream, type, data, len, e);
+	}
+	one = malloc(sizeof(*one) + len);
+	if (!one)
+		return err_sys(e, -ENOMEM, "%s", w->path);
+	*one = (struct waiting){ NULL, kind, stream, type, len };
+	if (len)
+		memcpy(one->data, data, len);
+	*w->last = one;
+	w->last = &one->next;
+	w->waiting_bytes += len;
+	return 0;
+}
+
+int archive_seal(struct archive_writer *w, struct err *e)
+{
+	int ret = archive_flush(w, e);
+
+	w->waiting_max = 0;
+	if (ret == 0)
+		ret = write_record(w, ARCHIVE_END, 0, 0, NULL, 0, e);
+	if (ret == 0 && fsync(w->fd) < 0)
+		ret = err_sys(e, -errno, "%s", w->path);
+	return ret;
+}
+
+int archive_publish(struct archive_writer *w, struct err *e)
+{
+	char link[64];
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", w->fd);
+	for (int i = 0; !w->temporary[0] && i < NAME_TRIES; i++) {
+		if (choose_name(w, e) < 0)
+			return e ? e->code : -EIO;
+		if (linkat(AT_FDCWD, link, w->directory, w->temporary, AT_SYMLINK_FOLLOW) < 0) {
+			w->temporary[0] = 0;
+			if (errno != EEXIST)
+				return err_sys(e, -errno, "%s", w->path);
+		}
+	}
+	if (renameat(w->directory, w->temporary, w->directory, w->name) < 0)
+		return err_sys(e, -errno, "%s", w->path);
+	w->temporary[0] = 0;
+	w->published = true;
+	return fsync(w->directory) < 0 ? err_sys(e, -errno, "%s", w->path) : 0;
+}
+
+uint64_t archive_raw_bytes(const struct archive_writer *w)
+{
+	return w->raw_bytes;
+}
+
+uint64_t archive_file_bytes(const struct archive_writer *w)
+{
+	return w->file_bytes;
+}
+
+void archive_forget(struct archive_writer *w)
+{
+	while (w->first) {
+		struct waiting *next = w->first->next;
+
+		free(w->first);
+		w->first = next;
+	}
+	close_fdp(&w->fd);
+	close_fdp(&w->directory);
+	ZSTD_freeCCtx(w->zstd);
+	free(w->packed);
+	free(w);
+}
+
+void archive_discard(struct archive_writer *w, bool published)
+{
+	if (!w)
+		return;
+	if (w->temporary[0])
+		unlinkat(w->directory, w->temporary, 0);
+	if (w->published && published)
+		unlinkat(w->directory, w->name, 0);
+	archive_forget(w);
+}
