@@ -9,6 +9,7 @@
 
 #include "base/util.h"
 #include "image/socket_options.h"
+#include "image/socket_udp.h"
 #include "kern/sock_peek.h"
 
 /* Newer than the headers, perhaps. */
@@ -145,6 +146,8 @@ int socket_groups_refuse(const struct fd_look *look, struct refusals *refusals)
 	}
 	for (size_t i = 0; i < n_records; i++)
 		flags |= records[i].flags;
+	if (n_records && socket_udp_error_can_move(look->held, records[0].error))
+		flags &= ~SOCK_HAS_ERROR;
 	/* Of TCP's connections it is seen where they are sorted (socket_tcp.c): some errors move. */
 	if (socket_get_int(look->held, SOL_SOCKET, SO_TYPE) == SOCK_STREAM && socket_get_int(look->held, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP)
 		flags &= ~SOCK_HAS_ERROR;

@@ -275,6 +275,7 @@ static bool same_besides(const Gw__FdSocket *was, const Gw__FdSocket *now)
 	cleanup_free uint8_t *x = NULL, *y = NULL;
 
 	a.n_queue = b.n_queue = a.n_options = b.n_options = 0;
+	a.error = b.error = 0;
 	len = gw__fd_socket__get_packed_size(&a);
 	if (len != gw__fd_socket__get_packed_size(&b))
 		return false;
@@ -322,6 +323,7 @@ static bool is_same(const Gw__FdDesc *d, int fd)
 	now->space = d->socket->space;
 	now->queue = d->socket->queue;
 	now->n_queue = d->socket->n_queue;
+	now->error = d->socket->error;
 	if (capture_state(&look, now, NULL) == 0) {
 		size_t len = gw__fd_socket__get_packed_size(now);
 		cleanup_free uint8_t *a = fd_alloc(len), *b = fd_alloc(len);

@@ -8,6 +8,7 @@
 #include <linux/sock_diag.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
@@ -17,6 +18,7 @@
 #include "image/socket_address.h"
 #include "image/socket_options.h"
 #include "image/udp_outside.h"
+#include "kern/sock_peek.h"
 
 #define UDP_CORK_OPTION 1
 #define DATAGRAM_MAX 65536u
@@ -97,10 +99,34 @@ static void forget_queue(Gw__FdSocket *s)
 	s->n_queue = 0;
 }
 
+bool socket_udp_error_can_move(int held, unsigned int error)
+{
+	int family = socket_get_int(held, SOL_SOCKET, SO_DOMAIN);
+	struct sockaddr_storage peer;
+	socklen_t len = sizeof(peer);
+
+	/* Where such errors are queued as well, the kernel takes one for the other. */
+	return error == ECONNREFUSED && socket_get_int(held, SOL_SOCKET, SO_TYPE) == SOCK_DGRAM && socket_get_int(held, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_UDP &&
+		getpeername(held, (void *)&peer, &len) == 0 && socket_get_int(held, IPPROTO_IP, IP_RECVERR) <= 0 &&
+		(family != AF_INET6 || socket_get_int(held, IPPROTO_IPV6, IPV6_RECVERR) <= 0);
+}
+
+/* In the freeze, without taking it. */
+static void capture_error(int held, Gw__FdSocket *s)
+{
+	cleanup_free struct sock_record *records = NULL;
+	size_t n;
+
+	s->error = 0;
+	if (s->peer.len && sock_peek(held, &records, &n, NULL) == 0 && n && socket_udp_error_can_move(held, records[0].error))
+		s->error = records[0].error;
+}
+
 static int peek_all(int held, Gw__FdSocket *s, struct err *e)
 {
 	cleanup_free uint8_t *data = fd_alloc(DATAGRAM_MAX);
 	size_t sum = 0;
+	bool taken = false;
 
 	for (;;) {
 		struct sockaddr_storage from;
@@ -109,6 +135,11 @@ static int peek_all(int held, Gw__FdSocket *s, struct err *e)
 		ssize_t n = recvmsg(held, &m, MSG_PEEK | MSG_DONTWAIT);
 		Gw__FdUnixMessage *message;
 
+		/* It comes before all that waits. */
+		if (n < 0 && s->error && !s->n_queue && errno == (int)s->error && !taken) {
+			taken = true;
+			continue;
+		}
 		if (n < 0)
 			return errno == EAGAIN ? 0 : err_sys(e, -errno, "reading the queue of a UDP socket");
 		sum += (size_t)n;
@@ -136,11 +167,14 @@ int socket_udp_refuse_corked(const struct fd_look *look, struct refusals *refusa
 int socket_udp_capture_queue(const struct fd_look *look, Gw__FdSocket *s, struct refusals *refusals, struct err *e)
 {
 	int was = socket_get_int(look->held, SOL_SOCKET, SO_PEEK_OFF), off = 0, r;
+	struct pollfd waits = { .fd = look->held, .events = POLLIN };
 
 	forget_queue(s);
 	if (socket_udp_refuse_corked(look, refusals))
 		return FD_REFUSED;
-	if (!s->local.len)
+	capture_error(look->held, s);
+	/* The error stays where it is, should the unit go on here: to read the queue would take it. */
+	if (!s->local.len || (s->error && (poll(&waits, 1, 0) <= 0 || !(waits.revents & POLLIN))))
 		return 0;
 	if (setsockopt(look->held, SOL_SOCKET, SO_PEEK_OFF, &off, sizeof(off)) < 0)
 		return err_sys(e, -errno, "fd %d: SO_PEEK_OFF", look->fd);
@@ -188,7 +222,7 @@ int socket_udp_validate(const Gw__FdSocket *s, struct err *e)
 {
 	uint64_t sum = 0;
 
-	if (s->shut_down > 3 || s->n_queue > QUEUE_MAX || (s->peer.len && s->peer.len != address_len(s->family)))
+	if (s->shut_down > 3 || s->n_queue > QUEUE_MAX || (s->error && s->error != ECONNREFUSED) || (s->peer.len && s->peer.len != address_len(s->family)))
 		return err_set(e, -EPROTO, "UDP socket: shutdown %u, %zu datagrams", s->shut_down, s->n_queue);
 	for (size_t i = 0; i < s->n_queue; i++) {
 		sum += s->queue[i]->data.len;
@@ -286,6 +320,8 @@ static int finish(const Gw__FdSocket *s, int fd, struct err *e)
 
 	if (s->peer.len && connect(fd, (void *)s->peer.data, (socklen_t)s->peer.len) < 0)
 		return err_sys(e, -errno, "UDP socket: connecting it");
+	if (s->error)
+		udp_outside_refuse(s, fd);
 	if (how && shutdown(fd, how == 1 ? SHUT_RD : how == 2 ? SHUT_WR : SHUT_RDWR) < 0)
 		return err_sys(e, -errno, "UDP socket: shutdown");
 	return 0;

@@ -15,6 +15,8 @@
 bool socket_udp_is_one(const Gw__FdSocket *s);
 /* The peer, and which directions are shut down. */
 void socket_udp_capture(int held, Gw__FdSocket *s);
+/* Whether an error that the program has not been told yet is one that the destination can be given: that nobody is where it sends to (ECONNREFUSED). */
+bool socket_udp_error_can_move(int held, unsigned int error);
 /* FD_REFUSED, with a refusal, when a datagram is being put together (UDP_CORK, MSG_MORE). */
 int socket_udp_refuse_corked(const struct fd_look *look, struct refusals *refusals);
 /* In the freeze. FD_REFUSED with a refusal. */

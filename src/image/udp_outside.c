@@ -8,7 +8,11 @@
 #include "image/udp_outside.h"
 
 #include <errno.h>
+#include <netinet/icmp6.h>
 #include <netinet/in.h>
+#include <netinet/ip.h>
+#include <netinet/ip6.h>
+#include <netinet/ip_icmp.h>
 #include <netinet/udp.h>
 #include <sys/socket.h>
 
@@ -62,17 +66,17 @@ bool udp_outside_begun(void)
 	return begun;
 }
 
-static int open_raw(int family)
+static int open_raw(int family, int protocol)
 {
-	int fd = socket(family, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_UDP), at = offsetof(struct udphdr, check), r;
+	int fd = socket(family, SOCK_RAW | SOCK_CLOEXEC, protocol), at = offsetof(struct udphdr, check), r;
 
 	if (fd < 0)
 		return -errno;
-	r = socket_set_int(fd, SOL_SOCKET, SO_MARK, (int)our_mark);
+	r = begun ? socket_set_int(fd, SOL_SOCKET, SO_MARK, (int)our_mark) : 0;
 	if (r == 0)
 		r = socket_set_int(fd, family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6, family == AF_INET ? IP_TRANSPARENT : IPV6_TRANSPARENT, 1);
 	/* Over IPv4 none says that it has not been computed. */
-	if (r == 0 && family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_CHECKSUM, &at, sizeof(at)) < 0)
+	if (r == 0 && family == AF_INET6 && protocol == IPPROTO_UDP && setsockopt(fd, IPPROTO_IPV6, IPV6_CHECKSUM, &at, sizeof(at)) < 0)
 		r = -errno;
 	if (r == 0)
 		return fd;
@@ -106,7 +110,7 @@ int udp_outside_receive(const Gw__FdSocket *s, const Gw__FdUnixMessage *m, struc
 {
 	struct endpoint from = endpoint_of(&m->sender), own = endpoint_of(&s->local);
 	bool four = IN6_IS_ADDR_V4MAPPED(&from.address);
-	cleanup_close int fd = open_raw(four ? AF_INET : AF_INET6);
+	cleanup_close int fd = open_raw(four ? AF_INET : AF_INET6, IPPROTO_UDP);
 	struct udphdr head = { .source = from.port, .dest = own.port, .len = htons((uint16_t)(sizeof(head) + m->data.len)) };
 	struct iovec iov[2] = { { &head, sizeof(head) }, { m->data.data, m->data.len } };
 
@@ -116,4 +120,54 @@ int udp_outside_receive(const Gw__FdSocket *s, const Gw__FdUnixMessage *m, struc
 	if (send_from(fd, &from, endpoint_is_any(&own) ? &from.address : &own.address, iov) != (ssize_t)(sizeof(head) + m->data.len))
 		return err_sys(e, -errno, "UDP socket: receiving again what it has not read");
 	return 0;
+}
+
+static uint16_t sum_of(const void *data, size_t len)
+{
+	const uint16_t *words = data;
+	uint32_t sum = 0;
+
+	for (size_t i = 0; i < len / 2; i++)
+		sum += words[i];
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (uint16_t)~(sum + (sum >> 16));
+}
+
+/* What a host answers at whose port nobody is: with the beginning of what the socket has sent, by which the kernel finds that. */
+void udp_outside_refuse(const Gw__FdSocket *s, int fd)
+{
+	struct sockaddr_storage local = { 0 };
+	socklen_t len = sizeof(local);
+	ProtobufCBinaryData bound = { sizeof(local), (uint8_t *)&local };
+	struct endpoint to = endpoint_of(&s->peer), own;
+	bool four = IN6_IS_ADDR_V4MAPPED(&to.address);
+	struct udphdr udp = { .dest = to.port, .len = htons(sizeof(udp)) };
+	struct {
+		struct icmphdr icmp;
+		struct iphdr ip;
+		struct udphdr udp;
+	} v4 = { .icmp = { .type = ICMP_DEST_UNREACH, .code = ICMP_PORT_UNREACH }, .ip = { .version = 4, .ihl = 5, .ttl = 64, .protocol = IPPROTO_UDP, .tot_len = htons(sizeof(v4.ip) + sizeof(v4.udp)) } };
+	struct {
+		struct icmp6_hdr icmp;
+		struct ip6_hdr ip;
+		struct udphdr udp;
+	} v6 = { .icmp = { .icmp6_type = ICMP6_DST_UNREACH, .icmp6_code = ICMP6_DST_UNREACH_NOPORT }, .ip = { .ip6_vfc = 6 << 4, .ip6_plen = htons(sizeof(v6.udp)), .ip6_nxt = IPPROTO_UDP, .ip6_hlim = 64 } };
+	cleanup_close int raw = -1;
+
+	if (getsockname(fd, (void *)&local, &len) < 0)
+		return;
+	bound.len = len;
+	own = endpoint_of(&bound);
+	udp.source = own.port;
+	raw = open_raw(four ? AF_INET : AF_INET6, four ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+	if (raw < 0)
+		return;
+	v4.udp = v6.udp = udp;
+	memcpy(&v4.ip.saddr, &own.address.s6_addr[12], 4);
+	memcpy(&v4.ip.daddr, &to.address.s6_addr[12], 4);
+	v4.ip.check = sum_of(&v4.ip, sizeof(v4.ip));
+	v4.icmp.checksum = sum_of(&v4, sizeof(v4));
+	v6.ip.ip6_src = own.address;
+	v6.ip.ip6_dst = to.address;
+	send_from(raw, &to, &own.address, (struct iovec[2]){ four ? (struct iovec){ &v4, sizeof(v4) } : (struct iovec){ &v6, sizeof(v6) } });
 }

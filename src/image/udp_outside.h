@@ -25,5 +25,7 @@ void udp_outside_begin(uint32_t mark);
 bool udp_outside_begun(void);
 /* s receives this, and has no peer yet. */
 int udp_outside_receive(const Gw__FdSocket *s, const Gw__FdUnixMessage *m, struct err *e);
+/* Tells fd, which is s and connected, that nobody is where it sends to. That such a message is lost is nothing that a program can complain about. */
+void udp_outside_refuse(const Gw__FdSocket *s, int fd);
 
 #endif

@@ -23,6 +23,7 @@ struct sock_record {
 	unsigned int device; /* SOCK_STATE: IP_MULTICAST_IF; SOCK_GROUP: where it is a member */
 	unsigned int family;
 	unsigned char address[16];
+	unsigned int error; /* SOCK_STATE: that has not been reported yet */
 };
 
 #endif

@@ -92,6 +92,53 @@ static void joining_work(void)
 
 VICTIM(sock_joining, V_OPENS, groups_setup, joining_work, groups_check);
 
+/* ---- connected to where nobody is: what came back has not been reported yet ---- */
+
+#define REFUSERS 3
+
+static int refused_by[REFUSERS];
+
+static void refused_setup(void)
+{
+	for (int i = 0; i < REFUSERS; i++) {
+		struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+		struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT };
+		struct sockaddr *at = i == 1 ? (void *)&v6 : (void *)&v4;
+		socklen_t len = i == 1 ? sizeof(v6) : sizeof(v4);
+		int nobody = socket(at->sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+		struct pollfd p = { .fd = refused_by[i] = socket(at->sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0) };
+
+		must(p.fd >= 0 && !bind(nobody, at, len) && !getsockname(nobody, at, &len));
+		must(!connect(p.fd, at, len));
+		if (i == 2) { /* with something in its queue */
+			struct sockaddr_storage own;
+			socklen_t own_len = sizeof(own);
+
+			must(!getsockname(p.fd, (void *)&own, &own_len) && sendto(nobody, "before", 6, 0, (void *)&own, own_len) == 6);
+		}
+		must(!close(nobody) && send(p.fd, "x", 1, 0) == 1);
+		must(poll(&p, 1, 10000) == 1 && p.revents & POLLERR);
+	}
+}
+
+static void refused_check(void)
+{
+	char text[16] = "";
+
+	for (int i = 0; i < REFUSERS; i++) {
+		struct pollfd p = { .fd = refused_by[i], .events = POLLIN };
+		int error = 0;
+		socklen_t len = sizeof(error);
+
+		expect(poll(&p, 1, 0) == 1 && p.revents == (i == 2 ? POLLERR | POLLIN : POLLERR));
+		expect(!getsockopt(p.fd, SOL_SOCKET, SO_ERROR, &error, &len));
+		expect_u64("what has not been reported", ECONNREFUSED, (uint64_t)error);
+	}
+	expect(recv(refused_by[2], text, sizeof(text), MSG_DONTWAIT) == 6 && !memcmp(text, "before", 6));
+}
+
+VICTIM(sock_refused, 0, refused_setup, NULL, refused_check);
+
 /* ---- what cannot move ---- */
 
 #define REFUSED(id, setup, text) VICTIM_TEXT(victim_refuse_##id, "refuse_" #id, setup, NULL, unharmed, V_REFUSED, text)

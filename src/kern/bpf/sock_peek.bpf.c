@@ -172,6 +172,7 @@ int read_socket(struct bpf_iter__task_file *ctx)
 	out.kind = SOCK_STATE;
 	out.family = family;
 	out.flags = flags_of(sk, np);
+	out.error = (unsigned int)BPF_CORE_READ(sk, sk_err);
 	out.device = BPF_CORE_READ((struct inet_sock *)sk, mc_index);
 	bpf_seq_write(w.seq, &out, sizeof(out));
 	w.v4 = BPF_CORE_READ((struct inet_sock *)sk, mc_list);
