@@ -58,7 +58,7 @@ static int open_once(struct ask *ask, json_t *request, struct err *e)
 	if (r == -ENOENT || r == -ECONNREFUSED)
 		return err_set(e, r, "godwitd does not run on this host (nobody listens on %s): start it, as root: godwitd", socket_path);
 	if (r == -EACCES || r == -EPERM)
-		return err_set(e, r, "no permission for %s: moving processes is for root: run it with sudo", socket_path);
+		return err_set(e, r, "no permission for %s: run it with sudo", socket_path);
 	return err_sys(e, r, "%s", socket_path);
 }
 

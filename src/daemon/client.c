@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "daemon/access.h"
 #include "daemon/daemon.h"
 #include "daemon/node_state.h"
 #include "daemon/reply.h"
@@ -34,7 +35,28 @@ void client_drop(struct client *c)
 	c->have = 0;
 }
 
-static void take(struct daemon *d, int fd, bool peer)
+static void refuse(int fd, const char *code, const struct err *e)
+{
+	reply_error(fd, code, e, NULL, NULL);
+	drain(fd);
+}
+
+static bool is_of(const struct client *c, const struct caller *caller)
+{
+	return c->fd >= 0 && !c->peer && c->caller.limited && c->caller.uid == caller->uid;
+}
+
+/* Whether a user without privileges has all the connections that he may have. */
+static bool has_enough(const struct daemon *d, const struct caller *caller)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i < CLIENTS_PENDING_MAX; i++)
+		n += is_of(&d->clients[i], caller);
+	return caller->limited && n >= CLIENTS_EACH_MAX;
+}
+
+static void take(struct daemon *d, int fd, const struct caller *caller)
 {
 	struct client *c = &d->clients[0];
 	size_t i;
@@ -44,21 +66,34 @@ static void take(struct daemon *d, int fd, bool peer)
 			c = &d->clients[i];
 	client_drop(c);
 	c->fd = fd;
-	c->peer = peer;
+	c->peer = !caller;
+	c->caller = caller ? *caller : (struct caller){ 0 };
 	c->deadline_ns = clock_ns(CLOCK_MONOTONIC) + PENDING_TIMEOUT_MS * 1000000ull;
 }
 
 void client_accept(struct daemon *d)
 {
 	int fd = accept4(d->unix_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct caller caller;
+	struct err e = ERR_INIT;
+	int r;
 
-	if (fd >= 0)
-		take(d, fd, false);
+	if (fd < 0)
+		return;
+	r = access_read(fd, &d->config, &caller, &e);
+	if (r == 0 && has_enough(d, &caller))
+		r = err_set(&e, -EBUSY, "user %u has %d requests that are not complete already: wait until some have ended", caller.uid, CLIENTS_EACH_MAX);
+	if (r == 0) {
+		take(d, fd, &caller);
+		return;
+	}
+	refuse(fd, r == -EACCES ? "permission" : "limit", &e);
+	close(fd);
 }
 
 void client_adopt(struct daemon *d, int fd)
 {
-	take(d, fd, true);
+	take(d, fd, NULL);
 }
 
 /* Whether the numbers that this client writes are the numbers that godwitd sees. */
@@ -73,12 +108,6 @@ static int check_namespace(int fd, struct err *e)
 		return err_set(e, -EXDEV, "you are in another pid namespace than godwitd, where process numbers mean other processes: "
 				       "run godwit in godwitd's namespace (nsenter -p -t PID_OF_GODWITD)");
 	return 0;
-}
-
-static void refuse(int fd, const char *code, const struct err *e)
-{
-	reply_error(fd, code, e, NULL, NULL);
-	drain(fd);
 }
 
 /* Runs in the worker. */
@@ -219,6 +248,15 @@ static void dispatch(struct daemon *d, struct client *c, struct request *request
 		refuse(c->fd, "namespace", &e);
 		return;
 	}
+	if (access_check(request, &e) < 0) {
+		refuse(c->fd, "permission", &e);
+		return;
+	}
+	if (request->caller.limited && worker_count_of(d, &request->caller) >= WORKERS_EACH_MAX) {
+		err_set(&e, -EBUSY, "user %u has %d requests under way already: wait until some have ended", request->caller.uid, WORKERS_EACH_MAX);
+		refuse(c->fd, "limit", &e);
+		return;
+	}
 	find_unit(d, request);
 	if (!has_turn(d, c, request))
 		return;
@@ -235,6 +273,7 @@ static void dispatch(struct daemon *d, struct client *c, struct request *request
 	}
 	d->redirects = d->redirects || request->verb == VERB_ADDRESS;
 	w->moving = takes_process(request) ? request->pid : 0;
+	w->caller = request->caller;
 	snprintf(w->peer, sizeof(w->peer), "%s", request->host);
 }
 
@@ -255,10 +294,13 @@ static void obey(struct daemon *d, struct client *c, size_t len)
 	struct err e = ERR_INIT;
 
 	c->waits = false;
-	if (request_parse(c->line, len, &request, &e) < 0)
+	if (request_parse(c->line, len, &request, &e) < 0) {
 		refuse(c->fd, "bad-request", &e);
-	else
+	} else {
+		if (!c->peer)
+			request.caller = c->caller;
 		dispatch(d, c, &request);
+	}
 	if (!c->waits)
 		client_drop(c);
 	else if (c->have > len + 1) /* said in one breath */

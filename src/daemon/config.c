@@ -6,6 +6,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <ini.h>
 #include <sys/stat.h>
 
@@ -259,6 +260,28 @@ static int read_cluster_key(struct config *config, const char *key, const char *
 	return read_etcd_key(config, key, value, e);
 }
 
+static int read_access_key(struct config *config, const char *key, const char *value, struct err *e)
+{
+	bool users;
+
+	if (!strcmp(key, "users")) {
+		if (read_bool(key, value, &users, e) < 0)
+			return e->code;
+		config->root_only = !users;
+		return 0;
+	}
+	if (!strcmp(key, "group")) {
+		const struct group *group = getgrnam(value);
+
+		if (!group)
+			return err_set(e, -EINVAL, "group '%.80s': there is no such group", value);
+		config->has_access_group = true;
+		config->access_group = group->gr_gid;
+		return 0;
+	}
+	return err_set(e, -EINVAL, "unknown key '%.80s' in [access]; known are users, group", key);
+}
+
 static int read_balance_key(struct config *config, const char *key, const char *value, struct err *e)
 {
 	if (!strcmp(key, "transfer"))
@@ -306,8 +329,10 @@ static int on_key(void *user, const char *section, const char *key, const char *
 		r = read_cluster_key(reading->config, key, value, &error);
 	else if (!strcmp(section, "balance"))
 		r = read_balance_key(reading->config, key, value, &error);
+	else if (!strcmp(section, "access"))
+		r = read_access_key(reading->config, key, value, &error);
 	else
-		r = err_set(&error, -EINVAL, "unknown section [%.80s]; known are [node], [nodes], [cluster] and [balance]", section);
+		r = err_set(&error, -EINVAL, "unknown section [%.80s]; known are [node], [nodes], [cluster], [balance] and [access]", section);
 	if (r < 0 && !reading->error.code)
 		reading->error = error;
 	return r == 0;

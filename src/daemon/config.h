@@ -40,6 +40,9 @@ struct config {
 	struct sockaddr_in listen;
 	double speed;              /* of a core, for load figures: 1 */
 	char labels[CONFIG_LABELS_MAX + 1]; /* "gpu zone=east": words divided by one blank each */
+	bool root_only;       /* others than root and access_group are not served */
+	bool has_access_group;
+	gid_t access_group;   /* whose members may do everything */
 	bool workstation;          /* it belongs to who works at it: then units of other nodes leave */
 	unsigned owner_idle_ms;    /* who has pressed no key for so long does not work */
 	bool drain_at_stop;        /* SIGTERM: everything is given away before godwitd ends, */

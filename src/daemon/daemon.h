@@ -33,6 +33,8 @@
 #define CLIENTS_PENDING_MAX 32 /* connections whose request is not complete; the oldest is dropped for a new one */
 #define PEERS_PENDING_MAX 512
 #define WORKERS_MAX 256
+#define CLIENTS_EACH_MAX 8 /* of them, and of workers, a user without privileges has no more than so many */
+#define WORKERS_EACH_MAX 32
 #define PENDING_TIMEOUT_MS 5000 /* for a request or a HELLO to be complete */
 
 enum worker_kind { WORKER_REQUEST, WORKER_SOURCE, WORKER_DEST, WORKER_NET, WORKER_CLUSTER, WORKER_LEAVE, WORKER_BALANCE, WORKER_PREPARE };
@@ -41,6 +43,7 @@ struct worker {
 	pid_t pid;                            /* 0: slot free */
 	enum worker_kind kind;
 	pid_t moving;                         /* SOURCE: the process that it moves */
+	struct caller caller;                 /* REQUEST, SOURCE: for whom */
 	char peer[256];                       /* the other node */
 	uint8_t mig_id[HELLO_MIG_ID_BYTES];   /* DEST */
 	int handoff;                          /* DEST: our end of the socket for later connections; PREPARE: of the one for the programs; -1 otherwise */
@@ -49,6 +52,7 @@ struct worker {
 struct client {
 	int fd; /* -1: slot free */
 	bool peer; /* another node, which hands a request on */
+	struct caller caller; /* of others, by the socket */
 	bool waits; /* for the end of a migration of the process that it wants to move: the line is its request */
 	uint64_t deadline_ns, turn_until_ns; /* for its request to be complete; for it to wait, 0: it has not waited yet */
 	size_t have;
@@ -113,6 +117,8 @@ void worker_set_done(const struct daemon *d);
 struct worker *worker_find_source(struct daemon *d, pid_t moving);
 struct worker *worker_find_dest(struct daemon *d, const uint8_t mig_id[HELLO_MIG_ID_BYTES]);
 unsigned worker_count(const struct daemon *d, enum worker_kind kind);
+/* Those that serve this user. */
+unsigned worker_count_of(const struct daemon *d, const struct caller *caller);
 
 /* client.c: accept (the listener is readable), input (the client is), drop */
 void client_accept(struct daemon *d);
@@ -152,7 +158,7 @@ int do_started(const struct daemon *d, const struct request *request, int fd);
 int do_checkpoint(const struct daemon *d, const struct request *request, int fd);
 int do_restore(const struct daemon *d, const struct request *request, int fd);
 /* do_migrate.c: a node's name, an address, or a name that the resolver knows. */
-int host_resolve(const struct daemon *d, const char *host, struct sockaddr_in *ret, struct err *e);
+int host_resolve(const struct daemon *d, const struct caller *caller, const char *host, struct sockaddr_in *ret, struct err *e);
 int do_ps(const struct daemon *d, const struct request *request, int fd);
 int do_nodes(const struct daemon *d, int fd);
 int do_select(const struct daemon *d, const struct request *request, int fd);

@@ -166,10 +166,16 @@ static int status(const struct daemon *d, int fd)
 static int explain(const struct daemon *d, const struct request *request, int fd)
 {
 	struct asked a = { 0 };
+	struct refusals refusals = { 0 };
 	struct err e = ERR_INIT;
 	const struct unit_info *unit = NULL;
-	int r = look(d, &a, &e);
+	int r = caller_check(&request->caller, &request->pid, 1, &refusals, &e);
 
+	if (r == 0 && refusals.n)
+		r = err_set(&e, -EPERM, "%s: %s", refusals.v[0].thing, refusals.v[0].cause);
+	refusals_free(&refusals);
+	if (r == 0)
+		r = look(d, &a, &e);
 	for (size_t i = 0; r == 0 && i < a.units.n; i++)
 		if (a.units.v[i].entry.pid == request->pid)
 			unit = &a.units.v[i];

@@ -43,8 +43,11 @@ static char *make_line(const struct request *r)
 		json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:i}", "verb", "migrate", "unit", r->unit, "host", r->host, "strategy", strategy_name(r->strategy), "files",
 			  fsfile_policy_name(r->files), "tcp", tcp_outside_policy_name(r->tcp), "reason", r->reason, "timeout_ms", (json_int_t)r->timeout_ms, "hops",
 			  (int)r->hops + 1);
-	char *line = line_of(o);
+	char *line;
 
+	if (r->caller.limited)
+		json_object_set_new(o, "as", json_pack("[I, I]", (json_int_t)r->caller.uid, (json_int_t)r->caller.gid));
+	line = line_of(o);
 	json_decref(o);
 	return line;
 }

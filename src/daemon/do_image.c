@@ -103,7 +103,7 @@ int do_restore(const struct daemon *d, const struct request *request, int fd)
 	if (order.dest.sin_addr.s_addr == htonl(INADDR_ANY))
 		order.dest.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	if (strcmp(order.dest_name, d->config.name) != 0)
-		r = host_resolve(d, request->host, &order.dest, &e);
+		r = host_resolve(d, &request->caller, request->host, &order.dest, &e);
 	if (r < 0)
 		return fail(fd, "unknown-host", r, &refusals, &e);
 	r = migrate_restore(&order, &got, &refusals, &e);

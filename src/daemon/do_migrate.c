@@ -146,8 +146,11 @@ static int unknown_host(const struct daemon *d, const char *host, const char *wh
 		       len ? known : "none");
 }
 
-/* A node's name, an address, or a name that the resolver knows; each of the latter two with :PORT or without. */
-int host_resolve(const struct daemon *d, const char *host, struct sockaddr_in *ret, struct err *e)
+/*
+ * A node's name, an address, or a name that the resolver knows; each of the latter two with :PORT or without, and for root only: home serves files to who has the unit, and
+ * believes what it says, which is not for any host that a user names.
+ */
+int host_resolve(const struct daemon *d, const struct caller *caller, const char *host, struct sockaddr_in *ret, struct err *e)
 {
 	struct addrinfo hints = { .ai_family = AF_INET, .ai_socktype = SOCK_STREAM }, *list = NULL;
 	char name[256];
@@ -156,6 +159,8 @@ int host_resolve(const struct daemon *d, const char *host, struct sockaddr_in *r
 
 	if (node_address(d, host, ret))
 		return 0;
+	if (caller->limited)
+		return unknown_host(d, host, "only root may move processes to hosts that are no nodes of the cluster", e);
 	if (!conn_address_parse(host, ret, NULL))
 		return 0;
 	snprintf(name, sizeof(name), "%s", host);
@@ -261,7 +266,7 @@ static int find_destination(const struct daemon *d, const struct request *reques
 		return r;
 	if (!strcmp(host, d->config.name))
 		return err_set(e, -EINVAL, "process %d is on %s already: name another host", (int)request->pid, d->config.name);
-	r = host_resolve(d, host, &order->dest, e);
+	r = host_resolve(d, &request->caller, host, &order->dest, e);
 	if (!r && is_own_address(&d->config, &order->dest))
 		r = err_set(e, -EINVAL, "%s is an address of this host: process %d is here already", host, (int)request->pid);
 	return r;
@@ -278,7 +283,7 @@ int do_migrate_ask(const struct daemon *d, const struct request *request, int fd
 	char host[sizeof(request->host)];
 	struct watcher watcher = { .d = d, .fd = fd };
 	struct migrate_request order = {
-		.pid = request->pid, .also = request->also, .n_also = request->n_also, .self_name = d->config.name, .self = d->config.listen, .dest_name = host, .strategy = request->strategy,
+		.pid = request->pid, .also = request->also, .n_also = request->n_also, .caller = &request->caller, .self_name = d->config.name, .self = d->config.listen, .dest_name = host, .strategy = request->strategy,
 		.files = request->files, .tcp = request->tcp, .progress = on_question, .progress_arg = &watcher, .ask_only = true,
 	};
 	struct migrate_report report = { .strategy = request->strategy };
@@ -308,7 +313,7 @@ static int migrate_here(const struct daemon *d, const struct request *request, i
 	char host[sizeof(request->host)];
 	struct watcher watcher = { .d = d, .fd = fd, .reason = request->reason, .claim = { .config = &d->config } };
 	struct migrate_request order = {
-		.pid = request->pid, .also = request->also, .n_also = request->n_also, .self_name = d->config.name, .self = d->config.listen, .dest_name = host, .strategy = request->strategy,
+		.pid = request->pid, .also = request->also, .n_also = request->n_also, .caller = &request->caller, .self_name = d->config.name, .self = d->config.listen, .dest_name = host, .strategy = request->strategy,
 		.files = request->files, .tcp = request->tcp, .timeout_ms = request->timeout_ms, .reason = request->reason, .progress = on_progress, .progress_arg = &watcher,
 		.may_leave = may_leave, .has_left = has_left, .leave_arg = &watcher,
 	};

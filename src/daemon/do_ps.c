@@ -13,6 +13,7 @@
 #include "daemon/ps_merge.h"
 #include "daemon/reply.h"
 #include "home/where.h"
+#include "image/process.h"
 #include "migrate/registry.h"
 
 #define ANSWER_MS 1500
@@ -70,6 +71,16 @@ static const char *state_word(const struct daemon *d, pid_t pid)
 	}
 }
 
+/* With the user id of `pid`, the unit's or its stub's. */
+static void append(json_t *units, pid_t pid, json_t *unit)
+{
+	uid_t uid;
+
+	if (pid && process_read_owner(pid, &uid) == 0)
+		json_object_set_new(unit, "uid", json_integer(uid));
+	json_array_append_new(units, unit);
+}
+
 static int add_unit(const struct registry_entry *entry, void *arg)
 {
 	struct listing *l = arg;
@@ -78,7 +89,7 @@ static int add_unit(const struct registry_entry *entry, void *arg)
 	snprintf(home, sizeof(home), "%.*s", (int)strcspn(entry->unit, ":"), entry->unit);
 	if (!read_proc(entry->pid, "cmdline", command, sizeof(command)))
 		read_proc(entry->pid, "comm", command, sizeof(command));
-	json_array_append_new(l->units, json_pack("{s:o, s:i, s:s, s:o, s:o, s:o, s:i, s:I, s:s, s:o, s:I, s:o}", "unit", reply_text(entry->unit), "pid",
+	append(l->units, entry->pid, json_pack("{s:o, s:i, s:s, s:o, s:o, s:o, s:i, s:I, s:s, s:o, s:I, s:o}", "unit", reply_text(entry->unit), "pid",
 						  (int)entry->pid, "on", l->d->config.name, "command", reply_text(command), "home", reply_text(home), "from",
 						  reply_text(entry->from), "moves", (int)entry->moves, "since", (json_int_t)entry->since,
 						  "state", state_word(l->d, entry->pid), "strategy", reply_text(entry->strategy),
@@ -94,7 +105,7 @@ static int add_away(const char *unit, void *arg)
 
 	if (where_ask(unit, &w, NULL) < 0 || !strcmp(w.host, l->d->config.name))
 		return 0;
-	json_array_append_new(l->units, json_pack("{s:o, s:i, s:i, s:o, s:o, s:s, s:s}", "unit", reply_text(unit), "pid", (int)w.pid, "stub", (int)w.pid, "on", reply_text(w.host), "command",
+	append(l->units, w.pid, json_pack("{s:o, s:i, s:i, s:o, s:o, s:s, s:s}", "unit", reply_text(unit), "pid", (int)w.pid, "stub", (int)w.pid, "on", reply_text(w.host), "command",
 						  reply_text(w.command), "home", l->d->config.name, "state", w.stopped ? "stopped" : "away"));
 	return 0;
 }
@@ -183,7 +194,8 @@ int do_ps(const struct daemon *d, const struct request *request, int fd)
 		reply_error(fd, "failed", &e, NULL, NULL);
 		return 1;
 	}
-	reply_result(fd, json_pack("{s:s, s:o, s:o, s:o}", "node", d->config.name, "units", ps_list(units), "silent", silent, "migrations", migrations(d)));
+	reply_result(fd, json_pack("{s:s, s:o, s:o, s:o}", "node", d->config.name, "units", ps_list(units, &request->caller), "silent", silent, "migrations",
+			    request->caller.limited ? json_array() : migrations(d)));
 	json_decref(units);
 	return 0;
 }

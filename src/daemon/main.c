@@ -90,7 +90,7 @@ static int open_unix(struct daemon *d, struct err *e)
 	if (d->unix_fd < 0)
 		return err_sys(e, -errno, "socket");
 	unlink(d->socket_path);
-	mask = umask(0177);
+	mask = umask(0111); /* whoever connects is asked who he is: access.h */
 	r = bind(d->unix_fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(d->unix_fd, 16) < 0 ? -errno : 0;
 	umask(mask);
 	return r ? err_sys(e, r, "%s", d->socket_path) : 0;

@@ -17,7 +17,7 @@ static const struct member {
 } members[] = {
 	{ "unit", 299, true }, { "on", HELLO_NAME_MAX, true }, { "pid", 0, true }, { "command", 511, false }, { "home", HELLO_NAME_MAX, false }, { "from", 255, false },
 	{ "state", 32, false }, { "strategy", 31, false }, { "reason", REGISTRY_REASON_MAX, false }, { "moves", 0, false }, { "since", 0, false }, { "freeze_us", 0, false },
-	{ "stub", 0, false },
+	{ "stub", 0, false }, { "uid", 0, false },
 };
 
 static bool is_good(const struct member *m, const json_t *v)
@@ -110,12 +110,20 @@ void ps_merge(json_t *by_name, const json_t *list)
 	}
 }
 
-json_t *ps_list(json_t *by_name)
+static bool may_see(const json_t *unit, const struct caller *caller)
+{
+	const json_t *uid = json_object_get(unit, "uid");
+
+	return !caller->limited || (uid && json_integer_value(uid) == (json_int_t)caller->uid);
+}
+
+json_t *ps_list(json_t *by_name, const struct caller *caller)
 {
 	json_t *list = json_array(), *unit;
 	const char *name;
 
 	json_object_foreach(by_name, name, unit)
-		json_array_append(list, unit);
+		if (may_see(unit, caller))
+			json_array_append(list, unit);
 	return list;
 }

@@ -11,6 +11,7 @@
 #include <jansson.h>
 
 #include "base/err.h"
+#include "migrate/caller.h"
 
 #define PS_UNITS_MAX 65536
 
@@ -18,7 +19,7 @@
 int ps_units_check(const json_t *said, json_t **ret, struct err *e);
 /* Enters a list that has been checked into an object: unit by name. */
 void ps_merge(json_t *by_name, const json_t *list);
-/* Its units, in the order in which they came; the caller's reference. */
-json_t *ps_list(json_t *by_name);
+/* Its units, in the order in which they came, for a limited caller only his own; the caller's reference. */
+json_t *ps_list(json_t *by_name, const struct caller *caller);
 
 #endif

@@ -260,11 +260,27 @@ static int read_restore(const json_t *o, struct request *request, struct err *e)
 	return r == 0 && json_object_get(o, "host") ? read_host(o, request, e) : r;
 }
 
+/* Only another node is believed (client.c). */
+static int read_caller(const json_t *o, struct request *request, struct err *e)
+{
+	const json_t *as = json_object_get(o, "as"), *uid = json_array_get(as, 0), *gid = json_array_get(as, 1);
+
+	if (!as)
+		return 0;
+	if (json_array_size(as) != 2 || !json_is_integer(uid) || !json_is_integer(gid) || json_integer_value(uid) < 0 || json_integer_value(uid) > UINT32_MAX || json_integer_value(gid) < 0 ||
+	    json_integer_value(gid) > UINT32_MAX)
+		return err_set(e, -EINVAL, "\"as\" must be a user and a group number");
+	request->caller = (struct caller){ true, (uid_t)json_integer_value(uid), (gid_t)json_integer_value(gid) };
+	return 0;
+}
+
 static int read_members(const json_t *o, struct request *request, struct err *e)
 {
 	json_int_t pid = 0, timeout_ms = 0, hops = 0;
 	int r = read_verb(o, request, e);
 
+	if (r == 0)
+		r = read_caller(o, request, e);
 	if (r < 0)
 		return r;
 	if (read_number(o, "pid", 1, INT_MAX, &pid) < 0)

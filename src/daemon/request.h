@@ -11,6 +11,7 @@
 
 #include "base/err.h"
 #include "cluster/require.h"
+#include "migrate/caller.h"
 #include "migrate/migrate.h"
 #include "migrate/registry.h"
 #include "net/owned.h"
@@ -29,6 +30,7 @@ enum balance_action { BALANCE_STATUS, BALANCE_ON, BALANCE_OFF, BALANCE_EXPLAIN }
 
 struct request {
 	enum verb verb;
+	struct caller caller;   /* who asks: by the socket, or as the node says that hands it on ("as": [UID, GID]; absent: who may do everything) */
 	pid_t pid;              /* migrate, check, started, balance, address; 0: none */
 	char unit[300];         /* migrate, balance: HOME:PID instead of a pid; "": none */
 	unsigned hops;          /* migrate: how many nodes have handed it on */

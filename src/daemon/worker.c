@@ -175,6 +175,15 @@ struct worker *worker_find_dest(struct daemon *d, const uint8_t mig_id[HELLO_MIG
 	return NULL;
 }
 
+unsigned worker_count_of(const struct daemon *d, const struct caller *caller)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i < WORKERS_MAX; i++)
+		n += d->workers[i].pid && d->workers[i].caller.limited && d->workers[i].caller.uid == caller->uid;
+	return n;
+}
+
 unsigned worker_count(const struct daemon *d, enum worker_kind kind)
 {
 	unsigned n = 0;

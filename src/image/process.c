@@ -126,6 +126,24 @@ static int read_autogroup_nice(int fd)
 	return nice ? atoi(nice + 6) : 0;
 }
 
+int process_read_owner(pid_t pid, uid_t *ret)
+{
+	cleanup_close int fd = -1;
+	char path[64], text[STATUS_MAX];
+	const char *line;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	text[MAX(n, 0)] = 0;
+	line = strstr(text, "\nUid:");
+	if (!line)
+		return -ESRCH;
+	*ret = (uid_t)strtoul(line + 5, NULL, 10);
+	return 0;
+}
+
 bool process_read_umask(const char *status, uint32_t *ret)
 {
 	const char *line = strstr(status, "\nUmask:");

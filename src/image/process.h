@@ -60,6 +60,8 @@ bool process_is_as_seen(const struct process_query *q, const Gw__Process *msg, c
  */
 int process_capture_collect(struct process_query *q, Gw__Process *msg, struct err *e);
 void process_query_close(struct process_query *q);
+/* Its real user id. -ESRCH. */
+int process_read_owner(pid_t pid, uid_t *ret);
 /* Of a process or thread, from its status file. False: it has none any more, it is ending. */
 bool process_read_umask(const char *status, uint32_t *ret);
 

@@ -17,6 +17,7 @@
 #include "image/fsfile_policy.h"
 #include "image/refuse.h"
 #include "image/tcp_outside.h"
+#include "migrate/caller.h"
 
 enum strategy {
 	STRATEGY_FREEZE_FREE,
@@ -73,6 +74,7 @@ struct migrate_request {
 	pid_t pid;
 	const pid_t *also;             /* others that belong to the unit, though they do not descend from pid (tree.h: detached) */
 	size_t n_also;
+	const struct caller *caller;   /* who asks for it; NULL: who may do everything */
 	const char *self_name;         /* this node's name */
 	struct sockaddr_in self;       /* where this node's godwitd listens; the address may be 0.0.0.0 */
 	const char *dest_name;
@@ -121,6 +123,6 @@ int migrate_source(const struct migrate_request *request, struct migrate_report 
 int migrate_dest(int control, const void *hello_payload, size_t hello_len, int handoff, const char *self_name, char ret_unit[MIGRATE_UNIT_MAX], struct err *e);
 
 /* Every reason why pid, with the others of its unit, cannot move from this host, without touching it. */
-int migrate_check(pid_t pid, const pid_t *also, size_t n_also, struct refusals *refusals, struct err *e);
+int migrate_check(pid_t pid, const pid_t *also, size_t n_also, const struct caller *caller, struct refusals *refusals, struct err *e);
 
 #endif

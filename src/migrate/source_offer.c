@@ -294,7 +294,7 @@ static void choose_strategy(struct source *s)
 static int capture(struct source *s, struct err *e)
 {
 	cleanup_free char *first = NULL, *second = NULL;
-	int ret = unit_capture(s->request->pid, s->request->also, s->request->n_also, &s->unit, s->refusals, e);
+	int ret = unit_capture(s->request->pid, s->request->also, s->request->n_also, s->request->caller, &s->unit, s->refusals, e);
 
 	if (ret < 0 || !s->refusals->n)
 		return ret;
@@ -302,7 +302,7 @@ static int capture(struct source *s, struct err *e)
 	unit_free(&s->unit);
 	s->unit = UNIT_INIT;
 	refusals_cut(s->refusals, 0);
-	ret = unit_capture(s->request->pid, s->request->also, s->request->n_also, &s->unit, s->refusals, e);
+	ret = unit_capture(s->request->pid, s->request->also, s->request->n_also, s->request->caller, &s->unit, s->refusals, e);
 	second = ret == 0 && s->refusals->n ? refusals_text(s->refusals) : NULL;
 	if (!second || (first && !strcmp(first, second)))
 		return ret;

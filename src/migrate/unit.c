@@ -292,10 +292,26 @@ static bool has_ended(const struct unit_process *u, int error)
 	return error == -ESRCH || error == -ENOENT || (u->pidfd >= 0 && poll(&p, 1, 0) > 0);
 }
 
-static int capture(struct unit *u, struct refusals *refusals, struct err *e)
+static int check_caller(const struct caller *caller, const struct unit *u, struct refusals *refusals, struct err *e)
 {
+	cleanup_free pid_t *pids = calloc(u->nprocs, sizeof(*pids));
+
+	if (!pids)
+		return err_sys(e, ENOMEM, "processes");
+	for (size_t i = 0; i < u->nprocs; i++)
+		pids[i] = u->procs[i].pid;
+	return caller_check(caller, pids, u->nprocs, refusals, e);
+}
+
+static int capture(struct unit *u, const struct caller *caller, struct refusals *refusals, struct err *e)
+{
+	size_t before = refusals->n;
 	int ret = list_processes(u, e);
 
+	if (ret >= 0)
+		ret = check_caller(caller, u, refusals, e);
+	if (ret >= 0 && refusals->n > before)
+		return 0;
 	if (ret >= 0 && ns_owned(u->procs[0].pid) & NS_BIT(NS_MNT))
 		ret = view_read(u->procs[0].pid, &u->view, e);
 	if (ret >= 0 && u->view)
@@ -386,13 +402,18 @@ static void check_detached(pid_t root, const pid_t *also, size_t n_also, struct 
 	}
 }
 
-int unit_capture(pid_t pid, const pid_t *also, size_t n_also, struct unit *ret_unit, struct refusals *refusals, struct err *e)
+int unit_capture(pid_t pid, const pid_t *also, size_t n_also, const struct caller *caller, struct unit *ret_unit, struct refusals *refusals, struct err *e)
 {
 	struct unit *u = ret_unit;
 	int ret;
 
 	*u = UNIT_INIT;
 	notes_clear();
+	ret = caller_check(caller, &pid, 1, refusals, e);
+	if (ret == 0)
+		ret = caller_check(caller, also, n_also, refusals, e);
+	if (ret < 0 || refusals->n)
+		return ret;
 	check_detached(pid, also, n_also, refusals);
 	if (refusals->n)
 		return 0;
@@ -400,7 +421,7 @@ int unit_capture(pid_t pid, const pid_t *also, size_t n_also, struct unit *ret_u
 	if (ret >= 0)
 		ret = tree_watch_open(&u->tree, &u->watch, e);
 	if (ret >= 0)
-		ret = capture(u, refusals, e);
+		ret = capture(u, caller, refusals, e);
 	if ((ret < 0 || refusals->n) && (unit_has_changed(u) || are_passing(u, refusals))) {
 		refusals_free(refusals);
 		*refusals = (struct refusals){ 0 };
@@ -470,7 +491,7 @@ int unit_encode_threads(Gw__Thread *const *threads, size_t n, struct bytes_list 
 	return 0;
 }
 
-int migrate_check(pid_t pid, const pid_t *also, size_t n_also, struct refusals *refusals, struct err *e)
+int migrate_check(pid_t pid, const pid_t *also, size_t n_also, const struct caller *caller, struct refusals *refusals, struct err *e)
 {
 	struct unit u;
 	int ret = -EAGAIN;
@@ -480,7 +501,7 @@ int migrate_check(pid_t pid, const pid_t *also, size_t n_also, struct refusals *
 	for (int tries = 0; ret == -EAGAIN && tries < CHECK_TRIES; tries++) {
 		if (e)
 			*e = ERR_INIT;
-		ret = unit_capture(pid, also, n_also, &u, refusals, e);
+		ret = unit_capture(pid, also, n_also, caller, &u, refusals, e);
 	}
 	if (ret == 0)
 		unit_free(&u);

@@ -18,6 +18,7 @@
 #include "image/uring.h"
 #include "image/vdso.h"
 #include "image/vma.h"
+#include "migrate/caller.h"
 #include "task.pb-c.h"
 
 /* One process of a unit. */
@@ -58,9 +59,10 @@ struct unit {
 
 /*
  * Captures everything that can be seen without touching the unit; what cannot move is added to refusals. -EAGAIN, and no refusals, when something failed
- * or looked like a reason while processes came or went. also[n_also]: the detached ones. *ret must stay where it is.
+ * or looked like a reason while processes came or went. also[n_also]: the detached ones. caller: who asks, NULL: who may do everything; of a unit in which there is something that he may
+ * not touch he is told no more than that. *ret must stay where it is.
  */
-int unit_capture(pid_t pid, const pid_t *also, size_t n_also, struct unit *ret, struct refusals *refusals, struct err *e);
+int unit_capture(pid_t pid, const pid_t *also, size_t n_also, const struct caller *caller, struct unit *ret, struct refusals *refusals, struct err *e);
 /* Adds refusals about memory that the unit shares with processes outside. */
 int unit_check_sharing(const struct unit *u, struct refusals *refusals, struct err *e);
 /* The number of a task of this process in its own pid namespace. */

@@ -22,7 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	} else {
 		ps_merge(units, list);
 		ps_merge(units, list);
-		all = ps_list(units);
+		all = ps_list(units, &(struct caller){ 0 });
 		if (json_array_size(all) > json_array_size(list))
 			abort();
 		json_array_foreach(all, i, unit)

@@ -182,8 +182,9 @@ void migrate_init(int ret_keep[MIGRATE_KEEP_FDS])
 	ret_keep[0] = ret_keep[1] = -1;
 }
 
-int migrate_check(pid_t pid, const pid_t *also, size_t n_also, struct refusals *refusals, struct err *e)
+int migrate_check(pid_t pid, const pid_t *also, size_t n_also, const struct caller *caller, struct refusals *refusals, struct err *e)
 {
+	(void)caller;
 	if (pid == 1)
 		refusals_add(refusals, "task.init", "init cannot move", "leave it", "process %d", pid);
 	return refusals->n ? -EPERM : 0;

@@ -83,6 +83,9 @@ static void test_config_errors(void **state)
 	wrong_config("[balance]\ntransfer = both\n", "transfer 'both'");
 	wrong_config("[balance]\nlocation = best\n", "location 'best'");
 	wrong_config("[balance]\non = yes\n", "unknown key 'on'");
+	wrong_config("[access]\nusers = some\n", "users 'some': use yes or no");
+	wrong_config("[access]\ngroup = there-is-no-such-group\n", "there is no such group");
+	wrong_config("[access]\nuser = yes\n", "unknown key 'user'");
 	wrong_config("[custer]\na = b\n", "unknown section [custer]");
 	wrong_config("[cluster]\nseed = 10.0.0\n", "10.0.0");
 	wrong_config("[cluster]\nkey_file = key\n", "key_file 'key'");
