@@ -140,7 +140,7 @@ static void show(const struct checking *c, const struct config *config)
 int verb_config(int argc, char **argv)
 {
 	static const struct option options[] = { { "json", no_argument, NULL, 'j' }, { 0 } };
-	struct checking c = { .path = CONFIG_DEFAULT_PATH, .errors = json_array(), .warnings = json_array() };
+	struct checking c = { .path = CONFIG_DEFAULT_PATH };
 	struct config config;
 	bool as_json = false, good;
 	int o;
@@ -155,6 +155,8 @@ int verb_config(int argc, char **argv)
 		return usage_error("config", "check is expected, and perhaps a file");
 	if (argc == optind + 2)
 		c.path = argv[optind + 1];
+	c.errors = json_array();
+	c.warnings = json_array();
 	check(&c, argc == optind + 2, &config);
 	good = !json_array_size(c.errors);
 	if (as_json) {

@@ -196,7 +196,7 @@ int verb_run(int argc, char **argv)
 	const char *node = NULL, *strategy = "freeze-free", *require = NULL;
 	char best[256], placed[256] = "";
 	bool here = false;
-	json_t *addresses = json_array();
+	json_auto_t *addresses = json_array();
 	int o, r;
 
 	optind = 1;
@@ -230,7 +230,8 @@ int verb_run(int argc, char **argv)
 		if (r != EXIT_OK)
 			return r;
 	}
-	json_decref(addresses);
+	json_decref(addresses); /* start() does not return where all is well */
+	addresses = NULL;
 	tell_started(!node && !here, placed);
 	return start(&argv[optind], &(struct destination){ *placed ? placed : node, !*placed }, strategy);
 }

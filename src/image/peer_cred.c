@@ -57,7 +57,7 @@ bool peer_cred_equal(const Gw__FdUnixCred *a, const Gw__FdUnixCred *b)
 	if (!a || !b)
 		return a == b;
 	return a->pid == b->pid && a->uid == b->uid && a->gid == b->gid && a->n_groups == b->n_groups &&
-		!memcmp(a->groups, b->groups, a->n_groups * sizeof(*a->groups));
+		(!a->n_groups || !memcmp(a->groups, b->groups, a->n_groups * sizeof(*a->groups)));
 }
 
 /* Effective capabilities go with the effective id 0; the permitted ones stay, since the real id does. */

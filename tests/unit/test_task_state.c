@@ -555,6 +555,9 @@ static void test_present(void **state)
 	assert_false(present_has_credentials(&present, &c));
 	present_free(&present);
 	inject_free(b);
+	free(c.uids);
+	free(c.gids);
+	free(c.groups);
 	kill(pid, SIGKILL);
 }
 
