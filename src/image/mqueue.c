@@ -87,7 +87,7 @@ static void forget_messages(Gw__FdMqueue *q)
 static int put_all(int queue, const Gw__FdMqueue *q, struct err *e)
 {
 	for (size_t i = 0; i < q->n_messages; i++)
-		if (mq_send(queue, (const char *)q->messages[i]->data.data, q->messages[i]->data.len, q->messages[i]->priority) < 0)
+		if (mq_send(queue, q->messages[i]->data.len ? (const char *)q->messages[i]->data.data : "", q->messages[i]->data.len, q->messages[i]->priority) < 0)
 			return err_sys(e, -errno, "message queue %s: message of %zu bytes", q->name, q->messages[i]->data.len);
 	return 0;
 }

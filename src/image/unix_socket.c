@@ -457,6 +457,14 @@ static void remember(const Gw__FdUnix *u, struct before *b)
 	bytes_set(&b->peer_name, u->peer_name.data, u->peer_name.len);
 	b->u.name = b->name;
 	b->u.peer_name = b->peer_name;
+	b->u.root = fd_strdup(u->root);
+}
+
+static void forget(struct before *b)
+{
+	free(b->name.data);
+	free(b->peer_name.data);
+	free(b->u.root);
 }
 
 static int capture_all(struct unix_capture *c, uint32_t *peer_ino, struct err *e)
@@ -525,8 +533,7 @@ int unix_sockets_capture(struct unix_member *m, size_t n, Gw__FdTable *t, bool f
 
 		if (r == 0 && before[i].u.type && u && !m[i].refused)
 			m[i].renew = !unix_socket_is_construction_same(&before[i].u, u);
-		free(before[i].name.data);
-		free(before[i].peer_name.data);
+		forget(&before[i]);
 	}
 	spread_renewal(m, n, t);
 	diags_done(&c);
