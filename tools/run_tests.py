@@ -27,7 +27,7 @@ AGAIN_MOST = 40                     # more failures than this are no accident
 WRONG_BYTES = re.compile(r"FAIL: .*\b(page|word|byte|bytes)\b.*expected")   # how tests/victims name them
 PYTHON = "/usr/bin/python3"
 # Under the sanitizers: every kind of state once, a few with each strategy, and home, its files and what is refused.
-SLOW = "sleep or block or ws_ or mem_big or mem_many or storm_generations or thread_contend or shm_huge"
+SLOW = "sleep or block or ws_ or mem_big or mem_many or storm_generations or thread_contend or shm_huge or late_"
 SMOKE = ("test_python or test_kernel_check or test_refused_32_bit or test_registers_there_and_back or test_zero_pages_do_not_travel or "
          "test_tree_back_and_forth or test_signals_and_status or test_comes_back or test_lines_and_end or test_unix_stream or "
          "test_everything_away_and_on_and_home_again or test_objects_move or test_groups_are_made or test_shell_there_and_back or "
