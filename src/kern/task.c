@@ -220,7 +220,8 @@ int task_wait(struct task *t, int timeout_ms, struct err *e)
 		if (ret < 0)
 			return ret;
 		if (now - begin > SPIN_NS) {
-			struct timespec slice = { 0, t->wake == TASK_HELD ? 100000 : 20000000 };
+			/* A thread that goes on with its program wakes nobody. */
+			struct timespec slice = { 0, t->wake == TASK_HELD || slot->command == COMMAND_RESTORE ? 100000 : 20000000 };
 
 			syscall(SYS_futex, &slot->done, FUTEX_WAIT, done, &slice, NULL, 0);
 			if (__atomic_load_n(&slot->done, __ATOMIC_ACQUIRE) == slot->seq)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* image_summary.c - what an image says of itself, for people (`godwit image show`) and for the reader; see image_write.h */
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 
 #include "base/util.h"
@@ -31,7 +32,7 @@ int image_put_head(struct image_writer *w, const Gw__Hello *hello, const char *u
 }
 
 /* What goes into the message is freed with it, as if it had been unpacked. */
-static char *text(const char *s)
+static char *copy_of(const char *s)
 {
 	char *copy = strdup(s ? s : "");
 
@@ -63,8 +64,8 @@ static int add_processes(struct image_writer *w, const struct go *go, Gw__ImageS
 		s->processes[s->n_processes++] = to;
 		to->pid = p->msg->pid;
 		to->parent = t && t->parent != TREE_NONE && t->parent < o->tree.n ? o->tree.v[t->parent].pid : 0;
-		to->name = text(go && i < go->nprocs && go->procs[i].nthreads ? go->procs[i].threads[0]->name : "");
-		to->program = text(p->mm.exe_file >= 0 && (uint32_t)p->mm.exe_file < o->files.n ? fsfile_seen(&o->files.v[p->mm.exe_file]) : "");
+		to->name = copy_of(go && i < go->nprocs && go->procs[i].nthreads ? go->procs[i].threads[0]->name : "");
+		to->program = copy_of(p->mm.exe_file >= 0 && (uint32_t)p->mm.exe_file < o->files.n ? fsfile_seen(&o->files.v[p->mm.exe_file]) : "");
 		to->threads = (uint32_t)(go && i < go->nprocs ? go->procs[i].nthreads : p->nthreads);
 		to->mappings = (uint32_t)p->vmas.n;
 		for (size_t k = 0; k < p->vmas.n; k++)
@@ -97,7 +98,7 @@ static int add_files(const struct image_writer *w, Gw__ImageSummary *s)
 			return -ENOMEM;
 		gw__image_file__init(to);
 		s->files[s->n_files++] = to;
-		to->path = text(fsfile_seen(&t->v[i]));
+		to->path = copy_of(fsfile_seen(&t->v[i]));
 		to->size = t->v[i].size;
 		to->mtime_ns = t->v[i].mtime_ns;
 		to->inside = w->inside[i];
@@ -108,13 +109,20 @@ static int add_files(const struct image_writer *w, Gw__ImageSummary *s)
 
 static const char *what_is(const Gw__FdDesc *d)
 {
+	static char text[32];
+	size_t n;
 	const ProtobufCEnumValue *v = protobuf_c_enum_descriptor_get_value(&gw__fd_kind__descriptor, (int)d->kind);
 
 	if (d->kind == GW__FD_KIND__FD_SOCKET && d->socket && d->socket->tcp)
 		return d->socket->tcp->kind == GW__FD_TCP_KIND__TCP_PAIR ? "tcp connection" : "tcp socket";
 	if (d->kind == GW__FD_KIND__FD_SOCKET && d->socket)
 		return d->socket->listening ? "listening socket" : "socket";
-	return v && !strncmp(v->name, "FD_", 3) ? v->name + 3 : "other";
+	if (!v || strncmp(v->name, "FD_", 3) != 0)
+		return "other";
+	for (n = 0; n + 1 < sizeof(text) && v->name[3 + n]; n++)
+		text[n] = v->name[3 + n] == '_' ? ' ' : (char)tolower((unsigned char)v->name[3 + n]);
+	text[n] = 0;
+	return text;
 }
 
 static int count(Gw__ImageSummary *s, const char *what)
@@ -130,7 +138,7 @@ static int count(Gw__ImageSummary *s, const char *what)
 	if (!to)
 		return -ENOMEM;
 	gw__image_count__init(to);
-	to->what = text(what);
+	to->what = copy_of(what);
 	to->n = 1;
 	s->descriptors[s->n_descriptors++] = to;
 	return 0;
@@ -144,7 +152,7 @@ static void add_listener(Gw__ImageSummary *s, const Gw__FdSocket *socket)
 
 	inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? (const void *)&p.address.s6_addr[12] : &p.address, address, sizeof(address));
 	snprintf(line, sizeof(line), v4 ? "tcp %s:%u" : "tcp [%s]:%u", address, ntohs(p.port));
-	s->listeners[s->n_listeners++] = text(line);
+	s->listeners[s->n_listeners++] = copy_of(line);
 }
 
 static int add_descriptors(const Gw__FdTable *t, Gw__ImageSummary *s)
@@ -189,7 +197,7 @@ int image_put_summary(struct image_writer *w, struct err *e)
 	s->monotonic_ns = w->monotonic_ns;
 	s->boottime_ns = w->boottime_ns;
 	s->realtime_ns = w->realtime_ns;
-	s->strategy = text(strategy_name((enum strategy)w->offered.msg->strategy));
+	s->strategy = copy_of(strategy_name((enum strategy)w->offered.msg->strategy));
 	s->page_bytes = w->page_bytes;
 	s->content_bytes = w->content_bytes;
 	/* One that no destination could read is no image. */

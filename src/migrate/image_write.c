@@ -18,6 +18,7 @@
 #include "base/util.h"
 #include "image/clocks.h"
 #include "migrate/outcome.h"
+#include "migrate/pace.h"
 #include "wire/conn.h"
 
 #define HELLO_MS 5000
@@ -274,8 +275,10 @@ static int take_round(struct image_writer *w, const struct frame *f, struct err 
 	round_news_free(&news);
 	if (ret == 0)
 		ret = put_frame(w, ARCHIVE_CONTROL, FRAME_ROUND, f->payload, f->len, e);
-	if (ret == 0 && w->over) /* the freeze is next, or has begun: nobody is to wait for the disk */
+	if (ret == 0 && w->over) { /* the freeze is next, or has begun: nobody is to wait for the disk */
 		archive_defer(w->archive, DEFERRED_MAX);
+		pace_hurry(0);
+	}
 	return ret < 0 || !answered ? ret : frame_send(w->link.control, FRAME_ROUND, NULL, 0, e);
 }
 
@@ -371,6 +374,7 @@ static int let_go_on(struct image_writer *w, struct err *e)
 	if (send(w->link.go, &word, sizeof(word), MSG_NOSIGNAL) < 0)
 		log_warning("event=abort-untold text=\"%s\"", strerror(errno));
 	frame_send_error(w->link.control, ECANCELED, "the image has been taken, and the process is to go on", NULL);
+	pace_calm(0);
 	w->complete = true;
 	image_look_at_files(w);
 	if (image_put_summary(w, e) < 0)
@@ -467,6 +471,7 @@ static void end_attempt(struct image_writer *w)
 	freep(&w->go);
 	image_forget_offer(w);
 	link_close(&w->link);
+	pace_calm(0);
 	w->over = false;
 	w->content_bytes = w->page_bytes = 0;
 }

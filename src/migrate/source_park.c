@@ -446,6 +446,7 @@ static void retake_locks(struct source_process *p)
 		log_error("event=locks-lost pid=%d", p->u->pid);
 }
 
+/* All are told before any is waited for. */
 static void thaw_process(struct source_process *p)
 {
 	for (size_t i = 0; i < p->nparked; i++) {
@@ -459,11 +460,15 @@ static void thaw_process(struct source_process *p)
 			if (t->traced)
 				trace_detach(t->tid, NULL);
 			task_wait(&t->task, 5000, NULL);
-			task_run(&t->task, COMMAND_RESTORE, 5000, NULL);
+			task_command(&t->task, COMMAND_RESTORE);
+			task_wake(&t->task, NULL);
 		} else if (t->traced && t->stopped) {
 			borrow_let_go(p->u->pid, t->tid, p->stop_signal ? p->stop_signal : SIGTRAP);
 		}
 	}
+	for (size_t i = 0; i < p->nparked; i++)
+		if (p->parked[i].parked && !p->parked[i].plain && p->parked[i].task.wake != TASK_HELD)
+			task_wait(&p->parked[i].task, 5000, NULL);
 	process_query_close(&p->query);
 }
 
