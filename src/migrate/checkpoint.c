@@ -58,7 +58,7 @@ static int hear(int socket, bool agreed, struct image_taken *ret, struct err *e)
 	return 0;
 }
 
-/* The source's words when the destination has given up say less than the writer's. */
+/* The source's words when the destination has given up say less than the writer's, but for those that the source has. */
 static int decide(const struct migrate_image *image, int moved, const struct migrate_report *report, int written, const struct err *why, struct refusals *refusals, struct err *e)
 {
 	if (image->keep_running && written == 0) {
@@ -70,7 +70,7 @@ static int decide(const struct migrate_image *image, int moved, const struct mig
 		log_error("event=image-unheard text=\"%s\"", why->message); /* it has been committed to: the file is there */
 	if (moved >= 0 || refusals->n || moved == -ECANCELED || (report->outcome && !strcmp(report->outcome, "in-doubt")))
 		return moved;
-	if (written < 0 && written != -ECANCELED && why->code)
+	if (written < 0 && written != -ECANCELED && written != -ECONNRESET && why->code)
 		*e = *why;
 	return e->code ? e->code : moved;
 }

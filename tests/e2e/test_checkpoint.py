@@ -219,6 +219,15 @@ def test_other_ends_outside_are_refused(lab2, image):
         kill(p.pid, signal.SIGKILL)
 
 
+def test_wrong_arguments(lab2, image):
+    """What there is not is named, by who knows it first."""
+    for arguments, words in ((["checkpoint", "999999", image], "process 999999: no such process"), (["checkpoint", "1", image], "process 1: the first process of a host"),
+                             (["checkpoint", "n9:4711", image], "n9:4711"), (["restore", image], image), (["restore", "/etc/passwd"], "no image")):
+        done = godwit("n1", *arguments, check=False)
+        assert done.returncode != 0 and words in done.stderr, f"{arguments}: {done.stderr}"
+    assert left_beside(image) == []
+
+
 def records(data):
     """(offset, kind, stored bytes) of each record."""
     at = 32
