@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* image.c - godwit image show: what is in an image; reads the file itself, whether or not godwitd runs */
+/* image.c - godwit image show, core: what is in an image, and a core file of it; reads the file itself, whether or not godwitd runs */
 #include <errno.h>
 #include <getopt.h>
 #include <string.h>
@@ -9,6 +9,7 @@
 #include "cli/cli.h"
 #include "control.pb-c.h"
 #include "image.pb-c.h"
+#include "migrate/image_core.h"
 #include "wire/archive.h"
 #include "wire/hello.h"
 
@@ -181,33 +182,73 @@ static void show(const struct image *m)
 	show_files(s);
 }
 
-int verb_image(int argc, char **argv)
+static int show_image(const char *path, bool as_json, struct err *e)
 {
-	static const struct option options[] = { { "json", no_argument, NULL, 'j' }, { 0 } };
 	struct image m = { 0 };
-	struct err e = ERR_INIT;
-	bool as_json = false;
-	int o, ret;
+	int ret = read_image(path, &m, e);
 
-	optind = 1;
-	while ((o = getopt_long(argc, argv, ":", options, NULL)) != -1) {
-		if (o != 'j')
-			return option_error("image", o, argv);
-		as_json = true;
-	}
-	if (argc - optind != 2 || strcmp(argv[optind], "show") != 0)
-		return usage_error("image", "expected `show` and a file");
-	ret = read_image(argv[optind + 1], &m, &e);
-	if (ret < 0) {
-		complain("%s", e.message);
-	} else if (as_json) {
+	if (ret == 0 && as_json) {
 		json_t *j = to_json(&m);
 
 		show_json(j);
 		json_decref(j);
-	} else {
+	} else if (ret == 0) {
 		show(&m);
 	}
 	free_image(&m);
+	return ret;
+}
+
+static int make_core(const char *path, pid_t pid, const char *out, bool as_json, struct err *e)
+{
+	struct core_made made;
+	char bytes[16];
+	int ret = image_core(path, pid, out, &made, e);
+
+	if (ret < 0)
+		return ret;
+	if (as_json) {
+		json_t *j = json_pack("{s:i, s:o, s:i, s:i, s:I, s:I}", "pid", (int)made.pid, "path", string(made.path), "threads", (int)made.threads, "mappings", (int)made.mappings,
+				      "memory_bytes", (json_int_t)made.memory_bytes, "file_bytes", (json_int_t)made.file_bytes);
+
+		show_json(j);
+		json_decref(j);
+		return 0;
+	}
+	bytes_text((double)made.file_bytes, bytes);
+	printf("Process %d, %u thread%s: ", made.pid, made.threads, made.threads == 1 ? "" : "s");
+	put_text(stdout, made.path);
+	printf(" (%s)\n", bytes);
+	return 0;
+}
+
+int verb_image(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "json", no_argument, NULL, 'j' }, { "output", required_argument, NULL, 'o' }, { "pid", required_argument, NULL, 'p' }, { 0 },
+	};
+	struct err e = ERR_INIT;
+	const char *out = NULL;
+	bool as_json = false;
+	int o, ret, pid = 0;
+
+	optind = 1;
+	while ((o = getopt_long(argc, argv, ":o:", options, NULL)) != -1) {
+		if (o == 'j')
+			as_json = true;
+		else if (o == 'o')
+			out = optarg;
+		else if (o != 'p')
+			return option_error("image", o, argv);
+		else if ((pid = atoi(optarg)) <= 0)
+			return usage_error("image", "--pid: %s is no process", optarg);
+	}
+	if (argc - optind != 2 || (strcmp(argv[optind], "show") != 0 && strcmp(argv[optind], "core") != 0))
+		return usage_error("image", "expected `show` or `core`, and a file");
+	if (!strcmp(argv[optind], "show") && (out || pid))
+		return usage_error("image", "show has no options but --json");
+	ret = !strcmp(argv[optind], "show") ? show_image(argv[optind + 1], as_json, &e) : make_core(argv[optind + 1], pid, out, as_json, &e);
+	if (ret < 0)
+		complain("%s", e.message);
 	return ret < 0 ? EXIT_FAILED : EXIT_OK;
 }

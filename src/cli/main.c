@@ -46,7 +46,11 @@ static const struct command verbs[] = {
 	  "  --quiet        print nothing but errors\n"
 	  "Exit status: 0 it runs, 1 failed, 2 usage, 3 refused, 4 cancelled, 5 in doubt.\n",
 	  verb_restore },
-	{ "image", "show FILE", "check an image, and print what is in it", "  --json         print a JSON object\n", verb_image },
+	{ "image", "show|core FILE", "check an image, and print what is in it, or write a core file of a process in it for a debugger",
+	  "  --json         print a JSON object\n"
+	  "  -o FILE        core: where to; without this core.PID in the working directory\n"
+	  "  --pid PID      core: of which process, where the image has several\n",
+	  verb_image },
 	{ "ps", "", "list the units of the cluster: where they are, how often they moved and why",
 	  "  --here         of this host only: those that are here, and those that left it and are waited for\n"
 	  "  --json         print a JSON object\n",

@@ -24,8 +24,8 @@ ALLOWED = {
 # the agent's layout of the scratch, and the form in which it finds differences, are read by those who drive it
 ABI = {"kern", "image", "migrate"}
 ABI_HEADERS = {"agent/abi.h", "agent/delta.h"}
-# `godwit config check` reads the configuration as godwitd does
-SHARED = {("cli", "daemon/config.h")}
+# `godwit config check` reads the configuration as godwitd does, `godwit image core` what is in an image
+SHARED = {("cli", "daemon/config.h"), ("cli", "migrate/image_core.h")}
 GENERATED = {"version.h"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
