@@ -279,7 +279,13 @@ static int read_access_key(struct config *config, const char *key, const char *v
 		config->access_group = group->gr_gid;
 		return 0;
 	}
-	return err_set(e, -EINVAL, "unknown key '%.80s' in [access]; known are users, group", key);
+	if (!strcmp(key, "arriving_users"))
+		return admission_parse_ids(value, &config->arriving.users, e) < 0 ? err_wrap(e, "%s", key) : 0;
+	if (!strcmp(key, "arriving_groups"))
+		return admission_parse_ids(value, &config->arriving.groups, e) < 0 ? err_wrap(e, "%s", key) : 0;
+	if (!strcmp(key, "arriving_capabilities"))
+		return admission_parse_capabilities(value, &config->arriving, e) < 0 ? err_wrap(e, "%s", key) : 0;
+	return err_set(e, -EINVAL, "unknown key '%.80s' in [access]; known are users, group, arriving_users, arriving_groups, arriving_capabilities", key);
 }
 
 static int read_balance_key(struct config *config, const char *key, const char *value, struct err *e)

@@ -18,6 +18,7 @@
 #include "cluster/members.h"
 #include "cluster/membership.h"
 #include "cluster/policy.h"
+#include "image/admission.h"
 #include "wire/hello.h"
 
 #define CONFIG_DEFAULT_PATH "/etc/godwit/godwit.conf"
@@ -43,6 +44,7 @@ struct config {
 	bool root_only;       /* others than root and access_group are not served */
 	bool has_access_group;
 	gid_t access_group;   /* whose members may do everything */
+	struct admission arriving; /* as whom what arrives may run */
 	bool workstation;          /* it belongs to who works at it: then units of other nodes leave */
 	unsigned owner_idle_ms;    /* who has pressed no key for so long does not work */
 	bool drain_at_stop;        /* SIGTERM: everything is given away before godwitd ends, */

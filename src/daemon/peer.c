@@ -89,6 +89,7 @@ static int serve_dest(const struct daemon *d, int control, const struct frame *h
 	struct err e = ERR_INIT;
 	int r;
 
+	admission_use(&d->config.arriving);
 	r = migrate_dest(control, hello->payload, hello->len, handoff, d->config.name, unit, &e);
 	reserve_over(d->reserved, unit, r == 0);
 	if (r < 0)

@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 
 #include "base/util.h"
+#include "image/admission.h"
 #include "image/bytes.h"
 #include "image/ns_other.h"
 #include "image/ns_user.h"
@@ -237,6 +238,8 @@ void cred_validate_here(const Gw__Credentials *msg, int32_t tid, struct refusals
 {
 	uint64_t lacking = msg->cap_permitted & ~own_permitted();
 	uint64_t lacking_bound = (msg->cap_bounding | msg->cap_inheritable) & ~own_bounding();
+
+	admission_judge_credentials(msg, tid, r);
 
 	if (lacking)
 		refusals_add(r, "task.capabilities", "godwitd on the destination lacks capabilities that it would have to give",

@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <limits.h>
 #include <linux/magic.h>
 #include <sys/mman.h>
@@ -20,6 +19,7 @@
 #include "base/util.h"
 #include "image/buildid.h"
 #include "image/fsfile_internal.h"
+#include "image/fsfile_parent.h"
 #include "image/sha256.h"
 #include "image/xattr.h"
 
@@ -355,13 +355,13 @@ static int open_stand_in(const struct fsfile *f, struct err *e)
 
 static int open_temp(const struct fsfile *f, struct err *e)
 {
-	char path[PATH_MAX];
+	cleanup_close int directory = -1;
 	int fd, rc;
 
 	if (fsfile_is_memory(f))
 		return fsfile_memory_make(f, e);
-	snprintf(path, sizeof(path), "%s", f->path);
-	fd = ns_user_create(dirname(path), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	directory = fsfile_open_parent(f->path, NULL);
+	fd = directory < 0 ? directory : ns_user_create(directory, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	if (fd >= 0)
 		return fd;
 	rc = make_directory(e);
@@ -376,15 +376,20 @@ static int make_parents(const struct fsfile *f, struct fsfile_answer *answer, st
 {
 	for (int n = missing_directories(f); n > 0; n--) {
 		const struct fsfile_directory *d = &f->directories[n - 1];
+		cleanup_close int above = -1, made = -1;
 		char path[PATH_MAX];
 
 		snprintf(path, sizeof(path), "%s", f->path);
 		for (int i = 0; i < n; i++)
 			*strrchr(path, '/') = 0;
-		if (mkdir(path, 0700) < 0)
+		above = fsfile_open_parent(path, e);
+		if (above < 0)
+			return above;
+		if (mkdirat(above, fsfile_last_name(path), 0700) < 0)
 			return err_sys(e, -errno, "making %s", path);
 		answer->made++;
-		if (chown(path, d->uid, d->gid) < 0 || chmod(path, d->mode) < 0)
+		made = openat(above, fsfile_last_name(path), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (made < 0 || fchown(made, d->uid, d->gid) < 0 || fchmod(made, d->mode) < 0)
 			return err_sys(e, -errno, "%s: owner and mode", path);
 	}
 	return 0;
@@ -406,6 +411,7 @@ static void remove_parents(const struct fsfile *f, struct fsfile_answer *answer)
 static int open_replacing(const struct fsfile *f, struct fsfile_answer *answer, struct err *e)
 {
 	cleanup_free char *name = NULL;
+	cleanup_close int directory = -1;
 	const char *slash = strrchr(f->path, '/');
 	uint64_t random;
 	int fd;
@@ -413,13 +419,16 @@ static int open_replacing(const struct fsfile *f, struct fsfile_answer *answer, 
 	if (getrandom(&random, sizeof(random), 0) != sizeof(random) ||
 	    asprintf(&name, "%.*s/.godwit-%016llx", (int)(slash - f->path), f->path, (unsigned long long)random) < 0)
 		return err_sys(e, -ENOMEM, "replacing %s", f->path);
-	fd = ns_user_create(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	directory = fsfile_open_parent(f->path, e);
+	if (directory < 0)
+		return directory;
+	fd = ns_user_create(directory, fsfile_last_name(name), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return err_sys(e, -errno, "creating %s", name);
-	if (renameat2(AT_FDCWD, name, AT_FDCWD, f->path, RENAME_EXCHANGE) < 0) {
+	if (renameat2(directory, fsfile_last_name(name), directory, fsfile_last_name(f->path), RENAME_EXCHANGE) < 0) {
 		int code = -errno;
 
-		unlink(name);
+		unlinkat(directory, fsfile_last_name(name), 0);
 		close(fd);
 		return err_sys(e, code, "replacing %s", f->path);
 	}
@@ -429,16 +438,19 @@ static int open_replacing(const struct fsfile *f, struct fsfile_answer *answer, 
 
 static int open_created(const struct fsfile *f, struct fsfile_answer *answer, struct err *e)
 {
+	cleanup_close int directory = -1;
 	int fd, rc;
 
 	if (answer->replaces)
 		return open_replacing(f, answer, e);
 	rc = make_parents(f, answer, e);
+	if (rc == 0)
+		rc = directory = fsfile_open_parent(f->path, e);
 	if (rc < 0) {
 		remove_parents(f, answer);
 		return rc;
 	}
-	fd = ns_user_create(f->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	fd = ns_user_create(directory, fsfile_last_name(f->path), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd >= 0)
 		return fd;
 	fd = -errno;
@@ -568,7 +580,8 @@ int fsfile_finish(const struct fsfile *f, struct fsfile_answer *answer, struct e
 	}
 	if (answer->verdict != FSFILE_STAND_IN && fchown(fd, f->uid, f->gid) < 0)
 		return err_sys(e, -errno, "%s: owner %u:%u", f->path, f->uid, f->gid);
-	if (fchmod(fd, f->mode) < 0)
+	/* A stand-in is root's: it lends nobody root's ids. */
+	if (fchmod(fd, answer->verdict == FSFILE_STAND_IN ? f->mode & ~(S_ISUID | S_ISGID) : f->mode) < 0)
 		return err_sys(e, -errno, "%s: mode", f->path);
 	ret = set_xattrs(f, fd, e);
 	if (ret < 0)

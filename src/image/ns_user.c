@@ -509,7 +509,7 @@ int ns_user_make(const Gw__Namespaces *msg, int (*fill)(const Gw__Namespaces *ms
  * Who makes a file in a file system that belongs to a user namespace must have ids that are mapped there. With them the worker keeps its capabilities, since its
  * securebits say so.
  */
-static int create_as(const struct user *u, const char *path, int open_flags, mode_t mode)
+static int create_as(const struct user *u, int directory, const char *name, int open_flags, mode_t mode)
 {
 	long bits = prctl(PR_GET_SECUREBITS);
 	uint32_t uid, gid;
@@ -520,7 +520,7 @@ static int create_as(const struct user *u, const char *path, int open_flags, mod
 		return -EOVERFLOW;
 	setfsgid(gid);
 	setfsuid(uid);
-	fd = open(path, open_flags, mode);
+	fd = openat(directory, name, open_flags, mode);
 	code = errno;
 	setfsuid(geteuid());
 	setfsgid(getegid());
@@ -528,13 +528,13 @@ static int create_as(const struct user *u, const char *path, int open_flags, mod
 	return fd < 0 ? -code : fd;
 }
 
-int ns_user_create(const char *path, int open_flags, mode_t mode)
+int ns_user_create(int directory, const char *name, int open_flags, mode_t mode)
 {
-	int fd = open(path, open_flags, mode), code = errno;
+	int fd = openat(directory, name, open_flags, mode), code = errno;
 
 	for (size_t i = 0; fd < 0 && code == EOVERFLOW && i < n_users; i++) /* of whichever the file system is */
 		if (users[i].maps[0]) {
-			fd = create_as(&users[i], path, open_flags, mode);
+			fd = create_as(&users[i], directory, name, open_flags, mode);
 			code = fd < 0 ? -fd : 0;
 			fd = MAX(fd, -1);
 		}

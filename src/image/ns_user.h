@@ -44,8 +44,8 @@ typedef void (*ns_user_then)(const Gw__Namespaces *msg, int socket, void *arg);
 
 /* Destination: starts the owner, which goes on in all namespaces that belong to it but for that of mounts, and has called `fill`; the worker enters these, too. */
 int ns_user_make(const Gw__Namespaces *msg, int (*fill)(const Gw__Namespaces *msg), ns_user_then then, void *arg, struct ns_owner *ret, struct err *e);
-/* open(2) with O_CREAT, by the worker. */
-int ns_user_create(const char *path, int open_flags, mode_t mode);
+/* openat(2) with O_CREAT or O_TMPFILE, by the worker. */
+int ns_user_create(int directory, const char *name, int open_flags, mode_t mode);
 /* In a process that is to be in it, without other threads: with the ids that the unit's first process has, and all capabilities there, also over an exec. */
 int ns_user_enter(const Gw__NsUser *u, int ns, struct err *e);
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* view.c - directories of home in a mount namespace of the unit; see view.h */
+#include "image/admission.h"
 #include "image/view.h"
 
 #include <arpa/inet.h>
@@ -241,7 +242,7 @@ static int mount_whole(const struct plan *p, struct err *e)
 	snprintf(options, sizeof(options), "fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions,max_read=%u", p->fuse, MAX_READ);
 	if (mkdir(TOP, 0700) < 0 && errno != EEXIST)
 		return err_sys(e, errno, "%s", TOP);
-	return mount(source, TOP, TYPE, 0, options) < 0 ? err_sys(e, errno, "mounting the files of home (is FUSE in this kernel?)") : 0;
+	return mount(source, TOP, TYPE, admission_is_limited() ? MS_NOSUID | MS_NODEV : 0, options) < 0 ? err_sys(e, errno, "mounting the files of home (is FUSE in this kernel?)") : 0;
 }
 
 /* A directory that this host does not have has no place for a mount. */

@@ -16,6 +16,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/util.h"
+#include "image/admission.h"
 #include "image/aio.h"
 #include "image/uring.h"
 #include "image/notes.h"
@@ -192,6 +193,7 @@ static int judge(struct dest *d, struct refusals *refusals, struct err *e)
 	for (size_t i = 0; i < d->nprocs; i++)
 		uring_validate_here(d->procs[i].process, refusals);
 	judge_huge_pages(d, refusals);
+	admission_judge_namespaces(d->offered.ns, refusals);
 	ret = judge_vdso(d, refusals, e);
 	return ret < 0 ? ret : judge_files(d, refusals, e);
 }

@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "base/util.h"
+#include "image/admission.h"
 #include "migrate/decode.h"
 #include "migrate/dest.h"
 
@@ -44,6 +45,8 @@ int dest_match_file(struct dest *d, uint32_t i, struct refusals *refusals, struc
 
 	if (ret == 0 && !dest_view_wants(d, &d->files.v[i], &d->answers[i], refusals, before))
 		fsfile_policy_apply((enum fsfile_policy)d->offer->files_policy, &d->files.v[i], &d->answers[i], refusals);
+	if (ret == 0 && (d->answers[i].verdict == FSFILE_CREATE || d->answers[i].verdict == FSFILE_TEMP))
+		admission_judge_file(&d->files.v[i], refusals);
 	return ret;
 }
 

@@ -14,6 +14,8 @@
 #include "base/util.h"
 #include "home/channel.h"
 #include "home/door.h"
+#include "image/admission.h"
+#include "image/ns_user.h"
 #include "image/ns_other.h"
 #include "image/uring.h"
 #include "image/ns_net.h"
@@ -142,6 +144,19 @@ static int receive_go(struct dest *d, struct frame *ret, struct err *e)
 	return ret->len < sizeof(uint32_t) ? err_set(e, -EPROTO, "a go message of %u bytes", ret->len) : receive_payload(d, ret, e);
 }
 
+/* They may have become other ones since the offer. */
+static void judge_credentials(const struct dest_process *p, struct refusals *refusals)
+{
+	uint32_t was;
+
+	if (!admission_is_limited())
+		return;
+	was = ns_user_choose(dest_user_of(p));
+	for (size_t i = 0; i < p->go->nthreads; i++)
+		admission_judge_credentials(p->go->threads[i]->credentials, p->go->threads[i]->tid, refusals);
+	ns_user_choose(was);
+}
+
 static int decode_go(struct dest *d, uint32_t payload_len, struct err *e)
 {
 	const struct go_terms terms = { d->offered.procs, d->nprocs, THREADS_SPARE, d->files.n, d->fds };
@@ -154,6 +169,7 @@ static int decode_go(struct dest *d, uint32_t payload_len, struct err *e)
 		d->procs[i].go = &d->go.procs[i];
 		ns_others_take_over(d->procs[i].process, d->go.procs[i].process);
 		process_validate_here(d->go.procs[i].process, d->procs[i].process, &refusals);
+		judge_credentials(&d->procs[i], &refusals);
 	}
 	if (refusals.n)
 		ret = err_set(e, -EPERM, "%s: %s", refusals.v[0].thing, refusals.v[0].cause);

@@ -112,6 +112,63 @@ def test_one_user_does_not_take_it_all(lab2):
     assert inside("n1", "godwit", "nodes").returncode == 0
 
 
+SLEEPER = ("import os,sys,time\nif os.fork(): os._exit(0)\nos.setsid()\nkept=[open(p, 'r+') for p in sys.argv[1:]]\nprint(os.getpid(), flush=True)\n"
+           "[os.close(f) for f in (0,1,2)]\ntime.sleep(900)\n")
+
+
+def with_open(*paths):
+    """A program of nobody's that has these files open; its number."""
+    return int(inside("n1", "setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "/usr/bin/python3", "-c", SLEEPER, *paths).stdout)
+
+
+def refusal(pid, code, *options):
+    done = inside("n1", "godwit", "migrate", "--json", *options, str(pid), "n2", check=False)
+    return done.returncode == REFUSED and code in done.stdout and not is_away(pid)
+
+
+def test_what_is_admitted(lab2):
+    """A host says as whom others may run something there: not as root, not with capabilities, and no file is made that would lend them."""
+    inside("n2", "sh", "-c", "cp /etc/godwit/godwit.conf /tmp/conf && printf '[access]\narriving_users = 60000-65534\narriving_groups = 65534\narriving_capabilities = none\n' "
+           ">>/etc/godwit/godwit.conf")
+    nobody = ("--reuid=nobody", "--regid=nogroup", "--clear-groups")
+    try:
+        lab2.restart_daemon("n2")
+        inside("n1", "sh", "-c", "umask 0; echo text >/tmp/plain; echo text >/tmp/lends; chown nobody:nogroup /tmp/plain /tmp/lends; chmod 4755 /tmp/lends")
+        for ids in (("--reuid=0",), ("--reuid=nobody", "--regid=games", "--clear-groups"), ("--reuid=nobody", "--regid=nogroup", "--groups=games"),
+                    (*nobody, "--inh-caps=+net_raw", "--ambient-caps=+net_raw"), ("--reuid=0", "unshare", "--map-root-user")):
+            pid = start_as(*ids)
+            assert refusal(pid, "task.not-admitted"), f"{ids}: {inside('n1', 'godwit', 'migrate', str(pid), 'n2', check=False)}"
+        assert refusal(with_open("/tmp/lends"), "file.not-admitted", "--files=copy")
+        for pid in (start_as(*nobody), start_as(*nobody, "unshare", "--map-root-user"), with_open("/tmp/plain")):
+            inside("n1", "godwit", "migrate", str(pid), "n2")
+            inside("n2", "kill", str(pid))
+    finally:
+        inside("n2", "sh", "-c", "cp /tmp/conf /etc/godwit/godwit.conf")
+        lab2.restart_daemon("n2")
+
+
+def test_links_lead_nowhere(lab2):
+    """Files that the destination makes come to be where they were, and not where a user's symbolic link would have them; root's links are followed."""
+    for owner in ("nobody", "root"):
+        inside("n1", "sh", "-c", "rm -rf /tmp/way && mkdir /tmp/way && echo text >/tmp/way/file && chown -R nobody /tmp/way")
+        inside("n2", "sh", "-c", f"rm -rf /tmp/way /tmp/elsewhere && mkdir /tmp/elsewhere && ln -s elsewhere /tmp/way && chown -h {owner} /tmp/way")
+        pid = with_open("/tmp/way/file")
+        done = inside("n1", "godwit", "migrate", "--files=copy", str(pid), "n2", check=False)
+        made = inside("n2", "ls", "/tmp/elsewhere").stdout.split()
+        assert (done.returncode == 0, made) == ((True, ["file"]) if owner == "root" else (False, [])), f"{owner}: {done.stderr} {made}"
+        assert is_away(pid) == (owner == "root")
+        inside("n2" if owner == "root" else "n1", "kill", str(pid))
+
+
+def test_stand_ins_lend_nothing(lab2):
+    """A set-id program that the destination lacks: what stands for it there is root's, and no set-id program."""
+    inside("n1", "sh", "-c", "cp /bin/sleep /tmp/lent && chown nobody /tmp/lent && chmod 6755 /tmp/lent")
+    pid = int(inside("n1", "sh", "-c", "setsid /tmp/lent 900 </dev/null >/dev/null 2>&1 & echo $!").stdout)
+    inside("n1", "godwit", "migrate", str(pid), "n2")
+    assert inside("n2", "stat", "-L", "-c", "%u %a", f"/proc/{pid}/exe").stdout.strip() in ("0 755", "65534 6755")
+    inside("n2", "kill", str(pid))
+
+
 def test_victim_of_a_user(lab2):
     """A program with memory, threads and files, moved by its user."""
     v = Victim(lab2, "ws_random", command=["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", os.path.join(VICTIMS, "victim"), "ws_random", "STATUS", "16"]).wait_ready()

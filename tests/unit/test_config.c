@@ -37,7 +37,7 @@ static void test_full_file(void **state)
 	struct err e = ERR_INIT;
 
 	config_init(&c);
-	assert_int_equal(config_parse(&c, "[node]\nname = n1\nlisten = 10.66.0.1\nport = 4471\nspeed = 1.5\ndrain_at_stop = yes\ndrain_timeout_ms = 5000\nlabels = gpu zone=east\n[nodes]\nn1 = 10.66.0.1:4471\nn2 = 10.66.0.2\n", "f", &e), 0);
+	assert_int_equal(config_parse(&c, "[node]\nname = n1\nlisten = 10.66.0.1\nport = 4471\nspeed = 1.5\ndrain_at_stop = yes\ndrain_timeout_ms = 5000\nlabels = gpu zone=east\n[access]\narriving_users = 1000-59999, 65534\narriving_capabilities = cap_net_raw sys_nice\n[nodes]\nn1 = 10.66.0.1:4471\nn2 = 10.66.0.2\n", "f", &e), 0);
 	assert_string_equal(c.name, "n1");
 	assert_int_equal(c.listen.sin_addr.s_addr, inet_addr("10.66.0.1"));
 	assert_int_equal(ntohs(c.listen.sin_port), 4471);
@@ -45,6 +45,11 @@ static void test_full_file(void **state)
 	assert_true(c.drain_at_stop);
 	assert_int_equal(c.drain_timeout_ms, 5000);
 	assert_string_equal(c.labels, "gpu zone=east");
+	assert_int_equal(c.arriving.users.n, 2);
+	assert_int_equal(c.arriving.users.v[0].to, 59999);
+	assert_int_equal(c.arriving.users.v[1].from, 65534);
+	assert_int_equal(c.arriving.groups.n, 0);
+	assert_true(c.arriving.has_capabilities && c.arriving.capabilities == (1ull << 13 | 1ull << 23));
 	assert_int_equal(c.n_nodes, 2);
 	assert_int_equal(ntohs(config_find(&c, "n1")->address.sin_port), 4471);
 	assert_int_equal(ntohs(config_find(&c, "n2")->address.sin_port), 4470);
@@ -86,6 +91,11 @@ static void test_config_errors(void **state)
 	wrong_config("[access]\nusers = some\n", "users 'some': use yes or no");
 	wrong_config("[access]\ngroup = there-is-no-such-group\n", "there is no such group");
 	wrong_config("[access]\nuser = yes\n", "unknown key 'user'");
+	wrong_config("[access]\narriving_users = 5-3\n", "arriving_users: '5-3'");
+	wrong_config("[access]\narriving_users = 4294967295\n", "use 1 to 32 numbers");
+	wrong_config("[access]\narriving_groups = 1000-\n", "arriving_groups: '1000-'");
+	wrong_config("[access]\narriving_groups =\n", "arriving_groups");
+	wrong_config("[access]\narriving_capabilities = cap_net_raw cap_fly\n", "'cap_fly' is no capability");
 	wrong_config("[custer]\na = b\n", "unknown section [custer]");
 	wrong_config("[cluster]\nseed = 10.0.0\n", "10.0.0");
 	wrong_config("[cluster]\nkey_file = key\n", "key_file 'key'");
