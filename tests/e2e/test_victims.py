@@ -33,7 +33,7 @@ LOCKED_LATE = {("mem_late_zeros", "copy-on-reference")}
 
 # What has nothing to do with how memory travels is moved with a strategy that leaves pages behind, and with one that does not.
 FEW_STRATEGIES = ("uring_",)
-# Without --all, what depends on how memory travels is tried with freeze-free and two others; the rest with freeze-free and one.
+# Without --all, what depends on how memory travels is tried with freeze-free and two others; of the rest half with freeze-free and one.
 HALF_OF_THEM = ("mem_", "ws_", "storm_")
 
 
@@ -55,7 +55,7 @@ class Case:
 
 def crossed(name, number, of):
     """Whether the run has that victim with that other strategy."""
-    return share(name, number % 2, 2) if name.startswith(HALF_OF_THEM) else share(name, number, of)
+    return share(name, number % 2, 2) if name.startswith(HALF_OF_THEM) else share(name, number, 2 * of)
 
 
 def cases():
