@@ -180,6 +180,8 @@ static int take(const Gw__TreeProcess *m, size_t i, struct tree_process *p, stru
 {
 	if (m->name.len >= TREE_NAME_MAX)
 		return err_set(e, -EBADMSG, "tree: a name of %zu bytes", m->name.len);
+	if (m->name.len && memchr(m->name.data, 0, m->name.len))
+		return err_set(e, -EBADMSG, "tree: a name with a NUL in it");
 	*p = (struct tree_process){
 		.pid = m->pid, .parent = m->parent_plus_one ? m->parent_plus_one - 1 : TREE_NONE, .parent_tid = m->parent_tid, .pgid = m->pgid, .sid = m->sid,
 		.exit_signal = m->exit_signal, .tty = m->tty, .tpgid = m->tpgid, .zombie = m->zombie, .stopped = m->stopped, .exit_status = m->exit_status,
