@@ -21,6 +21,13 @@
 #define FRAMES_MAX 32768u /* fits into a socket */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
+const char *__lsan_default_suppressions(void); /* sanitizer/lsan_interface.h */
+
+/* An INTERRUPT of a request that libfuse does not know waits in the session for the next request; fuse_session_destroy(3) does not free it. */
+const char *__lsan_default_suppressions(void)
+{
+	return "leak:libfuse3.so\n";
+}
 
 /* --- frames --- */
 
