@@ -169,10 +169,22 @@ static char *search_near(pid_t pid, const struct inode_id *id)
 	return search(path, id, 0, &left);
 }
 
-char *inode_path_by_handle(pid_t pid, const struct inode_id *id)
+/* Without opening it, which who watches it would see. */
+static char *find_mount_root(pid_t pid, const struct inode_id *id)
 {
 	struct mounts m = { 0 };
 	char *found = NULL;
+
+	while (mounts_next(&m, pid))
+		if (!found && m.sdev == id->sdev && is_inode(m.path, id))
+			found = fd_strdup(m.path);
+	return found;
+}
+
+char *inode_path_by_handle(pid_t pid, const struct inode_id *id)
+{
+	char *found = find_mount_root(pid, id);
+	struct mounts m = { 0 };
 
 	while (mounts_next(&m, pid))
 		if (!found && m.sdev == id->sdev)

@@ -20,6 +20,7 @@
 #include <limits.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
@@ -338,20 +339,48 @@ static int replay_all(struct replay *r, long size)
 	return code < 0 ? code : discard(r, size - n);
 }
 
+/* A file system that nobody else sees, or holds files of: who watches a mount may have events of any in his queue, and with them the files. */
+static int own_file_system(void)
+{
+	cleanup_close int context = fsopen("tmpfs", FSOPEN_CLOEXEC), mount = -1;
+
+	if (context < 0 || fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		return -1;
+	mount = fsmount(context, FSMOUNT_CLOEXEC, 0);
+	return mount < 0 ? -1 : openat(mount, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+/* *ret_named: in /tmp, and to be removed again. */
+static int make_directory(struct replay *r, bool *ret_named)
+{
+	r->dir = own_file_system();
+	*ret_named = r->dir < 0;
+	if (r->dir >= 0) {
+		snprintf(r->path, sizeof(r->path), "/proc/self/fd/%d", r->dir);
+		return 0;
+	}
+	strcpy(r->path, "/tmp/godwit-events-XXXXXX");
+	if (!mkdtemp(r->path))
+		return err_sys(r->e, -errno, "/tmp: a directory for events");
+	r->dir = open(r->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return r->dir < 0 ? err_sys(r->e, -errno, "%s", r->path) : 0;
+}
+
 int inotify_replay(const Gw__FdDesc *d, int fd, struct err *e)
 {
-	struct replay r = { .d = d, .fd = fd, .dir = -1, .path = "/tmp/godwit-events-XXXXXX", .e = e };
+	struct replay r = { .d = d, .fd = fd, .dir = -1, .e = e };
 	long size = queue_size();
+	bool named = false;
 	int code;
 
 	if (size < 2 || (long)d->n_events > size - 2)
 		return err_set(e, -ENOBUFS, "inotify: %zu events, and a queue of %ld on this host", d->n_events, size);
-	if (!mkdtemp(r.path))
-		return err_sys(e, -errno, "/tmp: a directory for events");
-	r.dir = open(r.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	code = r.dir < 0 ? err_sys(e, -errno, "%s", r.path) : replay_all(&r, size);
+	code = make_directory(&r, &named);
+	if (code == 0)
+		code = replay_all(&r, size);
 	close_fdp(&r.dir);
-	remove_tree(r.path);
+	if (named)
+		remove_tree(r.path);
 	free(r.stages);
 	return code;
 }

@@ -166,6 +166,16 @@ static void add_recent(const struct source *s, Gw__Offer *o, const char *directo
 		}
 }
 
+/* Then reading it would be an event. */
+static bool is_watched(const Gw__FdTable *t, const char *directory)
+{
+	for (size_t i = 0; i < t->n_descs; i++)
+		for (size_t k = 0; k < t->descs[i]->n_watches; k++)
+			if (path_below(directory, t->descs[i]->watches[k]->path))
+				return true;
+	return false;
+}
+
 /* Where a program puts its temporary files, as its environment was when it began. */
 static void add_temporary(Gw__Offer *o, pid_t pid)
 {
@@ -255,8 +265,10 @@ void source_view_offer(struct source *s, Gw__Offer *o)
 			if (s->unit.procs[i].threads[k]->own_fs)
 				add_place(o, s->unit.procs[i].threads[k]->own_fs->cwd, false);
 	}
-	add_recent(s, o, "/tmp");
-	add_recent(s, o, "/var/tmp");
+	if (!is_watched(t, "/tmp"))
+		add_recent(s, o, "/tmp");
+	if (!is_watched(t, "/var/tmp"))
+		add_recent(s, o, "/var/tmp");
 	for (size_t i = 0; i < t->n_descs; i++)
 		if (t->descs[i]->kind == GW__FD_KIND__FD_DIRECTORY || t->descs[i]->kind == GW__FD_KIND__FD_PATH)
 			add_place(o, t->descs[i]->path, false);

@@ -11,7 +11,7 @@ import textwrap
 
 import pytest
 
-from lab_driver import EXIT_REFUSED, Victim, inside, init_of, kill, lab, migrate, popen, processes, read, wait_until
+from lab_driver import EXIT_REFUSED, STRATEGIES, Victim, inside, init_of, kill, lab, migrate, popen, processes, read, wait_until
 
 SCRIPT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "victims", "relayed.py")
 
@@ -220,3 +220,11 @@ def test_a_position_that_a_shell_shares(lab2, how):
             kill(p.pid, signal.SIGKILL)
     shell.wait(20)
     assert read(at("n1", path)) == "end\n"
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_who_watches_tmp_sees_nothing(lab2, strategy):
+    """Where Godwit itself looks for files of the unit. With an event waiting it would not move."""
+    v = Victim(lab2, "watch_tmp").wait_ready()
+    v.migrate("n2", strategy)
+    v.assert_ok()
