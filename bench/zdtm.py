@@ -23,6 +23,7 @@ import stat
 import struct
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "tests/e2e"))
 from lab_driver import EXIT_REFUSED, STRATEGIES, Lab, init_of, inside, kill, migrate, processes, read, strangers  # noqa: E402
@@ -135,12 +136,14 @@ def start(program, command, root):
     if root:
         root.prepare(program)
     where = root.path if root else program.tests
-    done = inside("n1", "env", *(f"{k}={v}" for k, v in program.environment(root).items()), "sh", "-c", f'cd "$0" && {command}',
-                  os.path.join(where, "zdtm", os.path.dirname(program.name)), check=False, timeout=program.seconds)
+    with ThreadPoolExecutor(1) as beside:
+        started = beside.submit(inside, "n1", "env", *(f"{k}={v}" for k, v in program.environment(root).items()), "sh", "-c", f'cd "$0" && {command}',
+                                os.path.join(where, "zdtm", os.path.dirname(program.name)), check=False, timeout=program.seconds)
+        program.hook("n1", "--post-start")          # while it starts: some wait until this has connected to them
+        done = started.result()
     if done.returncode or not os.path.exists(program.path + ".pid"):
         raise AssertionError((done.stdout + done.stderr + last_words(program)).strip()[-300:])
     program.number = int(read(program.path + ".pid"))
-    program.hook("n1", "--post-start")
     return program.number
 
 
