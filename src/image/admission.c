@@ -53,9 +53,10 @@ int admission_parse_ids(const char *text, struct admission_ids *ret, struct err 
 {
 	struct admission_ids ids = { .n = 0 };
 	const char *p = text;
+	bool good = true;
 
-	while (next_word(&p)) {
-		bool good = ids.n < ADMISSION_RANGES_MAX && read_id(&p, &ids.v[ids.n].from);
+	while (good && next_word(&p)) {
+		good = ids.n < ADMISSION_RANGES_MAX && read_id(&p, &ids.v[ids.n].from);
 
 		if (good)
 			ids.v[ids.n].to = ids.v[ids.n].from;
@@ -63,11 +64,10 @@ int admission_parse_ids(const char *text, struct admission_ids *ret, struct err 
 			p++;
 			good = read_id(&p, &ids.v[ids.n].to) && ids.v[ids.n].to >= ids.v[ids.n].from;
 		}
-		if (!good || (*p && !strchr(" \t,", *p)))
-			return err_set(e, -EINVAL, "'%.80s': use 1 to %d numbers and ranges such as 1000-59999", text, ADMISSION_RANGES_MAX);
+		good = good && (!*p || strchr(" \t,", *p));
 		ids.n++;
 	}
-	if (!ids.n)
+	if (!good || !ids.n)
 		return err_set(e, -EINVAL, "'%.80s': use 1 to %d numbers and ranges such as 1000-59999", text, ADMISSION_RANGES_MAX);
 	*ret = ids;
 	return 0;

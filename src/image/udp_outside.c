@@ -151,7 +151,7 @@ void udp_outside_refuse(const Gw__FdSocket *s, int fd)
 		struct icmp6_hdr icmp;
 		struct ip6_hdr ip;
 		struct udphdr udp;
-	} v6 = { .icmp = { .icmp6_type = ICMP6_DST_UNREACH, .icmp6_code = ICMP6_DST_UNREACH_NOPORT }, .ip = { .ip6_vfc = 6 << 4, .ip6_plen = htons(sizeof(v6.udp)), .ip6_nxt = IPPROTO_UDP, .ip6_hlim = 64 } };
+	} v6 = { .icmp = { .icmp6_type = ICMP6_DST_UNREACH, .icmp6_code = ICMP6_DST_UNREACH_NOPORT }, .ip = { .ip6_flow = htonl(6u << 28), .ip6_plen = htons(sizeof(v6.udp)), .ip6_nxt = IPPROTO_UDP, .ip6_hlim = 64 } };
 	cleanup_close int raw = -1;
 
 	if (getsockname(fd, (void *)&local, &len) < 0)

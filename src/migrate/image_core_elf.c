@@ -66,8 +66,10 @@ static void get_ids(const struct core *c, pid_t *parent, pid_t *group, pid_t *se
 }
 
 /* The stream has them as they are; only the first ones are in the note. */
-static uint64_t first_pending(const ProtobufCBinaryData *queue, uint64_t set)
+static uint64_t first_pending(const ProtobufCBinaryData *queue)
 {
+	uint64_t set = 0;
+
 	for (size_t i = 0; i + sizeof(siginfo_t) <= queue->len; i += sizeof(siginfo_t)) {
 		siginfo_t info;
 
@@ -80,7 +82,7 @@ static uint64_t first_pending(const ProtobufCBinaryData *queue, uint64_t set)
 
 static void add_registers(struct notes *n, const struct core *c, const Gw__Thread *t)
 {
-	struct elf_prstatus status = { .pr_pid = t->tid, .pr_sighold = t->sigmask, .pr_sigpend = first_pending(&t->pending, 0), .pr_fpvalid = 1 };
+	struct elf_prstatus status = { .pr_pid = t->tid, .pr_sighold = t->sigmask, .pr_sigpend = first_pending(&t->pending), .pr_fpvalid = 1 };
 
 	get_ids(c, &status.pr_ppid, &status.pr_pgrp, &status.pr_sid);
 	memcpy(&status.pr_reg, t->regs.data, MIN(t->regs.len, sizeof(status.pr_reg)));
