@@ -6,12 +6,13 @@ A *kind* is a function that starts a server on n1 and returns it. A server makes
 
 import itertools
 import os
+import re
 import signal
 import subprocess
 import textwrap
 import time
 
-from lab_driver import Movable, find_process, inside, kill, popen, processes, read, wait_until
+from lab_driver import VICTIMS, Movable, find_process, inside, kill, popen, processes, read, wait_until
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ADDRESS = "10.66.0.1"
@@ -526,7 +527,36 @@ class SshClient(Server):
         self.sshd.end()
 
 
-KINDS = {"redis": Redis, "memcached": Memcached, "postgres": Postgres, "mariadb": Mariadb, "nginx": Nginx, "download": Download, "go": Go, "node": Node,
+class Unit(Server):
+    """A shell with programs that check themselves: memory that threads write all the time, a file that grows, and connections."""
+
+    PROGRAMS = {"memory": ("ws_threads", "8"), "file": ("file_writer",)}
+
+    def __init__(self, lab_, port=0):
+        victims = [f"{VICTIMS}/victim {name} DIR/{which} {' '.join(rest)} &" for which, (name, *rest) in self.PROGRAMS.items()]
+        super().__init__(lab_, "unit", port, ["sh", "-c", " ".join([*victims, f"{VICTIMS}/talk serve {ADDRESS} PORT 0 DIR/talk & wait"])])
+        for which in self.PROGRAMS:
+            wait_until(f"{which} is ready", lambda which=which: "ready" in self.said(which), 60)
+
+    def said(self, which):
+        return read(os.path.join(self.directory, which))
+
+    def clients(self, host):
+        script = f"{VICTIMS}/talk echo ADDRESS PORT 3 & echo ready; while [ ! -e STOP ]; do kill -0 $! || exit 1; sleep 0.1; done; kill -TERM $!; wait $!"
+        return [Client(self, host, "talk", ["sh", "-c", script], "ready")]
+
+    def check(self, clients):
+        """The verdict of each of its programs."""
+        inside_it = [p for p in processes(self.host) if p.parent == self.process().pid]
+        for which in self.PROGRAMS:
+            for p in inside_it:
+                if os.path.join(self.directory, which) in p.cmdline:
+                    kill(p.pid, signal.SIGTERM)
+            wait_until(f"the verdict of {which}", lambda which=which: re.search(r"^(ok|FAIL.*)$", self.said(which), re.M), 60)
+            assert re.search(r"^ok$", self.said(which), re.M), f"{which}: {self.said(which)[-500:]}"
+
+
+KINDS = {"unit": Unit, "redis": Redis, "memcached": Memcached, "postgres": Postgres, "mariadb": Mariadb, "nginx": Nginx, "download": Download, "go": Go, "node": Node,
          "node-cluster": lambda lab_: Node(lab_, name="node-cluster", text=NODE_CLUSTER), "gunicorn": Gunicorn,
          "aiohttp": Aiohttp, "java": Java, "haproxy": Haproxy, "iperf3": Iperf, "iperf3-up": lambda lab_: Iperf(lab_, mode="", seconds=8),
          "iperf3-down": lambda lab_: Iperf(lab_, mode="-R", seconds=8), "ssh": Ssh, "ssh-terminal": lambda lab_: Ssh(lab_, terminal=True), "ssh-client": SshClient}
