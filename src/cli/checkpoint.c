@@ -85,7 +85,8 @@ int verb_checkpoint(int argc, char **argv)
 	static const struct option options[] = {
 		{ "keep-running", no_argument, NULL, 'k' }, { "no-compress", no_argument, NULL, 'n' }, { "strategy", required_argument, NULL, 's' },
 		{ "files", required_argument, NULL, 'f' },  { "tcp", required_argument, NULL, 'c' },   { "timeout", required_argument, NULL, 't' },
-		{ "json", no_argument, NULL, 'j' },         { "quiet", no_argument, NULL, 'q' },       { 0 },
+		{ "json", no_argument, NULL, 'j' },         { "quiet", no_argument, NULL, 'q' },       { "key", required_argument, NULL, 'K' },
+		{ 0 },
 	};
 	json_t *request = json_pack("{s:s}", "verb", "checkpoint");
 	bool as_json = false, quiet = false;
@@ -103,6 +104,8 @@ int verb_checkpoint(int argc, char **argv)
 			as_json = true;
 		else if (o == 'q')
 			quiet = true;
+		else if (o == 'K')
+			status = key_set(request, optarg, &e) < 0 ? usage_error("checkpoint", "--key: %s", e.message) : 0;
 		else if (o != 't')
 			status = option_error("checkpoint", o, argv);
 		else if (duration_parse(optarg, &timeout_ms, &e) < 0)
@@ -134,7 +137,8 @@ static void show_restored(const json_t *r)
 int verb_restore(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "on", required_argument, NULL, 'o' }, { "changed-files", required_argument, NULL, 'c' }, { "json", no_argument, NULL, 'j' }, { "quiet", no_argument, NULL, 'q' }, { 0 },
+		{ "on", required_argument, NULL, 'o' }, { "changed-files", required_argument, NULL, 'c' }, { "json", no_argument, NULL, 'j' }, { "quiet", no_argument, NULL, 'q' },
+		{ "key", required_argument, NULL, 'K' }, { 0 },
 	};
 	json_t *request = json_pack("{s:s}", "verb", "restore");
 	bool as_json = false, quiet = false;
@@ -153,6 +157,8 @@ int verb_restore(int argc, char **argv)
 			as_json = true;
 		else if (o == 'q')
 			quiet = true;
+		else if (o == 'K')
+			status = key_set(request, optarg, &e) < 0 ? usage_error("restore", "--key: %s", e.message) : 0;
 		else
 			status = option_error("restore", o, argv);
 	}

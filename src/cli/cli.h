@@ -11,6 +11,7 @@
 #include <stdbool.h>
 
 #include "base/err.h"
+#include "wire/archive.h"
 
 /* Exit statuses (godwit(1)). */
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_REFUSED = 3, EXIT_CANCELLED = 4, EXIT_IN_DOUBT = 5 };
@@ -108,6 +109,9 @@ int select_nodes(const char *require, bool take, bool as_json, json_t **ret);
 int duration_parse(const char *text, unsigned *ret_ms, struct err *e);
 /* Reads a process number; -EINVAL with the reason. */
 int pid_parse(const char *text, int *ret_pid, struct err *e);
+/* The key in a file, of an image (image/secret.h); its digits into a request. */
+int key_read(const char *path, struct archive_key *ret, struct err *e);
+int key_set(json_t *request, const char *path, struct err *e);
 /* "PID", or "PID,PID...", which are one unit: the first, and an array of the others in the request. */
 int pids_parse(const char *text, int *ret_pid, json_t *request, struct err *e);
 

@@ -18,6 +18,7 @@ struct image {
 	Gw__ImageSummary *summary;
 	Gw__Hello *hello;
 	uint64_t file_bytes, raw_bytes;
+	bool encrypted;
 };
 
 static void free_image(struct image *m)
@@ -31,11 +32,11 @@ static void free_image(struct image *m)
 }
 
 /* All of it, so that what is shown can be restored as far as the file is concerned. */
-static int read_image(const char *path, struct image *m, struct err *e)
+static int read_image(const char *path, const struct archive_key *key, struct image *m, struct err *e)
 {
 	cleanup_archive struct archive_reader *r = NULL;
 	struct archive_record record;
-	int ret = archive_open(path, -1, &r, e);
+	int ret = archive_open(path, -1, key, &r, e);
 
 	while (ret >= 0 && (ret = archive_next(r, true, &record, e)) > 0) {
 		if (record.kind == ARCHIVE_HEAD)
@@ -49,6 +50,7 @@ static int read_image(const char *path, struct image *m, struct err *e)
 		return err_set(e, -EBADMSG, "%s does not say what it is of", path);
 	m->file_bytes = archive_size(r);
 	m->raw_bytes = archive_read_bytes(r);
+	m->encrypted = key;
 	return hello_decode(m->head->hello.data, m->head->hello.len, &m->hello, e);
 }
 
@@ -165,7 +167,7 @@ static void show(const struct image *m)
 	put_text(stdout, m->hello->kernel);
 	printf(", ");
 	put_text(stdout, m->hello->arch);
-	printf("\nThe image is whole: %s, %s uncompressed\n", file, raw);
+	printf("\nThe image is whole: %s, %s uncompressed%s\n", file, raw, m->encrypted ? "; it is encrypted" : "");
 	show_processes(s);
 	printf("Descriptions:");
 	for (size_t i = 0; i < s->n_descriptors; i++) {
@@ -182,10 +184,10 @@ static void show(const struct image *m)
 	show_files(s);
 }
 
-static int show_image(const char *path, bool as_json, struct err *e)
+static int show_image(const char *path, const struct archive_key *key, bool as_json, struct err *e)
 {
 	struct image m = { 0 };
-	int ret = read_image(path, &m, e);
+	int ret = read_image(path, key, &m, e);
 
 	if (ret == 0 && as_json) {
 		json_t *j = to_json(&m);
@@ -199,11 +201,11 @@ static int show_image(const char *path, bool as_json, struct err *e)
 	return ret;
 }
 
-static int make_core(const char *path, pid_t pid, const char *out, bool as_json, struct err *e)
+static int make_core(const char *path, const struct archive_key *key, pid_t pid, const char *out, bool as_json, struct err *e)
 {
 	struct core_made made;
 	char bytes[16];
-	int ret = image_core(path, pid, out, &made, e);
+	int ret = image_core(path, key, pid, out, &made, e);
 
 	if (ret < 0)
 		return ret;
@@ -225,11 +227,14 @@ static int make_core(const char *path, pid_t pid, const char *out, bool as_json,
 int verb_image(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "json", no_argument, NULL, 'j' }, { "output", required_argument, NULL, 'o' }, { "pid", required_argument, NULL, 'p' }, { 0 },
+		{ "json", no_argument, NULL, 'j' }, { "output", required_argument, NULL, 'o' }, { "pid", required_argument, NULL, 'p' },
+		{ "key", required_argument, NULL, 'K' }, { 0 },
 	};
 	struct err e = ERR_INIT;
 	const char *out = NULL;
 	bool as_json = false;
+	struct archive_key key;
+	bool has_key = false;
 	int o, ret, pid = 0;
 
 	optind = 1;
@@ -238,16 +243,24 @@ int verb_image(int argc, char **argv)
 			as_json = true;
 		else if (o == 'o')
 			out = optarg;
+		else if (o == 'K' && key_read(optarg, &key, &e) < 0)
+			return usage_error("image", "--key: %s", e.message);
+		else if (o == 'K')
+			has_key = true;
 		else if (o != 'p')
 			return option_error("image", o, argv);
-		else if ((pid = atoi(optarg)) <= 0)
-			return usage_error("image", "--pid: %s is no process", optarg);
+		else if (pid_parse(optarg, &pid, &e) < 0)
+			return usage_error("image", "--pid: %s", e.message);
 	}
 	if (argc - optind != 2 || (strcmp(argv[optind], "show") != 0 && strcmp(argv[optind], "core") != 0))
 		return usage_error("image", "expected `show` or `core`, and a file");
 	if (!strcmp(argv[optind], "show") && (out || pid))
-		return usage_error("image", "show has no options but --json");
-	ret = !strcmp(argv[optind], "show") ? show_image(argv[optind + 1], as_json, &e) : make_core(argv[optind + 1], pid, out, as_json, &e);
+		return usage_error("image", "show has no options but --json and --key");
+	if (!strcmp(argv[optind], "show"))
+		ret = show_image(argv[optind + 1], has_key ? &key : NULL, as_json, &e);
+	else
+		ret = make_core(argv[optind + 1], has_key ? &key : NULL, pid, out, as_json, &e);
+	explicit_bzero(&key, sizeof(key));
 	if (ret < 0)
 		complain("%s", e.message);
 	return ret < 0 ? EXIT_FAILED : EXIT_OK;

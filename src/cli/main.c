@@ -34,6 +34,7 @@ static const struct command verbs[] = {
 	  "  --tcp T        connections with others: keep (default: refused), close (it finds them ended when it is restored)\n"
 	  "  --strategy S   pre-copy (default with --keep-running: stands still for a moment only) or stop-copy\n"
 	  "  --no-compress  store memory as it is\n"
+	  "  --key KEYFILE  encrypt it with the key in that file: `head -c 32 /dev/urandom | base64 >KEYFILE`, mode 0600\n"
 	  "  --timeout T    give up after T: 30, 500ms, 10s, 2m\n"
 	  "  --json         print a JSON object\n"
 	  "  --quiet        print nothing but errors\n"
@@ -42,6 +43,7 @@ static const struct command verbs[] = {
 	{ "restore", "FILE", "let a unit go on that was put into a file",
 	  "  --on HOST      there, instead of here\n"
 	  "  --changed-files C  files on disk that have changed since: refuse (default), accept (use them as they are)\n"
+	  "  --key KEYFILE  the key that it was encrypted with\n"
 	  "  --json         print a JSON object\n"
 	  "  --quiet        print nothing but errors\n"
 	  "Exit status: 0 it runs, 1 failed, 2 usage, 3 refused, 4 cancelled, 5 in doubt.\n",
@@ -49,7 +51,8 @@ static const struct command verbs[] = {
 	{ "image", "show|core FILE", "check an image, and print what is in it, or write a core file of a process in it for a debugger",
 	  "  --json         print a JSON object\n"
 	  "  -o FILE        core: where to; without this core.PID in the working directory\n"
-	  "  --pid PID      core: of which process, where the image has several\n",
+	  "  --pid PID      core: of which process, where the image has several\n"
+	  "  --key KEYFILE  the key that it was encrypted with\n",
 	  verb_image },
 	{ "ps", "", "list the units of the cluster: where they are, how often they moved and why",
 	  "  --here         of this host only: those that are here, and those that left it and are waited for\n"

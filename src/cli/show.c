@@ -10,6 +10,7 @@
 
 #include "base/util.h"
 #include "cli/cli.h"
+#include "image/secret.h"
 
 #define GAP 2 /* between columns */
 #define DURATION_MAX_MS (24.0 * 3600 * 1000)
@@ -179,6 +180,27 @@ int pid_parse(const char *text, int *ret_pid, struct err *e)
 	if (!isdigit((unsigned char)text[0]) || *end || pid < 1 || pid > INT_MAX)
 		return err_set(e, -EINVAL, "'%.40s' is no process number", text);
 	*ret_pid = (int)pid;
+	return 0;
+}
+
+int key_read(const char *path, struct archive_key *ret, struct err *e)
+{
+	_Static_assert(sizeof(ret->bytes) == SECRET_BYTES, "a key");
+	return secret_read(path, "an image's key", ret->bytes, e);
+}
+
+int key_set(json_t *request, const char *path, struct err *e)
+{
+	char digits[2 * ARCHIVE_KEY_BYTES + 1];
+	struct archive_key key;
+
+	if (key_read(path, &key, e) < 0)
+		return e->code;
+	for (size_t i = 0; i < sizeof(key.bytes); i++)
+		snprintf(digits + 2 * i, 3, "%02x", key.bytes[i]);
+	json_object_set_new(request, "key", json_string(digits));
+	explicit_bzero(&key, sizeof(key));
+	explicit_bzero(digits, sizeof(digits));
 	return 0;
 }
 

@@ -7,7 +7,9 @@
  *
  * Who wants to move a process that is being moved waits for his turn (and goes on to where it is by then), as a client whose request is complete.
  */
+#include <ctype.h>
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -157,23 +159,36 @@ static int match_unit(const struct registry_entry *entry, void *arg)
 	return request->pid;
 }
 
+/* The number in a unit's name "NODE:PID", 0: it is no name of this node's. */
+static int number_in_name(const struct daemon *d, const char *unit)
+{
+	size_t len = strlen(d->config.name);
+	char *end;
+	long pid;
+
+	if (strncmp(unit, d->config.name, len) || unit[len] != ':' || !isdigit((unsigned char)unit[len + 1]))
+		return 0;
+	pid = strtol(unit + len + 1, &end, 10);
+	return *end || pid > INT_MAX ? 0 : (int)pid;
+}
+
 /* The number here of a unit that is named. A process of this host that has never left it has its name already. */
 static void find_unit(const struct daemon *d, struct request *request)
 {
-	size_t len = strlen(d->config.name);
 	cleanup_close int door = -1;
+	int pid;
 
 	if (!request->unit[0])
 		return;
 	registry_list(match_unit, request, NULL);
-	if (request->pid || strncmp(request->unit, d->config.name, len) || request->unit[len] != ':')
+	pid = number_in_name(d, request->unit);
+	if (request->pid || !pid)
 		return;
 	door = door_connect(request->unit, NULL); /* asking nothing: godwitd itself waits for nobody */
 	if (door != -ENOENT)
 		return;
-	request->pid = atoi(request->unit + len + 1);
-	if (kill(request->pid, 0) < 0 && errno == ESRCH)
-		request->pid = 0;
+	if (kill(pid, 0) == 0 || errno != ESRCH)
+		request->pid = pid;
 }
 
 /* Those that take a process of this host apart. */
@@ -301,6 +316,7 @@ static void obey(struct daemon *d, struct client *c, size_t len)
 			request.caller = c->caller;
 		dispatch(d, c, &request);
 	}
+	explicit_bzero(&request.key, sizeof(request.key)); /* a child has its own */
 	if (!c->waits)
 		client_drop(c);
 	else if (c->have > len + 1) /* said in one breath */

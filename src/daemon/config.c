@@ -12,7 +12,7 @@
 
 #include "base/util.h"
 #include "cluster/require.h"
-#include "image/sha256.h"
+#include "image/secret.h"
 #include "wire/conn.h"
 
 #define PEER_TIMEOUT_MIN_MS 500u
@@ -365,46 +365,14 @@ int config_parse(struct config *config, const char *text, const char *path, stru
 	return 0;
 }
 
-/* The key is as good as it is secret. */
-static int check_secret(int fd, const char *path, struct err *e)
-{
-	struct stat st;
-
-	if (fstat(fd, &st) < 0)
-		return err_sys(e, -errno, "%s", path);
-	if (!S_ISREG(st.st_mode))
-		return err_set(e, -EINVAL, "%s: the cluster's key must be an ordinary file", path);
-	if (st.st_mode & 077)
-		return err_set(e, -EPERM, "%s: others than its owner may use the cluster's key: chmod 600 %s", path, path);
-	return 0;
-}
-
 int config_read_key(struct config *config, struct err *e)
 {
 	const char *path = config->key_file[0] ? config->key_file : CONFIG_DEFAULT_KEY_PATH;
-	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	char text[CONFIG_KEY_BYTES_MAX + 1];
-	struct sha256 sum;
-	ssize_t n;
 
-	if (fd < 0 && errno == ENOENT && !config->key_file[0])
+	if (!config->key_file[0] && access(path, F_OK) < 0 && errno == ENOENT)
 		return 0;
-	if (fd < 0)
-		return err_sys(e, -errno, "the cluster's key, %s", path);
-	if (check_secret(fd, path, e) < 0)
+	if (secret_read(path, "the cluster's key", config->key, e) < 0)
 		return e->code;
-	n = read(fd, text, sizeof(text));
-	if (n < 0)
-		return err_sys(e, -errno, "%s: read", path);
-	while (n > 0 && isspace((unsigned char)text[n - 1])) /* an editor's newline makes no other key */
-		n--;
-	if (n < CONFIG_KEY_BYTES_MIN || n > CONFIG_KEY_BYTES_MAX)
-		return err_set(e, -EINVAL, "%s: a key has from %d to %d bytes: head -c 32 /dev/urandom | base64 >%s", path, CONFIG_KEY_BYTES_MIN, CONFIG_KEY_BYTES_MAX, path);
-	sha256_start(&sum);
-	sha256_add(&sum, text, (size_t)n);
-	sha256_end(&sum, config->key);
-	explicit_bzero(text, sizeof(text));
-	explicit_bzero(&sum, sizeof(sum));
 	config->has_key = true;
 	return 0;
 }

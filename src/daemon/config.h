@@ -25,8 +25,6 @@
 #define CONFIG_DEFAULT_KEY_PATH "/etc/godwit/cluster.key" /* read when it is there */
 #define CONFIG_DEFAULT_BUSY "mem<maxmem/50"
 #define CONFIG_BUSY_MAX 255
-#define CONFIG_KEY_BYTES_MIN 16
-#define CONFIG_KEY_BYTES_MAX 4096
 #define CONFIG_NODES_MAX 10240
 #define CONFIG_LABELS_MAX GOSSIP_LABELS_MAX
 #define CONFIG_BYTES_MAX (1u << 20)

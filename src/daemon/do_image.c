@@ -44,7 +44,7 @@ static int fail(int fd, const char *code, int r, const struct refusals *refusals
 
 static int take(const struct daemon *d, const struct request *request, int fd)
 {
-	const struct image_wish wish = { request->path, request->keep_running, request->store, GODWIT_VERSION };
+	const struct image_wish wish = { request->path, request->keep_running, request->store, GODWIT_VERSION, request->has_key ? &request->key : NULL };
 	struct migrate_request order = {
 		.pid = request->pid, .also = request->also, .n_also = request->n_also, .self_name = d->config.name, .self = d->config.listen, .strategy = request->strategy,
 		.files = request->files, .tcp = request->tcp, .timeout_ms = request->timeout_ms, .progress = on_progress, .progress_arg = &fd,
@@ -92,7 +92,7 @@ static bool restore_cancelled(void *arg)
 
 int do_restore(const struct daemon *d, const struct request *request, int fd)
 {
-	struct image_restore order = { .path = request->path, .self_name = d->config.name, .dest_name = request->host[0] ? request->host : d->config.name, .dest = d->config.listen,
+	struct image_restore order = { .path = request->path, .key = request->has_key ? &request->key : NULL, .self_name = d->config.name, .dest_name = request->host[0] ? request->host : d->config.name, .dest = d->config.listen,
 				       .accept_changed = request->accept_changed, .cancelled = restore_cancelled, .arg = &fd };
 	struct image_restored got = { 0 };
 	struct refusals refusals = { 0 };

@@ -211,6 +211,30 @@ static int read_path(const json_t *o, struct request *request, struct err *e)
 	return 0;
 }
 
+static int read_hex(char c)
+{
+	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Of an encrypted image; absent: it is not. */
+static int read_key(const json_t *o, struct request *request, struct err *e)
+{
+	const json_t *key = json_object_get(o, "key");
+	const char *text = json_string_value(key);
+	bool good = text && strlen(text) == 2 * ARCHIVE_KEY_BYTES;
+
+	if (!key)
+		return 0;
+	for (size_t i = 0; good && i < ARCHIVE_KEY_BYTES; i++) {
+		int high = read_hex(text[2 * i]), low = read_hex(text[2 * i + 1]);
+
+		good = high >= 0 && low >= 0;
+		request->key.bytes[i] = (uint8_t)(high << 4 | low);
+	}
+	request->has_key = good;
+	return good ? 0 : err_set(e, -EINVAL, "\"key\" must be a text of %u hexadecimal digits", 2 * ARCHIVE_KEY_BYTES);
+}
+
 static int read_policies(const json_t *o, struct request *request, struct err *e)
 {
 	const json_t *strategy = json_object_get(o, "strategy"), *files = json_object_get(o, "files"), *tcp = json_object_get(o, "tcp");
@@ -238,6 +262,8 @@ static int read_checkpoint(const json_t *o, struct request *request, struct err 
 	if (r == 0)
 		r = read_path(o, request, e);
 	if (r == 0)
+		r = read_key(o, request, e);
+	if (r == 0)
 		r = read_flag(o, "keep_running", &request->keep_running, e);
 	if (r == 0)
 		r = read_flag(o, "store", &request->store, e);
@@ -255,6 +281,8 @@ static int read_restore(const json_t *o, struct request *request, struct err *e)
 {
 	int r = read_path(o, request, e);
 
+	if (r == 0)
+		r = read_key(o, request, e);
 	if (r == 0)
 		r = read_flag(o, "accept_changed", &request->accept_changed, e);
 	return r == 0 && json_object_get(o, "host") ? read_host(o, request, e) : r;

@@ -15,6 +15,7 @@
 #include "migrate/migrate.h"
 #include "migrate/registry.h"
 #include "net/owned.h"
+#include "wire/archive.h"
 
 #define REQUEST_BYTES_MAX 4096u
 #define REQUEST_HOPS_MAX 3u
@@ -36,6 +37,8 @@ struct request {
 	unsigned hops;          /* migrate: how many nodes have handed it on */
 	char host[256];         /* migrate; check: who is asked, drain, undrain, balance, restore: which node, or "" */
 	char path[REQUEST_PATH_MAX]; /* checkpoint, restore: of the image, absolute */
+	bool has_key;           /* checkpoint, restore: the image is encrypted, with `key` */
+	struct archive_key key;
 	bool keep_running, store; /* checkpoint: the unit goes on; without compression */
 	bool accept_changed;    /* restore: files that have changed are used as they are */
 	enum strategy strategy; /* migrate */

@@ -89,7 +89,7 @@ int migrate_checkpoint(const struct migrate_request *request, const struct image
 		image.ask.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	if (getrandom(image.mig_id, sizeof(image.mig_id), 0) != (ssize_t)sizeof(image.mig_id))
 		return err_sys(e, -errno, "random numbers");
-	if (archive_create(wish->path, !wish->store, &w.archive, e) < 0)
+	if (archive_create(wish->path, !wish->store, wish->key, &w.archive, e) < 0)
 		return e->code;
 	listener = w.listener = listen_here(&order.dest, e);
 	if (listener >= 0 && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)

@@ -14,6 +14,7 @@
 #define GODWIT_MIGRATE_CHECKPOINT_H
 
 #include "migrate/migrate.h"
+#include "wire/archive.h"
 #include "wire/hello.h"
 
 struct image_wish {
@@ -21,6 +22,7 @@ struct image_wish {
 	bool keep_running;     /* the unit goes on */
 	bool store;            /* without compression */
 	const char *version;   /* of this program, for the image's head */
+	const struct archive_key *key; /* NULL: it is not encrypted */
 };
 
 /* What a writer has written. */
@@ -44,6 +46,7 @@ int migrate_checkpoint(const struct migrate_request *request, const struct image
 
 struct image_restore {
 	const char *path;
+	const struct archive_key *key; /* NULL: none; the image must have been made with it */
 	const char *self_name, *dest_name;
 	struct sockaddr_in dest;   /* the godwitd that is to run it */
 	bool accept_changed;       /* files that have changed since are used as they are */

@@ -382,10 +382,10 @@ static int write_file(struct core *c, const char *out, struct core_made *ret, st
 	return code;
 }
 
-int image_core(const char *image, pid_t pid, const char *out, struct core_made *ret, struct err *e)
+int image_core(const char *image, const struct archive_key *key, pid_t pid, const char *out, struct core_made *ret, struct err *e)
 {
 	struct core c = { .image = image, .fd = -1 };
-	int code = archive_open(image, -1, &c.archive, e);
+	int code = archive_open(image, -1, key, &c.archive, e);
 
 	*ret = (struct core_made){ 0 };
 	if (code == 0)

@@ -12,6 +12,7 @@
 #include <sys/types.h>
 
 #include "base/err.h"
+#include "wire/archive.h"
 
 struct core_made {
 	pid_t pid;
@@ -22,9 +23,9 @@ struct core_made {
 };
 
 /*
- * Writes it, mode 0600: under its name when it is whole. pid: as in the image; 0: its only process. out NULL: core.PID in the working directory. -EBADMSG: the image is
+ * Writes it, mode 0600: under its name when it is whole. key NULL: none. pid: as in the image; 0: its only process. out NULL: core.PID in the working directory. -EBADMSG: the image is
  * not whole; -EINVAL: there is no such process in it, or more than one, which the message lists. Blocks; needs memory for the mappings, not for what is in them.
  */
-int image_core(const char *image, pid_t pid, const char *out, struct core_made *ret, struct err *e);
+int image_core(const char *image, const struct archive_key *key, pid_t pid, const char *out, struct core_made *ret, struct err *e);
 
 #endif

@@ -403,7 +403,7 @@ int migrate_restore(const struct image_restore *r, struct image_restored *ret, s
 	int code;
 
 	*ret = (struct image_restored){ 0 };
-	code = archive_open(r->path, -1, &x.archive, e);
+	code = archive_open(r->path, -1, r->key, &x.archive, e);
 	if (code == 0)
 		code = restore(&x, e);
 	link_close(&x.link);

@@ -9,11 +9,17 @@
 
 #define RECORD_MAGIC 0x52494447u /* "GDIR" */
 #define RECORD_ZSTD 1u
+#define RECORD_SEALED 2u /* encrypted, with ARCHIVE_TAG_BYTES behind it */
 #define FILE_MAGIC "GODWITIM"
+#define FILE_ENCRYPTED 1u
+#define ARCHIVE_SALT_BYTES 12u
+#define ARCHIVE_TAG_BYTES 16u
 
 struct archive_file_header {
 	char magic[8];
-	uint32_t version, flags, reserved[3], crc; /* crc: of all before it */
+	uint32_t version, flags;
+	uint8_t salt[ARCHIVE_SALT_BYTES]; /* random; 0 when it is not encrypted */
+	uint32_t crc;                     /* of all before it */
 };
 
 struct archive_header {
@@ -28,6 +34,16 @@ struct archive_header {
 _Static_assert(sizeof(struct archive_file_header) == ARCHIVE_HEADER_BYTES, "header");
 _Static_assert(sizeof(struct archive_header) == ARCHIVE_HEADER_BYTES, "record");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "little-endian");
+
+/* A file's cipher; NULL: it has none. */
+struct archive_cipher;
+
+int archive_cipher_open(const struct archive_key *key, const uint8_t salt[ARCHIVE_SALT_BYTES], struct archive_cipher **ret, struct err *e);
+/* Of len bytes, into to, which has room for ARCHIVE_TAG_BYTES more. The header is complete but for its checksum. */
+int archive_cipher_seal(struct archive_cipher *c, const struct archive_header *h, const void *data, size_t len, uint8_t *to, struct err *e);
+/* Of h->stored bytes, in place: what is left are ARCHIVE_TAG_BYTES fewer. -EBADMSG without a message: it has another key, or has been altered. */
+int archive_cipher_unseal(struct archive_cipher *c, const struct archive_header *h, uint8_t *data);
+void archive_cipher_close(struct archive_cipher *c);
 
 /* The most that a payload may have; 0: there is no such kind. */
 static inline uint32_t archive_limit(unsigned kind)

@@ -17,6 +17,8 @@ struct archive_reader {
 	uint64_t size, at, read_bytes;
 	uint32_t number;
 	bool ended;
+	struct archive_cipher *cipher;
+	uint8_t salt[ARCHIVE_SALT_BYTES];
 	uint8_t *stored, *data;
 	size_t stored_room, data_room;
 };
@@ -46,7 +48,7 @@ static int read_exactly(struct archive_reader *r, void *to, size_t len, struct e
 	return 0;
 }
 
-static int read_header(struct archive_reader *r, struct err *e)
+static int read_header(struct archive_reader *r, const struct archive_key *key, struct err *e)
 {
 	struct archive_file_header h;
 	struct stat st;
@@ -66,12 +68,19 @@ static int read_header(struct archive_reader *r, struct err *e)
 		return err_set(e, -EBADMSG, "%s is no image of Godwit's", r->path);
 	if (h.crc != crc32c(0, &h, offsetof(struct archive_file_header, crc)))
 		return broken(r, "its header has been altered", e);
-	if (h.version != ARCHIVE_VERSION || h.flags)
+	if (h.version != ARCHIVE_VERSION || h.flags & ~FILE_ENCRYPTED)
 		return err_set(e, -EPROTONOSUPPORT, "%s is an image of version %u.%u, and this Godwit reads version %u", r->path, h.version, h.flags, ARCHIVE_VERSION);
-	return 0;
+	if (r->cipher) /* read again */
+		return h.flags && !memcmp(h.salt, r->salt, sizeof(r->salt)) ? 0 : broken(r, "it is another one than before", e);
+	if (h.flags && !key)
+		return err_set(e, -ENOKEY, "%s is encrypted: name the file with its key (--key FILE)", r->path);
+	if (!h.flags && key)
+		return err_set(e, -EBADMSG, "%s is not encrypted, and so was not made with that key: without --key it is used all the same", r->path);
+	memcpy(r->salt, h.salt, sizeof(r->salt));
+	return key ? archive_cipher_open(key, h.salt, &r->cipher, e) : 0;
 }
 
-int archive_open(const char *path, int fd, struct archive_reader **ret, struct err *e)
+int archive_open(const char *path, int fd, const struct archive_key *key, struct archive_reader **ret, struct err *e)
 {
 	struct archive_reader *r = calloc(1, sizeof(*r));
 	int code;
@@ -82,7 +91,7 @@ int archive_open(const char *path, int fd, struct archive_reader **ret, struct e
 	}
 	snprintf(r->path, sizeof(r->path), "%s", path);
 	r->fd = fd >= 0 ? fd : open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	code = r->fd < 0 ? err_sys(e, -errno, "%s", path) : read_header(r, e);
+	code = r->fd < 0 ? err_sys(e, -errno, "%s", path) : read_header(r, key, e);
 	if (code < 0)
 		archive_close(r);
 	else
@@ -106,14 +115,27 @@ static int make_room(uint8_t **buffer, size_t *room, size_t len, struct err *e)
 
 static int check_header(struct archive_reader *r, const struct archive_header *h, struct err *e)
 {
-	bool fits = h->flags & RECORD_ZSTD ? h->stored < h->len : h->stored == h->len;
+	uint32_t tag = r->cipher ? ARCHIVE_TAG_BYTES : 0, sealed = r->cipher ? RECORD_SEALED : 0;
+	bool fits = h->stored >= tag && (h->flags & RECORD_ZSTD ? h->stored - tag < h->len : h->stored - tag == h->len);
 
-	if (h->magic != RECORD_MAGIC || !archive_limit(h->kind) || h->len > archive_limit(h->kind) || h->flags & ~RECORD_ZSTD || !fits)
+	if (h->magic != RECORD_MAGIC || !archive_limit(h->kind) || h->len > archive_limit(h->kind) || (h->flags & ~RECORD_ZSTD) != sealed || !fits)
 		return broken(r, "something that is no record is in it", e);
 	if (h->number != r->number)
 		return broken(r, "its records are out of order", e);
 	if ((h->number == 0) != (h->kind == ARCHIVE_HEAD))
 		return broken(r, "its head is not at its beginning", e);
+	return 0;
+}
+
+/* What is stored, decrypted: its length is h->stored from then on. */
+static int unseal(struct archive_reader *r, struct archive_header *h, struct err *e)
+{
+	if (!r->cipher)
+		return 0;
+	if (archive_cipher_unseal(r->cipher, h, r->stored) < 0)
+		return r->number ? broken(r, "it has been altered by somebody without its key", e) :
+			err_set(e, -EBADMSG, "%s was encrypted with another key, or has been altered", r->path);
+	h->stored -= ARCHIVE_TAG_BYTES;
 	return 0;
 }
 
@@ -160,7 +182,8 @@ int archive_next(struct archive_reader *r, bool want, struct archive_record *ret
 		return code;
 	if (h.crc != crc32c(crc32c(0, &h, offsetof(struct archive_header, crc)), r->stored, h.stored))
 		return broken(r, "it has been altered", e);
-	if (want)
+	code = unseal(r, &h, e);
+	if (code == 0 && want)
 		code = unpack(r, &h, &data, e);
 	if (code < 0)
 		return code;
@@ -179,7 +202,7 @@ int archive_rewind(struct archive_reader *r, struct err *e)
 	r->at = r->read_bytes = 0;
 	r->number = 0;
 	r->ended = false;
-	return read_header(r, e);
+	return read_header(r, NULL, e);
 }
 
 uint64_t archive_size(const struct archive_reader *r)
@@ -197,6 +220,7 @@ void archive_close(struct archive_reader *r)
 	if (!r)
 		return;
 	close_fdp(&r->fd);
+	archive_cipher_close(r->cipher);
 	free(r->stored);
 	free(r->data);
 	free(r);

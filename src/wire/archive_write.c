@@ -33,8 +33,11 @@ struct archive_writer {
 	uint32_t number;
 	uint64_t raw_bytes, file_bytes;
 	ZSTD_CCtx *zstd;
-	uint8_t *packed;
-	size_t packed_room;
+	bool has_key;
+	struct archive_key key;
+	struct archive_cipher *cipher;
+	uint8_t *packed, *sealed;
+	size_t packed_room, sealed_room;
 	struct waiting *first, **last;
 	size_t waiting_bytes, waiting_max;
 };
@@ -87,10 +90,25 @@ static int open_directory(struct archive_writer *w, const char *path, struct err
 	return 0;
 }
 
+/* Another one each time: numbers of records are used again. */
+static int new_cipher(struct archive_writer *w, struct archive_file_header *h, struct err *e)
+{
+	archive_cipher_close(w->cipher);
+	w->cipher = NULL;
+	if (!w->has_key)
+		return 0;
+	h->flags |= FILE_ENCRYPTED;
+	if (getrandom(h->salt, sizeof(h->salt), 0) != (ssize_t)sizeof(h->salt))
+		return err_sys(e, -errno, "random numbers");
+	return archive_cipher_open(&w->key, h->salt, &w->cipher, e);
+}
+
 int archive_restart(struct archive_writer *w, struct err *e)
 {
 	struct archive_file_header h = { .magic = FILE_MAGIC, .version = ARCHIVE_VERSION };
 
+	if (new_cipher(w, &h, e) < 0)
+		return e ? e->code : -EIO;
 	while (w->first) {
 		struct waiting *next = w->first->next;
 
@@ -108,7 +126,7 @@ int archive_restart(struct archive_writer *w, struct err *e)
 	return 0;
 }
 
-int archive_create(const char *path, bool compress, struct archive_writer **ret, struct err *e)
+int archive_create(const char *path, bool compress, const struct archive_key *key, struct archive_writer **ret, struct err *e)
 {
 	struct archive_writer *w = calloc(1, sizeof(*w));
 	int code;
@@ -118,6 +136,9 @@ int archive_create(const char *path, bool compress, struct archive_writer **ret,
 	w->directory = w->fd = -1;
 	w->last = &w->first;
 	w->compress = compress;
+	w->has_key = key;
+	if (key)
+		w->key = *key;
 	code = open_directory(w, path, e);
 	if (code == 0)
 		code = open_file(w, e);
@@ -154,21 +175,27 @@ static int write_all(struct archive_writer *w, struct iovec *iov, int n, struct 
 	return 0;
 }
 
+static bool make_room(uint8_t **buffer, size_t *room, size_t len)
+{
+	uint8_t *grown;
+
+	if (len <= *room)
+		return true;
+	grown = realloc(*buffer, len);
+	if (!grown)
+		return false;
+	*buffer = grown;
+	*room = len;
+	return true;
+}
+
 /* 0: it is not worth it. */
 static size_t compress(struct archive_writer *w, const void *data, size_t len)
 {
-	size_t bound = ZSTD_compressBound(len), n;
+	size_t n;
 
-	if (!w->compress || len < WORTH_BYTES)
+	if (!w->compress || len < WORTH_BYTES || !make_room(&w->packed, &w->packed_room, ZSTD_compressBound(len)))
 		return 0;
-	if (bound > w->packed_room) {
-		uint8_t *grown = realloc(w->packed, bound);
-
-		if (!grown)
-			return 0;
-		w->packed = grown;
-		w->packed_room = bound;
-	}
 	n = ZSTD_compressCCtx(w->zstd, w->packed, w->packed_room, data, len, LEVEL);
 	return ZSTD_isError(n) || n >= len ? 0 : n;
 }
@@ -182,6 +209,17 @@ static int write_record(struct archive_writer *w, enum archive_kind kind, uint32
 
 	h.flags = packed ? RECORD_ZSTD : 0;
 	h.stored = (uint32_t)(packed ? packed : len);
+	if (w->cipher) {
+		size_t plain = h.stored;
+
+		if (!make_room(&w->sealed, &w->sealed_room, plain + ARCHIVE_TAG_BYTES))
+			return err_sys(e, -ENOMEM, "%s", w->path);
+		h.flags |= RECORD_SEALED;
+		h.stored += ARCHIVE_TAG_BYTES;
+		if (archive_cipher_seal(w->cipher, &h, stored, plain, w->sealed, e) < 0)
+			return e ? e->code : -EIO;
+		stored = w->sealed;
+	}
 	h.crc = crc32c(crc32c(0, &h, offsetof(struct archive_header, crc)), stored, h.stored);
 	w->raw_bytes += len;
 	iov[0] = (struct iovec){ &h, sizeof(h) };
@@ -289,7 +327,10 @@ void archive_forget(struct archive_writer *w)
 	close_fdp(&w->fd);
 	close_fdp(&w->directory);
 	ZSTD_freeCCtx(w->zstd);
+	archive_cipher_close(w->cipher);
+	explicit_bzero(&w->key, sizeof(w->key));
 	free(w->packed);
+	free(w->sealed);
 	free(w);
 }
 

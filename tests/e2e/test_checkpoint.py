@@ -269,6 +269,70 @@ def test_altered_images_are_refused(lab2, image):
         victim.clean()
 
 
+def crc32c(data):
+    crc = 0xffffffff
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
+    return crc ^ 0xffffffff
+
+
+def forged(data, at, number=None):
+    """The record at `at` as somebody would make it who has no key: its number changed, the checksum right."""
+    stored = struct.unpack_from("<I", data, at + 20)[0]
+    head = data[at:at + 24] + struct.pack("<I", struct.unpack_from("<I", data, at + 24)[0] if number is None else number)
+    payload = data[at + 32:at + 32 + stored]
+    return head + struct.pack("<I", crc32c(head + payload)) + payload
+
+
+def test_encrypted(lab2, image):
+    """Without the key nothing is to be read, and nothing can be altered, even by somebody who gets the checksums right; with it all is as ever."""
+    key, other = image + ".key", image + ".other"
+    for path, text in ((key, "k" * 40), (other, "o" * 40)):
+        with open(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "w", encoding="ascii") as f:
+            f.write(text + "\n")
+    victim = start(lab2, "file_unlinked", expect_move=False)
+    try:
+        checkpoint(victim, image + ".open", "--no-compress", "--keep-running")
+        checkpoint(victim, image, "--no-compress", "--key", key)
+        with open(image + ".open", "rb") as f:
+            assert victim.status.encode() in f.read()
+        with open(image, "rb") as f:
+            whole = f.read()
+        assert victim.status.encode() not in whole and b"file_unlinked" not in whole
+        found = list(records(whole))
+        at = [at for at, _, _ in found]
+        which = next(i for i in range(len(found) // 2, len(found)) if 16 < found[i][2] < 5000)
+        flipped = bytearray(whole)
+        flipped[at[which] + 40] ^= 1
+        opened = whole[:12] + bytes(4) + whole[16:28]
+        attacks = {"a byte": whole[:at[which]] + forged(bytes(flipped), at[which]) + whole[at[which + 1]:],
+                   "as if it were not encrypted": opened + struct.pack("<I", crc32c(opened)) + whole[32:],
+                   "cut off": whole[:at[-3]] + forged(whole, at[-1], len(at) - 3),
+                   "one twice": whole[:at[-1]] + forged(whole, at[-2], len(at) - 1) + forged(whole, at[-1], len(at))}
+        for name, data in attacks.items():
+            with open(image + ".bad", "wb") as f:
+                f.write(data)
+            for arguments in (["restore", "--key", key], ["image", "show", "--key", key]):
+                done = godwit("n1", *arguments, image + ".bad", check=False)
+                assert done.returncode == 1 and "image" in done.stderr, (name, arguments, done.stdout, done.stderr)
+        for arguments, words in ((["restore", image], "is encrypted"), (["restore", "--key", other, image], "another key"), (["image", "show", image], "is encrypted"),
+                                 (["image", "show", "--key", other, image], "another key"), (["restore", "--key", key, image + ".open"], "is not encrypted"),
+                                 (["restore", "--key", image + ".none", image], "No such file")):
+            done = godwit("n1", *arguments, check=False)
+            assert done.returncode in (1, 2) and words in done.stderr, (arguments, done.stderr)
+        os.chmod(other, 0o640)
+        done = godwit("n1", "restore", "--key", other, image, check=False)
+        assert done.returncode == 2 and "chmod 600" in done.stderr, done.stderr
+        assert not copies(lab2.hosts, victim.status)
+        assert "it is encrypted" in godwit("n1", "image", "show", "--key", key, image).stdout
+        restore(victim, image, "n2", "--key", key)
+        victim.assert_ok()
+    finally:
+        victim.clean()
+
+
 @pytest.mark.parametrize("options", [[], ["--keep-running"]])
 def test_full_disk(lab2, image, options):
     """The unit goes on, and there is no file."""

@@ -25,7 +25,7 @@ ALLOWED = {
 ABI = {"kern", "image", "migrate"}
 ABI_HEADERS = {"agent/abi.h", "agent/delta.h"}
 # `godwit config check` reads the configuration as godwitd does, `godwit image core` what is in an image
-SHARED = {("cli", "daemon/config.h"), ("cli", "migrate/image_core.h")}
+SHARED = {("cli", "daemon/config.h"), ("cli", "migrate/image_core.h"), ("cli", "image/secret.h")}
 GENERATED = {"version.h"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
