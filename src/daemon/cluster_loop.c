@@ -8,8 +8,10 @@
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/utsname.h>
 
+#include "base/confine.h"
 #include "base/log.h"
 #include "base/util.h"
 #include "cluster/gossip_packet.h"
@@ -40,6 +42,7 @@ struct loop {
 	struct node_shared *shared;
 	int udp_fd, wake_fd;
 	int etcd_fd;                  /* of godwit-etcd; -1: there is none */
+	int starter_fd;               /* of who starts it, since this process may start nothing */
 	uint64_t etcd_ms;             /* when it is started anew */
 	struct gossip gossip;
 	struct members members;
@@ -427,16 +430,16 @@ static void read_etcd(struct loop *l)
 
 static void start_etcd(struct loop *l)
 {
-	struct sockaddr_in address;
-	struct err e = ERR_INIT;
+	char word = 0;
+	size_t n_fds = 0;
 
-	if (!l->config->etcd.n_servers || l->etcd_fd >= 0 || cluster_now_ms() < l->etcd_ms)
+	if (l->starter_fd < 0 || l->etcd_fd >= 0 || cluster_now_ms() < l->etcd_ms)
 		return;
-	own_address(l->config, &address);
 	l->etcd_ms = cluster_now_ms() + ETCD_AGAIN_MS;
-	l->etcd_fd = etcd_keeper_start(l->config, &address, &e);
-	if (l->etcd_fd < 0)
-		log_error("event=etcd-failed error=\"%s\"", e.message);
+	if (send(l->starter_fd, &word, 1, MSG_NOSIGNAL) == 1 && door_receive(l->starter_fd, &word, 1, &l->etcd_fd, 1, &n_fds, NULL) > 0)
+		return;
+	log_error("event=etcd-failed error=\"who starts godwit-etcd has died\"");
+	ends = 1; /* godwitd starts another one of us */
 }
 
 static int start(struct loop *l, const struct cluster_setup *setup, struct err *e)
@@ -447,7 +450,7 @@ static int start(struct loop *l, const struct cluster_setup *setup, struct err *
 	struct utsname name;
 	int r;
 
-	*l = (struct loop){ .config = config, .view = setup->view, .shared = setup->shared, .udp_fd = setup->udp_fd, .wake_fd = setup->wake_fd, .etcd_fd = -1 };
+	*l = (struct loop){ .config = config, .view = setup->view, .shared = setup->shared, .udp_fd = setup->udp_fd, .wake_fd = setup->wake_fd, .etcd_fd = -1, .starter_fd = -1 };
 	uname(&name);
 	l->facts.id = gossip_id(config->name);
 	snprintf(l->facts.name, sizeof(l->facts.name), "%s", config->name);
@@ -468,7 +471,11 @@ static int start(struct loop *l, const struct cluster_setup *setup, struct err *
 	if (r == 0)
 		r = fix_listed(l, e);
 	measure_init(&l->measure, config->speed, NULL);
-	return r;
+	if (r == 0 && config->etcd.n_servers) {
+		own_address(config, &address);
+		r = l->starter_fd = etcd_starter(config, &address, e);
+	}
+	return r < 0 ? r : confine((const int[]){ SYS_sendto, SYS_recvfrom, SYS_sendmsg, SYS_recvmsg, SYS_alarm }, 5, e); /* alarm(2): getutxent(3) */
 }
 
 /* The first time everybody is probed at once, so that the table is whole after a moment: a burst that a small cluster can bear. */

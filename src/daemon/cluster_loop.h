@@ -3,7 +3,8 @@
  * cluster_loop.h - what godwit-cluster does, a process of godwitd's: it measures this host, gossips, and publishes what it knows (cluster_view.h)
  *
  * The main process has nothing to do with it but the UDP socket, which is bound before; when this process dies another one goes on with the same socket. Once a second it measures
- * (cluster/measure.h) and probes (cluster/members.h); in between it answers. When godwitd ends, in whatever way, it says goodbye to others and ends as well.
+ * (cluster/measure.h) and probes (cluster/members.h); in between it answers. When godwitd ends, in whatever way, it says goodbye to others and ends as well. It reads what
+ * strangers send, and so has no rights (base/confine.h): godwit-etcd is started by a process that it began with.
  */
 #ifndef GODWIT_DAEMON_CLUSTER_LOOP_H
 #define GODWIT_DAEMON_CLUSTER_LOOP_H

@@ -290,6 +290,46 @@ static void __attribute__((noreturn)) run(const struct config *config, const str
 	_exit(0);
 }
 
+/* Ends with who asks. */
+static void __attribute__((noreturn)) start_when_asked(const struct config *config, const struct sockaddr_in *self, int fd)
+{
+	char word;
+
+	prctl(PR_SET_NAME, "godwit-etcd");
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	while (recv(fd, &word, 1, 0) == 1) {
+		struct err e = ERR_INIT;
+		int keeper = etcd_keeper_start(config, self, &e);
+
+		if (keeper < 0)
+			log_error("event=etcd-failed error=\"%s\"", e.message);
+		door_send(fd, &word, 1, &keeper, keeper >= 0, NULL);
+		close_fdp(&keeper);
+	}
+	_exit(0);
+}
+
+int etcd_starter(const struct config *config, const struct sockaddr_in *self, struct err *e)
+{
+	int pair[2];
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return err_sys(e, -errno, "socketpair");
+	pid = fork();
+	if (pid == 0) {
+		dup2(pair[1], 3); /* nothing else of godwit-cluster's is held open: not its port */
+		close_range(4, ~0u, 0);
+		start_when_asked(config, self, 3);
+	}
+	close(pair[1]);
+	if (pid < 0) {
+		close(pair[0]);
+		return err_sys(e, -errno, "fork");
+	}
+	return pair[0];
+}
+
 int etcd_keeper_start(const struct config *config, const struct sockaddr_in *self, struct err *e)
 {
 	struct membership_node node = { .port = ntohs(self->sin_port) };
@@ -302,7 +342,7 @@ int etcd_keeper_start(const struct config *config, const struct sockaddr_in *sel
 	memcpy(node.address, &self->sin_addr, sizeof(node.address));
 	pid = fork();
 	if (pid == 0) {
-		dup2(pair[1], 3); /* nothing else of godwit-cluster's is held open: not its port */
+		dup2(pair[1], 3);
 		close_range(4, ~0u, 0);
 		run(config, &node, 3);
 	}

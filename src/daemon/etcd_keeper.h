@@ -15,6 +15,10 @@
 #include "cluster/membership.h"
 #include "daemon/config.h"
 
+/*
+ * Who starts it, for godwit-cluster, which may start nothing itself (base/confine.h): a process that answers each byte with such a descriptor, or none. Ends with the caller.
+ */
+int etcd_starter(const struct config *config, const struct sockaddr_in *self, struct err *e);
 /* Starts it. The descriptor gives lists of nodes, each a message with the descriptor of a file of struct membership_node[]; its end is the end of the process. */
 int etcd_keeper_start(const struct config *config, const struct sockaddr_in *self, struct err *e);
 

@@ -6,9 +6,10 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 
 import pytest
-from lab_driver import STATE, inside, lab, popen, read, wait_until
+from lab_driver import STATE, inside, kill, lab, popen, processes, read, wait_until
 
 SEEDS = """[node]
 name = {name}
@@ -60,6 +61,14 @@ def test_seed(lab2):
         assert select("n2", "-R", "has_n3") == ["n3"]
         script = "until [ $(hostname) = n2 ]; do sleep 0.1; done; echo moved to $(hostname)"
         assert inside("n3", "sh", "-c", f"godwit run -R has_n2 -- sh -c '{script}'; echo status $?").stdout == "moved to n2\nstatus 0\n"
+
+
+def test_confined(lab2):
+    """Who reads what strangers send has no rights to lose."""
+    for host in lab2.hosts:
+        p = wait_until(f"godwit-cluster of {host}", lambda host=host: next((p for p in processes(host) if p.name == "godwit-cluster"), None))
+        status = dict(line.split(":\t", 1) for line in read(f"/proc/{p.pid}/status").splitlines())
+        assert status["Uid"].split() == ["65534"] * 4 and int(status["CapPrm"], 16) == int(status["CapBnd"], 16) == 0 and status["NoNewPrivs"] == "1" and status["Seccomp"] == "2", status
 
 
 def test_unreachable(lab2):
@@ -205,6 +214,10 @@ def test_etcd(with_etcd):
     etcd = with_etcd
     assert inside("n1", "curl", "-s", "--cacert", "/etc/godwit/ca.pem", "https://10.66.0.1:2379/health", check=False).returncode, "who has no certificate is not let in"
     assert {name: value["address"] for name, (value, _) in etcd_all("/godwit/nodes/").items()} == {"n2": "10.66.0.2:4470", "n3": "10.66.0.3:4470"}
+    keepers = lambda: [p for p in processes("n3") for q in processes("n3") if p.name == q.name == "godwit-etcd" and p.parent == q.pid]     # noqa: E731
+    first = wait_until("godwit-etcd", keepers)
+    kill(first[0].pid, signal.SIGKILL)
+    wait_until("another one", lambda: any(p.pid != first[0].pid for p in keepers()))
     shell = popen("n2", "sh", "-c", "godwit run -- sleep 84.75; :", stdin=-3, stdout=-3, stderr=-3)
     try:
         unit = wait_until("a record", lambda: next(iter(etcd_all("/godwit/units/")), None))
