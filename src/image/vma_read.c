@@ -545,7 +545,7 @@ static int compare_once(struct vma_reader *r, struct vma_list *old, struct vma_f
 	bool same = false;
 	struct vma_line l;
 	struct was was = { .list = old, .flags = flags };
-	const char *p;
+	const char *p = "";
 	int rc = is_same(r, old, flags, &same, &p);
 
 	if (rc == 0 && same)

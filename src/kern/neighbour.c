@@ -68,7 +68,7 @@ static bool send_arp(int fd, const struct neighbour *n, const uint8_t hardware[6
 
 static bool ask_v4(int fd, const struct neighbour *n)
 {
-	struct sockaddr_ll own;
+	struct sockaddr_ll own = { 0 };
 	socklen_t len = sizeof(own);
 
 	return getsockname(fd, (struct sockaddr *)&own, &len) == 0 && own.sll_halen == 6 && send_arp(fd, n, own.sll_addr, false);

@@ -92,9 +92,9 @@ int migrate_checkpoint(const struct migrate_request *request, const struct image
 	if (archive_create(wish->path, !wish->store, wish->key, &w.archive, e) < 0)
 		return e->code;
 	listener = w.listener = listen_here(&order.dest, e);
-	if (listener >= 0 && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		err_sys(e, -errno, "socketpair");
-	if (e->code) {
+	if (listener < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
+		if (listener >= 0)
+			err_sys(e, -errno, "socketpair");
 		archive_discard(w.archive, false);
 		return e->code;
 	}

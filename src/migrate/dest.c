@@ -316,7 +316,7 @@ static int step_offer(void *context, struct err *e)
 	struct dest *d = context;
 	struct refusals refusals = { 0 };
 	Gw__Clocks here;
-	struct frame f;
+	struct frame f = { 0 };
 	int ret = receive_offer(d, &f, e);
 
 	if (ret)

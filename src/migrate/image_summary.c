@@ -130,7 +130,7 @@ static int count(Gw__ImageSummary *s, const char *what)
 	Gw__ImageCount *to;
 
 	for (size_t i = 0; i < s->n_descriptors; i++)
-		if (!strcmp(s->descriptors[i]->what, what)) {
+		if (s->descriptors[i] && !strcmp(s->descriptors[i]->what, what)) {
 			s->descriptors[i]->n++;
 			return 0;
 		}

@@ -227,12 +227,12 @@ static int take_content(struct image_writer *w, struct err *e)
 
 	while (!last && ret == 0) {
 		cleanup_frame struct frame f = { 0 };
-		Gw__Content *c;
+		Gw__Content *c = NULL;
 
 		ret = frame_recv_expect(w->link.control, FRAME_CONTENT, &f, CONTENT_MAX, STEP_MS, e);
 		if (ret == 0)
 			ret = content_decode(f.payload, f.len, w->answers, w->nanswers, &c, e);
-		if (ret < 0)
+		if (ret < 0 || !c)
 			return ret;
 		last = c->last;
 		w->content_bytes += c->data.len;

@@ -184,7 +184,7 @@ static int add_with(struct skeleton *s, pid_t tid, const pid_t *numbers, size_t 
 int skeleton_add_thread(struct skeleton *s, pid_t tid, struct err *e)
 {
 	cleanup_close int ns = -1;
-	pid_t numbers[TREE_LEVELS_MAX + 1], outer;
+	pid_t numbers[TREE_LEVELS_MAX + 1], outer = 0;
 	size_t n, chosen;
 	int ret;
 

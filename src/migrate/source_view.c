@@ -117,7 +117,7 @@ static void add_place(Gw__Offer *o, const char *path, bool any_will_do)
 	if (path[0] != '/' || o->n_places >= PLACES_MAX || view_has(path))
 		return;
 	for (size_t i = 0; i < o->n_places; i++)
-		if (strcmp(o->places[i]->path, path) == 0) {
+		if (o->places[i] && strcmp(o->places[i]->path, path) == 0) {
 			o->places[i]->any_will_do = o->places[i]->any_will_do && any_will_do;
 			return;
 		}

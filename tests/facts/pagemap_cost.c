@@ -48,8 +48,14 @@ static void small_pages(void)
 	t = now_ns();
 	MUST(uffd_protect(fd, p, len, true) == 0);
 	SAW("%-64s %9.0f us", "write-protect at once", us(t));
-	double nothing = timed_scan("WRITTEN only, nothing written (fast path)", p, 0, PAGE_IS_WRITTEN, PAGE_IS_WRITTEN, &n);
-	double slow = timed_scan("WRITTEN|PRESENT asked, nothing written", p, 0, PAGE_IS_WRITTEN | PAGE_IS_PRESENT, PAGE_IS_WRITTEN | PAGE_IS_PRESENT, NULL);
+	double nothing = 1e9, slow = 1e9; /* the shortest of several, on a machine that does other things */
+	for (int i = 0; i < 7; i++) {
+		double fast = timed_scan("WRITTEN only, nothing written (fast path)", p, 0, PAGE_IS_WRITTEN, PAGE_IS_WRITTEN, &n);
+		double both = timed_scan("WRITTEN|PRESENT asked, nothing written", p, 0, PAGE_IS_WRITTEN | PAGE_IS_PRESENT, PAGE_IS_WRITTEN | PAGE_IS_PRESENT, NULL);
+
+		nothing = fast < nothing ? fast : nothing;
+		slow = both < slow ? both : slow;
+	}
 	FACT(slow > nothing, "the fast path is %.1f times faster", slow / nothing);
 	for (int i = 0; i < 64; i++)
 		p[len / 64 * (size_t)i] = 2;
