@@ -218,6 +218,17 @@ static int send_again(struct source_process *p, const struct page_run *r)
 	return ret;
 }
 
+/*
+ * What goes over the bulk connection and what went ahead on the go connection come in any order: a page of both is right at the destination only by its differences, which are written when
+ * both are there. So it stays on the account as one that is compared.
+ */
+static void keep_ahead(struct source_process *p, const struct page_run *r)
+{
+	for (uint64_t k = 0; k < r->npages; k++)
+		if (source_is_ahead(p, r->address + k * PAGE_SIZE_BYTES))
+			pages_mark(&p->pages, r->address + k * PAGE_SIZE_BYTES, 1);
+}
+
 static int choose_precopy(struct source_process *p, struct err *e)
 {
 	struct run_list rest = { 0 };
@@ -228,7 +239,9 @@ static int choose_precopy(struct source_process *p, struct err *e)
 		/* What is too much goes over the bulk connection. What is gone is not found there: it is no longer on the account. */
 		if (rest.v[i].flags & RUN_ZERO)
 			ret = run_list_add(&p->stale, rest.v[i].address, rest.v[i].npages, 0);
-		else if (!p->too_much)
+		else if (p->too_much)
+			keep_ahead(p, &rest.v[i]);
+		else
 			ret = send_again(p, &rest.v[i]);
 	}
 	run_list_free(&rest);

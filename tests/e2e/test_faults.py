@@ -357,6 +357,24 @@ def test_fault_in_parts(lab2, side, step):
     run_step(lab2, side, step, "freeze-free", ("error",), ("partial", "alone"))
 
 
+def test_go_connection_is_late(lab2):
+    """What goes ahead on the go connection comes after what the bulk connection brings in the freeze: the newer version of a page stays."""
+    v = start(lab2, "mem_bursts")
+    for _ in range(6):
+        there = "n2" if v.host == "n1" else "n1"
+        inside(there, "sh", "-c", "echo dest:go:stop >/run/godwit/fault")
+        moving = Disturbed(v, "pre-copy")
+        stopped = wait_until("the destination stops", lambda there=there: next((p for p in workers(there) if p.state == "T"), None), 20, 0.005)
+        time.sleep(0.3)
+        kill(stopped.pid, signal.SIGCONT)
+        result = moving.end()
+        assert result.status == MOVED and result.json.get("pages_sent", 0) > 0, result.why()
+        v.host, v.pid = there, result.json["pid"]
+        clear_faults()
+        assert v.verdict_line() is None, v.verdict_line()
+    v.assert_ok(20)
+
+
 def test_no_memory_at_the_destination(lab2):
     """Four times the memory that the destination may use: the process stays, or it has moved and lives."""
     lab("limit", "n2", "64M")

@@ -528,3 +528,42 @@ static void given_check(void)
 }
 
 VICTIM(mem_given, 0, given_setup, given_work, given_check);
+
+/* A few pages are written all the time, and now and then many beside them: a small last round, and then much to send in the freeze. */
+#define FEW 64
+#define MANY 1500
+static uint64_t *pages_of_bursts, *written_last;
+static unsigned bursts;
+static void bursts_write(size_t i)
+{
+	uint64_t *p = pages_of_bursts + i * (PAGE / 8);
+
+	if (p[0] != written_last[i] || p[511] != mix(written_last[i]))
+		fail("page %zu: expected version %lu, got %lu and %s", i, written_last[i], p[0], p[511] == mix(p[0]) ? "the same" : "another");
+	p[0] = ++written_last[i];
+	p[511] = mix(p[0]);
+}
+static void bursts_setup(void)
+{
+	pages_of_bursts = map_anon(MANY * PAGE, PROT_READ | PROT_WRITE, 0);
+	written_last = map_anon(MANY * sizeof(*written_last), PROT_READ | PROT_WRITE, 0);
+	must(!madvise(pages_of_bursts, MANY * PAGE, MADV_NOHUGEPAGE));
+	for (size_t i = 0; i < MANY; i++)
+		pages_of_bursts[i * (PAGE / 8) + 511] = mix(0);
+}
+static void bursts_work(void)
+{
+	for (uint64_t end = now_ns(CLOCK_MONOTONIC) + 20000000; now_ns(CLOCK_MONOTONIC) < end;)
+		for (size_t i = 0; i < FEW; i++)
+			bursts_write(i);
+	for (size_t i = 0; i < MANY; i++)
+		bursts_write(i);
+	bursts++;
+}
+static void bursts_check(void)
+{
+	expect(bursts > 0);
+	for (size_t i = 0; i < MANY; i++)
+		bursts_write(i);
+}
+VICTIM(mem_bursts, 0, bursts_setup, bursts_work, bursts_check);
