@@ -229,7 +229,7 @@ static int read_key(const json_t *o, struct request *request, struct err *e)
 		int high = read_hex(text[2 * i]), low = read_hex(text[2 * i + 1]);
 
 		good = high >= 0 && low >= 0;
-		request->key.bytes[i] = (uint8_t)(high << 4 | low);
+		request->key.bytes[i] = (uint8_t)((unsigned)high << 4 | (unsigned)low);
 	}
 	request->has_key = good;
 	return good ? 0 : err_set(e, -EINVAL, "\"key\" must be a text of %u hexadecimal digits", 2 * ARCHIVE_KEY_BYTES);
