@@ -19,9 +19,9 @@ import lab_driver  # noqa: E402
 import server_kinds  # noqa: E402
 
 
-def progress(kind, number, freezes):
+def moves_text(freezes):
     ordered = sorted(freezes)
-    print(f"{kind}: {number} moves, freeze {ordered[len(ordered) // 2]:.1f} ms ({ordered[0]:.1f} to {ordered[-1]:.1f})", flush=True)
+    return f"{len(freezes)} moves, freeze {ordered[len(ordered) // 2]:.1f} ms ({ordered[0]:.1f} to {ordered[-1]:.1f})"
 
 
 def soak_counted(lab, kind, options):
@@ -50,11 +50,10 @@ def soak(lab, kind, options, moves):
             for c in clients:
                 c.must_live(f"after move {number}, to {to}")
             if options.count and number % 500 == 0:
-                progress(kind, number, freezes)
+                print(f"{kind}: {moves_text(freezes)}", flush=True)
         said = server_kinds.end_all(clients)
         server.check(clients)
-        ordered = sorted(freezes)
-        return f"{len(freezes)} moves, freeze {ordered[len(ordered) // 2]:.1f} ms ({ordered[0]:.1f} to {ordered[-1]:.1f}); " + \
+        return f"{moves_text(freezes)}; " + \
             ", ".join(f"{c}: {text.strip().splitlines()[-1]}" for c, text in zip(clients, said) if text.strip())
     except AssertionError as e:
         raise AssertionError(f"{e}\nthe server: {server.log() if server else ''}") from None

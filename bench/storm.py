@@ -49,8 +49,12 @@ class Round:
         """Some moment of the move."""
         delay = random.random() * most
         self.detail += f" after {delay * 1000:.0f} ms"
+        self.wait(delay)
+
+    def wait(self, seconds):
+        """For the end of the move, so long at most."""
         try:
-            self.moving.process.wait(delay)
+            self.moving.process.wait(seconds)
         except subprocess.TimeoutExpired:
             pass
 
@@ -139,9 +143,7 @@ def link_loses(r):
     subprocess.run([*switch, f"add chain bridge lab damage {{ type filter hook forward priority 1; }}; add rule bridge lab damage numgen random mod 100 < {percent} drop"], check=True)
     try:
         r.begin()
-        r.moving.process.wait(20)
-    except subprocess.TimeoutExpired:
-        pass
+        r.wait(20)
     finally:
         subprocess.run([*switch, "delete chain bridge lab damage"], check=True)
 
@@ -162,9 +164,7 @@ def disk_full(r):
     fill(host)
     try:
         r.begin()
-        r.moving.process.wait(10)
-    except subprocess.TimeoutExpired:
-        pass
+        r.wait(10)
     finally:
         os.unlink(os.path.join(disk(host), "full"))
 
@@ -177,9 +177,7 @@ def out_of_memory(r):
     lab("limit", r.there, size)
     try:
         r.begin()
-        r.moving.process.wait(30)
-    except subprocess.TimeoutExpired:
-        pass
+        r.wait(30)
     finally:
         lab("limit", r.there, "none", check=False)
 

@@ -4,6 +4,7 @@
 #define GODWIT_WIRE_ARCHIVE_INTERNAL_H
 
 #include <stdint.h>
+#include <stdlib.h>
 
 #include "wire/archive.h"
 
@@ -34,6 +35,18 @@ struct archive_header {
 _Static_assert(sizeof(struct archive_file_header) == ARCHIVE_HEADER_BYTES, "header");
 _Static_assert(sizeof(struct archive_header) == ARCHIVE_HEADER_BYTES, "record");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "little-endian");
+
+/* Makes a buffer (malloc'ed, or NULL) of *room bytes one of at least len; false: there is no memory. */
+static inline bool archive_make_room(uint8_t **buffer, size_t *room, size_t len)
+{
+	uint8_t *grown = len > *room ? realloc(*buffer, len) : *buffer;
+
+	if (len > *room && !grown)
+		return false;
+	*buffer = grown;
+	*room = len > *room ? len : *room;
+	return true;
+}
 
 /* A file's cipher; NULL: it has none. */
 struct archive_cipher;

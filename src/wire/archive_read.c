@@ -101,16 +101,7 @@ int archive_open(const char *path, int fd, const struct archive_key *key, struct
 
 static int make_room(uint8_t **buffer, size_t *room, size_t len, struct err *e)
 {
-	uint8_t *grown;
-
-	if (len <= *room)
-		return 0;
-	grown = realloc(*buffer, len);
-	if (!grown)
-		return err_sys(e, -ENOMEM, "an image");
-	*buffer = grown;
-	*room = len;
-	return 0;
+	return archive_make_room(buffer, room, len) ? 0 : err_sys(e, -ENOMEM, "an image");
 }
 
 static int check_header(struct archive_reader *r, const struct archive_header *h, struct err *e)

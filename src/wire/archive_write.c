@@ -175,29 +175,29 @@ static int write_all(struct archive_writer *w, struct iovec *iov, int n, struct 
 	return 0;
 }
 
-static bool make_room(uint8_t **buffer, size_t *room, size_t len)
-{
-	uint8_t *grown;
-
-	if (len <= *room)
-		return true;
-	grown = realloc(*buffer, len);
-	if (!grown)
-		return false;
-	*buffer = grown;
-	*room = len;
-	return true;
-}
-
 /* 0: it is not worth it. */
 static size_t compress(struct archive_writer *w, const void *data, size_t len)
 {
 	size_t n;
 
-	if (!w->compress || len < WORTH_BYTES || !make_room(&w->packed, &w->packed_room, ZSTD_compressBound(len)))
+	if (!w->compress || len < WORTH_BYTES || !archive_make_room(&w->packed, &w->packed_room, ZSTD_compressBound(len)))
 		return 0;
 	n = ZSTD_compressCCtx(w->zstd, w->packed, w->packed_room, data, len, LEVEL);
 	return ZSTD_isError(n) || n >= len ? 0 : n;
+}
+
+/* What h says is stored, encrypted; h says so then. NULL on failure. */
+static const void *seal(struct archive_writer *w, struct archive_header *h, const void *stored, struct err *e)
+{
+	size_t len = h->stored;
+
+	if (!archive_make_room(&w->sealed, &w->sealed_room, len + ARCHIVE_TAG_BYTES)) {
+		err_sys(e, -ENOMEM, "%s", w->path);
+		return NULL;
+	}
+	h->flags |= RECORD_SEALED;
+	h->stored += ARCHIVE_TAG_BYTES;
+	return archive_cipher_seal(w->cipher, h, stored, len, w->sealed, e) < 0 ? NULL : w->sealed;
 }
 
 static int write_record(struct archive_writer *w, enum archive_kind kind, uint32_t stream, uint32_t type, const void *data, size_t len, struct err *e)
@@ -209,17 +209,8 @@ static int write_record(struct archive_writer *w, enum archive_kind kind, uint32
 
 	h.flags = packed ? RECORD_ZSTD : 0;
 	h.stored = (uint32_t)(packed ? packed : len);
-	if (w->cipher) {
-		size_t plain = h.stored;
-
-		if (!make_room(&w->sealed, &w->sealed_room, plain + ARCHIVE_TAG_BYTES))
-			return err_sys(e, -ENOMEM, "%s", w->path);
-		h.flags |= RECORD_SEALED;
-		h.stored += ARCHIVE_TAG_BYTES;
-		if (archive_cipher_seal(w->cipher, &h, stored, plain, w->sealed, e) < 0)
-			return e ? e->code : -EIO;
-		stored = w->sealed;
-	}
+	if (w->cipher && (stored = seal(w, &h, stored, e)) == NULL)
+		return e ? e->code : -EIO;
 	h.crc = crc32c(crc32c(0, &h, offsetof(struct archive_header, crc)), stored, h.stored);
 	w->raw_bytes += len;
 	iov[0] = (struct iovec){ &h, sizeof(h) };

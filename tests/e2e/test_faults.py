@@ -364,9 +364,9 @@ def test_go_connection_is_late(lab2):
         there = "n2" if v.host == "n1" else "n1"
         inside(there, "sh", "-c", "echo dest:go:stop >/run/godwit/fault")
         moving = Disturbed(v, "pre-copy")
-        stopped = wait_until("the destination stops", lambda there=there: next((p for p in workers(there) if p.state == "T"), None), 20, 0.005)
+        stopped = wait_until("the destination stops", lambda there=there: stopped_workers(there), 20, 0.005)
         time.sleep(0.3)
-        kill(stopped.pid, signal.SIGCONT)
+        kill(stopped[0].pid, signal.SIGCONT)
         result = moving.end()
         assert result.status == MOVED and result.json.get("pages_sent", 0) > 0, result.why()
         v.host, v.pid = there, result.json["pid"]
