@@ -8,6 +8,7 @@
 
 #include "base/util.h"
 #include "cli/cli.h"
+#include "pki/pki.h"
 #include "version.h"
 
 static const struct command verbs[] = {
@@ -88,6 +89,18 @@ static const struct command verbs[] = {
 	  "  --json         print a JSON object\n"
 	  "Exit status: 0 it is right, 1 it is not.\n",
 	  verb_config },
+	{ "pki", "ACTION", "make certificates for the nodes, on a machine of the administrator's",
+	  "  init [DIR]     a CA; default " PKI_DEFAULT_DIRECTORY "\n"
+	  "  issue NODE     a certificate and a key, in DIR/nodes/NODE with all else that NODE needs; again: new ones\n"
+	  "    --address A  NODE is to be believed when it is called by this address, too; may be given again\n"
+	  "    --days N     how long it is valid; default 730\n"
+	  "  revoke NODE    the certificates that NODE has got are valid no longer, where the new crl.pem is\n"
+	  "  rotate         a new CA beside the old one; certificates of both are believed until\n"
+	  "  retire         the old one is trusted no longer\n"
+	  "  show FILE      what is in a file of certificates\n"
+	  "    --json       print a JSON array\n"
+	  "  --dir DIR      the directory that init has made\n",
+	  verb_pki },
 	{ "check", "[PID[,PID...]]", "can this kernel move processes, can this process move, and why not",
 	  "  --to HOST      ask that host, too, whether it would take the process\n"
 	  "  --json         print a JSON object\n"

@@ -12,6 +12,7 @@ ALLOWED = {
     "agent": set(),
     "kern": {"base"},
     "wire": {"base"},
+    "pki": {"base"},
     "net": {"base", "kern", "wire"},
     "image": {"base", "kern", "wire"},
     "home": {"base", "kern", "wire"},
@@ -19,7 +20,7 @@ ALLOWED = {
     "cluster": {"base"},
     "sim": {"base", "cluster"},
     "daemon": {"base", "kern", "wire", "net", "image", "home", "migrate", "cluster"},
-    "cli": {"base", "wire"},
+    "cli": {"base", "wire", "pki"},
 }
 # the agent's layout of the scratch, and the form in which it finds differences, are read by those who drive it
 ABI = {"kern", "image", "migrate"}
