@@ -78,6 +78,8 @@ int fdtable_encode(struct fdtable *t, uint8_t **ret_data, size_t *ret_len, struc
 		}
 		numbers_copy(t->msg->tables[t->msg->table_of[i]], view->offered);
 	}
+	if (r == 0 && t->learned)
+		fdtable_learn_differences(t);
 	return r;
 }
 

@@ -215,8 +215,7 @@ static void learn_difference(struct fdtable *t, size_t i)
 	held->as_offered = held->offered_settings && held->offered_settings == fdtable_digest_settings(t->msg->descs[i]);
 }
 
-/* What differs from the offer is told in the freeze, whether or not it changes once more. */
-static void learn_differences(struct fdtable *t)
+void fdtable_learn_differences(struct fdtable *t)
 {
 	size_t n = t->msg->n_descs;
 
@@ -241,7 +240,7 @@ static void learn_running(struct fdtable *t)
 		if (t->views[i].watch)
 			take_known(t, &t->views[i]);
 	t->learned = true;
-	learn_differences(t);
+	fdtable_learn_differences(t);
 }
 
 void fdtable_learn(struct fdtable *t)
@@ -287,7 +286,7 @@ void fdtable_learn(struct fdtable *t)
 	for (size_t i = 0; i < t->n_views; i++)
 		if (t->views[i].watch)
 			take_known(t, &t->views[i]);
-	learn_differences(t);
+	fdtable_learn_differences(t);
 }
 
 bool fdtable_read_records(struct fdtable *t)

@@ -115,6 +115,9 @@ void fdtable_take_numbers(struct fdtable *t, struct fd_view *view, const struct 
  * that is enough, or at all.
  */
 void fdtable_learn(struct fdtable *t);
+
+/* What differs from the offer is told in the freeze, whether or not it changes once more: after each offer, too, for a look at a few learns about those alone. */
+void fdtable_learn_differences(struct fdtable *t);
 bool fdtable_read_records(struct fdtable *t); /* false: there are none */
 void fdtable_note_digests(struct fdtable *t); /* before a capture: of the records that have been read */
 uint64_t fdtable_digest_settings(const Gw__FdDesc *d); /* of a connection with others: of what traffic does not change; 0: something else */
