@@ -264,7 +264,7 @@ static void prepare(struct file_move *m, const Gw__FdTable *offer, const struct 
 		check(fdtable_restore_late(offer, i, &m->restore, &m->transfer[i], &m->skeleton[i], &e), &e);
 }
 
-/* As the source does right before the freeze. */
+/* As the source does before the offer, and again right before the freeze. */
 static void rehearse(struct file_move *m)
 {
 	struct refusals refusals = { 0 };
@@ -317,6 +317,8 @@ static void move(struct file_move *m, void (*phase)(int), void (*before_restore)
 
 	*m = (struct file_move){ .table = FDTABLE_INIT, .restore = FD_RESTORE_INIT };
 	start_sources(m, phase);
+	if (file_move_reader)
+		rehearse(m);
 	offer = over_the_wire(m, NULL);
 	n_offered = m->files.n;
 	if (before_restore)
