@@ -55,6 +55,23 @@ static const struct command verbs[] = {
 	  "  --pid PID      core: of which process, where the image has several\n"
 	  "  --key KEYFILE  the key that it was encrypted with\n",
 	  verb_image },
+	{ "protect", "UNIT", "keep copies of a unit (PID, or HOME:PID) on other nodes, from which it goes on when its node fails",
+	  "  --every T      a copy so often: 500ms, 5s (default), 2m; what it has done since is lost when its node fails\n"
+	  "  --copies N     nodes that keep the last one: 1 (default, or as many as are named) to 8\n"
+	  "  --to NODE      keep it there; may be given again; without this any nodes\n"
+	  "  --files F      auto (default): what is on a disk is only named; copy: contents of all that is open are put in, too\n"
+	  "  --tcp T        connections with others: keep (default: refused), close (it finds them ended when it goes on elsewhere)\n"
+	  "  --json         print a JSON object\n"
+	  "The first copy is waited for. It holds for the unit wherever it moves, until it ends; `godwit ps` says how old the last copy is.\n"
+	  "When its node fails: `godwit failover`.\n",
+	  verb_protect },
+	{ "unprotect", "UNIT", "end that, and remove its copies", "  --json         print a JSON object\n", verb_unprotect },
+	{ "failover", "NODE...", "start elsewhere what was protected on nodes that have failed",
+	  "  --yes          do not ask whether they are really dead\n"
+	  "  --json         print a JSON object\n"
+	  "Every other node must answer. Say it only of machines that are off, or cut off for good: one that lives runs its units still, until it is\n"
+	  "reachable again and ends them. Exit status: 0 all that was protected there runs, 3 something does not (and why is said).\n",
+	  verb_failover },
 	{ "ps", "", "list the units of the cluster: where they are, how often they moved and why",
 	  "  --here         of this host only: those that are here, and those that left it and are waited for\n"
 	  "  --json         print a JSON object\n",

@@ -144,6 +144,11 @@ static int serve(const struct daemon *d, const struct request *request, int fd)
 		return do_balance(d, request, fd);
 	case VERB_ADDRESS:
 		return do_address(request, fd);
+	case VERB_PROTECT:
+	case VERB_UNPROTECT:
+		return do_protect(d, request, fd);
+	case VERB_FAILOVER:
+		return do_failover(d, request, fd);
 	case VERB_CANCEL:
 		break;
 	}
@@ -206,6 +211,8 @@ static bool may_be_handed_on(const struct request *request)
 		return true;
 	case VERB_MIGRATE:
 	case VERB_BALANCE:
+	case VERB_PROTECT:
+	case VERB_UNPROTECT:
 		return !request->pid;
 	case VERB_PS:
 		return request->here;
@@ -255,7 +262,7 @@ static void dispatch(struct daemon *d, struct client *c, struct request *request
 		return;
 	}
 	if (c->peer && !may_be_handed_on(request)) {
-		err_set(&e, -EINVAL, "another node may hand on migrations of units that it names, drain, undrain and balance, and ask for the units that are here");
+		err_set(&e, -EINVAL, "another node may hand on migrations and protection of units that it names, drain, undrain and balance, and ask for the units that are here");
 		refuse(c->fd, "bad-request", &e);
 		return;
 	}

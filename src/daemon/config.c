@@ -28,6 +28,7 @@
 #define ETCD_LEASE_MIN_S 3
 #define ETCD_LEASE_MAX_S 600
 #define SPEED_MAX 1000.0
+#define PROTECT_MIB_MAX (1ull << 40)
 
 struct reading {
 	struct config *config;
@@ -38,7 +39,7 @@ void config_init(struct config *config)
 {
 	char host[HELLO_NAME_MAX + 1] = "";
 
-	*config = (struct config){ .speed = 1, .peer_timeout_ms = CONN_DEAD_PEER_MS, .drain_timeout_ms = DRAIN_TIMEOUT_MS, .owner_idle_ms = OWNER_IDLE_MS, .listen = { .sin_family = AF_INET, .sin_port = htons(CONN_DEFAULT_PORT) } };
+	*config = (struct config){ .speed = 1, .keeps = true, .peer_timeout_ms = CONN_DEAD_PEER_MS, .drain_timeout_ms = DRAIN_TIMEOUT_MS, .owner_idle_ms = OWNER_IDLE_MS, .listen = { .sin_family = AF_INET, .sin_port = htons(CONN_DEFAULT_PORT) } };
 	gethostname(host, sizeof(host) - 1);
 	host[strcspn(host, ".")] = 0;
 	snprintf(config->name, sizeof(config->name), "%s", hello_name_valid(host) ? host : "localhost");
@@ -297,6 +298,22 @@ static int read_balance_key(struct config *config, const char *key, const char *
 	return err_set(e, -EINVAL, "unknown key '%.80s' in [balance]; known are transfer, location", key);
 }
 
+static int read_protect_key(struct config *config, const char *key, const char *value, struct err *e)
+{
+	char *end;
+	unsigned long long mib;
+
+	if (!strcmp(key, "keep"))
+		return read_bool(key, value, &config->keeps, e);
+	if (strcmp(key, "keep_mib") != 0)
+		return err_set(e, -EINVAL, "unknown key '%.80s' in [protect]; known are keep, keep_mib", key);
+	mib = strtoull(value, &end, 10);
+	if (value[0] < '0' || value[0] > '9' || *end || mib < 1 || mib > PROTECT_MIB_MAX)
+		return err_set(e, -EINVAL, "keep_mib '%.80s': use a number of MiB from 1 to %llu", value, PROTECT_MIB_MAX);
+	config->protect_mib = mib;
+	return 0;
+}
+
 static int add_node(struct config *config, const char *name, const char *value, struct err *e)
 {
 	struct config_node node = { 0 }, *grown;
@@ -337,8 +354,10 @@ static int on_key(void *user, const char *section, const char *key, const char *
 		r = read_balance_key(reading->config, key, value, &error);
 	else if (!strcmp(section, "access"))
 		r = read_access_key(reading->config, key, value, &error);
+	else if (!strcmp(section, "protect"))
+		r = read_protect_key(reading->config, key, value, &error);
 	else
-		r = err_set(&error, -EINVAL, "unknown section [%.80s]; known are [node], [nodes], [cluster], [balance] and [access]", section);
+		r = err_set(&error, -EINVAL, "unknown section [%.80s]; known are [node], [nodes], [cluster], [balance], [access] and [protect]", section);
 	if (r < 0 && !reading->error.code)
 		reading->error = error;
 	return r == 0;

@@ -58,6 +58,8 @@ struct config {
 	uint8_t key[GOSSIP_KEY_BYTES];
 	enum policy_transfer transfer; /* of balancing: who begins a move, */
 	enum policy_location location; /* and how its destination is chosen */
+	bool keeps;                /* copies of other nodes' protected units, */
+	uint64_t protect_mib;      /* of so much altogether; 0: as long as there is room */
 	char busy[CONFIG_BUSY_MAX + 1]; /* a requirement: while the node's own figures match it takes nothing; "": never */
 };
 

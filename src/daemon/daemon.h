@@ -37,7 +37,7 @@
 #define WORKERS_EACH_MAX 32
 #define PENDING_TIMEOUT_MS 5000 /* for a request or a HELLO to be complete */
 
-enum worker_kind { WORKER_REQUEST, WORKER_SOURCE, WORKER_DEST, WORKER_NET, WORKER_CLUSTER, WORKER_LEAVE, WORKER_BALANCE, WORKER_PREPARE };
+enum worker_kind { WORKER_REQUEST, WORKER_SOURCE, WORKER_DEST, WORKER_NET, WORKER_CLUSTER, WORKER_LEAVE, WORKER_BALANCE, WORKER_PREPARE, WORKER_PROTECT };
 
 struct worker {
 	pid_t pid;                            /* 0: slot free */
@@ -82,7 +82,7 @@ struct daemon {
 	struct balance_shared *balance; /* balance.h, */
 	struct reserve_table *reserved; /* reserve.h */
 	int asks[2]; /* work.h: questions for godwit-balance; it has the first end */
-	uint64_t balance_due_ns;
+	uint64_t balance_due_ns, protect_due_ns;
 	uint64_t cluster_due_ns;   /* godwit-cluster is not started anew before */
 	bool redirects; /* connections may be redirected here: net_tick */
 	uint64_t net_due_ns;
@@ -157,6 +157,9 @@ int do_started(const struct daemon *d, const struct request *request, int fd);
 /* do_image.c */
 int do_checkpoint(const struct daemon *d, const struct request *request, int fd);
 int do_restore(const struct daemon *d, const struct request *request, int fd);
+/* do_protect.c: protect, unprotect */
+int do_protect(const struct daemon *d, const struct request *request, int fd);
+int do_failover(const struct daemon *d, const struct request *request, int fd);
 /* do_migrate.c: a node's name, an address, or a name that the resolver knows. */
 int host_resolve(const struct daemon *d, const struct caller *caller, const char *host, struct sockaddr_in *ret, struct err *e);
 int do_ps(const struct daemon *d, const struct request *request, int fd);

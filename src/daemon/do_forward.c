@@ -37,9 +37,23 @@ static char *line_of(const json_t *o)
 	return line;
 }
 
+static json_t *protect_order(const struct request *r)
+{
+	json_t *to = json_array();
+
+	if (r->verb == VERB_UNPROTECT) {
+		json_decref(to);
+		return json_pack("{s:s, s:s, s:i}", "verb", "unprotect", "unit", r->unit, "hops", (int)r->hops + 1);
+	}
+	for (size_t i = 0; i < r->protection.n_to; i++)
+		json_array_append_new(to, json_string(r->protection.to[i]));
+	return json_pack("{s:s, s:s, s:i, s:i, s:s, s:s, s:o, s:i}", "verb", "protect", "unit", r->unit, "every_ms", (int)r->protection.every_ms, "copies", (int)r->protection.copies, "files",
+			 fsfile_policy_name(r->protection.files), "tcp", tcp_outside_policy_name(r->protection.tcp), "to", to, "hops", (int)r->hops + 1);
+}
+
 static char *make_line(const struct request *r)
 {
-	json_t *o = r->verb == VERB_BALANCE ? json_pack("{s:s, s:s, s:s, s:i}", "verb", "balance", "action", "explain", "unit", r->unit, "hops", (int)r->hops + 1) :
+	json_t *o = r->verb == VERB_PROTECT || r->verb == VERB_UNPROTECT ? protect_order(r) : r->verb == VERB_BALANCE ? json_pack("{s:s, s:s, s:s, s:i}", "verb", "balance", "action", "explain", "unit", r->unit, "hops", (int)r->hops + 1) :
 		json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:i}", "verb", "migrate", "unit", r->unit, "host", r->host, "strategy", strategy_name(r->strategy), "files",
 			  fsfile_policy_name(r->files), "tcp", tcp_outside_policy_name(r->tcp), "reason", r->reason, "timeout_ms", (json_int_t)r->timeout_ms, "hops",
 			  (int)r->hops + 1);

@@ -59,7 +59,7 @@ static int take(const struct daemon *d, const struct request *request, int fd)
 	if (r < 0) {
 		fail(fd, code_of(r, &report, &refusals), r, &refusals, &e);
 	} else {
-		log_info("event=image unit=%s path=\"%s\" freeze_us=%llu bytes=%llu", report.unit, request->path, (unsigned long long)report.freeze_us,
+		log_line(request->copy ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, "event=image unit=%s path=\"%s\" freeze_us=%llu bytes=%llu", report.unit, request->path, (unsigned long long)report.freeze_us,
 			 (unsigned long long)taken.file_bytes);
 		reply_result(fd, json_pack("{s:o, s:i, s:o, s:b, s:s, s:I, s:f, s:I, s:I}", "unit", reply_text(report.unit), "pid", (int)request->pid, "path", reply_text(request->path),
 					   "keep_running", request->keep_running, "strategy", strategy_name(report.strategy), "freeze_us", (json_int_t)report.freeze_us, "total_ms",

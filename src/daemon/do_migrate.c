@@ -16,6 +16,7 @@
 #include "base/util.h"
 #include "daemon/daemon.h"
 #include "daemon/owner.h"
+#include "daemon/protect_journal.h"
 #include "daemon/reply.h"
 #include "home/where.h"
 #include "migrate/kin.h"
@@ -28,7 +29,9 @@
 struct watcher {
 	const struct daemon *d;
 	const char *reason;
+	pid_t pid;
 	struct owner_claim claim;
+	struct protect_leaving leaving;
 	int fd;
 	bool cancelled;
 	bool answered; /* the client has its result; the worker goes on without it */
@@ -300,18 +303,25 @@ static int may_leave(const char *unit, unsigned moves, const char *to, struct re
 {
 	struct watcher *w = arg;
 
-	return owner_claim_take(&w->claim, unit, moves, to, refusals, e);
+	int r = owner_claim_take(&w->claim, unit, moves, to, refusals, e);
+
+	if (r == 0)
+		protect_note_leaving(&w->leaving, w->pid, to);
+	return r;
 }
 
 static void has_left(void *arg)
 {
-	owner_claim_end(&((struct watcher *)arg)->claim, true);
+	struct watcher *w = arg;
+
+	protect_note_end(&w->leaving, true);
+	owner_claim_end(&w->claim, true);
 }
 
 static int migrate_here(const struct daemon *d, const struct request *request, int fd)
 {
 	char host[sizeof(request->host)];
-	struct watcher watcher = { .d = d, .fd = fd, .reason = request->reason, .claim = { .config = &d->config } };
+	struct watcher watcher = { .d = d, .fd = fd, .reason = request->reason, .pid = request->pid, .claim = { .config = &d->config } };
 	struct migrate_request order = {
 		.pid = request->pid, .also = request->also, .n_also = request->n_also, .caller = &request->caller, .self_name = d->config.name, .self = d->config.listen, .dest_name = host, .strategy = request->strategy,
 		.files = request->files, .tcp = request->tcp, .timeout_ms = request->timeout_ms, .reason = request->reason, .progress = on_progress, .progress_arg = &watcher,
@@ -334,8 +344,10 @@ static int migrate_here(const struct daemon *d, const struct request *request, i
 		return 1;
 	}
 	r = migrate_source(&order, &report, &refusals, &e);
-	if (r >= 0 || !report.outcome || strcmp(report.outcome, "in-doubt") != 0)
+	if (r >= 0 || !report.outcome || strcmp(report.outcome, "in-doubt") != 0) {
+		protect_note_end(&watcher.leaving, r >= 0);
 		owner_claim_end(&watcher.claim, r >= 0);
+	}
 	worker_set_done(d);
 	if (!watcher.answered)
 		finish(fd, r, &report, request->reason, &refusals, &e);

@@ -10,6 +10,7 @@
 #include "base/util.h"
 #include "daemon/daemon.h"
 #include "daemon/order_all.h"
+#include "daemon/protect.h"
 #include "daemon/ps_merge.h"
 #include "daemon/reply.h"
 #include "home/where.h"
@@ -50,7 +51,7 @@ static const char *state_word(const struct daemon *d, pid_t pid)
 	size_t i;
 
 	for (i = 0; i < WORKERS_MAX; i++)
-		if (d->workers[i].pid && d->workers[i].kind == WORKER_SOURCE && d->workers[i].moving == pid)
+		if (d->workers[i].pid && d->workers[i].kind == WORKER_SOURCE && d->workers[i].moving == pid && d->workers[i].peer[0]) /* to a file it goes without leaving */
 			return "leaving";
 	read_proc(pid, "stat", text, sizeof(text));
 	p = strrchr(text, ')');
@@ -85,15 +86,18 @@ static int add_unit(const struct registry_entry *entry, void *arg)
 {
 	struct listing *l = arg;
 	char home[HELLO_NAME_MAX + 1], command[512];
+	json_t *unit;
 
 	snprintf(home, sizeof(home), "%.*s", (int)strcspn(entry->unit, ":"), entry->unit);
 	if (!read_proc(entry->pid, "cmdline", command, sizeof(command)))
 		read_proc(entry->pid, "comm", command, sizeof(command));
-	append(l->units, entry->pid, json_pack("{s:o, s:i, s:s, s:o, s:o, s:o, s:i, s:I, s:s, s:o, s:I, s:o}", "unit", reply_text(entry->unit), "pid",
+	unit = json_pack("{s:o, s:i, s:s, s:o, s:o, s:o, s:i, s:I, s:s, s:o, s:I, s:o}", "unit", reply_text(entry->unit), "pid",
 						  (int)entry->pid, "on", l->d->config.name, "command", reply_text(command), "home", reply_text(home), "from",
 						  reply_text(entry->from), "moves", (int)entry->moves, "since", (json_int_t)entry->since,
 						  "state", state_word(l->d, entry->pid), "strategy", reply_text(entry->strategy),
-						  "freeze_us", (json_int_t)entry->freeze_us, "reason", reply_text(entry->reason)));
+						  "freeze_us", (json_int_t)entry->freeze_us, "reason", reply_text(entry->reason));
+	protect_describe(entry, unit);
+	append(l->units, entry->pid, unit);
 	return 0;
 }
 

@@ -18,7 +18,9 @@
 #include "daemon/balance.h"
 #include "daemon/cluster_loop.h"
 #include "daemon/daemon.h"
+#include "daemon/keep.h"
 #include "daemon/node_state.h"
+#include "daemon/protect.h"
 #include "home/door.h"
 #include "migrate/outcome.h"
 #include "migrate/pace.h"
@@ -112,6 +114,8 @@ static int open_sockets(struct daemon *d, struct err *e)
 	door_use_directory(doors);
 	snprintf(addresses, sizeof(addresses), "%s/addresses", directory);
 	owned_use_directory(addresses);
+	if (keep_init(directory, d->config.name, e) < 0 || protect_init(directory, e) < 0)
+		return e->code;
 	outcome_clean();
 	r = take_lock(d, e);
 	if (r < 0)
@@ -215,7 +219,7 @@ static int sooner(int a, int b)
 static int loop_once(struct daemon *d)
 {
 	struct pollfd p[POLL_MAX];
-	int timeout_ms = sooner(sooner(sooner(expire(d), net_tick(d)), sooner(cluster_tick(d), balance_tick(d))), clients_tick(d));
+	int timeout_ms = sooner(sooner(sooner(expire(d), net_tick(d)), sooner(cluster_tick(d), balance_tick(d))), sooner(clients_tick(d), protect_tick(d)));
 	size_t i;
 
 	p[0] = (struct pollfd){ .fd = d->signal_fd, .events = POLLIN };

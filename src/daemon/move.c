@@ -3,6 +3,7 @@
 #include "daemon/move.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -98,6 +99,29 @@ int move_read(struct move *m, json_t **ret)
 		if (n < 0)
 			return 0;
 	}
+}
+
+int move_order(const struct daemon *d, json_t *order, int timeout_ms, json_t **ret, struct err *e)
+{
+	uint64_t until = clock_ns(CLOCK_MONOTONIC) + (uint64_t)timeout_ms * 1000000, now;
+	cleanup_free char *line = order ? json_dumps(order, JSON_COMPACT) : NULL;
+	size_t len = line ? strlen(line) : 0;
+	struct move m = { .fd = connect_self(d, e), .text = malloc(MOVE_LINE_MAX) };
+	int r = m.fd < 0 ? e->code : 0;
+
+	json_decref(order);
+	if (line)
+		line[len] = '\n'; /* as above */
+	if (r == 0 && (!line || !m.text || reply_bytes(m.fd, line, len + 1, -1) < 0))
+		r = err_set(e, -EPIPE, "asking godwitd");
+	while (r == 0 && (now = clock_ns(CLOCK_MONOTONIC)) < until) {
+		struct pollfd p = { m.fd, POLLIN, 0 };
+
+		if (poll(&p, 1, (int)((until - now) / 1000000) + 1) > 0 && (r = move_read(&m, ret)) > 0)
+			return 0;
+	}
+	move_free(&m);
+	return r < 0 ? r : err_set(e, -ETIMEDOUT, "godwitd did not answer within %d ms", timeout_ms);
 }
 
 void move_free(struct move *m)

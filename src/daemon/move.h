@@ -31,6 +31,8 @@ struct move {
 int move_begin(struct move *m, const struct daemon *d, const struct unit_info *unit, const char *to, const char *reason, struct err *e);
 /* Reads what has come: 0 when it is still under way, 1 with the final line (the caller's) when it is over, and closed then. A lost worker is a line, too. */
 int move_read(struct move *m, json_t **ret);
+/* Has godwitd do what `order` says (takes the reference), as a client would, and waits for the final line, which becomes the caller's. */
+int move_order(const struct daemon *d, json_t *order, int timeout_ms, json_t **ret, struct err *e);
 /* Ends what is under way; it is cancelled if it is not too late. */
 void move_free(struct move *m);
 

@@ -3,7 +3,7 @@
  * peer.c - connections from other nodes
  *
  * Each begins with a HELLO, whose role says what becomes of it: CONTROL starts a destination worker; NODE_INFO is answered
- * here, and so is ASK, from the records of the destination workers; ORDER is a request that another node hands on (client.c), NET is news for a worker of its own (do_net.c), RESERVE and WORK questions for one (reserve.c, work.c); every other role belongs to a migration and is handed on to its worker (struct link_handoff). Bytes that follow the HELLO are
+ * here, and so is ASK, from the records of the destination workers; ORDER is a request that another node hands on (client.c), NET is news for a worker of its own (do_net.c), RESERVE, WORK and KEEP questions for one (reserve.c, work.c, keep_serve.c); every other role belongs to a migration and is handed on to its worker (struct link_handoff). Bytes that follow the HELLO are
  * left in the socket for the worker.
  */
 #include <errno.h>
@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "daemon/daemon.h"
+#include "daemon/keep.h"
 #include "daemon/node_state.h"
 #include "daemon/reserve.h"
 #include "daemon/work.h"
@@ -92,7 +93,9 @@ static int serve_dest(const struct daemon *d, int control, const struct frame *h
 	admission_use(&d->config.arriving);
 	r = migrate_dest(control, hello->payload, hello->len, handoff, d->config.name, unit, &e);
 	reserve_over(d->reserved, unit, r == 0);
-	if (r < 0)
+	if (r == -ECANCELED)
+		log_info("event=arrival-cancelled text=\"%s\"", e.message);
+	else if (r < 0)
 		log_error("event=arrival-failed error=\"%s\"", e.message);
 	return r < 0;
 }
@@ -164,6 +167,8 @@ static int dispatch(struct daemon *d, int fd, const struct frame *frame, const G
 		return reserve_serve(d, fd, hello, e);
 	if (hello->role == ROLE_WORK)
 		return work_serve(d, fd, e);
+	if (hello->role == ROLE_KEEP)
+		return keep_serve(d, fd, hello, e);
 	if (hello->role == ROLE_CONTROL)
 		return start_dest(d, fd, frame, hello, e);
 	w = worker_find_dest(d, hello->mig_id.data);

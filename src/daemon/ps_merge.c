@@ -17,7 +17,8 @@ static const struct member {
 } members[] = {
 	{ "unit", 299, true }, { "on", HELLO_NAME_MAX, true }, { "pid", 0, true }, { "command", 511, false }, { "home", HELLO_NAME_MAX, false }, { "from", 255, false },
 	{ "state", 32, false }, { "strategy", 31, false }, { "reason", REGISTRY_REASON_MAX, false }, { "moves", 0, false }, { "since", 0, false }, { "freeze_us", 0, false },
-	{ "stub", 0, false }, { "uid", 0, false },
+	{ "stub", 0, false }, { "uid", 0, false }, { "protect_every_ms", 0, false }, { "protect_copies", 0, false }, { "protect_have", 0, false }, { "protect_complete_ms", 0, false }, { "protect_newest_ms", 0, false },
+	{ "protect_made", 0, false }, { "protect_late", 0, false }, { "protect_failed", 0, false }, { "protect_freeze_us", 0, false }, { "protect_bytes", 0, false }, { "protect_error", 399, false },
 };
 
 static bool is_good(const struct member *m, const json_t *v)

@@ -14,7 +14,7 @@
 static const char *const verbs[] = {
 	[VERB_MIGRATE] = "migrate", [VERB_PS] = "ps", [VERB_NODES] = "nodes", [VERB_CHECK] = "check", [VERB_CANCEL] = "cancel",
 	[VERB_CONNECTIONS] = "connections", [VERB_SELECT] = "select", [VERB_DRAIN] = "drain", [VERB_UNDRAIN] = "undrain", [VERB_STARTED] = "started", [VERB_BALANCE] = "balance",
-	[VERB_ADDRESS] = "address", [VERB_CHECKPOINT] = "checkpoint", [VERB_RESTORE] = "restore",
+	[VERB_ADDRESS] = "address", [VERB_CHECKPOINT] = "checkpoint", [VERB_RESTORE] = "restore", [VERB_PROTECT] = "protect", [VERB_UNPROTECT] = "unprotect", [VERB_FAILOVER] = "failover",
 };
 
 static int read_verb(const json_t *o, struct request *request, struct err *e)
@@ -30,7 +30,7 @@ static int read_verb(const json_t *o, struct request *request, struct err *e)
 		request->verb = (enum verb)i;
 		return 0;
 	}
-	return err_set(e, -EINVAL, "unknown verb \"%.40s\"; known are migrate, ps, nodes, check, connections, select, drain, undrain, balance, started, address, checkpoint, restore", verb);
+	return err_set(e, -EINVAL, "unknown verb \"%.40s\"; known are migrate, ps, nodes, check, connections, select, drain, undrain, balance, started, address, checkpoint, restore, protect, unprotect, failover", verb);
 }
 
 /* An integer member from min to max; absent: untouched. */
@@ -267,6 +267,8 @@ static int read_checkpoint(const json_t *o, struct request *request, struct err 
 		r = read_flag(o, "keep_running", &request->keep_running, e);
 	if (r == 0)
 		r = read_flag(o, "store", &request->store, e);
+	if (r == 0)
+		r = read_flag(o, "copy", &request->copy, e);
 	request->strategy = request->keep_running ? STRATEGY_PRE_COPY : STRATEGY_STOP_COPY;
 	if (r == 0)
 		r = read_policies(o, request, e);
@@ -286,6 +288,58 @@ static int read_restore(const json_t *o, struct request *request, struct err *e)
 	if (r == 0)
 		r = read_flag(o, "accept_changed", &request->accept_changed, e);
 	return r == 0 && json_object_get(o, "host") ? read_host(o, request, e) : r;
+}
+
+/* Names of nodes. */
+static int read_names(const json_t *list, size_t max, char ret[][HELLO_NAME_MAX + 1], size_t *ret_n, struct err *e)
+{
+	const json_t *one;
+	size_t i;
+
+	if (list && (!json_is_array(list) || json_array_size(list) > max))
+		return err_set(e, -EINVAL, "a list of at most %zu nodes is expected", max);
+	json_array_foreach(list, i, one) {
+		if (!json_is_string(one) || !hello_name_valid(json_string_value(one)))
+			return err_set(e, -EINVAL, "a node's name has 1 to %u letters, digits, '.', '_', '-'", HELLO_NAME_MAX);
+		strcpy(ret[(*ret_n)++], json_string_value(one));
+	}
+	return 0;
+}
+
+static int read_protect(const json_t *o, struct request *request, struct err *e)
+{
+	json_int_t every_ms = 0, copies = 1;
+	struct protection *p = &request->protection, whole;
+	int r = read_unit(o, request, e);
+
+	if (r == 0 && !request->pid == !request->unit[0])
+		r = err_set(e, -EINVAL, "a \"pid\" or a \"unit\" is needed");
+	if (r < 0 || request->verb == VERB_UNPROTECT)
+		return r;
+	if (read_number(o, "every_ms", PROTECTION_EVERY_MIN_MS, PROTECTION_EVERY_MAX_MS, &every_ms) < 0 || !every_ms)
+		return err_set(e, -EINVAL, "\"every_ms\" must be a number from %u to %u (a day)", PROTECTION_EVERY_MIN_MS, PROTECTION_EVERY_MAX_MS);
+	r = read_names(json_object_get(o, "to"), PROTECTION_COPIES_MAX, p->to, &p->n_to, e);
+	if (r < 0)
+		return r;
+	copies = p->n_to ? (json_int_t)p->n_to : 1;
+	if (read_number(o, "copies", 1, PROTECTION_COPIES_MAX, &copies) < 0)
+		return err_set(e, -EINVAL, "\"copies\" must be a number from 1 to %u", PROTECTION_COPIES_MAX);
+	p->every_ms = (unsigned)every_ms;
+	p->copies = (unsigned)copies;
+	r = read_policies(o, request, e);
+	p->files = request->files;
+	p->tcp = request->tcp;
+	whole = *p;
+	if (r == 0)
+		r = protection_new_id(&whole, e);
+	return r < 0 ? r : protection_check(&whole, e);
+}
+
+static int read_failover(const json_t *o, struct request *request, struct err *e)
+{
+	int r = read_names(json_object_get(o, "nodes"), REQUEST_NODES_MAX, request->nodes, &request->n_nodes, e);
+
+	return r == 0 && !request->n_nodes ? err_set(e, -EINVAL, "failover needs \"nodes\": those that have failed") : r;
 }
 
 /* Only another node is believed (client.c). */
@@ -340,6 +394,10 @@ static int read_members(const json_t *o, struct request *request, struct err *e)
 		return read_checkpoint(o, request, e);
 	if (request->verb == VERB_RESTORE)
 		return read_restore(o, request, e);
+	if (request->verb == VERB_PROTECT || request->verb == VERB_UNPROTECT)
+		return read_protect(o, request, e);
+	if (request->verb == VERB_FAILOVER)
+		return read_failover(o, request, e);
 	if (request->verb != VERB_MIGRATE)
 		return 0;
 	r = read_reason(o, request, e);

@@ -23,22 +23,27 @@
 #define REQUEST_PARALLEL_MAX 32u
 #define REQUEST_PARALLEL_DEFAULT 4u
 #define REQUEST_ALSO_MAX 64u
+#define REQUEST_NODES_MAX 64u
 #define REQUEST_REASON_MAX REGISTRY_REASON_MAX
 #define REQUEST_TIMEOUT_MAX_MS (24u * 3600u * 1000u)
 
-enum verb { VERB_MIGRATE, VERB_PS, VERB_NODES, VERB_CHECK, VERB_CANCEL, VERB_CONNECTIONS, VERB_SELECT, VERB_DRAIN, VERB_UNDRAIN, VERB_STARTED, VERB_BALANCE, VERB_ADDRESS, VERB_CHECKPOINT, VERB_RESTORE };
+enum verb { VERB_MIGRATE, VERB_PS, VERB_NODES, VERB_CHECK, VERB_CANCEL, VERB_CONNECTIONS, VERB_SELECT, VERB_DRAIN, VERB_UNDRAIN, VERB_STARTED, VERB_BALANCE, VERB_ADDRESS, VERB_CHECKPOINT, VERB_RESTORE, VERB_PROTECT, VERB_UNPROTECT, VERB_FAILOVER };
 enum balance_action { BALANCE_STATUS, BALANCE_ON, BALANCE_OFF, BALANCE_EXPLAIN };
 
 struct request {
 	enum verb verb;
 	struct caller caller;   /* who asks: by the socket, or as the node says that hands it on ("as": [UID, GID]; absent: who may do everything) */
-	pid_t pid;              /* migrate, check, started, balance, address; 0: none */
-	char unit[300];         /* migrate, balance: HOME:PID instead of a pid; "": none */
+	pid_t pid;              /* migrate, protect, unprotect, check, started, balance, address; 0: none */
+	char unit[300];         /* migrate, balance, protect, unprotect: HOME:PID instead of a pid; "": none */
 	unsigned hops;          /* migrate: how many nodes have handed it on */
 	char host[256];         /* migrate; check: who is asked, drain, undrain, balance, restore: which node, or "" */
 	char path[REQUEST_PATH_MAX]; /* checkpoint, restore: of the image, absolute */
 	bool has_key;           /* checkpoint, restore: the image is encrypted, with `key` */
 	struct archive_key key;
+	struct protection protection; /* protect: without an id */
+	size_t n_nodes;         /* failover: those that are dead */
+	char nodes[REQUEST_NODES_MAX][HELLO_NAME_MAX + 1];
+	bool copy;              /* checkpoint: one of many, for godwit-protect: no news */
 	bool keep_running, store; /* checkpoint: the unit goes on; without compression */
 	bool accept_changed;    /* restore: files that have changed are used as they are */
 	enum strategy strategy; /* migrate */

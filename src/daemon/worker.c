@@ -196,7 +196,7 @@ unsigned worker_count(const struct daemon *d, enum worker_kind kind)
 
 static void log_end(const struct worker *w, pid_t pid, int status)
 {
-	static const char *const kinds[] = { "request", "source", "dest", "net", "cluster", "leave", "balance", "prepare" };
+	static const char *const kinds[] = { "request", "source", "dest", "net", "cluster", "leave", "balance", "prepare", "protect" };
 	const char *how = WIFEXITED(status) ? "exit" : "signal";
 	int number = WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status);
 
@@ -205,7 +205,7 @@ static void log_end(const struct worker *w, pid_t pid, int status)
 	else if (WIFSIGNALED(status))
 		log_error("event=worker-died kind=%s worker=%d signal=%d moving=%d", kinds[w->kind], (int)pid, number, (int)w->moving);
 	else if (w->kind == WORKER_SOURCE || w->kind == WORKER_DEST)
-		log_info("event=worker-ended kind=%s worker=%d exit=%d peer=%s", kinds[w->kind], (int)pid, number, w->peer);
+		log_line(w->peer[0] ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG, "event=worker-ended kind=%s worker=%d exit=%d peer=%s", kinds[w->kind], (int)pid, number, w->peer);
 }
 
 void worker_reap(struct daemon *d)

@@ -50,6 +50,9 @@ struct image_restore {
 	const char *self_name, *dest_name;
 	struct sockaddr_in dest;   /* the godwitd that is to run it */
 	bool accept_changed;       /* files that have changed since are used as they are */
+	const char *unit, *reason; /* it is that unit, which has made so many moves; and why it moves; NULL: it becomes a new unit */
+	unsigned moves;
+	bool ask_only;             /* only whether it would be taken: -ECANCELED when it would be */
 	bool (*cancelled)(void *arg); /* NULL: nobody cancels */
 	void *arg;
 };

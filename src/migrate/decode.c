@@ -35,10 +35,11 @@ static bool printable(const char *text, size_t max)
 static bool offer_plausible(const Gw__Offer *o)
 {
 	size_t threads = 0;
+	struct protection protection;
 
 	if (!o->n_processes || o->n_processes > OFFER_PROCESSES_MAX || o->strategy > STRATEGY_COPY_ON_REFERENCE || o->files_policy >= FSFILE_POLICIES ||
 	    !printable(o->unit, sizeof(((struct registry_entry *)0)->unit)) || !printable(o->reason, REGISTRY_REASON_MAX) || !hello_name_valid(o->from) || o->home_parent < 0 ||
-	    o->home_parent > PID_NUMBER_MAX)
+	    o->home_parent > PID_NUMBER_MAX || (o->keeps_name && !o->saved) || protection_from_message(o->protection, &protection, NULL) < 0)
 		return false;
 	for (size_t i = 0; i < o->n_processes; i++) {
 		const Gw__OfferProcess *p = o->processes[i];

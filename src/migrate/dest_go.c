@@ -214,12 +214,20 @@ static void wake_pagers(struct dest *d)
 			task_wake(&d->procs[i].skeleton->agent.task, NULL);
 }
 
+/* Whether the unit has its name from this node. */
+static bool is_home(const struct dest *d)
+{
+	size_t len = strlen(d->self_name);
+
+	return !d->offer->keeps_name || (!strncmp(d->offer->unit, d->self_name, len) && d->offer->unit[len] == ':');
+}
+
 static void register_unit(struct dest *d)
 {
 	struct registry_entry entry = { .pid = d->procs[0].skeleton->pid, .moves = d->offer->moves + 1 };
 
 	snprintf(entry.unit, sizeof(entry.unit), "%s", d->offer->unit);
-	if (d->offer->saved) { /* the number that it had may be another's here */
+	if (d->offer->saved && !d->offer->keeps_name) { /* the number that it had may be another's here */
 		snprintf(entry.unit, sizeof(entry.unit), "%s:%d", d->self_name, entry.pid);
 		entry.moves = 0;
 	}
@@ -228,7 +236,8 @@ static void register_unit(struct dest *d)
 	snprintf(entry.reason, sizeof(entry.reason), "%s", d->offer->reason);
 	entry.started = d->offer->started;
 	entry.cpu_ms = d->offer->cpu_ms;
-	entry.local = dest_home_comes(&d->home) || d->offer->saved;
+	protection_from_message(d->offer->protection, &entry.protection, NULL);
+	entry.local = dest_home_comes(&d->home) || (d->offer->saved && is_home(d));
 	if (d->offer->home && !entry.local) {
 		char door[DOOR_NAME_MAX];
 

@@ -26,6 +26,7 @@
 #define RESUMED_MS 120000
 #define RELEASE_MS 10000
 #define ASK_MS 3000
+#define ASK_ONLY_MS 2000
 #define ASKS_MAX 20
 #define ASK_PAUSE_US 300000
 
@@ -197,7 +198,7 @@ static int send_content(struct reader *x, const struct archive_record *record, s
 
 static int send_offer(struct reader *x, const struct archive_record *record, struct err *e)
 {
-	const struct image_now now = { x->r->self_name, x->ret->node, x->r->accept_changed };
+	const struct image_now now = { x->r->self_name, x->ret->node, x->r->accept_changed, x->r->unit, x->r->moves, x->r->reason };
 	cleanup_free uint8_t *data = NULL;
 	uint32_t nfiles = 0;
 	size_t len;
@@ -266,6 +267,8 @@ static int send_record(struct reader *x, const struct archive_record *record, st
 		return send_frame(x, record, e);
 	case ARCHIVE_ANSWERS:
 		ret = x->nprocs ? compare_answers(x, record, e) : err_set(e, -EBADMSG, "answers of the image are out of order");
+		if (ret == 0 && x->r->ask_only)
+			ret = err_set(e, -ECANCELED, "it was only asked");
 		return ret < 0 || x->link.npages ? ret : connect_pages(x, e);
 	case ARCHIVE_PAGES:
 		if (record->stream >= x->link.npages || !x->prepared || x->gone)
@@ -365,7 +368,10 @@ static void take_resumed(struct reader *x)
 		gw__resumed__free_unpacked(resumed, NULL);
 	}
 	frame_free(&f);
-	snprintf(x->ret->unit, sizeof(x->ret->unit), "%s:%d", x->ret->node, x->ret->pid);
+	if (x->r->unit)
+		snprintf(x->ret->unit, sizeof(x->ret->unit), "%s", x->r->unit);
+	else
+		snprintf(x->ret->unit, sizeof(x->ret->unit), "%s:%d", x->ret->node, x->ret->pid);
 	frame_send(x->link.control, FRAME_RELEASE, NULL, 0, NULL);
 	if (frame_recv_expect(x->link.control, FRAME_RELEASE, &f, FRAME_HELLO_MAX, RELEASE_MS, NULL) == 0)
 		frame_free(&f);
@@ -386,6 +392,8 @@ static int restore(struct reader *x, struct err *e)
 	if (ret < 0 && !x->gone) {
 		if (x->link.control >= 0)
 			frame_send_error(x->link.control, ret, e->message, NULL);
+		if (x->r->ask_only && x->link.control >= 0) /* it shall read that before the others end */
+			poll(&(struct pollfd){ x->link.control, POLLRDHUP, 0 }, 1, ASK_ONLY_MS);
 		return ret;
 	}
 	/* Whatever sending the go message said: only the destination knows. */

@@ -26,6 +26,9 @@ bool image_facts_is_shared(const struct image_facts *f, uint32_t file);
 struct image_now {
 	const char *from, *node;
 	bool accept_changed;
+	const char *unit;     /* it is that unit, has moved so often, and this is why it moves; NULL: it is a new one */
+	unsigned moves;
+	const char *reason;
 };
 
 /* The offer as it is to be sent now (malloc'ed), of how many files, and processes, it is. */

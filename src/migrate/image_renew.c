@@ -178,12 +178,17 @@ static int renew(struct image_facts *f, const struct image_now *now, Gw__Offer *
 	/* At home where it is restored, as a program that is started there. */
 	snprintf(unit, sizeof(unit), "%s:%d", now->node, o->processes[0]->pid);
 	if (ret == 0)
-		ret = set_text(&o->unit, unit, e);
+		ret = set_text(&o->unit, now->unit ? now->unit : unit, e);
 	if (ret == 0)
 		ret = set_text(&o->from, now->from, e);
 	if (ret == 0)
-		ret = set_text(&o->reason, "restored from an image", e);
-	o->moves = 0;
+		ret = set_text(&o->reason, now->unit ? now->reason : "restored from an image", e);
+	o->keeps_name = now->unit != NULL;
+	o->moves = now->unit ? now->moves : 0;
+	if (o->protection && !now->unit) {
+		gw__protection__free_unpacked(o->protection, NULL);
+		o->protection = NULL;
+	}
 	o->cpu_ms = 0;
 	o->home = false;
 	o->home_parent = 0;

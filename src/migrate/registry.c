@@ -21,6 +21,11 @@ void registry_use_directory(const char *new_directory)
 	snprintf(directory, sizeof(directory), "%s", new_directory);
 }
 
+const char *registry_directory(void)
+{
+	return directory;
+}
+
 static void entry_path(char path[PATH_MAX], pid_t pid, const char *suffix)
 {
 	snprintf(path, PATH_MAX, "%s/%d.json%s", directory, (int)pid, suffix);
@@ -94,6 +99,8 @@ int registry_add(const struct registry_entry *entry, struct err *e)
 		      (json_int_t)(entry->since ? entry->since : time(NULL)), "freeze_us", (json_int_t)entry->freeze_us, "moves",
 		      (int)entry->moves, "home", entry->home, "parent", (int)entry->parent, "local", entry->local, "started", entry->started, "cpu_ms",
 		      (json_int_t)entry->cpu_ms, "reason", entry->reason);
+	if (o && entry->protection.every_ms)
+		json_object_set_new(o, "protection", protection_json(&entry->protection));
 	text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
 	json_decref(o);
 	if (!text)
@@ -146,6 +153,7 @@ static int decode(const char *text, size_t len, struct registry_entry *ret)
 		entry.start_ticks = (uint64_t)start;
 		entry.since = since;
 		entry.freeze_us = (uint64_t)freeze_us;
+		protection_from_json(json_object_get(o, "protection"), &entry.protection);
 		*ret = entry;
 	}
 	json_decref(o);

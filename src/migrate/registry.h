@@ -15,6 +15,7 @@
 #include <sys/types.h>
 
 #include "base/err.h"
+#include "migrate/protection.h"
 
 #define REGISTRY_REASON_MAX 240
 #define REGISTRY_DEFAULT_DIRECTORY "/run/godwit/units"
@@ -34,10 +35,14 @@ struct registry_entry {
 	bool started;         /* by `godwit run`: at home, too, it is a unit */
 	uint64_t cpu_ms;      /* CPU time that it had used when it came: /proc counts anew after each move */
 	char reason[REGISTRY_REASON_MAX]; /* why it moved last, a sentence; "": somebody said so */
+	struct protection protection;
 };
 
 /* Where the files are, for this process and its children; the default is REGISTRY_DEFAULT_DIRECTORY. */
 void registry_use_directory(const char *directory);
+
+/* That. */
+const char *registry_directory(void);
 
 /* Makes a directory that may be there already, and the one above it. */
 int registry_make_directory(const char *path, mode_t mode, struct err *e);

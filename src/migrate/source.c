@@ -289,6 +289,7 @@ static void identify(struct source *s)
 		s->moves = entry.moves;
 		s->cpu_ms = entry.cpu_ms;
 		s->started = entry.started;
+		s->protection = entry.protection;
 	} else {
 		snprintf(s->report->unit, sizeof(s->report->unit), "%s:%d", s->request->self_name, s->request->pid);
 	}

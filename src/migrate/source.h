@@ -19,6 +19,7 @@
 #include "migrate/link.h"
 #include "migrate/migrate.h"
 #include "migrate/pages.h"
+#include "migrate/protection.h"
 #include "migrate/source_home.h"
 #include "migrate/source_address.h"
 #include "migrate/source_net.h"
@@ -134,6 +135,7 @@ struct source {
 	unsigned moves;
 	uint64_t cpu_ms; /* used by it before it came here, and until the offer */
 	bool started;    /* by `godwit run` */
+	struct protection protection;
 	struct source_home home;  /* who waits for the unit */
 	struct source_net net;    /* connections with others */
 	struct source_addresses addresses; /* that go along */

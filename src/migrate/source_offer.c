@@ -90,6 +90,8 @@ static void free_encoded(Gw__OfferProcess *o, struct bytes_list *threads)
 
 static int pack_offer(struct source *s, Gw__Offer *offer, struct err *e)
 {
+	Gw__Protection protection;
+	char *protected_on[PROTECTION_COPIES_MAX];
 	cleanup_free uint8_t *files = NULL, *fds = NULL, *tree = NULL, *ns = NULL, *cgroups = NULL, *packed = NULL;
 	int ret = fsfile_table_encode(&s->unit.files, &files, &offer->files.len, e);
 
@@ -118,6 +120,8 @@ static int pack_offer(struct source *s, Gw__Offer *offer, struct err *e)
 	offer->moves = s->moves;
 	offer->reason = (char *)(uintptr_t)(s->request->reason ? s->request->reason : "");
 	offer->started = s->started;
+	protection_to_message(&s->protection, &protection, protected_on);
+	offer->protection = s->protection.every_ms ? &protection : NULL;
 	offer->cpu_ms = s->cpu_ms;
 	for (size_t i = 0; i < s->nprocs; i++)
 		offer->cpu_ms += registry_cpu_ms(s->unit.procs[i].pid);
@@ -127,6 +131,7 @@ static int pack_offer(struct source *s, Gw__Offer *offer, struct err *e)
 	source_view_offer(s, offer);
 	packed = malloc(gw__offer__get_packed_size(offer));
 	ret = packed ? frame_send(s->link.control, FRAME_OFFER, packed, gw__offer__pack(offer, packed), e) : err_sys(e, ENOMEM, "the offer");
+	offer->protection = NULL;
 	source_view_offered(offer);
 	source_address_offered(offer);
 	source_net_offered(offer);

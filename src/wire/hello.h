@@ -24,7 +24,7 @@
 #define HELLO_NAME_MAX 64u
 
 /* Roles beyond those of a migration (enum migrate_role, which begins at 0). */
-enum hello_role { ROLE_NODE_INFO = 8, ROLE_ASK = 9, ROLE_HOME = 10, ROLE_ORDER = 11, ROLE_NET = 12, ROLE_RESERVE = 13, ROLE_WORK = 14 };
+enum hello_role { ROLE_NODE_INFO = 8, ROLE_ASK = 9, ROLE_HOME = 10, ROLE_ORDER = 11, ROLE_NET = 12, ROLE_RESERVE = 13, ROLE_WORK = 14, ROLE_KEEP = 15 };
 
 /*
  * Fills version, features, boot id, kernel, arch, XCR0 and clocks. The strings are static and stay valid. The caller sets
