@@ -127,12 +127,25 @@ json_t *etcd_make_range(const char *key, bool prefix)
 	return o;
 }
 
+static json_t *make_compare(const char *key, uint64_t revision)
+{
+	return json_pack("{s:o, s:s, s:s, s:o}", "key", base64(key), "target", "MOD", "result", "EQUAL", "mod_revision", number(revision));
+}
+
 json_t *etcd_make_swap(const char *key, uint64_t revision, const char *value)
 {
-	json_t *compare = json_pack("{s:o, s:s, s:s, s:o}", "key", base64(key), "target", "MOD", "result", "EQUAL", "mod_revision", number(revision));
+	return etcd_make_swap_if(key, revision, value, NULL, 0);
+}
+
+json_t *etcd_make_swap_if(const char *key, uint64_t revision, const char *value, const char *other, uint64_t other_revision)
+{
+	json_t *compare = json_array();
 	json_t *change = value ? json_pack("{s:o}", "requestPut", etcd_make_put(key, value, 0)) : json_pack("{s:{s:o}}", "requestDeleteRange", "key", base64(key));
 
-	return json_pack("{s:[o], s:[o]}", "compare", compare, "success", change);
+	json_array_append_new(compare, make_compare(key, revision));
+	if (other)
+		json_array_append_new(compare, make_compare(other, other_revision));
+	return json_pack("{s:o, s:[o]}", "compare", compare, "success", change);
 }
 
 char *etcd_node_value(const struct membership_node *node)
@@ -144,6 +157,8 @@ char *etcd_node_value(const struct membership_node *node)
 	inet_ntop(AF_INET, node->address, ip, sizeof(ip));
 	snprintf(text, sizeof(text), "%s:%u", ip, node->port);
 	o = json_pack("{s:s}", "address", text);
+	if (node->run[0])
+		json_object_set_new(o, "run", json_string(node->run));
 	value = json_dumps(o, JSON_COMPACT);
 	json_decref(o);
 	return value;
@@ -218,6 +233,15 @@ static bool read_address(const char *text, struct membership_node *ret)
 	return inet_pton(AF_INET, ip, ret->address) == 1 && colon[1] >= '0' && colon[1] <= '9' && !*end && port > 0 && port < 65536;
 }
 
+static void read_run(const char *text, char ret[MEMBERSHIP_RUN_MAX])
+{
+	size_t n = text ? strspn(text, "0123456789abcdef") : 0;
+
+	ret[0] = 0;
+	if (n && n < MEMBERSHIP_RUN_MAX && !text[n])
+		strcpy(ret, text);
+}
+
 /* What others have written under the prefix and is no node is left out: one bad entry must not hide the others. */
 int etcd_read_nodes(const json_t *answer, const char *prefix, struct membership_node **ret, size_t *ret_n, struct err *e)
 {
@@ -235,8 +259,11 @@ int etcd_read_nodes(const json_t *answer, const char *prefix, struct membership_
 		uint64_t revision;
 		json_t *value = read_pair(pair, prefix, name, &revision);
 
-		if (value && is_name(name) && read_address(json_string_value(json_object_get(value, "address")), &nodes[n]))
+		if (value && is_name(name) && read_address(json_string_value(json_object_get(value, "address")), &nodes[n])) {
+			read_run(json_string_value(json_object_get(value, "run")), nodes[n].run);
+			nodes[n].revision = revision;
 			strcpy(nodes[n++].name, name);
+		}
 		json_decref(value);
 	}
 	*ret = nodes;

@@ -18,6 +18,8 @@ json_t *etcd_make_put(const char *key, const char *value, uint64_t lease);
 json_t *etcd_make_range(const char *key, bool prefix);
 /* If `key` has this mod_revision (0: is not there), puts the value, or deletes it when that is NULL. */
 json_t *etcd_make_swap(const char *key, uint64_t revision, const char *value);
+/* And if `other` (NULL: none) has other_revision, too. */
+json_t *etcd_make_swap_if(const char *key, uint64_t revision, const char *value, const char *other, uint64_t other_revision);
 
 char *etcd_node_value(const struct membership_node *node);
 char *etcd_record_value(const struct membership_record *record);

@@ -8,7 +8,17 @@
 
 int membership_keep(struct membership *m, struct err *e)
 {
-	return m->ops->keep(m, e);
+	return m->ops->keep(m, true, e);
+}
+
+int membership_renew(struct membership *m, struct err *e)
+{
+	return m->ops->keep(m, false, e);
+}
+
+void membership_say_run(struct membership *m, const char *run)
+{
+	m->ops->say_run(m, run);
 }
 
 int membership_leave(struct membership *m, struct err *e)
@@ -36,6 +46,11 @@ int membership_own(struct membership *m, struct membership_record *record, struc
 	return m->ops->own(m, record, e);
 }
 
+int membership_take(struct membership *m, struct membership_record *record, const char *node, uint64_t revision, struct err *e)
+{
+	return m->ops->take(m, record, node, revision, e);
+}
+
 int membership_disown(struct membership *m, const char *unit, uint64_t fence, struct err *e)
 {
 	return m->ops->disown(m, unit, fence, e);
@@ -60,6 +75,18 @@ static int nothing(struct membership *m, struct err *e)
 	(void)m;
 	(void)e;
 	return 0;
+}
+
+static int fixed_keep(struct membership *m, bool may_enter, struct err *e)
+{
+	(void)may_enter;
+	return nothing(m, e);
+}
+
+static void fixed_say_run(struct membership *m, const char *run)
+{
+	(void)m;
+	(void)run;
 }
 
 static int fixed_list(struct membership *m, struct membership_node **ret, size_t *ret_n, struct err *e)
@@ -102,6 +129,14 @@ static int fixed_own(struct membership *m, struct membership_record *record, str
 	return 0;
 }
 
+/* Nobody can know that a node has failed. */
+static int fixed_take(struct membership *m, struct membership_record *record, const char *node, uint64_t revision, struct err *e)
+{
+	(void)m;
+	(void)revision;
+	return err_set(e, -EOPNOTSUPP, "unit %s: without a store nobody knows whether %s has failed", record->unit, node);
+}
+
 static int fixed_disown(struct membership *m, const char *unit, uint64_t fence, struct err *e)
 {
 	(void)m;
@@ -119,7 +154,7 @@ static void fixed_close(struct membership *m)
 int membership_open_static(struct membership **ret, const struct membership_node *nodes, size_t n, struct err *e)
 {
 	static const struct membership_ops ops = {
-		.keep = nothing, .leave = nothing, .list = fixed_list, .owner = fixed_owner, .records = fixed_records, .own = fixed_own, .disown = fixed_disown, .close = fixed_close,
+		.keep = fixed_keep, .say_run = fixed_say_run, .leave = nothing, .list = fixed_list, .owner = fixed_owner, .records = fixed_records, .own = fixed_own, .take = fixed_take, .disown = fixed_disown, .close = fixed_close,
 	};
 	struct fixed *f = malloc(sizeof(*f));
 

@@ -8,7 +8,7 @@
  * its owner. Records change by transactions only: who changes one says which fencing number it has now, and of two who do so at once one fails. The fencing number is the store's
  * revision of the change (mod_revision), which grows with everything that is ever written: it never comes again, also when a record was removed and made anew.
  *
- * Keys of etcd, below a prefix: nodes/NAME is {"address": "10.0.0.1:4470"}, units/HOME:PID is {"owner": "n1", "moves": 2}, while it moves with "to": "n2".
+ * Keys of etcd, below a prefix: nodes/NAME is {"address": "10.0.0.1:4470", "run": "..."}, units/HOME:PID is {"owner": "n1", "moves": 2}, while it moves with "to": "n2".
  *
  * All functions block; with etcd for up to MEMBERSHIP_TIMEOUT_MS for each server that is asked, in turn, until one answers.
  */
@@ -27,11 +27,14 @@
 #define MEMBERSHIP_SERVERS_MAX 8
 #define MEMBERSHIP_SERVER_MAX 200
 #define MEMBERSHIP_UNIT_MAX 300
+#define MEMBERSHIP_RUN_MAX 40
 
 struct membership_node {
 	char name[GOSSIP_NAME_MAX + 1];
 	uint8_t address[4]; /* IPv4 */
 	uint16_t port;
+	char run[MEMBERSHIP_RUN_MAX]; /* which run of the host it is: another one after each boot; "": it does not say */
+	uint64_t revision;  /* of its key */
 };
 
 struct membership_record {
@@ -61,6 +64,10 @@ void membership_close(struct membership *m);
 
 /* Enters this node, or keeps it entered; to be called at least every third of a lease. */
 int membership_keep(struct membership *m, struct err *e);
+/* The same, but a node that is not entered, or not any more, is not: -ENOKEY (e is not set). */
+int membership_renew(struct membership *m, struct err *e);
+/* With which run of its host it enters from now on. */
+void membership_say_run(struct membership *m, const char *run);
 /* Takes it out. */
 int membership_leave(struct membership *m, struct err *e);
 /* All nodes that are entered, this one perhaps among them; the caller frees *ret. */
@@ -75,17 +82,21 @@ int membership_records(struct membership *m, int (*each)(const struct membership
  * membership_owner says how it is.
  */
 int membership_own(struct membership *m, struct membership_record *record, struct err *e);
+/* As membership_own, if `node` is as it was when it was listed with that revision, too; 0: if it is not entered. */
+int membership_take(struct membership *m, struct membership_record *record, const char *node, uint64_t revision, struct err *e);
 /* Removes a record that has this number. -ESTALE as above. */
 int membership_disown(struct membership *m, const char *unit, uint64_t fence, struct err *e);
 
 /* For the two kinds. */
 struct membership_ops {
-	int (*keep)(struct membership *m, struct err *e);
+	int (*keep)(struct membership *m, bool may_enter, struct err *e);
+	void (*say_run)(struct membership *m, const char *run);
 	int (*leave)(struct membership *m, struct err *e);
 	int (*list)(struct membership *m, struct membership_node **ret, size_t *ret_n, struct err *e);
 	int (*owner)(struct membership *m, const char *unit, struct membership_record *ret, struct err *e);
 	int (*records)(struct membership *m, int (*each)(const struct membership_record *record, void *arg), void *arg, struct err *e);
 	int (*own)(struct membership *m, struct membership_record *record, struct err *e);
+	int (*take)(struct membership *m, struct membership_record *record, const char *node, uint64_t revision, struct err *e);
 	int (*disown)(struct membership *m, const char *unit, uint64_t fence, struct err *e);
 	void (*close)(struct membership *m);
 };

@@ -50,7 +50,7 @@ static int enter(struct store *s, struct err *e)
 	return r;
 }
 
-static int store_keep(struct membership *m, struct err *e)
+static int store_keep(struct membership *m, bool may_enter, struct err *e)
 {
 	struct store *s = store_of(m);
 	uint64_t lease = 0;
@@ -61,7 +61,16 @@ static int store_keep(struct membership *m, struct err *e)
 	if (r < 0)
 		return r;
 	s->lease = lease;
+	if (!lease && !may_enter)
+		return -ENOKEY;
 	return lease ? 0 : enter(s, e); /* at the beginning, and when it has expired because etcd was away for long */
+}
+
+static void store_say_run(struct membership *m, const char *run)
+{
+	struct store *s = store_of(m);
+
+	snprintf(s->self.run, sizeof(s->self.run), "%s", run);
 }
 
 static int store_leave(struct membership *m, struct err *e)
@@ -127,9 +136,18 @@ static int store_records(struct membership *m, int (*each)(const struct membersh
 	return r;
 }
 
+/* Of a node that must be as it was. */
+struct condition {
+	const char *node; /* NULL: none */
+	uint64_t revision;
+};
+
 /* value NULL: it is removed. */
-static int swap(struct store *s, const char *unit, uint64_t fence, const char *value, uint64_t *ret_fence, struct err *e)
+static int swap_if(struct store *s, const struct membership_record *record, const char *value, struct condition c, uint64_t *ret_fence, struct err *e)
 {
+	const char *unit = record->unit;
+	uint64_t fence = record->fence;
+	char node[160];
 	char key[80 + MEMBERSHIP_UNIT_MAX];
 	json_t *answer = NULL;
 	uint64_t revision = 0;
@@ -137,16 +155,26 @@ static int swap(struct store *s, const char *unit, uint64_t fence, const char *v
 	int r;
 
 	snprintf(key, sizeof(key), "%s%s", s->units, unit);
-	r = etcd_http_ask(s->http, "kv/txn", etcd_make_swap(key, fence, value), &answer, e);
+	snprintf(node, sizeof(node), "%s%s", s->nodes, c.node ? c.node : "");
+	r = etcd_http_ask(s->http, "kv/txn", etcd_make_swap_if(key, fence, value, c.node ? node : NULL, c.revision), &answer, e);
 	if (r == 0)
 		r = etcd_read_swap(answer, &done, &revision, e);
 	json_decref(answer);
 	if (r < 0)
 		return r;
 	if (!done)
-		return err_set(e, -ESTALE, "unit %s: its record has not the number %llu any more: somebody else has changed it", unit, (unsigned long long)fence);
+		return err_set(e, -ESTALE, "unit %s: its record has not the number %llu any more%s%s: somebody else has changed it", unit, (unsigned long long)fence, c.node ? ", or there is news of " : "",
+			       c.node ? c.node : "");
 	*ret_fence = revision;
 	return 0;
+}
+
+static int swap(struct store *s, const char *unit, uint64_t fence, const char *value, uint64_t *ret_fence, struct err *e)
+{
+	struct membership_record record = { .fence = fence };
+
+	snprintf(record.unit, sizeof(record.unit), "%s", unit);
+	return swap_if(s, &record, value, (struct condition){ NULL, 0 }, ret_fence, e);
 }
 
 static int store_own(struct membership *m, struct membership_record *record, struct err *e)
@@ -154,6 +182,13 @@ static int store_own(struct membership *m, struct membership_record *record, str
 	cleanup_free char *value = etcd_record_value(record);
 
 	return value ? swap(store_of(m), record->unit, record->fence, value, &record->fence, e) : err_sys(e, -ENOMEM, "etcd");
+}
+
+static int store_take(struct membership *m, struct membership_record *record, const char *node, uint64_t revision, struct err *e)
+{
+	cleanup_free char *value = etcd_record_value(record);
+
+	return value ? swap_if(store_of(m), record, value, (struct condition){ node, revision }, &record->fence, e) : err_sys(e, -ENOMEM, "etcd");
 }
 
 static int store_disown(struct membership *m, const char *unit, uint64_t fence, struct err *e)
@@ -172,7 +207,7 @@ static void store_close(struct membership *m)
 int membership_open_etcd(struct membership **ret, const struct membership_etcd *etcd, const struct membership_node *self, struct err *e)
 {
 	static const struct membership_ops ops = {
-		.keep = store_keep, .leave = store_leave, .list = store_list, .owner = store_owner, .records = store_records, .own = store_own, .disown = store_disown, .close = store_close,
+		.keep = store_keep, .say_run = store_say_run, .leave = store_leave, .list = store_list, .owner = store_owner, .records = store_records, .own = store_own, .take = store_take, .disown = store_disown, .close = store_close,
 	};
 	struct store *s = calloc(1, sizeof(*s));
 	int r;

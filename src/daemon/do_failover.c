@@ -398,6 +398,13 @@ int do_failover(const struct daemon *d, const struct request *request, int fd)
 	json_t *result;
 
 	log_set_context("side=failover");
+	if (d->config.etcd.n_servers) {
+		json_decref(f.restored);
+		json_decref(f.left);
+		err_set(&e, -EINVAL, "with etcd nobody need say it: what was protected on a node is restored as soon as the node's lease has run out (%u s)", d->config.etcd.lease_s);
+		reply_error(fd, "bad-request", &e, NULL, NULL);
+		return 1;
+	}
 	for (size_t i = 0; i < request->n_nodes; i++)
 		f.dead[i] = request->nodes[i];
 	if (run(&f, &e) < 0) {

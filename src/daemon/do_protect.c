@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "daemon/fence.h"
 #include "daemon/keep.h"
 #include "daemon/protect.h"
 #include "daemon/reply.h"
@@ -74,6 +75,10 @@ static int protect_here(const struct daemon *d, const struct request *request, i
 	size_t candidates;
 	char key[KEEP_UNIT_MAX];
 
+	if (fence_why_not()) {
+		err_set(&e, -ENOTCONN, "%s holds no lease in etcd, and protected units need one: godwitd's log says why", d->config.name);
+		return fail(fd, "no-lease", &e);
+	}
 	if (find_record(d, request->pid, &entry, &e) < 0)
 		return fail(fd, "failed", &e);
 	old = entry;

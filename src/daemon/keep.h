@@ -11,7 +11,7 @@
 
 /* Once, in the main process: where it is remembered which run of this host it is (a directory that does not outlive it). */
 int keep_init(const char *run_directory, const char *node, struct err *e);
-/* That: a random text, another one after each boot. */
+/* That: a random text, another one after each boot, and after this node has lost its protected units (fence.h). */
 const char *keep_run(void);
 
 /* "HOME:PID@ID" of a unit that is protected. */
@@ -21,6 +21,9 @@ void keep_key(const struct registry_entry *entry, char key[KEEP_UNIT_MAX]);
 int keep_serve(struct daemon *d, int fd, const Gw__Hello *hello, struct err *e);
 /* Restores the copy that the record of this unit names, which must say that this node is to (q->word is KEEP_TAKE). For workers; blocks until it runs. */
 void keep_take(const struct daemon *d, const struct keep_question *q, struct keep_answer *answer);
+
+/* What is not STORE, TAKE or LIST, asked by this node itself. */
+void keep_obey(const struct daemon *d, const struct keep_question *q, struct keep_answer *answer);
 
 /* keep_ask.c: for workers. */
 

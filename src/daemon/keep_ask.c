@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "base/util.h"
+#include "daemon/fence.h"
 #include "daemon/keep.h"
 #include "daemon/keep_store.h"
 #include "wire/conn.h"
@@ -47,7 +48,10 @@ int keep_init(const char *run_directory, const char *node, struct err *e)
 
 const char *keep_run(void)
 {
-	return run_text;
+	static char text[KEEP_RUN_MAX];
+
+	snprintf(text, sizeof(text), "%.32s%04x", run_text, fence_epoch() & 0xffff);
+	return text;
 }
 
 void keep_key(const struct registry_entry *entry, char key[KEEP_UNIT_MAX])

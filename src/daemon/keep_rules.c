@@ -63,7 +63,7 @@ static enum keep_verdict end(struct keep_record *r, const struct keep_question *
 	return KEEP_YES;
 }
 
-static enum keep_verdict moved(struct keep_record *r, const struct keep_question *q)
+static enum keep_verdict moved(struct keep_record *r, const struct keep_question *q, const char *self)
 {
 	if (r->state == KEEP_NOTHING)
 		return KEEP_YES;
@@ -73,6 +73,11 @@ static enum keep_verdict moved(struct keep_record *r, const struct keep_question
 		return KEEP_FENCED;
 	if (r->state != KEEP_COPY)
 		return KEEP_STALE;
+	if (!strcmp(q->to, self)) { /* here: no copy of what is here is of use */
+		r->state = KEEP_NOTHING;
+		r->has_copy = false;
+		return KEEP_YES;
+	}
 	memcpy(r->owner, q->to, sizeof(r->owner));
 	r->moves = q->moves + 1;
 	r->run[0] = 0;
@@ -129,7 +134,7 @@ enum keep_verdict keep_judge(struct keep_record *r, const struct keep_question *
 	case KEEP_ENDED:
 		return end(r, q);
 	case KEEP_MOVED:
-		return moved(r, q);
+		return moved(r, q, self);
 	case KEEP_SEAL:
 		return seal(r, q);
 	case KEEP_TAKE:

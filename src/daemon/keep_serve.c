@@ -124,7 +124,7 @@ static void judge(const struct daemon *d, const struct keep_question *q, bool wr
 		return;
 	}
 	settle_taking(record);
-	if (q->word != KEEP_TAKE && is_here(d, q, a))
+	if (q->word != KEEP_TAKE && (q->word != KEEP_MOVED || strcmp(q->to, d->config.name) != 0) && is_here(d, q, a))
 		return;
 	fresh = *record;
 	verdict = keep_judge(&fresh, q, d->config.name);
@@ -428,6 +428,13 @@ static void obey(const struct daemon *d, int fd, const struct keep_question *q, 
 	default:
 		judge(d, q, true, &record, a);
 	}
+}
+
+void keep_obey(const struct daemon *d, const struct keep_question *q, struct keep_answer *answer)
+{
+	struct keep_record record;
+
+	judge(d, q, true, &record, answer);
 }
 
 /* Runs in the worker. */

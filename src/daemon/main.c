@@ -18,6 +18,7 @@
 #include "daemon/balance.h"
 #include "daemon/cluster_loop.h"
 #include "daemon/daemon.h"
+#include "daemon/fence.h"
 #include "daemon/keep.h"
 #include "daemon/node_state.h"
 #include "daemon/protect.h"
@@ -114,7 +115,7 @@ static int open_sockets(struct daemon *d, struct err *e)
 	door_use_directory(doors);
 	snprintf(addresses, sizeof(addresses), "%s/addresses", directory);
 	owned_use_directory(addresses);
-	if (keep_init(directory, d->config.name, e) < 0 || protect_init(directory, e) < 0)
+	if (keep_init(directory, d->config.name, e) < 0 || protect_init(directory, e) < 0 || fence_init(directory, d->config.etcd.n_servers > 0, e) < 0)
 		return e->code;
 	outcome_clean();
 	r = take_lock(d, e);
@@ -219,7 +220,7 @@ static int sooner(int a, int b)
 static int loop_once(struct daemon *d)
 {
 	struct pollfd p[POLL_MAX];
-	int timeout_ms = sooner(sooner(sooner(expire(d), net_tick(d)), sooner(cluster_tick(d), balance_tick(d))), sooner(clients_tick(d), protect_tick(d)));
+	int timeout_ms = sooner(sooner(sooner(expire(d), net_tick(d)), sooner(cluster_tick(d), balance_tick(d))), sooner(clients_tick(d), sooner(protect_tick(d), fence_tick(d))));
 	size_t i;
 
 	p[0] = (struct pollfd){ .fd = d->signal_fd, .events = POLLIN };

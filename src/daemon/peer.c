@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "daemon/daemon.h"
+#include "daemon/fence.h"
 #include "daemon/keep.h"
 #include "daemon/node_state.h"
 #include "daemon/reserve.h"
@@ -91,6 +92,7 @@ static int serve_dest(const struct daemon *d, int control, const struct frame *h
 	int r;
 
 	admission_use(&d->config.arriving);
+	protection_use(fence_why_not);
 	r = migrate_dest(control, hello->payload, hello->len, handoff, d->config.name, unit, &e);
 	reserve_over(d->reserved, unit, r == 0);
 	if (r == -ECANCELED)

@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "daemon/fence.h"
 #include "daemon/keep.h"
 #include "daemon/unit_kill.h"
 #include "migrate/pace.h"
@@ -132,6 +133,7 @@ static void begin(struct guarded *g, const struct registry_entry *entry)
 		*j = (struct protect_journal){ .seq = j->seq };
 	keep_key(entry, j->key);
 	protect_leaving_forget(j->key);
+	protect_forget_lost(j->key);
 	j->stage = PROTECT_RUNS;
 	j->pid = entry->pid;
 	j->start_ticks = entry->start_ticks;
@@ -285,6 +287,10 @@ static void step_away(struct guarded *g)
 
 	if (state == 'l')
 		return;
+	if (state == 'x') { /* there is nothing to tell: who keeps copies knows from the store what he is to do */
+		j->stage = PROTECT_FENCED;
+		return;
+	}
 	j->stage = state == 'L' ? PROTECT_LEFT : PROTECT_ENDED;
 	snprintf(j->to, sizeof(j->to), "%s", state == 'L' ? to : "");
 	j->ended_s = time(NULL);
@@ -310,6 +316,8 @@ static void step_running(struct protector *p, struct guarded *g, uint64_t now)
 		start(p, g, WORK_ASK);
 		return;
 	}
+	if (!fence_holds())
+		return;
 	if (now < g->due_ns || count_copies(p) >= COPIES_AT_ONCE || protect_leaving_state(g->journal.key, to) != 'n')
 		return;
 	g->due_ns = now + g->entry.protection.every_ms * 1000000ull;

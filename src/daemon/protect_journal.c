@@ -8,6 +8,7 @@
 #include <jansson.h>
 #include <limits.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include "base/util.h"
 #include "daemon/keep.h"
@@ -218,6 +219,56 @@ void protect_note_end(struct protect_leaving *l, bool left)
 	l->key[0] = 0;
 }
 
+void protect_note_lost(const struct registry_entry *entry)
+{
+	char key[KEEP_UNIT_MAX], path[PATH_MAX];
+	int fd;
+
+	keep_key(entry, key);
+	path_of(key, ".lost", path);
+	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+	if (fd >= 0)
+		close(fd);
+}
+
+void protect_forget_lost(const char *key)
+{
+	char path[PATH_MAX];
+
+	path_of(key, ".lost", path);
+	unlink(path);
+}
+
+double protect_lost_age_s(const char *key)
+{
+	char path[PATH_MAX];
+	struct stat st;
+
+	path_of(key, ".lost", path);
+	return stat(path, &st) < 0 ? 0 : (double)(time(NULL) - st.st_mtime);
+}
+
+int protect_list_lost(void (*each)(const char *key, void *arg), void *arg)
+{
+	cleanup_closedir DIR *d = opendir(directory);
+	struct dirent *item;
+	int n = 0;
+
+	while (d && (item = readdir(d))) {
+		size_t len = strlen(item->d_name);
+		char key[KEEP_UNIT_MAX];
+
+		if (len <= 5 || len - 5 >= sizeof(key) || strcmp(item->d_name + len - 5, ".lost") != 0)
+			continue;
+		memcpy(key, item->d_name, len - 5);
+		key[len - 5] = 0;
+		n++;
+		if (each)
+			each(key, arg);
+	}
+	return n;
+}
+
 static bool read_word(const char *path, int *ret_pid, char ret_to[HELLO_NAME_MAX + 1])
 {
 	char text[128], to[HELLO_NAME_MAX + 1];
@@ -234,6 +285,9 @@ char protect_leaving_state(const char *key, char ret_to[HELLO_NAME_MAX + 1])
 	int pid;
 
 	ret_to[0] = 0;
+	path_of(key, ".lost", path);
+	if (access(path, F_OK) == 0)
+		return 'x';
 	path_of(key, ".left", path);
 	if (read_word(path, &pid, ret_to))
 		return 'L';

@@ -3,7 +3,7 @@
  * protect_journal.h - what a node remembers of the protected units that are on it: one small file a unit, DIRECTORY/KEY.json, which outlives godwitd and not the host's run
  *
  * Beside it the worker that moves a unit away leaves a word: KEY.leaving ("PID TO", the worker's number) before the unit is touched, which becomes KEY.left after the commit and is removed when the move has
- * failed. So it is known of a process that has ended whether the unit has.
+ * failed; and who kills it because this node has lost its lease (fence.h) KEY.lost. So it is known of a process that has ended whether the unit has.
  */
 #ifndef GODWIT_DAEMON_PROTECT_JOURNAL_H
 #define GODWIT_DAEMON_PROTECT_JOURNAL_H
@@ -66,7 +66,13 @@ struct protect_leaving {
 void protect_note_leaving(struct protect_leaving *l, pid_t pid, const char *to);
 /* It has been handed over, or not. */
 void protect_note_end(struct protect_leaving *l, bool left);
-/* What is known: 'n' nothing, 'l' it is leaving at this moment (to *ret_to), 'L' it has left. */
+/* It is about to be killed, since its time here is over. */
+void protect_note_lost(const struct registry_entry *entry);
+/* Units that were; `each` with their names. */
+int protect_list_lost(void (*each)(const char *key, void *arg), void *arg);
+void protect_forget_lost(const char *key);
+double protect_lost_age_s(const char *key);
+/* What is known: 'n' nothing, 'l' it is leaving at this moment (to *ret_to), 'L' it has left, 'x' it has been killed since its time was over. */
 char protect_leaving_state(const char *key, char ret_to[HELLO_NAME_MAX + 1]);
 void protect_leaving_forget(const char *key);
 

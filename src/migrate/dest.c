@@ -34,6 +34,7 @@
 #include "migrate/late.h"
 #include "migrate/outcome.h"
 #include "migrate/pace.h"
+#include "migrate/protection.h"
 #include "migrate/registry.h"
 #include "migrate/timeline.h"
 
@@ -192,6 +193,8 @@ static int judge(struct dest *d, struct refusals *refusals, struct err *e)
 		aio_validate_here(&d->procs[i].vmas, refusals);
 	for (size_t i = 0; i < d->nprocs; i++)
 		uring_validate_here(d->procs[i].process, refusals);
+	if (d->offer->protection && protection_why_not())
+		refusals_add(refusals, "protect.lease", protection_why_not(), "wait until it has one, or `godwit unprotect` the unit", "unit %s", d->offer->unit);
 	judge_huge_pages(d, refusals);
 	admission_judge_namespaces(d->offered.ns, refusals);
 	ret = judge_vdso(d, refusals, e);

@@ -267,9 +267,10 @@ static int send_record(struct reader *x, const struct archive_record *record, st
 		return send_frame(x, record, e);
 	case ARCHIVE_ANSWERS:
 		ret = x->nprocs ? compare_answers(x, record, e) : err_set(e, -EBADMSG, "answers of the image are out of order");
-		if (ret == 0 && x->r->ask_only)
-			ret = err_set(e, -ECANCELED, "it was only asked");
-		return ret < 0 || x->link.npages ? ret : connect_pages(x, e);
+		if (ret == 0 && !x->link.npages)
+			ret = connect_pages(x, e);
+		/* It waits for them, and says then what it is told. */
+		return ret == 0 && x->r->ask_only ? err_set(e, -ECANCELED, "it was only asked") : ret;
 	case ARCHIVE_PAGES:
 		if (record->stream >= x->link.npages || !x->prepared || x->gone)
 			return err_set(e, -EBADMSG, "pages of the image are out of order");

@@ -7,6 +7,18 @@
 
 #include "base/util.h"
 
+static const char *(*admits)(void);
+
+void protection_use(const char *(*why_not)(void))
+{
+	admits = why_not;
+}
+
+const char *protection_why_not(void)
+{
+	return admits ? admits() : NULL;
+}
+
 int protection_new_id(struct protection *p, struct err *e)
 {
 	uint64_t number;

@@ -40,6 +40,10 @@ int protection_new_id(struct protection *p, struct err *e);
 /* Whether a text may be an id. */
 bool protection_id_valid(const char *id);
 
+/* Whether units that are protected may come here at this moment: a sentence why not, NULL: they may. Once, in the worker; without it they may. */
+void protection_use(const char *(*why_not)(void));
+const char *protection_why_not(void);
+
 /* As JSON; NULL: it is not protected, or there is no memory. */
 json_t *protection_json(const struct protection *p);
 /* What protection_json has made; NULL and what is none become no protection. */

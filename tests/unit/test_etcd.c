@@ -30,6 +30,8 @@ static void test_questions(void **state)
 	assert_says(etcd_make_range("abc", false), "{\"key\":\"YWJj\"}");
 	assert_says(etcd_make_swap("a", 5, "b"), "{\"compare\":[{\"key\":\"YQ==\",\"mod_revision\":\"5\",\"result\":\"EQUAL\",\"target\":\"MOD\"}],"
 						 "\"success\":[{\"requestPut\":{\"key\":\"YQ==\",\"value\":\"Yg==\"}}]}");
+	assert_says(etcd_make_swap_if("a", 5, "b", "c", 0), "{\"compare\":[{\"key\":\"YQ==\",\"mod_revision\":\"5\",\"result\":\"EQUAL\",\"target\":\"MOD\"},"
+		    "{\"key\":\"Yw==\",\"mod_revision\":\"0\",\"result\":\"EQUAL\",\"target\":\"MOD\"}],\"success\":[{\"requestPut\":{\"key\":\"YQ==\",\"value\":\"Yg==\"}}]}");
 	assert_says(etcd_make_swap("a", 0, NULL), "{\"compare\":[{\"key\":\"YQ==\",\"mod_revision\":\"0\",\"result\":\"EQUAL\",\"target\":\"MOD\"}],"
 						  "\"success\":[{\"requestDeleteRange\":{\"key\":\"YQ==\"}}]}");
 }
@@ -60,13 +62,17 @@ static size_t nodes_of(const char *key, const char *value, struct membership_nod
 static void test_nodes(void **state)
 {
 	static const char *const wrong[] = { "10.0.0.1", "10.0.0.1:0", "10.0.0.1:65536", "10.0.0.1:+1", "10.0.0:1", "", "10.0.0.1:1 " };
-	struct membership_node self = { "n1", { 10, 66, 0, 1 }, 4470 }, got;
+	struct membership_node self = { "n1", { 10, 66, 0, 1 }, 4470, "0123abcd", 0 }, got;
 	char *value = etcd_node_value(&self);
 
 	assert_int_equal(nodes_of("/g/nodes/n1", value, &got), 1);
 	assert_string_equal(got.name, self.name);
 	assert_memory_equal(got.address, self.address, sizeof(got.address));
 	assert_int_equal(got.port, self.port);
+	assert_string_equal(got.run, self.run);
+	assert_int_equal(got.revision, 9);
+	assert_int_equal(nodes_of("/g/nodes/n1", "{\"address\":\"10.66.0.1:1\",\"run\":\"../x\"}", &got), 1);
+	assert_string_equal(got.run, "");
 	assert_int_equal(nodes_of("/g/nodes/n 1", value, &got), 0);
 	assert_int_equal(nodes_of("/g/nodes/", value, &got), 0);
 	assert_int_equal(nodes_of("/other/n1", value, &got), 0);

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "base/util.h"
+#include "daemon/fence.h"
 #include "daemon/keep_rules.h"
 #include "daemon/keep_wire.h"
 
@@ -95,6 +96,10 @@ static void test_move(void **state)
 	assert_int_equal(say(&r, KEEP_STORE, "n1", 0, 11), KEEP_FENCED);
 	assert_int_equal(say(&r, KEEP_STORE, "n2", 1, 11), KEEP_YES);
 	assert_int_equal(say_to(&r, KEEP_MOVED, 0, 10, "n2", false), KEEP_YES); /* said again, too late */
+	assert_int_equal(say_to(&r, KEEP_MOVED, 1, 11, "n3", false), KEEP_YES);
+	assert_int_equal(say_to(&r, KEEP_MOVED, 2, 11, "k", false), KEEP_YES); /* it comes here */
+	assert_int_equal(r.state, KEEP_NOTHING);
+	say(&r, KEEP_STORE, "n2", 1, 11);
 	assert_int_equal(r.seq, 11);
 	assert_int_equal(say(&r, KEEP_ENDED, "n1", 0, 11), KEEP_FENCED);
 }
@@ -351,11 +356,22 @@ static void test_messages(void **state)
 		    !keep_key_valid("n1:7/@00000000000000aa", false));
 }
 
+/* Units are dead before a lease can have run out, and may live for more than two of its renewals. */
+static void test_span(void **state)
+{
+	(void)state;
+	assert_int_equal(fence_span_ns(10), 8000000000ull);
+	for (unsigned lease_s = 3; lease_s <= 600; lease_s++) {
+		assert_true(fence_span_ns(lease_s) <= (lease_s - 1) * 1000000000ull);
+		assert_true(fence_span_ns(lease_s) >= 2 * lease_s * 1000000000ull / 3);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_copies), cmocka_unit_test(test_end),  cmocka_unit_test(test_move),     cmocka_unit_test(test_restore),
-		cmocka_unit_test(test_choice), cmocka_unit_test(test_once), cmocka_unit_test(test_messages),
+		cmocka_unit_test(test_choice), cmocka_unit_test(test_once), cmocka_unit_test(test_messages), cmocka_unit_test(test_span),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
