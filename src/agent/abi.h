@@ -240,7 +240,7 @@ struct scratch_header {
 	/* Source: who to ask when the go connection says nothing any more (doubt.c). */
 	uint64_t ask;          /* a HELLO frame */
 	uint32_t ask_len;
-	uint8_t ask_address[16]; /* struct sockaddr_in */
+	uint8_t ask_address[16]; /* struct sockaddr_in; all 0: the socket is a relay's (wire/tls.h: TLS_ASK) */
 	uint32_t hold;         /* enum hold_state */
 	int32_t agent_error; /* why SERVE or PAGER ended early; negative errno */
 	uint32_t finished;   /* futex word: 1 when SERVE or PAGER has ended */

@@ -63,31 +63,35 @@ static long ask(struct scratch_header *h)
 {
 	const uint64_t nowhere[2] = { 0 }; /* AF_UNSPEC: whatever became of the connection, the socket can be connected again */
 	struct io_vec iov = { h->ask, h->ask_len };
+	int relayed = !h->ask_address[0] && !h->ask_address[1]; /* a relay connects, each time that something is sent (wire/tls.h) */
 	long fd = h->ask_fd, n;
 	struct msg_hdr m;
 
 	memset(&m, 0, sizeof(m));
 	m.iov = &iov;
 	m.iovlen = 1;
-	n = sys(__NR_connect, fd, (long)h->ask_address, sizeof(h->ask_address));
+	n = relayed ? 0 : sys(__NR_connect, fd, (long)h->ask_address, sizeof(h->ask_address));
 	if (n == 0)
 		n = send_all((int)fd, &m);
 	if (n == 0)
 		n = receive_answer((int)fd, agent_buffers(h)->message);
-	sys(__NR_connect, fd, (long)nowhere, sizeof(nowhere));
+	if (!relayed)
+		sys(__NR_connect, fd, (long)nowhere, sizeof(nowhere));
 	return n;
 }
 
 /*
  * An end after an error reads like any other, once somebody has taken the error; the connection's state still tells. After a shutdown of this end (stub.c) it does not, and
- * the daemon is asked.
+ * the daemon is asked. Of a relayed connection (wire/tls.h) poll(2) tells: the relay shuts down after an orderly end, and closes after any other.
  */
 static enum handover_news how_it_ended(int fd)
 {
 	uint8_t info[8] = { 0 }; /* struct tcp_info: the state comes first */
 	uint32_t len = sizeof(info);
+	struct poll_fd p = { fd, POLL_RDHUP, 0 };
 
-	sys(__NR_getsockopt, fd, LEVEL_TCP, TCP_INFO_OPTION, (long)info, (long)&len);
+	if (sys(__NR_getsockopt, fd, LEVEL_TCP, TCP_INFO_OPTION, (long)info, (long)&len) < 0)
+		return sys(__NR_poll, (long)&p, 1, 0) == 1 && p.revents == POLL_RDHUP ? NEWS_ORDERLY_END : NEWS_BROKEN;
 	return info[0] == TCP_STATE_CLOSE_WAIT ? NEWS_ORDERLY_END : NEWS_BROKEN;
 }
 

@@ -81,6 +81,7 @@ void *memset(void *to, int c, size_t n);
 #define POLL_OUT 4
 #define POLL_ERR 8
 #define POLL_HUP 16
+#define POLL_RDHUP 0x2000
 #define MADV_DONTNEED_LOCKED_ADVICE 24
 #define MADV_DONTFORK_ADVICE 10
 #define MADV_POPULATE_WRITE_ADVICE 23

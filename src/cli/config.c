@@ -91,6 +91,23 @@ static void check_sense(struct checking *c, const struct config *config)
 		note(c->warnings, 0, "the cluster has no key: who can send with the addresses of its nodes is believed what they say of themselves; see key_file in godwit.conf(5)");
 }
 
+#define SOON_S (30 * 86400)
+
+static void check_tls(struct checking *c, const struct config *config)
+{
+	struct err e = ERR_INIT;
+	char text[200], date[24];
+	time_t until;
+	struct tm tm;
+
+	if (config_check_tls(config, &until, &e) < 0)
+		note(c->errors, 0, e.message);
+	else if (until && until < time(NULL) + SOON_S && gmtime_r(&until, &tm) && strftime(date, sizeof(date), "%Y-%m-%d %H:%M", &tm)) {
+		snprintf(text, sizeof(text), "the certificate of this node is valid until %s UTC only: `godwit pki issue %.64s` makes a new one", date, config->name);
+		note(c->warnings, 0, text);
+	}
+}
+
 static void check(struct checking *c, bool required, struct config *ret)
 {
 	cleanup_free char *text = NULL;
@@ -106,6 +123,8 @@ static void check(struct checking *c, bool required, struct config *ret)
 		check_lines(c, text, ret);
 	if (config_read_key(ret, &e) < 0 || config_check_whole(ret, &e) < 0)
 		note(c->errors, 0, e.message);
+	else
+		check_tls(c, ret);
 	check_sense(c, ret);
 }
 
@@ -133,8 +152,8 @@ static void show(const struct checking *c, const struct config *config)
 	if (json_array_size(c->errors))
 		return;
 	conn_address_text(&config->listen, address);
-	printf("%s is right: node %s at %s, %zu node%s listed, %zu seed%s, %s\n", c->path, config->name, address, config->n_nodes, config->n_nodes == 1 ? "" : "s", config->n_seeds,
-	       config->n_seeds == 1 ? "" : "s", config->has_key ? "with a key" : "without a key");
+	printf("%s is right: node %s at %s, %zu node%s listed, %zu seed%s, %s, %s\n", c->path, config->name, address, config->n_nodes, config->n_nodes == 1 ? "" : "s", config->n_seeds,
+	       config->n_seeds == 1 ? "" : "s", config->has_key ? "with a key" : "without a key", config->tls.ca[0] ? "with TLS" : "without TLS");
 }
 
 int verb_config(int argc, char **argv)

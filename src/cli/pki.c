@@ -33,7 +33,7 @@ static int do_issue(const char *argument, const struct order *o, struct err *e)
 
 	if (pki_issue(o->directory, argument, o->addresses, o->n, o->days, &files, e) < 0)
 		return e->code;
-	printf("%s has node.pem, node.key, ca.pem and crl.pem. Copy them to %s, by a way that keeps the key secret (scp -r)\n", files, argument);
+	printf("%s has node.pem, node.key, ca.pem and crl.pem. Copy them to %s, by a way that keeps the key secret (scp -r), for [tls] in its godwit.conf\n", files, argument);
 	return 0;
 }
 
@@ -193,7 +193,7 @@ int verb_pki(int argc, char **argv)
 
 		if (strcmp(argv[optind], actions[i].name) != 0)
 			continue;
-		if (given > (*argument != 0) || (given == 0 && *argument && *argument != '['))
+		if (given > (*argument ? 1 : 0) || (given == 0 && *argument && *argument != '['))
 			return usage_error("pki", "%s takes %s", actions[i].name, *argument ? argument : "no argument");
 		if (actions[i].run(given ? argv[optind + 1] : NULL, &o, &e) == 0)
 			return EXIT_OK;

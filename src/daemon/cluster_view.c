@@ -124,6 +124,25 @@ bool cluster_view_find(const struct cluster_view *v, const char *name, struct cl
 	return !strcmp(ret->name, name);
 }
 
+bool cluster_view_at(const struct cluster_view *v, const struct sockaddr_in *address, struct cluster_node *ret)
+{
+	uint64_t seq;
+	size_t n, i;
+
+	do {
+		const struct cluster_node *nodes;
+
+		seq = __atomic_load_n(&v->seq, __ATOMIC_ACQUIRE);
+		n = seq ? MIN(v->tables[seq % 2].n, (size_t)CLUSTER_NODES_MAX) : 0;
+		nodes = v->tables[seq % 2].nodes;
+		for (i = 0; i < n && (nodes[i].address.sin_addr.s_addr != address->sin_addr.s_addr || nodes[i].address.sin_port != address->sin_port); i++)
+			;
+		if (i == n && __atomic_load_n(&v->seq, __ATOMIC_ACQUIRE) == seq)
+			return false;
+	} while (i == n || !copy(v, seq, i, 1, ret));
+	return true;
+}
+
 void cluster_view_load(const struct cluster_view *v, double speed, struct load *ret)
 {
 	struct cluster_node self;

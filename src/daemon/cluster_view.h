@@ -44,6 +44,8 @@ int cluster_view_init(struct cluster_view **ret, const struct node_shared *share
 int cluster_view_read(const struct cluster_view *v, struct cluster_node **ret, size_t *ret_n, struct err *e);
 /* One node by its name. Never waits. */
 bool cluster_view_find(const struct cluster_view *v, const char *name, struct cluster_node *ret);
+/* The same by its address. */
+bool cluster_view_at(const struct cluster_view *v, const struct sockaddr_in *address, struct cluster_node *ret);
 /* This node's figures; before there are any, what can be known without having watched. Never waits. */
 void cluster_view_load(const struct cluster_view *v, double speed, struct load *ret);
 /* The clock of measured_ms. */

@@ -14,6 +14,7 @@
 #include "cluster/require.h"
 #include "image/secret.h"
 #include "wire/conn.h"
+#include "wire/tls_identity.h"
 
 #define PEER_TIMEOUT_MIN_MS 500u
 #define PEER_TIMEOUT_MAX_MS 3600000u
@@ -314,6 +315,19 @@ static int read_protect_key(struct config *config, const char *key, const char *
 	return 0;
 }
 
+static int read_tls_key(struct config *config, const char *key, const char *value, struct err *e)
+{
+	const struct {
+		const char *key;
+		char *path;
+	} keys[] = { { "ca", config->tls.ca }, { "certificate", config->tls.certificate }, { "key", config->tls.key }, { "crl", config->tls.crl } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
+		if (!strcmp(key, keys[i].key))
+			return read_path(key, value, keys[i].path, TLS_PATH_MAX, e);
+	return err_set(e, -EINVAL, "unknown key '%.80s' in [tls]; known are ca, certificate, key, crl", key);
+}
+
 static int add_node(struct config *config, const char *name, const char *value, struct err *e)
 {
 	struct config_node node = { 0 }, *grown;
@@ -356,8 +370,10 @@ static int on_key(void *user, const char *section, const char *key, const char *
 		r = read_access_key(reading->config, key, value, &error);
 	else if (!strcmp(section, "protect"))
 		r = read_protect_key(reading->config, key, value, &error);
+	else if (!strcmp(section, "tls"))
+		r = read_tls_key(reading->config, key, value, &error);
 	else
-		r = err_set(&error, -EINVAL, "unknown section [%.80s]; known are [node], [nodes], [cluster], [balance], [access] and [protect]", section);
+		r = err_set(&error, -EINVAL, "unknown section [%.80s]; known are [node], [nodes], [cluster], [balance], [access], [protect] and [tls]", section);
 	if (r < 0 && !reading->error.code)
 		reading->error = error;
 	return r == 0;
@@ -430,10 +446,26 @@ static int read_file(struct config *config, const char *path, int required, stru
 	return r < 0 ? err_set(e, r, "%s", why.message) : config_parse(config, text, path, e);
 }
 
+int config_check_tls(const struct config *config, time_t *ret_until, struct err *e)
+{
+	struct tls_identity id;
+
+	*ret_until = 0;
+	if (!config->tls.ca[0])
+		return 0;
+	if (tls_identity_load(&config->tls, config->name, &id, e) < 0)
+		return e ? e->code : -EINVAL;
+	*ret_until = id.until;
+	tls_identity_free(&id);
+	return 0;
+}
+
 int config_check_whole(const struct config *config, struct err *e)
 {
 	if (config->n_seeds && !config->has_key)
 		return err_set(e, -EINVAL, "seed needs a key of the cluster: without one only the nodes that are listed in [nodes] are believed; set key_file in [cluster], or make " CONFIG_DEFAULT_KEY_PATH);
+	if (!config->tls.ca[0] != !config->tls.certificate[0] || !config->tls.ca[0] != !config->tls.key[0] || !config->tls.ca[0] != !config->tls.crl[0])
+		return err_set(e, -EINVAL, "[tls] needs ca, certificate, key and crl, all four: `godwit pki issue` makes them");
 	if (config->etcd.n_servers && config->listen.sin_addr.s_addr == htonl(INADDR_ANY) && !config_find(config, config->name))
 		return err_set(e, -EINVAL, "etcd tells others where this node is: set listen in [node] to the address that they reach it under");
 	return 0;
@@ -442,10 +474,11 @@ int config_check_whole(const struct config *config, struct err *e)
 int config_load(struct config *config, const char *path, int required, struct err *e)
 {
 	int r = read_file(config, path, required, e);
+	time_t until;
 
 	if (r == 0)
 		r = config_read_key(config, e);
-	if (r == 0 && config_check_whole(config, e) < 0)
+	if (r == 0 && (config_check_whole(config, e) < 0 || config_check_tls(config, &until, e) < 0))
 		r = err_wrap(e, "%s", path);
 	return r;
 }

@@ -11,6 +11,7 @@
 
 #include <netinet/in.h>
 #include <stdbool.h>
+#include <time.h>
 
 #include "base/err.h"
 #include "cluster/gossip.h"
@@ -20,6 +21,7 @@
 #include "cluster/policy.h"
 #include "image/admission.h"
 #include "wire/hello.h"
+#include "wire/tls.h"
 
 #define CONFIG_DEFAULT_PATH "/etc/godwit/godwit.conf"
 #define CONFIG_DEFAULT_KEY_PATH "/etc/godwit/cluster.key" /* read when it is there */
@@ -56,6 +58,7 @@ struct config {
 	char key_file[256];        /* "": the default one, if it is there */
 	bool has_key;
 	uint8_t key[GOSSIP_KEY_BYTES];
+	struct tls_paths tls;      /* "": connections with other nodes are plain */
 	enum policy_transfer transfer; /* of balancing: who begins a move, */
 	enum policy_location location; /* and how its destination is chosen */
 	bool keeps;                /* copies of other nodes' protected units, */
@@ -76,6 +79,8 @@ int config_read_text(const char *path, char **ret, struct err *e);
 int config_parse_line(struct config *config, const char *text, int *ret_line, struct err *e);
 /* The key of the cluster; no error when there is none and none was named. */
 int config_read_key(struct config *config, struct err *e);
+/* Whether the files of [tls], if there are any named, are as they must be; *ret_until: until when the certificate is valid, 0: there is none. */
+int config_check_tls(const struct config *config, time_t *ret_until, struct err *e);
 /* What no line is wrong about. */
 int config_check_whole(const struct config *config, struct err *e);
 

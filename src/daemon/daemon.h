@@ -37,7 +37,7 @@
 #define WORKERS_EACH_MAX 32
 #define PENDING_TIMEOUT_MS 5000 /* for a request or a HELLO to be complete */
 
-enum worker_kind { WORKER_REQUEST, WORKER_SOURCE, WORKER_DEST, WORKER_NET, WORKER_CLUSTER, WORKER_LEAVE, WORKER_BALANCE, WORKER_PREPARE, WORKER_PROTECT, WORKER_WATCH };
+enum worker_kind { WORKER_REQUEST, WORKER_SOURCE, WORKER_DEST, WORKER_NET, WORKER_CLUSTER, WORKER_LEAVE, WORKER_BALANCE, WORKER_PREPARE, WORKER_PROTECT, WORKER_WATCH, WORKER_TLS };
 
 struct worker {
 	pid_t pid;                            /* 0: slot free */
@@ -64,6 +64,8 @@ struct peer {
 	uint64_t deadline_ns;
 	struct frame_reader reader;
 	char address[24];
+	bool greeted;                 /* over TLS: its certificate has been accepted, */
+	char names[ERR_MESSAGE_MAX];  /* which is for these */
 };
 
 struct daemon {
@@ -83,6 +85,9 @@ struct daemon {
 	struct reserve_table *reserved; /* reserve.h */
 	int asks[2]; /* work.h: questions for godwit-balance; it has the first end */
 	uint64_t balance_due_ns, protect_due_ns, watch_due_ns;
+	int tls_fd; /* where godwit-tls listens (tls_starter.h); -1: connections are plain */
+	char tls_path[PATH_MAX + 16];
+	uint64_t tls_due_ns;
 	uint64_t cluster_due_ns;   /* godwit-cluster is not started anew before */
 	bool redirects; /* connections may be redirected here: net_tick */
 	uint64_t net_due_ns;

@@ -44,11 +44,11 @@ static int receive_news(int fd, const char *name, struct err *e)
 {
 	cleanup_frame struct frame news = { 0 };
 	struct redirect_node from = { 0 };
-	struct sockaddr_in address = { 0 };
+	struct sockaddr_in own, address = { 0 };
 	int code = frame_recv_expect(fd, NEWS_FRAME, &news, NEWS_BYTES_MAX, ANSWER_MS, e);
 
-	if (code >= 0 && getpeername(fd, (struct sockaddr *)&address, &(socklen_t){ sizeof(address) }) < 0)
-		code = err_sys(e, -errno, "getpeername");
+	if (code >= 0 && (code = conn_addresses(fd, &own, &address)) < 0)
+		err_sys(e, code, "the other node's address");
 	if (code < 0)
 		return code;
 	snprintf(from.name, sizeof(from.name), "%s", name);

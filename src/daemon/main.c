@@ -22,6 +22,7 @@
 #include "daemon/keep.h"
 #include "daemon/node_state.h"
 #include "daemon/protect.h"
+#include "daemon/tls_starter.h"
 #include "home/door.h"
 #include "migrate/outcome.h"
 #include "migrate/pace.h"
@@ -130,6 +131,8 @@ static int open_sockets(struct daemon *d, struct err *e)
 	d->udp_fd = cluster_open_udp(&d->config, e);
 	if (d->udp_fd < 0)
 		return d->udp_fd;
+	if (d->config.tls.ca[0] && tls_starter_open(d, directory, e) < 0)
+		return e->code;
 	return open_unix(d, e);
 }
 
@@ -220,7 +223,7 @@ static int sooner(int a, int b)
 static int loop_once(struct daemon *d)
 {
 	struct pollfd p[POLL_MAX];
-	int timeout_ms = sooner(sooner(sooner(expire(d), net_tick(d)), sooner(cluster_tick(d), balance_tick(d))), sooner(clients_tick(d), sooner(protect_tick(d), fence_tick(d))));
+	int timeout_ms = sooner(sooner(sooner(expire(d), sooner(net_tick(d), tls_starter_tick(d))), sooner(cluster_tick(d), balance_tick(d))), sooner(clients_tick(d), sooner(protect_tick(d), fence_tick(d))));
 	size_t i;
 
 	p[0] = (struct pollfd){ .fd = d->signal_fd, .events = POLLIN };
@@ -322,11 +325,13 @@ static int read_options(int argc, char **argv, struct daemon *d, struct err *e)
 
 int main(int argc, char **argv)
 {
-	static struct daemon d = { .socket_path = DAEMON_DEFAULT_SOCKET, .lock_fd = -1, .unix_fd = -1, .tcp_fd = -1, .signal_fd = -1, .udp_fd = -1, .redirects = true };
+	static struct daemon d = { .socket_path = DAEMON_DEFAULT_SOCKET, .lock_fd = -1, .unix_fd = -1, .tcp_fd = -1, .signal_fd = -1, .udp_fd = -1, .tls_fd = -1, .redirects = true };
 	struct err e = ERR_INIT;
 	size_t i;
 	int status;
 
+	if (argc == TLS_STARTER_ARGUMENTS && !strcmp(argv[1], TLS_STARTER_OPTION))
+		return tls_starter_main(argv);
 	config_init(&d.config);
 	for (i = 0; i < CLIENTS_PENDING_MAX; i++)
 		d.clients[i].fd = -1;

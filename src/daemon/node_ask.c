@@ -159,7 +159,7 @@ static void ask_all(const struct daemon *d, struct question *q, size_t n, struct
 		uint64_t now = clock_ns(CLOCK_MONOTONIC);
 
 		for (i = open = 0; i < n; i++) {
-			p[i] = (struct pollfd){ .fd = q[i].fd, .events = q[i].connected ? POLLIN : POLLOUT };
+			p[i] = (struct pollfd){ .fd = q[i].fd, .events = q[i].connected ? POLLIN : conn_decided(q[i].fd) };
 			open += q[i].fd >= 0;
 		}
 		if (!open || now >= deadline)

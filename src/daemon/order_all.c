@@ -112,7 +112,7 @@ static void talk(const struct daemon *d, struct asking *a, struct order_answer *
 		uint64_t now = clock_ns(CLOCK_MONOTONIC);
 
 		for (i = open = 0; i < n; i++) {
-			p[i] = (struct pollfd){ .fd = a[i].fd, .events = a[i].connected ? POLLIN : POLLOUT };
+			p[i] = (struct pollfd){ .fd = a[i].fd, .events = a[i].connected ? POLLIN : conn_decided(a[i].fd) };
 			open += a[i].fd >= 0;
 		}
 		if (!open || now >= deadline)

@@ -23,6 +23,7 @@
 #include "migrate/migrate.h"
 #include "migrate/outcome.h"
 #include "wire/conn.h"
+#include "wire/tls.h"
 
 void peer_drop(struct peer *p)
 {
@@ -30,11 +31,22 @@ void peer_drop(struct peer *p)
 	frame_reader_free(&p->reader);
 }
 
+/* -1: the connection is lost. */
+static int take_relay(int fd, const struct sockaddr_in *from)
+{
+	struct err e = ERR_INIT;
+	int relay = tls_begin(TLS_ACCEPT, fd, from, TLS_HANDSHAKE_MS, &e);
+
+	if (relay < 0)
+		log_error("event=peer-lost error=\"%s\"", e.message);
+	return MAX(relay, -1);
+}
+
 void peer_accept(struct daemon *d)
 {
 	struct sockaddr_in from = { 0 };
 	socklen_t len = sizeof(from);
-	int fd = accept4(d->tcp_fd, (struct sockaddr *)&from, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	cleanup_close int fd = accept4(d->tcp_fd, (struct sockaddr *)&from, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	struct peer *p = &d->peers[0];
 	size_t i;
 
@@ -45,7 +57,11 @@ void peer_accept(struct daemon *d)
 		if (d->peers[i].fd < 0 || d->peers[i].deadline_ns < p->deadline_ns)
 			p = &d->peers[i];
 	peer_drop(p);
-	p->fd = fd;
+	if (tls_is_used())
+		p->fd = take_relay(fd, &from);
+	else
+		p->fd = take_fd(&fd);
+	p->greeted = false;
 	p->deadline_ns = clock_ns(CLOCK_MONOTONIC) + PENDING_TIMEOUT_MS * 1000000ull;
 	conn_address_text(&from, p->address);
 }
@@ -182,20 +198,60 @@ static int dispatch(struct daemon *d, int fd, const struct frame *frame, const G
 	return hand_on(w, fd, hello, e);
 }
 
+/* Over TLS the first thing is what its relay says of it. 1: its bytes may be read, 0: not yet, or it has been dropped. */
+static int hear_greeting(struct peer *p)
+{
+	struct err e = ERR_INIT;
+	int r;
+
+	if (!tls_is_used() || p->greeted)
+		return 1;
+	r = tls_greeting_take(p->fd, p->names, &e);
+	if (r == -EAGAIN)
+		return 0;
+	p->greeted = r == 0;
+	if (r < 0) {
+		log_warning("event=peer-refused peer=%s error=\"%s\"", p->address, e.message);
+		peer_drop(p);
+	}
+	return 0;
+}
+
+/* The first bytes of TLS, where none is expected. */
+static bool begins_tls(int fd)
+{
+	uint8_t first[2];
+
+	return recv(fd, first, sizeof(first), MSG_PEEK | MSG_DONTWAIT) == (ssize_t)sizeof(first) && first[0] == 0x16 && first[1] == 3;
+}
+
+static int read_hello(struct peer *p, struct frame *frame, Gw__Hello **ret, struct err *e)
+{
+	int r;
+
+	if (!tls_is_used() && !p->reader.have && begins_tls(p->fd))
+		return err_set(e, -EPROTO, "%s speaks TLS, and this node has no [tls] in its godwit.conf: set it here as well (`godwit pki issue`), or remove it there", p->address);
+	r = frame_reader_step(&p->reader, p->fd, FRAME_HELLO_MAX, frame, e);
+	if (r <= 0)
+		return r;
+	if (frame->type != FRAME_HELLO)
+		return err_set(e, -EPROTO, "expected HELLO as the first frame, got %s (type %u)", frame_type_name(frame->type), frame->type);
+	r = hello_decode(frame->payload, frame->len, ret, e);
+	if (r == 0 && p->greeted && !tls_names_have(p->names, (*ret)->node_name))
+		return err_set(e, -EACCES, "it says that it is %s, and its certificate is for %s", (*ret)->node_name, p->names);
+	return r < 0 ? r : 1;
+}
+
 void peer_input(struct daemon *d, struct peer *p)
 {
 	cleanup_frame struct frame frame = { 0 };
 	cleanup_hello Gw__Hello *hello = NULL;
 	struct err e = ERR_INIT;
-	int r = frame_reader_step(&p->reader, p->fd, FRAME_HELLO_MAX, &frame, &e);
+	int r = hear_greeting(p) ? read_hello(p, &frame, &hello, &e) : 0;
 
 	if (!r)
 		return;
 	if (r > 0)
-		r = frame.type == FRAME_HELLO ? hello_decode(frame.payload, frame.len, &hello, &e) :
-						err_set(&e, -EPROTO, "expected HELLO as the first frame, got %s (type %u)",
-							frame_type_name(frame.type), frame.type);
-	if (hello)
 		r = dispatch(d, p->fd, &frame, hello, &e);
 	if (r < 0) {
 		log_warning("event=peer-refused peer=%s error=\"%s\"", p->address, e.message);

@@ -212,7 +212,7 @@ static int wait_ms(const struct pump *p)
 static void pump_once(struct pump *p)
 {
 	struct pollfd f[3] = { { p->fuse, POLLIN, 0 }, { p->link.fd, POLLIN | (files_link_wants_out(&p->link) ? POLLOUT : 0), 0 },
-			       { p->connecting, POLLOUT, 0 } };
+			       { p->connecting, conn_decided(p->connecting), 0 } };
 	struct err e = ERR_INIT;
 	int ret = 0;
 

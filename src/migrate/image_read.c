@@ -49,7 +49,7 @@ struct reader {
 
 static int connect_one(struct reader *x, enum migrate_role role, uint32_t process, struct err *e)
 {
-	struct link_peer peer = { &x->r->dest, x->mig_id, x->r->self_name };
+	struct link_peer peer = { &x->r->dest, x->mig_id, x->r->self_name, false };
 
 	return link_connect(&x->link, role, process, &peer, e);
 }

@@ -3,7 +3,6 @@
 #include "migrate/link.h"
 
 #include <errno.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -14,8 +13,6 @@
 #include "wire/frame.h"
 
 #define BULK_BUFFER (1 << 20)
-#define PATIENCE_MS 600000
-#define TCP_RTO_MAX_MS_OPTION 44 /* TCP_RTO_MAX_MS of Linux 6.15; older kernels refuse it, and try less often */
 
 void link_limit_stall(int bulk, int timeout_ms)
 {
@@ -62,7 +59,7 @@ static int *place_of(struct link *l, unsigned role, uint32_t process)
 
 int link_connect(struct link *l, enum migrate_role role, uint32_t process, const struct link_peer *peer, struct err *e)
 {
-	cleanup_close int fd = conn_connect(peer->to, LINK_TIMEOUT_MS, e);
+	cleanup_close int fd = peer->here ? conn_connect_here(peer->to, LINK_TIMEOUT_MS, e) : conn_connect(peer->to, LINK_TIMEOUT_MS, e);
 	Gw__Hello hello;
 	int ret;
 
@@ -117,14 +114,9 @@ int link_accept(struct link *l, int handoff, int timeout_ms, struct err *e)
 
 void link_make_patient(struct link *l)
 {
-	/* Probes find out soon when the other host has been booted anew; and after silence the next try comes soon. */
-	static const int options[][2] = { { TCP_USER_TIMEOUT, PATIENCE_MS }, { TCP_KEEPIDLE, 3 }, { TCP_KEEPINTVL, 3 }, { TCP_RTO_MAX_MS_OPTION, 2000 } };
-
 	for (size_t i = 0; i < l->npages; i++) {
-		for (size_t k = 0; k < ARRAY_SIZE(options); k++) {
-			setsockopt(l->pages[i].fault, IPPROTO_TCP, options[k][0], &options[k][1], sizeof(int));
-			setsockopt(l->pages[i].bulk, IPPROTO_TCP, options[k][0], &options[k][1], sizeof(int));
-		}
+		conn_make_patient(l->pages[i].fault);
+		conn_make_patient(l->pages[i].bulk);
 	}
 }
 

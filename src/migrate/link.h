@@ -32,6 +32,7 @@ struct link_peer {
 	const struct sockaddr_in *to;
 	const uint8_t *mig_id; /* HELLO_MIG_ID_BYTES */
 	const char *self_name;
+	bool here; /* a part of this migration on this host, and no godwitd */
 };
 int link_connect(struct link *l, enum migrate_role role, uint32_t process, const struct link_peer *peer, struct err *e);
 /* Destination: waits until the daemon has handed over the go connection, or with l->npages processes also all of theirs. */

@@ -42,7 +42,7 @@
 
 struct link_peer source_peer(const struct source *s)
 {
-	return (struct link_peer){ &s->request->dest, s->mig_id, s->request->self_name };
+	return (struct link_peer){ &s->request->dest, s->mig_id, s->request->self_name, s->request->image != NULL };
 }
 
 /* --- hello --- */

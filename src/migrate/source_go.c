@@ -9,8 +9,8 @@
  * the process stands still. When this worker dies meanwhile, the agent does the same (agent/doubt.c).
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -26,7 +26,9 @@
 #include "migrate/source.h"
 #include "migrate/timeline.h"
 #include "migrate/unit_page.h"
+#include "wire/conn.h"
 #include "wire/frame.h"
+#include "wire/tls.h"
 
 #define ASK_TIMEOUT_MS 3000
 #define WHY_MS 1000
@@ -207,15 +209,6 @@ int source_go(void *context, struct err *e)
 	return ret < 0 ? ret : 0;
 }
 
-/* An end after an error reads like any other, once somebody has taken the error (an agent, or this worker); the connection's state still tells. */
-static bool ended_orderly(int fd)
-{
-	struct tcp_info info = { 0 };
-	socklen_t len = sizeof(info);
-
-	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 && info.tcpi_state == TCP_CLOSE_WAIT;
-}
-
 /* What is heard on the go connection. */
 static enum handover_news wait_resumed(struct source *s, struct err *e)
 {
@@ -229,7 +222,8 @@ static enum handover_news wait_resumed(struct source *s, struct err *e)
 
 		if (n == (ssize_t)sizeof(word) && (word == GO_RESUMED || word == GO_ABORTED))
 			return word == GO_RESUMED ? NEWS_WORD_RESUMED : NEWS_WORD_ABORTED;
-		if (n == 0 && ended_orderly(fd))
+		/* An end after an error reads like any other, once somebody has taken the error (an agent, or this worker). */
+		if (n == 0 && conn_ended_orderly(fd))
 			return NEWS_ORDERLY_END;
 		if (n == (ssize_t)sizeof(word))
 			err_set(e, -EPROTO, "nonsense from the destination");
@@ -251,27 +245,35 @@ static void fill_ask(struct source *s, Gw__Hello *ret)
 	ret->mig_id = (ProtobufCBinaryData){ HELLO_MIG_ID_BYTES, s->mig_id };
 }
 
-/* Of the network that the destination was reached from, whatever namespace the unit is in. */
-static int make_ask_socket(int *ret_socket, struct err *e)
-{
-	const struct timeval timeout = { ASK_TIMEOUT_MS / 1000, 0 };
-	int fd;
-
-	ns_outside(true);
-	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	ns_outside(false);
-	if (fd < 0)
-		return err_sys(e, errno, "a socket for the question after the outcome");
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
-	*ret_socket = fd;
-	return 0;
-}
-
 /* The godwitd that keeps the record of the outcome. */
 static const struct sockaddr_in *ask_whom(const struct source *s)
 {
 	return s->request->image ? &s->request->image->ask : &s->request->dest;
+}
+
+/* Of the network that the destination was reached from, whatever namespace the unit is in. Over TLS a relay connects it each time. *ret_relayed: it has no need of an address. */
+static int make_ask_socket(const struct sockaddr_in *whom, int *ret_socket, bool *ret_relayed, struct err *e)
+{
+	const struct timeval timeout = { ASK_TIMEOUT_MS / 1000, 0 };
+	cleanup_close int net = -1, fd = -1;
+	bool relayed = tls_is_used();
+
+	ns_outside(true);
+	net = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	ns_outside(false);
+	if (net < 0)
+		return err_sys(e, errno, "a socket for the question after the outcome");
+	if (relayed && (fd = tls_begin(TLS_ASK, net, whom, ASK_TIMEOUT_MS, e)) < 0)
+		return e->code;
+	if (!relayed)
+		fd = take_fd(&net);
+	else if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK) < 0)
+		return err_sys(e, errno, "fcntl");
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
+	*ret_socket = take_fd(&fd);
+	*ret_relayed = relayed;
+	return 0;
 }
 
 int source_prepare_ask(struct source_process *p, int *ret_socket, struct err *e)
@@ -281,8 +283,10 @@ int source_prepare_ask(struct source_process *p, int *ret_socket, struct err *e)
 	uint8_t frame_header[FRAME_HEADER_BYTES], *to;
 	cleanup_free void *payload = NULL;
 	uint64_t address;
+	bool relayed = false;
 	Gw__Hello self;
 	size_t len;
+	int ret;
 
 	fill_ask(s, &self);
 	payload = hello_encode(&self, &len);
@@ -293,10 +297,14 @@ int source_prepare_ask(struct source_process *p, int *ret_socket, struct err *e)
 	memcpy(to, frame_header, sizeof(frame_header));
 	memcpy(to + sizeof(frame_header), payload, len);
 	_Static_assert(sizeof(h->ask_address) == sizeof(s->request->dest), "struct sockaddr_in");
-	memcpy(h->ask_address, ask_whom(s), sizeof(h->ask_address));
+	ret = make_ask_socket(ask_whom(s), ret_socket, &relayed, e);
+	if (ret < 0)
+		return ret;
+	if (!relayed)
+		memcpy(h->ask_address, ask_whom(s), sizeof(h->ask_address));
 	h->ask = address;
 	h->ask_len = (uint32_t)(sizeof(frame_header) + len);
-	return make_ask_socket(ret_socket, e);
+	return 0;
 }
 
 static void back_out(struct source *s)

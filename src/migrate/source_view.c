@@ -23,6 +23,7 @@
 #include "image/place.h"
 #include "image/process_check.h"
 #include "migrate/source.h"
+#include "wire/conn.h"
 
 #define ENVIRONMENT_MAX (1u << 20)
 #define PLACES_MAX 256u
@@ -63,12 +64,12 @@ static bool want(const char *path)
 /* Where the destination reaches this host: as this host reaches the destination. */
 static int own_address(const struct source *s, Gw__View *v, struct err *e)
 {
-	struct sockaddr_in here = s->request->self;
-	socklen_t len = sizeof(here);
+	struct sockaddr_in here = s->request->self, peer;
+	int ret;
 
 	v->port = ntohs(here.sin_port);
-	if (here.sin_addr.s_addr == INADDR_ANY && getsockname(s->link.control, (struct sockaddr *)&here, &len) < 0)
-		return err_sys(e, -errno, "getsockname");
+	if (here.sin_addr.s_addr == INADDR_ANY && (ret = conn_addresses(s->link.control, &here, &peer)) < 0)
+		return err_sys(e, ret, "the address of this host");
 	v->address = ntohl(here.sin_addr.s_addr);
 	return 0;
 }

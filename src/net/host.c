@@ -15,6 +15,7 @@
 
 #include "base/util.h"
 #include "net/redirect_internal.h"
+#include "wire/conn.h"
 
 #define RULE_PRIORITY 100
 #define TUN_MTU 65535
@@ -440,15 +441,14 @@ int host_make_tun(int *ret_fd, uint32_t *ret_device, struct err *e)
 
 int redirect_self(int connection, const char *name, struct redirect_node *ret, struct err *e)
 {
-	struct sockaddr_in own = { 0 };
-	socklen_t len = sizeof(own);
+	struct sockaddr_in own = { 0 }, peer;
 	struct redirect_node node = { 0 };
 	const struct ifaddrs *i, *at = NULL;
 	int r = host_load(e);
 
 	if (r < 0)
 		return r;
-	if (getsockname(connection, (struct sockaddr *)&own, &len) < 0 || own.sin_family != AF_INET)
+	if (conn_addresses(connection, &own, &peer) < 0 || own.sin_family != AF_INET)
 		return err_set(e, -EAFNOSUPPORT, "the connection between the nodes is not one of IPv4");
 	snprintf(node.name, sizeof(node.name), "%s", name);
 	memcpy(node.v4, &own.sin_addr, 4);

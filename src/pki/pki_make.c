@@ -39,7 +39,7 @@ static int make_key(gnutls_x509_privkey_t *ret)
 /* A certificate with all that any has: a random serial number, a name, a time. */
 static int begin(gnutls_x509_crt_t *ret, gnutls_x509_privkey_t key, const char *name, unsigned days)
 {
-	uint8_t serial[PKI_SERIAL_BYTES], id[KEY_ID_MAX];
+	uint8_t serial[PKI_SERIAL_BYTES] = { 0 }, id[KEY_ID_MAX];
 	time_t now = time(NULL);
 	size_t len = sizeof(id);
 	int code = gnutls_x509_crt_init(ret);

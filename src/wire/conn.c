@@ -10,6 +10,9 @@
 #include <sys/socket.h>
 
 #include "base/util.h"
+#include "wire/tls.h"
+
+#define TCP_RTO_MAX_MS_OPTION 44 /* TCP_RTO_MAX_MS of Linux 6.15; older kernels refuse it, and try less often */
 
 static int dead_peer_ms = CONN_DEAD_PEER_MS;
 
@@ -70,7 +73,7 @@ int conn_address_parse(const char *text, struct sockaddr_in *ret, struct err *e)
 	return 0;
 }
 
-int conn_begin(const struct sockaddr_in *to, struct err *e)
+static int begin_plain(const struct sockaddr_in *to, struct err *e)
 {
 	cleanup_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	char text[CONN_ADDRESS_TEXT];
@@ -84,13 +87,36 @@ int conn_begin(const struct sockaddr_in *to, struct err *e)
 	return take_fd(&fd);
 }
 
-int conn_finish(int fd, const struct sockaddr_in *to, struct err *e)
+int conn_begin(const struct sockaddr_in *to, struct err *e)
 {
-	int error = 0, flags;
-	socklen_t len = sizeof(error);
+	cleanup_close int net = begin_plain(to, e), fd = -1;
 	char text[CONN_ADDRESS_TEXT];
 
+	if (net < 0 || !tls_is_used())
+		return take_fd(&net);
 	conn_address_text(to, text);
+	fd = tls_begin(TLS_CONNECT, net, to, dead_peer_ms, e);
+	return fd < 0 ? err_wrap(e, "connecting to %s", text) : take_fd(&fd);
+}
+
+short conn_decided(int fd)
+{
+	return fd >= 0 && tls_is_relayed(fd) ? POLLIN : POLLOUT;
+}
+
+int conn_finish(int fd, const struct sockaddr_in *to, struct err *e)
+{
+	char text[CONN_ADDRESS_TEXT], names[ERR_MESSAGE_MAX];
+	int error = 0, flags;
+	socklen_t len = sizeof(error);
+
+	conn_address_text(to, text);
+	if (tls_is_relayed(fd)) {
+		int r = tls_greeting_take(fd, names, e);
+
+		if (r < 0)
+			return r == -EAGAIN ? err_sys(e, r, "connecting to %s", text) : r;
+	}
 	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
 		error = errno;
 	if (error == ECONNREFUSED)
@@ -103,9 +129,9 @@ int conn_finish(int fd, const struct sockaddr_in *to, struct err *e)
 	return 0;
 }
 
-int conn_connect(const struct sockaddr_in *to, int timeout_ms, struct err *e)
+static int finish_in_time(int given, const struct sockaddr_in *to, int timeout_ms, struct err *e)
 {
-	cleanup_close int fd = conn_begin(to, e);
+	cleanup_close int fd = given;
 	uint64_t deadline = clock_ns(CLOCK_MONOTONIC) + (uint64_t)MAX(timeout_ms, 0) * 1000000ull;
 	char text[CONN_ADDRESS_TEXT];
 	int r;
@@ -113,7 +139,7 @@ int conn_connect(const struct sockaddr_in *to, int timeout_ms, struct err *e)
 	if (fd < 0)
 		return fd;
 	for (;;) {
-		struct pollfd p = { .fd = fd, .events = POLLOUT };
+		struct pollfd p = { .fd = fd, .events = conn_decided(fd) };
 		uint64_t now = clock_ns(CLOCK_MONOTONIC);
 
 		r = poll(&p, 1, now >= deadline ? 0 : (int)((deadline - now + 999999) / 1000000));
@@ -128,6 +154,55 @@ int conn_connect(const struct sockaddr_in *to, int timeout_ms, struct err *e)
 	}
 	r = conn_finish(fd, to, e);
 	return r < 0 ? r : take_fd(&fd);
+}
+
+int conn_connect(const struct sockaddr_in *to, int timeout_ms, struct err *e)
+{
+	return finish_in_time(conn_begin(to, e), to, timeout_ms, e);
+}
+
+int conn_connect_here(const struct sockaddr_in *to, int timeout_ms, struct err *e)
+{
+	return finish_in_time(begin_plain(to, e), to, timeout_ms, e);
+}
+
+int conn_addresses(int fd, struct sockaddr_in *ret_own, struct sockaddr_in *ret_peer)
+{
+	struct sockaddr_in own = { 0 }, peer = { 0 };
+	int r = 0;
+
+	if (tls_is_relayed(fd))
+		r = tls_addresses(fd, &own, &peer);
+	else if (getsockname(fd, (struct sockaddr *)&own, &(socklen_t){ sizeof(own) }) < 0 || getpeername(fd, (struct sockaddr *)&peer, &(socklen_t){ sizeof(peer) }) < 0)
+		r = -errno;
+	if (r == 0) {
+		*ret_own = own;
+		*ret_peer = peer;
+	}
+	return r;
+}
+
+bool conn_ended_orderly(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLRDHUP };
+	struct tcp_info info = { 0 };
+	socklen_t len = sizeof(info);
+
+	/* A relay that has heard the other side's end shuts its own side down; one that has not, or was killed, closes. */
+	if (tls_is_relayed(fd))
+		return poll(&p, 1, 0) == 1 && p.revents == POLLRDHUP;
+	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 && info.tcpi_state == TCP_CLOSE_WAIT;
+}
+
+void conn_make_patient(int fd)
+{
+	/* Probes find out soon when the other host has been booted anew; and after silence the next try comes soon. */
+	static const int options[][2] = { { TCP_USER_TIMEOUT, CONN_PATIENCE_MS }, { TCP_KEEPIDLE, 3 }, { TCP_KEEPINTVL, 3 }, { TCP_RTO_MAX_MS_OPTION, 2000 } };
+
+	if (tls_is_relayed(fd))
+		(void)!tls_make_patient(fd);
+	for (size_t i = 0; i < ARRAY_SIZE(options); i++)
+		set_number(fd, IPPROTO_TCP, options[i][0], options[i][1]);
 }
 
 int conn_listen(const struct sockaddr_in *at, int backlog, struct err *e)

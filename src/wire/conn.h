@@ -8,11 +8,13 @@
 #define GODWIT_WIRE_CONN_H
 
 #include <netinet/in.h>
+#include <stdbool.h>
 
 #include "base/err.h"
 
 #define CONN_DEFAULT_PORT 4470
 #define CONN_DEAD_PEER_MS 10000
+#define CONN_PATIENCE_MS 600000
 #define CONN_ADDRESS_TEXT 24 /* "255.255.255.255:65535" and its 0 */
 
 /*
@@ -24,6 +26,18 @@ int conn_connect(const struct sockaddr_in *to, int timeout_ms, struct err *e);
 int conn_begin(const struct sockaddr_in *to, struct err *e);
 /* 0 when connected, otherwise the reason. Makes the descriptor blocking. */
 int conn_finish(int fd, const struct sockaddr_in *to, struct err *e);
+/* What to poll for until conn_finish can say it: POLLOUT, or of a connection that a relay makes (tls.h) POLLIN. */
+short conn_decided(int fd);
+/* As conn_connect, to somebody on this host who is part of the same migration (image_write.c): never over TLS. */
+int conn_connect_here(const struct sockaddr_in *to, int timeout_ms, struct err *e);
+/* Both addresses of a connection, which may be a relayed one. */
+int conn_addresses(int fd, struct sockaddr_in *ret_own, struct sockaddr_in *ret_peer);
+/*
+ * Whether a connection that reads as ended was ended by a close or shutdown on the other side, and not by an error. Of one of which this side has been shut down, too, it cannot be said: false.
+ */
+bool conn_ended_orderly(int fd);
+/* It waits out CONN_PATIENCE_MS of a broken link. */
+void conn_make_patient(int fd);
 /* A listening non-blocking socket (SO_REUSEADDR). */
 int conn_listen(const struct sockaddr_in *at, int backlog, struct err *e);
 /*

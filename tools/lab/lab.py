@@ -15,6 +15,7 @@ directory. So `down` needs no record of what `up` did, and works after any crash
 Environment: GODWIT_LAB=NAME makes a lab of its own beside the default one ("gw"): namespaces NAME-n1, state in
 /var/tmp/godwit-lab-NAME, the same addresses. GODWIT_LAB_DIR sets the state directory, GODWIT_BUILD the build directory
 whose programs the hosts run. GODWIT_LAB_PEER_TIMEOUT_MS goes into the hosts' godwit.conf as peer_timeout_ms.
+With GODWIT_LAB_TLS=1 they have certificates, by a CA in the state directory (pki), and speak TLS with each other.
 """
 
 import argparse
@@ -319,6 +320,20 @@ def write_key(path):
     os.chmod(path, 0o600)
 
 
+def write_certificates(name, etc):
+    """The host's certificate and key, in its /etc/godwit/tls, and the lines of its godwit.conf; "" without TLS."""
+    if os.environ.get("GODWIT_LAB_TLS") != "1":
+        return ""
+    godwit, pki, to = os.path.join(BUILD, "src/cli/godwit"), os.path.join(STATE, "pki"), os.path.join(etc, "tls")
+    if not os.path.exists(os.path.join(pki, "ca.pem")):
+        run(godwit, "pki", "init", pki)
+    if not os.path.exists(os.path.join(pki, "nodes", name)):
+        run(godwit, "pki", "issue", name, "--dir", pki)
+    shutil.copytree(os.path.join(pki, "nodes", name), to, dirs_exist_ok=True)
+    files = {"ca": "ca.pem", "certificate": "node.pem", "key": "node.key", "crl": "crl.pem"}
+    return "\n[tls]\n" + "".join(f"{key} = /etc/godwit/tls/{file}\n" for key, file in files.items())
+
+
 def write_host_files(lab, name):
     directory = host_dir(name)
     for sub in ("lib", "etc"):
@@ -332,7 +347,8 @@ def write_host_files(lab, name):
         patience = f"peer_timeout_ms = {patience}\n" if patience else ""
         write_key(os.path.join(directory, "etc/cluster.key"))
         write_file(os.path.join(directory, "etc/godwit.conf"),
-                   f"# written by ./dev lab\n[node]\nname = {name}\nlisten = {address(name)}\n{patience}\n[nodes]\n{nodes}")
+                   f"# written by ./dev lab\n[node]\nname = {name}\nlisten = {address(name)}\n{patience}\n[nodes]\n{nodes}"
+                   + write_certificates(name, os.path.join(directory, "etc")))
 
 
 def shared_directories():
