@@ -22,6 +22,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/service.h"
 #include "daemon/cluster_view.h"
 #include "daemon/config.h"
 #include "daemon/request.h"
@@ -75,6 +76,8 @@ struct daemon {
 	int udp_fd; /* for godwit-cluster */
 	uint64_t started_ns; /* CLOCK_BOOTTIME */
 	bool stopping;
+	struct service service;
+	bool unix_is_passed; /* unix_fd is the service manager's, which keeps its path */
 	bool leaving;     /* it stops as soon as everything has been given away */
 	struct worker workers[WORKERS_MAX];
 	uint32_t *done; /* WORKERS_MAX words shared with the workers: 1 when one has only its answer left to give */

@@ -14,6 +14,7 @@
 #include <sys/un.h>
 
 #include "base/log.h"
+#include "base/service.h"
 #include "base/util.h"
 #include "daemon/balance.h"
 #include "daemon/cluster_loop.h"
@@ -89,6 +90,10 @@ static int open_unix(struct daemon *d, struct err *e)
 
 	if (strlen(d->socket_path) >= sizeof(address.sun_path))
 		return err_set(e, -ENAMETOOLONG, "%s: a socket's path has at most %zu bytes", d->socket_path, sizeof(address.sun_path) - 1);
+	d->unix_fd = service_take_listener(&d->service, d->socket_path);
+	d->unix_is_passed = d->unix_fd >= 0;
+	if (d->unix_is_passed)
+		return 0;
 	strcpy(address.sun_path, d->socket_path);
 	d->unix_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (d->unix_fd < 0)
@@ -183,6 +188,7 @@ static void on_signal(struct daemon *d)
 		}
 		log_info("event=stopping signal=%u", info.ssi_signo);
 		d->stopping = info.ssi_signo != SIGTERM || !leave(d);
+		service_tell(&d->service, d->stopping ? "STOPPING=1" : "STOPPING=1\nSTATUS=Units are moved to other nodes");
 	}
 	worker_reap(d);
 }
@@ -220,12 +226,21 @@ static int sooner(int a, int b)
 	return a < 0 || (b >= 0 && b < a) ? b : a;
 }
 
+static int tell_service(struct daemon *d)
+{
+	return service_tick(&d->service);
+}
+
 static int loop_once(struct daemon *d)
 {
+	/* What is due; each says in how many ms it wants to be asked again, -1 never. */
+	static int (*const ticks[])(struct daemon *) = { expire, net_tick, tls_starter_tick, cluster_tick, balance_tick, clients_tick, protect_tick, fence_tick, tell_service };
 	struct pollfd p[POLL_MAX];
-	int timeout_ms = sooner(sooner(sooner(expire(d), sooner(net_tick(d), tls_starter_tick(d))), sooner(cluster_tick(d), balance_tick(d))), sooner(clients_tick(d), sooner(protect_tick(d), fence_tick(d))));
+	int timeout_ms = -1;
 	size_t i;
 
+	for (i = 0; i < ARRAY_SIZE(ticks); i++)
+		timeout_ms = sooner(timeout_ms, ticks[i](d));
 	p[0] = (struct pollfd){ .fd = d->signal_fd, .events = POLLIN };
 	p[1] = (struct pollfd){ .fd = d->unix_fd, .events = POLLIN };
 	p[2] = (struct pollfd){ .fd = d->tcp_fd, .events = POLLIN };
@@ -268,11 +283,13 @@ static int run(struct daemon *d, struct err *e)
 	log_info("event=ready node=%s listen=%s socket=%s nodes=%zu version=" GODWIT_VERSION, d->config.name, address, d->socket_path,
 		 d->config.n_nodes);
 	net_prepare(d);
+	service_tell(&d->service, "READY=1\nSTATUS=Ready");
 	while (!d->stopping && r >= 0)
 		r = loop_once(d);
 	if (r < 0)
 		return err_sys(e, r, "poll");
-	unlink(d->socket_path);
+	if (!d->unix_is_passed)
+		unlink(d->socket_path);
 	return 0;
 }
 
@@ -325,7 +342,7 @@ static int read_options(int argc, char **argv, struct daemon *d, struct err *e)
 
 int main(int argc, char **argv)
 {
-	static struct daemon d = { .socket_path = DAEMON_DEFAULT_SOCKET, .lock_fd = -1, .unix_fd = -1, .tcp_fd = -1, .signal_fd = -1, .udp_fd = -1, .tls_fd = -1, .redirects = true };
+	static struct daemon d = { .socket_path = DAEMON_DEFAULT_SOCKET, .lock_fd = -1, .unix_fd = -1, .tcp_fd = -1, .signal_fd = -1, .udp_fd = -1, .tls_fd = -1, .redirects = true, .service = SERVICE_INIT };
 	struct err e = ERR_INIT;
 	size_t i;
 	int status;
@@ -340,6 +357,7 @@ int main(int argc, char **argv)
 	status = read_options(argc, argv, &d, &e);
 	if (status >= 0)
 		return status;
+	service_begin(&d.service);
 	d.started_ns = clock_ns(CLOCK_BOOTTIME);
 	if (run(&d, &e) < 0) {
 		log_error("event=failed error=\"%s\"", e.message);

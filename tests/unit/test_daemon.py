@@ -66,7 +66,7 @@ def gossip(kind, name, key=None, version=1, state=1):
 
 
 class Daemon:
-    def __init__(self, extra=""):
+    def __init__(self, extra="", start=True):
         self.dir = tempfile.TemporaryDirectory(prefix="godwit-test-")
         self.port = free_port()
         self.conf = os.path.join(self.dir.name, "godwit.conf")
@@ -74,11 +74,13 @@ class Daemon:
         self.log = os.path.join(self.dir.name, "log")
         with open(self.conf, "w") as f:
             f.write(f"[node]\nname = t1\nlisten = 127.0.0.1\nport = {self.port}\nspeed = 2\nlabels = gpu zone=east\n[nodes]\nt1 = 127.0.0.1:{self.port}\n{extra}")
-        self.start()
+        if start:
+            self.start()
 
-    def start(self):
+    def start(self, before=(), **how):
+        """before: a command that becomes godwitd; how: as Popen has it."""
         with open(self.log, "a") as log:
-            self.process = subprocess.Popen([GODWITD, "--config", self.conf, "--socket", self.socket], stderr=log)
+            self.process = subprocess.Popen([*before, GODWITD, "--config", self.conf, "--socket", self.socket], stderr=log, **how)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError):
@@ -113,10 +115,13 @@ class Daemon:
             s.sendall(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n")
             return [json.loads(x) for x in s.makefile() if x.strip()]
 
-    def stop(self):
+    def end(self):
         if self.process.poll() is None:
             self.process.terminate()
-        status = self.process.wait(10)
+        return self.process.wait(10)
+
+    def stop(self):
+        status = self.end()
         self.dir.cleanup()
         return status
 
@@ -412,6 +417,82 @@ class Lifetime(unittest.TestCase):
         self.assertTrue(os.path.exists(daemon.socket))
         daemon.start()
         self.assertEqual(daemon.stop(), 0)
+
+    def told(self, notify, wanted):
+        """What the service manager hears until `wanted`."""
+        heard = []
+        while wanted not in heard:
+            heard += notify.recv(4096).decode().splitlines()
+        return heard
+
+    def ready(self, daemon, times):
+        """Who can connect to a passed socket does not know yet that anybody listens."""
+        deadline = time.monotonic() + 10
+        while daemon.text().count("event=ready") < times and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def test_service_manager(self):
+        """sd_notify(3): ready when it can be asked, alive twice in each interval, stopping."""
+        daemon = Daemon(start=False)
+        self.addCleanup(daemon.dir.cleanup)
+        for name in (os.path.join(daemon.dir.name, "notify"), "@godwit-test-" + str(os.getpid())):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+                notify.bind(name.replace("@", "\0"))
+                notify.settimeout(10)
+                daemon.start(env={**os.environ, "NOTIFY_SOCKET": name, "WATCHDOG_USEC": "400000"})
+                self.assertIn("STATUS=Ready", self.told(notify, "READY=1") + self.told(notify, "WATCHDOG=1"))
+                began = time.monotonic()
+                for _ in range(5):
+                    self.told(notify, "WATCHDOG=1")
+                self.assertLess(time.monotonic() - began, 5 * 0.4)
+                with open(f"/proc/{daemon.process.pid}/environ", "rb") as f:
+                    self.assertIn(b"NOTIFY_SOCKET", f.read())  # what it was started with; its children have it no longer
+                self.assertEqual(daemon.end(), 0)
+                self.assertNotIn("READY=1", self.told(notify, "STOPPING=1"))
+
+    def test_watchdog_of_another(self):
+        daemon = Daemon(start=False)
+        self.addCleanup(daemon.dir.cleanup)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.bind(os.path.join(daemon.dir.name, "notify"))
+            daemon.start(env={**os.environ, "NOTIFY_SOCKET": notify.getsockname(), "WATCHDOG_USEC": "100000", "WATCHDOG_PID": "1"})
+            time.sleep(0.5)
+            self.assertEqual(daemon.end(), 0)
+            notify.settimeout(1)
+            self.assertNotIn("WATCHDOG=1", self.told(notify, "STOPPING=1"))
+
+    def test_passed_socket(self):
+        """sd_listen_fds(3): who asks while it is started anew waits, and is answered."""
+        daemon = Daemon(start=False)
+        self.addCleanup(daemon.dir.cleanup)
+        os.mkdir(os.path.dirname(daemon.socket))
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(daemon.socket)
+            listener.listen(16)
+            inode = os.stat(daemon.socket).st_ino
+            how = {"before": ["sh", "-c", f'LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@" 3<&{listener.fileno()}'], "pass_fds": [listener.fileno()]}
+            daemon.start(**how)
+            self.ready(daemon, 1)
+            self.assertEqual(daemon.end(), 0)
+            self.assertEqual(os.stat(daemon.socket).st_ino, inode)
+            early = subprocess.Popen([GODWIT, "--socket", daemon.socket, "nodes", "--json"], stdout=subprocess.PIPE, text=True)
+            time.sleep(0.2)
+            self.assertIsNone(early.poll())
+            daemon.start(**how)
+            out, _ = early.communicate(timeout=20)
+            self.assertEqual(early.returncode, 0)
+            self.assertEqual(json.loads(out)["nodes"][0]["name"], "t1")
+            self.assertEqual(daemon.end(), 0)
+
+    def test_passed_socket_elsewhere(self):
+        daemon = Daemon(start=False)
+        self.addCleanup(daemon.dir.cleanup)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(os.path.join(daemon.dir.name, "other"))
+            listener.listen(16)
+            daemon.start(["sh", "-c", f'LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@" 3<&{listener.fileno()}'], pass_fds=[listener.fileno()])
+            self.assertEqual(daemon.end(), 0)
+            self.assertIn("event=socket-ignored", daemon.text())
 
     def test_socket_is_for_everybody(self):
         """Who may ask for what is looked at when they ask (tests/e2e/test_access.py)."""
