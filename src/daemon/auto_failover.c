@@ -169,7 +169,7 @@ static uint8_t judge(const struct auto_failover *a, const struct slot *s, const 
 		if (has_name(&all->v[i].record, s->copy.unit))
 			told[n++] = all->v[i];
 	chosen = told ? keep_choose(told, n, dead, 1, &why) : -1;
-	if (chosen < 0)
+	if (chosen < 0 || (size_t)chosen >= n)
 		return FOUND_OVER;
 	return strcmp(told[chosen].node, a->d->config.name) ? FOUND_OTHERS : FOUND_MINE;
 }

@@ -74,11 +74,15 @@ struct daemon {
 	char socket_path[PATH_MAX];
 	int lock_fd, unix_fd, tcp_fd, signal_fd;
 	int udp_fd; /* for godwit-cluster */
-	uint64_t started_ns; /* CLOCK_BOOTTIME */
+	int tls_fd; /* where godwit-tls listens (tls_starter.h); -1: connections are plain */
+	char tls_path[PATH_MAX + 16];
 	bool stopping;
-	struct service service;
+	bool leaving;        /* it stops as soon as everything has been given away */
 	bool unix_is_passed; /* unix_fd is the service manager's, which keeps its path */
-	bool leaving;     /* it stops as soon as everything has been given away */
+	bool redirects;      /* connections may be redirected here: net_tick */
+	bool cannot_prepare; /* net_prepare: once is enough */
+	uint64_t started_ns; /* CLOCK_BOOTTIME */
+	struct service service;
 	struct worker workers[WORKERS_MAX];
 	uint32_t *done; /* WORKERS_MAX words shared with the workers: 1 when one has only its answer left to give */
 	size_t self;    /* in a worker: its slot */
@@ -88,13 +92,9 @@ struct daemon {
 	struct reserve_table *reserved; /* reserve.h */
 	int asks[2]; /* work.h: questions for godwit-balance; it has the first end */
 	uint64_t balance_due_ns, protect_due_ns, watch_due_ns;
-	int tls_fd; /* where godwit-tls listens (tls_starter.h); -1: connections are plain */
-	char tls_path[PATH_MAX + 16];
 	uint64_t tls_due_ns;
 	uint64_t cluster_due_ns;   /* godwit-cluster is not started anew before */
-	bool redirects; /* connections may be redirected here: net_tick */
 	uint64_t net_due_ns;
-	bool cannot_prepare; /* net_prepare: once is enough */
 	struct client clients[CLIENTS_PENDING_MAX];
 	struct peer peers[PEERS_PENDING_MAX];
 };
@@ -113,6 +113,11 @@ void drain(int fd);
  * streams and keep[] are open there, signals have their defaults (SIGPIPE: ignored). NULL with *ret_child false: failed, e is set.
  */
 struct worker *worker_start(struct daemon *d, enum worker_kind kind, const int *keep, size_t n_keep, bool *ret_child, struct err *e);
+/*
+ * A peer's question that is answered in a worker: it gets the connection, and what `answer` returns is its exit status. from: the peer's name. The connection
+ * stays the caller's.
+ */
+int worker_answer(struct daemon *d, int fd, const Gw__Hello *hello, int (*answer)(const struct daemon *d, int fd, const char *from), struct err *e);
 /* Once, before all others. */
 int worker_init(struct daemon *d, struct err *e);
 /* Collects everything that has ended: workers, and processes that arrived here once. */

@@ -58,18 +58,12 @@ static int receive_news(int fd, const char *name, struct err *e)
 
 static int tell(const struct daemon *d, struct redirect *r, const struct cluster_node *node, struct err *e)
 {
-	static uint8_t no_migration[HELLO_MIG_ID_BYTES];
 	cleanup_close int fd = conn_connect(&node->address, CONNECT_MS, e);
-	Gw__Hello hello;
 	int code;
 
 	if (fd < 0)
 		return fd;
-	hello_fill(&hello);
-	hello.role = ROLE_NET;
-	hello.node_name = (char *)d->config.name;
-	hello.mig_id = (ProtobufCBinaryData){ sizeof(no_migration), no_migration };
-	code = hello_send(fd, &hello, e);
+	code = hello_ask(fd, ROLE_NET, d->config.name, e);
 	if (code >= 0)
 		code = send_news(d, r, fd, e);
 	return code < 0 ? code : receive_news(fd, node->name, e);
@@ -231,13 +225,6 @@ static int take_news(const struct daemon *d, int fd, const char *from)
 
 int net_news(struct daemon *d, int fd, const Gw__Hello *hello, struct err *e)
 {
-	struct worker *w;
-	bool child;
-
-	set_blocking(fd);
-	w = worker_start(d, WORKER_REQUEST, &fd, 1, &child, e);
-	if (child)
-		_exit(take_news(d, fd, hello->node_name));
 	d->redirects = true;
-	return w ? 0 : e->code;
+	return worker_answer(d, fd, hello, take_news, e);
 }

@@ -61,21 +61,15 @@ void keep_key(const struct registry_entry *entry, char key[KEEP_UNIT_MAX])
 
 static int open_question(const struct daemon *d, const struct sockaddr_in *address, const struct keep_question *q, struct err *e)
 {
-	static uint8_t no_migration[HELLO_MIG_ID_BYTES];
 	cleanup_close int fd = conn_connect(address, CONNECT_MS, e);
 	cleanup_free void *packed = NULL;
-	Gw__Hello hello;
 	size_t len;
 	int r;
 
 	if (fd < 0)
 		return fd;
-	hello_fill(&hello);
-	hello.role = ROLE_KEEP;
-	hello.node_name = (char *)(uintptr_t)d->config.name;
-	hello.mig_id = (ProtobufCBinaryData){ sizeof(no_migration), no_migration };
 	packed = keep_question_encode(q, &len);
-	r = packed ? hello_send(fd, &hello, e) : err_sys(e, -ENOMEM, "a question");
+	r = packed ? hello_ask(fd, ROLE_KEEP, d->config.name, e) : err_sys(e, -ENOMEM, "a question");
 	if (r == 0)
 		r = frame_send(fd, KEEP_FRAME, packed, len, e);
 	return r < 0 ? r : take_fd(&fd);

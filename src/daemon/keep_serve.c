@@ -111,6 +111,12 @@ static void settle_taking(struct keep_record *r)
 	unlink(path);
 }
 
+static bool is_same_record(const struct keep_record *a, const struct keep_record *b)
+{
+	return a->state == b->state && a->moves == b->moves && a->seq == b->seq && a->bytes == b->bytes && a->has_copy == b->has_copy && !strcmp(a->unit, b->unit) &&
+		!strcmp(a->owner, b->owner) && !strcmp(a->to, b->to) && !strcmp(a->run, b->run);
+}
+
 /* Reads, judges and writes; *record is what there is now. */
 static void judge(const struct daemon *d, const struct keep_question *q, bool write, struct keep_record *record, struct keep_answer *a)
 {
@@ -131,7 +137,7 @@ static void judge(const struct daemon *d, const struct keep_question *q, bool wr
 	say_fenced(a, record, verdict);
 	if (verdict != KEEP_YES)
 		return;
-	if (write && memcmp(&fresh, record, sizeof(fresh)) != 0 && keep_store_write(&fresh, &e) < 0) {
+	if (write && !is_same_record(&fresh, record) && keep_store_write(&fresh, &e) < 0) {
 		fail(a, &e);
 		return;
 	}
@@ -237,9 +243,34 @@ static int receive(const struct daemon *d, int fd, const struct keep_question *q
 	return r;
 }
 
+static int read_locked(const char *unit, struct keep_record *ret, struct err *e)
+{
+	cleanup_close int lock = keep_store_lock(e);
+
+	return lock < 0 ? lock : keep_store_read(unit, ret, e);
+}
+
+/* What has come of a copy that is not kept; not what has been kept under its number meanwhile. */
+static void remove_refused(const struct keep_question *q, struct keep_record *record)
+{
+	cleanup_close int lock = keep_store_lock(NULL);
+	struct keep_record now;
+	char path[PATH_MAX];
+
+	if (lock < 0)
+		return;
+	keep_store_part_path(q->unit, path);
+	unlink(path);
+	memcpy(record->unit, q->unit, sizeof(record->unit));
+	record->seq = q->seq;
+	keep_store_image_path(record, path);
+	if (keep_store_read(q->unit, &now, NULL) < 0 || now.seq != q->seq)
+		unlink(path);
+}
+
 static void store(const struct daemon *d, int fd, const struct keep_question *q, struct keep_answer *a)
 {
-	struct keep_record record;
+	struct keep_record record = { 0 };
 	struct err e = ERR_INIT;
 
 	if (!d->config.keeps || *node_state_why(d->shared)) {
@@ -249,30 +280,12 @@ static void store(const struct daemon *d, int fd, const struct keep_question *q,
 	judge(d, q, false, &record, a);
 	if (a->verdict != KEEP_YES)
 		return;
-	{
-		struct err none = ERR_INIT;
-		cleanup_close int lock = keep_store_lock(&none);
-
-		keep_store_read(q->unit, &record, NULL);
-	}
-	if (receive(d, fd, q, &record, &e) < 0)
+	if (read_locked(q->unit, &record, &e) < 0 || receive(d, fd, q, &record, &e) < 0)
 		fail(a, &e);
 	else
 		judge(d, q, true, &record, a);
-	if (a->verdict != KEEP_YES) {
-		char path[PATH_MAX];
-		struct keep_record now;
-		struct err none = ERR_INIT;
-		cleanup_close int lock = keep_store_lock(&none);
-
-		keep_store_part_path(q->unit, path);
-		unlink(path);
-		memcpy(record.unit, q->unit, sizeof(record.unit));
-		record.seq = q->seq;
-		keep_store_image_path(&record, path);
-		if (keep_store_read(q->unit, &now, NULL) < 0 || now.seq != q->seq)
-			unlink(path);
-	}
+	if (a->verdict != KEEP_YES)
+		remove_refused(q, &record);
 }
 
 /* --- a list --- */
@@ -380,7 +393,7 @@ static pid_t restore(const struct daemon *d, const struct keep_record *record, s
 
 void keep_take(const struct daemon *d, const struct keep_question *q, struct keep_answer *a)
 {
-	struct keep_record record;
+	struct keep_record record = { 0 };
 	char path[PATH_MAX];
 	struct err e = ERR_INIT, none = ERR_INIT;
 	cleanup_close int held = -1, lock = -1;
@@ -399,6 +412,8 @@ void keep_take(const struct daemon *d, const struct keep_question *q, struct kee
 	if (!a->pid)
 		fail(a, &e);
 	lock = keep_store_lock(&none);
+	if (lock < 0) /* it runs, and that is written all the same */
+		log_error("event=record-not-locked unit=%s error=\"%s\"", record.unit, none.message);
 	keep_taken(&record, a->pid > 0);
 	if (keep_store_write(&record, &none) < 0)
 		log_error("event=record-failed unit=%s error=\"%s\"", record.unit, none.message);
@@ -474,12 +489,5 @@ static int serve(const struct daemon *d, int fd, const char *from)
 
 int keep_serve(struct daemon *d, int fd, const Gw__Hello *hello, struct err *e)
 {
-	struct worker *w;
-	bool child;
-
-	set_blocking(fd);
-	w = worker_start(d, WORKER_REQUEST, &fd, 1, &child, e);
-	if (child)
-		_exit(serve(d, fd, hello->node_name));
-	return w ? 0 : e->code;
+	return worker_answer(d, fd, hello, serve, e);
 }

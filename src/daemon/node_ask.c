@@ -116,19 +116,12 @@ int node_info_decode(const void *data, size_t len, Gw__NodeInfo **ret, struct er
 
 static int send_question(const struct daemon *d, struct question *q, struct err *e)
 {
-	static uint8_t no_migration[HELLO_MIG_ID_BYTES];
-	Gw__Hello hello;
 	int r = conn_finish(q->fd, &q->address, e);
 
 	if (r < 0)
 		return r;
-	hello_fill(&hello);
-	hello.role = ROLE_NODE_INFO;
-	hello.node_name = (char *)d->config.name;
-	hello.mig_id.data = no_migration;
-	hello.mig_id.len = sizeof(no_migration);
 	q->connected = true;
-	return hello_send(q->fd, &hello, e);
+	return hello_ask(q->fd, ROLE_NODE_INFO, d->config.name, e);
 }
 
 static int read_answer(struct question *q, struct err *e)

@@ -225,14 +225,7 @@ static int serve(const struct daemon *d, int fd, const char *from)
 
 int reserve_serve(struct daemon *d, int fd, const Gw__Hello *hello, struct err *e)
 {
-	struct worker *w;
-	bool child;
-
-	set_blocking(fd);
-	w = worker_start(d, WORKER_REQUEST, &fd, 1, &child, e);
-	if (child)
-		_exit(serve(d, fd, hello->node_name));
-	return w ? 0 : e->code;
+	return worker_answer(d, fd, hello, serve, e);
 }
 
 static int read_answer(int fd, struct err *e)
@@ -254,26 +247,20 @@ static int read_answer(int fd, struct err *e)
 int reserve_ask(const struct daemon *d, const struct sockaddr_in *address, const char *unit_name, const struct policy_unit *unit, enum policy_reason reason, double here,
 		struct err *e)
 {
-	static uint8_t no_migration[HELLO_MIG_ID_BYTES];
 	cleanup_close int fd = conn_connect(address, CONNECT_MS, e);
 	Gw__Reserve q = GW__RESERVE__INIT;
 	uint8_t packed[1024];
-	Gw__Hello hello;
 	int r;
 
 	if (fd < 0)
 		return fd;
-	hello_fill(&hello);
-	hello.role = ROLE_RESERVE;
-	hello.node_name = (char *)(uintptr_t)d->config.name;
-	hello.mig_id = (ProtobufCBinaryData){ sizeof(no_migration), no_migration };
 	q.unit = (char *)(uintptr_t)unit_name;
 	q.cpu_s = unit->cpu_s;
 	q.run = unit->run;
 	q.mem_mib = unit->mem_mib;
 	q.here = MIN(here, MEMBER_MAX);
 	q.reason = reason;
-	r = hello_send(fd, &hello, e);
+	r = hello_ask(fd, ROLE_RESERVE, d->config.name, e);
 	if (r >= 0)
 		r = frame_send(fd, RESERVE_FRAME, packed, gw__reserve__pack(&q, packed), e);
 	return r < 0 ? r : read_answer(fd, e);

@@ -4,7 +4,6 @@
 
 #include <ctype.h>
 #include <dirent.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -12,6 +11,7 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "image/process_check.h"
 #include "migrate/registry.h"
 
 #define PROCESSES_MAX 65536
@@ -24,18 +24,9 @@ struct family {
 
 static pid_t parent_of(pid_t pid)
 {
-	char path[64], text[512];
-	const char *p;
-	cleanup_close int fd = -1;
-	ssize_t n;
-	int parent;
+	struct process_stat s;
 
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
-	text[MAX(n, 0)] = 0;
-	p = strrchr(text, ')');
-	return p && sscanf(p + 1, " %*c %d", &parent) == 1 ? parent : 0;
+	return process_stat_read(pid, &s, NULL) == 0 ? s.ppid : 0;
 }
 
 static bool is_in(const struct family *f, pid_t pid)

@@ -24,18 +24,12 @@ int work_init(int ret[2], struct err *e)
 
 int work_ask(const struct daemon *d, const struct sockaddr_in *address, struct err *e)
 {
-	static uint8_t no_migration[HELLO_MIG_ID_BYTES];
 	cleanup_close int fd = conn_connect(address, CONNECT_MS, e);
-	Gw__Hello hello;
 	int r;
 
 	if (fd < 0)
 		return fd;
-	hello_fill(&hello);
-	hello.role = ROLE_WORK;
-	hello.node_name = (char *)(uintptr_t)d->config.name;
-	hello.mig_id = (ProtobufCBinaryData){ sizeof(no_migration), no_migration };
-	r = hello_send(fd, &hello, e);
+	r = hello_ask(fd, ROLE_WORK, d->config.name, e);
 	return r < 0 ? r : node_info_send(d, fd, e);
 }
 

@@ -127,6 +127,18 @@ struct worker *worker_start(struct daemon *d, enum worker_kind kind, const int *
 	return w;
 }
 
+int worker_answer(struct daemon *d, int fd, const Gw__Hello *hello, int (*answer)(const struct daemon *d, int fd, const char *from), struct err *e)
+{
+	struct worker *w;
+	bool child;
+
+	set_blocking(fd);
+	w = worker_start(d, WORKER_REQUEST, &fd, 1, &child, e);
+	if (child)
+		_exit(answer(d, fd, hello->node_name));
+	return w ? 0 : e->code;
+}
+
 int cluster_tick(struct daemon *d)
 {
 	struct cluster_setup setup = { &d->config, d->view, d->shared, d->udp_fd, always_keep[KEEP_CLUSTER], getpid() };

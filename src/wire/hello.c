@@ -84,6 +84,18 @@ int hello_send(int fd, const Gw__Hello *hello, struct err *e)
 	return frame_send(fd, FRAME_HELLO, payload, len, e);
 }
 
+int hello_ask(int fd, uint32_t role, const char *node_name, struct err *e)
+{
+	static uint8_t no_migration[HELLO_MIG_ID_BYTES];
+	Gw__Hello hello;
+
+	hello_fill(&hello);
+	hello.role = role;
+	hello.node_name = (char *)(uintptr_t)node_name;
+	hello.mig_id = (ProtobufCBinaryData){ sizeof(no_migration), no_migration };
+	return hello_send(fd, &hello, e);
+}
+
 bool hello_name_valid(const char *name)
 {
 	size_t i, len = strnlen(name, HELLO_NAME_MAX + 1);

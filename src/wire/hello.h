@@ -35,6 +35,8 @@ void hello_fill(Gw__Hello *hello);
 void *hello_encode(const Gw__Hello *hello, size_t *ret_len);
 /* hello_encode and frame_send in one. */
 int hello_send(int fd, const Gw__Hello *hello, struct err *e);
+/* The HELLO of a question to a node that is about no migration; node_name: who asks. */
+int hello_ask(int fd, uint32_t role, const char *node_name, struct err *e);
 /*
  * Unpacks and validates a payload from a peer. -EPROTO for what does not parse or is out of range, -EPROTONOSUPPORT for
  * another version. hello_free what comes out.
