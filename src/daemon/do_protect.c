@@ -11,11 +11,14 @@
 #include "base/util.h"
 #include "daemon/fence.h"
 #include "daemon/keep.h"
+#include "daemon/owner.h"
 #include "daemon/protect.h"
 #include "daemon/reply.h"
 
 #define FIRST_MS 120000
 #define LOOK_US 20000
+#define RECORD_MS 15000
+#define RECORD_LOOK_US 500000
 
 static int fail(int fd, const char *code, const struct err *e)
 {
@@ -67,6 +70,24 @@ static int wait_first(const struct registry_entry *entry, const struct protect_j
 	return err_set(e, -ETIMEDOUT, "no copy has been complete within %d s", FIRST_MS / 1000);
 }
 
+/* With etcd: nobody restores a unit whose record is another's, perhaps for a moment still the one of a unit that had the same number. */
+static int wait_record(const struct daemon *d, pid_t pid, struct err *e)
+{
+	uint64_t until = clock_ns(CLOCK_MONOTONIC) + RECORD_MS * 1000000ull;
+	int r;
+
+	do {
+		struct refusals refusals = { 0 };
+
+		*e = ERR_INIT;
+		r = d->config.etcd.n_servers ? owner_ask(&d->config, pid, &refusals, e) : 0;
+		refusals_free(&refusals);
+		if (r < 0)
+			usleep(RECORD_LOOK_US);
+	} while (r < 0 && clock_ns(CLOCK_MONOTONIC) < until);
+	return r;
+}
+
 static int protect_here(const struct daemon *d, const struct request *request, int fd)
 {
 	struct registry_entry entry, old;
@@ -96,7 +117,7 @@ static int protect_here(const struct daemon *d, const struct request *request, i
 	protect_journal_read(key, &before, NULL);
 	if (protection_check(&entry.protection, &e) < 0 || registry_add(&entry, &e) < 0)
 		return fail(fd, "failed", &e);
-	if (wait_first(&entry, &before, fd, &e) < 0) {
+	if (wait_record(d, entry.pid, &e) < 0 || wait_first(&entry, &before, fd, &e) < 0) {
 		entry.protection = old.protection;
 		if (registry_start_ticks(entry.pid) == old.start_ticks || !old.start_ticks)
 			registry_add(&entry, NULL);

@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "daemon/fence.h"
 #include "daemon/keep.h"
 #include "daemon/keep_store.h"
 #include "daemon/node_state.h"
@@ -275,6 +276,10 @@ static void store(const struct daemon *d, int fd, const struct keep_question *q,
 
 	if (!d->config.keeps || *node_state_why(d->shared)) {
 		say(a, KEEP_NO, d->config.keeps ? node_state_why(d->shared) : "its configuration says that it keeps no copies");
+		return;
+	}
+	if (fence_why_not()) {
+		say(a, KEEP_NO, fence_why_not());
 		return;
 	}
 	judge(d, q, false, &record, a);

@@ -26,12 +26,12 @@ while True:
 class Counter:
     """One of them, in a host; its file is told apart by its name."""
 
-    def __init__(self, lab_, host="n1"):
+    def __init__(self, lab_, host="n1", text=COUNTER):
         self.directory = lab_.directory("counter")
         self.path = os.path.join(self.directory, "count")
         program = os.path.join(self.directory, "counter.py")
         with open(program, "w") as f:
-            f.write(COUNTER)
+            f.write(text)
         inside(host, "sh", "-c", f"setsid -f /usr/bin/python3 {program} {self.path} </dev/null >/dev/null 2>&1")
         wait_until("it counts", lambda: read(self.path))
         self.host, self.pid = host, self.processes()[0][1].host_pid
@@ -115,10 +115,10 @@ def complete(host, counter):
     return u and u.get("protect_complete_ms")
 
 
-def wait_copy(counter):
+def wait_copy(counter, seconds=10):
     """A copy of what is now."""
     now = time.time() * 1000
-    return wait_until("a new copy", lambda: (complete(counter.host, counter) or 0) > now)
+    return wait_until("a new copy", lambda: (complete(counter.host, counter) or 0) > now, seconds)
 
 
 def test_failover(counters):
@@ -212,19 +212,20 @@ def test_cannot(counters):
     counter = counters()
     refused = godwit("n1", "protect", counter.pid, "--copies", "3", check=False)
     assert "2 nodes can be reached" in refused["error"]["message"], refused
-    inside("n2", "sh", "-c", "cp /etc/godwit/godwit.conf /tmp/conf && printf '[protect]\\nkeep = no\\n' >> /etc/godwit/godwit.conf")
+    inside("n2", "sh", "-c", "cp /etc/godwit/godwit.conf /tmp/conf && printf '[access]\\narriving_users = 1000-2000\\n' >> /etc/godwit/godwit.conf")
+    inside("n3", "sh", "-c", "cp /etc/godwit/godwit.conf /tmp/conf && printf '[protect]\\nkeep = no\\n' >> /etc/godwit/godwit.conf")
     try:
-        lab("restart-daemon", "n2")
-        refused = godwit("n1", "protect", counter.pid, "--to", "n2", check=False)
-        assert "it keeps no copies" in refused["error"]["message"], refused
-        inside("n2", "sh", "-c", "cp /tmp/conf /etc/godwit/godwit.conf && sed -i 's/^name = .*/&\\n[access]\\narriving_users = 1000-2000\\n[node]/' /etc/godwit/godwit.conf")
+        lab("restart-daemon", "n3")
         lab("restart-daemon", "n2")
         refused = godwit("n1", "protect", counter.pid, "--to", "n2", check=False)
         assert "could not restore it" in refused["error"]["message"], refused
+        refused = godwit("n1", "protect", counter.pid, "--to", "n3", check=False)
+        assert "it keeps no copies" in refused["error"]["message"], refused
         assert not godwit("n1", "unprotect", counter.pid)["was_protected"]
     finally:
-        inside("n2", "sh", "-c", "cp /tmp/conf /etc/godwit/godwit.conf")
-        lab("restart-daemon", "n2")
+        for host in ("n2", "n3"):
+            inside(host, "sh", "-c", "cp /tmp/conf /etc/godwit/godwit.conf")
+            lab("restart-daemon", host)
     piped = popen("n1", "sh", "-c", "echo $$; exec sleep 97.5", stdin=-1, stdout=-1)
     try:
         pid = piped.stdout.readline().strip()

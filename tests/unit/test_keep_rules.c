@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "base/util.h"
+#include "cluster/rng.h"
 #include "daemon/fence.h"
 #include "daemon/keep_rules.h"
 #include "daemon/keep_wire.h"
@@ -190,6 +191,12 @@ static void test_choice(void **state)
 #define ASKERS 3
 
 static const char *const names[NODES] = { "a", "b", "c", "d" };
+static struct rng rng;
+
+static unsigned draw(void)
+{
+	return (unsigned)(rng_next(&rng) >> 33);
+}
 
 struct asker {
 	enum { LISTS, SEALS, TAKES, OVER } step;
@@ -247,7 +254,7 @@ static void play_asker(struct asker *a, struct play *p)
 	case SEALS:
 		i = index_of(a->told[a->at].node);
 		if (keep_judge(&p->keepers[i], &a->q, names[i]) != KEEP_YES)
-			a->step = rand() % 2 ? LISTS : OVER;
+			a->step = draw() % 2 ? LISTS : OVER;
 		else if (++a->at == a->n)
 			a->step = TAKES;
 		break;
@@ -267,7 +274,7 @@ static void play_asker(struct asker *a, struct play *p)
 
 static void play_node(struct play *p, size_t i)
 {
-	bool runs = rand() % 4 != 0;
+	bool runs = draw() % 4 != 0;
 
 	if (!p->takes[i])
 		return;
@@ -282,22 +289,22 @@ static unsigned play(unsigned seed, bool *ret_ended)
 	struct asker askers[ASKERS] = { 0 };
 	struct play p = { 0 };
 
-	srand(seed);
+	rng.state = seed + 1;
 	for (size_t i = 0; i < NODES; i++)
-		if (rand() % 3)
-			say(&p.keepers[i], KEEP_STORE, "n1", 0, 10 + (uint64_t)(rand() % 2));
-	*ret_ended = rand() % 4 == 0;
+		if (draw() % 3)
+			say(&p.keepers[i], KEEP_STORE, "n1", 0, 10 + (uint64_t)(draw() % 2));
+	*ret_ended = draw() % 4 == 0;
 	if (*ret_ended)
-		say(&p.keepers[rand() % NODES], KEEP_ENDED, "n1", 0, 12);
+		say(&p.keepers[draw() % NODES], KEEP_ENDED, "n1", 0, 12);
 	for (int i = 0; i < 200; i++) {
-		size_t who = (size_t)rand() % (ASKERS + NODES + 1);
+		size_t who = (size_t)draw() % (ASKERS + NODES + 1);
 
 		if (who < ASKERS)
 			play_asker(&askers[who], &p);
 		else if (who < ASKERS + NODES)
 			play_node(&p, who - ASKERS);
 		else /* what the dead node had sent comes late */
-			say(&p.keepers[rand() % NODES], KEEP_STORE, "n1", 0, 11);
+			say(&p.keepers[draw() % NODES], KEEP_STORE, "n1", 0, 11);
 		assert_true(p.running <= 1);
 		for (size_t k = 0; k < NODES; k++)
 			assert_false(p.takes[k] && p.running);
