@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <linux/capability.h>
+#include <linux/keyctl.h>
 #include <linux/securebits.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -15,6 +16,7 @@
 #include "image/ns_user.h"
 
 #define GROUPS_MAX 65536
+#define ASK_REQUEST_KEYRING ((uint64_t)KEY_REQKEY_DEFL_NO_CHANGE) /* sets nothing, returns what is set */
 
 static unsigned last_cap(void)
 {
@@ -119,6 +121,7 @@ void cred_capture_plan(struct batch *b, struct cred_query *q, const Gw__Credenti
 	q->caps = batch_space(b, 2 * sizeof(struct __user_cap_data_struct), &at);
 	batch_call(b, "capget", SYS_capget, batch_data(b, &header, sizeof(header)), at);
 	q->securebits = batch_call(b, "prctl(PR_GET_SECUREBITS)", SYS_prctl, PR_GET_SECUREBITS);
+	q->request_keyring = batch_try(b, "keyctl(KEYCTL_SET_REQKEY_KEYRING)", SYS_keyctl, KEYCTL_SET_REQKEY_KEYRING, ASK_REQUEST_KEYRING);
 	q->has_bounding = !offered || (offered->cap_permitted >> CAP_SETPCAP & 1);
 	q->has_ambient = !offered || offered->cap_inheritable;
 	if (offered)
@@ -149,6 +152,7 @@ int cred_capture_collect(const struct cred_query *q, Gw__Credentials *msg, struc
 	msg->cap_permitted = c[1] | (uint64_t)c[4] << 32;
 	msg->cap_inheritable = c[2] | (uint64_t)c[5] << 32;
 	msg->securebits = (uint32_t)q->securebits->ret;
+	msg->request_keyring = q->request_keyring->ret > 0 ? (uint32_t)q->request_keyring->ret : 0; /* a kernel without keys */
 	msg->cap_bounding = q->has_bounding ? 0 : q->known_bounding;
 	msg->cap_ambient = 0;
 	if ((!q->has_ambient && msg->cap_inheritable) || (!q->has_bounding && (msg->cap_permitted >> CAP_SETPCAP & 1)))
@@ -171,6 +175,8 @@ int cred_validate(const Gw__Credentials *msg, struct err *e)
 			return err_set(e, -EBADMSG, "invalid user or group id");
 	if (msg->securebits & ~(uint32_t)(SECURE_ALL_BITS | SECURE_ALL_LOCKS))
 		return err_set(e, -EBADMSG, "unknown securebits 0x%x", msg->securebits);
+	if (msg->request_keyring > KEY_REQKEY_DEFL_USER_SESSION_KEYRING)
+		return err_set(e, -EBADMSG, "unknown keyring %u for keys that are asked for", msg->request_keyring);
 	if ((msg->cap_effective & ~msg->cap_permitted) || (msg->cap_ambient & ~(msg->cap_permitted & msg->cap_inheritable)))
 		return err_set(e, -EBADMSG, "capability sets contradict each other");
 	return 0;
@@ -187,12 +193,14 @@ struct own {
 	pid_t pid;
 	uint32_t uids[4], gids[4];
 	int ngroups, securebits;
+	uint32_t request_keyring;
 	uint64_t permitted, effective, inheritable, bounding, ambient;
 };
 
 static const struct own *own_credentials(void)
 {
 	static struct own own;
+	long keyring;
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct data[2] = { 0 };
 
@@ -201,6 +209,8 @@ static const struct own *own_credentials(void)
 	own = (struct own){ .pid = getpid(), .ngroups = (int)syscall(SYS_getgroups, 0, NULL), .securebits = prctl(PR_GET_SECUREBITS) };
 	syscall(SYS_getresuid, &own.uids[0], &own.uids[1], &own.uids[2]);
 	syscall(SYS_getresgid, &own.gids[0], &own.gids[1], &own.gids[2]);
+	keyring = syscall(SYS_keyctl, KEYCTL_SET_REQKEY_KEYRING, ASK_REQUEST_KEYRING);
+	own.request_keyring = keyring > 0 ? (uint32_t)keyring : 0;
 	own.uids[3] = (uint32_t)syscall(SYS_setfsuid, -1);
 	own.gids[3] = (uint32_t)syscall(SYS_setfsgid, -1);
 	syscall(SYS_capget, &header, data);
@@ -229,7 +239,7 @@ bool cred_are_own(const Gw__Credentials *msg)
 	const struct own *own = own_credentials();
 
 	return !ns_user_is_owned() && msg->n_uids == 4 && msg->n_gids == 4 && !memcmp(msg->uids, own->uids, sizeof(own->uids)) &&
-	       !memcmp(msg->gids, own->gids, sizeof(own->gids)) && !msg->n_groups && !own->ngroups && (int)msg->securebits == own->securebits &&
+	       !memcmp(msg->gids, own->gids, sizeof(own->gids)) && !msg->n_groups && !own->ngroups && (int)msg->securebits == own->securebits && msg->request_keyring == own->request_keyring &&
 	       msg->cap_permitted == own->permitted && msg->cap_effective == own->effective && msg->cap_inheritable == own->inheritable &&
 	       msg->cap_bounding == own->bounding && msg->cap_ambient == own->ambient;
 }
@@ -311,6 +321,9 @@ int cred_plan_restore(struct batch *b, const Gw__Credentials *msg, struct err *e
 		if (bounding >> i & 1 && !(msg->cap_bounding >> i & 1))
 			batch_call(b, "prctl(PR_CAPBSET_DROP)", SYS_prctl, PR_CAPBSET_DROP, i);
 	batch_call(b, "prctl(PR_SET_SECUREBITS)", SYS_prctl, PR_SET_SECUREBITS, msg->securebits);
+	/* As whom it is: that of a thread or a process is made by this, and belongs to the user. */
+	if (msg->request_keyring != own_credentials()->request_keyring)
+		batch_call(b, "keyctl(KEYCTL_SET_REQKEY_KEYRING)", SYS_keyctl, KEYCTL_SET_REQKEY_KEYRING, msg->request_keyring);
 	plan_capset(b, msg->cap_effective, msg->cap_permitted, msg->cap_inheritable);
 	return 0;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * cred.h - user and group ids, capabilities, securebits: per task, whatever POSIX says
+ * cred.h - user and group ids, capabilities, securebits, and where keys go that are asked for: per task, whatever POSIX says
  *
  * See credentials(7), capabilities(7). The bounding set can only change when the task has CAP_SETPCAP, and the ambient set only when
  * something is inheritable; otherwise what was read from /proc beforehand is still right, and 80 calls are saved.
@@ -20,7 +20,7 @@
 
 struct cred_query {
 	const uint32_t *ids; /* real, effective, saved uid, 4 bytes apart; then gid */
-	struct remote_call *fsuid, *fsgid, *groups_call, *securebits;
+	struct remote_call *fsuid, *fsgid, *groups_call, *securebits, *request_keyring;
 	const uint32_t *groups, *caps;
 	unsigned last_cap;
 	struct remote_call *bounding[CRED_CAPS_MAX], *ambient[CRED_CAPS_MAX];

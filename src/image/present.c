@@ -75,6 +75,6 @@ bool present_has_credentials(const struct present *p, const Gw__Credentials *msg
 	const Gw__Credentials *c = p->credentials;
 
 	return p->known && !ns_user_is_owned() && is_root(c) && same_list(c->uids, c->n_uids, msg->uids, msg->n_uids) && same_list(c->gids, c->n_gids, msg->gids, msg->n_gids) &&
-	       same_list(c->groups, c->n_groups, msg->groups, msg->n_groups) && c->securebits == msg->securebits && c->cap_permitted == msg->cap_permitted &&
-	       c->cap_effective == msg->cap_effective && c->cap_inheritable == msg->cap_inheritable && c->cap_bounding == msg->cap_bounding && c->cap_ambient == msg->cap_ambient;
+	       same_list(c->groups, c->n_groups, msg->groups, msg->n_groups) && c->securebits == msg->securebits &&
+	       c->request_keyring == msg->request_keyring && c->cap_permitted == msg->cap_permitted && c->cap_effective == msg->cap_effective && c->cap_inheritable == msg->cap_inheritable && c->cap_bounding == msg->cap_bounding && c->cap_ambient == msg->cap_ambient;
 }

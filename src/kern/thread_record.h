@@ -17,6 +17,7 @@ struct thread_class {
 	unsigned long long cpus[THREAD_CPU_WORDS];
 	unsigned int ids[8]; /* uid, gid, suid, sgid, euid, egid, fsuid, fsgid */
 	unsigned int securebits, task_flags, policy, rt_priority, static_prio, reset_on_fork, pdeath_signal, ioprio, seccomp, utilization[2], group_count, group_ids[THREAD_GROUPS];
+	unsigned int request_keyring, unused; /* KEY_REQKEY_DEFL_* */
 };
 
 #define THREAD_INCOMPLETE 1u   /* not all could be read, or it runs: the record is of no use */

@@ -56,6 +56,7 @@ static Gw__Thread *describe(const struct thread_record *r, const Gw__Thread *off
 	}
 	thread_complete_plain(offered, msg);
 	msg->credentials->securebits = r->class.securebits;
+	msg->credentials->request_keyring = r->class.request_keyring;
 	msg->timer_slack_ns = r->class.slack;
 	msg->no_new_privs = r->class.atomic_flags & 1;
 	msg->pdeath_signal = r->class.pdeath_signal;

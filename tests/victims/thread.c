@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* thread.c - victims about threads: names, ids, thread-local storage, robust lists, rseq, alternate stacks, coming and going */
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/keyctl.h>
 #include <linux/rseq.h>
 #include <pthread.h>
 #include <sched.h>
@@ -13,6 +15,7 @@
 #include <sys/rseq.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "victim.h"
@@ -103,6 +106,69 @@ static void ident_check(void)
 }
 
 VICTIM(thread_ident, 0, ident_setup, NULL, ident_check);
+
+/* ---- where keys go that a thread asks for (KEYCTL_SET_REQKEY_KEYRING) ---- */
+
+static pid_t keyring_child;
+static int keyring_ask[2];
+
+static long keys_go(int where)
+{
+	return syscall(SYS_keyctl, KEYCTL_SET_REQKEY_KEYRING, where);
+}
+
+/* The first threads set one of their own, the others have the main thread's. */
+static int keyring_of(uintptr_t i)
+{
+	return i <= KEY_REQKEY_DEFL_USER_SESSION_KEYRING ? (int)i : KEY_REQKEY_DEFL_USER_KEYRING;
+}
+
+static void *keyring_thread(void *arg)
+{
+	uintptr_t i = (uintptr_t)arg;
+
+	if (i <= KEY_REQKEY_DEFL_USER_SESSION_KEYRING)
+		must(keys_go(keyring_of(i)) >= 0);
+	pthread_barrier_wait(&started);
+	wait_for_check();
+	expect_u64("a thread's keyring for keys asked for", (uint64_t)keyring_of(i), (uint64_t)keys_go(KEY_REQKEY_DEFL_NO_CHANGE));
+	return NULL;
+}
+
+static _Noreturn void keyring_fork(void)
+{
+	char c;
+
+	must(keys_go(KEY_REQKEY_DEFL_THREAD_KEYRING) >= 0);
+	_exit(read(keyring_ask[0], &c, 1) == 1 ? (int)keys_go(KEY_REQKEY_DEFL_NO_CHANGE) : 99);
+}
+
+static void keyring_setup(void)
+{
+	pthread_barrier_init(&started, NULL, N + 1);
+	must(!pipe2(keyring_ask, O_CLOEXEC));
+	must(keys_go(KEY_REQKEY_DEFL_USER_KEYRING) >= 0);
+	keyring_child = fork();
+	must(keyring_child >= 0);
+	if (!keyring_child)
+		keyring_fork();
+	for (uintptr_t i = 0; i < N; i++)
+		spawn(keyring_thread, (void *)i, NULL);
+	pthread_barrier_wait(&started);
+}
+
+static void keyring_check(void)
+{
+	int status;
+
+	expect_u64("the main thread's keyring for keys asked for", KEY_REQKEY_DEFL_USER_KEYRING, (uint64_t)keys_go(KEY_REQKEY_DEFL_NO_CHANGE));
+	let_go();
+	must(write(keyring_ask[1], "?", 1) == 1);
+	expect(waitpid(keyring_child, &status, 0) == keyring_child && WIFEXITED(status));
+	expect_u64("a child's keyring for keys asked for", KEY_REQKEY_DEFL_THREAD_KEYRING, (uint64_t)WEXITSTATUS(status));
+}
+
+VICTIM(thread_keyring, 0, keyring_setup, NULL, keyring_check);
 
 /* ---- robust mutexes ---- */
 

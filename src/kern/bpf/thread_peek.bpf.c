@@ -60,6 +60,7 @@ struct cred {
 	struct capabilities cap_inheritable;
 	void *user_ns;
 	struct group_info *group_info;
+	unsigned char jit_keyring;
 } CO_RE;
 
 struct io_context {
@@ -144,6 +145,8 @@ static __always_inline void read_cred(struct task_struct *task, struct thread_cl
 	bpf_probe_read_kernel(c->caps, sizeof(c->caps), &cred->cap_inheritable);
 	c->securebits = BPF_CORE_READ(cred, securebits);
 	c->user_ns = (unsigned long)BPF_CORE_READ(cred, user_ns);
+	if (bpf_core_field_exists(cred->jit_keyring))
+		c->request_keyring = BPF_CORE_READ(cred, jit_keyring);
 	groups = BPF_CORE_READ(cred, group_info);
 	c->group_count = (unsigned int)BPF_CORE_READ(groups, ngroups);
 	if (c->group_count > THREAD_GROUPS)
