@@ -71,6 +71,11 @@ static void show_taken(const json_t *r)
 	char bytes[16];
 
 	bytes_text((double)number_of(r, "file_bytes"), bytes);
+	if (*text_of(r, "whole_because")) {
+		fputs("A whole image: ", stdout);
+		put_text(stdout, text_of(r, "whole_because"));
+		fputs(".\n", stdout);
+	}
 	put_text(stdout, text_of(r, "unit"));
 	fputs(goes_on ? " goes on; it is also in " : " has ended; it is in ", stdout);
 	put_text(stdout, text_of(r, "path"));
@@ -86,7 +91,7 @@ int verb_checkpoint(int argc, char **argv)
 		{ "keep-running", no_argument, NULL, 'k' }, { "no-compress", no_argument, NULL, 'n' }, { "strategy", required_argument, NULL, 's' },
 		{ "files", required_argument, NULL, 'f' },  { "tcp", required_argument, NULL, 'c' },   { "timeout", required_argument, NULL, 't' },
 		{ "json", no_argument, NULL, 'j' },         { "quiet", no_argument, NULL, 'q' },       { "key", required_argument, NULL, 'K' },
-		{ 0 },
+		{ "incremental", no_argument, NULL, 'i' }, { 0 },
 	};
 	json_t *request = json_pack("{s:s}", "verb", "checkpoint");
 	bool as_json = false, quiet = false;
@@ -98,6 +103,8 @@ int verb_checkpoint(int argc, char **argv)
 	while (!status && (o = getopt_long(argc, argv, ":ks:t:q", options, NULL)) != -1) {
 		if (o == 'k' || o == 'n')
 			json_object_set_new(request, o == 'k' ? "keep_running" : "store", json_true());
+		else if (o == 'i')
+			json_object_set_new(request, "incremental", json_true());
 		else if (o == 's' || o == 'f' || o == 'c')
 			json_object_set_new(request, o == 's' ? "strategy" : o == 'f' ? "files" : "tcp", json_string(optarg));
 		else if (o == 'j')
@@ -112,7 +119,7 @@ int verb_checkpoint(int argc, char **argv)
 			status = usage_error("checkpoint", "--timeout: %s", e.message);
 	}
 	if (!status && argc - optind != 2)
-		status = usage_error("checkpoint", "expected a process and a file, got %d argument%s", argc - optind, argc - optind == 1 ? "" : "s");
+		status = usage_error("checkpoint", "expected a process and a file (or directory), got %d argument%s", argc - optind, argc - optind == 1 ? "" : "s");
 	if (!status && !strchr(argv[optind], ':') && pids_parse(argv[optind], &pid, request, &e) < 0)
 		status = usage_error("checkpoint", "%s, and no HOME:PID", e.message);
 	if (!status && set_path(request, argv[optind + 1], &e) < 0)

@@ -10,7 +10,7 @@
 #include "control.pb-c.h"
 #include "image.pb-c.h"
 #include "migrate/image_core.h"
-#include "wire/archive.h"
+#include "wire/archive_chain.h"
 #include "wire/hello.h"
 
 struct image {
@@ -18,7 +18,8 @@ struct image {
 	Gw__ImageSummary *summary;
 	Gw__Hello *hello;
 	uint64_t file_bytes, raw_bytes;
-	bool encrypted;
+	bool encrypted, of_chain;
+	json_t *needs; /* names of the images that it needs */
 };
 
 static void free_image(struct image *m)
@@ -29,21 +30,50 @@ static void free_image(struct image *m)
 		gw__image_summary__free_unpacked(m->summary, NULL);
 	if (m->hello)
 		hello_free(&m->hello);
+	json_decref(m->needs);
+}
+
+/* What is not UTF-8 is left out. */
+static json_t *string(const char *text)
+{
+	json_t *s = json_string(text);
+
+	return s ? s : json_string("?");
+}
+
+static int note_chain(const struct archive_reader *r, struct image *m)
+{
+	uint32_t n;
+	const struct archive_link *links = archive_links(r, &n, &m->of_chain);
+
+	m->needs = json_array();
+	for (uint32_t i = 0; i < n; i++)
+		json_array_append_new(m->needs, string(links[i].name));
+	return 0;
 }
 
 /* All of it, so that what is shown can be restored as far as the file is concerned. */
-static int read_image(const char *path, const struct archive_key *key, struct image *m, struct err *e)
+static int read_image(const char *given, const struct archive_key *key, struct image *m, struct err *e)
 {
+	char path[PATH_MAX];
 	cleanup_archive struct archive_reader *r = NULL;
 	struct archive_record record;
-	int ret = archive_open(path, -1, key, &r, e);
+	int ret = archive_newest(given, path, e);
 
+	if (ret == 0)
+		ret = archive_open(path, -1, key, &r, e);
 	while (ret >= 0 && (ret = archive_next(r, true, &record, e)) > 0) {
 		if (record.kind == ARCHIVE_HEAD)
 			m->head = gw__image_head__unpack(NULL, record.len, record.data);
 		if (record.kind == ARCHIVE_SUMMARY && !m->summary)
 			m->summary = gw__image_summary__unpack(NULL, record.len, record.data);
 	}
+	if (ret < 0)
+		return ret;
+	if (ret == 0)
+		ret = archive_check_links(r, true, e);
+	if (ret == 0)
+		ret = note_chain(r, m);
 	if (ret < 0)
 		return ret;
 	if (!m->head || !m->summary)
@@ -61,14 +91,6 @@ static void time_text(uint64_t realtime_ns, char text[32])
 
 	gmtime_r(&s, &tm);
 	strftime(text, 32, "%Y-%m-%dT%H:%M:%SZ", &tm);
-}
-
-/* What is not UTF-8 is left out. */
-static json_t *string(const char *text)
-{
-	json_t *s = json_string(text);
-
-	return s ? s : json_string("?");
 }
 
 static json_t *processes(const Gw__ImageSummary *s)
@@ -105,10 +127,10 @@ static json_t *to_json(const struct image *m)
 	for (size_t i = 0; i < s->n_listeners; i++)
 		json_array_append_new(listeners, string(s->listeners[i]));
 	time_text(s->realtime_ns, when);
-	return json_pack("{s:o, s:o, s:s, s:o, s:s, s:s, s:s, s:b, s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "unit", string(m->head->unit), "node", string(m->head->node), "time", when,
+	return json_pack("{s:o, s:o, s:s, s:o, s:s, s:s, s:s, s:b, s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:b, s:O}", "unit", string(m->head->unit), "node", string(m->head->node), "time", when,
 			 "godwit", string(m->head->godwit), "kernel", m->hello->kernel, "arch", m->hello->arch, "boot_id", m->hello->boot_id, "keep_running", m->head->keep_running, "strategy",
 			 s->strategy, "file_bytes", (json_int_t)m->file_bytes, "raw_bytes", (json_int_t)m->raw_bytes, "page_bytes", (json_int_t)s->page_bytes, "content_bytes",
-			 (json_int_t)s->content_bytes, "processes", processes(s), "descriptors", descriptors, "listeners", listeners, "files", files(s));
+			 (json_int_t)s->content_bytes, "processes", processes(s), "descriptors", descriptors, "listeners", listeners, "files", files(s), "incremental", json_array_size(m->needs) > 0, "needs", m->needs);
 }
 
 static void show_processes(const Gw__ImageSummary *s)
@@ -168,6 +190,11 @@ static void show(const struct image *m)
 	printf(", ");
 	put_text(stdout, m->hello->arch);
 	printf("\nThe image is whole: %s, %s uncompressed%s\n", file, raw, m->encrypted ? "; it is encrypted" : "");
+	if (json_array_size(m->needs)) {
+		fputs("It says what is new since ", stdout);
+		put_text(stdout, json_string_value(json_array_get(m->needs, json_array_size(m->needs) - 1)));
+		printf(", and needs %zu image%s beside it, which are there\n", json_array_size(m->needs), json_array_size(m->needs) == 1 ? "" : "s");
+	}
 	show_processes(s);
 	printf("Descriptions:");
 	for (size_t i = 0; i < s->n_descriptors; i++) {

@@ -29,8 +29,9 @@ static const struct command verbs[] = {
 	  "  --strategy S   how; see `godwit help migrate`\n"
 	  "The command takes the place of `godwit run`: its exit status is the command's.\n",
 	  verb_run },
-	{ "checkpoint", "UNIT FILE", "put a process (PID, or HOME:PID; PID,PID as one unit) into a file, from which it can go on later",
+	{ "checkpoint", "UNIT FILE|DIR", "put a process (PID, or HOME:PID; PID,PID as one unit) into a file, from which it can go on later",
 	  "  --keep-running it goes on here; without this it ends\n"
+	  "  --incremental  only what is new since the last image in the directory DIR; the first one, and one now and then, is whole\n"
 	  "  --files F      auto (default): what is on a disk is only named; copy: contents of all that is open are put in, too\n"
 	  "  --tcp T        connections with others: keep (default: refused), close (it finds them ended when it is restored)\n"
 	  "  --strategy S   pre-copy (default with --keep-running: stands still for a moment only) or stop-copy\n"
@@ -41,7 +42,7 @@ static const struct command verbs[] = {
 	  "  --quiet        print nothing but errors\n"
 	  "FILE appears when it is whole. Exit status: 0 done, 1 failed, 2 usage, 3 refused, 4 cancelled, 5 in doubt; but for 0 and 5 the process goes on here.\n",
 	  verb_checkpoint },
-	{ "restore", "FILE", "let a unit go on that was put into a file",
+	{ "restore", "FILE|DIR", "let a unit go on that was put into a file, or the last that is in a directory of incremental images",
 	  "  --on HOST      there, instead of here\n"
 	  "  --changed-files C  files on disk that have changed since: refuse (default), accept (use them as they are)\n"
 	  "  --key KEYFILE  the key that it was encrypted with\n"

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* do_image.c - taking an image of a unit, and making a unit of one (migrate/checkpoint.h), for one client: that it hangs up, or says anything, cancels */
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 
 #include "base/log.h"
 #include "base/util.h"
@@ -9,6 +13,7 @@
 #include "daemon/reply.h"
 #include "migrate/checkpoint.h"
 #include "version.h"
+#include "wire/archive_chain.h"
 
 static bool client_cancels(int fd)
 {
@@ -42,9 +47,45 @@ static int fail(int fd, const char *code, int r, const struct refusals *refusals
 	return 1;
 }
 
+/* Where an incremental image goes: what a wish refers to. */
+struct where {
+	char path[PATH_MAX], chain[PATH_MAX], name[ARCHIVE_LINK_NAME_MAX];
+	int lock; /* on the directory, until this worker ends */
+};
+
+static int find_place(const struct request *request, struct where *w, struct image_wish *wish, struct err *e)
+{
+	struct stat st;
+	int r;
+
+	wish->chain = request->chain;
+	wish->name = request->name;
+	if (request->chain[0])
+		return 0;
+	if (stat(request->path, &st) < 0)
+		return err_sys(e, -errno, "%s", request->path);
+	if (!S_ISDIR(st.st_mode))
+		return err_set(e, -ENOTDIR, "%s is no directory: incremental images need one, in which their chain is", request->path);
+	w->lock = open(request->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (w->lock < 0 || flock(w->lock, LOCK_EX | LOCK_NB) < 0)
+		return errno == EWOULDBLOCK ? err_set(e, -EBUSY, "%s: another image is being written there", request->path) : err_sys(e, -errno, "%s", request->path);
+	r = archive_next_name(request->path, w->name, e);
+	if (r < 0)
+		return r;
+	if ((size_t)snprintf(w->path, sizeof(w->path), "%s/%s", request->path, w->name) >= sizeof(w->path) ||
+	    (size_t)snprintf(w->chain, sizeof(w->chain), "%s/" ARCHIVE_CHAIN_NAME, request->path) >= sizeof(w->chain))
+		return err_set(e, -ENAMETOOLONG, "%s", request->path);
+	wish->path = w->path;
+	wish->chain = w->chain;
+	wish->name = w->name;
+	wish->directory = request->path;
+	return 0;
+}
+
 static int take(const struct daemon *d, const struct request *request, int fd)
 {
-	const struct image_wish wish = { request->path, request->keep_running, request->store, GODWIT_VERSION, request->has_key ? &request->key : NULL };
+	struct where where;
+	struct image_wish wish = { request->path, request->keep_running, request->store, GODWIT_VERSION, request->has_key ? &request->key : NULL, NULL, NULL, NULL };
 	struct migrate_request order = {
 		.pid = request->pid, .also = request->also, .n_also = request->n_also, .self_name = d->config.name, .self = d->config.listen, .strategy = request->strategy,
 		.files = request->files, .tcp = request->tcp, .timeout_ms = request->timeout_ms, .progress = on_progress, .progress_arg = &fd,
@@ -53,17 +94,21 @@ static int take(const struct daemon *d, const struct request *request, int fd)
 	struct refusals refusals = { 0 };
 	struct image_taken taken = { 0 };
 	struct err e = ERR_INIT;
-	int r = migrate_checkpoint(&order, &wish, &report, &refusals, &taken, &e);
+	int r = request->incremental ? find_place(request, &where, &wish, &e) : 0;
+
+	if (r == 0)
+		r = migrate_checkpoint(&order, &wish, &report, &refusals, &taken, &e);
 
 	worker_set_done(d);
 	if (r < 0) {
 		fail(fd, code_of(r, &report, &refusals), r, &refusals, &e);
 	} else {
-		log_line(request->copy ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, "event=image unit=%s path=\"%s\" freeze_us=%llu bytes=%llu", report.unit, request->path, (unsigned long long)report.freeze_us,
+		log_line(request->copy ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, "event=image unit=%s path=\"%s\" freeze_us=%llu bytes=%llu", report.unit, wish.path, (unsigned long long)report.freeze_us,
 			 (unsigned long long)taken.file_bytes);
-		reply_result(fd, json_pack("{s:o, s:i, s:o, s:b, s:s, s:I, s:f, s:I, s:I}", "unit", reply_text(report.unit), "pid", (int)request->pid, "path", reply_text(request->path),
+		reply_result(fd, json_pack("{s:o, s:i, s:o, s:b, s:s, s:I, s:f, s:I, s:I, s:b, s:i, s:o}", "unit", reply_text(report.unit), "pid", (int)request->pid, "path", reply_text(wish.path),
 					   "keep_running", request->keep_running, "strategy", strategy_name(report.strategy), "freeze_us", (json_int_t)report.freeze_us, "total_ms",
-					   report.total_ms, "file_bytes", (json_int_t)taken.file_bytes, "raw_bytes", (json_int_t)taken.raw_bytes));
+					   report.total_ms, "file_bytes", (json_int_t)taken.file_bytes, "raw_bytes", (json_int_t)taken.raw_bytes, "incremental", taken.links > 0, "needs", (int)taken.links, "whole_because",
+					   reply_text(taken.whole)));
 	}
 	refusals_free(&refusals);
 	return r < 0;

@@ -252,6 +252,22 @@ static int read_policies(const json_t *o, struct request *request, struct err *e
 	return strategy_parse(json_string_value(strategy), &request->strategy, e);
 }
 
+/* A copy's: godwit-protect says where the index is. */
+static int read_chain(const json_t *o, struct request *request, struct err *e)
+{
+	const char *chain = json_string_value(json_object_get(o, "chain")), *name = json_string_value(json_object_get(o, "name"));
+
+	if (request->incremental && request->has_key)
+		return err_set(e, -EINVAL, "an incremental image cannot be encrypted: leave out --key, or --incremental");
+	if (!chain && !name)
+		return 0;
+	if (!chain || !name || !request->incremental || chain[0] != '/' || strlen(chain) >= sizeof(request->chain) || strlen(name) >= sizeof(request->name))
+		return err_set(e, -EINVAL, "\"chain\" and \"name\" belong together, to an incremental copy");
+	snprintf(request->chain, sizeof(request->chain), "%s", chain);
+	snprintf(request->name, sizeof(request->name), "%s", name);
+	return 0;
+}
+
 /* Nothing of the memory may come later: it could only come from a process that is no longer there. */
 static int read_checkpoint(const json_t *o, struct request *request, struct err *e)
 {
@@ -269,6 +285,10 @@ static int read_checkpoint(const json_t *o, struct request *request, struct err 
 		r = read_flag(o, "store", &request->store, e);
 	if (r == 0)
 		r = read_flag(o, "copy", &request->copy, e);
+	if (r == 0)
+		r = read_flag(o, "incremental", &request->incremental, e);
+	if (r == 0)
+		r = read_chain(o, request, e);
 	request->strategy = request->keep_running ? STRATEGY_PRE_COPY : STRATEGY_STOP_COPY;
 	if (r == 0)
 		r = read_policies(o, request, e);

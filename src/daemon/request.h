@@ -15,7 +15,7 @@
 #include "migrate/migrate.h"
 #include "migrate/registry.h"
 #include "net/owned.h"
-#include "wire/archive.h"
+#include "wire/archive_chain.h"
 
 #define REQUEST_BYTES_MAX 4096u
 #define REQUEST_HOPS_MAX 3u
@@ -44,6 +44,8 @@ struct request {
 	size_t n_nodes;         /* failover: those that are dead */
 	char nodes[REQUEST_NODES_MAX][HELLO_NAME_MAX + 1];
 	bool copy;              /* checkpoint: one of many, for godwit-protect: no news */
+	bool incremental;       /* checkpoint: only what is new; `path` is a directory, or, with `chain`, a file */
+	char chain[REQUEST_PATH_MAX], name[ARCHIVE_LINK_NAME_MAX]; /* with copy: the chain's index, and the image's name in it; "": none */
 	bool keep_running, store; /* checkpoint: the unit goes on; without compression */
 	bool accept_changed;    /* restore: files that have changed are used as they are */
 	enum strategy strategy; /* migrate */

@@ -13,6 +13,26 @@
 #include "migrate/image_write.h"
 #include "wire/conn.h"
 
+/* What is known of the chain. An index that cannot be used is as good as none. */
+static int open_chain(struct image_writer *w, const struct image_wish *wish, struct err *e)
+{
+	struct err why = ERR_INIT;
+	const char *worn;
+	int ret;
+
+	if (!wish->chain)
+		return 0;
+	ret = archive_chain_load(wish->chain, &w->chain, &why);
+	worn = ret == 0 ? archive_chain_worn(w->chain, wish->directory) : why.code ? why.message : "it is the first of its chain";
+	if (worn) {
+		snprintf(w->whole, sizeof(w->whole), "%.100s", worn);
+		archive_chain_free(w->chain);
+		w->chain = NULL;
+		ret = archive_chain_new(&w->chain, e);
+	}
+	return ret < 0 ? ret : archive_use_chain(w->archive, w->chain, wish->name, e);
+}
+
 static int listen_here(struct sockaddr_in *ret_address, struct err *e)
 {
 	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
@@ -91,17 +111,24 @@ int migrate_checkpoint(const struct migrate_request *request, const struct image
 		return err_sys(e, -errno, "random numbers");
 	if (archive_create(wish->path, !wish->store, wish->key, &w.archive, e) < 0)
 		return e->code;
+	if (open_chain(&w, wish, e) < 0) {
+		archive_discard(w.archive, false);
+		archive_chain_free(w.chain);
+		return e->code;
+	}
 	listener = w.listener = listen_here(&order.dest, e);
 	if (listener < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
 		if (listener >= 0)
 			err_sys(e, -errno, "socketpair");
 		archive_discard(w.archive, false);
+		archive_chain_free(w.chain);
 		return e->code;
 	}
 	ours = pair[0];
 	theirs = w.parent = pair[1];
 	child = start_writer(&w, ours, e);
 	archive_forget(w.archive);
+	archive_chain_free(w.chain);
 	if (child < 0)
 		return child;
 	close_fdp(&listener);

@@ -23,11 +23,16 @@ struct image_wish {
 	bool store;            /* without compression */
 	const char *version;   /* of this program, for the image's head */
 	const struct archive_key *key; /* NULL: it is not encrypted */
+	const char *chain;     /* the index of the chain that it belongs to (wire/archive_chain.h), which need not be there; NULL: to none */
+	const char *name;      /* what those after it call it: the name of its file */
+	const char *directory; /* where its chain's images should be; NULL: elsewhere */
 };
 
 /* What a writer has written. */
 struct image_taken {
 	uint64_t file_bytes, raw_bytes;
+	uint32_t links;    /* images that it needs; 0: it is whole */
+	char whole[120];   /* and why it is, when it belongs to a chain */
 };
 
 /* For migrate_source: the destination is a writer. */

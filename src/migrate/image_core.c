@@ -14,6 +14,7 @@
 
 #include "agent/abi.h"
 #include "base/util.h"
+#include "wire/archive_chain.h"
 #include "image.pb-c.h"
 #include "migrate/image_core_internal.h"
 #include "wire/frame.h"
@@ -385,9 +386,14 @@ static int write_file(struct core *c, const char *out, struct core_made *ret, st
 int image_core(const char *image, const struct archive_key *key, pid_t pid, const char *out, struct core_made *ret, struct err *e)
 {
 	struct core c = { .image = image, .fd = -1 };
-	int code = archive_open(image, -1, key, &c.archive, e);
+	char path[PATH_MAX];
+	int code = archive_newest(image, path, e);
 
 	*ret = (struct core_made){ 0 };
+	if (code == 0)
+		code = archive_open(path, -1, key, &c.archive, e);
+	if (code == 0)
+		c.image = path;
 	if (code == 0)
 		code = read_first(&c, pid, e);
 	if (code == 0)

@@ -18,7 +18,7 @@
 #include "migrate/image_read.h"
 #include "migrate/link.h"
 #include "migrate/outcome.h"
-#include "wire/archive.h"
+#include "wire/archive_chain.h"
 #include "wire/frame.h"
 
 #define ANSWER_MS 60000
@@ -383,6 +383,8 @@ static int restore(struct reader *x, struct err *e)
 	int ret = image_facts_read(x->archive, &x->facts, e);
 
 	if (ret == 0)
+		ret = archive_check_links(x->archive, true, e);
+	if (ret == 0)
 		ret = archive_rewind(x->archive, e);
 	if (ret == 0)
 		ret = image_new_id(x->mig_id, e);
@@ -409,10 +411,13 @@ static int restore(struct reader *x, struct err *e)
 int migrate_restore(const struct image_restore *r, struct image_restored *ret, struct refusals *refusals, struct err *e)
 {
 	struct reader x = { .r = r, .ret = ret, .refusals = refusals, .link = LINK_INIT };
+	char path[PATH_MAX];
 	int code;
 
 	*ret = (struct image_restored){ 0 };
-	code = archive_open(r->path, -1, r->key, &x.archive, e);
+	code = archive_newest(r->path, path, e);
+	if (code == 0)
+		code = archive_open(path, -1, r->key, &x.archive, e);
 	if (code == 0)
 		code = restore(&x, e);
 	link_close(&x.link);

@@ -17,6 +17,10 @@ int image_put_head(struct image_writer *w, const Gw__Hello *hello, const char *u
 	cleanup_free uint8_t *packed_hello = NULL, *packed = NULL;
 	size_t len = 0;
 
+	if (w->chain && archive_chain_unit(w->chain)[0] && strcmp(archive_chain_unit(w->chain), unit) != 0)
+		return err_set(e, -EEXIST, "%s is in the chain of unit %s: name another directory", w->wish->path, archive_chain_unit(w->chain));
+	if (w->chain)
+		archive_chain_name_unit(w->chain, unit);
 	packed_hello = hello_encode(hello, &len);
 	if (!packed_hello)
 		return err_sys(e, -ENOMEM, "the image");

@@ -103,10 +103,10 @@ static int put_frame(struct image_writer *w, enum archive_stream stream, uint16_
 static int flush_stream(struct image_writer *w, size_t i, struct err *e)
 {
 	struct image_stream *s = &w->streams[i];
-	int ret = s->len ? archive_put(w->archive, ARCHIVE_PAGES, (uint32_t)i, 0, s->buffer, s->len, e) : 0;
+	int ret = s->len ? archive_put_pages(w->archive, (uint32_t)i, s->buffer, s->len, s->spans, s->nspans, e) : 0;
 
 	w->page_bytes += s->len;
-	s->len = 0;
+	s->len = s->nspans = 0;
 	return ret;
 }
 
@@ -147,10 +147,12 @@ static int take_pages(struct image_writer *w, size_t i, struct err *e)
 	ret = receive(fd, s->buffer + s->len + sizeof(f), more, e);
 	if (ret < 0)
 		return ret;
+	if (f.npages)
+		s->spans[s->nspans++] = (struct archive_span){ (uint32_t)(s->len + sizeof(f) + f.nruns * sizeof(struct page_run)), f.npages };
 	s->len += sizeof(f) + more;
 	s->pages += f.npages;
 	s->barriers += f.kind == STREAM_BARRIER;
-	return s->len >= ARCHIVE_CHUNK_BYTES ? flush_stream(w, i, e) : 0;
+	return s->len >= ARCHIVE_CHUNK_BYTES || s->nspans == STREAM_SPANS ? flush_stream(w, i, e) : 0;
 }
 
 /* All up to the barriers that are expected. */
@@ -505,6 +507,22 @@ static bool parent_agrees(const struct image_writer *w)
 	return recv(w->parent, &word, 1, 0) == 1;
 }
 
+/* The chain has one image more. Without the index the next one is whole, and that is all. */
+static void lengthen(struct image_writer *w, struct image_taken *ret)
+{
+	struct err e = ERR_INIT;
+
+	archive_chain_links(w->chain, &ret->links);
+	memcpy(ret->whole, w->whole, sizeof(ret->whole));
+	archive_chain_grow(w->archive);
+	if (archive_chain_save(w->chain, w->wish->chain, &e) < 0) {
+		log_warning("event=chain-index-failed error=\"%s\"", e.message);
+		unlink(w->wish->chain);
+	}
+	if (!ret->links && w->wish->directory)
+		archive_remove_older(w->wish->directory, w->chain);
+}
+
 static void finish(struct image_writer *w, struct err *e)
 {
 	struct image_word word = { .code = e->code };
@@ -514,7 +532,9 @@ static void finish(struct image_writer *w, struct err *e)
 	if (ret == 0 && w->image->keep_running)
 		ret = agreed ? archive_publish(w->archive, e) : -ECONNRESET;
 	word.code = ret;
-	word.taken = (struct image_taken){ archive_file_bytes(w->archive), archive_raw_bytes(w->archive) };
+	word.taken = (struct image_taken){ archive_file_bytes(w->archive), archive_raw_bytes(w->archive), 0, "" };
+	if (ret == 0 && w->chain)
+		lengthen(w, &word.taken);
 	snprintf(word.message, sizeof(word.message), "%s", e->message);
 	/* One that is whole and not committed to: it could not be told apart from one that is. */
 	archive_discard(w->archive, !w->complete || ret < 0);

@@ -7,8 +7,10 @@
 #include "migrate/checkpoint.h"
 #include "migrate/decode.h"
 #include "migrate/link.h"
-#include "wire/archive.h"
+#include "wire/archive_chain.h"
 #include "wire/frame.h"
+
+#define STREAM_SPANS 512u
 
 /* The page stream of one process. */
 struct image_stream {
@@ -16,6 +18,8 @@ struct image_stream {
 	size_t len;
 	unsigned barriers, expected; /* that have come, and that must have when what is next is recorded */
 	uint64_t pages;
+	struct archive_span spans[STREAM_SPANS]; /* where pages are in the buffer */
+	size_t nspans;
 };
 
 struct image_writer {
@@ -24,6 +28,8 @@ struct image_writer {
 	const char *self_name;
 	int listener, parent;        /* parent: SOCK_SEQPACKET to the source's worker */
 	struct archive_writer *archive;
+	struct archive_chain *chain; /* NULL: it belongs to none */
+	char whole[120];             /* why its image is to be whole */
 	int outcome_fd;              /* -1: none */
 	bool complete;               /* all has been recorded: there is no other attempt */
 	/* the attempt */

@@ -36,6 +36,8 @@ enum archive_kind {
 	ARCHIVE_ANSWERS,  /* what was answered about the files of the frame before */
 	ARCHIVE_SUMMARY,  /* ImageSummary; the last but one */
 	ARCHIVE_END,      /* nothing */
+	ARCHIVE_LINK,     /* of a chain (archive_chain.h): which images it needs; the second record. archive_next does not hand it out, */
+	ARCHIVE_DELTA,    /* and makes an ARCHIVE_PAGES of this: pages, of which some are in those images */
 	ARCHIVE_KINDS,
 };
 

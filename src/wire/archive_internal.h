@@ -62,7 +62,8 @@ void archive_cipher_close(struct archive_cipher *c);
 static inline uint32_t archive_limit(unsigned kind)
 {
 	static const uint32_t limits[ARCHIVE_KINDS] = {
-		[ARCHIVE_HEAD] = 64u << 10, [ARCHIVE_FRAME] = 256u << 20, [ARCHIVE_PAGES] = 4u << 20, [ARCHIVE_ANSWERS] = 16u << 20, [ARCHIVE_SUMMARY] = 64u << 20, [ARCHIVE_END] = 1,
+		[ARCHIVE_HEAD] = 64u << 10, [ARCHIVE_FRAME] = 256u << 20, [ARCHIVE_PAGES] = 4u << 20, [ARCHIVE_ANSWERS] = 16u << 20, [ARCHIVE_SUMMARY] = 64u << 20, [ARCHIVE_END] = 1, [ARCHIVE_LINK] = 8u << 10,
+		[ARCHIVE_DELTA] = 4u << 20,
 	};
 
 	return kind < ARCHIVE_KINDS ? limits[kind] : 0;

@@ -8,22 +8,10 @@
 #include <zstd.h>
 
 #include "base/util.h"
-#include "wire/archive_internal.h"
+#include "wire/archive_chain_internal.h"
 #include "wire/crc32c.h"
 
-struct archive_reader {
-	int fd;
-	char path[PATH_MAX];
-	uint64_t size, at, read_bytes;
-	uint32_t number;
-	bool ended;
-	struct archive_cipher *cipher;
-	uint8_t salt[ARCHIVE_SALT_BYTES];
-	uint8_t *stored, *data;
-	size_t stored_room, data_room;
-};
-
-static int broken(const struct archive_reader *r, const char *why, struct err *e)
+int archive_broken(const struct archive_reader *r, const char *why, struct err *e)
 {
 	return err_set(e, -EBADMSG, "%s is no whole image: %s (record %u, byte %llu)", r->path, why, r->number, (unsigned long long)r->at);
 }
@@ -32,7 +20,7 @@ static int broken(const struct archive_reader *r, const char *why, struct err *e
 static int read_exactly(struct archive_reader *r, void *to, size_t len, struct err *e)
 {
 	if (len > r->size - r->at)
-		return broken(r, "it has been cut off", e);
+		return archive_broken(r, "it has been cut off", e);
 	for (size_t got = 0; got < len;) {
 		ssize_t n = pread(r->fd, (char *)to + got, len - got, (off_t)(r->at + got));
 
@@ -41,7 +29,7 @@ static int read_exactly(struct archive_reader *r, void *to, size_t len, struct e
 		if (n < 0)
 			return err_sys(e, -errno, "%s", r->path);
 		if (!n)
-			return broken(r, "it has been cut off", e);
+			return archive_broken(r, "it has been cut off", e);
 		got += (size_t)n;
 	}
 	r->at += len;
@@ -67,11 +55,11 @@ static int read_header(struct archive_reader *r, const struct archive_key *key, 
 	if (memcmp(h.magic, FILE_MAGIC, sizeof(h.magic)) != 0)
 		return err_set(e, -EBADMSG, "%s is no image of Godwit's", r->path);
 	if (h.crc != crc32c(0, &h, offsetof(struct archive_file_header, crc)))
-		return broken(r, "its header has been altered", e);
+		return archive_broken(r, "its header has been altered", e);
 	if (h.version != ARCHIVE_VERSION || h.flags & ~FILE_ENCRYPTED)
 		return err_set(e, -EPROTONOSUPPORT, "%s is an image of version %u.%u, and this Godwit reads version %u", r->path, h.version, h.flags, ARCHIVE_VERSION);
 	if (r->cipher) /* read again */
-		return h.flags && !memcmp(h.salt, r->salt, sizeof(r->salt)) ? 0 : broken(r, "it is another one than before", e);
+		return h.flags && !memcmp(h.salt, r->salt, sizeof(r->salt)) ? 0 : archive_broken(r, "it is another one than before", e);
 	if (h.flags && !key)
 		return err_set(e, -ENOKEY, "%s is encrypted: name the file with its key (--key FILE)", r->path);
 	if (!h.flags && key)
@@ -110,11 +98,11 @@ static int check_header(struct archive_reader *r, const struct archive_header *h
 	bool fits = h->stored >= tag && (h->flags & RECORD_ZSTD ? h->stored - tag < h->len : h->stored - tag == h->len);
 
 	if (h->magic != RECORD_MAGIC || !archive_limit(h->kind) || h->len > archive_limit(h->kind) || (h->flags & ~RECORD_ZSTD) != sealed || !fits)
-		return broken(r, "something that is no record is in it", e);
+		return archive_broken(r, "something that is no record is in it", e);
 	if (h->number != r->number)
-		return broken(r, "its records are out of order", e);
+		return archive_broken(r, "its records are out of order", e);
 	if ((h->number == 0) != (h->kind == ARCHIVE_HEAD))
-		return broken(r, "its head is not at its beginning", e);
+		return archive_broken(r, "its head is not at its beginning", e);
 	return 0;
 }
 
@@ -124,7 +112,7 @@ static int unseal(struct archive_reader *r, struct archive_header *h, struct err
 	if (!r->cipher)
 		return 0;
 	if (archive_cipher_unseal(r->cipher, h, r->stored) < 0)
-		return r->number ? broken(r, "it has been altered by somebody without its key", e) :
+		return r->number ? archive_broken(r, "it has been altered by somebody without its key", e) :
 			err_set(e, -EBADMSG, "%s was encrypted with another key, or has been altered", r->path);
 	h->stored -= ARCHIVE_TAG_BYTES;
 	return 0;
@@ -141,51 +129,91 @@ static int unpack(struct archive_reader *r, const struct archive_header *h, cons
 	}
 	/* What it says itself is believed even less. */
 	if (ZSTD_getFrameContentSize(r->stored, h->stored) != h->len)
-		return broken(r, "a record has another length than it says", e);
+		return archive_broken(r, "a record has another length than it says", e);
 	code = make_room(&r->data, &r->data_room, h->len, e);
 	if (code < 0)
 		return code;
 	n = ZSTD_decompress(r->data, h->len, r->stored, h->stored);
 	if (ZSTD_isError(n) || n != h->len)
-		return broken(r, "a record cannot be decompressed", e);
+		return archive_broken(r, "a record cannot be decompressed", e);
 	*ret = r->data;
 	return 0;
+}
+
+/* One record, checked; its payload, when it has been unpacked, in *ret_data. */
+static int take_record(struct archive_reader *r, bool want, struct archive_header *h, const uint8_t **ret_data, struct err *e)
+{
+	int code;
+
+	r->record_at = r->at;
+	code = read_exactly(r, h, sizeof(*h), e);
+	if (code == 0)
+		code = check_header(r, h, e);
+	if (code == 0 && h->stored > r->size - r->at)
+		code = archive_broken(r, "it has been cut off", e);
+	if (code == 0)
+		code = make_room(&r->stored, &r->stored_room, (size_t)h->stored + 1, e);
+	if (code == 0)
+		code = read_exactly(r, r->stored, h->stored, e);
+	if (code < 0)
+		return code;
+	if (h->crc != crc32c(crc32c(0, h, offsetof(struct archive_header, crc)), r->stored, h->stored))
+		return archive_broken(r, "it has been altered", e);
+	code = unseal(r, h, e);
+	if (code == 0 && (want || h->kind == ARCHIVE_LINK))
+		code = unpack(r, h, ret_data, e);
+	if (code < 0)
+		return code;
+	r->number++;
+	r->read_bytes += h->len;
+	return 0;
+}
+
+/* Which images it needs. Read again, it says the same again. */
+static int take_links(struct archive_reader *r, const struct archive_header *h, const uint8_t *data, struct err *e)
+{
+	int code = 0;
+
+	if (h->number != 1)
+		return archive_broken(r, "what it says of its chain is not at its beginning", e);
+	if (!r->parents)
+		code = parents_decode(data, h->len, &r->parents, e);
+	return code == -EBADMSG ? archive_broken(r, "what it says of its chain cannot be read", e) : code;
 }
 
 int archive_next(struct archive_reader *r, bool want, struct archive_record *ret, struct err *e)
 {
 	struct archive_header h;
 	const uint8_t *data = NULL;
+	size_t len;
 	int code;
 
 	if (r->ended)
 		return 0;
-	code = read_exactly(r, &h, sizeof(h), e);
-	if (code == 0)
-		code = check_header(r, &h, e);
-	if (code == 0 && h.stored > r->size - r->at)
-		code = broken(r, "it has been cut off", e);
-	if (code == 0)
-		code = make_room(&r->stored, &r->stored_room, (size_t)h.stored + 1, e);
-	if (code == 0)
-		code = read_exactly(r, r->stored, h.stored, e);
+	code = take_record(r, want, &h, &data, e);
+	if (code == 0 && h.kind == ARCHIVE_LINK) {
+		code = take_links(r, &h, data, e);
+		return code < 0 ? code : archive_next(r, want, ret, e); /* it is the second one, so there is no other */
+	}
 	if (code < 0)
 		return code;
-	if (h.crc != crc32c(crc32c(0, &h, offsetof(struct archive_header, crc)), r->stored, h.stored))
-		return broken(r, "it has been altered", e);
-	code = unseal(r, &h, e);
-	if (code == 0 && want)
-		code = unpack(r, &h, &data, e);
-	if (code < 0)
-		return code;
-	r->number++;
-	r->read_bytes += h.len;
 	if (h.kind == ARCHIVE_END) {
 		r->ended = true;
-		return r->at == r->size ? 0 : broken(r, "something has been appended to it", e);
+		return r->at == r->size ? 0 : archive_broken(r, "something has been appended to it", e);
 	}
-	*ret = (struct archive_record){ (enum archive_kind)h.kind, h.stream, h.type, h.len, data };
-	return 1;
+	len = h.len;
+	if (h.kind == ARCHIVE_DELTA && !r->raw) {
+		h.kind = ARCHIVE_PAGES;
+		code = want ? parents_expand(r, &h, data, &data, &len, e) : 0;
+		h.type = 0;
+	}
+	*ret = (struct archive_record){ (enum archive_kind)h.kind, h.stream, h.type, len, data };
+	return code < 0 ? code : 1;
+}
+
+void archive_leave_pages(struct archive_reader *r)
+{
+	r->leave_pages = true;
 }
 
 int archive_rewind(struct archive_reader *r, struct err *e)
@@ -212,7 +240,9 @@ void archive_close(struct archive_reader *r)
 		return;
 	close_fdp(&r->fd);
 	archive_cipher_close(r->cipher);
+	parents_free(r->parents);
 	free(r->stored);
 	free(r->data);
+	free(r->whole);
 	free(r);
 }

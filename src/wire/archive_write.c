@@ -2,6 +2,8 @@
 /* archive_write.c - writing an image; see archive.h */
 #include <errno.h>
 #include <fcntl.h>
+#include <gnutls/crypto.h>
+#include <gnutls/gnutls.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -10,7 +12,7 @@
 #include <zstd.h>
 
 #include "base/util.h"
-#include "wire/archive_internal.h"
+#include "wire/archive_chain_internal.h"
 #include "wire/crc32c.h"
 
 #define LEVEL 1              /* of compression: faster than most disks */
@@ -22,6 +24,8 @@ struct waiting {
 	enum archive_kind kind;
 	uint32_t stream, type;
 	size_t len;
+	struct archive_span *spans; /* NULL, 0: pages of it are not looked at */
+	size_t nspans;
 	uint8_t data[];
 };
 
@@ -40,6 +44,8 @@ struct archive_writer {
 	size_t packed_room, sealed_room;
 	struct waiting *first, **last;
 	size_t waiting_bytes, waiting_max;
+	struct archive_chain *chain; /* NULL: of none */
+	gnutls_hash_hd_t hash;       /* of all that is in the file; NULL: none */
 };
 
 /* Fills in a name that nobody has. */
@@ -103,18 +109,43 @@ static int new_cipher(struct archive_writer *w, struct archive_file_header *h, s
 	return archive_cipher_open(&w->key, h->salt, &w->cipher, e);
 }
 
+static void free_waiting(struct waiting *one)
+{
+	free(one->spans);
+	free(one);
+}
+
+static void forget_waiting(struct archive_writer *w)
+{
+	while (w->first) {
+		struct waiting *next = w->first->next;
+
+		free_waiting(w->first);
+		w->first = next;
+	}
+}
+
+static int begin_chain(struct archive_writer *w, const struct archive_file_header *h, struct err *e)
+{
+	int ret = w->chain ? chain_begin(w->chain, e) : 0;
+
+	if (ret < 0 || !w->chain)
+		return ret;
+	if (w->hash)
+		gnutls_hash_deinit(w->hash, NULL);
+	w->hash = NULL;
+	if (gnutls_hash_init(&w->hash, GNUTLS_DIG_SHA256) < 0 || gnutls_hash(w->hash, h, sizeof(*h)) < 0)
+		return err_set(e, -EIO, "%s: no SHA-256", w->path);
+	return 0;
+}
+
 int archive_restart(struct archive_writer *w, struct err *e)
 {
 	struct archive_file_header h = { .magic = FILE_MAGIC, .version = ARCHIVE_VERSION };
 
 	if (new_cipher(w, &h, e) < 0)
 		return e ? e->code : -EIO;
-	while (w->first) {
-		struct waiting *next = w->first->next;
-
-		free(w->first);
-		w->first = next;
-	}
+	forget_waiting(w);
 	w->last = &w->first;
 	w->waiting_bytes = w->waiting_max = 0;
 	w->number = 0;
@@ -123,7 +154,19 @@ int archive_restart(struct archive_writer *w, struct err *e)
 	h.crc = crc32c(0, &h, offsetof(struct archive_file_header, crc));
 	if (ftruncate(w->fd, 0) < 0 || lseek(w->fd, 0, SEEK_SET) < 0 || write(w->fd, &h, sizeof(h)) != (ssize_t)sizeof(h))
 		return err_sys(e, errno ? -errno : -ENOSPC, "%s", w->path);
-	return 0;
+	return begin_chain(w, &h, e);
+}
+
+int archive_use_chain(struct archive_writer *w, struct archive_chain *c, const char *name, struct err *e)
+{
+	if (w->has_key)
+		return err_set(e, -EINVAL, "images of a chain cannot be encrypted: leave out --key, or --incremental");
+	if (strlen(name) >= sizeof(c->own.name) || name[0] == '.' || !name[0] || strchr(name, '/'))
+		return err_set(e, -EINVAL, "%s: no name for an image of a chain", name);
+	memset(c->own.name, 0, sizeof(c->own.name));
+	snprintf(c->own.name, sizeof(c->own.name), "%s", name);
+	w->chain = c;
+	return archive_restart(w, e);
 }
 
 int archive_create(const char *path, bool compress, const struct archive_key *key, struct archive_writer **ret, struct err *e)
@@ -157,6 +200,9 @@ int archive_create(const char *path, bool compress, const struct archive_key *ke
 
 static int write_all(struct archive_writer *w, struct iovec *iov, int n, struct err *e)
 {
+	for (int i = 0; w->hash && i < n; i++)
+		if (gnutls_hash(w->hash, iov[i].iov_base, iov[i].iov_len) < 0)
+			return err_set(e, -EIO, "%s: no SHA-256", w->path);
 	while (n) {
 		ssize_t done = writev(w->fd, iov, n);
 
@@ -218,6 +264,34 @@ static int write_record(struct archive_writer *w, enum archive_kind kind, uint32
 	return write_all(w, iov, h.stored ? 2 : 1, e);
 }
 
+/* Which images it needs, behind its head. */
+static int write_links(struct archive_writer *w, struct err *e)
+{
+	struct {
+		struct archive_links_head head;
+		struct archive_link links[ARCHIVE_LINKS_MAX];
+	} all = { .head.n = w->chain->nlinks };
+
+	memcpy(all.head.id, w->chain->own.id, sizeof(all.head.id));
+	memcpy(all.links, w->chain->links, w->chain->nlinks * sizeof(all.links[0]));
+	return write_record(w, ARCHIVE_LINK, 0, 0, &all, sizeof(all.head) + w->chain->nlinks * sizeof(all.links[0]), e);
+}
+
+static int write_one(struct archive_writer *w, const struct waiting *one, const void *data, struct err *e)
+{
+	cleanup_free uint8_t *encoded = NULL;
+	uint32_t pages = 0;
+	size_t len = 0;
+	int ret;
+
+	if (w->chain && one->kind == ARCHIVE_PAGES) {
+		ret = chain_encode(w->chain, data, one->len, one->spans, one->nspans, &encoded, &len, &pages, e);
+		return ret < 0 ? ret : write_record(w, ARCHIVE_DELTA, one->stream, pages, encoded, len, e);
+	}
+	ret = write_record(w, one->kind, one->stream, one->type, data, one->len, e);
+	return ret == 0 && w->chain && one->kind == ARCHIVE_HEAD ? write_links(w, e) : ret;
+}
+
 void archive_defer(struct archive_writer *w, size_t max_bytes)
 {
 	w->waiting_max = max_bytes;
@@ -230,9 +304,9 @@ int archive_flush(struct archive_writer *w, struct err *e)
 	while (w->first && ret == 0) {
 		struct waiting *one = w->first;
 
-		ret = write_record(w, one->kind, one->stream, one->type, one->data, one->len, e);
+		ret = write_one(w, one, one->data, e);
 		w->first = one->next;
-		free(one);
+		free_waiting(one);
 	}
 	if (!w->first) {
 		w->last = &w->first;
@@ -241,27 +315,46 @@ int archive_flush(struct archive_writer *w, struct err *e)
 	return ret;
 }
 
-int archive_put(struct archive_writer *w, enum archive_kind kind, uint32_t stream, uint32_t type, const void *data, size_t len, struct err *e)
+static int put(struct archive_writer *w, const struct waiting *what, const void *data, struct err *e)
 {
 	struct waiting *one;
 
-	if (len > archive_limit(kind))
-		return err_set(e, -EFBIG, "%s: a record of %zu bytes", w->path, len);
-	if (w->waiting_bytes + len > w->waiting_max) {
+	if (what->len > archive_limit(what->kind))
+		return err_set(e, -EFBIG, "%s: a record of %zu bytes", w->path, what->len);
+	if (w->waiting_bytes + what->len > w->waiting_max) {
 		int ret = archive_flush(w, e);
 
-		return ret < 0 ? ret : write_record(w, kind, stream, type, data, len, e);
+		return ret < 0 ? ret : write_one(w, what, data, e);
 	}
-	one = malloc(sizeof(*one) + len);
+	one = malloc(sizeof(*one) + what->len);
 	if (!one)
 		return err_sys(e, -ENOMEM, "%s", w->path);
-	*one = (struct waiting){ NULL, kind, stream, type, len };
-	if (len)
-		memcpy(one->data, data, len);
+	*one = *what;
+	one->spans = NULL;
+	if (what->nspans) {
+		one->spans = reallocarray(NULL, what->nspans, sizeof(*one->spans));
+		if (!one->spans) {
+			free(one);
+			return err_sys(e, -ENOMEM, "%s", w->path);
+		}
+		memcpy(one->spans, what->spans, what->nspans * sizeof(*one->spans));
+	}
+	if (what->len)
+		memcpy(one->data, data, what->len);
 	*w->last = one;
 	w->last = &one->next;
-	w->waiting_bytes += len;
+	w->waiting_bytes += what->len;
 	return 0;
+}
+
+int archive_put(struct archive_writer *w, enum archive_kind kind, uint32_t stream, uint32_t type, const void *data, size_t len, struct err *e)
+{
+	return put(w, &(struct waiting){ .kind = kind, .stream = stream, .type = type, .len = len }, data, e);
+}
+
+int archive_put_pages(struct archive_writer *w, uint32_t stream, const void *data, size_t len, const struct archive_span *spans, size_t nspans, struct err *e)
+{
+	return put(w, &(struct waiting){ .kind = ARCHIVE_PAGES, .stream = stream, .len = len, .spans = (struct archive_span *)(uintptr_t)spans, .nspans = w->chain ? nspans : 0 }, data, e);
 }
 
 int archive_seal(struct archive_writer *w, struct err *e)
@@ -273,7 +366,16 @@ int archive_seal(struct archive_writer *w, struct err *e)
 		ret = write_record(w, ARCHIVE_END, 0, 0, NULL, 0, e);
 	if (ret == 0 && fsync(w->fd) < 0)
 		ret = err_sys(e, -errno, "%s", w->path);
+	if (ret == 0 && w->hash) {
+		gnutls_hash_output(w->hash, w->chain->own.digest);
+		w->chain->own.bytes = w->file_bytes;
+	}
 	return ret;
+}
+
+void archive_chain_grow(struct archive_writer *w)
+{
+	chain_add(w->chain);
 }
 
 int archive_publish(struct archive_writer *w, struct err *e)
@@ -309,12 +411,9 @@ uint64_t archive_file_bytes(const struct archive_writer *w)
 
 void archive_forget(struct archive_writer *w)
 {
-	while (w->first) {
-		struct waiting *next = w->first->next;
-
-		free(w->first);
-		w->first = next;
-	}
+	forget_waiting(w);
+	if (w->hash)
+		gnutls_hash_deinit(w->hash, NULL);
 	close_fdp(&w->fd);
 	close_fdp(&w->directory);
 	ZSTD_freeCCtx(w->zstd);

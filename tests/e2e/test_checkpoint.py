@@ -380,3 +380,117 @@ def test_killed_in_the_middle(lab2, image, who, options):
             command.kill()
         victim.clean()
     lab2.assert_clean()
+
+
+CHURN = """
+import ctypes, hashlib, mmap, os, signal, sys, time
+# 64 MiB that say by themselves whether they are what they were; a few pages change all the time
+MIB = int(sys.argv[2])
+pages, n = MIB * 256, 0
+memory = mmap.mmap(-1, pages * 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+versions = [0] * pages
+def text(i): return hashlib.blake2b(b"%d %d" % (i, versions[i]), digest_size=32).digest() * 128
+for i in range(pages): memory[i * 4096:(i + 1) * 4096] = text(i)
+def check(*_):
+    wrong = [i for i in range(pages) if memory[i * 4096:(i + 1) * 4096] != text(i)]
+    with open(sys.argv[1], "a") as f: f.write("%d wrong=%d\\n" % (n, len(wrong)))
+asked = []
+signal.signal(signal.SIGUSR1, lambda *_: asked.append(1))
+with open(sys.argv[1], "a") as f: f.write("ready\\n")
+while True:
+    n += 1
+    for i in range(n * 7 % 64, n * 7 % 64 + 8):
+        versions[i] += 1
+        memory[i * 4096:(i + 1) * 4096] = text(i)
+    if asked: asked.clear(); check()
+    time.sleep(0.01)
+"""
+
+
+@pytest.fixture
+def churn(lab2):
+    """A program, and a directory for its images."""
+    directory = lab2.directory("churn")
+    said, program, chain = (os.path.join(directory, name) for name in ("said", "churn.py", "chain"))
+    os.mkdir(chain)
+    with open(program, "w") as f:
+        f.write(CHURN)
+
+    def ask(host, pid):
+        lines = read(said).splitlines()
+        inside(host, "kill", "-USR1", str(pid))
+        wait_until("it has looked", lambda: len(read(said).splitlines()) > len(lines))
+        return read(said).splitlines()[-1].split()
+
+    inside("n1", "sh", "-c", f"setsid -f /usr/bin/python3 {program} {said} 24 </dev/null >/dev/null 2>&1")
+    wait_until("it is ready", lambda: "ready" in read(said), 30)
+    yield copies(["n1"], said)[0][1].host_pid, chain, ask, said
+    for _, p in copies(["n1", "n2"], said):
+        kill(p.pid, signal.SIGKILL)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def test_incremental(lab2, churn):
+    """Each image says what is new since the one before; any of them can be restored, as long as those that it needs are there and as they were."""
+    pid, chain, ask, said = churn
+    made = [json.loads(godwit("n1", "checkpoint", "--json", "--keep-running", "--incremental", pid, chain).stdout) for _ in range(4)]
+    names = ["%08d.img" % i for i in range(1, 5)]
+    assert left_beside(os.path.join(chain, "x")) == [".chain", *names]
+    assert [r["needs"] for r in made] == [0, 1, 2, 3] and [r["incremental"] for r in made] == [False, True, True, True]
+    assert made[0]["whole_because"] == "it is the first of its chain" and made[0]["file_bytes"] > 1 << 20
+    assert all(r["file_bytes"] < made[0]["file_bytes"] / 5 for r in made[1:])
+    shown = json.loads(godwit("n1", "image", "show", "--json", chain).stdout)
+    assert shown["needs"] == names[:3] and shown["processes"][0]["pages"] > 6000
+    assert "needs 3 images beside it" in godwit("n1", "image", "show", chain).stdout
+    godwit("n1", "image", "core", "--output", os.path.join(os.path.dirname(chain), "core"), chain)
+
+    def refused(path, why):
+        done = godwit("n1", "restore", "--on", "n2", path, check=False)
+        assert done.returncode and why in done.stderr, done.stderr
+        assert godwit("n1", "image", "show", path, check=False).returncode and not copies(["n2"], said)
+
+    second, third = (os.path.join(chain, name) for name in names[1:3])
+    os.rename(second, second + ".away")
+    refused(chain, f"new since {names[1]}: it is not there")
+    shutil.copy(third, second)
+    refused(chain, f"new since {names[1]}: it")
+    os.rename(second + ".away", second)
+    with open(third, "r+b") as f:
+        f.seek(os.path.getsize(third) // 2)
+        byte = f.read(1)
+        f.seek(os.path.getsize(third) // 2)
+        f.write(bytes([byte[0] ^ 1]))
+    refused(chain, f"new since {names[2]}: it has been altered since")
+    # what does not need it is not touched by that
+    for path in (second, os.path.join(chain, names[0])):
+        copy = json.loads(godwit("n1", "restore", "--json", "--on", "n2", "--changed-files=accept", path).stdout)["pid"]
+        assert ask("n2", copy)[1] == "wrong=0"
+        for _, p in copies(["n2"], said):
+            kill(p.pid, signal.SIGKILL)
+    # one of which is gone begins anew, and takes the old ones away
+    os.unlink(third)
+    made = json.loads(godwit("n1", "checkpoint", "--json", "--incremental", pid, chain).stdout)
+    assert not made["incremental"] and "not there any more" in made["whole_because"]
+    assert left_beside(os.path.join(chain, "x")) == [".chain", "00000005.img"] and not copies(["n1"], said)
+    assert ask("n1", json.loads(godwit("n1", "restore", "--json", "--changed-files=accept", chain).stdout)["pid"])[1] == "wrong=0"
+
+
+def test_incremental_refused(lab2, churn):
+    """What is no directory, is encrypted, or another unit's."""
+    pid, chain, _, _ = churn
+    key = os.path.join(os.path.dirname(chain), "key")
+    with open(key, "w") as f:
+        f.write("0123456789abcdef" * 4)
+    os.chmod(key, 0o600)
+    for options, path, why in ((), "/etc/passwd", "is no directory"), (("--key", key), chain, "cannot be encrypted"):
+        done = godwit("n1", "checkpoint", "--incremental", "--keep-running", *options, pid, path, check=False)
+        assert done.returncode and why in done.stderr, done.stderr
+    godwit("n1", "checkpoint", "--incremental", "--keep-running", pid, chain)
+    other = popen("n1", "sh", "-c", "exec setsid sleep 1000 </dev/null >/dev/null 2>&1")
+    try:
+        wait_until("it sleeps", lambda: inside("n1", "pgrep", "-x", "sleep", check=False).stdout.split())
+        done = godwit("n1", "checkpoint", "--incremental", "--keep-running", inside("n1", "pgrep", "-x", "sleep").stdout.split()[0], chain, check=False)
+        assert done.returncode and f"chain of unit n1:{pid}" in done.stderr, done.stderr
+    finally:
+        other.kill()
+        other.wait()

@@ -2,9 +2,13 @@
 /*
  * fuzz_image.c - files that are said to be images. The first byte says what the others are: 0 a file; 1 records (kind, flags, u16 length, u16 stored, payload), which
  * get right checksums and numbers, so that what is behind those is reached; 2 a u32 length of a summary, that summary, and an offer or news of files to be brought up to date;
- * 3 as 1, encrypted, for a reader with the key; 4 a file, for such a reader
+ * 3 as 1, encrypted, for a reader with the key; 4 a file, for such a reader; 5 a u16 length of records of an image, and records of one that says what is new since that one, which is its first link
  */
+#include <fcntl.h>
+#include <gnutls/crypto.h>
+#include <gnutls/gnutls.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -12,7 +16,7 @@
 
 #include "base/util.h"
 #include "migrate/image_read.h"
-#include "wire/archive_internal.h"
+#include "wire/archive_chain_internal.h"
 #include "wire/crc32c.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
@@ -21,6 +25,24 @@ static void write_or_abort(int fd, const void *data, size_t len)
 {
 	if (write(fd, data, len) != (ssize_t)len)
 		abort();
+}
+
+/* As the writer would count them. */
+static uint32_t pages_in(const uint8_t *p, size_t len)
+{
+	struct archive_delta_head h;
+	uint32_t n = 0;
+
+	if (len < sizeof(h))
+		return 0;
+	memcpy(&h, p, sizeof(h));
+	for (uint32_t i = 0; i < h.npieces && sizeof(h) + (i + 1) * sizeof(struct archive_piece) <= len; i++) {
+		struct archive_piece piece;
+
+		memcpy(&piece, p + sizeof(h) + i * sizeof(piece), sizeof(piece));
+		n += piece.source == PIECE_PAGES ? piece.count : 0;
+	}
+	return n;
 }
 
 /* With a key what is decrypted is what the fuzzer says: somebody has the key. */
@@ -48,6 +70,8 @@ static void make_records(int fd, const struct archive_key *key, const uint8_t *p
 		h.len = whole;
 		stored = (uint16_t)MIN((size_t)stored, len);
 		h.stored = stored;
+		if (h.kind == ARCHIVE_DELTA && !(h.flags & RECORD_ZSTD))
+			h.type = pages_in(p, stored);
 		if (key) {
 			h.stored += ARCHIVE_TAG_BYTES;
 			h.flags ^= RECORD_SEALED;
@@ -62,6 +86,24 @@ static void make_records(int fd, const struct archive_key *key, const uint8_t *p
 		len -= stored;
 	}
 	archive_cipher_close(cipher);
+}
+
+/* What nobody could guess: that the first link of a second record is the file of that descriptor. */
+static void point_to(int parent, uint8_t *p, size_t len)
+{
+	static uint8_t whole[1 << 20];
+	struct archive_links_head head;
+	struct archive_link link;
+	ssize_t n = pread(parent, whole, sizeof(whole), 0);
+
+	if (n < 0 || len < sizeof(head) + sizeof(link))
+		return;
+	memcpy(&link, p + sizeof(head), sizeof(link));
+	link.bytes = (uint64_t)n;
+	memset(link.name, 0, sizeof(link.name));
+	snprintf(link.name, sizeof(link.name), "%d", parent);
+	gnutls_hash_fast(GNUTLS_DIG_SHA256, whole, (size_t)n, link.digest);
+	memcpy(p + sizeof(head), &link, sizeof(link));
 }
 
 static void read_file(const uint8_t *data, size_t len, bool records, const struct archive_key *key)
@@ -92,6 +134,66 @@ static void read_file(const uint8_t *data, size_t len, bool records, const struc
 		abort();
 	image_facts_free(&facts);
 	archive_close(r);
+}
+
+/* Both files are in a directory of this process's. */
+static void read_chain(const uint8_t *data, size_t len)
+{
+	static char directory[] = "/tmp/godwit-fuzz-XXXXXX";
+	static bool made;
+	char parent_path[64], path[64];
+	struct archive_reader *r = NULL;
+	struct archive_record record;
+	struct err e = ERR_INIT;
+	volatile uint8_t sink = 0;
+	uint8_t *copy;
+	uint16_t n;
+	int parent, fd, ret;
+
+	if (len < sizeof(n) || (!made && !mkdtemp(directory)))
+		return;
+	made = true;
+	memcpy(&n, data, sizeof(n));
+	n = (uint16_t)MIN((size_t)n, len - sizeof(n));
+	snprintf(path, sizeof(path), "%s/image", directory);
+	parent = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	copy = malloc(len);
+	if (parent < 0 || fd < 0 || !copy)
+		abort();
+	snprintf(parent_path, sizeof(parent_path), "/proc/self/fd/%d", parent);
+	make_records(parent, NULL, data + sizeof(n), n);
+	len -= sizeof(n) + n;
+	memcpy(copy, data + sizeof(n) + n, len);
+	for (size_t at = 0; at + 6 <= len;) { /* its records */
+		uint16_t stored;
+
+		memcpy(&stored, copy + at + 4, sizeof(stored));
+		at += 6;
+		if (copy[at - 6] == ARCHIVE_LINK)
+			point_to(parent, copy + at, MIN((size_t)stored, len - at));
+		at += stored;
+	}
+	make_records(fd, NULL, copy, len);
+	free(copy);
+	snprintf(path, sizeof(path), "%s/%d", directory, parent);
+	unlink(path);
+	if (linkat(AT_FDCWD, parent_path, AT_FDCWD, path, AT_SYMLINK_FOLLOW) < 0)
+		abort();
+	snprintf(parent_path, sizeof(parent_path), "%s/image", directory);
+	ret = archive_open(parent_path, fd, NULL, &r, &e);
+	while (ret >= 0 && (ret = archive_next(r, true, &record, &e)) > 0)
+		for (size_t i = 0; i < record.len; i += 512)
+			sink ^= record.data[i]; /* all of it can be read */
+	if (ret < 0 && !e.message[0])
+		abort();
+	archive_close(r);
+	close(parent);
+	unlink(path);
+	unlink(parent_path);
+	rmdir(directory);
+	made = false;
+	memcpy(strrchr(directory, '-'), "-XXXXXX", 8);
 }
 
 static void renew(const uint8_t *data, size_t len)
@@ -128,6 +230,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 
 	if (len && data[0] == 2)
 		renew(data + 1, len - 1);
+	else if (len && data[0] == 5)
+		read_chain(data + 1, len - 1);
 	else if (len)
 		read_file(data + 1, len - 1, data[0] == 1 || data[0] == 3, data[0] >= 3 ? &key : NULL);
 	return 0;
