@@ -32,6 +32,12 @@ static void name(struct keep_record *r, const struct keep_question *q)
 	r->to[0] = 0;
 }
 
+/* It says only what is new since another one, which this node must have. */
+static bool adds(const struct keep_question *q)
+{
+	return q->base && q->base != q->seq;
+}
+
 static enum keep_verdict store(struct keep_record *r, const struct keep_question *q)
 {
 	if (r->state == KEEP_TAKING)
@@ -40,11 +46,14 @@ static enum keep_verdict store(struct keep_record *r, const struct keep_question
 		return KEEP_FENCED;
 	if (r->state != KEEP_NOTHING && q->moves == r->moves && (q->seq <= r->seq || (r->state == KEEP_COPY && strcmp(r->owner, q->owner) != 0)))
 		return KEEP_STALE;
+	if (adds(q) && (r->state != KEEP_COPY || !r->has_copy || r->moves != q->moves || r->base != q->base))
+		return KEEP_NO;
 	name(r, q);
 	memcpy(r->run, q->run, sizeof(r->run));
 	r->state = KEEP_COPY;
 	r->seq = q->seq;
-	r->bytes = q->bytes;
+	r->base = adds(q) ? q->base : q->seq;
+	r->bytes = MIN((adds(q) ? r->bytes : 0) + q->bytes, KEEP_IMAGE_BYTES_MAX);
 	r->has_copy = true;
 	return KEEP_YES;
 }

@@ -27,6 +27,8 @@
 #define KEEP_RUN_MAX 40
 
 /* The numbers are part of the protocol and of the files: append, never renumber. */
+#define KEEP_IMAGE_BYTES_MAX (1ull << 50)
+
 enum keep_word {
 	KEEP_STORE = 1, /* a new copy */
 	KEEP_ENDED,     /* the unit has ended, or is not protected any more */
@@ -52,7 +54,7 @@ enum keep_state {
 
 enum keep_verdict {
 	KEEP_YES = 1,
-	KEEP_NO,     /* this node cannot: full, policy; `why` says it */
+	KEEP_NO,     /* this node cannot: full, policy, it lacks what the image needs; `why` says it */
 	KEEP_STALE,  /* what is known here is newer */
 	KEEP_FENCED, /* the unit is another node's (`to`): who runs it must end it */
 	KEEP_VERDICTS,
@@ -62,7 +64,9 @@ struct keep_record {
 	enum keep_state state;
 	char unit[KEEP_UNIT_MAX];
 	char owner[HELLO_NAME_MAX + 1];
-	uint64_t moves, seq, bytes;
+	uint64_t moves, seq;
+	uint64_t base;  /* seq of the whole image that begins its chain; seq: it is whole itself */
+	uint64_t bytes; /* of all images of the chain */
 	char to[HELLO_NAME_MAX + 1];
 	char run[KEEP_RUN_MAX]; /* of the owner's host */
 	bool has_copy;
@@ -72,7 +76,9 @@ struct keep_question {
 	enum keep_word word;
 	char unit[KEEP_UNIT_MAX];
 	char owner[HELLO_NAME_MAX + 1];
-	uint64_t moves, seq, bytes;
+	uint64_t moves, seq;
+	uint64_t base;  /* STORE: as in a record */
+	uint64_t bytes; /* of this image */
 	char to[HELLO_NAME_MAX + 1];
 	char run[KEEP_RUN_MAX];
 	bool again;

@@ -20,6 +20,7 @@
 #include "daemon/node_state.h"
 #include "migrate/checkpoint.h"
 #include "migrate/image_read.h"
+#include "wire/archive_chain.h"
 
 #define QUESTION_MS 5000
 #define DATA_MS 30000
@@ -69,7 +70,7 @@ static void say(struct keep_answer *a, enum keep_verdict verdict, const char *wh
 
 static void say_fenced(struct keep_answer *a, const struct keep_record *r, enum keep_verdict verdict)
 {
-	static const char *const why[KEEP_VERDICTS] = { [KEEP_YES] = "", [KEEP_NO] = "it cannot", [KEEP_STALE] = "what is known there is newer", [KEEP_FENCED] = "the unit is another node's by now" };
+	static const char *const why[KEEP_VERDICTS] = { [KEEP_YES] = "", [KEEP_NO] = "it does not have the image that this one was made after", [KEEP_STALE] = "what is known there is newer", [KEEP_FENCED] = "the unit is another node's by now" };
 
 	say(a, verdict, why[verdict]);
 	snprintf(a->to, sizeof(a->to), "%s", verdict == KEEP_FENCED ? (*r->to ? r->to : r->owner) : "");
@@ -165,6 +166,24 @@ static int take_data(int fd, int file, uint64_t bytes, struct err *e)
 	return 0;
 }
 
+/* What it needs is here, of its own chain, and is not removed as long as it is kept. */
+static int check_chain(struct archive_reader *archive, const struct keep_question *q, struct err *e)
+{
+	struct keep_record before = { .seq = q->seq - 1, .base = q->base };
+	bool of_chain, adds = q->base && q->base != q->seq;
+	uint32_t n;
+	const struct archive_link *links = archive_links(archive, &n, &of_chain);
+
+	memcpy(before.unit, q->unit, sizeof(before.unit));
+	if (adds != (n > 0))
+		return err_set(e, -EBADMSG, "it needs other images than was said");
+	for (uint32_t i = 0; i < n; i++)
+		if (!keep_store_of_chain(&before, links[i].name))
+			return err_set(e, -EBADMSG, "it needs an image that is not of its chain");
+	return archive_check_links(archive, false, e);
+}
+
+/* The images before it were looked at when they came: they are compared with their digests when somebody restores it. */
 static int look_at(const char *path, const struct keep_question *q, struct err *e)
 {
 	struct archive_reader *archive = NULL;
@@ -172,8 +191,12 @@ static int look_at(const char *path, const struct keep_question *q, struct err *
 	size_t len = keep_name_length(q->unit);
 	int r = archive_open(path, -1, NULL, &archive, e);
 
-	if (r == 0)
+	if (r == 0) {
+		archive_leave_pages(archive);
 		r = image_facts_read(archive, &facts, e);
+	}
+	if (r == 0)
+		r = check_chain(archive, q, e);
 	if (r == 0 && (strlen(facts.head->unit) != len || strncmp(facts.head->unit, q->unit, len) != 0))
 		r = err_set(e, -EBADMSG, "it is an image of another unit");
 	image_facts_free(&facts);
@@ -217,7 +240,7 @@ static int receive(const struct daemon *d, int fd, const struct keep_question *q
 	int r;
 
 	memcpy(record.unit, q->unit, sizeof(record.unit));
-	file = keep_store_begin(q->unit, q->bytes, d->config.protect_mib, e);
+	file = keep_store_begin(q->unit, q->bytes + (q->base && q->base != q->seq ? before->bytes : 0), d->config.protect_mib, e);
 	if (file < 0)
 		return file;
 	{
@@ -265,7 +288,7 @@ static void remove_refused(const struct keep_question *q, struct keep_record *re
 	memcpy(record->unit, q->unit, sizeof(record->unit));
 	record->seq = q->seq;
 	keep_store_image_path(record, path);
-	if (keep_store_read(q->unit, &now, NULL) < 0 || now.seq != q->seq)
+	if (keep_store_read(q->unit, &now, NULL) < 0 || now.seq != q->seq) /* nothing needs it: what is newer was made after one that is kept */
 		unlink(path);
 }
 

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -73,14 +74,14 @@ double keep_store_age_s(const char *key)
 static int decode(const char *text, size_t len, struct keep_record *ret)
 {
 	const char *unit, *owner, *to, *run;
-	json_int_t moves, seq, bytes;
+	json_int_t moves, seq, bytes, base = 0;
 	int state, has_copy, r;
 	json_t *o = json_loadb(text, len, 0, NULL);
 
-	r = o ? json_unpack(o, "{s:i, s:s, s:s, s:I, s:I, s:I, s:s, s:s, s:b}", "state", &state, "unit", &unit, "owner", &owner, "moves", &moves, "seq", &seq, "bytes", &bytes, "to", &to,
-			    "run", &run, "has_copy", &has_copy) : -1;
+	r = o ? json_unpack(o, "{s:i, s:s, s:s, s:I, s:I, s:I, s:s, s:s, s:b, s?I}", "state", &state, "unit", &unit, "owner", &owner, "moves", &moves, "seq", &seq, "bytes", &bytes, "to", &to,
+			    "run", &run, "has_copy", &has_copy, "base", &base) : -1;
 	if (r == 0 && state > KEEP_NOTHING && state < KEEP_RUNS && keep_key_valid(unit, false)) {
-		*ret = (struct keep_record){ .state = (enum keep_state)state, .moves = (uint64_t)moves, .seq = (uint64_t)seq, .bytes = (uint64_t)bytes, .has_copy = has_copy };
+		*ret = (struct keep_record){ .state = (enum keep_state)state, .moves = (uint64_t)moves, .seq = (uint64_t)seq, .base = (uint64_t)(base ? base : seq), .bytes = (uint64_t)bytes, .has_copy = has_copy };
 		snprintf(ret->unit, sizeof(ret->unit), "%s", unit);
 		snprintf(ret->owner, sizeof(ret->owner), "%s", owner);
 		snprintf(ret->to, sizeof(ret->to), "%s", to);
@@ -109,22 +110,33 @@ int keep_store_read(const char *key, struct keep_record *ret, struct err *e)
 	return decode(text, (size_t)n, ret) < 0 ? err_set(e, -EBADMSG, "%s is no record of a copy", path) : 0;
 }
 
-/* The image of every other seq, and those that are of nobody. */
+bool keep_store_of_chain(const struct keep_record *record, const char *name)
+{
+	size_t len = strlen(record->unit);
+	char *end;
+	uint64_t seq;
+
+	if (strncmp(name, record->unit, len) != 0 || name[len] != '.')
+		return false;
+	seq = strtoull(name + len + 1, &end, 10);
+	return !strcmp(end, ".img") && seq >= record->base && seq <= record->seq;
+}
+
+/* Those that are not of its chain, and those that are of nobody. */
 static void remove_images(const struct keep_record *record)
 {
 	size_t len = strlen(record->unit);
-	char mine[PATH_MAX], path[PATH_MAX];
+	char path[PATH_MAX];
 	cleanup_closedir DIR *d = opendir(directory);
 	struct dirent *item;
 
-	keep_store_image_path(record, mine);
 	while (d && (item = readdir(d))) {
 		const char *end = strrchr(item->d_name, '.');
 
 		if (strncmp(item->d_name, record->unit, len) != 0 || item->d_name[len] != '.' || !end || strcmp(end, ".img") != 0)
 			continue;
 		path_of(item->d_name, "", path);
-		if (!record->has_copy || strcmp(path, mine) != 0)
+		if (!record->has_copy || !keep_store_of_chain(record, item->d_name))
 			unlink(path);
 	}
 }
@@ -150,8 +162,8 @@ static int write_text(const char *path, const char *text, struct err *e)
 int keep_store_write(const struct keep_record *record, struct err *e)
 {
 	char path[PATH_MAX], fresh[PATH_MAX];
-	json_t *o = json_pack("{s:i, s:s, s:s, s:I, s:I, s:I, s:s, s:s, s:b}", "state", (int)record->state, "unit", record->unit, "owner", record->owner, "moves", (json_int_t)record->moves,
-			      "seq", (json_int_t)record->seq, "bytes", (json_int_t)record->bytes, "to", record->to, "run", record->run, "has_copy", record->has_copy);
+	json_t *o = json_pack("{s:i, s:s, s:s, s:I, s:I, s:I, s:s, s:s, s:b, s:I}", "state", (int)record->state, "unit", record->unit, "owner", record->owner, "moves", (json_int_t)record->moves,
+			      "seq", (json_int_t)record->seq, "bytes", (json_int_t)record->bytes, "to", record->to, "run", record->run, "has_copy", record->has_copy, "base", (json_int_t)record->base);
 	cleanup_free char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
 	int r;
 

@@ -3,7 +3,7 @@
  * keep_store.h - the copies of other nodes' units that this node keeps: files in STATE_DIRECTORY/NODE.copies, which only root may read
  *
  *	KEY.json       the record (keep_rules.h), replaced as a whole
- *	KEY.SEQ.img    the image that the record names by its seq (docs/image.md); it is on the disk before the record says so
+ *	KEY.SEQ.img    the image that the record names by its seq (docs/image.md), and those of its chain that it needs, from the record's base on; on the disk before the record says so
  *	KEY.part       one that is on its way here
  *	lock           held while a record is read, judged and written: never while bytes are waited for
  *
@@ -33,6 +33,8 @@ int keep_store_write(const struct keep_record *record, struct err *e);
 int keep_store_list(int (*each)(const struct keep_record *record, void *arg), void *arg, struct err *e);
 
 void keep_store_image_path(const struct keep_record *record, char path[PATH_MAX]);
+/* Whether a file of that name is an image of the record's chain. */
+bool keep_store_of_chain(const struct keep_record *record, const char *name);
 /* Begins to receive an image; whoever did so before for this unit has lost. The file is the caller's. -ENOSPC, -EDQUOT with words: there is no room for so much. */
 int keep_store_begin(const char *key, uint64_t bytes, uint64_t max_mib, struct err *e);
 void keep_store_part_path(const char *key, char path[PATH_MAX]);

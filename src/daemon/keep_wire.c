@@ -65,6 +65,7 @@ void *keep_question_encode(const struct keep_question *q, size_t *ret_len)
 	m.moves = q->moves;
 	m.seq = q->seq;
 	m.bytes = q->bytes;
+	m.first = q->base;
 	m.to = (char *)(uintptr_t)q->to;
 	m.run = (char *)(uintptr_t)q->run;
 	m.again = q->again;
@@ -81,7 +82,7 @@ static bool question_good(const Gw__Keep *m)
 	if (m->word == KEEP_LIST)
 		return !*m->unit && name_or_nothing(m->owner) && !*m->to && run_valid(m->run);
 	return keep_key_valid(m->unit, false) && hello_name_valid(m->owner) && name_or_nothing(m->to) && run_valid(m->run) && m->moves < UINT64_MAX && m->bytes <= KEEP_IMAGE_BYTES_MAX &&
-	       ((m->word != KEEP_MOVED && m->word != KEEP_SEAL) || *m->to) && (m->word != KEEP_STORE || (m->seq && m->bytes && *m->run));
+	       ((m->word != KEEP_MOVED && m->word != KEEP_SEAL) || *m->to) && (m->word != KEEP_STORE || (m->seq && m->bytes && *m->run && m->first <= m->seq));
 }
 
 int keep_question_decode(const void *data, size_t len, struct keep_question *ret, struct err *e)
@@ -90,7 +91,7 @@ int keep_question_decode(const void *data, size_t len, struct keep_question *ret
 	bool good = m && question_good(m);
 
 	if (good) {
-		*ret = (struct keep_question){ .word = (enum keep_word)m->word, .moves = m->moves, .seq = m->seq, .bytes = m->bytes, .again = m->again };
+		*ret = (struct keep_question){ .word = (enum keep_word)m->word, .moves = m->moves, .seq = m->seq, .base = m->first, .bytes = m->bytes, .again = m->again };
 		snprintf(ret->unit, sizeof(ret->unit), "%s", m->unit);
 		snprintf(ret->owner, sizeof(ret->owner), "%s", m->owner);
 		snprintf(ret->to, sizeof(ret->to), "%s", m->to);

@@ -17,7 +17,6 @@
 #define KEEP_ANSWER_BYTES_MAX (4u << 20)
 #define KEEP_ENTRIES_MAX 4096u
 #define KEEP_WHY_MAX 600
-#define KEEP_IMAGE_BYTES_MAX (1ull << 50)
 
 struct keep_answer {
 	enum keep_verdict verdict;

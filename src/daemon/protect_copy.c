@@ -71,9 +71,29 @@ static void image_path(const struct daemon *d, const char *key, char path[PATH_M
 	snprintf(path, PATH_MAX, STATE_DIRECTORY "/%s.protected/%s.img", d->config.name, key);
 }
 
-static json_t *order_image(const struct registry_entry *entry, const char *path)
+/* What the unit's copies have, as the writer of the next one needs it; without it that one is whole. */
+static void index_path(const struct daemon *d, const char *key, char path[PATH_MAX])
 {
-	return json_pack("{s:s, s:b, s:i, s:s, s:b, s:s, s:s}", "verb", "checkpoint", "copy", 1, "pid", (int)entry->pid, "path", path, "keep_running", 1, "files", fsfile_policy_name(entry->protection.files), "tcp",
+	snprintf(path, PATH_MAX, STATE_DIRECTORY "/%s.protected/%s.chain", d->config.name, key);
+}
+
+static void begin_anew(const struct daemon *d, struct protect_journal *j)
+{
+	char path[PATH_MAX];
+
+	index_path(d, j->key, path);
+	unlink(path);
+	j->base = 0;
+}
+
+/* As keepers name it: what comes after it names it so. */
+static json_t *order_image(const struct daemon *d, const struct registry_entry *entry, const struct protect_journal *j, const char *path)
+{
+	char chain[PATH_MAX], name[KEEP_UNIT_MAX + 32];
+
+	index_path(d, j->key, chain);
+	snprintf(name, sizeof(name), "%s.%llu.img", j->key, (unsigned long long)j->seq);
+	return json_pack("{s:s, s:b, s:b, s:s, s:s, s:i, s:s, s:b, s:s, s:s}", "verb", "checkpoint", "copy", 1, "incremental", 1, "chain", chain, "name", name, "pid", (int)entry->pid, "path", path, "keep_running", 1, "files", fsfile_policy_name(entry->protection.files), "tcp",
 			 tcp_outside_policy_name(entry->protection.tcp));
 }
 
@@ -92,7 +112,7 @@ static int read_failure(const json_t *line, struct err *e)
 static int take_image(const struct daemon *d, const struct registry_entry *entry, const char *path, struct protect_journal *j, struct err *e)
 {
 	json_t *line = NULL;
-	int r = move_order(d, order_image(entry, path), COPY_MS, &line, e);
+	int r = move_order(d, order_image(d, entry, j, path), COPY_MS, &line, e);
 	const json_t *result = json_object_get(line, "result");
 
 	if (r < 0)
@@ -100,6 +120,8 @@ static int take_image(const struct daemon *d, const struct registry_entry *entry
 	if (result) {
 		j->freeze_us = (unsigned)json_integer_value(json_object_get(result, "freeze_us"));
 		j->bytes = (uint64_t)json_integer_value(json_object_get(result, "file_bytes"));
+		if (!json_is_true(json_object_get(result, "incremental")))
+			j->base = j->seq;
 	} else {
 		r = read_failure(line, e);
 	}
@@ -111,7 +133,7 @@ static int take_image(const struct daemon *d, const struct registry_entry *entry
 
 static struct keep_question question_of(const struct daemon *d, const struct protect_journal *j, enum keep_word word)
 {
-	struct keep_question q = { .word = word, .moves = j->moves, .seq = j->seq };
+	struct keep_question q = { .word = word, .moves = j->moves, .seq = j->seq, .base = j->base };
 
 	memcpy(q.unit, j->key, sizeof(q.unit));
 	snprintf(q.owner, sizeof(q.owner), "%s", d->config.name);
@@ -153,6 +175,7 @@ bool protect_tell(const struct daemon *d, struct protect_journal *j)
 	struct keep_question q = question_of(d, j, j->stage == PROTECT_LEFT ? KEEP_MOVED : KEEP_ENDED);
 	bool all = true;
 
+	begin_anew(d, j);
 	snprintf(q.to, sizeof(q.to), "%s", j->stage == PROTECT_LEFT ? j->to : "");
 	for (size_t i = 0; i < j->n_keepers; i++) {
 		struct protect_keeper *k = &j->keepers[i];
@@ -239,26 +262,54 @@ static void drop_old(const struct daemon *d, struct protect_journal *j)
 	}
 }
 
+/* Whether as many nodes as there are to be have the copy before this one, all of its chain. */
+static bool may_add(const struct protection *p, const struct protect_journal *j)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < j->n_keepers; i++)
+		n += j->keepers[i].current && j->keepers[i].seq == j->seq;
+	return j->base && n >= p->copies;
+}
+
+/* One image, to all. */
+static void copy_once(const struct daemon *d, const struct registry_entry *entry, struct protect_journal *j, const char *path, struct err *e)
+{
+	j->error[0] = 0;
+	j->seq = MAX(j->seq + 1, clock_ns(CLOCK_REALTIME) / 1000000);
+	take_image(d, entry, path, j, e);
+	if (e->code)
+		snprintf(j->error, sizeof(j->error), "%.390s", e->message);
+	else
+		send_all(d, &entry->protection, j, path);
+	unlink(path);
+}
+
 void protect_copy(const struct daemon *d, const struct registry_entry *entry, struct protect_journal *j)
 {
-	uint64_t began = clock_ns(CLOCK_MONOTONIC), now_ms = clock_ns(CLOCK_REALTIME) / 1000000;
+	uint64_t began = clock_ns(CLOCK_MONOTONIC);
 	char path[PATH_MAX], last_error[sizeof(j->error)];
 	struct err e = ERR_INIT;
 
 	memcpy(last_error, j->error, sizeof(last_error));
 	image_path(d, j->key, path);
 	*strrchr(path, '/') = 0;
-	j->error[0] = 0;
-	j->seq = MAX(j->seq + 1, now_ms);
+	if (!may_add(&entry->protection, j))
+		begin_anew(d, j);
 	if (registry_make_directory(path, 0700, &e) == 0) {
 		image_path(d, j->key, path);
-		take_image(d, entry, path, j, &e);
-	}
-	if (e.code)
+		copy_once(d, entry, j, path, &e);
+		/* A node is new, or has lost what it had: all get a whole one, at once. */
+		if (!e.code && j->have < entry->protection.copies && j->base != j->seq && j->stage == PROTECT_RUNS) {
+			log_info("event=copy-whole unit=%s why=\"%s\"", j->key, j->error);
+			begin_anew(d, j);
+			copy_once(d, entry, j, path, &e);
+		}
+	} else {
 		snprintf(j->error, sizeof(j->error), "%.390s", e.message);
-	else
-		send_all(d, &entry->protection, j, path);
-	unlink(path);
+	}
+	if (e.code || j->have < entry->protection.copies || j->stage != PROTECT_RUNS)
+		begin_anew(d, j);
 	j->copies = entry->protection.copies;
 	j->took_ms = (unsigned)((clock_ns(CLOCK_MONOTONIC) - began) / 1000000);
 	if (!e.code && j->have >= j->copies) {

@@ -66,17 +66,17 @@ static void read_keepers(const json_t *list, struct protect_journal *j)
 static int decode(const json_t *o, struct protect_journal *ret)
 {
 	const char *key, *to, *error;
-	json_int_t start, moves, seq, complete_ms, bytes, ended_s;
+	json_int_t base = 0, start, moves, seq, complete_ms, bytes, ended_s;
 	int stage, pid, have, copies, made, late, failed, freeze_us, took_ms;
 	const json_t *keepers;
 
-	if (json_unpack((json_t *)(uintptr_t)o, "{s:s, s:i, s:s, s:i, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:s, s:I, s:o}", "key", &key, "stage", &stage, "to", &to, "pid", &pid,
+	if (json_unpack((json_t *)(uintptr_t)o, "{s:s, s:i, s:s, s:i, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:s, s:I, s:o, s?I}", "key", &key, "stage", &stage, "to", &to, "pid", &pid,
 			"start_ticks", &start, "moves", &moves, "seq", &seq, "complete_ms", &complete_ms, "have", &have, "copies", &copies, "made", &made, "late", &late, "failed", &failed,
-			"freeze_us", &freeze_us, "took_ms", &took_ms, "bytes", &bytes, "error", &error, "ended_s", &ended_s, "keepers", &keepers) ||
+			"freeze_us", &freeze_us, "took_ms", &took_ms, "bytes", &bytes, "error", &error, "ended_s", &ended_s, "keepers", &keepers, "base", &base) ||
 	    stage < PROTECT_RUNS || stage > PROTECT_FENCED || !keep_key_valid(key, false))
 		return -EBADMSG;
 	*ret = (struct protect_journal){
-		.stage = (enum protect_stage)stage, .pid = pid, .start_ticks = (uint64_t)start, .moves = (uint64_t)moves, .seq = (uint64_t)seq, .complete_ms = (uint64_t)complete_ms,
+		.stage = (enum protect_stage)stage, .pid = pid, .start_ticks = (uint64_t)start, .moves = (uint64_t)moves, .seq = (uint64_t)seq, .base = (uint64_t)base, .complete_ms = (uint64_t)complete_ms,
 		.have = (unsigned)have, .copies = (unsigned)copies, .made = (unsigned)made, .late = (unsigned)late, .failed = (unsigned)failed, .freeze_us = (unsigned)freeze_us,
 		.took_ms = (unsigned)took_ms, .bytes = (uint64_t)bytes, .ended_s = ended_s,
 	};
@@ -114,10 +114,10 @@ int protect_journal_write(const struct protect_journal *j, struct err *e)
 	for (size_t i = 0; i < j->n_keepers; i++)
 		json_array_append_new(keepers, json_pack("{s:s, s:I, s:b, s:b, s:b}", "name", j->keepers[i].name, "seq", (json_int_t)j->keepers[i].seq, "current", j->keepers[i].current, "told",
 							 j->keepers[i].told, "answers", j->keepers[i].answers));
-	o = json_pack("{s:s, s:i, s:s, s:i, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:s, s:I, s:o}", "key", j->key, "stage", (int)j->stage, "to", j->to, "pid", (int)j->pid,
+	o = json_pack("{s:s, s:i, s:s, s:i, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:s, s:I, s:o, s:I}", "key", j->key, "stage", (int)j->stage, "to", j->to, "pid", (int)j->pid,
 		      "start_ticks", (json_int_t)j->start_ticks, "moves", (json_int_t)j->moves, "seq", (json_int_t)j->seq, "complete_ms", (json_int_t)j->complete_ms, "have", (int)j->have,
 		      "copies", (int)j->copies, "made", (int)j->made, "late", (int)j->late, "failed", (int)j->failed, "freeze_us", (int)j->freeze_us, "took_ms", (int)j->took_ms, "bytes",
-		      (json_int_t)j->bytes, "error", j->error, "ended_s", (json_int_t)j->ended_s, "keepers", keepers);
+		      (json_int_t)j->bytes, "error", j->error, "ended_s", (json_int_t)j->ended_s, "keepers", keepers, "base", (json_int_t)j->base);
 	text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
 	json_decref(o);
 	if (!text)

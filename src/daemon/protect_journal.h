@@ -36,6 +36,7 @@ struct protect_journal {
 	pid_t pid;
 	uint64_t start_ticks, moves;
 	uint64_t seq;                /* of the last copy that was begun */
+	uint64_t base;               /* seq of the whole image that its chain begins with; 0: the next one is whole */
 	uint64_t complete_ms;        /* CLOCK_REALTIME of the state that the last copy has that came to all; 0: none has */
 	unsigned have;               /* nodes that have the last one that any has */
 	unsigned copies;             /* that there are to be */

@@ -152,6 +152,41 @@ def test_failover(counters):
     lab("start", "n1")
 
 
+def chain(host, counter):
+    """The sizes of the images that a node keeps of a unit, the first one's first; and what it says of them."""
+    directory = f"/var/lib/godwit/{host}.copies"
+    lines = inside(host, "sh", "-c", f"cd {directory} && stat -c '%n %s' *.img").stdout.splitlines()
+    return [int(line.split()[1]) for line in sorted(lines) if line.startswith(counter.unit + "@")], records(host)[counter.unit]
+
+
+def test_only_what_is_new(counters):
+    """Copies are of what is new; who has lost what they need gets a whole one, and the last of a chain is restored as it was."""
+    counter = counters()
+    protect(counter, "--copies", "2")
+
+    def grown(n=3):
+        sizes, record = chain("n2", counter)
+        return len(sizes) >= n and record["base"] < record["seq"] and sizes
+    sizes = wait_until("a chain", grown)
+    assert all(size < sizes[0] / 4 for size in sizes[1:]), sizes
+    assert chain("n2", counter)[1]["bytes"] >= sum(sizes)
+    before = records("n3")[counter.unit]["base"]
+    inside("n3", "sh", "-c", f"rm /var/lib/godwit/n3.copies/{counter.unit}@*.{before}.img")
+    wait_until("a whole one", lambda: records("n3")[counter.unit]["base"] > before and records("n2")[counter.unit]["base"] == records("n3")[counter.unit]["base"])
+    wait_copy(counter)
+    assert unit_of("n1", counter)["protect_have"] == 2
+    wait_until("a chain", lambda: grown(2))
+    lab("kill", "n1")
+    seen = counter.counts()
+    done = godwit("n3", "failover", "n1", "--yes")
+    assert [u["unit"] for u in done["restored"]] == [counter.unit], done
+    counter.goes_on()
+    after = counter.counts()[len(seen):]
+    assert seen[-1] - 200 < after[0] <= seen[-1] + 1 and after == list(range(after[0], after[0] + len(after)))
+    counter.host = counter.hosts()[0]
+    lab("start", "n1")
+
+
 def test_moves_and_ends(counters):
     """Protection goes along with a unit, by its own words and in time; a unit that has ended is never restored, nor is one that is not protected any more."""
     counter, other = counters(), counters()

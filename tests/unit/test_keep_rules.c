@@ -43,6 +43,37 @@ static enum keep_verdict say_to(struct keep_record *r, enum keep_word word, uint
 	return keep_judge(r, &q, "k");
 }
 
+static enum keep_verdict add(struct keep_record *r, uint64_t moves, uint64_t seq, uint64_t base, uint64_t bytes)
+{
+	struct keep_question q = ask(KEEP_STORE, "n1", moves, seq);
+
+	q.base = base;
+	q.bytes = bytes;
+	return keep_judge(r, &q, "k");
+}
+
+/* What says only what is new is of use with the chain that it belongs to. */
+static void test_chains(void **state)
+{
+	struct keep_record r = { 0 };
+
+	(void)state;
+	assert_int_equal(add(&r, 0, 11, 10, 5), KEEP_NO); /* nothing is here */
+	assert_int_equal(add(&r, 0, 10, 10, 100), KEEP_YES);
+	assert_int_equal(add(&r, 0, 12, 10, 5), KEEP_YES);
+	assert_int_equal(add(&r, 0, 15, 10, 5), KEEP_YES);
+	assert_true(r.base == 10 && r.seq == 15 && r.bytes == 110);
+	assert_int_equal(add(&r, 0, 14, 10, 5), KEEP_STALE);
+	assert_int_equal(add(&r, 0, 16, 9, 5), KEEP_NO); /* another chain */
+	assert_int_equal(add(&r, 1, 16, 10, 5), KEEP_NO); /* it has moved */
+	assert_int_equal(add(&r, 0, 16, 16, 90), KEEP_YES);
+	assert_true(r.base == 16 && r.bytes == 90);
+	assert_int_equal(add(&r, 0, 17, 0, 80), KEEP_YES); /* as older nodes say that it is whole */
+	assert_true(r.base == 17 && r.bytes == 80);
+	assert_int_equal(say(&r, KEEP_ENDED, "n1", 0, 18), KEEP_YES);
+	assert_int_equal(add(&r, 0, 19, 17, 5), KEEP_NO);
+}
+
 static void test_copies(void **state)
 {
 	struct keep_record r = { 0 };
@@ -377,7 +408,7 @@ static void test_span(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_copies), cmocka_unit_test(test_end),  cmocka_unit_test(test_move),     cmocka_unit_test(test_restore),
+		cmocka_unit_test(test_copies),	cmocka_unit_test(test_chains), cmocka_unit_test(test_end),  cmocka_unit_test(test_move),     cmocka_unit_test(test_restore),
 		cmocka_unit_test(test_choice), cmocka_unit_test(test_once), cmocka_unit_test(test_messages), cmocka_unit_test(test_span),
 	};
 
