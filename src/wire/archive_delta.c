@@ -100,12 +100,15 @@ struct encoder {
 
 static void put(struct encoder *x, struct archive_piece p)
 {
-	struct archive_piece *last = x->npieces ? &x->pieces[x->npieces - 1] : NULL;
+	if (x->npieces) {
+		struct archive_piece *last = &x->pieces[x->npieces - 1];
 
-	if (last && last->source == p.source && (p.source >= PIECE_PAGES || last->first + last->count == p.first))
-		last->count += p.count;
-	else
-		x->pieces[x->npieces++] = p;
+		if (last->source == p.source && (p.source >= PIECE_PAGES || last->first + last->count == p.first)) {
+			last->count += p.count;
+			return;
+		}
+	}
+	x->pieces[x->npieces++] = p;
 }
 
 static void put_bytes(struct encoder *x, const uint8_t *data, size_t len)

@@ -21,6 +21,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
+static volatile uint8_t sink;
+
 static void write_or_abort(int fd, const void *data, size_t len)
 {
 	if (write(fd, data, len) != (ssize_t)len)
@@ -58,11 +60,12 @@ static void make_records(int fd, const struct archive_key *key, const uint8_t *p
 	f.crc = crc32c(0, &f, offsetof(struct archive_file_header, crc));
 	write_or_abort(fd, &f, sizeof(f));
 	while (len >= 6) {
-		struct archive_header h = { .magic = RECORD_MAGIC, .kind = p[0], .flags = p[1], .number = number++ };
+		struct archive_header h = { .magic = RECORD_MAGIC, .kind = p[0], .flags = p[1], .number = number };
 		uint8_t sealed[UINT16_MAX + ARCHIVE_TAG_BYTES];
 		const uint8_t *payload = p;
 		uint16_t whole, stored;
 
+		number++;
 		memcpy(&whole, p + 2, sizeof(whole));
 		memcpy(&stored, p + 4, sizeof(stored));
 		p += 6;
@@ -145,7 +148,6 @@ static void read_chain(const uint8_t *data, size_t len)
 	struct archive_reader *r = NULL;
 	struct archive_record record;
 	struct err e = ERR_INIT;
-	volatile uint8_t sink = 0;
 	uint8_t *copy;
 	uint16_t n;
 	int parent, fd, ret;
