@@ -64,7 +64,7 @@ int fdtable_encode(struct fdtable *t, uint8_t **ret_data, size_t *ret_len, struc
 		t->held[i].offered = true;
 		t->held[i].offered_flags = t->msg->descs[i]->flags;
 		t->held[i].offered_position = t->msg->descs[i]->position;
-		t->held[i].offered_settings = fdtable_digest_settings(t->msg->descs[i]);
+		t->held[i].offered_settings = t->held[i].image_settings = fdtable_digest_settings(t->msg->descs[i]);
 		t->held[i].offered_digest = fdtable_digest_desc(&t->held[i], t->msg->descs[i]);
 	}
 	for (size_t i = 0; i < t->n_views && r == 0; i++) {

@@ -19,6 +19,7 @@
 #include "base/util.h"
 #include "image/epoll.h"
 #include "image/file_state.h"
+#include "image/tcp_outside.h"
 #include "image/view.h"
 #include "kern/tcp_record.h"
 
@@ -109,6 +110,18 @@ static uint64_t number_of(const void *arg, uint32_t desc)
 	return desc + 1ull;
 }
 
+/* Of a connection with others whose queues are empty: what traffic changes, all else that fdtable_digest_settings leaves out. */
+static uint64_t digest_traffic(const Gw__FdTcp *p)
+{
+	uint8_t packed[256]; /* for some 130 at most */
+	Gw__FdTcp traffic = GW__FD_TCP__INIT;
+
+	traffic.numbers = p->numbers;
+	traffic.segment_bytes = p->segment_bytes;
+	traffic.quiet = p->quiet;
+	return digest_of(packed, gw__fd_tcp__pack(&traffic, packed));
+}
+
 uint64_t fdtable_digest_desc(const struct fd_held *held, const Gw__FdDesc *d)
 {
 	cleanup_free uint8_t *packed = NULL;
@@ -117,6 +130,8 @@ uint64_t fdtable_digest_desc(const struct fd_held *held, const Gw__FdDesc *d)
 		return epoll_digest(d, number_of, NULL);
 	if (!held->quiet || !d->socket)
 		return 0;
+	if (held->image_settings && tcp_outside_is_one(d->socket) && !d->socket->tcp->received.len && !d->socket->tcp->unsent.len)
+		return held->image_settings ^ digest_traffic(d->socket->tcp);
 	packed = fd_alloc(gw__fd_socket__get_packed_size(d->socket));
 	return digest_of(packed, gw__fd_socket__pack(d->socket, packed));
 }
@@ -211,8 +226,9 @@ static void learn_difference(struct fdtable *t, size_t i)
 {
 	struct fd_held *held = &t->held[i];
 
+	held->image_settings = fdtable_digest_settings(t->msg->descs[i]);
+	held->as_offered = held->offered_settings && held->offered_settings == held->image_settings;
 	t->differs[i] = differs(t, i);
-	held->as_offered = held->offered_settings && held->offered_settings == fdtable_digest_settings(t->msg->descs[i]);
 }
 
 void fdtable_learn_differences(struct fdtable *t)
@@ -255,8 +271,8 @@ void fdtable_learn(struct fdtable *t)
 				take_known(t, &t->views[i]);
 		for (size_t k = 0; k < t->n_todo; k++)
 			learn_difference(t, t->todo[k]);
-		for (size_t k = 0; k < t->n_briefs; k++)
-			learn_difference(t, t->briefs[k]);
+		for (size_t k = 0; k < t->n_briefs; k++) /* whose settings are those that they had */
+			t->differs[t->briefs[k]] = differs(t, t->briefs[k]);
 		return;
 	}
 	if (t->running) {

@@ -44,7 +44,8 @@ struct fd_held {
 	/* As the destination was told in the offer. */
 	bool offered;
 	bool as_offered; /* they are, as far as the image knows */
-	uint64_t offered_settings; /* a digest of the image's */
+	uint64_t image_settings;   /* fdtable_digest_settings, when the difference from the offer was last learned; 0: nothing */
+	uint64_t offered_settings; /* the same, as offered */
 	uint64_t offered_digest; /* of a quiet TCP socket or a set of epoll */
 	int64_t offered_position;
 	uint32_t offered_flags;
