@@ -73,16 +73,12 @@ static void take(struct daemon *d, int fd, const struct caller *caller)
 	c->deadline_ns = clock_ns(CLOCK_MONOTONIC) + PENDING_TIMEOUT_MS * 1000000ull;
 }
 
-void client_accept(struct daemon *d)
+void client_admit(struct daemon *d, int fd, int credentials)
 {
-	int fd = accept4(d->unix_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	struct caller caller;
 	struct err e = ERR_INIT;
-	int r;
+	int r = access_read(credentials, &d->config, &caller, &e);
 
-	if (fd < 0)
-		return;
-	r = access_read(fd, &d->config, &caller, &e);
 	if (r == 0 && has_enough(d, &caller))
 		r = err_set(&e, -EBUSY, "user %u has %d requests that are not complete already: wait until some have ended", caller.uid, CLIENTS_EACH_MAX);
 	if (r == 0) {
@@ -91,6 +87,14 @@ void client_accept(struct daemon *d)
 	}
 	refuse(fd, r == -EACCES ? "permission" : "limit", &e);
 	close(fd);
+}
+
+void client_accept(struct daemon *d)
+{
+	int fd = accept4(d->unix_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd >= 0)
+		client_admit(d, fd, fd);
 }
 
 void client_adopt(struct daemon *d, int fd)
@@ -355,7 +359,7 @@ int clients_tick(struct daemon *d)
 static void hear_waiting(struct client *c)
 {
 	char text[256];
-	ssize_t n = recv(c->fd, text, sizeof(text), 0);
+	ssize_t n = recv(c->fd, text, sizeof(text), MSG_DONTWAIT); /* who has the other end of a pair can make it block */
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
@@ -367,7 +371,7 @@ static void hear_waiting(struct client *c)
 
 static void hear(struct daemon *d, struct client *c)
 {
-	ssize_t n = recv(c->fd, c->line + c->have, REQUEST_BYTES_MAX - c->have, 0);
+	ssize_t n = recv(c->fd, c->line + c->have, REQUEST_BYTES_MAX - c->have, MSG_DONTWAIT);
 	struct err e = ERR_INIT;
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))

@@ -315,6 +315,13 @@ static int read_protect_key(struct config *config, const char *key, const char *
 	return 0;
 }
 
+static int read_api_key(struct config *config, const char *key, const char *value, struct err *e)
+{
+	if (!strcmp(key, "enabled"))
+		return read_bool(key, value, &config->api, e);
+	return err_set(e, -EINVAL, "unknown key '%.80s' in [api]; known is enabled", key);
+}
+
 static int read_tls_key(struct config *config, const char *key, const char *value, struct err *e)
 {
 	const struct {
@@ -370,10 +377,12 @@ static int on_key(void *user, const char *section, const char *key, const char *
 		r = read_access_key(reading->config, key, value, &error);
 	else if (!strcmp(section, "protect"))
 		r = read_protect_key(reading->config, key, value, &error);
+	else if (!strcmp(section, "api"))
+		r = read_api_key(reading->config, key, value, &error);
 	else if (!strcmp(section, "tls"))
 		r = read_tls_key(reading->config, key, value, &error);
 	else
-		r = err_set(&error, -EINVAL, "unknown section [%.80s]; known are [node], [nodes], [cluster], [balance], [access], [protect] and [tls]", section);
+		r = err_set(&error, -EINVAL, "unknown section [%.80s]; known are [node], [nodes], [cluster], [balance], [access], [api], [protect] and [tls]", section);
 	if (r < 0 && !reading->error.code)
 		reading->error = error;
 	return r == 0;

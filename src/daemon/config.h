@@ -58,6 +58,7 @@ struct config {
 	char key_file[256];        /* "": the default one, if it is there */
 	bool has_key;
 	uint8_t key[GOSSIP_KEY_BYTES];
+	bool api;                  /* HTTP at api.sock */
 	struct tls_paths tls;      /* "": connections with other nodes are plain */
 	enum policy_transfer transfer; /* of balancing: who begins a move, */
 	enum policy_location location; /* and how its destination is chosen */

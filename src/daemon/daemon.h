@@ -38,7 +38,7 @@
 #define WORKERS_EACH_MAX 32
 #define PENDING_TIMEOUT_MS 5000 /* for a request or a HELLO to be complete */
 
-enum worker_kind { WORKER_REQUEST, WORKER_SOURCE, WORKER_DEST, WORKER_NET, WORKER_CLUSTER, WORKER_LEAVE, WORKER_BALANCE, WORKER_PREPARE, WORKER_PROTECT, WORKER_WATCH, WORKER_TLS };
+enum worker_kind { WORKER_REQUEST, WORKER_SOURCE, WORKER_DEST, WORKER_NET, WORKER_CLUSTER, WORKER_LEAVE, WORKER_BALANCE, WORKER_PREPARE, WORKER_PROTECT, WORKER_WATCH, WORKER_TLS, WORKER_API };
 
 struct worker {
 	pid_t pid;                            /* 0: slot free */
@@ -76,6 +76,8 @@ struct daemon {
 	int udp_fd; /* for godwit-cluster */
 	int tls_fd; /* where godwit-tls listens (tls_starter.h); -1: connections are plain */
 	char tls_path[PATH_MAX + 16];
+	int api_fd, api_channel; /* where godwit-api listens, and our end of what it has with us (api.h); -1: there is none */
+	char api_path[PATH_MAX + 16];
 	bool stopping;
 	bool leaving;        /* it stops as soon as everything has been given away */
 	bool unix_is_passed; /* unix_fd is the service manager's, which keeps its path */
@@ -92,7 +94,7 @@ struct daemon {
 	struct reserve_table *reserved; /* reserve.h */
 	int asks[2]; /* work.h: questions for godwit-balance; it has the first end */
 	uint64_t balance_due_ns, protect_due_ns, watch_due_ns;
-	uint64_t tls_due_ns;
+	uint64_t tls_due_ns, api_due_ns;
 	uint64_t cluster_due_ns;   /* godwit-cluster is not started anew before */
 	uint64_t net_due_ns;
 	struct client clients[CLIENTS_PENDING_MAX];
@@ -135,6 +137,8 @@ unsigned worker_count_of(const struct daemon *d, const struct caller *caller);
 
 /* client.c: accept (the listener is readable), input (the client is), drop */
 void client_accept(struct daemon *d);
+/* A conversation for whoever has connected `credentials`, which stays the caller's; takes fd over, which may refuse to block. */
+void client_admit(struct daemon *d, int fd, int credentials);
 void client_input(struct daemon *d, struct client *c);
 void client_drop(struct client *c);
 /* Those whose turn it is by now get it. Returns the time in ms until that is looked at again; -1: nobody waits. */

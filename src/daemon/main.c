@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/service.h"
 #include "base/util.h"
+#include "daemon/api.h"
 #include "daemon/balance.h"
 #include "daemon/cluster_loop.h"
 #include "daemon/daemon.h"
@@ -33,7 +34,7 @@
 #include "version.h"
 #include "wire/conn.h"
 
-#define POLL_FIXED 3 /* signals, unix listener, TCP listener */
+#define POLL_FIXED 4 /* signals, unix listener, TCP listener, godwit-api's channel */
 #define POLL_MAX (POLL_FIXED + CLIENTS_PENDING_MAX + PEERS_PENDING_MAX)
 
 static const char usage[] =
@@ -138,6 +139,8 @@ static int open_sockets(struct daemon *d, struct err *e)
 		return d->udp_fd;
 	if (d->config.tls.ca[0] && tls_starter_open(d, directory, e) < 0)
 		return e->code;
+	if (d->config.api && api_open(d, directory, e) < 0)
+		return e->code;
 	return open_unix(d, e);
 }
 
@@ -234,7 +237,7 @@ static int tell_service(struct daemon *d)
 static int loop_once(struct daemon *d)
 {
 	/* What is due; each says in how many ms it wants to be asked again, -1 never. */
-	static int (*const ticks[])(struct daemon *) = { expire, net_tick, tls_starter_tick, cluster_tick, balance_tick, clients_tick, protect_tick, fence_tick, tell_service };
+	static int (*const ticks[])(struct daemon *) = { expire, net_tick, tls_starter_tick, api_tick, cluster_tick, balance_tick, clients_tick, protect_tick, fence_tick, tell_service };
 	struct pollfd p[POLL_MAX];
 	int timeout_ms = -1;
 	size_t i;
@@ -244,6 +247,7 @@ static int loop_once(struct daemon *d)
 	p[0] = (struct pollfd){ .fd = d->signal_fd, .events = POLLIN };
 	p[1] = (struct pollfd){ .fd = d->unix_fd, .events = POLLIN };
 	p[2] = (struct pollfd){ .fd = d->tcp_fd, .events = POLLIN };
+	p[3] = (struct pollfd){ .fd = d->api_channel, .events = POLLIN };
 	for (i = 0; i < CLIENTS_PENDING_MAX; i++)
 		p[POLL_FIXED + i] = (struct pollfd){ .fd = d->clients[i].fd, .events = POLLIN };
 	for (i = 0; i < PEERS_PENDING_MAX; i++)
@@ -262,6 +266,8 @@ static int loop_once(struct daemon *d)
 		client_accept(d);
 	if (p[2].revents)
 		peer_accept(d);
+	if (p[3].revents)
+		api_input(d);
 	return 0;
 }
 
@@ -342,7 +348,7 @@ static int read_options(int argc, char **argv, struct daemon *d, struct err *e)
 
 int main(int argc, char **argv)
 {
-	static struct daemon d = { .socket_path = DAEMON_DEFAULT_SOCKET, .lock_fd = -1, .unix_fd = -1, .tcp_fd = -1, .signal_fd = -1, .udp_fd = -1, .tls_fd = -1, .redirects = true, .service = SERVICE_INIT };
+	static struct daemon d = { .socket_path = DAEMON_DEFAULT_SOCKET, .lock_fd = -1, .unix_fd = -1, .tcp_fd = -1, .signal_fd = -1, .udp_fd = -1, .tls_fd = -1, .api_fd = -1, .api_channel = -1, .redirects = true, .service = SERVICE_INIT };
 	struct err e = ERR_INIT;
 	size_t i;
 	int status;

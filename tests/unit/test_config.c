@@ -100,6 +100,8 @@ static void test_config_errors(void **state)
 	wrong_config("[cluster]\nseed = 10.0.0\n", "10.0.0");
 	wrong_config("[cluster]\nkey_file = key\n", "key_file 'key'");
 	wrong_config("[node]\nbusy = mem<\n", "busy: ");
+	wrong_config("[api]\nenabled = on\n", "enabled 'on': use yes or no");
+	wrong_config("[api]\nport = 80\n", "unknown key 'port' in [api]");
 	wrong_config("[tls]\nca = ca.pem\n", "ca 'ca.pem': use a path that begins with /");
 	wrong_config("[tls]\ncert = /a\n", "unknown key 'cert' in [tls]");
 	wrong_config("[node]\nhello\n", "godwit.conf:2:");

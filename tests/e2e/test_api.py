@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The REST API: it says what docs/openapi.json says, moves units, and knows who asks."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+from lab_driver import BUILD, ROOT, STATE, inside, kill, main_daemon, processes, read, wait_until
+
+DOCUMENT = json.loads(read(os.path.join(ROOT, "docs/openapi.json")))
+USER = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
+
+
+def fits(value, schema, where="answer"):
+    """What of a value is not as a schema says, with the few words of JSON Schema that the document uses."""
+    if "$ref" in schema:
+        return fits(value, DOCUMENT["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]], where)
+    kinds = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool}
+    if not isinstance(value, kinds[schema["type"]]) or (isinstance(value, bool) and schema["type"] != "boolean"):
+        return [f"{where}: {value!r} is no {schema['type']}"]
+    if "enum" in schema and value not in schema["enum"]:
+        return [f"{where}: {value!r} is none of {schema['enum']}"]
+    wrong = []
+    if isinstance(value, list):
+        for i, one in enumerate(value):
+            wrong += fits(one, schema["items"], f"{where}[{i}]")
+    if isinstance(value, dict):
+        wrong += [f"{where}: lacks {key}" for key in schema.get("required", []) if key not in value]
+        for key, one in value.items():
+            known = schema.get("properties", {}).get(key, schema.get("additionalProperties", True))
+            if known is False:
+                wrong.append(f"{where}: {key} is unknown")
+            elif isinstance(known, dict):
+                wrong += fits(one, known, f"{where}.{key}")
+    return wrong
+
+
+def call(method, path, body=None, user=(), host="n1", raw=None):
+    """The status and the answer of a request."""
+    data = ["--data-binary", raw if raw is not None else json.dumps(body)] if body is not None or raw is not None else []
+    done = inside(host, *user, "curl", "-s", "--max-time", "20", "--unix-socket", "/run/godwit/api.sock", "-X", method, *data, "-w", "\n%{http_code}", f"http://localhost{path}", check=False)
+    assert done.returncode == 0, f"{method} {path}: curl {done.returncode} {done.stderr}"
+    text, status = done.stdout.rsplit("\n", 1)
+    return int(status), json.loads(text)
+
+
+def checked(method, path, template, *arguments, **options):
+    """The same, held against the document."""
+    status, said = call(method, path, *arguments, **options)
+    responses = DOCUMENT["paths"][template][method.lower()]["responses"]
+    answer = responses.get(str(status), responses["default"] if status >= 400 else None)
+    assert answer, f"{method} {template}: {status} is not in the document: {said}"
+    assert not (wrong := fits(said, answer["content"]["application/json"]["schema"])), wrong
+    return status, said
+
+
+@pytest.fixture
+def api(lab2):
+    path = os.path.join(STATE, "hosts/n1/etc/godwit.conf")
+    before = read(path)
+    with open(path, "a", encoding="ascii") as f:
+        f.write("\n[api]\nenabled = yes\n")
+    lab2.restart_daemon("n1")
+    wait_until("it listens", lambda: any(p.name == "godwit-api" for p in processes("n1")))
+    yield lab2
+    with open(path, "w", encoding="ascii") as f:
+        f.write(before)
+    lab2.restart_daemon("n1")
+    wait_until("it has ended", lambda: not any(p.name == "godwit-api" for p in processes("n1")))
+
+
+def start_as(*ids):
+    pid = int(inside("n1", *ids, "sh", "-c", "setsid sleep 900 </dev/null >/dev/null 2>&1 & echo $!").stdout)
+    wait_until("it sleeps", lambda: "sleep" in inside("n1", "cat", f"/proc/{pid}/comm", check=False).stdout)
+    return pid
+
+
+def end_of(number, **options):
+    """What a migration has come to."""
+    until = time.monotonic() + 30
+    while True:
+        status, said = checked("GET", f"/v1/migrations/{number}", "/v1/migrations/{id}", **options)
+        assert status == 200
+        if said["state"] != "running":
+            return said
+        assert time.monotonic() < until, said
+        time.sleep(0.02)
+
+
+def test_document():
+    """Its paths are those of the server, and no others."""
+    table = re.findall(r'\{ "(GET|POST|PUT|DELETE)", \{ ([^}]*) \}', read(os.path.join(ROOT, "src/api/http.c")))
+    served = {(method, "/v1/" + "/".join(re.findall(r'"([^"]*)"', path))) for method, path in table}
+    said = {(method.upper(), re.sub(r"\{\w+\}", "*", path)) for path, methods in DOCUMENT["paths"].items() for method in methods}
+    assert served == said and len(served) > 10
+
+
+def test_answers(api):
+    """Everything that only looks, and what switches and drains; the same as the command says."""
+    assert checked("GET", "/v1/version", "/v1/version")[1]["version"] in subprocess.run([os.path.join(BUILD, "src/daemon/godwitd"), "--version"], capture_output=True, text=True, check=True).stdout
+    names = {n["name"] for n in checked("GET", "/v1/nodes", "/v1/nodes")[1]["nodes"]}
+    assert names == {n["name"] for n in json.loads(inside("n1", "godwit", "nodes", "--json").stdout)["nodes"]} == {"n1", "n2", "n3"}
+    for path in ("/v1/units", "/v1/connections", "/v1/balance", "/v1/migrations"):
+        assert checked("GET", path, path)[0] == 200
+    for on in (True, False):
+        assert checked("PUT", "/v1/balance", "/v1/balance", {"on": on})[0] == 200
+        assert checked("GET", "/v1/balance", "/v1/balance")[1]["balance"] is on
+    status, drained = checked("POST", "/v1/nodes/n3/drain", "/v1/nodes/{node}/drain")
+    assert status == 202 and end_of(drained["id"])["result"]["state"] == "drained"
+    assert checked("DELETE", "/v1/nodes/n3/drain", "/v1/nodes/{node}/drain")[1]["was_drained"] is True
+
+
+def test_moves(api):
+    """There and back, what is refused, what cannot be, and what is interrupted."""
+    pid = start_as()
+    unit = f"n1:{pid}"
+    for to in ("n2", "home"):
+        status, begun = checked("POST", "/v1/migrations", "/v1/migrations", {"unit": unit, "host": to, "reason": "because"})
+        assert status == 202 and begun["request"]["host"] == to
+        ended = end_of(begun["id"])
+        assert ended["state"] == "moved" and ended["result"]["outcome"] == "moved" and ended["result"]["freeze_us"] > 0, ended
+        assert {u["unit"]: u["on"] for u in checked("GET", "/v1/units", "/v1/units")[1]["units"]}.get(unit, "n1") == {"n2": "n2", "home": "n1"}[to]
+        status, why = checked("GET", f"/v1/units/{unit}/explain", "/v1/units/{unit}/explain")
+        assert (status, why.get("unit")) == (200, unit), why
+    assert checked("DELETE", f"/v1/migrations/{begun['id']}", "/v1/migrations/{id}")[0] == 409
+    failed = end_of(checked("POST", "/v1/migrations", "/v1/migrations", {"unit": unit, "host": "nowhere"})[1]["id"])
+    assert failed["state"] == "failed" and failed["error"]["code"] == "unknown-host", failed
+    inside("n1", "kill", str(pid))
+
+
+def test_interrupted(api):
+    """One that waits for its turn, and the one that it waits for, whose destination says nothing: the unit goes on here."""
+    pid = start_as()
+    inside("n2", "sh", "-c", "echo dest:offer:stop >/run/godwit/fault")
+    order = {"unit": f"n1:{pid}", "host": "n2"}
+    try:
+        first = checked("POST", "/v1/migrations", "/v1/migrations", order)[1]["id"]
+        wait_until("it has begun", lambda: checked("GET", f"/v1/migrations/{first}", "/v1/migrations/{id}")[1]["phases"])
+        second = checked("POST", "/v1/migrations", "/v1/migrations", order)[1]["id"]
+        assert checked("DELETE", f"/v1/migrations/{second}", "/v1/migrations/{id}")[0] == 202
+        assert end_of(second)["state"] == "cancelled"
+        status, said = checked("DELETE", f"/v1/migrations/{first}", "/v1/migrations/{id}")
+        assert (status, said["state"]) == (202, "running")
+    finally:
+        inside("n2", "rm", "-f", "/run/godwit/fault")
+        for p in processes("n2"):
+            if p.name == "godwit-dest":
+                kill(p.pid, signal.SIGKILL)
+    assert end_of(first)["state"] in ("cancelled", "failed")
+    inside("n1", "kill", str(pid))          # it is there
+
+
+def test_users(api):
+    """Who asks is who has connected: theirs they move and see, and nothing else."""
+    theirs, roots = start_as(*USER), start_as("setpriv", "--reuid=0")
+    for method, path, template, body in (("GET", "/v1/connections", "/v1/connections", None), ("PUT", "/v1/balance", "/v1/balance", {"on": True}),
+                                         ("DELETE", "/v1/nodes/n2/drain", "/v1/nodes/{node}/drain", None)):
+        status, said = checked(method, path, template, body, user=USER)
+        assert (status, said["error"]["code"]) == (403, "permission"), said
+    refused = end_of(checked("POST", "/v1/migrations", "/v1/migrations", {"unit": f"n1:{roots}", "host": "n2"}, user=USER)[1]["id"], user=USER)
+    assert refused["state"] == "refused" and refused["error"]["refusals"][0]["code"] == "task.not-yours", refused
+    of_root = checked("POST", "/v1/migrations", "/v1/migrations", {"unit": f"n1:{roots}", "host": "n2"})[1]["id"]
+    assert end_of(of_root)["state"] == "moved"
+    assert checked("GET", f"/v1/migrations/{of_root}", "/v1/migrations/{id}", user=USER)[0] == 404
+    assert checked("DELETE", f"/v1/migrations/{of_root}", "/v1/migrations/{id}", user=USER)[0] == 404
+    moved = end_of(checked("POST", "/v1/migrations", "/v1/migrations", {"unit": f"n1:{theirs}", "host": "n2"}, user=USER)[1]["id"], user=USER)
+    assert moved["state"] == "moved", moved
+    assert [u["unit"] for u in checked("GET", "/v1/units", "/v1/units", user=USER)[1]["units"]] == [f"n1:{theirs}"]
+    assert {m["uid"] for m in checked("GET", "/v1/migrations", "/v1/migrations", user=USER)[1]["migrations"]} == {65534}
+    inside("n2", "kill", str(theirs), str(roots))
+
+
+HOG = ("import socket,time\nkept=[]\nfor i in range(64):\n s=socket.socket(socket.AF_UNIX)\n s.connect('/run/godwit/api.sock')\n try: s.send(b'GET /v1/version HTTP/1.1\\r\\n')\n except OSError: pass\n kept.append(s)\n"
+       "time.sleep(0.3)\nn=0\nfor s in kept:\n s.settimeout(0.01)\n try: n+=s.recv(1)==b''\n except TimeoutError: pass\n except OSError: n+=1\nprint(n)\n")
+
+
+def test_what_is_odd(api):
+    """What is no request is answered, and who takes too much leaves room for others; godwit-api is nobody."""
+    for path in ("/", "/v2/nodes", "/v1", "/v1/nothing", "/v1/nodes/", "/v1//nodes", "/v1/a/b/c/d/e", "/v1/" + "x" * 400):
+        assert call("GET", path)[0] == 404, path
+    assert call("POST", "/v1/nodes", {})[0] == 405
+    for raw, status in (("x", 400), ("[1]", 400), ('{"on": 1}', 400), ('{"on": true, "on": true}', 400), ('{"on": true, "off": 1}', 400), ("x" * 5000, 413)):
+        assert checked("PUT", "/v1/balance", "/v1/balance", raw=raw)[0] == status, raw
+    assert checked("POST", "/v1/migrations", "/v1/migrations", {"unit": "n1:1", "host": "n2", "hops": 1})[0] == 400
+    assert end_of(checked("POST", "/v1/migrations", "/v1/migrations", {"unit": "n1", "host": "n2"})[1]["id"])["error"]["code"] == "bad-request"
+    assert int(inside("n1", *USER, "/usr/bin/python3", "-c", HOG).stdout) == 48
+    assert call("GET", "/v1/version")[0] == 200
+    server = next(p for p in processes("n1") if p.name == "godwit-api")
+    status = read(f"/proc/{server.pid}/status")
+    assert re.search(r"^Uid:\t65534\t65534", status, re.M) and re.search(r"^CapEff:\t0+$", status, re.M) and re.search(r"^Seccomp:\t2", status, re.M)
+    assert main_daemon("n1")
