@@ -20,6 +20,15 @@
 
 /* --- source --- */
 
+static bool leads_to(pid_t pid, const char *name, const struct stat *st)
+{
+	char path[PATH_MAX + 64];
+	struct stat there;
+
+	snprintf(path, sizeof(path), "/proc/%d/root%s", pid, name);
+	return lstat(path, &there) == 0 && there.st_dev == st->st_dev && there.st_ino == st->st_ino;
+}
+
 /* A name can end with the suffix: then there is something under it. Or have none: in /proc. */
 static bool is_removed(pid_t pid, const char *link, const struct stat *st)
 {
@@ -70,7 +79,8 @@ int cwd_capture(pid_t pid, Gw__Process *msg, struct err *e)
 			return err_sys(e, -errno, "%s", path);
 		if (is_removed(pid, text, &st)) {
 			text[len] = 0;
-			set_removed(msg, &st);
+			if (!leads_to(pid, text, &st)) /* as what is mounted by itself does */
+				set_removed(msg, &st);
 		}
 	}
 	string_set(&msg->cwd, text);

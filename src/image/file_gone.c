@@ -22,12 +22,27 @@ bool file_gone_link(const char *link, size_t *ret_len)
 	return true;
 }
 
-bool file_gone(const char *link, const struct stat *st, size_t *ret_len)
+static bool leads_to(const char *path, const struct stat *st)
 {
 	struct stat at;
 
-	return link[0] == '/' && file_gone_link(link, ret_len) &&
-		(lstat(place_of(link), &at) < 0 || at.st_dev != st->st_dev || at.st_ino != st->st_ino);
+	return lstat(place_of(path), &at) == 0 && at.st_dev == st->st_dev && at.st_ino == st->st_ino;
+}
+
+bool file_gone(const char *link, const struct stat *st, size_t *ret_len)
+{
+	return link[0] == '/' && file_gone_link(link, ret_len) && !leads_to(link, st);
+}
+
+void file_gone_mounted(char *link, const struct stat *st)
+{
+	size_t len;
+
+	if (!file_gone(link, st, &len))
+		return;
+	link[len] = 0;
+	if (!leads_to(link, st))
+		link[len] = FILE_GONE_SUFFIX[0];
 }
 
 Gw__FdInode *file_gone_inode(const struct stat *st)

@@ -19,6 +19,9 @@ bool file_gone_link(const char *link, size_t *ret_len);
 /* The same for the very inode: a name can end with the suffix. */
 bool file_gone(const char *link, const struct stat *st, size_t *ret_len);
 
+/* What is mounted by itself has a path, whether or not its name was removed: takes the suffix from a link that leads to it without. */
+void file_gone_mounted(char *link, const struct stat *st);
+
 Gw__FdInode *file_gone_inode(const struct stat *st);
 /* Whether both are the same one at the source. */
 bool file_gone_same(const Gw__FdInode *a, const Gw__FdInode *b);

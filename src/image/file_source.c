@@ -579,6 +579,7 @@ static int capture_desc(struct capture *c, uint32_t i, struct err *e)
 			return err_sys(e, -errno, "fd %d: finding out what it is", seen->fd);
 		link[len] = '\0';
 		ns_mark_outside(held->fd, link, sizeof(link));
+		file_gone_mounted(link, &st);
 		look.link = link;
 		look.st = &st;
 		r = capture_static(c, &look, d, e);

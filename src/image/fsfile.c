@@ -163,9 +163,12 @@ static int take_path(int fd, const struct stat *st, struct fsfile *f, struct err
 	f->unlinked = st->st_nlink == 0;
 	if ((size_t)len > strlen(suffix) && !strcmp(path + len - strlen(suffix), suffix) && !leads_to(path, st)) {
 		path[len - strlen(suffix)] = 0;
-		f->unlinked = path[0] != '/' || st->st_nlink == 0 || !find_other_name(path, st);
+		ns_mark_outside(fd, path, sizeof(path));
+		/* What is mounted by itself has a path all the same. */
+		f->unlinked = path[0] != '/' || (!leads_to(path, st) && (st->st_nlink == 0 || !find_other_name(path, st)));
+	} else {
+		ns_mark_outside(fd, path, sizeof(path));
 	}
-	ns_mark_outside(fd, path, sizeof(path));
 	if (!f->unlinked && path[0] == '/' && st->st_nlink && !leads_to(path, st))
 		f->out_of_reach = is_out_of_reach(fd, path);
 	if (path[0] != '/')
@@ -355,7 +358,7 @@ static bool wants_hash(const struct fsfile *f, bool same_kernel)
 		return false;
 	if ((f->uses & FSFILE_OPEN_READ) && f->size > HASH_MAX_BYTES)
 		return false;
-	return !same_kernel || f->fs_magic == TMPFS_MAGIC;
+	return !same_kernel || f->fs_magic == TMPFS_MAGIC || !f->nlink; /* mounted, and removed since: the destination has it in memory */
 }
 
 /* Those that can be seen; the root is everywhere. */
@@ -462,8 +465,8 @@ int fsfile_changed(struct fsfile *f, bool *ret_changed, struct err *e)
 		fsfile_take_xattrs(f, f->fd);
 	f->mtime_ns = mtime;
 	f->ctime_ns = ctime;
+	f->unlinked |= f->nlink && !st.st_nlink; /* had it none before, it is mounted */
 	f->nlink = st.st_nlink;
-	f->unlinked |= !st.st_nlink;
 	if (f->type != FSFILE_SYSV) {
 		f->size = st.st_size;
 		f->mode = st.st_mode & 07777;

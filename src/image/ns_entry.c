@@ -24,15 +24,24 @@ struct walk {
 	size_t n, bytes;
 };
 
+static bool is_used(const struct fsfile_table *files, const struct stat *st, uint32_t uses)
+{
+	for (uint32_t i = 0; i < files->n; i++)
+		if (files->v[i].dev == st->st_dev && files->v[i].ino == st->st_ino && files->v[i].uses & uses)
+			return true;
+	return false;
+}
+
 /* What is open travels as a file; what is only mapped, a program, has to be there before it is looked for. */
 static bool is_open(const struct fsfile_table *files, const struct stat *st)
 {
-	const uint32_t open = FSFILE_OPEN_READ | FSFILE_OPEN_WRITE | FSFILE_MAPPED_SHARED | FSFILE_MAPPED_WRITE;
+	return is_used(files, st, FSFILE_OPEN_READ | FSFILE_OPEN_WRITE | FSFILE_MAPPED_SHARED | FSFILE_MAPPED_WRITE);
+}
 
-	for (uint32_t i = 0; i < files->n; i++)
-		if (files->v[i].dev == st->st_dev && files->v[i].ino == st->st_ino && files->v[i].uses & open)
-			return true;
-	return false;
+/* On a file that is mounted by itself others are mounted, before it is a file that travels. */
+static bool is_written(const struct fsfile_table *files, const struct stat *st)
+{
+	return is_used(files, st, FSFILE_OPEN_WRITE | FSFILE_MAPPED_WRITE);
 }
 
 static int read_content(int dir, const char *name, Gw__NsEntry *n, struct walk *w, struct err *e)
@@ -151,7 +160,9 @@ static int walk_tree(const Gw__Namespaces *msg, size_t fs, size_t tree, struct w
 	if (!S_ISDIR(st.st_mode)) { /* mounted on a file; what cannot be opened through the link is none that has contents */
 		snprintf(path, sizeof(path), "/proc/self/fd/%d", root);
 		st.st_nlink = 1;
-		return S_ISSOCK(st.st_mode) || is_open(w->files, &st) ? 0 : add(w, AT_FDCWD, path, "", &st, e);
+		if (S_ISREG(st.st_mode) && is_written(w->files, &st))
+			return err_set(e, -E2BIG, "a file is mounted there that was removed or that the destination lacks, and the program writes to it");
+		return S_ISSOCK(st.st_mode) ? 0 : add(w, AT_FDCWD, path, "", &st, e);
 	}
 	ret = add(w, root, ".", "", &st, e);
 	fd = ret == 0 ? openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
@@ -286,8 +297,12 @@ static int own_entry(const Gw__NsEntry *n, int top, const char *path)
 	const gid_t gid = ns_user_gives(true, n->gid);
 	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { n->mtime_ns / 1000000000, n->mtime_ns % 1000000000 } };
 
-	if (!path[0])
-		return fchown(top, uid, gid) < 0 || fchmod(top, n->mode & 07777) < 0 || futimens(top, times) < 0 ? -errno : 0;
+	if (!path[0]) { /* which may be a descriptor that opens nothing */
+		char link[64];
+
+		snprintf(link, sizeof(link), "/proc/self/fd/%d", top);
+		return chown(link, uid, gid) < 0 || chmod(link, n->mode & 07777) < 0 || utimensat(AT_FDCWD, link, times, 0) < 0 ? -errno : 0;
+	}
 	if (fchownat(top, path, uid, gid, AT_SYMLINK_NOFOLLOW) < 0 || (!S_ISLNK(n->mode) && fchmodat(top, path, n->mode & 07777, 0) < 0))
 		return -errno;
 	utimensat(top, path, times, AT_SYMLINK_NOFOLLOW);

@@ -18,6 +18,8 @@
 static const char *const kernel_types[] = { "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2", "binfmt_misc", "debugfs", "tracefs", "securityfs", "bpf",
 					    "pstore", "configfs", "devtmpfs", "fusectl" };
 
+#define MEMORY "tmpfs"
+
 /* Of the unit that this worker moves. */
 static struct {
 	struct mount_infos mounts; /* as in the message */
@@ -29,15 +31,6 @@ static struct {
 bool ns_mount_is_root(const Gw__Namespaces *msg, size_t i)
 {
 	return !i || msg->mounts[i]->space != msg->mounts[i - 1]->space;
-}
-
-/* A file system of the unit's: its index in the message, or -1. */
-static int find_fs(const Gw__Namespaces *msg, const struct mount_info *m)
-{
-	for (size_t i = 0; i < msg->n_mounts; i++)
-		if (msg->mounts[i] && msg->mounts[i]->fs && unit.mounts.v[i].major == m->major && unit.mounts.v[i].minor == m->minor)
-			return (int)msg->mounts[i]->fs - 1;
-	return -1;
 }
 
 static void join(char **field, const char *a, const char *b)
@@ -81,6 +74,23 @@ static bool is_covered_on_host(const struct mount_info *m)
 	return false;
 }
 
+/* Mounted from a file system of the host's, and without a name in it any more: the destination has it in memory. */
+static bool is_remnant(const struct mount_info *m)
+{
+	size_t len;
+
+	return mount_root_is_removed(m->root, &len) && is_covered_on_host(m);
+}
+
+/* A file system of the unit's, or what it has of remnants of the host's: its index in the message, or -1. */
+static int find_fs(const Gw__Namespaces *msg, const struct mount_info *m)
+{
+	for (size_t i = 0; i < msg->n_mounts; i++)
+		if (msg->mounts[i] && msg->mounts[i]->fs && unit.mounts.v[i].major == m->major && unit.mounts.v[i].minor == m->minor && is_remnant(&unit.mounts.v[i]) == is_remnant(m))
+			return (int)msg->mounts[i]->fs - 1;
+	return -1;
+}
+
 static bool is_group_of_host(unsigned group)
 {
 	for (size_t i = 0; group && i < unit.host.n; i++)
@@ -102,24 +112,54 @@ static void refuse(const struct mount_info *m, const char *cause, const char *wa
 	refusals_add(r, "ns.mount", cause, way_out, "mount %s (%s, %s)", m->where, m->type, m->source);
 }
 
-static uint32_t add_fs(Gw__Namespaces *msg, const struct mount_info *m, struct refusals *r)
+static Gw__NsFs *append_fs(Gw__Namespaces *msg, const char *type, const struct mount_info *m, const char *options)
 {
 	Gw__NsFs *fs = must_alloc(sizeof(*fs));
-	bool covered = is_covered_on_host(m);
 
-	if (!ns_mount_is_kernels(m->type) && strcmp(m->type, "tmpfs"))
-		refuse(m, "file systems of this type that the host has not mounted itself cannot move", "mount it on the host, or unmount it", r);
 	gw__ns_fs__init(fs);
-	string_set(&fs->type, m->type);
+	string_set(&fs->type, type);
 	string_set(&fs->source, m->source);
-	string_set(&fs->options, m->options);
-	fs->readonly = m->readonly;
-	fs->travels = !covered && strcmp(m->type, "tmpfs") == 0;
+	string_set(&fs->options, options);
 	msg->fs = realloc(msg->fs, (msg->n_fs + 1) * sizeof(*msg->fs));
 	if (!msg->fs)
 		abort();
 	msg->fs[msg->n_fs++] = fs;
+	return fs;
+}
+
+static uint32_t add_fs(Gw__Namespaces *msg, const struct mount_info *m, struct refusals *r)
+{
+	Gw__NsFs *fs;
+
+	if (is_remnant(m)) {
+		append_fs(msg, MEMORY, m, "")->travels = true;
+		return (uint32_t)msg->n_fs;
+	}
+	if (!ns_mount_is_kernels(m->type) && strcmp(m->type, MEMORY))
+		refuse(m, "file systems of this type that the host has not mounted itself cannot move", "mount it on the host, or unmount it", r);
+	fs = append_fs(msg, m->type, m, m->options);
+	fs->readonly = m->readonly;
+	fs->travels = !is_covered_on_host(m) && strcmp(m->type, MEMORY) == 0;
 	return (uint32_t)msg->n_fs;
+}
+
+/* Two that were removed can have had the same name: then the second one has another there. */
+static void name_removed(const Gw__Namespaces *msg, const struct mount_info *m, Gw__NsMount *out)
+{
+	char name[PATH_MAX];
+	struct stat own, st;
+	size_t len;
+
+	mount_root_is_removed(m->root, &len);
+	if (fstat(m->fd, &own) < 0)
+		return;
+	for (size_t i = 0, n = 1; i < msg->n_mounts; i++) {
+		if (msg->mounts[i]->fs != out->fs || strcmp(msg->mounts[i]->root, out->root) || fstat(unit.mounts.v[i].fd, &st) < 0 || (st.st_dev == own.st_dev && st.st_ino == own.st_ino))
+			continue;
+		snprintf(name, sizeof(name), "%.*s.%zu%s", (int)len, m->root, n++, m->root + len);
+		string_set(&out->root, name);
+		i = (size_t)-1; /* nor may that name be another's */
+	}
 }
 
 /* Contents are read from `root` on, unless they are read from further up. */
@@ -152,6 +192,8 @@ static void add_tree(Gw__NsFs *fs, const char *root)
 static void describe(const struct mount_info *m, Gw__NsMount *out, Gw__Namespaces *msg, struct refusals *r)
 {
 	uint32_t number;
+	struct stat st;
+	bool removed;
 	size_t len;
 	int fs;
 
@@ -176,16 +218,21 @@ static void describe(const struct mount_info *m, Gw__NsMount *out, Gw__Namespace
 			refuse(m, "it is a terminal of the host's, whose number may be another terminal's on the destination", "unmount it", r);
 		return;
 	}
-	fs = find_fs(msg, m);
-	if (mount_root_is_removed(m->root, &len) && (fs < 0 ? is_covered_on_host(m) : strcmp(m->type, "devpts") == 0)) {
+	removed = mount_root_is_removed(m->root, &len);
+	if (removed && (ns_mount_is_kernels(m->type) || fstat(m->fd, &st) < 0 || S_ISSOCK(st.st_mode) || S_ISLNK(st.st_mode))) {
 		refuse(m, "what is mounted there was removed", "unmount it", r);
 		return;
 	}
+	fs = find_fs(msg, m);
 	out->fs = fs < 0 ? add_fs(msg, m, r) : (uint32_t)fs + 1;
 	/* Of control groups above the root of its namespace the unit sees nothing at the destination. */
 	string_set(&out->root, strncmp(m->type, "cgroup", 6) == 0 && strncmp(m->root, "/..", 3) == 0 ? "/" : m->root);
+	if (removed)
+		name_removed(msg, m, out);
+	if (is_remnant(m))
+		notes_add("what is mounted on %s was removed: at the destination it is in memory.", m->where);
 	if (msg->fs[out->fs - 1]->travels)
-		add_tree(msg->fs[out->fs - 1], m->root);
+		add_tree(msg->fs[out->fs - 1], out->root);
 }
 
 /* Of a file system that is to be made again a mount shows all: else what its parts were like cannot be known. */
@@ -449,23 +496,14 @@ static bool can_be_sent(const struct mount_info *m, bool is_root)
 
 static void send_instead(Gw__Namespaces *msg, size_t index)
 {
-	static const char *const plain = "tmpfs";
 	struct mount_info *m = &unit.mounts.v[index];
-	bool memory = strcmp(m->type, plain) == 0 && strcmp(m->root, "/") == 0;
+	bool memory = strcmp(m->type, MEMORY) == 0 && strcmp(m->root, "/") == 0;
 	Gw__NsMount *out = msg->mounts[index];
-	Gw__NsFs *fs = must_alloc(sizeof(*fs));
+	Gw__NsFs *fs = append_fs(msg, MEMORY, m, memory ? m->options : "");
 	struct stat st;
 
-	gw__ns_fs__init(fs);
-	string_set(&fs->type, plain);
-	string_set(&fs->source, m->source);
-	string_set(&fs->options, memory ? m->options : "");
 	fs->travels = true;
 	string_set(&out->root, fstat(m->fd, &st) == 0 && S_ISDIR(st.st_mode) ? "/" : strrchr(m->root, '/'));
-	msg->fs = realloc(msg->fs, (msg->n_fs + 1) * sizeof(*msg->fs));
-	if (!msg->fs)
-		abort();
-	msg->fs[msg->n_fs++] = fs;
 	out->fs = (uint32_t)msg->n_fs;
 	add_tree(fs, out->root);
 }

@@ -579,6 +579,108 @@ static void tree_check(void)
 
 VICTIM(ns_mount_tree, V_KEEP_OUT, tree_setup, NULL, tree_check);
 
+/* ---- what is mounted was removed since: directories and files of the host, and of a file system in memory ---- */
+
+static struct text removed_mounts;
+static int removed_fds[2];
+
+static void bind_file(const char *from, const char *to)
+{
+	close(make_text_file(below(to), ""));
+	must(!mount(below(from), below(to), NULL, MS_BIND, NULL));
+}
+
+static void bind_and_remove(const char *from, const char *text, const char *to, const char *to_as_well)
+{
+	close(make_text_file(below(from), text));
+	bind_file(from, to);
+	if (to_as_well)
+		bind_file(from, to_as_well);
+	must(!unlink(below(from)));
+}
+
+static void bind_directory_and_remove(const char *from, const char *to)
+{
+	must(!mkdir(below(from), 0710) && !chown(below(from), 7, 8));
+	bind_at(from, to, 0);
+	must(!rmdir(below(from)));
+}
+
+/* What is mounted where. */
+static void read_roots(struct text *t)
+{
+	char *lines[128], line[8192], root[4096], where[4096];
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	size_t n = 0;
+
+	must(f);
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "%*u %*u %*s %4095s %4095s", root, where) == 2 && !strncmp(where, place, strlen(place)))
+			must(n < 128 && asprintf(&lines[n++], "%s%s", where, strstr(root, "//deleted") ? " of something removed" : "") > 0);
+	fclose(f);
+	qsort(lines, n, sizeof(*lines), by_place);
+	for (size_t i = 0; i < n; i++) {
+		text_add(t, "%s\n", lines[i]);
+		free(lines[i]);
+	}
+}
+
+static void removed_setup(void)
+{
+	snprintf(place, sizeof(place), "%s", beside("removed"));
+	must(!unshare(CLONE_NEWNS) && !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) && !mkdir(place, 0755));
+	bind_directory_and_remove("gone", "directory");
+	bind_and_remove("file", "the first of that name", "first", "again");
+	bind_and_remove("file.1", "whose name the next one could get", "third", NULL);
+	bind_and_remove("file", "the second of that name", "second", NULL);
+	must(!mkfifo(below("pipe"), 0640));
+	bind_file("pipe", "fifo");
+	must(!unlink(below("pipe")));
+	mount_at("memory", "memory");
+	bind_directory_and_remove("memory/gone", "memory/directory");
+	bind_and_remove("memory/file", "in memory", "memory/first", NULL);
+	removed_fds[0] = open(below("first"), O_RDONLY | O_CLOEXEC);
+	removed_fds[1] = open(below("directory"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	must(removed_fds[0] >= 0 && lseek(removed_fds[0], 4, SEEK_SET) == 4 && removed_fds[1] >= 0 && !chdir(below("directory")));
+	read_roots(&removed_mounts);
+}
+
+static void expect_same(const char *what, const struct stat *a, const char *path)
+{
+	struct stat b;
+
+	if (stat(path, &b) < 0 || a->st_dev != b.st_dev || a->st_ino != b.st_ino || b.st_nlink)
+		fail("%s (%lx:%lu) is not %s any more (%lx:%lu), or has a name (%lu)", what, (long)a->st_dev, (long)a->st_ino, path, (long)b.st_dev, (long)b.st_ino, (long)b.st_nlink);
+}
+
+static void removed_check(void)
+{
+	struct text now = { 0 };
+	struct stat file, dir, cwd, st;
+	char got[64] = "";
+	FILE *f;
+
+	read_roots(&now);
+	expect_text("mounts", removed_mounts.s, now.s);
+	expect_file(below("memory/first"), "in memory");
+	expect(!fstat(removed_fds[0], &file) && !fstat(removed_fds[1], &dir) && !stat(".", &cwd));
+	expect_same("the open file", &file, below("first"));
+	expect_same("the open directory", &dir, below("directory"));
+	expect_same("the working directory", &cwd, below("directory"));
+	expect(read(removed_fds[0], got, sizeof(got)) == 18 && !strcmp(got, "first of that name"));
+	expect(dir.st_uid == 7 && dir.st_gid == 8 && (dir.st_mode & 07777) == 0710);
+	expect(mkdir("nothing", 0755) < 0 && errno == ENOENT);
+	expect(!stat(below("fifo"), &st) && S_ISFIFO(st.st_mode) && (st.st_mode & 07777) == 0640);
+	f = fopen(below("again"), "a");
+	expect(f && fputs(", written to later", f) > 0 && !fclose(f));
+	expect_file(below("first"), "the first of that name, written to later");
+	expect_file(below("second"), "the second of that name");
+	expect_file(below("third"), "whose name the next one could get");
+	expect(access(below("file"), F_OK) < 0 && access(below("gone"), F_OK) < 0);
+}
+
+VICTIM(ns_mounts_removed, V_KEEP_OUT, removed_setup, NULL, removed_check);
+
 /* A lease on a file that the host has elsewhere. */
 static int leased = -1;
 

@@ -355,6 +355,21 @@ static void keys_setup(void)
 
 REFUSED(keys, keys_setup, "(?i)keyring");
 
+/* Bound elsewhere, opened there and removed: what the program writes would have to be what is mounted. */
+static void mount_written_setup(void)
+{
+	char from[4096];
+
+	snprintf(from, sizeof(from), "%s", beside("mounted"));
+	close(make_text_file(from, "text"));
+	close(make_text_file(beside("place"), ""));
+	must(!unshare(CLONE_NEWNS) && !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) && !mount(from, beside("place"), NULL, MS_BIND, NULL));
+	hold(open(beside("place"), O_RDWR | O_CLOEXEC));
+	must(!unlink(from));
+}
+
+REFUSED(mount_written, mount_written_setup, "(?i)removed.* and the program writes to it");
+
 static void uffd_setup(void)
 {
 	hold((int)syscall(SYS_userfaultfd, O_CLOEXEC));
