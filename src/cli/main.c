@@ -107,6 +107,11 @@ static const struct command verbs[] = {
 	  "  --json         print a JSON object\n"
 	  "Exit status: 0 it is right, 1 it is not.\n",
 	  verb_config },
+	{ "explain", "[CODE]", "say what a refusal means by the code that stands behind it in brackets, and what helps",
+	  "  CODE           fd.tty; fd: all that begin so; without one: a list of all\n"
+	  "  --json         print a JSON array\n"
+	  "Exit status: 0 it is known, 1 it is not.\n",
+	  verb_explain },
 	{ "pki", "ACTION", "make certificates for the nodes, on a machine of the administrator's",
 	  "  init [DIR]     a CA; default " PKI_DEFAULT_DIRECTORY "\n"
 	  "  issue NODE     a certificate and a key, in DIR/nodes/NODE with all else that NODE needs; again: new ones\n"

@@ -71,7 +71,9 @@ void show_refusals(FILE *f, const json_t *refusals)
 		put_text(f, text_of(r, "cause"));
 		fputs("\n      what to do: ", f);
 		put_text(f, text_of(r, "way_out"));
-		fputc('\n', f);
+		fputs(" [", f);
+		put_text(f, text_of(r, "code"));
+		fputs("]\n", f);
 	}
 }
 
