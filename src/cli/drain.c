@@ -50,17 +50,17 @@ static int read_options(int argc, char **argv, struct options *ret)
 
 static void show_unit(const json_t *line)
 {
-	const json_t *error = json_object_get(line, "error");
+	const json_t *error = json_object_get(line, "error"), *refusals = json_object_get(error, "refusals");
 
 	put_text(stdout, text_of(line, "unit"));
 	if (!error)
-		printf(" to %s (%.2f ms)\n", text_of(line, "to"), (double)number_of(json_object_get(line, "result"), "freeze_us") / 1000);
+		printf(" to %s (%.2f ms)", text_of(line, "to"), (double)number_of(json_object_get(line, "result"), "freeze_us") / 1000);
 	else
 		printf(" not to %s: ", text_of(line, "to"));
-	if (error) {
-		put_text(stdout, text_of(error, "message"));
-		putchar('\n');
-	}
+	if (error)
+		put_text(stdout, json_array_size(refusals) ? "refused" : text_of(error, "message"));
+	putchar('\n');
+	show_refusals(stdout, refusals);
 	fflush(stdout);
 }
 

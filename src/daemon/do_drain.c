@@ -103,7 +103,7 @@ static void report_unit(struct draining *g, const struct move *m, const json_t *
 
 	if (g->fd < 0)
 		return;
-	reply_line(g->fd, json_pack("{s:s, s:o, s:i, s:s, s:O?, s:O?}", "event", "unit", "unit", reply_text(m->unit), "pid", (int)m->pid, "to", m->to, "error", error, "result",
+	reply_line(g->fd, json_pack("{s:s, s:o, s:i, s:s, s:O*, s:O*}", "event", "unit", "unit", reply_text(m->unit), "pid", (int)m->pid, "to", m->to, "error", error, "result",
 				    result));
 }
 
