@@ -115,11 +115,13 @@ static uint64_t digest_traffic(const Gw__FdTcp *p)
 {
 	uint8_t packed[256]; /* for some 130 at most */
 	Gw__FdTcp traffic = GW__FD_TCP__INIT;
+	size_t len;
 
 	traffic.numbers = p->numbers;
 	traffic.segment_bytes = p->segment_bytes;
 	traffic.quiet = p->quiet;
-	return digest_of(packed, gw__fd_tcp__pack(&traffic, packed));
+	len = gw__fd_tcp__pack(&traffic, packed);
+	return digest_of(packed, len);
 }
 
 uint64_t fdtable_digest_desc(const struct fd_held *held, const Gw__FdDesc *d)
