@@ -6,11 +6,11 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 
 #include "base/log.h"
 #include "base/util.h"
+#include "wire/conn.h"
 
 #define AGAIN_NS 1000000000ull
 #define BACKLOG 64
@@ -18,25 +18,9 @@
 
 int api_open(struct daemon *d, const char *directory, struct err *e)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	mode_t mask;
-	int r;
-
 	snprintf(d->api_path, sizeof(d->api_path), "%s/api.sock", directory);
-	if (fd < 0)
-		return err_sys(e, -errno, "socket");
-	if (strlen(d->api_path) >= sizeof(address.sun_path))
-		return err_set(e, -ENAMETOOLONG, "%s: a socket's path has at most %zu bytes", d->api_path, sizeof(address.sun_path) - 1);
-	strcpy(address.sun_path, d->api_path);
-	unlink(d->api_path);
-	mask = umask(0111); /* whoever connects is asked who he is: access.h */
-	r = bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, BACKLOG) < 0 ? -errno : 0;
-	umask(mask);
-	if (r < 0)
-		return err_sys(e, r, "%s", d->api_path);
-	d->api_fd = take_fd(&fd);
-	return 0;
+	d->api_fd = conn_listen_unix(d->api_path, 0111, BACKLOG, e); /* whoever connects is asked who he is: access.h */
+	return MIN(d->api_fd, 0);
 }
 
 /* It is installed, and built, beside godwitd. */

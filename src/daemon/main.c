@@ -85,25 +85,15 @@ static int take_lock(struct daemon *d, struct err *e)
 
 static int open_unix(struct daemon *d, struct err *e)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	mode_t mask;
-	int r;
+	struct sockaddr_un address;
 
 	if (strlen(d->socket_path) >= sizeof(address.sun_path))
 		return err_set(e, -ENAMETOOLONG, "%s: a socket's path has at most %zu bytes", d->socket_path, sizeof(address.sun_path) - 1);
 	d->unix_fd = service_take_listener(&d->service, d->socket_path);
 	d->unix_is_passed = d->unix_fd >= 0;
-	if (d->unix_is_passed)
-		return 0;
-	strcpy(address.sun_path, d->socket_path);
-	d->unix_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (d->unix_fd < 0)
-		return err_sys(e, -errno, "socket");
-	unlink(d->socket_path);
-	mask = umask(0111); /* whoever connects is asked who he is: access.h */
-	r = bind(d->unix_fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(d->unix_fd, 16) < 0 ? -errno : 0;
-	umask(mask);
-	return r ? err_sys(e, r, "%s", d->socket_path) : 0;
+	if (!d->unix_is_passed)
+		d->unix_fd = conn_listen_unix(d->socket_path, 0111, 16, e); /* whoever connects is asked who he is: access.h */
+	return MIN(d->unix_fd, 0);
 }
 
 static int open_sockets(struct daemon *d, struct err *e)

@@ -17,6 +17,7 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "wire/conn.h"
 #include "wire/tls_relay.h"
 
 #define AGAIN_NS 1000000000ull
@@ -52,24 +53,10 @@ static bool name_of(const struct sockaddr_in *address, char ret[TLS_NODE_MAX + 1
 
 int tls_starter_open(struct daemon *d, const char *directory, struct err *e)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	mode_t mask;
-	int r;
-
 	snprintf(d->tls_path, sizeof(d->tls_path), "%s/tls.sock", directory);
-	if (fd < 0)
-		return err_sys(e, -errno, "socket");
-	if (strlen(d->tls_path) >= sizeof(address.sun_path))
-		return err_set(e, -ENAMETOOLONG, "%s: a socket's path has at most %zu bytes", d->tls_path, sizeof(address.sun_path) - 1);
-	strcpy(address.sun_path, d->tls_path);
-	unlink(d->tls_path);
-	mask = umask(0177);
-	r = bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, SOMAXCONN) < 0 ? -errno : 0;
-	umask(mask);
-	if (r < 0)
-		return err_sys(e, r, "%s", d->tls_path);
-	d->tls_fd = take_fd(&fd);
+	d->tls_fd = conn_listen_unix(d->tls_path, 0177, SOMAXCONN, e);
+	if (d->tls_fd < 0)
+		return d->tls_fd;
 	self = d;
 	tls_use(d->tls_path, name_of);
 	return 0;

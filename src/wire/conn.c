@@ -7,7 +7,11 @@
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include "base/util.h"
 #include "wire/tls.h"
@@ -217,4 +221,23 @@ int conn_listen(const struct sockaddr_in *at, int backlog, struct err *e)
 	if (bind(fd, (const struct sockaddr *)at, sizeof(*at)) < 0 || listen(fd, backlog) < 0)
 		return err_sys(e, -errno, "listening on %s", text);
 	return take_fd(&fd);
+}
+
+int conn_listen_unix(const char *path, mode_t closed, int backlog, struct err *e)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	mode_t mask;
+	int r;
+
+	if (fd < 0)
+		return err_sys(e, -errno, "socket");
+	if (strlen(path) >= sizeof(address.sun_path))
+		return err_set(e, -ENAMETOOLONG, "%s: a socket's path has at most %zu bytes", path, sizeof(address.sun_path) - 1);
+	strcpy(address.sun_path, path);
+	unlink(path);
+	mask = umask(closed);
+	r = bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, backlog) < 0 ? -errno : 0;
+	umask(mask);
+	return r < 0 ? err_sys(e, r, "%s", path) : take_fd(&fd);
 }

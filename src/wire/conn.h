@@ -40,6 +40,8 @@ bool conn_ended_orderly(int fd);
 void conn_make_patient(int fd);
 /* A listening non-blocking socket (SO_REUSEADDR). */
 int conn_listen(const struct sockaddr_in *at, int backlog, struct err *e);
+/* The same by a path, in the place of whatever has that name; closed: who may not connect, as umask has it. Before there are threads. */
+int conn_listen_unix(const char *path, mode_t closed, int backlog, struct err *e);
 /*
  * TCP_NODELAY, cubic where the kernel has it (bbr, often the default, is slower on local links), keepalive and TCP_USER_TIMEOUT.
  * For accepted connections; conn_connect does it itself. Never fails: each is an improvement only.
