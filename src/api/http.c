@@ -175,7 +175,7 @@ static enum MHD_Result pass_error(struct exchange *x, const json_t *error)
 /* The whole of a request that godwitd answers with one line, or with the last of some; takes the reference. */
 static enum MHD_Result ask(struct exchange *x, json_t *request)
 {
-	cleanup_talk struct talk talk;
+	cleanup_ask struct ask talk;
 	struct err e = ERR_INIT;
 	json_t *line = NULL;
 	enum MHD_Result r;
@@ -185,8 +185,8 @@ static enum MHD_Result ask(struct exchange *x, json_t *request)
 	do {
 		json_decref(line);
 		line = NULL;
-		if (code == 0)
-			code = talk_next(&talk, &line, &e);
+		if (code >= 0)
+			code = ask_next(&talk, true, &line, &e);
 		if (code < 0)
 			return complain(x, 502, "no-answer", e.message, "try again; if it goes on, godwitd's log says why");
 		event = json_string_value(json_object_get(line, "event"));

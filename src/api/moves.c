@@ -19,7 +19,7 @@ struct entry {
 	unsigned long long id; /* 0: free */
 	uid_t uid;
 	bool running;
-	struct talk talk;
+	struct ask talk;
 	json_t *request;       /* without its verb */
 	json_t *progress, *result, *error;
 	json_t *phases;        /* {"phase", "at_ms"}: what godwitd has said, when it first said it */
@@ -118,14 +118,14 @@ static void *listen_to(void *arg)
 	while (!done) {
 		struct err e = ERR_INIT;
 		json_t *line = NULL;
-		int r = talk_next(&entry->talk, &line, &e);
+		int r = ask_next(&entry->talk, true, &line, &e);
 
 		pthread_mutex_lock(&lock);
 		if (r < 0)
 			lose(entry, &e);
 		done = r < 0 || take(entry, line);
 		if (done) {
-			talk_close(&entry->talk);
+			ask_close(&entry->talk);
 			entry->ended_ms = now_ms();
 			entry->running = false;
 		}
@@ -201,7 +201,7 @@ int moves_start(int connection, const struct viewer *viewer, json_t *request, js
 		if (r == 0)
 			*ret = describe(entry);
 		if (r < 0) {
-			talk_close(&entry->talk);
+			ask_close(&entry->talk);
 			clear(entry);
 		}
 	}
@@ -269,7 +269,7 @@ int moves_cancel(const struct viewer *viewer, const char *id, struct err *e)
 	else if (!entry->running)
 		r = err_set(e, -EALREADY, "migration %s has ended already: %s", id, entry->state);
 	else
-		r = talk_send(&entry->talk, json_pack("{s:s}", "verb", "cancel"), e);
+		r = ask_send(&entry->talk, json_pack("{s:s}", "verb", "cancel"), e);
 	pthread_mutex_unlock(&lock);
 	return r;
 }

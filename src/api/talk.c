@@ -8,20 +8,11 @@
 
 #include "base/util.h"
 
-#define LINE_BYTES_MAX (16u << 20)
-
 static int channel = -1;
 
 void talk_use(int fd)
 {
 	channel = fd;
-}
-
-void talk_close(struct talk *talk)
-{
-	close_fdp(&talk->fd);
-	freep(&talk->buffer);
-	talk->have = talk->size = 0;
 }
 
 static int hand_over(int end, int connection, struct err *e)
@@ -42,85 +33,21 @@ static int hand_over(int end, int connection, struct err *e)
 	return 0;
 }
 
-int talk_send(const struct talk *talk, json_t *line, struct err *e)
-{
-	cleanup_free char *text = line ? json_dumps(line, JSON_COMPACT) : NULL;
-	size_t len = text ? strlen(text) : 0, done = 0;
-
-	json_decref(line);
-	if (!text)
-		return err_set(e, -ENOMEM, "out of memory");
-	text[len++] = '\n';
-	while (done < len) {
-		ssize_t n = send(talk->fd, text + done, len - done, MSG_NOSIGNAL);
-
-		if (n < 0 && errno != EINTR)
-			return err_sys(e, -errno, "sending to godwitd");
-		done += n > 0 ? (size_t)n : 0;
-	}
-	return 0;
-}
-
-int talk_open(struct talk *talk, int connection, json_t *request, struct err *e)
+int talk_open(struct ask *ask, int connection, json_t *request, struct err *e)
 {
 	int ends[2];
 	int r;
 
-	*talk = (struct talk){ .fd = -1 };
+	*ask = (struct ask){ .fd = -1 };
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
 		json_decref(request);
 		return err_sys(e, -errno, "socketpair");
 	}
-	talk->fd = ends[0];
+	ask->fd = ends[0];
 	r = hand_over(ends[1], connection, e);
 	close(ends[1]);
 	if (r == 0)
-		return talk_send(talk, request, e);
+		return ask_send(ask, request, e);
 	json_decref(request);
 	return r;
-}
-
-static int take_line(struct talk *talk, json_t **ret, struct err *e)
-{
-	char *end = talk->have ? memchr(talk->buffer, '\n', talk->have) : NULL;
-	size_t len = end ? (size_t)(end - talk->buffer) : 0;
-	json_t *line;
-
-	if (!end)
-		return 0;
-	line = json_loadb(talk->buffer, len, 0, NULL);
-	memmove(talk->buffer, end + 1, talk->have - len - 1);
-	talk->have -= len + 1;
-	if (!json_is_object(line)) {
-		json_decref(line);
-		return err_set(e, -EPROTO, "godwitd answered something that is no JSON object");
-	}
-	*ret = line;
-	return 1;
-}
-
-int talk_next(struct talk *talk, json_t **ret, struct err *e)
-{
-	for (;;) {
-		int r = take_line(talk, ret, e);
-		ssize_t n;
-
-		if (r)
-			return MIN(r, 0);
-		if (talk->have == talk->size) {
-			size_t size = talk->size ? talk->size * 2 : 4096;
-			char *grown = size <= LINE_BYTES_MAX ? realloc(talk->buffer, size) : NULL;
-
-			if (!grown)
-				return err_set(e, -ENOMEM, "godwitd's answer is too long");
-			talk->buffer = grown;
-			talk->size = size;
-		}
-		n = recv(talk->fd, talk->buffer + talk->have, talk->size - talk->have, 0);
-		if (n < 0 && errno != EINTR)
-			return err_sys(e, -errno, "reading from godwitd");
-		if (!n)
-			return err_set(e, -ECONNRESET, "godwitd ended the conversation without an answer: its log says why");
-		talk->have += n > 0 ? (size_t)n : 0;
-	}
 }

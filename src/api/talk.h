@@ -8,24 +8,11 @@
 #ifndef GODWIT_API_TALK_H
 #define GODWIT_API_TALK_H
 
-#include <jansson.h>
-
-#include "base/err.h"
-
-struct talk {
-	int fd;
-	char *buffer;
-	size_t have, size;
-};
+#include "ask/ask.h"
 
 /* Once, before threads. */
 void talk_use(int channel);
 /* Sends the request (takes the reference) of the caller at `connection`. */
-int talk_open(struct talk *talk, int connection, json_t *request, struct err *e);
-int talk_send(const struct talk *talk, json_t *line, struct err *e);
-/* Waits for the next line, *ret the caller's. -ECONNRESET: there is none any more. */
-int talk_next(struct talk *talk, json_t **ret, struct err *e);
-void talk_close(struct talk *talk);
-#define cleanup_talk __attribute__((cleanup(talk_close)))
+int talk_open(struct ask *ask, int connection, json_t *request, struct err *e);
 
 #endif

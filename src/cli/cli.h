@@ -10,6 +10,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+#include "ask/ask.h"
 #include "base/err.h"
 #include "wire/archive.h"
 
@@ -51,29 +52,13 @@ int option_error(const char *verb, int returned, char *const *argv);
 /* "godwit: ..." on stderr. */
 void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* ask.c: a conversation with godwitd. */
-
-struct ask {
-	int fd;
-	char *buffer;
-	size_t have, size;
-};
+/* ask.c: conversations with godwitd, over its socket. */
 
 /* The socket's path: --socket, else $GODWIT_SOCKET, else the default. */
 extern const char *socket_path;
 
 /* Connects and sends the request (takes the reference). The message says what to do when godwitd is not there. */
 int ask_open(struct ask *ask, json_t *request, struct err *e);
-/* Sends another line; takes the reference. */
-int ask_send(struct ask *ask, json_t *line, struct err *e);
-/*
- * The next line from godwitd in *ret (the caller's reference). wait: block for it. 1: there is one; 0: not yet (only without wait);
- * -ECONNRESET: godwitd closed without a final line.
- */
-int ask_next(struct ask *ask, bool wait, json_t **ret, struct err *e);
-void ask_close(struct ask *ask);
-#define cleanup_ask __attribute__((cleanup(ask_close)))
-
 /*
  * A whole conversation: request (takes the reference), final answer. EXIT_OK with *ret_result (the caller's); otherwise the failure has
  * been shown, as JSON on stdout when asked for.

@@ -20,8 +20,9 @@ ALLOWED = {
     "cluster": {"base"},
     "sim": {"base", "cluster"},
     "daemon": {"base", "kern", "wire", "net", "image", "home", "migrate", "cluster"},
-    "api": {"base"},
-    "cli": {"base", "wire", "pki"},
+    "ask": {"base"},
+    "api": {"base", "ask"},
+    "cli": {"base", "ask", "wire", "pki"},
 }
 # the agent's layout of the scratch, and the form in which it finds differences, are read by those who drive it
 ABI = {"kern", "image", "migrate"}
