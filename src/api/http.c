@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "api/events.h"
 #include "api/moves.h"
 #include "api/talk.h"
 #include "base/log.h"
@@ -19,6 +20,7 @@
 #define IDLE_S 30u
 #define STACK_BYTES (256u << 10)
 #define BUFFER_BYTES (16u << 10) /* of a connection: its headers must fit */
+#define EVENT_BLOCK_BYTES (8u << 10)
 #define SEGMENTS_MAX 4u
 #define SEGMENT_MAX 320u
 #define ROOT_ROOM 8u /* connections beyond which only root is served */
@@ -36,6 +38,7 @@ struct exchange {
 	size_t n;                 /* segments of the path behind /v1 */
 	char segment[SEGMENTS_MAX][SEGMENT_MAX];
 	json_t *body;             /* an object, or NULL: there was none */
+	struct listener *listener; /* or NULL: he is sent no events */
 	size_t len;
 	bool too_long;
 	char text[BODY_BYTES_MAX];
@@ -172,13 +175,12 @@ static enum MHD_Result pass_error(struct exchange *x, const json_t *error)
 						    refusals));
 }
 
-/* The whole of a request that godwitd answers with one line, or with the last of some; takes the reference. */
-static enum MHD_Result ask(struct exchange *x, json_t *request)
+/* Puts a request (takes the reference) that godwitd answers with one line, or with the last of some, which is in *ret. false: there is none, which has been answered with *said. */
+static bool hear(struct exchange *x, json_t *request, json_t **ret, enum MHD_Result *said)
 {
 	cleanup_ask struct ask talk;
 	struct err e = ERR_INIT;
 	json_t *line = NULL;
-	enum MHD_Result r;
 	const char *event;
 	int code = talk_open(&talk, x->guest->fd, request, &e);
 
@@ -187,12 +189,50 @@ static enum MHD_Result ask(struct exchange *x, json_t *request)
 		line = NULL;
 		if (code >= 0)
 			code = ask_next(&talk, true, &line, &e);
-		if (code < 0)
-			return complain(x, 502, "no-answer", e.message, "try again; if it goes on, godwitd's log says why");
+		if (code < 0) {
+			*said = complain(x, 502, "no-answer", e.message, "try again; if it goes on, godwitd's log says why");
+			return false;
+		}
 		event = json_string_value(json_object_get(line, "event"));
 	} while (event && strcmp(event, "result") != 0 && strcmp(event, "error") != 0);
-	r = event && !strcmp(event, "result") ? answer(x, 200, json_incref(json_object_get(line, "result"))) : pass_error(x, json_object_get(line, "error"));
+	*ret = event && !strcmp(event, "result") ? json_incref(json_object_get(line, "result")) : NULL;
+	if (!*ret)
+		*said = pass_error(x, json_object_get(line, "error"));
 	json_decref(line);
+	return *ret != NULL;
+}
+
+static enum MHD_Result ask(struct exchange *x, json_t *request)
+{
+	enum MHD_Result r = MHD_NO;
+	json_t *result;
+
+	return hear(x, request, &result, &r) ? answer(x, 200, result) : r;
+}
+
+/* Of a list in the answer to a request, the one whose `key` is what the path says. */
+static enum MHD_Result pick(struct exchange *x, json_t *request, const char *list, const char *key, const char *code)
+{
+	enum MHD_Result r = MHD_NO;
+	json_t *result, *one, *found = NULL;
+	char message[SEGMENT_MAX + 80];
+	size_t i;
+
+	if (!hear(x, request, &result, &r))
+		return r;
+	json_array_foreach(json_object_get(result, list), i, one) {
+		const char *name = json_string_value(json_object_get(one, key));
+
+		if (name && !strcmp(name, x->segment[1]))
+			found = one;
+	}
+	if (found) {
+		r = answer(x, 200, json_incref(found));
+	} else {
+		snprintf(message, sizeof(message), "among the %s that you may see there is no %s", list, x->segment[1]);
+		r = complain(x, 404, code, message, list[0] == 'n' ? "GET /v1/nodes lists them" : "GET /v1/units lists them; a process that Godwit has never moved, and does not watch, is not one of them");
+	}
+	json_decref(result);
 	return r;
 }
 
@@ -211,6 +251,47 @@ static enum MHD_Result get_nodes(struct exchange *x)
 static enum MHD_Result get_units(struct exchange *x)
 {
 	return ask(x, json_pack("{s:s}", "verb", "ps"));
+}
+
+static enum MHD_Result get_node(struct exchange *x)
+{
+	return pick(x, json_pack("{s:s}", "verb", "nodes"), "nodes", "name", "unknown-node");
+}
+
+static enum MHD_Result get_unit(struct exchange *x)
+{
+	return pick(x, json_pack("{s:s}", "verb", "ps"), "units", "unit", "unknown-unit");
+}
+
+static ssize_t read_events(void *arg, uint64_t at, char *buffer, size_t max)
+{
+	const struct exchange *x = arg;
+	ssize_t n = events_read(x->listener, buffer, max);
+
+	return n < 0 ? MHD_CONTENT_READER_END_OF_STREAM : n;
+}
+
+/* Who may not see anything is told so before the events begin. */
+static enum MHD_Result get_events(struct exchange *x)
+{
+	struct MHD_Response *response;
+	enum MHD_Result r = MHD_NO;
+	json_t *result;
+
+	if (!hear(x, json_pack("{s:s}", "verb", "nodes"), &result, &r))
+		return r;
+	json_decref(result);
+	x->listener = events_join(x->guest->fd, &x->guest->viewer, MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, "Last-Event-ID"));
+	if (!x->listener)
+		return complain(x, 429, "limit", "no more listeners can be served now", "try again");
+	response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, EVENT_BLOCK_BYTES, read_events, x, NULL);
+	if (!response)
+		return MHD_NO;
+	MHD_add_response_header(response, "Content-Type", "text/event-stream");
+	MHD_add_response_header(response, "Cache-Control", "no-store");
+	r = MHD_queue_response(x->connection, 200, response);
+	MHD_destroy_response(response);
+	return r;
 }
 
 static enum MHD_Result get_connections(struct exchange *x)
@@ -336,10 +417,13 @@ static const struct {
 	enum MHD_Result (*serve)(struct exchange *x);
 } paths[] = {
 	{ "GET", { "version" }, get_version },
+	{ "GET", { "events" }, get_events },
 	{ "GET", { "nodes" }, get_nodes },
+	{ "GET", { "nodes", "*" }, get_node },
 	{ "POST", { "nodes", "*", "drain" }, drain },
 	{ "DELETE", { "nodes", "*", "drain" }, undrain },
 	{ "GET", { "units" }, get_units },
+	{ "GET", { "units", "*" }, get_unit },
 	{ "GET", { "units", "*", "explain" }, explain },
 	{ "GET", { "migrations" }, get_migrations },
 	{ "POST", { "migrations" }, post_migration },
@@ -439,8 +523,10 @@ static void on_completed(void *arg, struct MHD_Connection *connection, void **co
 {
 	struct exchange *x = *context;
 
-	if (x)
+	if (x) {
 		json_decref(x->body);
+		events_leave(x->listener);
+	}
 	free(x);
 	*context = NULL;
 }
@@ -458,5 +544,6 @@ void http_quiesce(void)
 {
 	int fd = MHD_quiesce_daemon(server);
 
+	events_end();
 	close_fdp(&fd);
 }

@@ -8,10 +8,12 @@
 #include <string.h>
 #include <time.h>
 
+#include "api/events.h"
 #include "api/talk.h"
 #include "base/util.h"
 
 #define STACK_BYTES (128u << 10)
+#define TELL_MS 200u     /* between two that only say how far it is */
 #define PHASES_MAX 64u /* of one move, in its history */
 
 /* state: running until godwitd has said how it ended; then what it said, "moved" if it has moved. */
@@ -23,7 +25,7 @@ struct entry {
 	json_t *request;       /* without its verb */
 	json_t *progress, *result, *error;
 	json_t *phases;        /* {"phase", "at_ms"}: what godwitd has said, when it first said it */
-	uint64_t began_ms, ended_ms;
+	uint64_t began_ms, ended_ms, told_ms;
 	const char *state;
 };
 
@@ -72,14 +74,26 @@ static json_t *describe(const struct entry *entry)
 	return copy;
 }
 
-static void note_phase(struct entry *entry, const json_t *line)
+/* To those who listen to events. With the lock. */
+static void tell(struct entry *entry)
+{
+	json_t *o = describe(entry);
+
+	entry->told_ms = now_ms();
+	events_tell_move(entry->uid, o);
+	json_decref(o);
+}
+
+/* Whether it is in another phase than before. */
+static bool note_phase(struct entry *entry, const json_t *line)
 {
 	const char *phase = json_string_value(json_object_get(line, "phase"));
 	size_t n = json_array_size(entry->phases);
 	const char *last = n ? json_string_value(json_object_get(json_array_get(entry->phases, n - 1), "phase")) : "";
 
-	if (phase && *phase && n < PHASES_MAX && (!last || strcmp(phase, last) != 0))
-		json_array_append_new(entry->phases, json_pack("{s:s, s:I}", "phase", phase, "at_ms", (json_int_t)(now_ms() - entry->began_ms)));
+	if (!phase || !*phase || n >= PHASES_MAX || (last && !strcmp(phase, last)))
+		return false;
+	return json_array_append_new(entry->phases, json_pack("{s:s, s:I}", "phase", phase, "at_ms", (json_int_t)(now_ms() - entry->began_ms))) == 0;
 }
 
 /* true: that was the last line. With the lock. */
@@ -87,11 +101,14 @@ static bool take(struct entry *entry, json_t *line)
 {
 	const char *event = json_string_value(json_object_get(line, "event"));
 	const char *code = json_string_value(json_object_get(json_object_get(line, "error"), "code"));
+	bool another;
 
 	if (event && !strcmp(event, "progress")) {
 		json_object_del(line, "event");
-		note_phase(entry, line);
+		another = note_phase(entry, line);
 		set(&entry->progress, line);
+		if (another || now_ms() - entry->told_ms >= TELL_MS)
+			tell(entry);
 		return false;
 	}
 	set(&entry->result, json_object_get(line, "result"));
@@ -128,6 +145,7 @@ static void *listen_to(void *arg)
 			ask_close(&entry->talk);
 			entry->ended_ms = now_ms();
 			entry->running = false;
+			tell(entry);
 		}
 		json_decref(line);
 		pthread_mutex_unlock(&lock);
@@ -198,8 +216,10 @@ int moves_start(int connection, const struct viewer *viewer, json_t *request, js
 		entry->request = json_deep_copy(request);
 		json_object_del(entry->request, "verb");
 		r = begin(entry, connection, request, e);
-		if (r == 0)
+		if (r == 0) {
 			*ret = describe(entry);
+			tell(entry);
+		}
 		if (r < 0) {
 			ask_close(&entry->talk);
 			clear(entry);

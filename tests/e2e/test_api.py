@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The REST API: it says what docs/openapi.json says, moves units, and knows who asks."""
 
+import contextlib
 import json
 import os
+import queue
 import re
 import signal
 import subprocess
+import threading
 import time
 
 import pytest
-from lab_driver import BUILD, ROOT, STATE, inside, kill, main_daemon, processes, read, wait_until
+from lab_driver import BUILD, ROOT, STATE, inside, kill, main_daemon, popen, processes, read, wait_until
 
 DOCUMENT = json.loads(read(os.path.join(ROOT, "docs/openapi.json")))
 USER = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
@@ -58,6 +61,46 @@ def checked(method, path, template, *arguments, **options):
     return status, said
 
 
+class Events:
+    """What a listener hears, held against the document."""
+
+    def __init__(self, user, last_id):
+        header = ["-H", f"Last-Event-ID: {last_id}"] if last_id else []
+        self.curl = popen("n1", *user, "curl", "-sN", "--max-time", "60", "--unix-socket", "/run/godwit/api.sock", *header, "http://localhost/v1/events", stdout=subprocess.PIPE)
+        self.heard, self.last_id = queue.Queue(), None
+        threading.Thread(target=self.listen, daemon=True).start()
+
+    def listen(self):
+        event = {}
+        for line in self.curl.stdout:
+            if line.strip():
+                event.update([line.rstrip("\n").split(": ", 1)])
+            elif event:
+                self.heard.put((event.get("id"), event.get("event"), json.loads(event["data"]) if "data" in event else None))
+                event = {}
+
+    def until(self, *kinds, seconds=15, **members):
+        """The next event of such a kind that has such members in its data; and all that came before it."""
+        before, until = [], time.monotonic() + seconds
+        while True:
+            number, kind, data = self.heard.get(timeout=max(until - time.monotonic(), 0.01))
+            if kind is None:
+                continue
+            assert not (wrong := fits({kind: data}, {**DOCUMENT["components"]["schemas"]["EventData"], "additionalProperties": False})), wrong
+            self.last_id = number
+            if kind in kinds and all(data.get(key) == value for key, value in members.items()):
+                return data, before
+            before.append((kind, data))
+
+
+@contextlib.contextmanager
+def listening(user=(), last_id=None):
+    events = Events(user, last_id)
+    yield events
+    events.curl.terminate()
+    events.curl.wait()
+
+
 @pytest.fixture
 def api(lab2):
     path = os.path.join(STATE, "hosts/n1/etc/godwit.conf")
@@ -104,6 +147,8 @@ def test_answers(api):
     assert checked("GET", "/v1/version", "/v1/version")[1]["version"] in subprocess.run([os.path.join(BUILD, "src/daemon/godwitd"), "--version"], capture_output=True, text=True, check=True).stdout
     names = {n["name"] for n in checked("GET", "/v1/nodes", "/v1/nodes")[1]["nodes"]}
     assert names == {n["name"] for n in json.loads(inside("n1", "godwit", "nodes", "--json").stdout)["nodes"]} == {"n1", "n2", "n3"}
+    assert checked("GET", "/v1/nodes/n2", "/v1/nodes/{node}")[1]["name"] == "n2"
+    assert checked("GET", "/v1/nodes/n9", "/v1/nodes/{node}")[1]["error"]["code"] == "unknown-node"
     for path in ("/v1/units", "/v1/connections", "/v1/balance", "/v1/migrations"):
         assert checked("GET", path, path)[0] == 200
     for on in (True, False):
@@ -124,12 +169,46 @@ def test_moves(api):
         ended = end_of(begun["id"])
         assert ended["state"] == "moved" and ended["result"]["outcome"] == "moved" and ended["result"]["freeze_us"] > 0, ended
         assert {u["unit"]: u["on"] for u in checked("GET", "/v1/units", "/v1/units")[1]["units"]}.get(unit, "n1") == {"n2": "n2", "home": "n1"}[to]
+        if to == "n2":
+            assert checked("GET", f"/v1/units/{unit}", "/v1/units/{unit}")[1]["on"] == "n2"
         status, why = checked("GET", f"/v1/units/{unit}/explain", "/v1/units/{unit}/explain")
         assert (status, why.get("unit")) == (200, unit), why
     assert checked("DELETE", f"/v1/migrations/{begun['id']}", "/v1/migrations/{id}")[0] == 409
     failed = end_of(checked("POST", "/v1/migrations", "/v1/migrations", {"unit": unit, "host": "nowhere"})[1]["id"])
     assert failed["state"] == "failed" and failed["error"]["code"] == "unknown-host", failed
     inside("n1", "kill", str(pid))
+
+
+def test_events(api):
+    """A unit that appears, moves and ends is heard of, and so is its migration; by others it is not. Who was away gets what he has missed."""
+    pid = start_as("setpriv", "--reuid=0")
+    unit = f"n1:{pid}"
+    with listening() as heard, listening(user=USER) as others:
+        at_first, before = heard.until("snapshot")
+        assert not before and {n["name"] for n in at_first["nodes"]} == {"n1", "n2", "n3"} and unit not in {u["unit"] for u in at_first["units"]}
+        others.until("snapshot")
+        number = checked("POST", "/v1/migrations", "/v1/migrations", {"unit": unit, "host": "n2"})[1]["id"]
+        done, before = heard.until("migration", id=number, state="moved")
+        assert done["result"]["to"] == "n2" and [d["state"] for k, d in before if k == "migration"][0] == "running"
+        heard.until("unit-appeared", unit=unit, on="n2")
+        heard.until("node", name="n2")
+        at = heard.last_id
+        checked("POST", "/v1/migrations", "/v1/migrations", {"unit": unit, "host": "n3"})
+        moved, _ = heard.until("unit-moved", unit=unit)
+        assert (moved["from"], moved["to"], moved["now"]["on"]) == ("n2", "n3", "n3")
+    with listening(last_id=at) as again:
+        _, before = again.until("unit-moved", unit=unit, to="n3")
+        assert "snapshot" not in [kind for kind, _ in before]
+        inside("n3", "kill", str(pid))
+        again.until("unit-ended", unit=unit)
+    with listening(last_id="1.1-7") as stranger:
+        assert not stranger.until("snapshot")[1]
+    said = []
+    with contextlib.suppress(queue.Empty):
+        while True:
+            said.append(others.heard.get_nowait())
+    assert said and not [kind for _, kind, _ in said if kind not in ("node", "under-way", None)], said
+    wait_until("nobody asks any more", lambda: not any(p.name == "curl" for p in processes("n1")))
 
 
 def test_interrupted(api):
