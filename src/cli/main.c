@@ -101,6 +101,15 @@ static const struct command verbs[] = {
 	  "  --all          all configured nodes\n"
 	  "  --json         print a JSON object\n",
 	  verb_balance },
+	{ "trace", "[UNIT]", "show what happened in a unit's last move, step by step; without UNIT list the last moves of the cluster",
+	  "  --all          all moves of UNIT that are remembered\n"
+	  "  --last N       so many, at most 1024; default 20 without UNIT, otherwise 1\n"
+	  "  --marks        what happened within the steps, too\n"
+	  "  --chrome FILE  write them for Perfetto or chrome://tracing; - is standard output\n"
+	  "  --json         print a JSON object, with the fields of OpenTelemetry's traces\n"
+	  "UNIT is a number or HOME:PID; it may have ended. Each node remembers the last 256 moves that began on it since its godwitd did.\n"
+	  "Exit status: 0 there are some, 1 there is none.\n",
+	  verb_trace },
 	{ "connections", "", "list the connections that have moved, and how their packets get there", "  --json         print a JSON object\n", verb_connections },
 	{ "config", "check [FILE]", "look for what is wrong with a configuration, before godwitd reads it",
 	  "  FILE           default /etc/godwit/godwit.conf\n"

@@ -153,6 +153,8 @@ static int serve(const struct daemon *d, const struct request *request, int fd)
 		return do_protect(d, request, fd);
 	case VERB_FAILOVER:
 		return do_failover(d, request, fd);
+	case VERB_HISTORY:
+		return do_history(d, request, fd);
 	case VERB_CANCEL:
 		break;
 	}
@@ -187,7 +189,7 @@ static void find_unit(const struct daemon *d, struct request *request)
 	cleanup_close int door = -1;
 	int pid;
 
-	if (!request->unit[0])
+	if (!request->unit[0] || request->verb == VERB_HISTORY) /* which wants the name of one that may be gone */
 		return;
 	registry_list(match_unit, request, NULL);
 	pid = number_in_name(d, request->unit);
@@ -219,6 +221,7 @@ static bool may_be_handed_on(const struct request *request)
 	case VERB_UNPROTECT:
 		return !request->pid;
 	case VERB_PS:
+	case VERB_HISTORY:
 		return request->here;
 	default:
 		return false;
@@ -266,7 +269,7 @@ static void dispatch(struct daemon *d, struct client *c, struct request *request
 		return;
 	}
 	if (c->peer && !may_be_handed_on(request)) {
-		err_set(&e, -EINVAL, "another node may hand on migrations and protection of units that it names, drain, undrain and balance, and ask for the units that are here");
+		err_set(&e, -EINVAL, "another node may hand on migrations and protection of units that it names, drain, undrain and balance, and ask for the units and moves that are here");
 		refuse(c->fd, "bad-request", &e);
 		return;
 	}

@@ -91,7 +91,8 @@ struct daemon {
 	struct cluster_view *view; /* shared with the workers and godwit-cluster */
 	struct node_shared *shared; /* so are these: node_state.h, */
 	struct balance_shared *balance; /* balance.h, */
-	struct reserve_table *reserved; /* reserve.h */
+	struct reserve_table *reserved; /* reserve.h, */
+	struct history *history; /* history.h */
 	int asks[2]; /* work.h: questions for godwit-balance; it has the first end */
 	uint64_t balance_due_ns, protect_due_ns, watch_due_ns;
 	uint64_t tls_due_ns, api_due_ns;
@@ -182,6 +183,7 @@ int host_resolve(const struct daemon *d, const struct caller *caller, const char
 int do_ps(const struct daemon *d, const struct request *request, int fd);
 int do_nodes(const struct daemon *d, int fd);
 int do_select(const struct daemon *d, const struct request *request, int fd);
+int do_history(const struct daemon *d, const struct request *request, int fd);
 /* What a node says of itself: a name, text and numbers that are such. */
 int node_info_decode(const void *data, size_t len, Gw__NodeInfo **ret, struct err *e);
 int do_check(const struct daemon *d, const struct request *request, int fd);

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "daemon/daemon.h"
+#include "daemon/history.h"
 #include "daemon/owner.h"
 #include "daemon/protect_journal.h"
 #include "daemon/reply.h"
@@ -81,9 +82,11 @@ static bool on_progress(const struct migrate_report *report, void *arg)
 	cleanup_free char *text = NULL;
 	json_t *line;
 
+	history_progress(w->d->history, w->d->self, report);
 	if (w->answered)
 		return false;
 	if (report->outcome && !strcmp(report->outcome, "moved")) {
+		history_end(w->d->history, w->d->self, report, "moved", NULL, false);
 		if (report->left) /* another process of that number may move */
 			worker_set_done(w->d);
 		log_moved(report, w->reason);
@@ -196,12 +199,13 @@ static const char *outcome_word(int r, const struct migrate_report *report, cons
 	return r == -ECANCELED ? "cancelled" : "failed";
 }
 
-static void finish(int fd, int r, struct migrate_report *report, const char *reason, const struct refusals *refusals, struct err *e)
+static void finish(const struct watcher *w, int r, struct migrate_report *report, const struct refusals *refusals, struct err *e)
 {
 	if (r >= 0) {
 		report->outcome = "moved";
-		log_moved(report, reason);
-		reply_result(fd, reply_report(report));
+		history_end(w->d->history, w->d->self, report, report->outcome, NULL, true);
+		log_moved(report, w->reason);
+		reply_result(w->fd, reply_report(report));
 		return;
 	}
 	report->outcome = outcome_word(r, report, refusals);
@@ -210,8 +214,9 @@ static void finish(int fd, int r, struct migrate_report *report, const char *rea
 
 		err_set(e, r, "%s", text ? text : strerror(-r));
 	}
+	history_end(w->d->history, w->d->self, report, report->outcome, e->message, true);
 	log_warning("event=not-moved outcome=%s error=\"%s\"", report->outcome, e->message);
-	reply_error(fd, report->outcome, e, refusals, reply_report(report));
+	reply_error(w->fd, report->outcome, e, refusals, reply_report(report));
 }
 
 /* "home": the host that the unit's name begins with. */
@@ -343,14 +348,17 @@ static int migrate_here(const struct daemon *d, const struct request *request, i
 		reply_error(fd, r == -ENOENT ? "unknown-host" : "here-already", &e, NULL, reply_report(&report));
 		return 1;
 	}
+	history_begin(d->history, d->self, request->pid, request->reason, &report);
 	r = migrate_source(&order, &report, &refusals, &e);
 	if (r >= 0 || !report.outcome || strcmp(report.outcome, "in-doubt") != 0) {
 		protect_note_end(&watcher.leaving, r >= 0);
 		owner_claim_end(&watcher.claim, r >= 0);
 	}
 	worker_set_done(d);
-	if (!watcher.answered)
-		finish(fd, r, &report, request->reason, &refusals, &e);
+	if (watcher.answered)
+		history_end(d->history, d->self, &report, "moved", NULL, true);
+	else
+		finish(&watcher, r, &report, &refusals, &e);
 	refusals_free(&refusals);
 	return r < 0;
 }

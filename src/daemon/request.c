@@ -14,7 +14,7 @@
 static const char *const verbs[] = {
 	[VERB_MIGRATE] = "migrate", [VERB_PS] = "ps", [VERB_NODES] = "nodes", [VERB_CHECK] = "check", [VERB_CANCEL] = "cancel",
 	[VERB_CONNECTIONS] = "connections", [VERB_SELECT] = "select", [VERB_DRAIN] = "drain", [VERB_UNDRAIN] = "undrain", [VERB_STARTED] = "started", [VERB_BALANCE] = "balance",
-	[VERB_ADDRESS] = "address", [VERB_CHECKPOINT] = "checkpoint", [VERB_RESTORE] = "restore", [VERB_PROTECT] = "protect", [VERB_UNPROTECT] = "unprotect", [VERB_FAILOVER] = "failover",
+	[VERB_ADDRESS] = "address", [VERB_CHECKPOINT] = "checkpoint", [VERB_RESTORE] = "restore", [VERB_PROTECT] = "protect", [VERB_UNPROTECT] = "unprotect", [VERB_FAILOVER] = "failover", [VERB_HISTORY] = "history",
 };
 
 static int read_verb(const json_t *o, struct request *request, struct err *e)
@@ -30,7 +30,7 @@ static int read_verb(const json_t *o, struct request *request, struct err *e)
 		request->verb = (enum verb)i;
 		return 0;
 	}
-	return err_set(e, -EINVAL, "unknown verb \"%.40s\"; known are migrate, ps, nodes, check, connections, select, drain, undrain, balance, started, address, checkpoint, restore, protect, unprotect, failover", verb);
+	return err_set(e, -EINVAL, "unknown verb \"%.40s\"; known are migrate, ps, nodes, check, connections, select, drain, undrain, balance, started, address, checkpoint, restore, protect, unprotect, failover, history", verb);
 }
 
 /* An integer member from min to max; absent: untouched. */
@@ -362,6 +362,21 @@ static int read_failover(const json_t *o, struct request *request, struct err *e
 	return r == 0 && !request->n_nodes ? err_set(e, -EINVAL, "failover needs \"nodes\": those that have failed") : r;
 }
 
+static int read_history(const json_t *o, struct request *request, struct err *e)
+{
+	json_int_t last = REQUEST_LAST_DEFAULT;
+	int r = read_here(o, request, e);
+
+	if (r == 0)
+		r = read_unit(o, request, e);
+	if (r == 0 && request->pid && request->unit[0])
+		r = err_set(e, -EINVAL, "a \"pid\" or a \"unit\", not both");
+	if (r == 0 && read_number(o, "last", 0, REQUEST_LAST_MAX, &last) < 0)
+		r = err_set(e, -EINVAL, "\"last\" must be a number from 0 to %u", REQUEST_LAST_MAX);
+	request->last = (unsigned)last;
+	return r;
+}
+
 /* Only another node is believed (client.c). */
 static int read_caller(const json_t *o, struct request *request, struct err *e)
 {
@@ -418,6 +433,8 @@ static int read_members(const json_t *o, struct request *request, struct err *e)
 		return read_protect(o, request, e);
 	if (request->verb == VERB_FAILOVER)
 		return read_failover(o, request, e);
+	if (request->verb == VERB_HISTORY)
+		return read_history(o, request, e);
 	if (request->verb != VERB_MIGRATE)
 		return 0;
 	r = read_reason(o, request, e);

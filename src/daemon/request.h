@@ -25,16 +25,18 @@
 #define REQUEST_ALSO_MAX 64u
 #define REQUEST_NODES_MAX 64u
 #define REQUEST_REASON_MAX REGISTRY_REASON_MAX
+#define REQUEST_LAST_MAX 1024u
+#define REQUEST_LAST_DEFAULT 32u
 #define REQUEST_TIMEOUT_MAX_MS (24u * 3600u * 1000u)
 
-enum verb { VERB_MIGRATE, VERB_PS, VERB_NODES, VERB_CHECK, VERB_CANCEL, VERB_CONNECTIONS, VERB_SELECT, VERB_DRAIN, VERB_UNDRAIN, VERB_STARTED, VERB_BALANCE, VERB_ADDRESS, VERB_CHECKPOINT, VERB_RESTORE, VERB_PROTECT, VERB_UNPROTECT, VERB_FAILOVER };
+enum verb { VERB_MIGRATE, VERB_PS, VERB_NODES, VERB_CHECK, VERB_CANCEL, VERB_CONNECTIONS, VERB_SELECT, VERB_DRAIN, VERB_UNDRAIN, VERB_STARTED, VERB_BALANCE, VERB_ADDRESS, VERB_CHECKPOINT, VERB_RESTORE, VERB_PROTECT, VERB_UNPROTECT, VERB_FAILOVER, VERB_HISTORY };
 enum balance_action { BALANCE_STATUS, BALANCE_ON, BALANCE_OFF, BALANCE_EXPLAIN };
 
 struct request {
 	enum verb verb;
 	struct caller caller;   /* who asks: by the socket, or as the node says that hands it on ("as": [UID, GID]; absent: who may do everything) */
-	pid_t pid;              /* migrate, protect, unprotect, check, started, balance, address; 0: none */
-	char unit[300];         /* migrate, balance, protect, unprotect: HOME:PID instead of a pid; "": none */
+	pid_t pid;              /* migrate, protect, unprotect, check, started, balance, address, history; 0: none */
+	char unit[300];         /* migrate, balance, protect, unprotect, history: HOME:PID instead of a pid; "": none */
 	unsigned hops;          /* migrate: how many nodes have handed it on */
 	char host[256];         /* migrate; check: who is asked, drain, undrain, balance, restore: which node, or "" */
 	char path[REQUEST_PATH_MAX]; /* checkpoint, restore: of the image, absolute */
@@ -53,7 +55,8 @@ struct request {
 	enum tcp_outside_policy tcp;
 	unsigned timeout_ms;    /* migrate, drain; 0: none */
 	char reason[REQUEST_REASON_MAX]; /* migrate: why, for people; "": somebody said so */
-	bool here;              /* migrate: only when the process itself is here, not for whom it stands; ps: of this node alone */
+	bool here;              /* migrate: only when the process itself is here, not for whom it stands; ps, history: of this node alone */
+	unsigned last;          /* history: so many that have ended */
 	enum balance_action action; /* balance */
 	unsigned parallel;      /* drain: moves at once */
 	pid_t also[REQUEST_ALSO_MAX]; /* drain: further processes; migrate, check: others that are of one unit with pid */

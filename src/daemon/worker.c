@@ -11,6 +11,7 @@
 #include "daemon/balance.h"
 #include "daemon/cluster_loop.h"
 #include "daemon/daemon.h"
+#include "daemon/history.h"
 #include "daemon/node_state.h"
 #include "daemon/reserve.h"
 #include "daemon/work.h"
@@ -79,7 +80,7 @@ int worker_init(struct daemon *d, struct err *e)
 		always_keep[KEEP_NET + i] = -1;
 	migrate_init(always_keep);
 	if (node_state_init(&d->shared, d->config.name, &always_keep[KEEP_CLUSTER], e) < 0 || cluster_view_init(&d->view, d->shared, e) < 0 ||
-	    balance_init(&d->balance, e) < 0 || reserve_init(&d->reserved, e) < 0 || work_init(d->asks, e) < 0)
+	    balance_init(&d->balance, e) < 0 || reserve_init(&d->reserved, e) < 0 || history_init(&d->history, WORKERS_MAX, e) < 0 || work_init(d->asks, e) < 0)
 		return e->code;
 	d->done = mmap(NULL, WORKERS_MAX * sizeof(*d->done), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	return d->done == MAP_FAILED ? err_sys(e, -errno, "mmap") : 0;
@@ -242,6 +243,7 @@ void worker_reap(struct daemon *d)
 		if (w && w->kind == WORKER_PREPARE)
 			net_prepared(d, w->handoff);
 		if (w) {
+			history_gone(d->history, (size_t)(w - d->workers), WIFSIGNALED(status) ? WTERMSIG(status) : 0);
 			close_fdp(&w->handoff);
 			w->pid = 0;
 		}

@@ -742,7 +742,7 @@ static int watch_step(void *context, const struct step *step, struct err *e)
 {
 	struct dest *d = context;
 
-	timeline_mark(step->name);
+	timeline_step(step->name);
 	return fault_point("dest", step->name, d->link.control, e);
 }
 

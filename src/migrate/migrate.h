@@ -64,6 +64,7 @@ struct migrate_report {
 	uint64_t bytes_sent;
 	uint64_t pages_total, pages_sent, pages_skipped_file, pages_skipped_zero, pages_faulted;
 	unsigned rounds;
+	unsigned attempts;     /* since the unit has changed between offer and freeze, it was begun so often */
 	pid_t new_pid;         /* the process's pid as seen on the destination host */
 	const char *outcome;   /* "moved", "refused", "failed", "cancelled", "in-doubt" or "possible"; NULL while it runs */
 };

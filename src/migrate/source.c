@@ -262,7 +262,7 @@ static int watch_step(void *context, const struct step *step, struct err *e)
 	unsigned timeout_ms = s->request->timeout_ms;
 
 	s->report->phase = step->name;
-	timeline_mark(step->name);
+	timeline_step(step->name);
 	if (!strcmp(step->name, "home") && s->request->has_left)
 		s->request->has_left(s->request->leave_arg);
 	if (step->committed || !strcmp(step->name, "go"))
@@ -354,6 +354,8 @@ static int try_once(const struct migrate_request *request, bool hold, struct mig
 
 	s = (struct source){ .request = request, .report = report, .refusals = refusals, .begin_ns = clock_ns(CLOCK_MONOTONIC), .link = LINK_INIT,
 			     .unit = UNIT_INIT, .hold = hold, .home = { .mover = -1 }, .export = FILES_EXPORT_INIT };
+	timeline_begin();
+	report->attempts++;
 	report->strategy = request->strategy;
 	snprintf(report->from, sizeof(report->from), "%s", request->self_name);
 	snprintf(report->to, sizeof(report->to), "%s", request->dest_name);

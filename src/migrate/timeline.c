@@ -7,20 +7,36 @@
 #include "base/log.h"
 #include "base/util.h"
 
-#define MARKS_MAX 128
+#define STEPS_MAX 16 /* so many find a place also when there are too many marks */
 
-static struct {
-	const char *what;
-	uint64_t ns;
-} marks[MARKS_MAX];
+static struct timeline_mark marks[TIMELINE_MARKS_MAX];
 static unsigned nmarks;
+
+static void add(const char *what, bool is_step, unsigned max)
+{
+	if (nmarks < max)
+		marks[nmarks++] = (struct timeline_mark){ what, clock_ns(CLOCK_REALTIME), is_step };
+}
+
+void timeline_begin(void)
+{
+	nmarks = 0;
+}
 
 void timeline_mark(const char *what)
 {
-	if (nmarks == MARKS_MAX)
-		return;
-	marks[nmarks].what = what;
-	marks[nmarks++].ns = clock_ns(CLOCK_REALTIME);
+	add(what, false, TIMELINE_MARKS_MAX - STEPS_MAX);
+}
+
+void timeline_step(const char *name)
+{
+	add(name, true, TIMELINE_MARKS_MAX);
+}
+
+unsigned timeline_read(const struct timeline_mark **ret)
+{
+	*ret = marks;
+	return nmarks;
 }
 
 void timeline_log(void)
@@ -28,5 +44,4 @@ void timeline_log(void)
 	for (unsigned i = 0; i < nmarks; i++)
 		log_debug("event=mark at_us=%" PRIu64 " after_us=%" PRIu64 " what=\"%s\"", marks[i].ns / 1000 % 100000000,
 			  i ? (marks[i].ns - marks[i - 1].ns) / 1000 : 0, marks[i].what);
-	nmarks = 0;
 }

@@ -16,6 +16,7 @@
 #include "migrate/migrate.h"
 #include "migrate/outcome.h"
 #include "migrate/registry.h"
+#include "migrate/timeline.h"
 #include "wire/conn.h"
 #include "wire/frame.h"
 #include "wire/hello.h"
@@ -97,8 +98,14 @@ int migrate_source(const struct migrate_request *q, struct migrate_report *repor
 {
 	switch (q->strategy) {
 	case STRATEGY_FREEZE_FREE:
+		timeline_begin();
+		timeline_step("hello");
+		timeline_mark("greeted");
+		timeline_step("offer");
 		report->phase = "offer";
+		report->attempts = 1;
 		q->progress(report, q->progress_arg);
+		report->stopped_at_ns = clock_ns(CLOCK_REALTIME);
 		return move(q, report, e);
 	case STRATEGY_PRE_COPY:
 		refusals_add(refusals, "fd.socket", "connections cannot move yet", "close it first", "fd %d (TCP)", 7);

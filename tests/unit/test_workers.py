@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
 
@@ -112,6 +113,81 @@ class Workers(unittest.TestCase):
         done = self.migrate("copy-on-reference", "--json")
         self.assertEqual((done.returncode, json.loads(done.stdout)["outcome"]), (5, "in-doubt"))
         wait_for(lambda: "event=worker-died kind=source" in self.a.text(), "the log of the worker's death")
+
+    def history(self, *options):
+        return json.loads(self.godwit("trace", "--json", *options).stdout)
+
+    def move(self):
+        os.kill(json.loads(self.migrate("freeze-free", "--json").stdout)["pid"], signal.SIGKILL)
+
+    def test_history(self):
+        """What each move came to is remembered, with why, and in the order of time; a limit and a name choose among them."""
+        self.assertEqual(self.godwit("trace", str(self.child.pid)).returncode, 1)
+        self.move()
+        for strategy in ("pre-copy", "hybrid", "copy-on-reference"):
+            self.migrate(strategy)
+        wait_for(lambda: len(self.history()["moves"]) == 4, "the one whose worker has died")
+        said = self.history()
+        moves = said["moves"]
+        self.assertEqual([(m["strategy"], m["outcome"]) for m in moves], [("freeze-free", "moved"), ("pre-copy", "refused"), ("hybrid", "in-doubt"), ("copy-on-reference", "unknown")])
+        self.assertEqual([m["number"] for m in moves], [1, 2, 3, 4])
+        self.assertEqual({(m["node"], m["pid"], m["from"], m["to"], m["uid"]) for m in moves}, {("t1", self.child.pid, "t1", "b", 0)})
+        self.assertIn("connections cannot move yet", moves[1]["error"])
+        self.assertIn("signal 6", moves[3]["error"])
+        self.assertEqual((said["running"], [s["node"] for s in said["silent"]]), ([], ["b"]))
+        moved = moves[0]
+        self.assertEqual((moved["freeze_us"], moved["bytes_sent"], moved["pages_sent"], moved["attempts"]), (150, 90 * 4096, 90, 1))
+        spans = {s["name"]: s for s in moved["spans"]}
+        self.assertEqual(list(spans), ["migrate", "begin", "hello", "offer", "frozen"])
+        self.assertEqual(len({s["span_id"] for s in moved["spans"]} | {""}), 6)
+        self.assertEqual({s["parent_span_id"] for s in moved["spans"][1:]}, {spans["migrate"]["span_id"]})
+        self.assertEqual((spans["hello"]["end_ns"], spans["offer"]["end_ns"]), (spans["offer"]["start_ns"], moved["ended_ns"]))
+        self.assertEqual(spans["frozen"]["end_ns"] - spans["frozen"]["start_ns"], 150000)
+        self.assertEqual([e["name"] for e in moved["events"]], ["greeted"])
+        self.assertEqual(len({m["trace_id"] for m in moves}), 4)
+        unit = moved["unit"]
+        self.assertEqual([m["number"] for m in self.history(unit)["moves"]], [4])
+        self.assertEqual([m["number"] for m in self.history("--all", str(self.child.pid))["moves"]], [1, 2, 3, 4])
+        self.assertEqual(self.history("t1:1")["moves"], [])
+        self.assertIn("hello", self.godwit("trace", "--all", unit).stdout)
+        self.assertEqual(len(self.godwit("trace").stdout.splitlines()), 5)
+
+    def test_history_ring(self):
+        """It is bounded: the newest are there."""
+        for _ in range(260):
+            with self.a.client() as s:
+                s.sendall(json.dumps({"verb": "migrate", "pid": self.child.pid, "host": "b", "strategy": "pre-copy"}).encode() + b"\n")
+                while s.recv(65536):
+                    pass
+        self.assertEqual([m["number"] for m in self.history("--last", "1000")["moves"]], list(range(5, 261)))
+
+    def test_history_of_what_runs(self):
+        process = self.start_endless()
+        running = self.history()["running"]
+        self.assertEqual([(m["pid"], m["phase"], m["outcome"], m["ended_ns"]) for m in running], [(self.child.pid, "rounds", "", 0)])
+        self.assertGreater(running[0]["total_ms"], 0)
+        self.assertIn("in step rounds", self.godwit("trace", str(self.child.pid)).stdout)
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=10)
+        self.assertEqual([m["outcome"] for m in self.history()["moves"]], ["cancelled"])
+
+    def test_chrome(self):
+        """The file has what Perfetto and chrome://tracing ask for."""
+        self.move()
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "trace.json")
+            done = self.godwit("trace", "--chrome", path, str(self.child.pid))
+            self.assertEqual((done.returncode, done.stdout), (0, ""), done)
+            with open(path, encoding="ascii") as f:
+                trace = json.load(f)
+        events = trace["traceEvents"]
+        self.assertEqual([(e["name"], e["args"]["name"]) for e in events if e["ph"] == "M"], [("process_name", f"t1:{self.child.pid}"), ("thread_name", "steps"), ("thread_name", "frozen")])
+        self.assertEqual([e["name"] for e in events if e["ph"] == "X"], ["t1 -> b", "begin", "hello", "offer", "frozen"])
+        self.assertEqual([e["name"] for e in events if e["ph"] == "i"], ["greeted"])
+        for e in events:
+            self.assertLessEqual({"name", "ph", "pid", "tid"}, set(e))
+            if e["ph"] == "X":
+                self.assertTrue(0 <= e["ts"] < 60e6 and e["dur"] >= 0, e)
 
     def start_endless(self):
         p = subprocess.Popen(self.command("migrate", str(self.child.pid), "b", "--strategy", "stop-copy", "--json"), stdout=subprocess.PIPE,
