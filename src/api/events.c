@@ -21,9 +21,11 @@
 
 #define FEEDS_MAX 64u
 #define STACK_BYTES (256u << 10)
-#define ROUND_MS 1000u   /* between two looks, and */
+#define ROUND_MS 1000u   /* between two looks, */
+#define ROUND_MOVING_MS 250u /* ... while something moves, and */
 #define ROUND_SHARE 10u  /* ... so many times as long as a look takes */
 #define LOOK_MS 1000u    /* whether a listener is still there */
+#define ENDED_MAX 16u    /* records of moves that are asked for in a look: more in that time are not told */
 #define NAME_BYTES 40u
 
 struct event {
@@ -40,6 +42,7 @@ struct feed {
 	bool known;             /* nodes and units have been heard once */
 	json_t *nodes, *units;  /* by name */
 	json_t *silent, *under_way;
+	json_t *ended;          /* the last moves that have, by trace_id */
 	struct event kept[EVENTS_KEPT];
 	struct listener *listeners;
 };
@@ -188,30 +191,44 @@ static json_t *list_of(const json_t *answer, const char *key)
 	return json_is_array(list) ? json_incref(list) : json_array();
 }
 
+/* A record may be completed after the move has ended for its user. */
+static void compare_ended(struct feed *f, json_t *now)
+{
+	const char *id;
+	json_t *move;
+
+	json_object_foreach(now, id, move)
+		if (!json_equal(move, json_object_get(f->ended, id)))
+			push(f, "move", json_incref(move));
+}
+
 /* With the lock. */
-static void take(struct feed *f, const json_t *nodes, const json_t *units)
+static void take(struct feed *f, const json_t *nodes, const json_t *units, const json_t *history)
 {
 	json_t *nodes_now = by_name(json_object_get(nodes, "nodes"), "name"), *units_now = by_name(json_object_get(units, "units"), "unit");
-	json_t *silent = list_of(units, "silent"), *under_way = list_of(units, "migrations");
+	json_t *silent = list_of(units, "silent"), *under_way = list_of(history, "running");
+	json_t *ended = by_name(json_object_get(history, "moves"), "trace_id");
 
 	if (f->known) {
 		compare_nodes(f, nodes_now);
 		compare_units(f, units_now, silent);
 		if (!json_equal(under_way, f->under_way))
-			push(f, "under-way", json_pack("{s:O}", "migrations", under_way));
+			push(f, "under-way", json_pack("{s:O}", "moves", under_way));
+		compare_ended(f, ended);
 	}
 	set(&f->nodes, nodes_now);
 	set(&f->units, units_now);
 	set(&f->silent, silent);
 	set(&f->under_way, under_way);
+	set(&f->ended, ended);
 	f->known = true;
 	pthread_cond_broadcast(&happened);
 }
 
 /* --- a feed's thread --- */
 
-/* What godwitd says, as for any of those who listen. NULL: nothing, or there is nobody. */
-static json_t *ask_godwitd(const struct feed *f, const char *verb)
+/* What godwitd says to a request (takes the reference), as to any of those who listen. NULL: nothing, or there is nobody. */
+static json_t *ask_godwitd(const struct feed *f, json_t *request)
 {
 	cleanup_ask struct ask talk = { .fd = -1 };
 	struct err e = ERR_INIT;
@@ -220,8 +237,9 @@ static json_t *ask_godwitd(const struct feed *f, const char *verb)
 
 	pthread_mutex_lock(&lock);
 	if (f->listeners && !over)
-		r = talk_open(&talk, f->listeners->connection, json_pack("{s:s}", "verb", verb), &e);
+		r = talk_open(&talk, f->listeners->connection, json_incref(request), &e);
 	pthread_mutex_unlock(&lock);
+	json_decref(request);
 	if (r >= 0 && ask_next(&talk, true, &line, &e) > 0)
 		result = json_incref(json_object_get(line, "result"));
 	json_decref(line);
@@ -246,25 +264,27 @@ static void wait_ms(unsigned ms)
 static void *attend(void *arg)
 {
 	struct feed *f = arg;
+	bool goes_on;
 
-	for (;;) {
-		uint64_t began = clock_ns(CLOCK_MONOTONIC), next;
-		bool goes_on;
-		json_t *nodes = ask_godwitd(f, "nodes"), *units = ask_godwitd(f, "ps");
+	do {
+		uint64_t began = clock_ns(CLOCK_MONOTONIC), took, next;
+		json_t *nodes = ask_godwitd(f, json_pack("{s:s}", "verb", "nodes")), *units = ask_godwitd(f, json_pack("{s:s}", "verb", "ps"));
+		json_t *history = ask_godwitd(f, json_pack("{s:s, s:i}", "verb", "history", "last", (int)ENDED_MAX));
 
-		next = clock_ns(CLOCK_MONOTONIC) + MAX(ROUND_MS * 1000000ull, ROUND_SHARE * (clock_ns(CLOCK_MONOTONIC) - began));
+		took = clock_ns(CLOCK_MONOTONIC) - began;
 		pthread_mutex_lock(&lock);
-		if (nodes && units)
-			take(f, nodes, units);
+		if (nodes && units && history)
+			take(f, nodes, units, history);
+		next = began + took + MAX((json_array_size(f->under_way) ? ROUND_MOVING_MS : ROUND_MS) * 1000000ull, ROUND_SHARE * took);
 		while (f->listeners && !over && clock_ns(CLOCK_MONOTONIC) < next)
 			wait_ms((unsigned)((next - clock_ns(CLOCK_MONOTONIC)) / 1000000 + 1));
 		goes_on = f->asking = f->listeners && !over;
 		pthread_mutex_unlock(&lock);
 		json_decref(nodes);
 		json_decref(units);
-		if (!goes_on)
-			return NULL;
-	}
+		json_decref(history);
+	} while (goes_on);
+	return NULL;
 }
 
 static bool start_asking(struct feed *f)
@@ -292,6 +312,7 @@ static void empty(struct feed *f)
 	json_decref(f->units);
 	json_decref(f->silent);
 	json_decref(f->under_way);
+	json_decref(f->ended);
 	*f = (struct feed){ 0 };
 }
 
@@ -413,7 +434,7 @@ static void make_snapshot(struct listener *l)
 	pthread_mutex_unlock(&lock);
 	moves = moves_list(&l->viewer);
 	pthread_mutex_lock(&lock);
-	all = json_pack("{s:o, s:o, s:O, s:O, s:o}", "nodes", values_of(f->nodes), "units", values_of(f->units), "silent", f->silent, "under_way", f->under_way, "migrations", moves);
+	all = json_pack("{s:o, s:o, s:O, s:O, s:o, s:o}", "nodes", values_of(f->nodes), "units", values_of(f->units), "silent", f->silent, "under_way", f->under_way, "history", values_of(f->ended), "migrations", moves);
 	data = all ? json_dumps(all, JSON_COMPACT) : NULL;
 	json_decref(all);
 	set_text(l, number, "snapshot", data);

@@ -7,7 +7,7 @@
  * snapshot of everything first. Without listeners nobody is asked.
  *
  *	event            data
- *	snapshot         {"nodes", "units", "silent", "under_way", "migrations"}: all that there is
+ *	snapshot         {"nodes", "units", "silent", "under_way", "history", "migrations"}: all that there is, and the last moves that have ended
  *	node             a node, as /v1/nodes has it: it is new, or not as it was
  *	node-gone        {"name"}: it is no longer one of the cluster
  *	unit-appeared    a unit, as /v1/units has it
@@ -15,7 +15,8 @@
  *	unit-changed     a unit, of which something else has changed (that it runs or sleeps is no change)
  *	unit-ended       {"unit", "on"}; a unit of a node that does not answer has not ended
  *	migration        a migration as /v1/migrations/ID has it: begun, another phase, progress, ended
- *	under-way        {"migrations"}: those of the node's own, whoever has begun them
+ *	under-way        {"moves"}: all that are under way in the cluster and may be seen, whoever has begun them, as "running" of /v1/history
+ *	move             one that has ended, as /v1/history has it; again when more of it is known
  */
 #ifndef GODWIT_API_EVENTS_H
 #define GODWIT_API_EVENTS_H

@@ -136,7 +136,7 @@ def end_of(number, **options):
 
 def test_document():
     """Its paths are those of the server, and no others."""
-    table = re.findall(r'\{ "(GET|POST|PUT|DELETE)", \{ ([^}]*) \}', read(os.path.join(ROOT, "src/api/http.c")))
+    table = re.findall(r'\{ "(GET|POST|PUT|DELETE)", \{ ([^}]*) \}', read(os.path.join(ROOT, "src/api/paths.c")))
     served = {(method, "/v1/" + "/".join(re.findall(r'"([^"]*)"', path))) for method, path in table}
     said = {(method.upper(), re.sub(r"\{\w+\}", "*", path)) for path, methods in DOCUMENT["paths"].items() for method in methods}
     assert served == said and len(served) > 10
@@ -149,8 +149,9 @@ def test_answers(api):
     assert names == {n["name"] for n in json.loads(inside("n1", "godwit", "nodes", "--json").stdout)["nodes"]} == {"n1", "n2", "n3"}
     assert checked("GET", "/v1/nodes/n2", "/v1/nodes/{node}")[1]["name"] == "n2"
     assert checked("GET", "/v1/nodes/n9", "/v1/nodes/{node}")[1]["error"]["code"] == "unknown-node"
-    for path in ("/v1/units", "/v1/connections", "/v1/balance", "/v1/migrations"):
+    for path in ("/v1/units", "/v1/connections", "/v1/balance", "/v1/migrations", "/v1/history"):
         assert checked("GET", path, path)[0] == 200
+    assert checked("GET", "/v1/history?last=2000", "/v1/history")[0] == checked("GET", "/v1/history?last=-1", "/v1/history")[0] == 400
     for on in (True, False):
         assert checked("PUT", "/v1/balance", "/v1/balance", {"on": on})[0] == 200
         assert checked("GET", "/v1/balance", "/v1/balance")[1]["balance"] is on
@@ -191,6 +192,9 @@ def test_events(api):
         done, before = heard.until("migration", id=number, state="moved")
         assert done["result"]["to"] == "n2" and [d["state"] for k, d in before if k == "migration"][0] == "running"
         heard.until("unit-appeared", unit=unit, on="n2")
+        trace, _ = heard.until("move", unit=unit)
+        assert trace["outcome"] == "moved" and {"freeze", "push"} <= {span["name"] for span in trace["spans"]}
+        assert checked("GET", f"/v1/history?unit={unit}", "/v1/history")[1]["moves"][0]["trace_id"] == trace["trace_id"]
         heard.until("node", name="n2")
         at = heard.last_id
         checked("POST", "/v1/migrations", "/v1/migrations", {"unit": unit, "host": "n3"})
@@ -207,7 +211,7 @@ def test_events(api):
     with contextlib.suppress(queue.Empty):
         while True:
             said.append(others.heard.get_nowait())
-    assert said and not [kind for _, kind, _ in said if kind not in ("node", "under-way", None)], said
+    assert said and not [kind for _, kind, _ in said if kind not in ("node", None)], said
     wait_until("nobody asks any more", lambda: not any(p.name == "curl" for p in processes("n1")))
 
 
