@@ -18,6 +18,7 @@ ALLOWED = {
     "home": {"base", "kern", "wire"},
     "migrate": {"base", "kern", "wire", "net", "image", "home"},
     "cluster": {"base"},
+    "portable": {"base"},
     "sim": {"base", "cluster"},
     "daemon": {"base", "kern", "wire", "net", "image", "home", "migrate", "cluster"},
     "ask": {"base"},
