@@ -44,5 +44,7 @@ void answer_add_headers(struct MHD_Response *response, const char *type);
 bool hear(struct exchange *x, json_t *request, json_t **ret, enum MHD_Result *said);
 /* Answers what the path, in x, says (paths.c). */
 enum MHD_Result route(struct exchange *x, const char *url, const char *method);
+/* Answers with the figures of this node (metrics.c). */
+enum MHD_Result metrics(struct exchange *x, const char *method);
 
 #endif

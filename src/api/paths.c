@@ -290,8 +290,10 @@ enum MHD_Result route(struct exchange *x, const char *url, const char *method)
 {
 	bool known = false;
 
+	if (!strcmp(url, "/metrics"))
+		return metrics(x, method);
 	if (!split(x, url))
-		return complain(x, 404, "not-found", "there is no such path", "paths begin with /v1/; docs/openapi.json lists them");
+		return complain(x, 404, "not-found", "there is no such path", "paths begin with /v1/, but for GET /metrics; docs/openapi.json lists them");
 	for (size_t i = 0; i < ARRAY_SIZE(paths); i++) {
 		if (!matches(x, paths[i].path))
 			continue;

@@ -45,6 +45,7 @@ int verb_config(int argc, char **argv);
 int verb_pki(int argc, char **argv);
 int verb_explain(int argc, char **argv);
 int verb_trace(int argc, char **argv);
+int verb_metrics(int argc, char **argv);
 
 /* Prints how a verb is used, on stderr, and returns EXIT_USAGE. */
 int usage_error(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -110,6 +110,7 @@ static const struct command verbs[] = {
 	  "UNIT is a number or HOME:PID; it may have ended. Each node remembers the last 256 moves that began on it since its godwitd did.\n"
 	  "Exit status: 0 there are some, 1 there is none.\n",
 	  verb_trace },
+	{ "metrics", "", "print what godwitd counts and measures, in Prometheus's text format", "For node_exporter's textfile collector, say; godwit-api serves the same as GET /metrics.\n", verb_metrics },
 	{ "connections", "", "list the connections that have moved, and how their packets get there", "  --json         print a JSON object\n", verb_connections },
 	{ "config", "check [FILE]", "look for what is wrong with a configuration, before godwitd reads it",
 	  "  FILE           default /etc/godwit/godwit.conf\n"

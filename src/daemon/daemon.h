@@ -182,6 +182,7 @@ int do_failover(const struct daemon *d, const struct request *request, int fd);
 int host_resolve(const struct daemon *d, const struct caller *caller, const char *host, struct sockaddr_in *ret, struct err *e);
 int do_ps(const struct daemon *d, const struct request *request, int fd);
 int do_nodes(const struct daemon *d, int fd);
+int do_metrics(const struct daemon *d, int fd);
 int do_select(const struct daemon *d, const struct request *request, int fd);
 int do_history(const struct daemon *d, const struct request *request, int fd);
 /* What a node says of itself: a name, text and numbers that are such. */

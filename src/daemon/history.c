@@ -134,7 +134,7 @@ static void count_end(struct history_sums *s, const struct history_move *m)
 	if (outcome != HISTORY_MOVED)
 		return;
 	add_to_histogram(&s->freeze[strategy], history_freeze_us, m->report.freeze_us);
-	add_to_histogram(&s->total[strategy], history_total_us, (uint64_t)(m->report.total_ms * 1000));
+	add_to_histogram(&s->total[strategy], history_total_us, (m->ended_ns - MIN(m->began_ns, m->ended_ns)) / 1000);
 }
 
 /* Into the ring, or there once more what has been in it. */
@@ -207,6 +207,11 @@ void history_gone(struct history *h, size_t place, int signal)
 		end(h, p, &report, true);
 	}
 	write_end(p);
+}
+
+void history_arrived(struct history *h, bool arrived)
+{
+	add(arrived ? &h->sums.arrived : &h->sums.not_arrived, 1);
 }
 
 int history_list_ended(const struct history *h, int (*each)(const struct history_move *move, void *arg), void *arg)

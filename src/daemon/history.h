@@ -51,6 +51,7 @@ struct history_sums {
 	uint64_t moves[HISTORY_OUTCOMES][HISTORY_STRATEGIES];
 	struct history_histogram freeze[HISTORY_STRATEGIES], total[HISTORY_STRATEGIES]; /* of what has moved */
 	uint64_t bytes_sent, pages_sent, pages_in_files, pages_zero, pages_faulted, rounds, attempts;
+	uint64_t arrived, not_arrived; /* moves to this node */
 };
 
 struct history;
@@ -66,6 +67,9 @@ void history_progress(struct history *h, size_t place, const struct migrate_repo
 void history_end(struct history *h, size_t place, const struct migrate_report *report, const char *outcome, const char *error, bool last);
 /* In the main process: the worker of that place is no more. signal: which has ended it, 0: none. */
 void history_gone(struct history *h, size_t place, int signal);
+
+/* A move to this node has ended. */
+void history_arrived(struct history *h, bool arrived);
 
 const char *history_outcome_name(enum history_outcome outcome);
 /* The upper ends of buckets in microseconds, ascending; the last is UINT64_MAX. */

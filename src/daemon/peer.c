@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "daemon/daemon.h"
+#include "daemon/history.h"
 #include "daemon/fence.h"
 #include "daemon/keep.h"
 #include "daemon/node_state.h"
@@ -111,6 +112,8 @@ static int serve_dest(const struct daemon *d, int control, const struct frame *h
 	protection_use(fence_why_not);
 	r = migrate_dest(control, hello->payload, hello->len, handoff, d->config.name, unit, &e);
 	reserve_over(d->reserved, unit, r == 0);
+	if (unit[0] && r != -ECANCELED) /* a question is no move, and neither is who does not come so far */
+		history_arrived(d->history, r == 0);
 	if (r == -ECANCELED)
 		log_info("event=arrival-cancelled text=\"%s\"", e.message);
 	else if (r < 0)

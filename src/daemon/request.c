@@ -14,7 +14,7 @@
 static const char *const verbs[] = {
 	[VERB_MIGRATE] = "migrate", [VERB_PS] = "ps", [VERB_NODES] = "nodes", [VERB_CHECK] = "check", [VERB_CANCEL] = "cancel",
 	[VERB_CONNECTIONS] = "connections", [VERB_SELECT] = "select", [VERB_DRAIN] = "drain", [VERB_UNDRAIN] = "undrain", [VERB_STARTED] = "started", [VERB_BALANCE] = "balance",
-	[VERB_ADDRESS] = "address", [VERB_CHECKPOINT] = "checkpoint", [VERB_RESTORE] = "restore", [VERB_PROTECT] = "protect", [VERB_UNPROTECT] = "unprotect", [VERB_FAILOVER] = "failover", [VERB_HISTORY] = "history",
+	[VERB_ADDRESS] = "address", [VERB_CHECKPOINT] = "checkpoint", [VERB_RESTORE] = "restore", [VERB_PROTECT] = "protect", [VERB_UNPROTECT] = "unprotect", [VERB_FAILOVER] = "failover", [VERB_HISTORY] = "history", [VERB_METRICS] = "metrics",
 };
 
 static int read_verb(const json_t *o, struct request *request, struct err *e)
@@ -30,7 +30,7 @@ static int read_verb(const json_t *o, struct request *request, struct err *e)
 		request->verb = (enum verb)i;
 		return 0;
 	}
-	return err_set(e, -EINVAL, "unknown verb \"%.40s\"; known are migrate, ps, nodes, check, connections, select, drain, undrain, balance, started, address, checkpoint, restore, protect, unprotect, failover, history", verb);
+	return err_set(e, -EINVAL, "unknown verb \"%.40s\"; known are migrate, ps, nodes, check, connections, select, drain, undrain, balance, started, address, checkpoint, restore, protect, unprotect, failover, history, metrics", verb);
 }
 
 /* An integer member from min to max; absent: untouched. */

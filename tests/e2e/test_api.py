@@ -139,7 +139,7 @@ def test_document():
     table = re.findall(r'\{ "(GET|POST|PUT|DELETE)", \{ ([^}]*) \}', read(os.path.join(ROOT, "src/api/paths.c")))
     served = {(method, "/v1/" + "/".join(re.findall(r'"([^"]*)"', path))) for method, path in table}
     said = {(method.upper(), re.sub(r"\{\w+\}", "*", path)) for path, methods in DOCUMENT["paths"].items() for method in methods}
-    assert served == said and len(served) > 10
+    assert served | {("GET", "/metrics")} == said and len(served) > 10
 
 
 def test_answers(api):
@@ -276,3 +276,14 @@ def test_what_is_odd(api):
     status = read(f"/proc/{server.pid}/status")
     assert re.search(r"^Uid:\t65534\t65534", status, re.M) and re.search(r"^CapEff:\t0+$", status, re.M) and re.search(r"^Seccomp:\t2", status, re.M)
     assert main_daemon("n1")
+
+
+def test_metrics(api):
+    """As Prometheus asks for them, and as the command prints them; also for users."""
+    for user in ((), USER):
+        done = inside("n1", *user, "curl", "-s", "--max-time", "20", "-D", "-", "--unix-socket", "/run/godwit/api.sock", "http://localhost/metrics").stdout
+        headers, _, text = done.replace("\r", "").partition("\n\n")
+        assert "Content-Type: text/plain; version=0.0.4" in headers, done
+        names = re.findall(r"^# TYPE (\S+)", text, re.M)
+        assert names == re.findall(r"^# TYPE (\S+)", inside("n1", "godwit", "metrics").stdout, re.M) and len(names) > 20
+    assert call("POST", "/metrics")[0] == 405
