@@ -131,7 +131,7 @@ static int follow_pointer(struct finder *f, const struct plan *p, size_t k, cons
 		return r;
 	o.address = (uintptr_t)pointer;
 	o.count = (size_t)n;
-	if (__builtin_mul_overflow(elem_size(&o.elem), o.count, &o.bytes) || o.bytes > STATE_BYTES_MAX || o.address + o.bytes < o.address)
+	if (o.count != n || __builtin_mul_overflow(elem_size(&o.elem), o.count, &o.bytes) || o.address + o.bytes < o.address)
 		return err_set(e, -EOVERFLOW, "'%s' leads to more than there can be: %llu elements", field->name, (unsigned long long)n);
 	return add(f, &o, e);
 }
