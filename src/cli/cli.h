@@ -32,6 +32,7 @@ int verb_image(int argc, char **argv);
 int verb_protect(int argc, char **argv);
 int verb_unprotect(int argc, char **argv);
 int verb_failover(int argc, char **argv);
+int verb_bridge(int argc, char **argv);
 int verb_balance(int argc, char **argv);
 int verb_drain(int argc, char **argv);
 int verb_undrain(int argc, char **argv);

@@ -12,11 +12,12 @@
 #include "version.h"
 
 static const struct command verbs[] = {
-	{ "migrate", "UNIT HOST", "move a process (PID, or HOME:PID; PID,PID as one unit) to another host; home: back",
+	{ "migrate", "UNIT HOST", "move a process (PID, or HOME:PID; PID,PID as one unit) to another host; home: back; USER@HOST: by ssh",
 	  "  --strategy S   freeze-free (default), pre-copy, hybrid, stop-copy, copy-on-reference\n"
 	  "  --files F      files that HOST lacks, or has in another version: auto (default), copy, relay, refuse\n"
 	  "  --tcp T        connections with others: keep (default), close, refuse\n"
 	  "  --timeout T    give up after T if the process has not moved until then: 30, 500ms, 10s, 2m\n"
+	  "  --ssh COMMAND  to USER@HOST: how ssh is called, 'ssh -p 2222'; default $GODWIT_SSH, or ssh\n"
 	  "  --json         print one JSON object and nothing else\n"
 	  "  --quiet        print nothing but errors\n"
 	  "Ctrl-C cancels; the process stays here, unharmed. Exit status: 0 moved, 1 failed, 2 usage, 3 refused, 4 cancelled, 5 in doubt.\n",
@@ -111,6 +112,14 @@ static const struct command verbs[] = {
 	  "Exit status: 0 there are some, 1 there is none.\n",
 	  verb_trace },
 	{ "metrics", "", "print what godwitd counts and measures, in Prometheus's text format", "For node_exporter's textfile collector, say; godwit-api serves the same as GET /metrics.\n", verb_metrics },
+	{ "bridge", "[USER@HOST]", "reach a host by ssh, where nothing but sshd and godwit is set up; without a host: which there are",
+	  "  --close NODE   end it\n"
+	  "  --ssh COMMAND  how ssh is called: 'ssh -p 2222'; default $GODWIT_SSH, or ssh\n"
+	  "  --stdio        what ssh runs on the other host\n"
+	  "  --json         print a JSON object\n"
+	  "HOST is a node then, by its own name, until the bridge is closed. `godwit migrate UNIT USER@HOST` makes one by itself, which is\n"
+	  "closed when nothing goes over it any more.\n",
+	  verb_bridge },
 	{ "connections", "", "list the connections that have moved, and how their packets get there", "  --json         print a JSON object\n", verb_connections },
 	{ "config", "check [FILE]", "look for what is wrong with a configuration, before godwitd reads it",
 	  "  FILE           default /etc/godwit/godwit.conf\n"

@@ -14,13 +14,14 @@
 #include <sys/signalfd.h>
 
 #include "base/util.h"
+#include "cli/bridge.h"
 #include "cli/cli.h"
 
 struct options {
 	int pid;            /* 0: a unit is named */
 	const char *process; /* as it was given: a number, or several, or HOME:PID */
 	const char *host;
-	const char *strategy, *files, *tcp;
+	const char *strategy, *files, *tcp, *ssh;
 	unsigned timeout_ms;
 	bool as_json, quiet;
 };
@@ -255,6 +256,7 @@ static int read_options(int argc, char **argv, struct options *ret, json_t *requ
 		{ "strategy", required_argument, NULL, 's' }, { "timeout", required_argument, NULL, 't' },
 		{ "json", no_argument, NULL, 'j' },           { "quiet", no_argument, NULL, 'q' },
 		{ "files", required_argument, NULL, 'f' },    { "tcp", required_argument, NULL, 'c' },
+		{ "ssh", required_argument, NULL, 'S' },
 		{ 0 },
 	};
 	struct err e = ERR_INIT;
@@ -268,6 +270,8 @@ static int read_options(int argc, char **argv, struct options *ret, json_t *requ
 			ret->files = optarg;
 		else if (o == 'c')
 			ret->tcp = optarg;
+		else if (o == 'S')
+			ret->ssh = optarg;
 		else if (o == 'j')
 			ret->as_json = true;
 		else if (o == 'q')
@@ -286,27 +290,46 @@ static int read_options(int argc, char **argv, struct options *ret, json_t *requ
 	return EXIT_OK;
 }
 
+/* The host as godwitd is to know it. EXIT_OK, or the failure has been shown. */
+static int find_way(const struct options *o, struct bridge_way *way, const char **ret_host)
+{
+	struct err e = ERR_INIT;
+	int r;
+
+	*ret_host = o->host;
+	if (!bridge_is_way(o->host))
+		return EXIT_OK;
+	r = bridge_go(o->host, o->ssh, false, o->as_json, way, &e);
+	*ret_host = way->host;
+	return r < 0 ? show_own_error(o, r == -ECANCELED ? "cancelled" : "unknown-host", e.message) : EXIT_OK;
+}
+
 int verb_migrate(int argc, char **argv)
 {
 	struct options o = { .strategy = "freeze-free", .files = "auto", .tcp = "keep" };
 	cleanup_ask struct ask ask = { .fd = -1 };
+	struct bridge_way way = { .ask = { .fd = -1 } };
 	struct progress p = { 0 };
+	const char *host = NULL;
 	struct err e = ERR_INIT;
 	json_t *request = json_pack("{s:s}", "verb", "migrate");
 	int status = read_options(argc, argv, &o, request);
 
+	if (!status)
+		status = find_way(&o, &way, &host);
 	if (status) {
 		json_decref(request);
+		ask_close(&way.ask);
 		return status;
 	}
 	p.enabled = !o.quiet && !o.as_json && isatty(STDERR_FILENO);
-	json_object_update_new(request, json_pack("{s:s, s:s, s:s, s:s, s:I}", "host", o.host, "strategy", o.strategy, "files", o.files, "tcp", o.tcp, "timeout_ms",
+	json_object_update_new(request, json_pack("{s:s, s:s, s:s, s:s, s:I}", "host", host, "strategy", o.strategy, "files", o.files, "tcp", o.tcp, "timeout_ms",
 						  (json_int_t)o.timeout_ms));
 	if (o.pid)
 		json_object_set_new(request, "pid", json_integer(o.pid));
 	else
 		json_object_set_new(request, "unit", json_string(o.process));
-	if (ask_open(&ask, request, &e) < 0)
-		return show_own_error(&o, "no-daemon", e.message);
-	return converse(&o, &ask, &p);
+	status = ask_open(&ask, request, &e) < 0 ? show_own_error(&o, "no-daemon", e.message) : converse(&o, &ask, &p);
+	ask_close(&way.ask);
+	return status;
 }

@@ -56,7 +56,7 @@ int access_check(const struct request *request, struct err *e)
 {
 	static const char *const what[] = { [VERB_CONNECTIONS] = "listing all connections", [VERB_DRAIN] = "draining a node", [VERB_UNDRAIN] = "ending a drain",
 					    [VERB_BALANCE] = "balancing", [VERB_ADDRESS] = "giving out addresses", [VERB_CHECKPOINT] = "writing an image", [VERB_RESTORE] = "what an image becomes",
-					    [VERB_PROTECT] = "protecting a unit", [VERB_UNPROTECT] = "protecting a unit", [VERB_FAILOVER] = "failover" };
+					    [VERB_PROTECT] = "protecting a unit", [VERB_UNPROTECT] = "protecting a unit", [VERB_FAILOVER] = "failover", [VERB_BRIDGE] = "a bridge to another host" };
 	bool explains = request->verb == VERB_BALANCE && request->action == BALANCE_EXPLAIN;
 
 	if (!request->caller.limited)

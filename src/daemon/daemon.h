@@ -65,8 +65,10 @@ struct peer {
 	uint64_t deadline_ns;
 	struct frame_reader reader;
 	char address[24];
-	bool greeted;                 /* over TLS: its certificate has been accepted, */
-	char names[ERR_MESSAGE_MAX];  /* which is for these */
+	bool relayed;                 /* over TLS or a bridge: a greeting comes first */
+	bool bridged;                 /* over a bridge */
+	bool greeted;                 /* its certificate, or ssh, says who it is: */
+	char names[ERR_MESSAGE_MAX];  /* one of these */
 };
 
 struct daemon {
@@ -74,6 +76,7 @@ struct daemon {
 	char socket_path[PATH_MAX];
 	int lock_fd, unix_fd, tcp_fd, signal_fd;
 	int udp_fd; /* for godwit-cluster */
+	int bridge_fd; /* where what comes over bridges connects */
 	int tls_fd; /* where godwit-tls listens (tls_starter.h); -1: connections are plain */
 	char tls_path[PATH_MAX + 16];
 	int api_fd, api_channel; /* where godwit-api listens, and our end of what it has with us (api.h); -1: there is none */
@@ -150,6 +153,8 @@ void client_adopt(struct daemon *d, int fd);
 /* peer.c */
 void set_blocking(int fd);
 void peer_accept(struct daemon *d);
+/* The same over a bridge. */
+void peer_accept_bridged(struct daemon *d);
 void peer_input(struct daemon *d, struct peer *p);
 void peer_drop(struct peer *p);
 
@@ -178,6 +183,8 @@ int do_restore(const struct daemon *d, const struct request *request, int fd);
 /* do_protect.c: protect, unprotect */
 int do_protect(const struct daemon *d, const struct request *request, int fd);
 int do_failover(const struct daemon *d, const struct request *request, int fd);
+/* do_bridge.c: godwit-bridge (wire/bridge.h), and those that there are */
+int do_bridge(const struct daemon *d, const struct request *request, int fd);
 /* do_migrate.c: a node's name, an address, or a name that the resolver knows. */
 int host_resolve(const struct daemon *d, const struct caller *caller, const char *host, struct sockaddr_in *ret, struct err *e);
 int do_ps(const struct daemon *d, const struct request *request, int fd);
@@ -213,6 +220,8 @@ int cluster_tick(struct daemon *d);
 int node_list(const struct daemon *d, struct cluster_node **ret, size_t *ret_n, struct err *e);
 /* The same for who wants their figures: a godwitd that has just been started waits until all have been heard of, a second at most. */
 int node_list_heard(const struct daemon *d, struct cluster_node **ret, size_t *ret_n, struct err *e);
+/* With those to which bridges lead (wire/bridge.h), which are no nodes of the cluster: for showing, asking and finding, not for choosing. */
+int node_list_bridged(const struct daemon *d, struct cluster_node **ret, size_t *ret_n, struct err *e);
 /* Where a node's godwitd is. False: nobody knows a node of that name. Never waits. */
 bool node_address(const struct daemon *d, const char *name, struct sockaddr_in *ret);
 

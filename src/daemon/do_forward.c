@@ -202,7 +202,7 @@ int do_forward(const struct daemon *d, const struct request *request, int fd, st
 	if (!request->hops && node_address(d, home, &address) && try_node(&f, home, &address))
 		return 0;
 	if (!request->hops)
-		node_list(d, &nodes, &n, NULL);
+		node_list_bridged(d, &nodes, &n, NULL);
 	for (size_t i = 1; i < n; i++)
 		if (try_node(&f, nodes[i].name, &nodes[i].address))
 			return 0;

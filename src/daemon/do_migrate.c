@@ -23,6 +23,7 @@
 #include "migrate/kin.h"
 #include "migrate/migrate.h"
 #include "migrate/registry.h"
+#include "wire/bridge.h"
 #include "wire/conn.h"
 
 #define PROGRESS_INTERVAL_NS 100000000ull
@@ -145,7 +146,7 @@ static int unknown_host(const struct daemon *d, const char *host, const char *wh
 	char known[300] = "";
 	size_t i, n = 0, len = 0;
 
-	node_list(d, &nodes, &n, NULL);
+	node_list_bridged(d, &nodes, &n, NULL);
 	for (i = 1; i < n && len < sizeof(known) - 1; i++)
 		len += (size_t)snprintf(known + len, sizeof(known) - len, "%s%s", len ? ", " : "", nodes[i].name);
 	return err_set(e, -ENOENT, "host '%s': %s; nodes known here: %s (`godwit nodes`)", host, why,
@@ -265,6 +266,40 @@ void request_keep_tops(struct request *request)
 	memcpy(request->also, v + 1, request->n_also * sizeof(*v));
 }
 
+/* "ssh:NODE": over the bridge that leads to it, and not as the cluster would reach a node of that name. */
+#define BY_BRIDGE "ssh:"
+
+static bool is_bridged(const struct request *request, char host[sizeof(request->host)])
+{
+	if (strncmp(host, BY_BRIDGE, strlen(BY_BRIDGE)) != 0)
+		return false;
+	memmove(host, host + strlen(BY_BRIDGE), strlen(host + strlen(BY_BRIDGE)) + 1);
+	return true;
+}
+
+static int resolve_bridged(const struct request *request, const char *node, struct sockaddr_in *ret, struct err *e)
+{
+	if (request->caller.limited)
+		return err_set(e, -EACCES, "only root may move processes to hosts that are no nodes of the cluster");
+	if (!bridge_find(node, NULL))
+		return err_set(e, -ENOENT, "there is no bridge to %s any more: `godwit bridge` lists those that there are", node);
+	*ret = bridge_address(node);
+	return 0;
+}
+
+/* Of a unit that is away. Also where the bridge is not there at the moment. */
+static bool home_is_bridged(const struct daemon *d, pid_t pid)
+{
+	char home[sizeof(((struct registry_entry *)0)->unit)];
+	struct registry_entry entry;
+	struct cluster_node node;
+
+	if (registry_lookup_foreign(pid, &entry, NULL) < 0)
+		return false;
+	snprintf(home, sizeof(home), "%.*s", (int)strcspn(entry.unit, ":"), entry.unit);
+	return !config_find(&d->config, home) && !cluster_view_find(d->view, home, &node) && bridge_was(home);
+}
+
 /* Where request->pid is to go; order->dest_name is in `host`. */
 static int find_destination(const struct daemon *d, const struct request *request, char host[sizeof(request->host)], struct migrate_request *order, struct err *e)
 {
@@ -272,9 +307,10 @@ static int find_destination(const struct daemon *d, const struct request *reques
 
 	if (r < 0)
 		return r;
+	order->home_is_bridged = home_is_bridged(d, request->pid);
 	if (!strcmp(host, d->config.name))
 		return err_set(e, -EINVAL, "process %d is on %s already: name another host", (int)request->pid, d->config.name);
-	r = host_resolve(d, &request->caller, host, &order->dest, e);
+	r = is_bridged(request, host) ? resolve_bridged(request, host, &order->dest, e) : host_resolve(d, &request->caller, host, &order->dest, e);
 	if (!r && is_own_address(&d->config, &order->dest))
 		r = err_set(e, -EINVAL, "%s is an address of this host: process %d is here already", host, (int)request->pid);
 	return r;

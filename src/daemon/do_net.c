@@ -47,7 +47,7 @@ static int receive_news(int fd, const char *name, struct err *e)
 	struct sockaddr_in own, address = { 0 };
 	int code = frame_recv_expect(fd, NEWS_FRAME, &news, NEWS_BYTES_MAX, ANSWER_MS, e);
 
-	if (code >= 0 && (code = conn_addresses(fd, &own, &address)) < 0)
+	if (code >= 0 && (code = conn_host_addresses(fd, &own, &address)) < 0)
 		err_sys(e, code, "the other node's address");
 	if (code < 0)
 		return code;
@@ -76,7 +76,7 @@ static bool tell_all(const struct daemon *d, struct redirect *r)
 	bool all = true;
 	size_t n = 0;
 
-	if (node_list(d, &nodes, &n, NULL) < 0)
+	if (node_list_bridged(d, &nodes, &n, NULL) < 0)
 		return false;
 	for (size_t i = 1; i < n; i++) {
 		struct err e = ERR_INIT;

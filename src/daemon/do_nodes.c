@@ -48,7 +48,7 @@ int do_nodes(const struct daemon *d, int fd)
 	json_t *list;
 	size_t n = 0;
 
-	if (node_list_heard(d, &nodes, &n, &e) < 0) {
+	if (node_list_bridged(d, &nodes, &n, &e) < 0) {
 		reply_error(fd, "failed", &e, NULL, NULL);
 		return 1;
 	}

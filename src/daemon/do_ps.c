@@ -153,7 +153,7 @@ static int ask_others(const struct daemon *d, json_t *units, json_t *silent, str
 	struct order_answer *answers = NULL;
 	json_t *order = json_pack("{s:s, s:b}", "verb", "ps", "here", 1);
 	size_t n = 0, n_asked = 0;
-	int r = node_list_heard(d, &nodes, &n, e);
+	int r = node_list_bridged(d, &nodes, &n, e);
 
 	for (size_t i = 1; r == 0 && i < n; i++) {
 		if (nodes[i].reachable)

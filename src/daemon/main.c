@@ -32,9 +32,10 @@
 #include "migrate/steps.h"
 #include "net/owned.h"
 #include "version.h"
+#include "wire/bridge.h"
 #include "wire/conn.h"
 
-#define POLL_FIXED 4 /* signals, unix listener, TCP listener, godwit-api's channel */
+#define POLL_FIXED 5 /* signals, unix listener, TCP listener, godwit-api's channel, bridges */
 #define POLL_MAX (POLL_FIXED + CLIENTS_PENDING_MAX + PEERS_PENDING_MAX)
 
 static const char usage[] =
@@ -96,6 +97,19 @@ static int open_unix(struct daemon *d, struct err *e)
 	return MIN(d->unix_fd, 0);
 }
 
+static int open_bridges(struct daemon *d, const char *directory, struct err *e)
+{
+	char path[BRIDGE_PATH_MAX];
+
+	snprintf(path, sizeof(path), "%.60s/bridges", directory);
+	if (mkdir(path, 0700) < 0 && errno != EEXIST)
+		return err_sys(e, -errno, "%s: mkdir", path);
+	bridge_use_directory(path);
+	bridge_entrance(path);
+	d->bridge_fd = conn_listen_unix(path, 0177, 1024, e);
+	return MIN(d->bridge_fd, 0);
+}
+
 static int open_sockets(struct daemon *d, struct err *e)
 {
 	char directory[PATH_MAX], addresses[PATH_MAX + 16], units[PATH_MAX + 8], outcomes[PATH_MAX + 16], doors[PATH_MAX + 8];
@@ -131,7 +145,7 @@ static int open_sockets(struct daemon *d, struct err *e)
 		return e->code;
 	if (d->config.api && api_open(d, directory, e) < 0)
 		return e->code;
-	return open_unix(d, e);
+	return open_bridges(d, directory, e) < 0 ? e->code : open_unix(d, e);
 }
 
 static int open_signals(struct daemon *d, struct err *e)
@@ -238,6 +252,7 @@ static int loop_once(struct daemon *d)
 	p[1] = (struct pollfd){ .fd = d->unix_fd, .events = POLLIN };
 	p[2] = (struct pollfd){ .fd = d->tcp_fd, .events = POLLIN };
 	p[3] = (struct pollfd){ .fd = d->api_channel, .events = POLLIN };
+	p[4] = (struct pollfd){ .fd = d->bridge_fd, .events = POLLIN };
 	for (i = 0; i < CLIENTS_PENDING_MAX; i++)
 		p[POLL_FIXED + i] = (struct pollfd){ .fd = d->clients[i].fd, .events = POLLIN };
 	for (i = 0; i < PEERS_PENDING_MAX; i++)
@@ -258,6 +273,8 @@ static int loop_once(struct daemon *d)
 		peer_accept(d);
 	if (p[3].revents)
 		api_input(d);
+	if (p[4].revents)
+		peer_accept_bridged(d);
 	return 0;
 }
 
@@ -338,7 +355,7 @@ static int read_options(int argc, char **argv, struct daemon *d, struct err *e)
 
 int main(int argc, char **argv)
 {
-	static struct daemon d = { .socket_path = DAEMON_DEFAULT_SOCKET, .lock_fd = -1, .unix_fd = -1, .tcp_fd = -1, .signal_fd = -1, .udp_fd = -1, .tls_fd = -1, .api_fd = -1, .api_channel = -1, .redirects = true, .service = SERVICE_INIT };
+	static struct daemon d = { .socket_path = DAEMON_DEFAULT_SOCKET, .lock_fd = -1, .unix_fd = -1, .tcp_fd = -1, .signal_fd = -1, .udp_fd = -1, .bridge_fd = -1, .tls_fd = -1, .api_fd = -1, .api_channel = -1, .redirects = true, .service = SERVICE_INIT };
 	struct err e = ERR_INIT;
 	size_t i;
 	int status;

@@ -4,6 +4,7 @@
 
 #include "base/util.h"
 #include "daemon/daemon.h"
+#include "wire/bridge.h"
 
 #define GREET_NS 1000000000ull /* since the start of godwitd: until then who has not been heard of may be */
 #define WAIT_US 5000
@@ -17,6 +18,8 @@ bool node_address(const struct daemon *d, const char *name, struct sockaddr_in *
 		*ret = listed->address;
 	else if (cluster_view_find(d->view, name, &node))
 		*ret = node.address;
+	else if (bridge_find(name, NULL))
+		*ret = bridge_address(name);
 	else
 		return false;
 	return true;
@@ -70,4 +73,42 @@ int node_list_heard(const struct daemon *d, struct cluster_node **ret, size_t *r
 		free(*ret);
 		usleep(WAIT_US);
 	}
+}
+
+struct bridged {
+	struct cluster_node *nodes;
+	size_t n;
+};
+
+static int add_bridged(const struct bridge_record *record, void *arg)
+{
+	struct bridged *b = arg;
+	struct cluster_node *grown;
+
+	for (size_t i = 0; i < b->n; i++)
+		if (!strcmp(b->nodes[i].name, record->node))
+			return 0;
+	grown = realloc(b->nodes, (b->n + 1) * sizeof(*grown));
+	if (!grown)
+		return -ENOMEM;
+	b->nodes = grown;
+	grown[b->n] = (struct cluster_node){ .id = gossip_id(record->node), .address = bridge_address(record->node), .reachable = true, .state = NODE_OK };
+	snprintf(grown[b->n++].name, sizeof(grown->name), "%s", record->node);
+	return 0;
+}
+
+int node_list_bridged(const struct daemon *d, struct cluster_node **ret, size_t *ret_n, struct err *e)
+{
+	struct bridged b = { 0 };
+	int r = node_list_heard(d, &b.nodes, &b.n, e);
+
+	if (r == 0 && (r = bridge_list(add_bridged, &b)) < 0) {
+		free(b.nodes);
+		return err_sys(e, r, "nodes");
+	}
+	if (r < 0)
+		return r;
+	*ret = b.nodes;
+	*ret_n = b.n;
+	return 0;
 }

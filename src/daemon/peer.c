@@ -18,11 +18,13 @@
 #include "daemon/fence.h"
 #include "daemon/keep.h"
 #include "daemon/node_state.h"
+#include "daemon/reply.h"
 #include "daemon/reserve.h"
 #include "daemon/work.h"
 #include "home/door.h"
 #include "migrate/migrate.h"
 #include "migrate/outcome.h"
+#include "wire/bridge.h"
 #include "wire/conn.h"
 #include "wire/tls.h"
 
@@ -43,28 +45,49 @@ static int take_relay(int fd, const struct sockaddr_in *from)
 	return MAX(relay, -1);
 }
 
+/* For one more; the oldest gives way. */
+static struct peer *place(struct daemon *d)
+{
+	struct peer *p = &d->peers[0];
+
+	for (size_t i = 0; i < PEERS_PENDING_MAX && p->fd >= 0; i++)
+		if (d->peers[i].fd < 0 || d->peers[i].deadline_ns < p->deadline_ns)
+			p = &d->peers[i];
+	peer_drop(p);
+	p->greeted = p->bridged = false;
+	p->deadline_ns = clock_ns(CLOCK_MONOTONIC) + PENDING_TIMEOUT_MS * 1000000ull;
+	return p;
+}
+
 void peer_accept(struct daemon *d)
 {
 	struct sockaddr_in from = { 0 };
 	socklen_t len = sizeof(from);
 	cleanup_close int fd = accept4(d->tcp_fd, (struct sockaddr *)&from, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	struct peer *p = &d->peers[0];
-	size_t i;
+	struct peer *p;
 
 	if (fd < 0)
 		return;
 	conn_tune(fd);
-	for (i = 0; i < PEERS_PENDING_MAX && p->fd >= 0; i++)
-		if (d->peers[i].fd < 0 || d->peers[i].deadline_ns < p->deadline_ns)
-			p = &d->peers[i];
-	peer_drop(p);
-	if (tls_is_used())
-		p->fd = take_relay(fd, &from);
-	else
-		p->fd = take_fd(&fd);
-	p->greeted = false;
-	p->deadline_ns = clock_ns(CLOCK_MONOTONIC) + PENDING_TIMEOUT_MS * 1000000ull;
+	p = place(d);
+	p->relayed = tls_is_used();
+	p->fd = p->relayed ? take_relay(fd, &from) : take_fd(&fd);
 	conn_address_text(&from, p->address);
+}
+
+void peer_accept_bridged(struct daemon *d)
+{
+	cleanup_close int fd = accept4(d->bridge_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct ucred who = { .uid = (uid_t)-1 };
+	struct sockaddr_in own, from;
+	struct peer *p;
+
+	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &(socklen_t){ sizeof(who) }) < 0 || who.uid != 0 || bridge_addresses(fd, false, &own, &from) < 0)
+		return;
+	p = place(d);
+	p->relayed = p->bridged = true;
+	p->fd = take_fd(&fd);
+	snprintf(p->address, sizeof(p->address), "ssh");
 }
 
 void set_blocking(int fd)
@@ -102,13 +125,14 @@ static int hand_on(const struct worker *w, int fd, const Gw__Hello *hello, struc
 }
 
 /* Runs in the worker. */
-static int serve_dest(const struct daemon *d, int control, const struct frame *hello, int handoff)
+static int serve_dest(const struct daemon *d, int control, const struct frame *hello, int handoff, bool back_only)
 {
 	char unit[MIGRATE_UNIT_MAX];
 	struct err e = ERR_INIT;
 	int r;
 
 	admission_use(&d->config.arriving);
+	admission_only_back_to(back_only ? d->config.name : NULL);
 	protection_use(fence_why_not);
 	r = migrate_dest(control, hello->payload, hello->len, handoff, d->config.name, unit, &e);
 	reserve_over(d->reserved, unit, r == 0);
@@ -121,9 +145,28 @@ static int serve_dest(const struct daemon *d, int control, const struct frame *h
 	return r < 0;
 }
 
-static int start_dest(struct daemon *d, int fd, const struct frame *frame, const Gw__Hello *hello, struct err *e)
+/* Whoever has a bridge to a host has not made a node of it that may do here what nodes may. */
+static bool is_limited(const struct peer *p, const Gw__Hello *hello)
+{
+	struct bridge_record record;
+
+	return p->bridged && !(bridge_find(hello->node_name, &record) && (!record.ours || bridge_lets_both(&record)));
+}
+
+static int check_limits(const struct peer *p, const Gw__Hello *hello, struct err *e)
+{
+	if (!is_limited(p, hello))
+		return 0;
+	if (hello->role <= ROLE_BULK || hello->role == ROLE_NODE_INFO || hello->role == ROLE_ASK || hello->role == ROLE_HOME)
+		return 0;
+	return err_set(e, -EACCES, "it is at the other end of a bridge that was made from here, and may only send back what has come from here: ask on this host, or make a bridge from there");
+}
+
+static int start_dest(struct daemon *d, const struct peer *p, const struct frame *frame, const Gw__Hello *hello, struct err *e)
 {
 	cleanup_close int ours = -1, theirs = -1;
+	bool back_only = is_limited(p, hello);
+	int fd = p->fd;
 	struct worker *w;
 	char id[9];
 	int pair[2];
@@ -143,7 +186,7 @@ static int start_dest(struct daemon *d, int fd, const struct frame *frame, const
 	if (child) {
 		prctl(PR_SET_NAME, "godwit-dest");
 		log_set_context("mig=%s side=dest", id);
-		_exit(serve_dest(d, fd, frame, theirs));
+		_exit(serve_dest(d, fd, frame, theirs, back_only));
 	}
 	if (!w)
 		return e->code;
@@ -167,10 +210,19 @@ static int hand_home(int fd, const uint8_t mig_id[HELLO_MIG_ID_BYTES], struct er
 	return door < 0 ? door : door_send(door, &word, 1, &fd, 1, e);
 }
 
-static int dispatch(struct daemon *d, int fd, const struct frame *frame, const Gw__Hello *hello, struct err *e)
+static int dispatch(struct daemon *d, const struct peer *p, const struct frame *frame, const Gw__Hello *hello, struct err *e)
 {
+	int fd = p->fd;
 	struct worker *w;
 	char id[9];
+
+	if (check_limits(p, hello, e) < 0) {
+		if (hello->role != ROLE_ORDER)
+			return e->code;
+		reply_error(fd, "permission", e, NULL, NULL); /* who orders reads lines, and no frames */
+		drain(fd);
+		return 0;
+	}
 
 	if (hello->role == ROLE_NODE_INFO)
 		return node_info_send(d, fd, e);
@@ -191,7 +243,7 @@ static int dispatch(struct daemon *d, int fd, const struct frame *frame, const G
 	if (hello->role == ROLE_KEEP)
 		return keep_serve(d, fd, hello, e);
 	if (hello->role == ROLE_CONTROL)
-		return start_dest(d, fd, frame, hello, e);
+		return start_dest(d, p, frame, hello, e);
 	w = worker_find_dest(d, hello->mig_id.data);
 	if (!w) {
 		id_text(hello->mig_id.data, id);
@@ -201,13 +253,13 @@ static int dispatch(struct daemon *d, int fd, const struct frame *frame, const G
 	return hand_on(w, fd, hello, e);
 }
 
-/* Over TLS the first thing is what its relay says of it. 1: its bytes may be read, 0: not yet, or it has been dropped. */
+/* Over TLS and bridges the first thing is what its relay says of it. 1: its bytes may be read, 0: not yet, or it has been dropped. */
 static int hear_greeting(struct peer *p)
 {
 	struct err e = ERR_INIT;
 	int r;
 
-	if (!tls_is_used() || p->greeted)
+	if (!p->relayed || p->greeted)
 		return 1;
 	r = tls_greeting_take(p->fd, p->names, &e);
 	if (r == -EAGAIN)
@@ -232,7 +284,7 @@ static int read_hello(struct peer *p, struct frame *frame, Gw__Hello **ret, stru
 {
 	int r;
 
-	if (!tls_is_used() && !p->reader.have && begins_tls(p->fd))
+	if (!p->relayed && !p->reader.have && begins_tls(p->fd))
 		return err_set(e, -EPROTO, "%s speaks TLS, and this node has no [tls] in its godwit.conf: set it here as well (`godwit pki issue`), or remove it there", p->address);
 	r = frame_reader_step(&p->reader, p->fd, FRAME_HELLO_MAX, frame, e);
 	if (r <= 0)
@@ -241,7 +293,7 @@ static int read_hello(struct peer *p, struct frame *frame, Gw__Hello **ret, stru
 		return err_set(e, -EPROTO, "expected HELLO as the first frame, got %s (type %u)", frame_type_name(frame->type), frame->type);
 	r = hello_decode(frame->payload, frame->len, ret, e);
 	if (r == 0 && p->greeted && !tls_names_have(p->names, (*ret)->node_name))
-		return err_set(e, -EACCES, "it says that it is %s, and its certificate is for %s", (*ret)->node_name, p->names);
+		return err_set(e, -EACCES, "it says that it is %s, and its certificate (or the bridge that it comes over) is for %s", (*ret)->node_name, p->names);
 	return r < 0 ? r : 1;
 }
 
@@ -255,7 +307,7 @@ void peer_input(struct daemon *d, struct peer *p)
 	if (!r)
 		return;
 	if (r > 0)
-		r = dispatch(d, p->fd, &frame, hello, &e);
+		r = dispatch(d, p, &frame, hello, &e);
 	if (r < 0) {
 		log_warning("event=peer-refused peer=%s error=\"%s\"", p->address, e.message);
 		if (r != -ECONNRESET) {

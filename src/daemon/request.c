@@ -14,7 +14,7 @@
 static const char *const verbs[] = {
 	[VERB_MIGRATE] = "migrate", [VERB_PS] = "ps", [VERB_NODES] = "nodes", [VERB_CHECK] = "check", [VERB_CANCEL] = "cancel",
 	[VERB_CONNECTIONS] = "connections", [VERB_SELECT] = "select", [VERB_DRAIN] = "drain", [VERB_UNDRAIN] = "undrain", [VERB_STARTED] = "started", [VERB_BALANCE] = "balance",
-	[VERB_ADDRESS] = "address", [VERB_CHECKPOINT] = "checkpoint", [VERB_RESTORE] = "restore", [VERB_PROTECT] = "protect", [VERB_UNPROTECT] = "unprotect", [VERB_FAILOVER] = "failover", [VERB_HISTORY] = "history", [VERB_METRICS] = "metrics",
+	[VERB_ADDRESS] = "address", [VERB_CHECKPOINT] = "checkpoint", [VERB_RESTORE] = "restore", [VERB_PROTECT] = "protect", [VERB_UNPROTECT] = "unprotect", [VERB_FAILOVER] = "failover", [VERB_HISTORY] = "history", [VERB_METRICS] = "metrics", [VERB_BRIDGE] = "bridge",
 };
 
 static int read_verb(const json_t *o, struct request *request, struct err *e)
@@ -30,7 +30,7 @@ static int read_verb(const json_t *o, struct request *request, struct err *e)
 		request->verb = (enum verb)i;
 		return 0;
 	}
-	return err_set(e, -EINVAL, "unknown verb \"%.40s\"; known are migrate, ps, nodes, check, connections, select, drain, undrain, balance, started, address, checkpoint, restore, protect, unprotect, failover, history, metrics", verb);
+	return err_set(e, -EINVAL, "unknown verb \"%.40s\"; known are migrate, ps, nodes, check, connections, select, drain, undrain, balance, started, address, checkpoint, restore, protect, unprotect, failover, history, metrics, bridge", verb);
 }
 
 /* An integer member from min to max; absent: untouched. */
@@ -377,6 +377,38 @@ static int read_history(const json_t *o, struct request *request, struct err *e)
 	return r;
 }
 
+/* A text without blanks; absent: "". */
+static int read_word(const json_t *o, const char *key, char *ret, size_t size, bool blanks, struct err *e)
+{
+	const json_t *v = json_object_get(o, key);
+	const char *text = v ? json_string_value(v) : "";
+
+	if (!text || strlen(text) >= size)
+		return err_set(e, -EINVAL, "\"%s\" must be a text of at most %zu bytes", key, size - 1);
+	for (const char *p = text; *p; p++)
+		if (*p < ' ' || *p > '~' || (*p == ' ' && !blanks))
+			return err_set(e, -EINVAL, "\"%s\" has a character that is not allowed there", key);
+	strcpy(ret, text);
+	return 0;
+}
+
+static int read_bridge(const json_t *o, struct request *request, struct err *e)
+{
+	static const char *const actions[] = { [BRIDGE_LIST] = "list", [BRIDGE_OPEN_HERE] = "open", [BRIDGE_SERVE] = "serve", [BRIDGE_SHUT] = "close" };
+	const char *action = json_string_value(json_object_get(o, "action"));
+	size_t i = 0;
+
+	while (i < ARRAY_SIZE(actions) && (!action || strcmp(action, actions[i]) != 0))
+		i++;
+	if (i == ARRAY_SIZE(actions))
+		return err_set(e, -EINVAL, "\"action\" must be list, open, serve or close");
+	request->bridge = (enum bridge_action)i;
+	if (read_word(o, "how", request->how, sizeof(request->how), false, e) < 0 || read_word(o, "ssh", request->ssh, sizeof(request->ssh), true, e) < 0 ||
+	    read_flag(o, "kept", &request->kept, e) < 0)
+		return e->code;
+	return request->bridge == BRIDGE_SHUT ? read_host(o, request, e) : 0;
+}
+
 /* Only another node is believed (client.c). */
 static int read_caller(const json_t *o, struct request *request, struct err *e)
 {
@@ -431,6 +463,8 @@ static int read_members(const json_t *o, struct request *request, struct err *e)
 		return read_restore(o, request, e);
 	if (request->verb == VERB_PROTECT || request->verb == VERB_UNPROTECT)
 		return read_protect(o, request, e);
+	if (request->verb == VERB_BRIDGE)
+		return read_bridge(o, request, e);
 	if (request->verb == VERB_FAILOVER)
 		return read_failover(o, request, e);
 	if (request->verb == VERB_HISTORY)

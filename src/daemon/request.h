@@ -16,6 +16,7 @@
 #include "migrate/registry.h"
 #include "net/owned.h"
 #include "wire/archive_chain.h"
+#include "wire/bridge.h"
 
 #define REQUEST_BYTES_MAX 4096u
 #define REQUEST_HOPS_MAX 3u
@@ -29,7 +30,8 @@
 #define REQUEST_LAST_DEFAULT 32u
 #define REQUEST_TIMEOUT_MAX_MS (24u * 3600u * 1000u)
 
-enum verb { VERB_MIGRATE, VERB_PS, VERB_NODES, VERB_CHECK, VERB_CANCEL, VERB_CONNECTIONS, VERB_SELECT, VERB_DRAIN, VERB_UNDRAIN, VERB_STARTED, VERB_BALANCE, VERB_ADDRESS, VERB_CHECKPOINT, VERB_RESTORE, VERB_PROTECT, VERB_UNPROTECT, VERB_FAILOVER, VERB_HISTORY, VERB_METRICS };
+enum verb { VERB_MIGRATE, VERB_PS, VERB_NODES, VERB_CHECK, VERB_CANCEL, VERB_CONNECTIONS, VERB_SELECT, VERB_DRAIN, VERB_UNDRAIN, VERB_STARTED, VERB_BALANCE, VERB_ADDRESS, VERB_CHECKPOINT, VERB_RESTORE, VERB_PROTECT, VERB_UNPROTECT, VERB_FAILOVER, VERB_HISTORY, VERB_METRICS, VERB_BRIDGE };
+enum bridge_action { BRIDGE_LIST, BRIDGE_OPEN_HERE, BRIDGE_SERVE, BRIDGE_SHUT };
 enum balance_action { BALANCE_STATUS, BALANCE_ON, BALANCE_OFF, BALANCE_EXPLAIN };
 
 struct request {
@@ -64,6 +66,10 @@ struct request {
 	char require[REQUIRE_TEXT_MAX + 1]; /* select: what the nodes have to be, checked */
 	struct owned_address addresses[OWNED_MAX]; /* address */
 	size_t n_addresses;
+	enum bridge_action bridge;
+	char how[BRIDGE_HOW_MAX]; /* bridge, open: what ssh was told; list: only that one, "": all */
+	char ssh[128];          /* bridge, serve: SSH_CONNECTION */
+	bool kept;              /* bridge, open: until it is closed */
 	bool take;              /* select: something is about to be sent to the first one; started: where the unit had better begin is asked */
 };
 

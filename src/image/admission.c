@@ -15,6 +15,7 @@
 #include "image/ns_user.h"
 
 static const struct admission *used;
+static const char *only_home;
 
 static const char *const capability_names[] = {
 	[CAP_CHOWN] = "chown", [CAP_DAC_OVERRIDE] = "dac_override", [CAP_DAC_READ_SEARCH] = "dac_read_search", [CAP_FOWNER] = "fowner", [CAP_FSETID] = "fsetid", [CAP_KILL] = "kill",
@@ -116,6 +117,20 @@ int admission_parse_capabilities(const char *text, struct admission *ret, struct
 void admission_use(const struct admission *a)
 {
 	used = a;
+}
+
+void admission_only_back_to(const char *home)
+{
+	only_home = home;
+}
+
+void admission_judge_unit(const char *unit, struct refusals *r)
+{
+	size_t len = only_home ? strlen(only_home) : 0;
+
+	if (only_home && (strncmp(unit, only_home, len) != 0 || unit[len] != ':'))
+		refusals_add(r, "bridge.back-only", "the bridge was made from the destination, which takes back over it what has come from there, and nothing else", "move it from there: make a bridge from here to that host",
+			     "unit %s", unit);
 }
 
 bool admission_is_limited(void)

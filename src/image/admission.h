@@ -43,6 +43,9 @@ int admission_parse_capabilities(const char *text, struct admission *ret, struct
 
 /* Once, in the worker; it must stay. NULL, and without a call: everything is admitted. */
 void admission_use(const struct admission *a);
+/* Only units whose home is this node: for who is at the other end of a bridge (wire/bridge.h). NULL: all. The text must stay. */
+void admission_only_back_to(const char *home);
+void admission_judge_unit(const char *unit, struct refusals *r);
 /* Whether there is anything to judge. */
 bool admission_is_limited(void);
 

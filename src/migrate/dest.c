@@ -195,6 +195,7 @@ static int judge(struct dest *d, struct refusals *refusals, struct err *e)
 		uring_validate_here(d->procs[i].process, refusals);
 	if (d->offer->protection && protection_why_not())
 		refusals_add(refusals, "protect.lease", protection_why_not(), "wait until it has one, or `godwit unprotect` the unit", "unit %s", d->offer->unit);
+	admission_judge_unit(d->offer->unit, refusals);
 	judge_huge_pages(d, refusals);
 	admission_judge_namespaces(d->offered.ns, refusals);
 	ret = judge_vdso(d, refusals, e);

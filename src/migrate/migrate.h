@@ -79,6 +79,7 @@ struct migrate_request {
 	const char *self_name;         /* this node's name */
 	struct sockaddr_in self;       /* where this node's godwitd listens; the address may be 0.0.0.0 */
 	const char *dest_name;
+	bool home_is_bridged;          /* the unit is away, and no other way than a bridge leads to its home (wire/bridge.h) */
 	struct sockaddr_in dest;       /* where the destination's godwitd listens */
 	enum strategy strategy;
 	enum fsfile_policy files;

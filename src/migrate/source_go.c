@@ -26,6 +26,7 @@
 #include "migrate/source.h"
 #include "migrate/timeline.h"
 #include "migrate/unit_page.h"
+#include "wire/bridge.h"
 #include "wire/conn.h"
 #include "wire/frame.h"
 #include "wire/tls.h"
@@ -251,19 +252,19 @@ static const struct sockaddr_in *ask_whom(const struct source *s)
 	return s->request->image ? &s->request->image->ask : &s->request->dest;
 }
 
-/* Of the network that the destination was reached from, whatever namespace the unit is in. Over TLS a relay connects it each time. *ret_relayed: it has no need of an address. */
+/* Of the network that the destination was reached from, whatever namespace the unit is in. Over TLS, and over a bridge, a relay connects it each time. *ret_relayed: it has no need of an address. */
 static int make_ask_socket(const struct sockaddr_in *whom, int *ret_socket, bool *ret_relayed, struct err *e)
 {
 	const struct timeval timeout = { ASK_TIMEOUT_MS / 1000, 0 };
 	cleanup_close int net = -1, fd = -1;
-	bool relayed = tls_is_used();
+	bool bridged = bridge_is_address(whom), relayed = bridged || tls_is_used();
 
 	ns_outside(true);
 	net = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	ns_outside(false);
 	if (net < 0)
 		return err_sys(e, errno, "a socket for the question after the outcome");
-	if (relayed && (fd = tls_begin(TLS_ASK, net, whom, ASK_TIMEOUT_MS, e)) < 0)
+	if (relayed && (fd = bridged ? bridge_begin(BRIDGE_ASK, whom, ASK_TIMEOUT_MS, e) : tls_begin(TLS_ASK, net, whom, ASK_TIMEOUT_MS, e)) < 0)
 		return e->code;
 	if (!relayed)
 		fd = take_fd(&net);

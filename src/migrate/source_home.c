@@ -16,6 +16,7 @@
 #include "migrate/pace.h"
 #include "migrate/registry.h"
 #include "migrate/source.h"
+#include "wire/bridge.h"
 
 #define HOLD_MS 2000
 #define DIE_MS 2000
@@ -91,6 +92,21 @@ static int refuse_relays(struct source *s, struct err *e)
 	return err_set(e, -EPERM, "process %d cannot be put into an image", s->request->pid);
 }
 
+/* Home has to reach the unit, and the unit home. */
+static int refuse_beyond(struct source *s, const char *unit, struct err *e)
+{
+	char cause[400], home[HELLO_NAME_MAX + 1];
+	bool to = bridge_is_address(&s->request->dest);
+
+	snprintf(home, sizeof(home), "%.*s", (int)MIN(strcspn(unit, ":"), (size_t)HELLO_NAME_MAX), unit);
+	if (!strcmp(home, s->request->dest_name) || !(to || s->request->home_is_bridged))
+		return 0;
+	snprintf(cause, sizeof(cause), "its home, %s, must be able to reach it, and only the bridge between %s and %s leads %s", home, to ? s->request->dest_name : home, s->request->self_name,
+		 to ? "to where it would be" : "there from here");
+	refusals_add(s->refusals, "bridge.beyond", cause, "move it home first, and from there to that host", "unit %s", unit);
+	return err_set(e, -EPERM, "unit %s cannot move", unit);
+}
+
 int source_home_look(struct source *s, struct err *e)
 {
 	struct source_home *sh = &s->home;
@@ -105,6 +121,8 @@ int source_home_look(struct source *s, struct err *e)
 	if (s->request->image)
 		return refuse_relays(s, e);
 	if (registry_lookup_foreign(pid, &entry, NULL) == 0) {
+		if ((entry.home[0] || s->unit.view) && refuse_beyond(s, entry.unit, e) < 0)
+			return e ? e->code : -EPERM;
 		if (!entry.home[0])
 			return name_relays(s, e);
 		sh->kind = HOME_FOLLOW;

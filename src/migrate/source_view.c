@@ -23,6 +23,7 @@
 #include "image/place.h"
 #include "image/process_check.h"
 #include "migrate/source.h"
+#include "wire/bridge.h"
 #include "wire/conn.h"
 
 #define ENVIRONMENT_MAX (1u << 20)
@@ -67,6 +68,8 @@ static int own_address(const struct source *s, Gw__View *v, struct err *e)
 	struct sockaddr_in here = s->request->self, peer;
 	int ret;
 
+	if (bridge_is_address(&s->request->dest))
+		here = bridge_address(s->request->self_name);
 	v->port = ntohs(here.sin_port);
 	if (here.sin_addr.s_addr == INADDR_ANY && (ret = conn_addresses(s->link.control, &here, &peer)) < 0)
 		return err_sys(e, ret, "the address of this host");

@@ -448,7 +448,10 @@ int redirect_self(int connection, const char *name, struct redirect_node *ret, s
 
 	if (r < 0)
 		return r;
-	if (conn_addresses(connection, &own, &peer) < 0 || own.sin_family != AF_INET)
+	r = conn_host_addresses(connection, &own, &peer);
+	if (r == -EHOSTUNREACH)
+		return err_set(e, r, "the hosts do not see each other under the addresses that ssh uses (a jump host, a proxy or address translation is between them)");
+	if (r < 0 || own.sin_family != AF_INET)
 		return err_set(e, -EAFNOSUPPORT, "the connection between the nodes is not one of IPv4");
 	snprintf(node.name, sizeof(node.name), "%s", name);
 	memcpy(node.v4, &own.sin_addr, 4);

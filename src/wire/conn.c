@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "wire/bridge.h"
 #include "wire/tls.h"
 
 #define TCP_RTO_MAX_MS_OPTION 44 /* TCP_RTO_MAX_MS of Linux 6.15; older kernels refuse it, and try less often */
@@ -93,9 +94,12 @@ static int begin_plain(const struct sockaddr_in *to, struct err *e)
 
 int conn_begin(const struct sockaddr_in *to, struct err *e)
 {
-	cleanup_close int net = begin_plain(to, e), fd = -1;
+	cleanup_close int net = -1, fd = -1;
 	char text[CONN_ADDRESS_TEXT];
 
+	if (bridge_is_address(to))
+		return bridge_begin(BRIDGE_CONNECT, to, dead_peer_ms, e);
+	net = begin_plain(to, e);
 	if (net < 0 || !tls_is_used())
 		return take_fd(&net);
 	conn_address_text(to, text);
@@ -176,7 +180,7 @@ int conn_addresses(int fd, struct sockaddr_in *ret_own, struct sockaddr_in *ret_
 	int r = 0;
 
 	if (tls_is_relayed(fd))
-		r = tls_addresses(fd, &own, &peer);
+		r = bridge_addresses(fd, false, &own, &peer) == 0 ? 0 : tls_addresses(fd, &own, &peer);
 	else if (getsockname(fd, (struct sockaddr *)&own, &(socklen_t){ sizeof(own) }) < 0 || getpeername(fd, (struct sockaddr *)&peer, &(socklen_t){ sizeof(peer) }) < 0)
 		r = -errno;
 	if (r == 0) {
@@ -184,6 +188,19 @@ int conn_addresses(int fd, struct sockaddr_in *ret_own, struct sockaddr_in *ret_
 		*ret_peer = peer;
 	}
 	return r;
+}
+
+int conn_host_addresses(int fd, struct sockaddr_in *ret_own, struct sockaddr_in *ret_peer)
+{
+	struct sockaddr_in own, peer;
+
+	if (bridge_addresses(fd, true, &own, &peer) < 0)
+		return conn_addresses(fd, ret_own, ret_peer);
+	if (!own.sin_addr.s_addr || !peer.sin_addr.s_addr)
+		return -EHOSTUNREACH;
+	*ret_own = own;
+	*ret_peer = peer;
+	return 0;
 }
 
 bool conn_ended_orderly(int fd)

@@ -26,12 +26,14 @@ int conn_connect(const struct sockaddr_in *to, int timeout_ms, struct err *e);
 int conn_begin(const struct sockaddr_in *to, struct err *e);
 /* 0 when connected, otherwise the reason. Makes the descriptor blocking. */
 int conn_finish(int fd, const struct sockaddr_in *to, struct err *e);
-/* What to poll for until conn_finish can say it: POLLOUT, or of a connection that a relay makes (tls.h) POLLIN. */
+/* What to poll for until conn_finish can say it: POLLOUT, or of a connection that a relay makes (tls.h, bridge.h) POLLIN. */
 short conn_decided(int fd);
 /* As conn_connect, to somebody on this host who is part of the same migration (image_write.c): never over TLS. */
 int conn_connect_here(const struct sockaddr_in *to, int timeout_ms, struct err *e);
 /* Both addresses of a connection, which may be a relayed one. */
 int conn_addresses(int fd, struct sockaddr_in *ret_own, struct sockaddr_in *ret_peer);
+/* Those at which packets of other connections reach the two hosts; of a bridge (bridge.h) not the nodes' own. -EHOSTUNREACH: that is not known. */
+int conn_host_addresses(int fd, struct sockaddr_in *ret_own, struct sockaddr_in *ret_peer);
 /*
  * Whether a connection that reads as ended was ended by a close or shutdown on the other side, and not by an error. Of one of which this side has been shut down, too, it cannot be said: false.
  */

@@ -175,7 +175,7 @@ AGENT = "godwit-agent"
 
 
 # One looks after the table of redirected connections for a moment, again and again, the other measures how busy the host is.
-HOUSEKEEPERS = ("godwit-table", "godwit-cluster", "godwit-etcd", "godwit-balance", "godwit-prepare", "godwit-protect", "godwit-keep", "godwit-watch", "godwit-tls", "godwit-api")
+HOUSEKEEPERS = ("godwit-table", "godwit-cluster", "godwit-etcd", "godwit-balance", "godwit-prepare", "godwit-protect", "godwit-keep", "godwit-watch", "godwit-tls", "godwit-api", "godwit-bridge")
 
 
 def daemons(host):

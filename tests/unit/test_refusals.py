@@ -10,7 +10,7 @@ import sys
 import unittest
 
 DOCUMENT, SOURCES, GODWIT = sys.argv[1:4]
-CODE = re.compile(r'"((?:cgroup|fd|file|host|image|ipc|mm|net|node|ns|owner|protect|task|thread|tree|unit|vdso|vma)\.[a-z0-9._-]+)"')
+CODE = re.compile(r'"((?:bridge|cgroup|fd|file|host|image|ipc|mm|net|node|ns|owner|protect|task|thread|tree|unit|vdso|vma)\.[a-z0-9._-]+)"')
 MADE = {"fd.socket.tcp.established", "fd.socket.udp.connected", "fd.socket.other", "fd.socket.family"}     # put together: socket_listen.c
 FILES = {"node.key", "node.pem"}
 
