@@ -63,7 +63,7 @@ struct file_groups_key {
 struct file_groups_ask {
 	struct file_groups_key key;
 	unsigned int process; /* whose table: as in the records */
-	unsigned int n_groups;
+	unsigned int first, n_groups; /* of the map's elements these */
 };
 
 struct file_group {

@@ -3,14 +3,21 @@
  * file_table.c - loads and runs the programs that read descriptors; see file_table.h and bpf/file_table.bpf.c
  *
  * Theory of operation: the first reads go through the iterator over descriptors. When a watch is prepared, it gets a map with an element for each 64 numbers up to the
- * highest that was seen, and a spare one; the second program fills the elements, which lie in this process's memory, in one run. Where that has not read all there is
+ * highest that was seen, and a spare one; the second program fills the elements, which lie in this process's memory. Where that has not read all there is
  * (a number beyond the spare one, a process that is gone), where numbers are few and far between, and on kernels that do not take the program, the iterator does it.
+ *
+ * Of a long table, whose sockets are megabytes of the kernel's memory, threads on other CPUs read a part (struct crew): each takes the next few groups until there are none. So nobody waits for one
+ * that has been woken late.
  */
 #include "kern/file_table.h"
 
 #include <bpf/bpf.h>
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -25,6 +32,23 @@ struct file_reader {
 
 /* Numbers for each descriptor at most: a table with fewer in use is read one by one. */
 #define SPARSE 16
+/* Groups that are read in one run of the program; tables of fewer than CREW_RUNS of them by one thread alone. */
+#define RUN 8u
+#define CREW_RUNS 4u
+#define CREW_MAX 3 /* threads beside the one that asks */
+
+struct crew {
+	struct file_watch *watch;
+	pid_t owner; /* the process whose threads they are: its children have none */
+	pthread_t threads[CREW_MAX];
+	atomic_int tids[CREW_MAX], n_tids; /* those that have begun */
+	unsigned int n_threads;
+	sem_t go, all_read;
+	atomic_uint next, unread; /* of the runs */
+	atomic_bool ends;
+	unsigned int n_runs;
+	int policy; /* how they are scheduled */
+};
 
 struct file_watch {
 	const struct file_reader *reader;
@@ -38,6 +62,7 @@ struct file_watch {
 	struct file_group *groups;
 	size_t n_groups;
 	struct file_groups_key key;
+	struct crew *crew; /* NULL: none is needed */
 };
 
 static struct file_table_bpf *load_without_groups(void)
@@ -123,8 +148,93 @@ int file_watch_open(const struct file_reader *reader, pid_t pid, struct file_wat
 	return 0;
 }
 
+/* Reads groups until there are none that nobody has taken. What could not be read says so itself. */
+static void read_runs(struct crew *crew)
+{
+	struct file_watch *watch = crew->watch;
+	unsigned int run;
+
+	while ((run = atomic_fetch_add(&crew->next, 1)) < crew->n_runs) {
+		unsigned int first = run * RUN;
+		struct file_groups_ask ask = { watch->key, watch->process, first, (unsigned int)MIN((size_t)RUN, watch->n_groups - first) };
+		LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = &ask, .ctx_size_in = sizeof(ask));
+
+		(void)bpf_prog_test_run_opts(bpf_program__fd(watch->reader->bpf->progs.read_groups), &opts);
+		if (atomic_fetch_sub(&crew->unread, 1) == 1)
+			sem_post(&crew->all_read);
+	}
+}
+
+static void wait_for(sem_t *sem)
+{
+	while (sem_wait(sem) < 0)
+		;
+}
+
+static void *crew_member(void *arg)
+{
+	struct crew *crew = arg;
+
+	for (;;) {
+		wait_for(&crew->go);
+		if (atomic_load(&crew->ends))
+			return NULL;
+		read_runs(crew);
+	}
+}
+
+static void drop_crew(struct file_watch *watch)
+{
+	struct crew *crew = watch->crew;
+
+	watch->crew = NULL;
+	if (!crew)
+		return;
+	if (crew->owner == getpid()) {
+		atomic_store(&crew->ends, true);
+		for (unsigned int i = 0; i < crew->n_threads; i++)
+			sem_post(&crew->go);
+		for (unsigned int i = 0; i < crew->n_threads; i++)
+			pthread_join(crew->threads[i], NULL);
+	}
+	free(crew);
+}
+
+/* On all CPUs that there may be: the program that they read of does not run then. */
+static void *crew_begin(void *arg)
+{
+	struct crew *crew = arg;
+	cpu_set_t all;
+
+	memset(&all, 0xff, sizeof(all));
+	(void)sched_setaffinity(0, sizeof(all), &all);
+	atomic_store(&crew->tids[atomic_fetch_add(&crew->n_tids, 1)], gettid());
+	return crew_member(arg);
+}
+
+static void make_crew(struct file_watch *watch)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	struct crew *crew = calloc(1, sizeof(*crew));
+
+	if (!crew)
+		return;
+	crew->watch = watch;
+	crew->owner = getpid();
+	crew->policy = -1;
+	sem_init(&crew->go, 0, 0);
+	sem_init(&crew->all_read, 0, 0);
+	while (crew->n_threads < CREW_MAX && (long)crew->n_threads + 1 < cpus &&
+	       pthread_create(&crew->threads[crew->n_threads], NULL, crew_begin, crew) == 0)
+		crew->n_threads++;
+	watch->crew = crew;
+	if (!crew->n_threads)
+		drop_crew(watch);
+}
+
 static void drop_groups(struct file_watch *watch)
 {
+	drop_crew(watch);
 	if (!watch->groups)
 		return;
 	bpf_map_delete_elem(bpf_map__fd(watch->reader->bpf->maps.groups_of), &watch->key);
@@ -203,6 +313,8 @@ static void prepare_groups(struct file_watch *watch)
 		watch->groups[i].first = (unsigned int)i * FILE_GROUP;
 		watch->groups[i].is_last = i == n - 1;
 	}
+	if (n >= (size_t)RUN * CREW_RUNS)
+		make_crew(watch);
 }
 
 void file_watch_prepare(struct file_watch *watch)
@@ -227,17 +339,51 @@ static size_t take_group(const struct file_group *g, struct file_record *to)
 	return n;
 }
 
-/* -1: not all has been read. */
-static ssize_t read_groups(struct file_watch *watch, struct file_record **records, size_t *room)
+/* They read for the one that asks, and when that goes before others so do they. By the kernel's calls, since the C library remembers what it has set itself. */
+static void schedule_crew(struct crew *crew)
 {
-	struct file_groups_ask ask = { watch->key, watch->process, (unsigned int)watch->n_groups };
-	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = &ask, .ctx_size_in = sizeof(ask));
-	size_t n = 0;
+	struct sched_param param = { 0 };
+	int policy = sched_getscheduler(0);
+
+	if (policy < 0 || policy == crew->policy || sched_getparam(0, &param) < 0)
+		return;
+	crew->policy = policy;
+	for (unsigned int i = 0; i < CREW_MAX; i++)
+		if (atomic_load(&crew->tids[i]))
+			(void)sched_setscheduler(atomic_load(&crew->tids[i]), policy & ~SCHED_RESET_ON_FORK, &param);
+}
+
+static void fill_groups(struct file_watch *watch)
+{
+	struct crew *crew = watch->crew;
 
 	for (size_t i = 0; i < watch->n_groups; i++)
 		watch->groups[i].is_read = 0;
-	if (!watch->groups || bpf_prog_test_run_opts(bpf_program__fd(watch->reader->bpf->progs.read_groups), &opts) < 0)
+	if (crew && crew->owner == getpid()) {
+		schedule_crew(crew);
+		crew->n_runs = (unsigned int)((watch->n_groups + RUN - 1) / RUN);
+		atomic_store(&crew->unread, crew->n_runs);
+		atomic_store(&crew->next, 0);
+		for (unsigned int i = 0; i < crew->n_threads; i++)
+			sem_post(&crew->go);
+		read_runs(crew);
+		wait_for(&crew->all_read);
+	} else {
+		struct file_groups_ask ask = { watch->key, watch->process, 0, (unsigned int)watch->n_groups };
+		LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = &ask, .ctx_size_in = sizeof(ask));
+
+		(void)bpf_prog_test_run_opts(bpf_program__fd(watch->reader->bpf->progs.read_groups), &opts);
+	}
+}
+
+/* -1: not all has been read. */
+static ssize_t read_groups(struct file_watch *watch, struct file_record **records, size_t *room)
+{
+	size_t n = 0;
+
+	if (!watch->groups)
 		return -1;
+	fill_groups(watch);
 	for (size_t i = 0; i < watch->n_groups; i++) {
 		if (!watch->groups[i].is_read)
 			return -1;

@@ -2,6 +2,7 @@
 /* test_file_table.c - what a prepared read of a descriptor table shows is what one by one shows, whatever has happened to the table in between */
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -21,7 +22,8 @@
 #include "kern/file_table.h"
 #include "kern/restart_block.h"
 
-#define MANY 1500
+#define MANY 2200 /* enough for several threads */
+#define LOOKS 300
 #define HIGH 3990
 #define FAR 4095
 
@@ -49,7 +51,7 @@ static void make_table(void)
 	int fd;
 
 	for (int i = 0; i < MANY; i++)
-		must(open("/dev/null", i % 3 ? O_RDONLY : O_RDWR | O_CLOEXEC));
+		must(i % 4 ? open("/dev/null", i % 3 ? O_RDONLY : O_RDWR | O_CLOEXEC) : socket(AF_INET, SOCK_STREAM, 0));
 	for (int i = 100; i < MANY; i += 7)
 		close(i);
 	must(dup2(1, 110));
@@ -60,7 +62,7 @@ static void make_table(void)
 	must(fd = socket(AF_INET, SOCK_STREAM, 0));
 	must(bind(fd, (const void *)&any, sizeof(any)));
 	must(listen(fd, 3));
-	must(fd = socket(AF_INET6, SOCK_STREAM, 0));
+	must(socket(AF_INET6, SOCK_STREAM, 0));
 	must(socket(AF_UNIX, SOCK_STREAM, 0));
 	must(fd = open("/proc/self/exe", O_RDONLY));
 	must(lseek(fd, 4711, SEEK_SET));
@@ -207,6 +209,46 @@ static void test_beyond(void **state)
 	end(&c);
 }
 
+/* Reads again and again what does not change; returns how often it was different. */
+static void *look_again(void *arg)
+{
+	struct child *c = arg;
+	struct file_record *records = NULL;
+	uintptr_t different = 0;
+	struct err e = ERR_INIT;
+	size_t room = 0;
+	ssize_t first, n;
+
+	first = file_watch_read(c->prepared, &c->records, &c->room, &e);
+	for (int i = 0; i < LOOKS; i++) {
+		n = file_watch_read(c->prepared, &records, &room, &e);
+		different += first <= 0 || n != first || memcmp(records, c->records, (size_t)n * sizeof(*records)) != 0;
+	}
+	free(records);
+	return (void *)different;
+}
+
+/* Two tables are read at once, as by two workers, and each by several threads. */
+static void test_at_once(void **state)
+{
+	struct child c[2];
+	pthread_t other;
+	void *different;
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		start(&c[i]);
+		compare(&c[i], false);
+		file_watch_prepare(c[i].prepared);
+	}
+	assert_int_equal(pthread_create(&other, NULL, look_again, &c[1]), 0);
+	assert_null(look_again(&c[0]));
+	assert_int_equal(pthread_join(other, &different), 0);
+	assert_null(different);
+	end(&c[1]); /* which has inherited what ends the other one */
+	end(&c[0]);
+}
+
 static const struct file_record *record_of(struct child *c, int fd)
 {
 	struct err e = ERR_INIT;
@@ -284,7 +326,7 @@ static void test_gone(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_same), cmocka_unit_test(test_beyond), cmocka_unit_test(test_epoll), cmocka_unit_test(test_gone) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_same), cmocka_unit_test(test_beyond), cmocka_unit_test(test_at_once), cmocka_unit_test(test_epoll), cmocka_unit_test(test_gone) };
 	struct err e = ERR_INIT;
 	int ret;
 

@@ -199,7 +199,17 @@ static __always_inline unsigned char armed(struct file *file)
 	return queued || (BPF_CORE_READ(timer, expired) && BPF_CORE_READ(timer, tintv)) ? FILE_ARMED_YES : FILE_ARMED_NO;
 }
 
-static unsigned long long words[SOCK_WORDS];
+struct words {
+	unsigned long long v[SOCK_WORDS];
+};
+
+/* Where a socket is read to, of each thread that reads tables: others read at the same time, on other CPUs and on this one. */
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct words);
+} words_of SEC(".maps");
 
 /*
  * The structure as a whole, since options, queues and states are all over it: when nothing of it has changed, nothing has. Connections over which nothing goes
@@ -207,25 +217,27 @@ static unsigned long long words[SOCK_WORDS];
  */
 static __always_inline unsigned long long digest_of(struct sock *sk)
 {
+	struct words *words;
 	unsigned short family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	unsigned int size = family == FAMILY_INET6 ? bpf_core_type_size(struct tcp6_sock) : bpf_core_type_size(struct tcp_sock);
 	unsigned long long a = 14695981039346656037ull, b = 1099511628211ull, c = 0x165667b19e3779f9ull, d = 0x27d4eb2f165667c5ull;
 
 	if ((family != FAMILY_INET && family != FAMILY_INET6) || BPF_CORE_READ(sk, sk_type) != TYPE_STREAM || BPF_CORE_READ(sk, sk_protocol) != PROTOCOL_TCP)
 		return 0;
-	if (size > sizeof(words) || bpf_probe_read_kernel(words, size, sk))
+	words = bpf_task_storage_get(&words_of, bpf_get_current_task_btf(), 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!words || size > sizeof(*words) || bpf_probe_read_kernel(words, size, sk))
 		return bpf_ktime_get_ns() | 1;
 	for (unsigned int i = 0; i < 3; i++)
 		if (size / 8 + i < SOCK_WORDS)
-			words[size / 8 + i] = 0;
+			words->v[size / 8 + i] = 0;
 	/* Four at a time, none of which waits for the others. */
 	for (unsigned int i = 0; i < SOCK_WORDS; i += 4) {
 		if (i >= size / 8)
 			break;
-		a = (a ^ words[i]) * 0x9e3779b97f4a7c15ull;
-		b = (b ^ words[i + 1]) * 0xc2b2ae3d27d4eb4full;
-		c = (c ^ words[i + 2]) * 0xd6e8feb86659fd93ull;
-		d = (d ^ words[i + 3]) * 0xff51afd7ed558ccdull;
+		a = (a ^ words->v[i]) * 0x9e3779b97f4a7c15ull;
+		b = (b ^ words->v[i + 1]) * 0xc2b2ae3d27d4eb4full;
+		c = (c ^ words->v[i + 2]) * 0xd6e8feb86659fd93ull;
+		d = (d ^ words->v[i + 3]) * 0xff51afd7ed558ccdull;
 		a ^= a >> 32;
 		b ^= b >> 32;
 		c ^= c >> 32;
@@ -432,12 +444,14 @@ __noinline int fill_group(struct file_group *g, unsigned long files_address)
 struct group_walk {
 	void *map;
 	unsigned long files;
+	unsigned int first;
 };
 
 static long group_step(unsigned int i, void *context)
 {
 	struct group_walk *w = context;
-	struct file_group *g = bpf_map_lookup_elem(w->map, &i);
+	unsigned int number = w->first + i;
+	struct file_group *g = bpf_map_lookup_elem(w->map, &number);
 
 	return !g || !fill_group(g, w->files);
 }
@@ -446,7 +460,7 @@ SEC("syscall")
 int read_groups(struct file_groups_ask *ask)
 {
 	struct file_groups_key key = ask->key;
-	struct group_walk w = { .map = bpf_map_lookup_elem(&groups_of, &key) };
+	struct group_walk w = { .map = bpf_map_lookup_elem(&groups_of, &key), .first = ask->first };
 	struct task_struct *task;
 
 	if (!w.map)
