@@ -47,6 +47,7 @@ int verb_pki(int argc, char **argv);
 int verb_explain(int argc, char **argv);
 int verb_trace(int argc, char **argv);
 int verb_metrics(int argc, char **argv);
+int verb_top(int argc, char **argv);
 
 /* Prints how a verb is used, on stderr, and returns EXIT_USAGE. */
 int usage_error(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -79,6 +80,10 @@ long long number_of(const json_t *o, const char *key);
 void put_text(FILE *f, const char *text);
 /* "12.3 MiB" */
 void bytes_text(double bytes, char text[16]);
+/* "1.234 ms", "12.3 s" */
+void elapsed_text(double ns, char text[24]);
+/* A time of today, or the day; 0: "" */
+void since_text(long long since, char text[32]);
 /* "1,234,567" */
 void count_text(long long n, char text[32]);
 /* Each refusal in two lines: what and why, then what to do. */

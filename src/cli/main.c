@@ -111,6 +111,11 @@ static const struct command verbs[] = {
 	  "UNIT is a number or HOME:PID; it may have ended. Each node remembers the last 256 moves that began on it since its godwitd did.\n"
 	  "Exit status: 0 there are some, 1 there is none.\n",
 	  verb_trace },
+	{ "top", "", "show nodes, units and moves under way on the terminal, and move and drain from there",
+	  "  --interval T   how often it looks: 200ms to 1m, default 1s\n"
+	  "  --once         print it once, as text\n"
+	  "Keys: ? lists them. m moves the unit under the cursor, d drains the node, / filters, s sorts, Tab changes between nodes and units, q quits.\n",
+	  verb_top },
 	{ "metrics", "", "print what godwitd counts and measures, in Prometheus's text format", "For node_exporter's textfile collector, say; godwit-api serves the same as GET /metrics.\n", verb_metrics },
 	{ "bridge", "[USER@HOST]", "reach a host by ssh, where nothing but sshd and godwit is set up; without a host: which there are",
 	  "  --close NODE   end it\n"

@@ -10,16 +10,6 @@
 #define COLUMNS 10
 #define COMMAND_MAX 40
 
-static void since_text(long long since, char text[32])
-{
-	time_t then = (time_t)since, now = time(NULL);
-	struct tm tm;
-
-	text[0] = 0;
-	if (localtime_r(&then, &tm))
-		strftime(text, 32, now - then < 86400 ? "%H:%M:%S" : "%Y-%m-%d", &tm);
-}
-
 /* Why it moved last. */
 static const char *why_of(const json_t *unit)
 {

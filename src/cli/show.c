@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
 
 #include "base/util.h"
 #include "cli/cli.h"
@@ -43,6 +44,26 @@ void bytes_text(double bytes, char text[16])
 		i++;
 	}
 	snprintf(text, 16, i ? "%.1f %s" : "%.0f %s", bytes, units[i]);
+}
+
+void elapsed_text(double ns, char text[24])
+{
+	if (ns < 9999500)
+		snprintf(text, 24, "%.3f ms", ns / 1e6);
+	else if (ns < 9.9995e9)
+		snprintf(text, 24, "%.1f ms", ns / 1e6);
+	else
+		snprintf(text, 24, "%.1f s", ns / 1e9);
+}
+
+void since_text(long long since, char text[32])
+{
+	time_t then = (time_t)since, now = time(NULL);
+	struct tm tm;
+
+	text[0] = 0;
+	if (since && localtime_r(&then, &tm))
+		strftime(text, 32, now - then < 86400 ? "%H:%M:%S" : "%Y-%m-%d", &tm);
 }
 
 void count_text(long long n, char text[32])

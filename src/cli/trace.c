@@ -21,16 +21,6 @@ struct wish {
 	long last;
 };
 
-static void duration_text(double ns, char text[24])
-{
-	if (ns < 9999500)
-		snprintf(text, 24, "%.3f ms", ns / 1e6);
-	else if (ns < 9.9995e9)
-		snprintf(text, 24, "%.1f ms", ns / 1e6);
-	else
-		snprintf(text, 24, "%.1f s", ns / 1e9);
-}
-
 static void time_text(long long ns, char text[40])
 {
 	time_t s = (time_t)(ns / 1000000000);
@@ -71,8 +61,8 @@ static void show_span(const json_t *span, long long from, long long to)
 	long long start = time_of(span, "start_ns"), end = time_of(span, "end_ns");
 	char at[24], took[24];
 
-	duration_text((double)(start - from), at);
-	duration_text((double)(end - start), took);
+	elapsed_text((double)(start - from), at);
+	elapsed_text((double)(end - start), took);
 	fputs("  ", stdout);
 	put_text(stdout, text_of(span, "name"));
 	printf("%*s%12s  %12s", (int)MAX(10 - (int)strlen(text_of(span, "name")), 1), "", at, took);
@@ -90,7 +80,7 @@ static void show_events(const json_t *events, long long after, long long before,
 
 		if (at_ns < after || at_ns >= before)
 			continue;
-		duration_text((double)(at_ns - from), at);
+		elapsed_text((double)(at_ns - from), at);
 		printf("  %-10s%12s    . ", "", at);
 		put_text(stdout, text_of(event, "name"));
 		putchar('\n');
@@ -136,8 +126,8 @@ static void show_move(const json_t *move, bool marks)
 	bool running = !time_of(move, "ended_ns");
 
 	time_text(time_of(move, "began_ns"), when);
-	duration_text((double)number_of(move, "freeze_us") * 1e3, freeze);
-	duration_text(json_number_value(json_object_get(move, "total_ms")) * 1e6, total);
+	elapsed_text((double)number_of(move, "freeze_us") * 1e3, freeze);
+	elapsed_text(json_number_value(json_object_get(move, "total_ms")) * 1e6, total);
 	put_text(stdout, text_of(move, "unit"));
 	fputs(": ", stdout);
 	put_text(stdout, text_of(move, "from"));
@@ -177,8 +167,8 @@ static void add_rows(char **cells, size_t *cell, struct row *rows, const json_t 
 		bool running = !time_of(move, "ended_ns");
 
 		time_text(time_of(move, "began_ns"), row->began);
-		duration_text((double)number_of(move, "freeze_us") * 1e3, row->freeze);
-		duration_text(json_number_value(json_object_get(move, "total_ms")) * 1e6, row->total);
+		elapsed_text((double)number_of(move, "freeze_us") * 1e3, row->freeze);
+		elapsed_text(json_number_value(json_object_get(move, "total_ms")) * 1e6, row->total);
 		bytes_text((double)number_of(move, "bytes_sent"), row->sent);
 		cells[(*cell)++] = row->began;
 		cells[(*cell)++] = (char *)text_of(move, "unit");

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What happened in moves is remembered where they began, and shown to whom it is for."""
+"""What happened in moves is remembered where they began, and shown to whom it is for; godwit top."""
 
 import json
+import os
+import subprocess
 
-from lab_driver import inside, migrate, wait_until
+import pytest
+from lab_driver import DEV, environment, inside, migrate, wait_until
 
 USER = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
 
@@ -46,3 +49,88 @@ def test_trace(lab2):
     assert [m["unit"] for m in trace("n2", "--last", "100", user=USER)["moves"]].count(f"n1:{roots}") == 0
     assert [m["unit"] for m in trace("n2", "--last", "100", user=USER)["moves"]].count(unit) == 2
     assert [m["strategy"] for m in trace("n3", f"n1:{roots}")["moves"]] == ["pre-copy"]
+
+
+class Screen:
+    """godwit top on n1, in a terminal of tmux."""
+
+    def __init__(self, columns, lines):
+        self.width = columns
+        self.tmux("-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", str(lines), f"{DEV} lab exec n1 -- godwit top --interval 200ms; echo ended; sleep 60")
+
+    def tmux(self, *arguments):
+        return subprocess.run(["tmux", "-L", f"godwit-{os.getpid()}", *arguments], env=environment(), capture_output=True, text=True, check=True).stdout
+
+    def text(self):
+        return self.tmux("capture-pane", "-p")
+
+    def lines(self):
+        return self.text().rstrip("\n").split("\n")
+
+    def keys(self, *keys):
+        self.tmux("send-keys", *keys)
+
+    def resize(self, columns, lines):
+        self.width = columns
+        self.tmux("resize-window", "-x", str(columns), "-y", str(lines))
+
+    def shows(self, *words):
+        """All of these, in one picture; it is printed when that does not come."""
+        try:
+            wait_until(f"{words} on the screen", lambda: all(w in self.text() for w in words))
+        except AssertionError:
+            print(self.text())
+            raise
+
+    def line_of(self, word):
+        return next(line for line in self.lines() if line.startswith(word))
+
+
+@pytest.fixture
+def screen(lab2):
+    made = Screen(80, 24)
+    yield made
+    made.tmux("kill-server")
+
+
+def test_top(screen):
+    """What there is, at each size; a unit is moved from there, a node emptied and opened again."""
+    pid, other = start_as(), start_as()
+    unit = f"n1:{pid}"
+    for p in (pid, other):
+        inside("n1", "godwit", "migrate", str(p), "n3")
+    screen.shows("n1 *", "n2 ", "n3 ", unit, f"n1:{other}", "m move", "nodes 3/3")
+    for columns, lines in ((40, 10), (132, 40), (80, 24)):
+        screen.resize(columns, lines)
+        screen.shows("godwit top", "NODE", "UNIT")
+        wait_until("all of it fits", lambda c=columns: max(map(len, screen.lines())) <= c)
+    screen.keys("/", unit, "Enter")
+    screen.shows(f"/{unit}", "units 1/2")
+    assert screen.line_of(unit).split()[1] == "n3" and f"n1:{other}" not in screen.text()
+    screen.keys("m", "Tab", "Tab")
+    screen.shows(f"move {unit} to (Tab: next node): n2")
+    screen.keys("Enter")
+    screen.shows(f"{unit} to n2: it runs there, frozen for ")
+    wait_until("it is there", lambda: screen.line_of(unit).split()[1] == "n2")
+    screen.keys("m", "nowhere", "Enter")
+    screen.shows(f"{unit} to nowhere: ")
+    screen.keys("d")
+    screen.shows("drain n2: move everything away")
+    screen.keys("y")
+    screen.shows("drain n2: 1 moved, 0 stay")
+    wait_until("it says so", lambda: screen.line_of("n2").split()[1:3] == ["drained", "0"])
+    screen.keys("Tab", "u")
+    screen.shows("let n2 take units again?")
+    screen.keys("y")
+    wait_until("it is open", lambda: screen.line_of("n2").split()[1] == "ok")
+    screen.keys("Escape")
+    screen.shows("units 2/2")
+    screen.keys("?")
+    screen.shows("Any key goes back")
+    screen.keys("x", "q")
+    screen.shows("ended")
+    once = inside("n1", "godwit", "top", "--once").stdout
+    assert [line.split()[0] for line in once.splitlines()[:4]] == ["NODE", "n1", "n2", "n3"] and unit in once, once
+    assert "--once" in inside("n1", "godwit", "top", check=False).stderr
+    for host in ("n1", "n2", "n3"):
+        inside(host, "sh", "-c", f"kill {pid} {other}; true")
