@@ -12,6 +12,8 @@
 #include "api/events.h"
 #include "api/exchange.h"
 #include "api/moves.h"
+#include "api/page.h"
+#include "base/browser.h"
 #include "base/log.h"
 #include "base/util.h"
 
@@ -100,8 +102,16 @@ static void on_connection(void *arg, struct MHD_Connection *connection, void **c
 	}
 }
 
+static const char *header(const struct exchange *x, const char *name)
+{
+	return MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, name);
+}
+
 static enum MHD_Result serve(struct exchange *x, const char *url, const char *method)
 {
+	if (!browser_is_ours(header(x, "Host"), header(x, "Origin"), header(x, "Sec-Fetch-Site"), !strcmp(method, "GET") && page_find(url)))
+		return complain(x, 403, "not-ours", "a page that is not of this server has made a browser ask, or the server is called by a name that is not localhost",
+				"open http://localhost/ with the port that leads here");
 	if (x->too_long)
 		return complain(x, 413, "too-long", "the body is longer than 4096 bytes", "no request needs as much: leave out what is not needed");
 	if (x->len) {

@@ -6,6 +6,7 @@
 
 #include "api/events.h"
 #include "api/exchange.h"
+#include "api/page.h"
 #include "api/talk.h"
 #include "base/util.h"
 #include "version.h"
@@ -49,6 +50,22 @@ static enum MHD_Result pick(struct exchange *x, json_t *request, const char *lis
 static enum MHD_Result get_version(struct exchange *x)
 {
 	return answer(x, 200, json_pack("{s:s, s:s}", "version", GODWIT_VERSION, "api", "v1"));
+}
+
+/* A file of the dashboard. */
+static enum MHD_Result send_page(struct exchange *x, const struct page *page)
+{
+	struct MHD_Response *response = MHD_create_response_from_buffer(page->len, (void *)(uintptr_t)page->data, MHD_RESPMEM_PERSISTENT);
+	enum MHD_Result r;
+
+	if (!response)
+		return MHD_NO;
+	answer_add_headers(response, page->type);
+	MHD_add_response_header(response, "Content-Security-Policy", PAGE_POLICY);
+	MHD_add_response_header(response, "Cross-Origin-Opener-Policy", "same-origin");
+	r = MHD_queue_response(x->connection, 200, response);
+	MHD_destroy_response(response);
+	return r;
 }
 
 static enum MHD_Result get_nodes(struct exchange *x)
@@ -288,13 +305,16 @@ static bool matches(const struct exchange *x, const char *const path[SEGMENTS_MA
 
 enum MHD_Result route(struct exchange *x, const char *url, const char *method)
 {
-	bool known = false;
+	const struct page *page = page_find(url);
+	bool known = page != NULL;
 
+	if (page && !strcmp(method, "GET"))
+		return send_page(x, page);
 	if (!strcmp(url, "/metrics"))
 		return metrics(x, method);
-	if (!split(x, url))
+	if (!page && !split(x, url))
 		return complain(x, 404, "not-found", "there is no such path", "paths begin with /v1/, but for GET /metrics; docs/openapi.json lists them");
-	for (size_t i = 0; i < ARRAY_SIZE(paths); i++) {
+	for (size_t i = 0; !page && i < ARRAY_SIZE(paths); i++) {
 		if (!matches(x, paths[i].path))
 			continue;
 		known = true;

@@ -125,6 +125,12 @@ static const struct command verbs[] = {
 	  "HOST is a node then, by its own name, until the bridge is closed. `godwit migrate UNIT USER@HOST` makes one by itself, which is\n"
 	  "closed when nothing goes over it any more.\n",
 	  verb_bridge },
+	{ "dashboard", "", "show the cluster in a browser: prints an address that opens it",
+	  "  --port N       listen there, on the loopback address; default 8470, or any when that is taken; 0: any\n"
+	  "  --json         print JSON objects with \"url\" and \"port\"\n"
+	  "Each address opens one window, in which may be done what you may do; then the next is printed. From another machine: ssh -L 8470:localhost:8470 HOST.\n"
+	  "It needs enabled = yes in [api] of godwit.conf(5), and ends with Ctrl-C.\n",
+	  verb_dashboard },
 	{ "connections", "", "list the connections that have moved, and how their packets get there", "  --json         print a JSON object\n", verb_connections },
 	{ "config", "check [FILE]", "look for what is wrong with a configuration, before godwitd reads it",
 	  "  FILE           default /etc/godwit/godwit.conf\n"
