@@ -16,6 +16,7 @@ static const struct command verbs[] = {
 	  "  --strategy S   freeze-free (default), pre-copy, hybrid, stop-copy, copy-on-reference\n"
 	  "  --files F      files that HOST lacks, or has in another version: auto (default), copy, relay, refuse\n"
 	  "  --tcp T        connections with others: keep (default), close, refuse\n"
+	  "  --portable     by the state that the program describes (libgodwit-portable), as between architectures\n"
 	  "  --timeout T    give up after T if the process has not moved until then: 30, 500ms, 10s, 2m\n"
 	  "  --ssh COMMAND  to USER@HOST: how ssh is called, 'ssh -p 2222'; default $GODWIT_SSH, or ssh\n"
 	  "  --json         print one JSON object and nothing else\n"

@@ -23,7 +23,7 @@ struct options {
 	const char *host;
 	const char *strategy, *files, *tcp, *ssh;
 	unsigned timeout_ms;
-	bool as_json, quiet;
+	bool as_json, quiet, portable;
 };
 
 struct progress {
@@ -84,7 +84,8 @@ static void show_moved(const json_t *r)
 	printf(" as process %lld (%s).\n", here, text_of(r, "strategy"));
 	printf("It stood still for %.2f ms; the whole move took %.0f ms and sent %s.\n", (double)number_of(r, "freeze_us") / 1000.0,
 	       json_number_value(json_object_get(r, "total_ms")), bytes);
-	printf("Of %s pages %s were sent (%s of them on demand); not sent: %s in files that are there too, %s zero.\n", total, sent, faulted, file,
+	if (strcmp(text_of(r, "strategy"), "portable") != 0)
+		printf("Of %s pages %s were sent (%s of them on demand); not sent: %s in files that are there too, %s zero.\n", total, sent, faulted, file,
 	       zero);
 	json_array_foreach(json_object_get(r, "notes"), i, note) {
 		fputs("Note: ", stdout);
@@ -257,6 +258,7 @@ static int read_options(int argc, char **argv, struct options *ret, json_t *requ
 		{ "json", no_argument, NULL, 'j' },           { "quiet", no_argument, NULL, 'q' },
 		{ "files", required_argument, NULL, 'f' },    { "tcp", required_argument, NULL, 'c' },
 		{ "ssh", required_argument, NULL, 'S' },
+		{ "portable", no_argument, NULL, 'p' },
 		{ 0 },
 	};
 	struct err e = ERR_INIT;
@@ -276,6 +278,8 @@ static int read_options(int argc, char **argv, struct options *ret, json_t *requ
 			ret->as_json = true;
 		else if (o == 'q')
 			ret->quiet = true;
+		else if (o == 'p')
+			ret->portable = true;
 		else if (o != 't')
 			return option_error("migrate", o, argv);
 		else if (duration_parse(optarg, &ret->timeout_ms, &e) < 0)
@@ -325,6 +329,8 @@ int verb_migrate(int argc, char **argv)
 	p.enabled = !o.quiet && !o.as_json && isatty(STDERR_FILENO);
 	json_object_update_new(request, json_pack("{s:s, s:s, s:s, s:s, s:I}", "host", host, "strategy", o.strategy, "files", o.files, "tcp", o.tcp, "timeout_ms",
 						  (json_int_t)o.timeout_ms));
+	if (o.portable)
+		json_object_set_new(request, "portable", json_true());
 	if (o.pid)
 		json_object_set_new(request, "pid", json_integer(o.pid));
 	else

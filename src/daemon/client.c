@@ -157,6 +157,8 @@ static int serve(const struct daemon *d, const struct request *request, int fd)
 		return do_history(d, request, fd);
 	case VERB_BRIDGE:
 		return do_bridge(d, request, fd);
+	case VERB_OUTCOME:
+		return do_outcome(d, request, fd);
 	case VERB_METRICS:
 		return do_metrics(d, fd);
 	case VERB_CANCEL:

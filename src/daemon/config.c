@@ -124,6 +124,25 @@ static int read_busy(struct config *config, const char *value, struct err *e)
 	return 0;
 }
 
+static int read_path(const char *key, const char *value, char *ret, size_t size, struct err *e)
+{
+	if (value[0] != '/' || strlen(value) >= size)
+		return err_set(e, -EINVAL, "%s '%.80s': use a path that begins with / and has less than %zu bytes", key, value, size);
+	snprintf(ret, size, "%s", value);
+	return 0;
+}
+
+/* As uname(2) says it. */
+static int read_arch(struct config *config, const char *value, struct err *e)
+{
+	size_t len = strlen(value);
+
+	if (!len || len > CONFIG_ARCH_MAX || strspn(value, "abcdefghijklmnopqrstuvwxyz0123456789_") != len)
+		return err_set(e, -EINVAL, "arch '%.80s': use what `uname -m` says there, such as x86_64 or aarch64", value);
+	memcpy(config->arch, value, len + 1);
+	return 0;
+}
+
 static int read_node_key(struct config *config, const char *key, const char *value, struct err *e)
 {
 	struct sockaddr_in address;
@@ -180,7 +199,11 @@ static int read_node_key(struct config *config, const char *key, const char *val
 	}
 	if (!strcmp(key, "busy"))
 		return read_busy(config, value, e);
-	return err_set(e, -EINVAL, "unknown key '%.80s' in [node]; known are name, listen, port, peer_timeout_ms, speed, labels, busy, drain_at_stop, drain_timeout_ms, workstation, owner_idle_ms", key);
+	if (!strcmp(key, "arch"))
+		return read_arch(config, value, e);
+	if (!strcmp(key, "emulator"))
+		return read_path(key, value, config->emulator, sizeof(config->emulator), e);
+	return err_set(e, -EINVAL, "unknown key '%.80s' in [node]; known are name, listen, port, peer_timeout_ms, speed, labels, busy, drain_at_stop, drain_timeout_ms, workstation, owner_idle_ms, arch, emulator", key);
 }
 
 /* "http://10.0.0.1:2379": what is behind it is added. */
@@ -196,14 +219,6 @@ static int add_server(struct membership_etcd *etcd, const char *value, struct er
 	if (etcd->n_servers >= MEMBERSHIP_SERVERS_MAX)
 		return err_set(e, -EINVAL, "more than %d servers of etcd", MEMBERSHIP_SERVERS_MAX);
 	strcpy(etcd->servers[etcd->n_servers++], value);
-	return 0;
-}
-
-static int read_path(const char *key, const char *value, char *ret, size_t size, struct err *e)
-{
-	if (value[0] != '/' || strlen(value) >= size)
-		return err_set(e, -EINVAL, "%s '%.80s': use a path that begins with / and has less than %zu bytes", key, value, size);
-	snprintf(ret, size, "%s", value);
 	return 0;
 }
 

@@ -27,6 +27,7 @@
 #define CONFIG_DEFAULT_KEY_PATH "/etc/godwit/cluster.key" /* read when it is there */
 #define CONFIG_DEFAULT_BUSY "mem<maxmem/50"
 #define CONFIG_BUSY_MAX 255
+#define CONFIG_ARCH_MAX 31
 #define CONFIG_NODES_MAX 10240
 #define CONFIG_LABELS_MAX GOSSIP_LABELS_MAX
 #define CONFIG_BYTES_MAX (1u << 20)
@@ -40,6 +41,8 @@ struct config {
 	char name[HELLO_NAME_MAX + 1];
 	struct sockaddr_in listen;
 	double speed;              /* of a core, for load figures: 1 */
+	char arch[CONFIG_ARCH_MAX + 1]; /* of programs here; "": the kernel's */
+	char emulator[256];        /* which runs them; "": the kernel does */
 	char labels[CONFIG_LABELS_MAX + 1]; /* "gpu zone=east": words divided by one blank each */
 	bool root_only;       /* others than root and access_group are not served */
 	bool has_access_group;

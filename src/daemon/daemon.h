@@ -160,6 +160,8 @@ void peer_drop(struct peer *p);
 
 /* do_*.c: run in a worker, answer on fd and return its exit status. */
 int do_migrate(const struct daemon *d, const struct request *request, int fd);
+/* What has become of a move that request->host was the destination of. */
+int do_outcome(const struct daemon *d, const struct request *request, int fd);
 /* Asks request->host whether it would take request->pid. 0: it would; refusals filled in, or an error: not. */
 int do_migrate_ask(const struct daemon *d, const struct request *request, int fd, struct refusals *refusals, struct err *e);
 /* do_forward.c: has another node, where the unit is, do what is asked, and passes on what is said. -ENOENT: nobody knows it; nothing has been said then. */

@@ -59,6 +59,8 @@ static char *make_line(const struct request *r)
 			  (int)r->hops + 1);
 	char *line;
 
+	if (r->portable)
+		json_object_set_new(o, "portable", json_true());
 	if (r->caller.limited)
 		json_object_set_new(o, "as", json_pack("[I, I]", (json_int_t)r->caller.uid, (json_int_t)r->caller.gid));
 	line = line_of(o);

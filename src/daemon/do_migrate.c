@@ -17,6 +17,7 @@
 #include "daemon/daemon.h"
 #include "daemon/history.h"
 #include "daemon/owner.h"
+#include "daemon/portable.h"
 #include "daemon/protect_journal.h"
 #include "daemon/reply.h"
 #include "home/where.h"
@@ -316,6 +317,19 @@ static int find_destination(const struct daemon *d, const struct request *reques
 	return r;
 }
 
+/* The engine moves between hosts of one architecture; to others, and where it is asked for, the program's own state does. */
+static int move_somehow(const struct daemon *d, const struct request *request, const struct migrate_request *order, struct migrate_report *report, struct refusals *refusals, struct err *e)
+{
+	int r = request->portable ? 0 : migrate_source(order, report, refusals, e);
+
+	if (!request->portable && (r >= 0 || refusals->n != 1 || strcmp(refusals->v[0].code, "node.arch") != 0))
+		return r;
+	refusals_free(refusals);
+	*e = ERR_INIT;
+	report->outcome = NULL;
+	return portable_leave(d, order, report, refusals, e);
+}
+
 static bool on_question(const struct migrate_report *report, void *arg)
 {
 	(void)report;
@@ -336,7 +350,7 @@ int do_migrate_ask(const struct daemon *d, const struct request *request, int fd
 	if (r == 0)
 		r = owner_ask(&d->config, request->pid, refusals, e);
 	if (r == 0)
-		r = migrate_source(&order, &report, refusals, e);
+		r = move_somehow(d, request, &order, &report, refusals, e);
 	return report.outcome && !strcmp(report.outcome, "possible") ? 0 : r;
 }
 
@@ -385,7 +399,7 @@ static int migrate_here(const struct daemon *d, const struct request *request, i
 		return 1;
 	}
 	history_begin(d->history, d->self, request->pid, request->reason, &report);
-	r = migrate_source(&order, &report, &refusals, &e);
+	r = move_somehow(d, request, &order, &report, &refusals, &e);
 	if (r >= 0 || !report.outcome || strcmp(report.outcome, "in-doubt") != 0) {
 		protect_note_end(&watcher.leaving, r >= 0);
 		owner_claim_end(&watcher.claim, r >= 0);

@@ -96,7 +96,7 @@ json_t *history_json(const struct history_move *m, const char *node, bool runnin
 	for (size_t i = 0; i < HISTORY_TRACE_BYTES; i++)
 		snprintf(trace + 2 * i, 3, "%02x", m->trace[i]);
 	o = json_pack("{s:s, s:I, s:s, s:o, s:i, s:o, s:o, s:s, s:o, s:s, s:o, s:I, s:I, s:f}", "node", node, "number", (json_int_t)m->number, "trace_id", trace, "unit", reply_text(r->unit), "pid",
-		      (int)m->pid, "from", reply_text(r->from), "to", reply_text(r->to), "strategy", strategy_name(r->strategy), "reason", reply_text(m->reason), "outcome",
+		      (int)m->pid, "from", reply_text(r->from), "to", reply_text(r->to), "strategy", r->portable ? "portable" : strategy_name(r->strategy), "reason", reply_text(m->reason), "outcome",
 		      m->outcome ? m->outcome : "", "error", reply_text(m->error), "began_ns", (json_int_t)m->began_ns, "ended_ns", (json_int_t)m->ended_ns, "total_ms",
 		      (double)(until_ns - MIN(m->began_ns, until_ns)) / 1e6);
 	if (m->has_uid)

@@ -350,6 +350,7 @@ static int read_options(int argc, char **argv, struct daemon *d, struct err *e)
 		fprintf(stderr, "godwitd: %s\n", e->message);
 		return 1;
 	}
+	hello_use_arch(d->config.arch);
 	return -1;
 }
 

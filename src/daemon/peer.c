@@ -18,6 +18,7 @@
 #include "daemon/fence.h"
 #include "daemon/keep.h"
 #include "daemon/node_state.h"
+#include "daemon/portable.h"
 #include "daemon/reply.h"
 #include "daemon/reserve.h"
 #include "daemon/work.h"
@@ -198,6 +199,34 @@ static int start_dest(struct daemon *d, const struct peer *p, const struct frame
 	return 0;
 }
 
+/* A program that says itself what its state is: no further connections belong to it. */
+static int start_portable(struct daemon *d, int fd, const Gw__Hello *hello, struct err *e)
+{
+	struct worker *w;
+	char id[9];
+	bool child;
+
+	id_text(hello->mig_id.data, id);
+	if (*node_state_why(d->shared))
+		return err_set(e, -EBUSY, "%s takes no units: %s", d->config.name, node_state_why(d->shared));
+	if (worker_find_dest(d, hello->mig_id.data))
+		return err_set(e, -EALREADY, "migration %s is under way here already", id);
+	set_blocking(fd);
+	w = worker_start(d, WORKER_DEST, &fd, 1, &child, e);
+	if (child) {
+		prctl(PR_SET_NAME, "godwit-dest");
+		log_set_context("mig=%s side=dest", id);
+		_exit(portable_arrive(d, fd, hello) < 0);
+	}
+	if (!w)
+		return e->code;
+	cluster_view_sent(d->view, gossip_id(d->config.name), 1, 0);
+	memcpy(w->mig_id, hello->mig_id.data, sizeof(w->mig_id));
+	snprintf(w->peer, sizeof(w->peer), "%s", hello->node_name);
+	log_info("event=arriving mig=%s from=%s worker=%d portable=1", id, hello->node_name, (int)w->pid);
+	return 0;
+}
+
 /* To the surrogate parent of a unit, which may have been started by an earlier godwitd. */
 static int hand_home(int fd, const uint8_t mig_id[HELLO_MIG_ID_BYTES], struct err *e)
 {
@@ -242,6 +271,8 @@ static int dispatch(struct daemon *d, const struct peer *p, const struct frame *
 		return work_serve(d, fd, e);
 	if (hello->role == ROLE_KEEP)
 		return keep_serve(d, fd, hello, e);
+	if (hello->role == ROLE_PORTABLE)
+		return start_portable(d, fd, hello, e);
 	if (hello->role == ROLE_CONTROL)
 		return start_dest(d, p, frame, hello, e);
 	w = worker_find_dest(d, hello->mig_id.data);

@@ -93,7 +93,7 @@ void reply_error(int fd, const char *code, const struct err *e, const struct ref
 json_t *reply_report(const struct migrate_report *r)
 {
 	json_t *o = json_pack("{s:o, s:o, s:o, s:s, s:s, s:I, s:f, s:I}", "unit", reply_text(r->unit), "from", reply_text(r->from), "to",
-			      reply_text(r->to), "strategy", strategy_name(r->strategy), "outcome", r->outcome ? r->outcome : "", "freeze_us",
+			      reply_text(r->to), "strategy", r->portable ? "portable" : strategy_name(r->strategy), "outcome", r->outcome ? r->outcome : "", "freeze_us",
 			      (json_int_t)r->freeze_us, "total_ms", r->total_ms, "bytes_sent", (json_int_t)r->bytes_sent);
 	json_t *notes = json_array();
 	struct rusage used;

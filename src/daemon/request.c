@@ -14,7 +14,7 @@
 static const char *const verbs[] = {
 	[VERB_MIGRATE] = "migrate", [VERB_PS] = "ps", [VERB_NODES] = "nodes", [VERB_CHECK] = "check", [VERB_CANCEL] = "cancel",
 	[VERB_CONNECTIONS] = "connections", [VERB_SELECT] = "select", [VERB_DRAIN] = "drain", [VERB_UNDRAIN] = "undrain", [VERB_STARTED] = "started", [VERB_BALANCE] = "balance",
-	[VERB_ADDRESS] = "address", [VERB_CHECKPOINT] = "checkpoint", [VERB_RESTORE] = "restore", [VERB_PROTECT] = "protect", [VERB_UNPROTECT] = "unprotect", [VERB_FAILOVER] = "failover", [VERB_HISTORY] = "history", [VERB_METRICS] = "metrics", [VERB_BRIDGE] = "bridge",
+	[VERB_ADDRESS] = "address", [VERB_CHECKPOINT] = "checkpoint", [VERB_RESTORE] = "restore", [VERB_PROTECT] = "protect", [VERB_UNPROTECT] = "unprotect", [VERB_FAILOVER] = "failover", [VERB_HISTORY] = "history", [VERB_METRICS] = "metrics", [VERB_BRIDGE] = "bridge", [VERB_OUTCOME] = "outcome",
 };
 
 static int read_verb(const json_t *o, struct request *request, struct err *e)
@@ -30,7 +30,7 @@ static int read_verb(const json_t *o, struct request *request, struct err *e)
 		request->verb = (enum verb)i;
 		return 0;
 	}
-	return err_set(e, -EINVAL, "unknown verb \"%.40s\"; known are migrate, ps, nodes, check, connections, select, drain, undrain, balance, started, address, checkpoint, restore, protect, unprotect, failover, history, metrics, bridge", verb);
+	return err_set(e, -EINVAL, "unknown verb \"%.40s\"; known are migrate, ps, nodes, check, connections, select, drain, undrain, balance, started, address, checkpoint, restore, protect, unprotect, failover, history, metrics, bridge, outcome", verb);
 }
 
 /* An integer member from min to max; absent: untouched. */
@@ -240,7 +240,9 @@ static int read_policies(const json_t *o, struct request *request, struct err *e
 	const json_t *strategy = json_object_get(o, "strategy"), *files = json_object_get(o, "files"), *tcp = json_object_get(o, "tcp");
 	int r = 0;
 
-	if (files)
+	if (json_object_get(o, "portable"))
+		r = read_flag(o, "portable", &request->portable, e);
+	if (r == 0 && files)
 		r = json_is_string(files) ? fsfile_policy_parse(json_string_value(files), &request->files, e) :
 			err_set(e, -EINVAL, "\"files\" must be a text");
 	if (r == 0 && tcp)
@@ -250,6 +252,17 @@ static int read_policies(const json_t *o, struct request *request, struct err *e
 	if (!json_is_string(strategy))
 		return err_set(e, -EINVAL, "\"strategy\" must be a text");
 	return strategy_parse(json_string_value(strategy), &request->strategy, e);
+}
+
+/* Of a program that has been moved by its state, and does not know whether it has left. */
+static int read_outcome(const json_t *o, struct request *request, struct err *e)
+{
+	const char *id = json_string_value(json_object_get(o, "migration"));
+
+	if (!id || strlen(id) != 2 * HELLO_MIG_ID_BYTES || strspn(id, "0123456789abcdef") != strlen(id))
+		return err_set(e, -EINVAL, "\"migration\" must be %u hexadecimal digits", 2 * HELLO_MIG_ID_BYTES);
+	memcpy(request->migration, id, sizeof(request->migration));
+	return read_host(o, request, e);
 }
 
 /* A copy's: godwit-protect says where the index is. */
@@ -467,6 +480,8 @@ static int read_members(const json_t *o, struct request *request, struct err *e)
 		return read_bridge(o, request, e);
 	if (request->verb == VERB_FAILOVER)
 		return read_failover(o, request, e);
+	if (request->verb == VERB_OUTCOME)
+		return read_outcome(o, request, e);
 	if (request->verb == VERB_HISTORY)
 		return read_history(o, request, e);
 	if (request->verb != VERB_MIGRATE)

@@ -30,7 +30,7 @@
 #define REQUEST_LAST_DEFAULT 32u
 #define REQUEST_TIMEOUT_MAX_MS (24u * 3600u * 1000u)
 
-enum verb { VERB_MIGRATE, VERB_PS, VERB_NODES, VERB_CHECK, VERB_CANCEL, VERB_CONNECTIONS, VERB_SELECT, VERB_DRAIN, VERB_UNDRAIN, VERB_STARTED, VERB_BALANCE, VERB_ADDRESS, VERB_CHECKPOINT, VERB_RESTORE, VERB_PROTECT, VERB_UNPROTECT, VERB_FAILOVER, VERB_HISTORY, VERB_METRICS, VERB_BRIDGE };
+enum verb { VERB_MIGRATE, VERB_PS, VERB_NODES, VERB_CHECK, VERB_CANCEL, VERB_CONNECTIONS, VERB_SELECT, VERB_DRAIN, VERB_UNDRAIN, VERB_STARTED, VERB_BALANCE, VERB_ADDRESS, VERB_CHECKPOINT, VERB_RESTORE, VERB_PROTECT, VERB_UNPROTECT, VERB_FAILOVER, VERB_HISTORY, VERB_METRICS, VERB_BRIDGE, VERB_OUTCOME };
 enum bridge_action { BRIDGE_LIST, BRIDGE_OPEN_HERE, BRIDGE_SERVE, BRIDGE_SHUT };
 enum balance_action { BALANCE_STATUS, BALANCE_ON, BALANCE_OFF, BALANCE_EXPLAIN };
 
@@ -57,6 +57,8 @@ struct request {
 	enum tcp_outside_policy tcp;
 	unsigned timeout_ms;    /* migrate, drain; 0: none */
 	char reason[REQUEST_REASON_MAX]; /* migrate: why, for people; "": somebody said so */
+	bool portable;          /* migrate: by the program's own state, also where the engine could */
+	char migration[2 * HELLO_MIG_ID_BYTES + 1]; /* outcome */
 	bool here;              /* migrate: only when the process itself is here, not for whom it stands; ps, history: of this node alone */
 	unsigned last;          /* history: so many that have ended */
 	enum balance_action action; /* balance */

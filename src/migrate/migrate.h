@@ -56,6 +56,7 @@ struct migrate_report {
 	char unit[300];        /* HOME:PID */
 	char from[256], to[256];
 	enum strategy strategy;
+	bool portable;         /* by the state that the program describes, and not by that strategy */
 	const char *phase;     /* name of the step under way, for progress */
 	bool left;             /* nothing of the unit is here any more but memory that is being freed */
 	uint64_t freeze_us;    /* from the first thread stopped to the destination's threads detached, by the wall clock of both */

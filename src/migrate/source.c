@@ -68,6 +68,11 @@ static int step_hello(void *context, struct err *e)
 		return err_wrap(e, "%s", s->request->dest_name);
 	ret = hello_decode(f.payload, f.len, &s->peer, e);
 	frame_free(&f);
+	if (ret == 0 && strcmp(s->peer->arch, hello_arch()) != 0) {
+		refusals_add(s->refusals, "node.arch", "registers and addresses mean nothing there", "use a program that says what its state is (libgodwit-portable), or another host",
+			     "%s is of another architecture (%s) than this host (%s)", s->request->dest_name, s->peer->arch, hello_arch());
+		return err_set(e, -EPERM, "process %d cannot move", s->request->pid);
+	}
 	return ret < 0 ? ret : link_connect(&s->link, ROLE_GO, 0, &peer, e);
 }
 

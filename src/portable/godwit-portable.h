@@ -141,6 +141,41 @@ const char *godwit_why(void);
 /* The number of the point at which the state was taken: godwit_point_at's, 0 for godwit_point(). -1: the program began afresh. */
 int godwit_resumed_at(void);
 
+/*
+ * A point at which the program may move: a load and a branch while nobody asks. When somebody does, the state goes to the other host, and if the program
+ * goes on there this process ends (by _exit(0), behind the call-backs) and does not come back from here. Otherwise: a negative errno, and godwit_why() says why it has stayed.
+ * Files that are not named, sockets and children do not move.
+ */
+#define godwit_point() godwit_point_at(0)
+/* The same for a program with several: the number comes out of godwit_resumed_at(). */
+static inline int godwit_point_at(unsigned number);
+
+/* What becomes of a move. */
+enum godwit_moved {
+	GODWIT_LEFT,   /* it goes on elsewhere; this process is about to end */
+	GODWIT_STAYED, /* it did not come to that: the program goes on here */
+};
+/* before: at the point, before the state is taken; other than 0: not now. after: behind it. Either may be NULL. In the order of the calls. */
+int godwit_on_move(int (*before)(void *arg), void (*after)(enum godwit_moved what, void *arg), void *arg);
+/* Readable when somebody asks, for a program that waits in poll(2): it had better come to its point then. Nothing is to be read from it. */
+int godwit_point_fd(void);
+
+/*
+ * Asks this host's godwitd to move this program to another node, as the user that it has: 0 when that will happen at the next point; otherwise why not. Waits
+ * for that, and for nothing else. No privileges are needed.
+ */
+int godwit_migrate_self(const char *host);
+/* Asks the cluster where this program would be better off (`godwit balance explain`): 1 and the node's name, 0: here. */
+int godwit_suggest(char *ret_host, size_t size);
+
+/* Not for programs: what godwit_point_at looks at. */
+extern const volatile uint32_t *godwit_asked_;
+int godwit_point_slowly_(unsigned number);
+static inline int godwit_point_at(unsigned number)
+{
+	return __builtin_expect(*godwit_asked_ != 0, 0) ? godwit_point_slowly_(number) : 0;
+}
+
 /* Writes the state to a descriptor or a file, and reads it: what a program needs that moves its parts itself, by connections of its own. */
 int godwit_save_fd(int fd);
 int godwit_save(const char *path);

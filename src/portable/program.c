@@ -105,8 +105,6 @@ EXPORT int godwit_portable_begin(int *argc, char ***argv, const char *program, u
 {
 	int r;
 
-	(void)argc;
-	(void)argv;
 	if (self->begun)
 		return err_set(&self->error, -EALREADY, "godwit_portable_begin has been called before");
 	if (!program || !program[0] || strlen(program) > NAME_MAX_BYTES)
@@ -117,6 +115,9 @@ EXPORT int godwit_portable_begin(int *argc, char ***argv, const char *program, u
 		return r;
 	self->begun = true;
 	self->resumes = r;
+	self->argc = argc ? *argc : 0;
+	self->argv = argv ? *argv : NULL;
+	point_begin(program, version);
 	return r;
 }
 
@@ -254,5 +255,6 @@ EXPORT int godwit_portable_ready(void)
 	if (self->state_fd >= 0)
 		close(self->state_fd);
 	self->state_fd = -1;
+	r = point_arrived(r);
 	return r < 0 ? r : 1;
 }

@@ -46,6 +46,23 @@ static char *boot_id(void)
 	return text;
 }
 
+static const char *used_arch = "";
+
+void hello_use_arch(const char *arch)
+{
+	used_arch = arch;
+}
+
+const char *hello_arch(void)
+{
+	static struct utsname name;
+
+	if (used_arch[0])
+		return used_arch;
+	uname(&name);
+	return name.machine;
+}
+
 void hello_fill(Gw__Hello *hello)
 {
 	static struct utsname name;
@@ -56,7 +73,7 @@ void hello_fill(Gw__Hello *hello)
 	hello->features = HELLO_FEATURES;
 	hello->boot_id = boot_id();
 	hello->kernel = name.release;
-	hello->arch = name.machine;
+	hello->arch = (char *)(uintptr_t)hello_arch();
 	hello->xcr0 = read_xcr0();
 	hello->monotonic_ns = clock_ns(CLOCK_MONOTONIC);
 	hello->boottime_ns = clock_ns(CLOCK_BOOTTIME);

@@ -24,13 +24,16 @@
 #define HELLO_NAME_MAX 64u
 
 /* Roles beyond those of a migration (enum migrate_role, which begins at 0). */
-enum hello_role { ROLE_NODE_INFO = 8, ROLE_ASK = 9, ROLE_HOME = 10, ROLE_ORDER = 11, ROLE_NET = 12, ROLE_RESERVE = 13, ROLE_WORK = 14, ROLE_KEEP = 15 };
+enum hello_role { ROLE_PORTABLE = 7, ROLE_NODE_INFO = 8, ROLE_ASK = 9, ROLE_HOME = 10, ROLE_ORDER = 11, ROLE_NET = 12, ROLE_RESERVE = 13, ROLE_WORK = 14, ROLE_KEEP = 15 };
 
 /*
  * Fills version, features, boot id, kernel, arch, XCR0 and clocks. The strings are static and stay valid. The caller sets
  * role, node_name and mig_id (which borrow the caller's memory). Does gw__hello__init itself.
  */
 void hello_fill(Gw__Hello *hello);
+/* Of this node: the kernel's, or what the configuration says (arch), which must stay; for this process and its children. */
+void hello_use_arch(const char *arch);
+const char *hello_arch(void);
 /* Packs into a malloc'ed buffer of *ret_len bytes; NULL when out of memory. Set the clocks (hello_fill) just before. */
 void *hello_encode(const Gw__Hello *hello, size_t *ret_len);
 /* hello_encode and frame_send in one. */

@@ -2,7 +2,7 @@
 /*
  * travel.c - a program whose state has something of every kind, for tests of libgodwit-portable on several architectures
  *
- * usage: travel STEPS LOG [STOP FILE]
+ * usage: travel STEPS LOG [STOP FILE]; TRAVEL_PACE_US in its environment is a pause behind each step, for who moves it while it runs
  *
  * It computes STEPS steps, writes a line to LOG every hundred, and prints a digest of all that it has. With STOP it ends at that step with
  * its state in FILE, from which a travel of any architecture goes on (GODWIT_PORTABLE_STATE). The digest must not depend on who has computed which steps.
@@ -172,6 +172,7 @@ static void add_node(const struct node *n)
 
 int main(int argc, char **argv)
 {
+	const char *pace = getenv("TRAVEL_PACE_US");
 	long steps, stop, i = 0;
 	int r = godwit_portable_begin(&argc, &argv, "travel", 1);
 
@@ -193,13 +194,17 @@ int main(int argc, char **argv)
 		errx(1, "%s", godwit_why());
 	if (r == 0)
 		begin(argv[2]);
-	for (; i < steps; i++) {
+	for (; i < steps; i++) { /* the point is at the beginning of a step, which the state has as the next one */
+		if (godwit_point() < 0)
+			warnx("stays: %s", godwit_why());
 		if (i == stop) {
 			if (godwit_save(argv[4]) < 0)
 				errx(1, "%s", godwit_why());
 			return 0;
 		}
 		step(i);
+		if (pace)
+			usleep((useconds_t)atol(pace));
 	}
 	for (uint32_t k = 0; k < n_table; k++)
 		add_node(table[k]);

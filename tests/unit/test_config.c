@@ -37,11 +37,13 @@ static void test_full_file(void **state)
 	struct err e = ERR_INIT;
 
 	config_init(&c);
-	assert_int_equal(config_parse(&c, "[node]\nname = n1\nlisten = 10.66.0.1\nport = 4471\nspeed = 1.5\ndrain_at_stop = yes\ndrain_timeout_ms = 5000\nlabels = gpu zone=east\n[access]\narriving_users = 1000-59999, 65534\narriving_capabilities = cap_net_raw sys_nice\n[nodes]\nn1 = 10.66.0.1:4471\nn2 = 10.66.0.2\n", "f", &e), 0);
+	assert_int_equal(config_parse(&c, "[node]\nname = n1\nlisten = 10.66.0.1\nport = 4471\nspeed = 1.5\ndrain_at_stop = yes\ndrain_timeout_ms = 5000\nlabels = gpu zone=east\narch = aarch64\nemulator = /usr/bin/qemu-aarch64-static\n[access]\narriving_users = 1000-59999, 65534\narriving_capabilities = cap_net_raw sys_nice\n[nodes]\nn1 = 10.66.0.1:4471\nn2 = 10.66.0.2\n", "f", &e), 0);
 	assert_string_equal(c.name, "n1");
 	assert_int_equal(c.listen.sin_addr.s_addr, inet_addr("10.66.0.1"));
 	assert_int_equal(ntohs(c.listen.sin_port), 4471);
 	assert_float_equal(c.speed, 1.5, 0);
+	assert_string_equal(c.arch, "aarch64");
+	assert_string_equal(c.emulator, "/usr/bin/qemu-aarch64-static");
 	assert_true(c.drain_at_stop);
 	assert_int_equal(c.drain_timeout_ms, 5000);
 	assert_string_equal(c.labels, "gpu zone=east");
@@ -75,6 +77,8 @@ static void test_config_errors(void **state)
 	wrong_config("[node]\nport = 0\n", "port");
 	wrong_config("[node]\nspeed = fast\n", "speed 'fast'");
 	wrong_config("[node]\nspeed = 0\n", "speed '0'");
+	wrong_config("[node]\narch = AMD64\n", "arch 'AMD64'");
+	wrong_config("[node]\nemulator = qemu\n", "emulator 'qemu'");
 	wrong_config("[node]\nworkstation = 1\n", "workstation '1'");
 	wrong_config("[node]\nowner_idle_ms = 1\n", "owner_idle_ms '1'");
 	wrong_config("[node]\ndrain_at_stop = maybe\n", "drain_at_stop 'maybe'");

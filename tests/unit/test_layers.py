@@ -20,7 +20,7 @@ ALLOWED = {
     "cluster": {"base"},
     "portable": {"base"},
     "sim": {"base", "cluster"},
-    "daemon": {"base", "kern", "wire", "net", "image", "home", "migrate", "cluster"},
+    "daemon": {"base", "kern", "wire", "net", "image", "home", "migrate", "cluster", "portable"},
     "ask": {"base"},
     "api": {"base", "ask"},
     "dashboard": set(),
