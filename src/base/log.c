@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/journal.h"
+
 static enum log_level threshold = LOG_LEVEL_INFO;
 static char context[128];
 
@@ -38,8 +40,9 @@ void log_set_context(const char *format, ...)
 
 void log_line(enum log_level level, const char *format, ...)
 {
+	int priority = level == LOG_LEVEL_ERROR ? 3 : level == LOG_LEVEL_WARNING ? 4 : level == LOG_LEVEL_INFO ? 6 : 7;
 	char text[2048], line[4096];
-	size_t at;
+	size_t at, head;
 	va_list ap;
 
 	if (level < threshold)
@@ -47,8 +50,8 @@ void log_line(enum log_level level, const char *format, ...)
 	va_start(ap, format);
 	vsnprintf(text, sizeof(text), format, ap);
 	va_end(ap);
-	at = (size_t)snprintf(line, sizeof(line), "<%d>level=%s %s%s", level == LOG_LEVEL_ERROR ? 3 : level == LOG_LEVEL_WARNING ? 4 : level == LOG_LEVEL_INFO ? 6 : 7,
-			      level_names[level], context, context[0] ? " " : "");
+	head = (size_t)snprintf(line, sizeof(line), "<%d>", priority);
+	at = head + (size_t)snprintf(line + head, sizeof(line) - head, "level=%s %s%s", level_names[level], context, context[0] ? " " : "");
 	for (const char *p = text; *p && at < sizeof(line) - 6; p++) {
 		unsigned char c = (unsigned char)*p;
 		if (c < 0x20 || c == 0x7f)
@@ -56,6 +59,9 @@ void log_line(enum log_level level, const char *format, ...)
 		else
 			line[at++] = (char)c;
 	}
+	line[at] = 0;
+	if (journal_is_stderr() && journal_send(priority, line + head))
+		return;
 	line[at++] = '\n';
 	if (write(STDERR_FILENO, line, at) < 0)
 		return; /* nowhere left to say it */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * log.h - lines with key=value fields on stderr (the journal, under systemd)
+ * log.h - lines with key=value fields on stderr; under systemd they are fields of its journal (journal.h)
  *
  * Only migrate, daemon and cli log; everything below returns errors. Control characters in the formatted text
  * are escaped, so that strings from a peer cannot forge lines.

@@ -117,24 +117,24 @@ enum kind { NUMBER, REAL, TEXT, HEX };
 
 struct member {
 	const char *key;
-	enum kind kind;
 	size_t max; /* bytes of a text, digits of a number in hex */
+	enum kind kind;
 	bool required;
 };
 
 static const struct member move_members[] = {
-	{ "node", TEXT, HELLO_NAME_MAX, true }, { "number", NUMBER, 0, true }, { "trace_id", HEX, 2 * HISTORY_TRACE_BYTES, true }, { "unit", TEXT, 299, true }, { "pid", NUMBER, 0, true },
-	{ "uid", NUMBER, 0, false }, { "from", TEXT, 255, true }, { "to", TEXT, 255, true }, { "strategy", TEXT, 31, true }, { "reason", TEXT, REGISTRY_REASON_MAX, true },
-	{ "outcome", TEXT, 31, true }, { "error", TEXT, 239, true }, { "phase", TEXT, 31, false }, { "began_ns", NUMBER, 0, true }, { "ended_ns", NUMBER, 0, true }, { "total_ms", REAL, 0, true },
-	{ "freeze_us", NUMBER, 0, true }, { "stopped_at_ns", NUMBER, 0, true }, { "bytes_sent", NUMBER, 0, true }, { "pages_total", NUMBER, 0, true }, { "pages_sent", NUMBER, 0, true },
-	{ "pages_skipped_file", NUMBER, 0, true }, { "pages_skipped_zero", NUMBER, 0, true }, { "pages_faulted", NUMBER, 0, true }, { "rounds", NUMBER, 0, true }, { "attempts", NUMBER, 0, true },
+	{ "node", HELLO_NAME_MAX, TEXT, true }, { "number", 0, NUMBER, true }, { "trace_id", 2 * HISTORY_TRACE_BYTES, HEX, true }, { "unit", 299, TEXT, true }, { "pid", 0, NUMBER, true },
+	{ "uid", 0, NUMBER, false }, { "from", 255, TEXT, true }, { "to", 255, TEXT, true }, { "strategy", 31, TEXT, true }, { "reason", REGISTRY_REASON_MAX, TEXT, true },
+	{ "outcome", 31, TEXT, true }, { "error", 239, TEXT, true }, { "phase", 31, TEXT, false }, { "began_ns", 0, NUMBER, true }, { "ended_ns", 0, NUMBER, true }, { "total_ms", 0, REAL, true },
+	{ "freeze_us", 0, NUMBER, true }, { "stopped_at_ns", 0, NUMBER, true }, { "bytes_sent", 0, NUMBER, true }, { "pages_total", 0, NUMBER, true }, { "pages_sent", 0, NUMBER, true },
+	{ "pages_skipped_file", 0, NUMBER, true }, { "pages_skipped_zero", 0, NUMBER, true }, { "pages_faulted", 0, NUMBER, true }, { "rounds", 0, NUMBER, true }, { "attempts", 0, NUMBER, true },
 };
 
 static const struct member span_members[] = {
-	{ "span_id", HEX, 16, true }, { "parent_span_id", HEX, 16, true }, { "name", TEXT, 63, true }, { "start_ns", NUMBER, 0, true }, { "end_ns", NUMBER, 0, true },
+	{ "span_id", 16, HEX, true }, { "parent_span_id", 16, HEX, true }, { "name", 63, TEXT, true }, { "start_ns", 0, NUMBER, true }, { "end_ns", 0, NUMBER, true },
 };
 
-static const struct member event_members[] = { { "name", TEXT, 63, true }, { "at_ns", NUMBER, 0, true } };
+static const struct member event_members[] = { { "name", 63, TEXT, true }, { "at_ns", 0, NUMBER, true } };
 
 static bool is_good(const struct member *m, const json_t *v)
 {
