@@ -3,15 +3,22 @@
 #include "cli/bridge.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "base/util.h"
 #include "cli/ssh.h"
+
+#define START_TRIES 100
+#define START_AGAIN_US 50000
 
 bool bridge_is_way(const char *host)
 {
@@ -165,6 +172,83 @@ int bridge_go(const char *host, const char *command, bool kept, bool quiet, stru
 
 /* --- the end that ssh has begun --- */
 
+/* The one that belongs to this program, or any. */
+static void __attribute__((noreturn)) run_daemon(void)
+{
+	char path[PATH_MAX + 16], log[PATH_MAX], *slash;
+	ssize_t n = readlink("/proc/self/exe", path, PATH_MAX - 1);
+	int null = open("/dev/null", O_RDWR), to;
+
+	snprintf(log, sizeof(log), "%s.log", socket_path);
+	slash = strrchr(log, '/');
+	if (slash)
+		*slash = 0;
+	(void)mkdir(slash ? log : ".", 0755);
+	if (slash)
+		*slash = '/';
+	to = open(log, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	setsid();
+	dup2(null, STDIN_FILENO);
+	dup2(null, STDOUT_FILENO);
+	dup2(to >= 0 ? to : null, STDERR_FILENO);
+	close_range(STDERR_FILENO + 1, ~0u, 0);
+	(void)!chdir("/");
+	if (fork() != 0)
+		_exit(0);
+	path[MAX(n, 0)] = 0;
+	slash = strrchr(path, '/');
+	snprintf(slash ? slash + 1 : path, 16, "godwitd");
+	execl(path, "godwitd", "--on-demand", "--socket", socket_path, (char *)NULL);
+	execlp("godwitd", "godwitd", "--on-demand", "--socket", socket_path, (char *)NULL);
+	dprintf(STDERR_FILENO, "godwitd: %s\n", strerror(errno));
+	_exit(1);
+}
+
+/* What the daemon that did not come up has said last. */
+static void last_words(char ret[400])
+{
+	char path[PATH_MAX], *line;
+	cleanup_close int fd = -1;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "%s.log", socket_path);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0)
+		(void)lseek(fd, -399, SEEK_END);
+	n = fd >= 0 ? read(fd, ret, 399) : 0;
+	while (n > 0 && ret[n - 1] == '\n')
+		n--;
+	ret[MAX(n, 0)] = 0;
+	line = strrchr(ret, '\n');
+	if (line)
+		memmove(ret, line + 1, strlen(line + 1) + 1);
+}
+
+/* As begin, with a godwitd that is started where there is none, and that lives as long as it is needed (godwitd --on-demand). */
+static int begin_anyhow(json_t *request, struct ask *ask, struct err *e)
+{
+	char words[400];
+	pid_t pid;
+	int r = begin(json_incref(request), ask, e);
+
+	if (r == -ENOENT || r == -ECONNREFUSED) {
+		pid = fork();
+		if (pid == 0)
+			run_daemon();
+		waitpid(pid, NULL, 0);
+		for (int i = 0; i < START_TRIES && (r == -ENOENT || r == -ECONNREFUSED); i++) {
+			usleep(START_AGAIN_US);
+			*e = ERR_INIT;
+			r = begin(json_incref(request), ask, e);
+		}
+	}
+	json_decref(request);
+	if (r != -ENOENT && r != -ECONNREFUSED)
+		return r;
+	last_words(words);
+	return err_set(e, r, "no godwitd runs here, and none could be started: %s", words);
+}
+
 /* Until godwitd has closed the bridge, or ssh has ended, which godwitd sees. */
 static int serve_stdio(const char *ssh_connection)
 {
@@ -174,7 +258,7 @@ static int serve_stdio(const char *ssh_connection)
 	int r;
 
 	signal(SIGPIPE, SIG_IGN);
-	r = begin(json_pack("{s:s, s:s, s:s}", "verb", "bridge", "action", "serve", "ssh", ssh_connection), &ask, &e);
+	r = begin_anyhow(json_pack("{s:s, s:s, s:s}", "verb", "bridge", "action", "serve", "ssh", ssh_connection), &ask, &e);
 	if (r == 0)
 		r = send_ends(ask.fd, STDIN_FILENO, STDOUT_FILENO, &e);
 	/* godwitd has them alone: their end is that of the bridge */

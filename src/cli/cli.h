@@ -43,6 +43,7 @@ int verb_check(int argc, char **argv);
 int verb_run(int argc, char **argv);
 int verb_select(int argc, char **argv);
 int verb_config(int argc, char **argv);
+int verb_cluster(int argc, char **argv);
 int verb_pki(int argc, char **argv);
 int verb_explain(int argc, char **argv);
 int verb_trace(int argc, char **argv);

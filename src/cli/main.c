@@ -143,6 +143,21 @@ static const struct command verbs[] = {
 	  "  --json         print a JSON array\n"
 	  "Exit status: 0 it is known, 1 it is not.\n",
 	  verb_explain },
+	{ "cluster", "ACTION", "make a cluster whose nodes have certificates, and let hosts into it",
+	  "  init           this host is the first node: a CA, a certificate, a key, and the configuration\n"
+	  "  token          print what another host joins with: once, within 15 minutes\n"
+	  "    --ttl T      or within T: 1s to 24h\n"
+	  "    --port P     where it is waited for; default 4471\n"
+	  "  join HOST TOKEN  this host becomes a node; HOST is where the token was made\n"
+	  "    --name N     the node's name (init, too); default the host's\n"
+	  "    --address A  the address that other nodes reach it under (init, too)\n"
+	  "  leave          this host is no node any more\n"
+	  "  show           what it is\n"
+	  "    --json       print a JSON object (token, too)\n"
+	  "  --days N       how long certificates are valid (init, token); default 730\n"
+	  "  --dir DIR      where the CA is; default " PKI_DEFAULT_DIRECTORY "\n"
+	  "TLS 1.3 throughout; the key of a node's certificate is made on it and stays there.\n",
+	  verb_cluster },
 	{ "pki", "ACTION", "make certificates for the nodes, on a machine of the administrator's",
 	  "  init [DIR]     a CA; default " PKI_DEFAULT_DIRECTORY "\n"
 	  "  issue NODE     a certificate and a key, in DIR/nodes/NODE with all else that NODE needs; again: new ones\n"

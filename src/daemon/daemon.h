@@ -82,6 +82,8 @@ struct daemon {
 	int api_fd, api_channel; /* where godwit-api listens, and our end of what it has with us (api.h); -1: there is none */
 	char api_path[PATH_MAX + 16];
 	bool stopping;
+	bool on_demand;      /* it has no port, and stops when there is nothing to care for */
+	uint64_t idle_since_ns;
 	bool leaving;        /* it stops as soon as everything has been given away */
 	bool unix_is_passed; /* unix_fd is the service manager's, which keeps its path */
 	bool redirects;      /* connections may be redirected here: net_tick */

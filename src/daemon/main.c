@@ -36,6 +36,8 @@
 #include "wire/conn.h"
 
 #define POLL_FIXED 5 /* signals, unix listener, TCP listener, godwit-api's channel, bridges */
+#define DEMAND_IDLE_NS 2000000000ull
+#define DEMAND_LOOK_MS 500
 #define POLL_MAX (POLL_FIXED + CLIENTS_PENDING_MAX + PEERS_PENDING_MAX)
 
 static const char usage[] =
@@ -44,6 +46,7 @@ static const char usage[] =
 	"\n"
 	"  --config FILE  default " CONFIG_DEFAULT_PATH ", which need not exist; see godwit.conf(5)\n"
 	"  --socket PATH  where `godwit` finds this daemon; default " DAEMON_DEFAULT_SOCKET "\n"
+	"  --on-demand    hears no other node but over bridges of ssh, and ends when there is nothing left to care for\n"
 	"  --foreground   accepted and ignored: godwitd always stays in the foreground\n"
 	"  --list-steps   prints the steps of a migration on both sides, for fault tests\n"
 	"  --version, --help\n";
@@ -110,12 +113,22 @@ static int open_bridges(struct daemon *d, const char *directory, struct err *e)
 	return MIN(d->bridge_fd, 0);
 }
 
-static int open_sockets(struct daemon *d, struct err *e)
+static int open_network(struct daemon *d, struct err *e)
 {
-	char directory[PATH_MAX], addresses[PATH_MAX + 16], units[PATH_MAX + 8], outcomes[PATH_MAX + 16], doors[PATH_MAX + 8];
+	d->tcp_fd = conn_listen(&d->config.listen, 1024, e);
+	if (d->tcp_fd == -EADDRINUSE)
+		err_wrap(e, "another program has the port; end it or set `port` in [node] of the configuration");
+	if (d->tcp_fd < 0)
+		return d->tcp_fd;
+	d->udp_fd = cluster_open_udp(&d->config, e);
+	return MIN(d->udp_fd, 0);
+}
+
+static int open_directories(struct daemon *d, const char *directory, struct err *e)
+{
+	char addresses[PATH_MAX + 16], units[PATH_MAX + 8], outcomes[PATH_MAX + 16], doors[PATH_MAX + 8];
 	int r;
 
-	run_directory(d, directory);
 	if (mkdir(directory, 0755) < 0 && errno != EEXIST)
 		return err_sys(e, -errno, "%s: mkdir", directory);
 	snprintf(units, sizeof(units), "%s/units", directory);
@@ -133,14 +146,16 @@ static int open_sockets(struct daemon *d, struct err *e)
 	if (r < 0)
 		return r;
 	conn_set_dead_peer((int)d->config.peer_timeout_ms);
-	d->tcp_fd = conn_listen(&d->config.listen, 1024, e);
-	if (d->tcp_fd == -EADDRINUSE)
-		err_wrap(e, "another program has the port; end it or set `port` in [node] of the configuration");
-	if (d->tcp_fd < 0)
-		return d->tcp_fd;
-	d->udp_fd = cluster_open_udp(&d->config, e);
-	if (d->udp_fd < 0)
-		return d->udp_fd;
+	return 0;
+}
+
+static int open_sockets(struct daemon *d, struct err *e)
+{
+	char directory[PATH_MAX];
+
+	run_directory(d, directory);
+	if (open_directories(d, directory, e) < 0 || (!d->on_demand && open_network(d, e) < 0))
+		return e->code;
 	if (d->config.tls.ca[0] && tls_starter_open(d, directory, e) < 0)
 		return e->code;
 	if (d->config.api && api_open(d, directory, e) < 0)
@@ -233,6 +248,42 @@ static int sooner(int a, int b)
 	return a < 0 || (b >= 0 && b < a) ? b : a;
 }
 
+/* A file of that name is left behind by who is killed. */
+static int count_door(const char *name, void *arg)
+{
+	cleanup_close int door = door_connect(name, NULL);
+
+	*(unsigned *)arg += door >= 0;
+	return 0;
+}
+
+static int count_unit(const struct registry_entry *entry, void *arg)
+{
+	(void)entry;
+	++*(unsigned *)arg;
+	return 0;
+}
+
+/* With --on-demand: the end, when no bridge, no request, no move and no unit has been here for a moment. */
+static int demand_tick(struct daemon *d)
+{
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
+	unsigned n = worker_count(d, WORKER_REQUEST) + worker_count(d, WORKER_SOURCE) + worker_count(d, WORKER_DEST);
+
+	if (!d->on_demand)
+		return -1;
+	for (size_t i = 0; i < CLIENTS_PENDING_MAX; i++)
+		n += d->clients[i].fd >= 0;
+	if (!n) {
+		door_list("", count_door, &n);
+		registry_list(count_unit, &n, NULL);
+	}
+	if (n || !d->idle_since_ns)
+		d->idle_since_ns = now;
+	d->stopping = d->stopping || now - d->idle_since_ns >= DEMAND_IDLE_NS;
+	return DEMAND_LOOK_MS;
+}
+
 static int tell_service(struct daemon *d)
 {
 	return service_tick(&d->service);
@@ -241,7 +292,7 @@ static int tell_service(struct daemon *d)
 static int loop_once(struct daemon *d)
 {
 	/* What is due; each says in how many ms it wants to be asked again, -1 never. */
-	static int (*const ticks[])(struct daemon *) = { expire, net_tick, tls_starter_tick, api_tick, cluster_tick, balance_tick, clients_tick, protect_tick, fence_tick, tell_service };
+	static int (*const ticks[])(struct daemon *) = { expire, net_tick, tls_starter_tick, api_tick, cluster_tick, balance_tick, clients_tick, protect_tick, fence_tick, demand_tick, tell_service };
 	struct pollfd p[POLL_MAX];
 	int timeout_ms = -1;
 	size_t i;
@@ -312,7 +363,8 @@ static int read_options(int argc, char **argv, struct daemon *d, struct err *e)
 	static const struct option options[] = {
 		{ "config", required_argument, NULL, 'c' }, { "socket", required_argument, NULL, 's' }, { "foreground", no_argument, NULL, 'f' },
 		{ "version", no_argument, NULL, 'V' },      { "help", no_argument, NULL, 'h' },
-		{ "list-steps", no_argument, NULL, 'l' },   { 0 },
+		{ "list-steps", no_argument, NULL, 'l' },   { "on-demand", no_argument, NULL, 'd' },
+		{ 0 },
 	};
 	const char *path = NULL;
 	int o;
@@ -326,6 +378,9 @@ static int read_options(int argc, char **argv, struct daemon *d, struct err *e)
 			snprintf(d->socket_path, sizeof(d->socket_path), "%s", optarg);
 			break;
 		case 'f':
+			break;
+		case 'd':
+			d->on_demand = true;
 			break;
 		case 'V':
 			puts("godwitd " GODWIT_VERSION);

@@ -146,7 +146,7 @@ int cluster_tick(struct daemon *d)
 	uint64_t now = clock_ns(CLOCK_MONOTONIC);
 	bool child;
 
-	if (worker_count(d, WORKER_CLUSTER))
+	if (d->udp_fd < 0 || worker_count(d, WORKER_CLUSTER))
 		return -1; /* its end wakes */
 	if (now >= d->cluster_due_ns) {
 		d->cluster_due_ns = now + CLUSTER_AGAIN_NS;

@@ -9,7 +9,7 @@ import signal
 import subprocess
 
 import pytest
-from lab_driver import BUILD, STATE, Victim, copies, inside, kill, migrate, popen, processes, read, wait_until
+from lab_driver import BUILD, STATE, Victim, copies, inside, kill, main_daemon, migrate, popen, processes, read, wait_until
 from test_home_relay import ECHO, Piped
 
 PORT = "2222"
@@ -175,6 +175,28 @@ def test_ssh_dies(lab2, ssh):
     p.clean()
     done = inside("n1", "godwit", "bridge", "--close", "n2")
     assert "closed" in done.stdout and not bridges("n1")
+
+
+def test_no_daemon_there(lab2, ssh):
+    """One is started there, without a port, and ends when the unit has."""
+    kill(main_daemon("n2").pid, signal.SIGTERM)
+    wait_until("godwitd has ended", lambda: not main_daemon("n2"))
+    v = Victim(lab2, "mem_anon", 4).wait_ready()
+    moved = migrate("n1", v.pid, THERE["n2"], options=ssh.options())
+    assert moved.status == 0, moved.why()
+    v.host = "n2"
+    wait_until("the bridge is closed", lambda: not bridges("n1"), 10)
+    assert "4470" not in inside("n2", "ss", "-ltnu").stdout and main_daemon("n2")
+    assert migrate("n2", v.pid, "home").status == 1     # nobody knows where that is
+    ssh.bridge("n1", "n2")
+    assert migrate("n2", v.pid, "home").status == 0
+    v.host = "n1"
+    assert migrate("n1", v.pid, "n2").status == 0
+    v.host = "n2"
+    v.assert_ok()
+    v.clean()
+    inside("n1", "godwit", "bridge", "--close", "n2")
+    wait_until("godwitd has ended", lambda: not main_daemon("n2"), 10)
 
 
 def test_not_there(lab2, ssh):
