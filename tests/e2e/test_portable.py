@@ -131,3 +131,39 @@ def test_faults(lab3, alone):
         assert read(lab3.log(host)).count("event=fault") == seen + 1, fault
         running = [h for h in ("n1", "n2") if inside(h, "pgrep", "-f", f"travel.* {STEPS} log", check=False).returncode == 0]
         assert not running, f"{fault}: still on {running}"
+
+
+FLOW = os.path.join(BUILD, "examples/flow/flow")
+SIZE = ("96", "48", "300")
+
+
+def fields(where):
+    """What all parts have computed, without what says which of them."""
+    whole = []
+    for i in range(3):
+        with open(f"{where}/field.{i}", encoding="ascii") as f:
+            whole += f.readlines()[1:]
+    return whole
+
+
+def test_flow(lab3):
+    """Parts of a computation move between hosts of three architectures while they compute, asked from outside and by themselves."""
+    still, moved = lab3.directory("flow-still"), lab3.directory("flow-moved")
+    for i in range(3):
+        inside("n1", "sh", "-c", f"{FLOW} run {still} {i} 3 {' '.join(SIZE)} >{still}/out.{i} 2>&1 </dev/null &")
+        wishes = ("60:n3", "120:n1 180:n2", "")[i]
+        inside("n1", "sh", "-c", f"FLOW_PACE_US=2000 {FLOW} run {moved} {i} 3 {' '.join(SIZE)} {wishes} >{moved}/out.{i} 2>&1 </dev/null & echo $! >{moved}/pid.{i}")
+    unit = "n1:" + read(f"{moved}/pid.2").strip()
+    wait_until("a neighbour", lambda: read(f"{moved}/part.1"))
+    for host, to in (("n1", "n2"), ("n2", "n3"), ("n3", "n1")):
+        inside(host, "godwit", "migrate", unit, to)
+    for where in (still, moved):
+        wait_until(f"the end in {where}", lambda: all(os.path.exists(f"{where}/field.{i}") for i in range(3)), 60)
+    wait_until("all has been written", lambda: fields(moved) == fields(still), 10)
+    assert "120: not to n1" in read(f"{moved}/out.1") and read(f"{moved}/out.0") + read(f"{moved}/out.2") == "", [read(f"{moved}/out.{i}") for i in range(3)]
+    log = read(lab3.log("n1")) + read(lab3.log("n3"))
+    assert log.count("the program asked for it") == 2, log
+    subprocess.run([FLOW, "draw", moved, f"{moved}/flow.ppm"], check=True, timeout=60)
+    with open(f"{moved}/flow.ppm", "rb") as f:
+        picture = f.read()
+    assert picture.startswith(b"P6\n96 48\n255\n") and len(picture) == 13 + 3 * 96 * 48 and len(set(picture)) > 50
