@@ -48,6 +48,7 @@ static void write_all(struct sink *s, const void *data, size_t len)
 
 static void flush(struct sink *s)
 {
+	digest_add(&s->digest, s->buffer, s->have);
 	write_all(s, s->buffer, s->have);
 	s->have = 0;
 }
@@ -57,9 +58,9 @@ static void put(struct sink *s, const void *data, size_t len)
 	s->bytes += len;
 	if (s->fd < 0 || s->error || !len)
 		return;
-	digest_add(&s->digest, data, len);
 	if (len >= DIRECT_BYTES) {
 		flush(s);
+		digest_add(&s->digest, data, len);
 		write_all(s, data, len);
 		return;
 	}
@@ -298,6 +299,7 @@ static int put_state(struct writer *w, int fd)
 		return r;
 	if (s->bytes != STATE_HEAD + 8 + length)
 		return err_set(s->e, -EINVAL, "the state has changed while it was written: do other threads rest at this point?");
+	flush(s);
 	digest = digest_end(&s->digest);
 	digest = own_order() == 1 ? digest : __builtin_bswap64(digest);
 	put(s, &digest, sizeof(digest));

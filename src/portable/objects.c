@@ -30,20 +30,28 @@ static bool same_elem(const struct elem *a, const struct elem *b)
 	return a->kind == b->kind && a->target == b->target && a->type == b->type;
 }
 
-static int table_grow(struct finder *f, struct err *e)
+/* Of a power of two, at least twice as many as there are objects; NULL: no memory. */
+static uint32_t *make_table(const struct object *v, size_t n, size_t size)
 {
-	size_t size = f->table_size ? f->table_size * 2 : 1024;
 	uint32_t *table = calloc(size, sizeof(*table));
 
-	if (!table)
-		return err_set(e, -ENOMEM, "no memory to look through %zu objects", f->n);
-	for (size_t i = 0; i < f->n; i++) {
-		size_t at = hash(f->v[i].address) & (size - 1);
+	for (size_t i = 0; table && i < n; i++) {
+		size_t at = hash(v[i].address) & (size - 1);
 
 		while (table[at])
 			at = (at + 1) & (size - 1);
 		table[at] = (uint32_t)i + 1;
 	}
+	return table;
+}
+
+static int table_grow(struct finder *f, struct err *e)
+{
+	size_t size = f->table_size ? f->table_size * 2 : 1024;
+	uint32_t *table = make_table(f->v, f->n, size);
+
+	if (!table)
+		return err_set(e, -ENOMEM, "no memory to look through %zu objects", f->n);
 	free(f->table);
 	f->table = table;
 	f->table_size = size;
@@ -278,23 +286,28 @@ int objects_find(const struct plans *p, struct objects *ret, struct err *e)
 	}
 	for (size_t i = 0; i < f.n; i++)
 		f.v[i].number = f.v[i].owner == STATE_NONE ? 0 : ++number;
-	*ret = (struct objects){ .v = f.v, .n = f.n, .numbers = number };
-	return 0;
+	*ret = (struct objects){ .v = f.v, .n = f.n, .numbers = number, .table_size = f.table_size, .table = make_table(f.v, f.n, f.table_size) };
+	if (ret->table)
+		return 0;
+	objects_free(ret);
+	return err_set(e, -ENOMEM, "no memory to look up %zu objects", f.n);
 }
 
 void objects_free(struct objects *o)
 {
 	free(o->v);
+	free(o->table);
 	*o = (struct objects){ 0 };
 }
 
-int objects_locate(const struct plans *p, const struct objects *o, const void *pointer, const struct elem *want, uint64_t want_n, uint32_t *ret_number, uint64_t *ret_position)
+/* The last object that begins at this address or before it; NULL: none. */
+static const struct object *find(const struct objects *o, uintptr_t at)
 {
-	uintptr_t at = (uintptr_t)pointer;
 	size_t low = 0, high = o->n;
-	uint64_t position;
-	int r;
 
+	for (size_t i = hash(at) & (o->table_size - 1); o->table_size && o->table[i]; i = (i + 1) & (o->table_size - 1))
+		if (o->v[o->table[i] - 1].address == at)
+			return &o->v[o->table[i] - 1];
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
 
@@ -303,12 +316,19 @@ int objects_locate(const struct plans *p, const struct objects *o, const void *p
 		else
 			high = middle;
 	}
-	if (!low || at - o->v[low - 1].address >= o->v[low - 1].bytes)
-		return -EFAULT;
-	r = position_of(p, &o->v[low - 1].elem, o->v[low - 1].count, at - o->v[low - 1].address, want, want_n, &position);
+	return low ? &o->v[low - 1] : NULL;
+}
+
+int objects_locate(const struct plans *p, const struct objects *o, const void *pointer, const struct elem *want, uint64_t want_n, uint32_t *ret_number, uint64_t *ret_position)
+{
+	uintptr_t at = (uintptr_t)pointer;
+	const struct object *in = find(o, at);
+	uint64_t position;
+	int r = in && at - in->address < in->bytes ? position_of(p, &in->elem, in->count, at - in->address, want, want_n, &position) : -EFAULT;
+
 	if (r < 0)
 		return r;
-	*ret_number = o->v[low - 1].number + 1;
-	*ret_position = o->v[low - 1].position + position;
+	*ret_number = in->number + 1;
+	*ret_position = in->position + position;
 	return 0;
 }

@@ -136,6 +136,8 @@ struct object {
 struct objects {
 	struct object *v; /* sorted by address, none within another */
 	size_t n;
+	uint32_t *table;  /* index + 1, by the hash of the address: most pointers lead to the beginning of something */
+	size_t table_size;
 	uint32_t numbers;
 };
 int objects_find(const struct plans *p, struct objects *ret, struct err *e);
