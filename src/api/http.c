@@ -109,7 +109,7 @@ static const char *header(const struct exchange *x, const char *name)
 
 static enum MHD_Result serve(struct exchange *x, const char *url, const char *method)
 {
-	if (!browser_is_ours(header(x, "Host"), header(x, "Origin"), header(x, "Sec-Fetch-Site"), !strcmp(method, "GET") && page_find(url)))
+	if (!browser_is_ours(false, header(x, "Host"), header(x, "Origin"), header(x, "Sec-Fetch-Site"), !strcmp(method, "GET") && page_find(url)))
 		return complain(x, 403, "not-ours", "a page that is not of this server has made a browser ask, or the server is called by a name that is not localhost",
 				"open http://localhost/ with the port that leads here");
 	if (x->too_long)

@@ -21,11 +21,11 @@ static bool is_loopback(const char *host)
 	return false;
 }
 
-bool browser_is_ours(const char *host, const char *origin, const char *fetch_site, bool arrives)
+bool browser_is_ours(bool over_tls, const char *host, const char *origin, const char *fetch_site, bool arrives)
 {
-	static const char scheme[] = "http://";
+	const char *scheme = over_tls ? "https://" : "http://";
 
-	if (host && !is_loopback(host)) /* no browser leaves it out */
+	if (!over_tls && host && !is_loopback(host)) /* no browser leaves it out */
 		return false;
 	if (origin && (!host || strncmp(origin, scheme, strlen(scheme)) != 0 || strcasecmp(origin + strlen(scheme), host) != 0))
 		return false;

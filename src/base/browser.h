@@ -10,7 +10,7 @@
 
 #include <stdbool.h>
 
-/* Each is a header's value, or NULL: it is absent. arrives: it is a page that is asked for, to which a link may lead from anywhere. */
-bool browser_is_ours(const char *host, const char *origin, const char *fetch_site, bool arrives);
+/* over_tls: then the name is one that a certificate is for, and not looked at. Each of the others is a header's value, or NULL: it is absent. arrives: it is a page that is asked for, to which a link may lead from anywhere. */
+bool browser_is_ours(bool over_tls, const char *host, const char *origin, const char *fetch_site, bool arrives);
 
 #endif

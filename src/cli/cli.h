@@ -50,6 +50,7 @@ int verb_trace(int argc, char **argv);
 int verb_metrics(int argc, char **argv);
 int verb_top(int argc, char **argv);
 int verb_dashboard(int argc, char **argv);
+int verb_token(int argc, char **argv);
 
 /* Prints how a verb is used, on stderr, and returns EXIT_USAGE. */
 int usage_error(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -19,10 +19,9 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#include "base/browser.h"
+#include "ask/front.h"
 #include "base/util.h"
 #include "cli/cli.h"
-#include "cli/http_head.h"
 
 #define PORT_DEFAULT 8470
 #define SECRET_BYTES 16u
@@ -69,42 +68,14 @@ static void print_address(void)
 	fflush(stdout);
 }
 
-static bool send_all(int fd, const char *bytes, size_t len)
-{
-	while (len) {
-		ssize_t n = send(fd, bytes, len, MSG_NOSIGNAL);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return false;
-		bytes += n;
-		len -= (size_t)n;
-	}
-	return true;
-}
-
-static void answer(int fd, const char *status, const char *member, const char *text)
-{
-	json_t *o = strcmp(member, "key") ? json_pack("{s:{s:s, s:s, s:s, s:[]}}", "error", "code", member, "message", text, "way_out", "", "refusals") : json_pack("{s:s}", "key", text);
-	cleanup_free char *body = json_dumps(o, JSON_COMPACT);
-	char head[400];
-
-	json_decref(o);
-	if (!body)
-		return;
-	snprintf(head, sizeof(head), "HTTP/1.1 %s\r\nContent-Type: application/json\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: same-origin\r\nConnection: close\r\n"
-				     "Content-Length: %zu\r\n\r\n", status, strlen(body));
-	if (send_all(fd, head, strlen(head)))
-		send_all(fd, body, strlen(body));
-}
-
 /* The code, for the key. */
 static void let_in(int fd, const char *body, size_t len)
 {
 	json_t *said = json_loadb(body, len, JSON_REJECT_DUPLICATES, NULL);
+	char text[SECRET_TEXT + 16];
 	bool right;
 
+	snprintf(text, sizeof(text), "{\"key\":\"%s\"}", key);
 	pthread_mutex_lock(&lock);
 	right = is_secret(text_of(said, "code"), code) && make_secret(code) == 0;
 	if (right)
@@ -112,91 +83,34 @@ static void let_in(int fd, const char *body, size_t len)
 	pthread_mutex_unlock(&lock);
 	json_decref(said);
 	if (right)
-		answer(fd, "200 OK", "key", key);
+		front_answer(fd, "200 OK", text);
 	else
-		answer(fd, "403 Forbidden", "code", "each address that `godwit dashboard` prints opens one window: take the newest");
+		front_refuse(fd, "403 Forbidden", "code", "each address that `godwit dashboard` prints opens one window: take the newest");
 }
 
-/* The answer, until either end has had enough. */
-static void relay(int from, int to)
-{
-	char buffer[16384];
-
-	for (;;) {
-		struct pollfd p[2] = { { from, POLLIN, 0 }, { to, POLLRDHUP, 0 } };
-		ssize_t n;
-
-		if (poll(p, 2, -1) < 0)
-			continue;
-		if (p[1].revents)
-			return;
-		n = recv(from, buffer, sizeof(buffer), 0);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0 || !send_all(to, buffer, (size_t)n))
-			return;
-	}
-}
-
-static void pass_on(int fd, const struct http_head *head, const char *body)
+static void pass_on(int fd, const struct front_request *request)
 {
 	cleanup_close int to = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	char text[HTTP_HEAD_MAX];
 
 	if (to < 0 || connect(to, (struct sockaddr *)&api, sizeof(api)) < 0)
-		answer(fd, "502 Bad Gateway", "no-answer", "godwit-api does not answer on this host: does godwitd run?");
-	else if (send_all(to, text, http_head_write(head, text, sizeof(text))) && send_all(to, body, head->body_len))
-		relay(to, fd);
-}
-
-static const char *or_null(const char *text)
-{
-	return *text ? text : NULL;
+		front_refuse(fd, "502 Bad Gateway", "no-answer", "godwit-api does not answer on this host: does godwitd run?");
+	else
+		front_pass(fd, to, request);
 }
 
 /* Who may ask for that? */
-static void serve(int fd, const struct http_head *head, const char *body)
+static void serve(int fd)
 {
-	static const char bearer[] = "Bearer ";
-	bool is_page = !strcmp(head->method, "GET") && (!strcmp(head->target, "/") || !strncmp(head->target, "/dashboard/", 11));
+	struct front_request request;
 
-	if (!head->host[0] || !browser_is_ours(head->host, or_null(head->origin), or_null(head->fetch_site), is_page))
-		answer(fd, "403 Forbidden", "not-ours", "a page that is not of this server has made a browser ask, or it is called by a name that is not localhost");
-	else if (!strcmp(head->target, "/session") && !strcmp(head->method, "POST"))
-		let_in(fd, body, head->body_len);
-	else if (!is_page && (strncmp(head->authorization, bearer, strlen(bearer)) != 0 || !is_secret(head->authorization + strlen(bearer), key)))
-		answer(fd, "401 Unauthorized", "no-key", "take the newest address that `godwit dashboard` prints");
+	if (!front_hear(fd, &request) || !front_is_ours(fd, &request, false))
+		return;
+	if (!strcmp(request.head.target, "/session") && !strcmp(request.head.method, "POST"))
+		let_in(fd, request.body, request.head.body_len);
+	else if (!request.is_page && !is_secret(front_token(&request), key))
+		front_refuse(fd, "401 Unauthorized", "no-key", "take the newest address that `godwit dashboard` prints");
 	else
-		pass_on(fd, head, body);
-}
-
-static void hear(int fd)
-{
-	char text[HTTP_HEAD_MAX + HTTP_BODY_MAX];
-	struct http_head head;
-	struct err e = ERR_INIT;
-	size_t have = 0, head_len = 0;
-	bool known = false;
-
-	do {
-		ssize_t n = recv(fd, text + have, sizeof(text) - have, 0);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return;
-		have += (size_t)n;
-		if (!head_len)
-			head_len = http_head_length(text, MIN(have, (size_t)HTTP_HEAD_MAX));
-		if (!known && (head_len || have >= HTTP_HEAD_MAX)) {
-			if (http_head_parse(text, head_len, &head, &e) < 0) {
-				answer(fd, "400 Bad Request", "bad-request", e.message);
-				return;
-			}
-			known = true;
-		}
-	} while (!known || have < head_len + head.body_len);
-	serve(fd, &head, text + head_len);
+		pass_on(fd, &request);
 }
 
 static void *attend(void *arg)
@@ -205,7 +119,7 @@ static void *attend(void *arg)
 
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){ PATIENCE_S, 0 }, sizeof(struct timeval));
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){ PATIENCE_S, 0 }, sizeof(struct timeval));
-	hear(fd);
+	serve(fd);
 	shutdown(fd, SHUT_WR);
 	close(fd);
 	pthread_mutex_lock(&lock);

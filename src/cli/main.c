@@ -9,6 +9,7 @@
 #include "base/util.h"
 #include "cli/cli.h"
 #include "pki/pki.h"
+#include "pki/tokens.h"
 #include "version.h"
 
 static const struct command verbs[] = {
@@ -170,6 +171,14 @@ static const struct command verbs[] = {
 	  "    --json       print a JSON array\n"
 	  "  --dir DIR      the directory that init has made\n",
 	  verb_pki },
+	{ "token", "ACTION [NAME]", "say who may use the API over TLS: `listen` in [api] of godwit.conf(5)",
+	  "  add NAME       makes a token, which is printed once: whoever has it may do what the user may do\n"
+	  "    --user USER  whose it is, on this host; default root\n"
+	  "  remove NAME    it is worth nothing from now on\n"
+	  "  list           names and users\n"
+	  "  --file FILE    default " TOKENS_DEFAULT_PATH "\n"
+	  "  --json         print JSON\n",
+	  verb_token },
 	{ "check", "[PID[,PID...]]", "can this kernel move processes, can this process move, and why not",
 	  "  --to HOST      ask that host, too, whether it would take the process\n"
 	  "  --json         print a JSON object\n"

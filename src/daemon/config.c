@@ -46,6 +46,7 @@ void config_init(struct config *config)
 	snprintf(config->name, sizeof(config->name), "%s", hello_name_valid(host) ? host : "localhost");
 	strcpy(config->busy, CONFIG_DEFAULT_BUSY);
 	strcpy(config->etcd.prefix, "/godwit/");
+	strcpy(config->api_tokens, CONFIG_DEFAULT_TOKENS);
 	config->etcd.lease_s = ETCD_LEASE_S;
 	config->transfer = policy_default.transfer;
 	config->location = policy_default.location;
@@ -334,7 +335,13 @@ static int read_api_key(struct config *config, const char *key, const char *valu
 {
 	if (!strcmp(key, "enabled"))
 		return read_bool(key, value, &config->api, e);
-	return err_set(e, -EINVAL, "unknown key '%.80s' in [api]; known is enabled", key);
+	if (!strcmp(key, "tokens"))
+		return read_path(key, value, config->api_tokens, sizeof(config->api_tokens), e);
+	if (strcmp(key, "listen") != 0)
+		return err_set(e, -EINVAL, "unknown key '%.80s' in [api]; known are enabled, listen, tokens", key);
+	if (!strchr(value, ':'))
+		return err_set(e, -EINVAL, "listen '%.80s' in [api]: use ADDRESS:PORT", value);
+	return conn_address_parse(value, &config->api_listen, e);
 }
 
 static int read_tls_key(struct config *config, const char *key, const char *value, struct err *e)
@@ -490,6 +497,8 @@ int config_check_whole(const struct config *config, struct err *e)
 		return err_set(e, -EINVAL, "seed needs a key of the cluster: without one only the nodes that are listed in [nodes] are believed; set key_file in [cluster], or make " CONFIG_DEFAULT_KEY_PATH);
 	if (!config->tls.ca[0] != !config->tls.certificate[0] || !config->tls.ca[0] != !config->tls.key[0] || !config->tls.ca[0] != !config->tls.crl[0])
 		return err_set(e, -EINVAL, "[tls] needs ca, certificate, key and crl, all four: `godwit pki issue` makes them");
+	if (config->api_listen.sin_port && (!config->api || !config->tls.ca[0]))
+		return err_set(e, -EINVAL, "listen in [api] needs enabled = yes there, and [tls], whose certificate it shows");
 	if (config->etcd.n_servers && config->listen.sin_addr.s_addr == htonl(INADDR_ANY) && !config_find(config, config->name))
 		return err_set(e, -EINVAL, "etcd tells others where this node is: set listen in [node] to the address that they reach it under");
 	return 0;

@@ -28,6 +28,7 @@
 #define CONFIG_DEFAULT_BUSY "mem<maxmem/50"
 #define CONFIG_BUSY_MAX 255
 #define CONFIG_ARCH_MAX 31
+#define CONFIG_DEFAULT_TOKENS "/etc/godwit/api-tokens" /* TOKENS_DEFAULT_PATH */
 #define CONFIG_NODES_MAX 10240
 #define CONFIG_LABELS_MAX GOSSIP_LABELS_MAX
 #define CONFIG_BYTES_MAX (1u << 20)
@@ -61,7 +62,9 @@ struct config {
 	char key_file[256];        /* "": the default one, if it is there */
 	bool has_key;
 	uint8_t key[GOSSIP_KEY_BYTES];
-	bool api;                  /* HTTP at api.sock */
+	bool api;                  /* HTTP at api.sock, */
+	struct sockaddr_in api_listen; /* and over TLS there; port 0: nowhere */
+	char api_tokens[256];      /* the file of tokens for that */
 	struct tls_paths tls;      /* "": connections with other nodes are plain */
 	enum policy_transfer transfer; /* of balancing: who begins a move, */
 	enum policy_location location; /* and how its destination is chosen */

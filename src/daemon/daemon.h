@@ -38,7 +38,7 @@
 #define WORKERS_EACH_MAX 32
 #define PENDING_TIMEOUT_MS 5000 /* for a request or a HELLO to be complete */
 
-enum worker_kind { WORKER_REQUEST, WORKER_SOURCE, WORKER_DEST, WORKER_NET, WORKER_CLUSTER, WORKER_LEAVE, WORKER_BALANCE, WORKER_PREPARE, WORKER_PROTECT, WORKER_WATCH, WORKER_TLS, WORKER_API };
+enum worker_kind { WORKER_REQUEST, WORKER_SOURCE, WORKER_DEST, WORKER_NET, WORKER_CLUSTER, WORKER_LEAVE, WORKER_BALANCE, WORKER_PREPARE, WORKER_PROTECT, WORKER_WATCH, WORKER_TLS, WORKER_API, WORKER_GATE };
 
 struct worker {
 	pid_t pid;                            /* 0: slot free */
@@ -81,6 +81,7 @@ struct daemon {
 	char tls_path[PATH_MAX + 16];
 	int api_fd, api_channel; /* where godwit-api listens, and our end of what it has with us (api.h); -1: there is none */
 	char api_path[PATH_MAX + 16];
+	int gate_fd;             /* where godwit-gate listens (gate.h), or -1 */
 	bool stopping;
 	bool on_demand;      /* it has no port, and stops when there is nothing to care for */
 	uint64_t idle_since_ns;
@@ -100,7 +101,7 @@ struct daemon {
 	struct history *history; /* history.h */
 	int asks[2]; /* work.h: questions for godwit-balance; it has the first end */
 	uint64_t balance_due_ns, protect_due_ns, watch_due_ns;
-	uint64_t tls_due_ns, api_due_ns;
+	uint64_t tls_due_ns, api_due_ns, gate_due_ns;
 	uint64_t cluster_due_ns;   /* godwit-cluster is not started anew before */
 	uint64_t net_due_ns;
 	struct client clients[CLIENTS_PENDING_MAX];

@@ -17,6 +17,7 @@
 #include "base/service.h"
 #include "base/util.h"
 #include "daemon/api.h"
+#include "daemon/gate.h"
 #include "daemon/balance.h"
 #include "daemon/cluster_loop.h"
 #include "daemon/daemon.h"
@@ -160,6 +161,8 @@ static int open_sockets(struct daemon *d, struct err *e)
 		return e->code;
 	if (d->config.api && api_open(d, directory, e) < 0)
 		return e->code;
+	if (d->config.api_listen.sin_port && gate_open(d, e) < 0)
+		return e->code;
 	return open_bridges(d, directory, e) < 0 ? e->code : open_unix(d, e);
 }
 
@@ -292,7 +295,7 @@ static int tell_service(struct daemon *d)
 static int loop_once(struct daemon *d)
 {
 	/* What is due; each says in how many ms it wants to be asked again, -1 never. */
-	static int (*const ticks[])(struct daemon *) = { expire, net_tick, tls_starter_tick, api_tick, cluster_tick, balance_tick, clients_tick, protect_tick, fence_tick, demand_tick, tell_service };
+	static int (*const ticks[])(struct daemon *) = { expire, net_tick, tls_starter_tick, api_tick, gate_tick, cluster_tick, balance_tick, clients_tick, protect_tick, fence_tick, demand_tick, tell_service };
 	struct pollfd p[POLL_MAX];
 	int timeout_ms = -1;
 	size_t i;
@@ -411,7 +414,7 @@ static int read_options(int argc, char **argv, struct daemon *d, struct err *e)
 
 int main(int argc, char **argv)
 {
-	static struct daemon d = { .socket_path = DAEMON_DEFAULT_SOCKET, .lock_fd = -1, .unix_fd = -1, .tcp_fd = -1, .signal_fd = -1, .udp_fd = -1, .bridge_fd = -1, .tls_fd = -1, .api_fd = -1, .api_channel = -1, .redirects = true, .service = SERVICE_INIT };
+	static struct daemon d = { .socket_path = DAEMON_DEFAULT_SOCKET, .lock_fd = -1, .unix_fd = -1, .tcp_fd = -1, .signal_fd = -1, .udp_fd = -1, .bridge_fd = -1, .tls_fd = -1, .api_fd = -1, .api_channel = -1, .gate_fd = -1, .redirects = true, .service = SERVICE_INIT };
 	struct err e = ERR_INIT;
 	size_t i;
 	int status;

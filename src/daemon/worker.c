@@ -209,7 +209,7 @@ unsigned worker_count(const struct daemon *d, enum worker_kind kind)
 
 static void log_end(const struct worker *w, pid_t pid, int status)
 {
-	static const char *const kinds[] = { "request", "source", "dest", "net", "cluster", "leave", "balance", "prepare", "protect", "watch", "tls", "api" };
+	static const char *const kinds[] = { "request", "source", "dest", "net", "cluster", "leave", "balance", "prepare", "protect", "watch", "tls", "api", "gate" };
 	const char *how = WIFEXITED(status) ? "exit" : "signal";
 	int number = WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status);
 

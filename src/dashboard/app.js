@@ -4,7 +4,7 @@
 import * as load from "./load.js";
 import * as map from "./map.js";
 import * as moves from "./moves.js";
-import { ask, enter, listen } from "./live.js";
+import { ask, enter, listen, useToken } from "./live.js";
 import { by, bytes, clock, count, html, ms, percent, program, say } from "./words.js";
 
 const HISTORY = 100;
@@ -373,6 +373,10 @@ function state(now, why) {
     if (now === "off") {
       by("gate-title").textContent = "You may not see this cluster";
       by("gate-text").textContent = why;
+    } else if (location.protocol === "https:") {
+      by("gate-title").textContent = "Who are you?";
+      by("gate-text").textContent = "A token says so; godwit token add makes one, on the node.";
+      by("token-form").hidden = false;
     }
   } else {
     by("gate").hidden = true;
@@ -420,10 +424,20 @@ function wire() {
   });
 }
 
+function begin() {
+  listen((event, data) => {
+    on[event]?.(data);
+    draw();
+  }, state);
+}
+
 wire();
+by("token-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  useToken(by("token").value.trim());
+  by("token").value = "";
+  begin();
+});
 await enter();
 setTimeout(lookAtConnections, 300);
-listen((event, data) => {
-  on[event]?.(data);
-  draw();
-}, state);
+begin();

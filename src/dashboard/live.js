@@ -29,6 +29,12 @@ export async function enter() {
   key = sessionStorage.getItem("godwit-key");
 }
 
+// Over TLS the key is a token of the user's (docs/api.md).
+export function useToken(token) {
+  sessionStorage.setItem("godwit-key", token);
+  key = token;
+}
+
 function headers(more = {}) {
   return key ? { Authorization: `Bearer ${key}`, ...more } : more;
 }

@@ -69,7 +69,7 @@ int tls_begin(enum tls_kind kind, int net, const struct sockaddr_in *peer, int t
 
 	if (fd < 0)
 		return err_sys(e, -errno, "TLS: socket");
-	if (kind != TLS_ACCEPT && node_of && !node_of(peer, request.name))
+	if ((kind == TLS_CONNECT || kind == TLS_ASK) && node_of && !node_of(peer, request.name))
 		request.name[0] = 0;
 	if (kind != TLS_ASK)
 		name_end(fd, net, peer);

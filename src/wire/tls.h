@@ -44,6 +44,7 @@ enum tls_kind {
 	TLS_CONNECT, /* one that is being made */
 	TLS_ASK,     /* a socket that is not connected: each time the engine sends something (at most 4096 bytes) it is connected, sent that, and what the other side answers until
 			it ends the connection comes back, at once and whole; sixteen bytes of 0: there was no answer. For who cannot ask for a relay (agent/doubt.c). No greeting. */
+	TLS_SERVE,   /* an accepted connection of somebody who needs no certificate, and is none of the nodes (gate/gate.h); no WELCOME */
 };
 
 #define TLS_MAGIC 0x31534c54u

@@ -55,6 +55,11 @@ struct relay {
 	bool told_end;               /* the engine, of peer_ended */
 };
 
+static bool calls(const struct relay *r)
+{
+	return r->request.kind == TLS_CONNECT || r->request.kind == TLS_ASK;
+}
+
 static uint8_t buffers[4][WIRE_BYTES];
 
 static void use_buffers(struct relay *r)
@@ -147,7 +152,7 @@ static bool pass_on(int fd, struct buffer *b)
 static int judge(gnutls_session_t session)
 {
 	struct relay *r = gnutls_session_get_ptr(session);
-	bool calling = r->request.kind != TLS_ACCEPT;
+	bool calling = calls(r);
 	unsigned n = 0;
 	const gnutls_datum_t *chain = gnutls_certificate_get_peers(session, &n);
 	char address[CONN_ADDRESS_TEXT];
@@ -303,7 +308,7 @@ static int shake(struct relay *r)
 {
 	/* Not a byte of another protocol gets to a parser. */
 	fill(r);
-	if (r->n_first && r->first[0] != HANDSHAKE_RECORD && (r->request.kind == TLS_ACCEPT || r->first[0] == 'G'))
+	if (r->n_first && r->first[0] != HANDSHAKE_RECORD && (!calls(r) || r->first[0] == 'G'))
 		return GNUTLS_E_UNEXPECTED_PACKET;
 	return gnutls_handshake(r->session);
 }
@@ -325,7 +330,7 @@ static int hear_welcome(struct relay *r)
 
 static int start_session(struct relay *r, struct err *e)
 {
-	bool calling = r->request.kind != TLS_ACCEPT;
+	bool calling = calls(r);
 	int code = gnutls_init(&r->session, (calling ? GNUTLS_CLIENT : GNUTLS_SERVER) | GNUTLS_NONBLOCK | GNUTLS_NO_TICKETS);
 
 	if (code >= 0)
@@ -335,7 +340,7 @@ static int start_session(struct relay *r, struct err *e)
 	if (code < 0)
 		return err_set(e, -EIO, "TLS: %s", gnutls_strerror(code));
 	gnutls_certificate_set_verify_function(r->id->credentials, judge);
-	gnutls_certificate_server_set_request(r->session, GNUTLS_CERT_REQUIRE);
+	gnutls_certificate_server_set_request(r->session, r->request.kind == TLS_SERVE ? GNUTLS_CERT_IGNORE : GNUTLS_CERT_REQUIRE);
 	gnutls_session_set_ptr(r->session, r);
 	gnutls_transport_set_ptr(r->session, r);
 	gnutls_transport_set_push_function(r->session, push);
@@ -346,14 +351,14 @@ static int start_session(struct relay *r, struct err *e)
 /* All until bytes of the engine go. A caller without TLS is told in its own words, which are made here and nothing is read for. */
 static int greet(struct relay *r, struct err *e)
 {
-	bool calling = r->request.kind != TLS_ACCEPT;
+	bool calling = calls(r);
 
 	r->deadline_ns = clock_ns(CLOCK_MONOTONIC) + (uint64_t)r->request.timeout_ms * 1000000ull;
 	conn_address_text(&r->request.peer, r->peer);
 	if (calling && wait_connected(r, e) < 0)
 		return e->code;
 	if (start_session(r, e) < 0 || complete(r, shake, e) < 0) {
-		if (!calling && is_plain(r) && frame_send_error(r->net, -EPROTO, "this node has [tls] in its godwit.conf and takes nothing without TLS: set it where you call from as well, "
+		if (r->request.kind == TLS_ACCEPT && is_plain(r) && frame_send_error(r->net, -EPROTO, "this node has [tls] in its godwit.conf and takes nothing without TLS: set it where you call from as well, "
 								"with a certificate by `godwit pki issue`, or remove it here", NULL) == 0) {
 			shutdown(r->net, SHUT_WR);
 			while (recv(r->net, r->in.data, WIRE_BYTES, MSG_DONTWAIT) > 0) /* a close with unread bytes would take the words with it */
@@ -361,7 +366,7 @@ static int greet(struct relay *r, struct err *e)
 		}
 		return e->code;
 	}
-	return complete(r, calling ? hear_welcome : say_welcome, e);
+	return r->request.kind == TLS_SERVE ? 0 : complete(r, calling ? hear_welcome : say_welcome, e);
 }
 
 static void send_greeting(const struct relay *r, const struct err *e)
@@ -585,7 +590,7 @@ static int take_request(struct relay *r)
 		return -EPROTO;
 	memcpy(&r->net, CMSG_DATA(c), sizeof(r->net));
 	r->request.name[TLS_NODE_MAX] = 0;
-	return r->request.magic == TLS_MAGIC && r->request.kind <= TLS_ASK ? 0 : -EPROTO;
+	return r->request.magic == TLS_MAGIC && r->request.kind <= TLS_SERVE ? 0 : -EPROTO;
 }
 
 static int give_up_rights(const struct relay *r, struct err *e)

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/browser.h"
-#include "cli/http_head.h"
+#include "base/http_head.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
@@ -21,7 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 			abort();
 		return 0;
 	}
-	(void)browser_is_ours(head.host, head.origin, head.fetch_site, false);
+	(void)browser_is_ours(false, head.host, head.origin, head.fetch_site, false);
 	/* What is passed on says the same, and is one request. */
 	written = http_head_write(&head, text, sizeof(text));
 	if (written >= sizeof(text) || http_head_length(text, written) != written || http_head_parse(text, written, &again, &e) < 0 || strcmp(again.target, head.target) != 0 ||

@@ -24,6 +24,7 @@ ALLOWED = {
     "ask": {"base"},
     "api": {"base", "ask"},
     "dashboard": set(),
+    "gate": {"base", "ask", "wire", "pki"},
     "cli": {"base", "ask", "wire", "pki"},
 }
 # the agent's layout of the scratch, and the form in which it finds differences, are read by those who drive it

@@ -1,11 +1,11 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * http_head.h - the head of a request of HTTP/1.1 (RFC 9112), of which only what the API knows is kept
  *
  * What is passed on is written anew from this, so that nothing goes by that has not been understood: no body of an unknown length, no second request behind the first.
  */
-#ifndef GODWIT_CLI_HTTP_HEAD_H
-#define GODWIT_CLI_HTTP_HEAD_H
+#ifndef GODWIT_BASE_HTTP_HEAD_H
+#define GODWIT_BASE_HTTP_HEAD_H
 
 #include <stddef.h>
 

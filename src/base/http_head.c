@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: GPL-2.0-or-later
+// SPDX-License-Identifier: LGPL-2.1-or-later
 /* http_head.c - see http_head.h */
-#include "cli/http_head.h"
+#include "base/http_head.h"
 
 #include <ctype.h>
 #include <errno.h>
