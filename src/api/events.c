@@ -36,10 +36,10 @@ struct event {
 
 struct feed {
 	bool used, all, asking; /* asking: it has its thread */
+	bool known;             /* nodes and units have been heard once */
 	uid_t uid;
 	char name[NAME_BYTES];
 	uint64_t last;
-	bool known;             /* nodes and units have been heard once */
 	json_t *nodes, *units;  /* by name */
 	json_t *silent, *under_way;
 	json_t *ended;          /* the last moves that have, by trace_id */
