@@ -186,10 +186,13 @@ struct pager_piece {
 	uint64_t len;
 };
 
+#define AGENT_FAULT_BUCKETS 16 /* up to 16 us, 32 us, ... 262 ms, and all that is longer */
+
 struct agent_counters {
 	uint64_t pages_sent, pages_zero, pages_faulted, bytes_sent;
 	uint64_t faults_served, pages_received, pages_installed, pages_discarded;
 	uint64_t ranges_done;
+	uint64_t fault_us, fault_buckets[AGENT_FAULT_BUCKETS]; /* destination: from when a fault was heard of until its page was in place */
 };
 
 /* CALL_COMPARE: n pages, at these addresses (u64), with what they were; what differs goes to `out` (delta.h). */

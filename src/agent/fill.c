@@ -176,12 +176,58 @@ static void fill_context(struct pager *p, uint32_t context, uint64_t original, u
 	}
 }
 
+/* --- how long faults take --- */
+
+static uint64_t now_ns(void)
+{
+	uint64_t ts[2] = { 0, 0 };
+
+	sys(__NR_clock_gettime, CLOCK_MONOTONIC_ID, (long)ts);
+	return ts[0] * 1000000000ull + ts[1];
+}
+
+void note_asked(struct pager *p, uint64_t address)
+{
+	uint32_t place = p->next_asked % ASKED_MAX;
+
+	for (uint32_t i = 0; p->nasked && i < ASKED_MAX; i++)
+		if (p->asked[i].address == address)
+			return;
+	p->nasked += !p->asked[place].address;
+	p->asked[place].address = address;
+	p->asked[place].ns = now_ns();
+	p->next_asked++;
+}
+
+/* Those that have come with this run. */
+static void settle_asked(struct pager *p, const struct page_run *run)
+{
+	struct agent_counters *count = &p->h->counters;
+	uint64_t now = 0;
+
+	for (uint32_t i = 0; p->nasked && i < ASKED_MAX; i++) {
+		uint64_t us, bucket = 0;
+
+		if (!p->asked[i].address || p->asked[i].address - run->address >= run->npages * AGENT_PAGE)
+			continue;
+		now = now ? now : now_ns();
+		us = (now - p->asked[i].ns) / 1000;
+		while (bucket < AGENT_FAULT_BUCKETS - 1 && us > 16ull << bucket)
+			bucket++;
+		count->fault_buckets[bucket]++;
+		count->fault_us += us;
+		p->asked[i].address = 0;
+		p->nasked--;
+	}
+}
+
 void fill_all(struct pager *p, const struct page_run *run, uint64_t from)
 {
 	uint64_t len = run->npages * AGENT_PAGE;
 
 	for (uint32_t i = p->ncontexts; i-- > 0;)
 		fill_context(p, i, run->address, from, len);
+	settle_asked(p, run);
 }
 
 /* Moving pages makes the kernel interrupt every CPU on which the process runs (20 to 40 us in a virtual machine): as many at once as may be. */

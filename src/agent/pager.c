@@ -82,6 +82,7 @@ static long on_fault(struct pager *p, uint32_t context, uint64_t address)
 	}
 	q.address = piece->original + (address - piece->current);
 	p->h->counters.pages_faulted++;
+	note_asked(p, q.address);
 	if (is_pending(p, q.address)) {
 		install_pending(p);
 		return 0;

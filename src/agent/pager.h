@@ -16,6 +16,8 @@ struct zero_fill {
 /* A frame of pages has at least this much before them; what has less is the last of its connection. */
 #define FRAME_LEAST (sizeof(struct page_frame) + sizeof(struct page_run))
 
+#define ASKED_MAX 64u /* pages that are waited for; of more, the oldest are no longer measured */
+
 /* A connection that is read in pieces. */
 struct stream {
 	int fd;
@@ -38,6 +40,11 @@ struct pager {
 	struct page_run pending; /* received into the pool at pending_from, and not yet put in place */
 	uint64_t pending_from;
 	uint32_t hurry; /* so many frames are put in place as they come */
+	struct {
+		uint64_t address; /* at the source; 0: free */
+		uint64_t ns;      /* CLOCK_MONOTONIC */
+	} asked[ASKED_MAX];
+	uint32_t nasked, next_asked;
 	int bulk_ended, fault_ended;
 	int process_gone;
 };
@@ -53,6 +60,8 @@ void context_drop(struct pager *p, uint32_t i);
 int in_pool(const struct pager *p, uint64_t from);
 /* Puts pages under their source address into all contexts. from: staging or pool, or 0 for zeros. */
 void fill_all(struct pager *p, const struct page_run *run, uint64_t from);
+/* A page of which a fault has just been heard. */
+void note_asked(struct pager *p, uint64_t address);
 /* The same with pages in the pool: several runs at once, at the latest when install_pending is called. */
 void install_later(struct pager *p, const struct page_run *run, uint64_t from);
 void install_pending(struct pager *p);

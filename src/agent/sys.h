@@ -78,6 +78,7 @@ void *memset(void *to, int c, size_t n);
 #define TCP_STATE_CLOSE_WAIT 8
 #define PROT_READ_ONLY 1
 #define POLL_IN 1
+#define CLOCK_MONOTONIC_ID 1
 #define POLL_OUT 4
 #define POLL_ERR 8
 #define POLL_HUP 16

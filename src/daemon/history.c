@@ -27,6 +27,10 @@ const uint64_t history_freeze_us[HISTORY_BUCKETS] = { 250, 500, 1000, 2000, 3000
 const uint64_t history_total_us[HISTORY_BUCKETS] = { 20000,   50000,   100000,   200000,   500000,   1000000,   2000000,    5000000,
 						     10000000, 20000000, 60000000, 120000000, 300000000, 600000000, 3600000000, UINT64_MAX };
 
+/* As the agent counts them (agent/abi.h). */
+_Static_assert(HISTORY_BUCKETS == MIGRATE_FAULT_BUCKETS, "one for each of the agent's");
+const uint64_t history_fault_us[HISTORY_BUCKETS] = { 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072, 262144, UINT64_MAX };
+
 const char *history_outcome_name(enum history_outcome outcome)
 {
 	static const char *const names[] = { "moved", "refused", "failed", "cancelled", "in-doubt", "unknown" };
@@ -209,9 +213,12 @@ void history_gone(struct history *h, size_t place, int signal)
 	write_end(p);
 }
 
-void history_arrived(struct history *h, bool arrived)
+void history_arrived(struct history *h, bool arrived, const struct migrate_faults *faults)
 {
 	add(arrived ? &h->sums.arrived : &h->sums.not_arrived, 1);
+	for (size_t i = 0; i < HISTORY_BUCKETS; i++)
+		add(&h->sums.faults.buckets[i], faults->buckets[i]);
+	add(&h->sums.faults.sum_us, faults->us);
 }
 
 int history_list_ended(const struct history *h, int (*each)(const struct history_move *move, void *arg), void *arg)

@@ -51,7 +51,8 @@ struct history_sums {
 	uint64_t moves[HISTORY_OUTCOMES][HISTORY_STRATEGIES];
 	struct history_histogram freeze[HISTORY_STRATEGIES], total[HISTORY_STRATEGIES]; /* of what has moved */
 	uint64_t bytes_sent, pages_sent, pages_in_files, pages_zero, pages_faulted, rounds, attempts;
-	uint64_t arrived, not_arrived; /* moves to this node */
+	uint64_t arrived, not_arrived; /* moves to this node, */
+	struct history_histogram faults; /* and how long their programs waited for a page */
 };
 
 struct history;
@@ -69,11 +70,11 @@ void history_end(struct history *h, size_t place, const struct migrate_report *r
 void history_gone(struct history *h, size_t place, int signal);
 
 /* A move to this node has ended. */
-void history_arrived(struct history *h, bool arrived);
+void history_arrived(struct history *h, bool arrived, const struct migrate_faults *faults);
 
 const char *history_outcome_name(enum history_outcome outcome);
 /* The upper ends of buckets in microseconds, ascending; the last is UINT64_MAX. */
-extern const uint64_t history_freeze_us[HISTORY_BUCKETS], history_total_us[HISTORY_BUCKETS];
+extern const uint64_t history_freeze_us[HISTORY_BUCKETS], history_total_us[HISTORY_BUCKETS], history_fault_us[HISTORY_BUCKETS];
 
 /* What has ended, the oldest first, and what is under way, which may be what a user has his answer of already. Stops when `each`, within which the move is good, returns non-zero. -ENOMEM. */
 int history_list_ended(const struct history *h, int (*each)(const struct history_move *move, void *arg), void *arg);

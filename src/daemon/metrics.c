@@ -35,8 +35,10 @@ static void write_moves(FILE *f, const struct history_sums *s)
 			fprintf(f, "godwit_migrations_total{outcome=\"%s\",strategy=\"%s\"} %" PRIu64 "\n", history_outcome_name((enum history_outcome)o), strategy_name((enum strategy)i), s->moves[o][i]);
 }
 
-static void write_histogram(FILE *f, const char *name, const char *strategy, const struct history_histogram *g, const uint64_t *ends)
+/* label: of all of its samples, "" for none: strategy="hybrid" */
+static void write_histogram(FILE *f, const char *name, const char *label, const struct history_histogram *g, const uint64_t *ends)
 {
+	const char *open = *label ? "{" : "", *close = *label ? "}" : "", *comma = *label ? "," : "";
 	uint64_t n = 0;
 
 	for (size_t i = 0; i < HISTORY_BUCKETS; i++) {
@@ -45,16 +47,20 @@ static void write_histogram(FILE *f, const char *name, const char *strategy, con
 		if (ends[i] != UINT64_MAX)
 			snprintf(end, sizeof(end), "%g", (double)ends[i] / 1e6);
 		n += g->buckets[i];
-		fprintf(f, "%s_bucket{strategy=\"%s\",le=\"%s\"} %" PRIu64 "\n", name, strategy, end, n);
+		fprintf(f, "%s_bucket{%s%sle=\"%s\"} %" PRIu64 "\n", name, label, comma, end, n);
 	}
-	fprintf(f, "%s_sum{strategy=\"%s\"} %.6f\n%s_count{strategy=\"%s\"} %" PRIu64 "\n", name, strategy, (double)g->sum_us / 1e6, name, strategy, n);
+	fprintf(f, "%s_sum%s%s%s %.6f\n%s_count%s%s%s %" PRIu64 "\n", name, open, label, close, (double)g->sum_us / 1e6, name, open, label, close, n);
 }
 
 static void write_histograms(FILE *f, const char *name, const char *help, const struct history_histogram v[HISTORY_STRATEGIES], const uint64_t *ends)
 {
 	family(f, name, "histogram", help);
-	for (unsigned i = 0; i < HISTORY_STRATEGIES; i++)
-		write_histogram(f, name, strategy_name((enum strategy)i), &v[i], ends);
+	for (unsigned i = 0; i < HISTORY_STRATEGIES; i++) {
+		char label[64];
+
+		snprintf(label, sizeof(label), "strategy=\"%s\"", strategy_name((enum strategy)i));
+		write_histogram(f, name, label, &v[i], ends);
+	}
 }
 
 static void write_work(FILE *f, const struct history_sums *s)
@@ -69,6 +75,8 @@ static void write_work(FILE *f, const struct history_sums *s)
 	single(f, "godwit_attempts_total", "counter", "Attempts of migrations; more than one is made when the unit has changed between offer and freeze.", (double)s->attempts);
 	family(f, "godwit_arrivals_total", "counter", "Migrations to this node that have ended, by how.");
 	fprintf(f, "godwit_arrivals_total{outcome=\"arrived\"} %" PRIu64 "\ngodwit_arrivals_total{outcome=\"failed\"} %" PRIu64 "\n", s->arrived, s->not_arrived);
+	family(f, "godwit_fault_seconds", "histogram", "How long programs that came to this node waited for a page that had not come: from when the fault was heard of until the page was in place.");
+	write_histogram(f, "godwit_fault_seconds", "", &s->faults, history_fault_us);
 }
 
 /* --- now --- */

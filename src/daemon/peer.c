@@ -138,7 +138,7 @@ static int serve_dest(const struct daemon *d, int control, const struct frame *h
 	r = migrate_dest(control, hello->payload, hello->len, handoff, d->config.name, unit, &e);
 	reserve_over(d->reserved, unit, r == 0);
 	if (unit[0] && r != -ECANCELED) /* a question is no move, and neither is who does not come so far */
-		history_arrived(d->history, r == 0);
+		history_arrived(d->history, r == 0, migrate_dest_faults());
 	if (r == -ECANCELED)
 		log_info("event=arrival-cancelled text=\"%s\"", e.message);
 	else if (r < 0)

@@ -644,6 +644,22 @@ static void take_release(struct dest *d, int timeout_ms)
 	frame_free(&f);
 }
 
+_Static_assert(MIGRATE_FAULT_BUCKETS == AGENT_FAULT_BUCKETS, "they are added one by one");
+
+static struct migrate_faults faults;
+
+const struct migrate_faults *migrate_dest_faults(void)
+{
+	return &faults;
+}
+
+static void count_faults(const struct agent_counters *c)
+{
+	faults.us += c->fault_us;
+	for (size_t i = 0; i < MIGRATE_FAULT_BUCKETS; i++)
+		faults.buckets[i] += c->fault_buckets[i];
+}
+
 static int step_pull(void *context, struct err *e)
 {
 	struct dest *d = context;
@@ -653,6 +669,8 @@ static int step_pull(void *context, struct err *e)
 	for (size_t i = 0; i < d->nprocs && d->post_copy; i++) {
 		int one = d->procs[i].host ? 0 : pull(&d->procs[i], ret < 0 ? NULL : e);
 
+		if (!d->procs[i].host)
+			count_faults(&scratch_header(&d->procs[i].skeleton->agent.scratch)->counters);
 		ret = ret < 0 ? ret : one;
 	}
 	return ret;

@@ -125,6 +125,13 @@ int migrate_source(const struct migrate_request *request, struct migrate_report 
 #define MIGRATE_UNIT_MAX 300
 int migrate_dest(int control, const void *hello_payload, size_t hello_len, int handoff, const char *self_name, char ret_unit[MIGRATE_UNIT_MAX], struct err *e);
 
+/* What faults took in the migrations that this process has received, as in struct agent_counters. */
+#define MIGRATE_FAULT_BUCKETS 16
+struct migrate_faults {
+	uint64_t us, buckets[MIGRATE_FAULT_BUCKETS];
+};
+const struct migrate_faults *migrate_dest_faults(void);
+
 /* Every reason why pid, with the others of its unit, cannot move from this host, without touching it. */
 int migrate_check(pid_t pid, const pid_t *also, size_t n_also, const struct caller *caller, struct refusals *refusals, struct err *e);
 

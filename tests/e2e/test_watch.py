@@ -3,10 +3,12 @@
 
 import json
 import os
+import re
 import subprocess
+import sys
 
 import pytest
-from lab_driver import DEV, environment, inside, migrate, wait_until
+from lab_driver import DEV, environment, inside, migrate, popen, wait_until
 
 USER = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
 
@@ -134,3 +136,25 @@ def test_top(screen):
     assert "--once" in inside("n1", "godwit", "top", check=False).stderr
     for host in ("n1", "n2", "n3"):
         inside(host, "sh", "-c", f"kill {pid} {other}; true")
+
+
+TOUCHER = "import time\na=bytearray(40<<20)\nfor i in range(0,len(a),4096): a[i]=i>>12&255|1\nprint(flush=True)\nwhile 1:\n for i in range(0,len(a),4096*37): a[i]^=1\n time.sleep(0.001)"
+
+
+def test_faults(lab2):
+    """A program that touches its memory while that arrives waits for some pages: so long as is counted where it has come to."""
+    def counted():
+        text = inside("n2", "godwit", "metrics").stdout
+        return [float(re.search(rf"^godwit_fault_seconds_{what} (\S+)$", text, re.M)[1]) for what in ("count", "sum")]
+    before = counted()
+    process = popen("n1", "sh", "-c", "echo $$; exec \"$0\" -c \"$1\"", sys.executable, TOUCHER, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    pid = int(process.stdout.readline())
+    process.stdout.readline()
+    process.stdout.close()
+    inside("n1", "godwit", "migrate", str(pid), "n2", "--quiet", "--strategy", "copy-on-reference")
+    wait_until("it has touched", lambda: trace("n1", "--last", "1")["running"][0]["pages_faulted"] > 100)
+    inside("n2", "kill", str(pid))
+    wait_until("they are counted", lambda: counted()[0] > before[0] + 10)
+    count, seconds = (a - b for a, b in zip(counted(), before))
+    assert 1e-6 < seconds / count < 0.1, (count, seconds)
+    process.wait()
