@@ -28,6 +28,7 @@ static const struct command verbs[] = {
 	  "  --node HOST    move it there as soon as it has been started\n"
 	  "  --here         leave it here; without any of these it begins here, or, while balancing is on, where it is best\n"
 	  "  --address A    an address that belongs to the program and moves along: 10.0.0.50/24, fd00::50/64, 10.0.0.50/24%eth0; may be given again\n"
+	  "  --cpu-baseline LEVEL  it is told of no newer instructions than those of x86-64, x86-64-v2, x86-64-v3 or x86-64-v4, and can move to every processor that has these\n"
 	  "  -R REQUIRE     move it to the best node that matches, or leave it here if that is this one; see `godwit help select`\n"
 	  "  --strategy S   how; see `godwit help migrate`\n"
 	  "The command takes the place of `godwit run`: its exit status is the command's.\n",

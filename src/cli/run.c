@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include "base/cpu.h"
 #include "base/util.h"
 #include "cli/cli.h"
 
@@ -187,13 +188,31 @@ static int start(char **command, const struct destination *to, const char *strat
 	return r == ENOENT ? 127 : 126;
 }
 
+static const char *environment(const char *name)
+{
+	return getenv(name);
+}
+
+/* For the program: what it is to find out about its processor. */
+static int confine_to(const char *level)
+{
+	static char variables[CPU_VARIABLES][CPU_VARIABLE_MAX];
+	struct err e = ERR_INIT;
+
+	if (cpu_baseline_variables(level, environment, variables, &e) < 0)
+		return usage_error("run", e.message);
+	for (int i = 0; i < CPU_VARIABLES; i++)
+		putenv(variables[i]);
+	return EXIT_OK;
+}
+
 int verb_run(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "node", required_argument, NULL, 'n' }, { "strategy", required_argument, NULL, 's' }, { "require", required_argument, NULL, 'R' },
-		{ "address", required_argument, NULL, 'a' }, { "here", no_argument, NULL, 'h' }, { 0 },
+		{ "address", required_argument, NULL, 'a' }, { "cpu-baseline", required_argument, NULL, 'c' }, { "here", no_argument, NULL, 'h' }, { 0 },
 	};
-	const char *node = NULL, *strategy = "freeze-free", *require = NULL;
+	const char *node = NULL, *strategy = "freeze-free", *require = NULL, *level = NULL;
 	char best[256], placed[256] = "";
 	bool here = false;
 	json_auto_t *addresses = json_array();
@@ -209,6 +228,8 @@ int verb_run(int argc, char **argv)
 			require = optarg;
 		else if (o == 'a')
 			json_array_append_new(addresses, json_string(optarg));
+		else if (o == 'c')
+			level = optarg;
 		else if (o == 'h')
 			here = true;
 		else
@@ -218,6 +239,8 @@ int verb_run(int argc, char **argv)
 		return usage_error("run", "a command is expected");
 	if ((node != NULL) + (require != NULL) + here > 1)
 		return usage_error("run", "--node and --here say where, and -R asks for it: one of them");
+	if (level && (r = confine_to(level)) != EXIT_OK)
+		return r;
 	if (require) {
 		r = find_best(require, best);
 		if (r != EXIT_OK)

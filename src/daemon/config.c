@@ -10,6 +10,7 @@
 #include <ini.h>
 #include <sys/stat.h>
 
+#include "base/cpu.h"
 #include "base/util.h"
 #include "cluster/require.h"
 #include "image/secret.h"
@@ -198,13 +199,15 @@ static int read_node_key(struct config *config, const char *key, const char *val
 		snprintf(config->labels, sizeof(config->labels), "%s", value);
 		return 0;
 	}
+	if (!strcmp(key, "cpu_without"))
+		return cpu_hide(value, e);
 	if (!strcmp(key, "busy"))
 		return read_busy(config, value, e);
 	if (!strcmp(key, "arch"))
 		return read_arch(config, value, e);
 	if (!strcmp(key, "emulator"))
 		return read_path(key, value, config->emulator, sizeof(config->emulator), e);
-	return err_set(e, -EINVAL, "unknown key '%.80s' in [node]; known are name, listen, port, peer_timeout_ms, speed, labels, busy, drain_at_stop, drain_timeout_ms, workstation, owner_idle_ms, arch, emulator", key);
+	return err_set(e, -EINVAL, "unknown key '%.80s' in [node]; known are name, listen, port, peer_timeout_ms, speed, cpu_without, labels, busy, drain_at_stop, drain_timeout_ms, workstation, owner_idle_ms, arch, emulator", key);
 }
 
 /* "http://10.0.0.1:2379": what is behind it is added. */

@@ -16,6 +16,7 @@
 #include "image/uring.h"
 #include "image/bytes.h"
 #include "image/ns_mount.h"
+#include "image/cpu_uses.h"
 #include "image/cgroup.h"
 #include "image/clocks.h"
 #include "image/cwd.h"
@@ -447,6 +448,8 @@ int process_validate(const Gw__Process *msg, bool offer, struct err *e)
 		rc = uring_validate(msg, e);
 	if (rc == 0)
 		rc = cgroup_validate(msg, e);
+	if (rc == 0)
+		rc = cpu_uses_validate(msg, e);
 	if (rc == 0)
 		rc = xstate_validate_layout(msg, e);
 	if (rc < 0 || offer)

@@ -11,6 +11,7 @@
 
 #include "base/util.h"
 #include "image/bytes.h"
+#include "image/cpu_uses.h"
 #include "image/cwd.h"
 #include "image/loginuid.h"
 #include "image/mempolicy.h"
@@ -78,7 +79,7 @@ static bool has_limits_of(const Gw__Process *msg, const Gw__Process *other)
 void process_validate_here(const Gw__Process *msg, const Gw__Process *known, struct refusals *r)
 {
 	uint32_t space = msg->n_namespaces ? msg->namespaces[NS_MNT] : 0;
-	uint64_t lacking = msg->xfeatures & ~xstate_layout_here()->features;
+	uint64_t lacking = cpu_uses_state(known ? known : msg) & ~xstate_layout_here()->features;
 	bool may_raise = false;
 
 	if (!known || !has_limits_of(msg, known) || msg->oom_score_adj != known->oom_score_adj) {
@@ -89,7 +90,9 @@ void process_validate_here(const Gw__Process *msg, const Gw__Process *known, str
 		refusals_add(r, "task.oom-score", "lowering it needs CAP_SYS_RESOURCE, which godwitd on the destination lacks",
 			     "raise the process's oom_score_adj, or lower that of the destination's godwitd", "oom_score_adj %d",
 			     msg->oom_score_adj);
-	/* a program chooses its instructions by CPUID when it starts: one that has not used them yet may do so after the move */
+	if (!known)
+		cpu_uses_check(msg, r);
+	/* One that has not used them yet may do so after the move. */
 	if (lacking)
 		refusals_add(r, "host.cpu", "the destination's processor lacks registers that the source's has",
 			     "choose a destination with the same features", "processor state 0x%llx", (unsigned long long)lacking);

@@ -237,6 +237,8 @@ static void register_unit(struct dest *d)
 	entry.started = d->offer->started;
 	entry.cpu_ms = d->offer->cpu_ms;
 	protection_from_message(d->offer->protection, &entry.protection, NULL);
+	for (size_t i = 0; i < d->nprocs; i++)
+		cpu_uses_remember(d->procs[i].process, &entry.programs);
 	entry.local = dest_home_comes(&d->home) || (d->offer->saved && is_home(d));
 	if (d->offer->home && !entry.local) {
 		char door[DOOR_NAME_MAX];

@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <limits.h>
 #include <sys/stat.h>
@@ -81,6 +82,47 @@ static int write_file(const char *path, const char *text, struct err *e)
 	return 0;
 }
 
+/* {"ID": ["avx2", ...], ...}, ID in hexadecimal digits */
+static json_t *programs_json(const struct cpu_programs *programs)
+{
+	json_t *o = json_object();
+
+	for (size_t i = 0; o && i < programs->n; i++) {
+		json_t *uses = json_array();
+		char id[17];
+
+		for (unsigned int k = 0; k < cpu_features(); k++)
+			if (cpu_has(&programs->v[i].uses, k))
+				json_array_append_new(uses, json_string(cpu_feature_name(k)));
+		snprintf(id, sizeof(id), "%016" PRIx64, programs->v[i].id);
+		json_object_set_new(o, id, uses);
+	}
+	return o;
+}
+
+static void programs_from_json(json_t *o, struct cpu_programs *ret)
+{
+	const char *id;
+	json_t *uses;
+
+	json_object_foreach(o, id, uses) {
+		struct cpu_program *p = &ret->v[ret->n];
+		const json_t *name;
+		size_t i;
+
+		if (ret->n == CPU_PROGRAMS_MAX)
+			return;
+		p->id = strtoull(id, NULL, 16);
+		json_array_foreach(uses, i, name) {
+			int feature = json_is_string(name) ? cpu_feature_find(json_string_value(name)) : -1;
+
+			if (feature >= 0)
+				cpu_add(&p->uses, (unsigned int)feature);
+		}
+		ret->n++;
+	}
+}
+
 int registry_add(const struct registry_entry *entry, struct err *e)
 {
 	char path[PATH_MAX], temporary[PATH_MAX];
@@ -101,6 +143,8 @@ int registry_add(const struct registry_entry *entry, struct err *e)
 		      (json_int_t)entry->cpu_ms, "reason", entry->reason);
 	if (o && entry->protection.every_ms)
 		json_object_set_new(o, "protection", protection_json(&entry->protection));
+	if (o && entry->programs.n)
+		json_object_set_new(o, "programs", programs_json(&entry->programs));
 	text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
 	json_decref(o);
 	if (!text)
@@ -154,6 +198,7 @@ static int decode(const char *text, size_t len, struct registry_entry *ret)
 		entry.since = since;
 		entry.freeze_us = (uint64_t)freeze_us;
 		protection_from_json(json_object_get(o, "protection"), &entry.protection);
+		programs_from_json(json_object_get(o, "programs"), &entry.programs);
 		*ret = entry;
 	}
 	json_decref(o);

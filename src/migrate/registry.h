@@ -15,6 +15,7 @@
 #include <sys/types.h>
 
 #include "base/err.h"
+#include "image/cpu_uses.h"
 #include "migrate/protection.h"
 
 #define REGISTRY_REASON_MAX 240
@@ -36,6 +37,7 @@ struct registry_entry {
 	uint64_t cpu_ms;      /* CPU time that it had used when it came: /proc counts anew after each move */
 	char reason[REGISTRY_REASON_MAX]; /* why it moved last, a sentence; "": somebody said so */
 	struct protection protection;
+	struct cpu_programs programs; /* of its processes, that have begun elsewhere */
 };
 
 /* Where the files are, for this process and its children; the default is REGISTRY_DEFAULT_DIRECTORY. */

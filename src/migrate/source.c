@@ -295,6 +295,7 @@ static void identify(struct source *s)
 		s->cpu_ms = entry.cpu_ms;
 		s->started = entry.started;
 		s->protection = entry.protection;
+		s->programs = entry.programs;
 	} else {
 		snprintf(s->report->unit, sizeof(s->report->unit), "%s:%d", s->request->self_name, s->request->pid);
 	}

@@ -5,6 +5,7 @@
 
 #include <sched.h>
 
+#include "image/cpu_uses.h"
 #include "image/process.h"
 #include "image/shared.h"
 #include "image/thread.h"
@@ -136,6 +137,7 @@ struct source {
 	uint64_t cpu_ms; /* used by it before it came here, and until the offer */
 	bool started;    /* by `godwit run` */
 	struct protection protection;
+	struct cpu_programs programs; /* that have begun elsewhere */
 	struct source_home home;  /* who waits for the unit */
 	struct source_net net;    /* connections with others */
 	struct source_addresses addresses; /* that go along */

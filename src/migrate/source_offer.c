@@ -150,6 +150,7 @@ static int send_offer(struct source *s, struct err *e)
 		list[i] = &o[i];
 		/* As late as possible: the destination reads its own clocks when the offer arrives. */
 		ret = clocks_read(s->unit.procs[i].pid, s->unit.procs[i].process->clocks, e);
+		cpu_uses_describe(s->unit.procs[i].pid, &s->programs, s->unit.procs[i].process);
 		if (ret >= 0)
 			ret = encode_process(&s->procs[i], &o[i], &threads[i], e);
 	}
