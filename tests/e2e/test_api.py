@@ -215,6 +215,38 @@ def test_events(api):
     wait_until("nobody asks any more", lambda: not any(p.name == "curl" for p in processes("n1")))
 
 
+CLIENT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import godwit
+
+cluster, unit = godwit.Client(), sys.argv[2]
+events = cluster.events()
+assert next(events).name == "snapshot" and [n["name"] for n in cluster.nodes()] == ["n1", "n2", "n3"] and cluster.node("n2")["state"] == "ok"
+states = []
+moved = cluster.migrate(unit, "n2", reason="a test", on_change=lambda m: states.append(m["state"]))
+assert moved["result"]["to"] == cluster.unit(unit)["on"] == "n2" and states[0] == "running" and states[-1] == "moved"
+assert next(e for e in events if e.name == "unit-appeared").data["unit"] == unit
+assert cluster.history(unit, last=1)[0]["outcome"] == "moved" and cluster.balance()["balance"] is False
+assert cluster.undrain("n3")["was_drained"] is False and cluster.explain(unit)["unit"] == unit and "moved" in {m["state"] for m in cluster.migrations()}
+for code, status, tried in (("unknown-host", 200, lambda: cluster.migrate(unit, "nowhere")), ("unknown-unit", 404, lambda: cluster.unit("n1:1")), ("bad-request", 400, lambda: cluster.migrate(unit, "n2", hops=1)),
+                            ("no-answer", 0, godwit.Client("/nowhere").nodes)):
+    try:
+        tried()
+    except godwit.Error as error:
+        assert (error.code, error.status) == (code, status) and error.message, (code, error.code, error.status)
+    else:
+        raise AssertionError(code)
+"""
+
+
+def test_client(api):
+    """The client for Python: it moves a unit, hears of it, and says what is wrong."""
+    pid = start_as("setpriv", "--reuid=0")
+    inside("n1", "/usr/bin/python3", "-c", CLIENT, os.path.join(ROOT, "python"), f"n1:{pid}")
+    inside("n2", "kill", str(pid))
+
+
 def test_interrupted(api):
     """One that waits for its turn, and the one that it waits for, whose destination says nothing: the unit goes on here."""
     pid = start_as()
