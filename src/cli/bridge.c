@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 
 #include "base/util.h"
+#include "cli/bootstrap.h"
 #include "cli/ssh.h"
 
 #define START_TRIES 100
@@ -100,7 +101,33 @@ static int wait_made(struct ask *ask, struct ssh *ssh, int signals, bool quiet, 
 	}
 }
 
-static int make(const char *host, const char *command, bool kept, bool quiet, struct bridge_way *ret, struct err *e)
+/* As fast as ssh takes them; it may ask for a password first. */
+static int bring_programs(struct ssh *ssh, struct bootstrap *b, int signals, bool quiet, const char *host, struct err *e)
+{
+	while (b->done < b->len) {
+		struct pollfd p[] = { { ssh->fd, POLLOUT, 0 }, { ssh->errors, POLLIN, 0 }, { signals, POLLIN, 0 } };
+		ssize_t n;
+
+		if (poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
+			return err_sys(e, -errno, "poll");
+		if (p[2].revents)
+			return err_set(e, -ECANCELED, "cancelled");
+		if (p[1].revents)
+			pass_errors(ssh, quiet);
+		if (!p[0].revents)
+			continue;
+		n = send(ssh->fd, b->data + b->done, b->len - b->done, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (n < 0 && errno != EAGAIN && errno != EINTR) {
+			while (ssh->errors >= 0)
+				pass_errors(ssh, quiet);
+			return ssh_end(ssh, host, e);
+		}
+		b->done += (size_t)MAX(n, 0);
+	}
+	return 0;
+}
+
+static int make(const char *host, const char *command, bool kept, bool quiet, struct bootstrap *b, struct bridge_way *ret, struct err *e)
 {
 	char what[SSH_COMMAND_MAX];
 	cleanup_close int signals = -1;
@@ -116,8 +143,10 @@ static int make(const char *host, const char *command, bool kept, bool quiet, st
 	sigaddset(&set, SIGTERM);
 	sigprocmask(SIG_BLOCK, &set, &before);
 	signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	ssh_bridge_command("godwit", what);
+	ssh_bridge_command(b->blocks, what);
 	r = ssh_start(command, host, what, &ssh, e);
+	if (r == 0 && b->blocks)
+		r = bring_programs(&ssh, b, signals, quiet, host, e);
 	if (r == 0)
 		r = send_ends(ret->ask.fd, ssh.fd, ssh.fd, e);
 	close_fdp(&ssh.fd);
@@ -156,16 +185,21 @@ static bool is_there(const char *host, struct bridge_way *ret)
 	return found;
 }
 
-int bridge_go(const char *host, const char *command, bool kept, bool quiet, struct bridge_way *ret, struct err *e)
+int bridge_go(const char *host, const char *command, bool kept, bool quiet, bool bootstrap, struct bridge_way *ret, struct err *e)
 {
+	struct bootstrap b = { 0 };
 	const char *from_environment = getenv("GODWIT_SSH");
 	int r = 0;
 
 	*ret = (struct bridge_way){ .ask = { .fd = -1 } };
 	if (!command)
 		command = from_environment && *from_environment ? from_environment : "ssh";
-	if (kept || !is_there(host, ret))
-		r = make(host, command, kept, quiet, ret, e);
+	if (kept || !is_there(host, ret)) {
+		r = bootstrap ? bootstrap_pack(&b, e) : 0;
+		if (r == 0)
+			r = make(host, command, kept, quiet, &b, ret, e);
+		free(b.data);
+	}
 	snprintf(ret->host, sizeof(ret->host), "ssh:%s", ret->node);
 	return r;
 }
@@ -195,6 +229,7 @@ static void __attribute__((noreturn)) run_daemon(void)
 	(void)!chdir("/");
 	if (fork() != 0)
 		_exit(0);
+	bootstrap_mark();
 	path[MAX(n, 0)] = 0;
 	slash = strrchr(path, '/');
 	snprintf(slash ? slash + 1 : path, 16, "godwitd");
@@ -308,11 +343,11 @@ static void show_closed(const json_t *result)
 	printf("The bridge to %s is closed.\n", text_of(result, "node"));
 }
 
-static int open_kept(const char *host, const char *command, bool as_json)
+static int open_kept(const char *host, const char *command, bool bootstrap, bool as_json)
 {
 	struct bridge_way way;
 	struct err e = ERR_INIT;
-	int r = bridge_go(host, command, true, as_json, &way, &e);
+	int r = bridge_go(host, command, true, as_json, bootstrap, &way, &e);
 
 	if (r < 0 && as_json) {
 		json_t *o = json_pack("{s:{s:s, s:s}}", "error", "code", r == -ECANCELED ? "cancelled" : "failed", "message", e.message);
@@ -336,9 +371,10 @@ static int open_kept(const char *host, const char *command, bool as_json)
 int verb_bridge(int argc, char **argv)
 {
 	static const struct option options[] = { { "stdio", no_argument, NULL, 's' },   { "close", required_argument, NULL, 'c' }, { "ssh", required_argument, NULL, 'S' },
-						 { "json", no_argument, NULL, 'j' }, { 0 } };
+						 { "json", no_argument, NULL, 'j' },
+						 { "bootstrap", no_argument, NULL, 'b' }, { 0 } };
 	const char *to_close = NULL, *command = NULL;
-	bool stdio = false, as_json = false;
+	bool stdio = false, as_json = false, bootstrap = false;
 	int o;
 
 	optind = 1;
@@ -351,6 +387,8 @@ int verb_bridge(int argc, char **argv)
 			command = optarg;
 		else if (o == 'j')
 			as_json = true;
+		else if (o == 'b')
+			bootstrap = true;
 		else
 			return option_error("bridge", o, argv);
 	}
@@ -362,5 +400,5 @@ int verb_bridge(int argc, char **argv)
 		return ask_and_show(json_pack("{s:s, s:s, s:s}", "verb", "bridge", "action", "close", "host", to_close), as_json, show_closed);
 	if (optind == argc)
 		return ask_and_show(json_pack("{s:s, s:s}", "verb", "bridge", "action", "list"), as_json, show_bridges);
-	return open_kept(argv[optind], command, as_json);
+	return open_kept(argv[optind], command, bootstrap, as_json);
 }

@@ -22,8 +22,8 @@ struct bridge_way {
 bool bridge_is_way(const char *host);
 /*
  * Has a bridge to that host, which is made when there is none. command: "ssh" and options, NULL: $GODWIT_SSH, or ssh. kept: it stays until somebody closes it. What ssh says is passed on to stderr, unless
- * quiet. -ECANCELED after SIGINT; SIGINT and SIGTERM are as before afterwards. Close ret->ask.
+ * quiet. bootstrap: where godwit is not there, it is brought along. -ECANCELED after SIGINT; SIGINT and SIGTERM are as before afterwards. Close ret->ask.
  */
-int bridge_go(const char *host, const char *command, bool kept, bool quiet, struct bridge_way *ret, struct err *e);
+int bridge_go(const char *host, const char *command, bool kept, bool quiet, bool bootstrap, struct bridge_way *ret, struct err *e);
 
 #endif

@@ -20,6 +20,7 @@ static const struct command verbs[] = {
 	  "  --portable     by the state that the program describes (libgodwit-portable), as between architectures\n"
 	  "  --timeout T    give up after T if the process has not moved until then: 30, 500ms, 10s, 2m\n"
 	  "  --ssh COMMAND  to USER@HOST: how ssh is called, 'ssh -p 2222'; default $GODWIT_SSH, or ssh\n"
+	  "  --bootstrap    to USER@HOST: where godwit is not installed, copy it to a directory there and run it from that\n"
 	  "  --json         print one JSON object and nothing else\n"
 	  "  --quiet        print nothing but errors\n"
 	  "Ctrl-C cancels; the process stays here, unharmed. Exit status: 0 moved, 1 failed, 2 usage, 3 refused, 4 cancelled, 5 in doubt.\n",
@@ -123,6 +124,7 @@ static const struct command verbs[] = {
 	{ "bridge", "[USER@HOST]", "reach a host by ssh, where nothing but sshd and godwit is set up; without a host: which there are",
 	  "  --close NODE   end it\n"
 	  "  --ssh COMMAND  how ssh is called: 'ssh -p 2222'; default $GODWIT_SSH, or ssh\n"
+	  "  --bootstrap    where godwit is not installed, copy it to a directory there and run it from that\n"
 	  "  --stdio        what ssh runs on the other host\n"
 	  "  --json         print a JSON object\n"
 	  "HOST is a node then, by its own name, until the bridge is closed. `godwit migrate UNIT USER@HOST` makes one by itself, which is\n"

@@ -23,7 +23,7 @@ struct options {
 	const char *host;
 	const char *strategy, *files, *tcp, *ssh;
 	unsigned timeout_ms;
-	bool as_json, quiet, portable;
+	bool bootstrap, as_json, quiet, portable;
 };
 
 struct progress {
@@ -257,7 +257,7 @@ static int read_options(int argc, char **argv, struct options *ret, json_t *requ
 		{ "strategy", required_argument, NULL, 's' }, { "timeout", required_argument, NULL, 't' },
 		{ "json", no_argument, NULL, 'j' },           { "quiet", no_argument, NULL, 'q' },
 		{ "files", required_argument, NULL, 'f' },    { "tcp", required_argument, NULL, 'c' },
-		{ "ssh", required_argument, NULL, 'S' },
+		{ "ssh", required_argument, NULL, 'S' },      { "bootstrap", no_argument, NULL, 'b' },
 		{ "portable", no_argument, NULL, 'p' },
 		{ 0 },
 	};
@@ -274,6 +274,8 @@ static int read_options(int argc, char **argv, struct options *ret, json_t *requ
 			ret->tcp = optarg;
 		else if (o == 'S')
 			ret->ssh = optarg;
+		else if (o == 'b')
+			ret->bootstrap = true;
 		else if (o == 'j')
 			ret->as_json = true;
 		else if (o == 'q')
@@ -303,7 +305,7 @@ static int find_way(const struct options *o, struct bridge_way *way, const char 
 	*ret_host = o->host;
 	if (!bridge_is_way(o->host))
 		return EXIT_OK;
-	r = bridge_go(o->host, o->ssh, false, o->as_json, way, &e);
+	r = bridge_go(o->host, o->ssh, false, o->as_json, o->bootstrap, way, &e);
 	*ret_host = way->host;
 	return r < 0 ? show_own_error(o, r == -ECANCELED ? "cancelled" : "unknown-host", e.message) : EXIT_OK;
 }

@@ -9,20 +9,31 @@
 #include <sys/wait.h>
 
 #include "base/util.h"
+#include "cli/bootstrap.h"
 
 #define WORDS_MAX 64
 
 /* Statuses that nothing else has. */
-enum { NO_PROGRAM = 91, NO_SUDO = 92, SUDO_ASKS = 93, SSH_FAILED = 255, NOT_FOUND = 127 };
+enum { NO_PROGRAM = 91, NO_SUDO = 92, SUDO_ASKS = 93, NO_ROOM = 94, NOT_RUNNING = 95, SSH_FAILED = 255, NOT_FOUND = 127 };
 
-void ssh_bridge_command(const char *program, char ret[SSH_COMMAND_MAX])
+/* Whatever the login shell is, it hands one word in single quotes to sh. */
+#define BEGIN "exec sh -c 'PATH=$PATH:/usr/local/bin:/usr/bin:/usr/local/sbin:/usr/sbin; export PATH; "
+#define BECOME_ROOT "s=; test `id -u` = 0 || { command -v sudo >/dev/null || exit %d; sudo -n -l \"$p\" bridge --stdio >/dev/null 2>&1 || exit %d; s=\"sudo -n\"; }; "
+#define BRIDGE "\"$p\" bridge --stdio \"$SSH_CONNECTION\""
+#define TAKE "dd bs=%u iflag=fullblock count=%zu 2>/dev/null"
+
+void ssh_bridge_command(size_t blocks, char ret[SSH_COMMAND_MAX])
 {
-	/* Whatever the login shell is, it hands one word in single quotes to sh. */
+	if (!blocks) {
+		snprintf(ret, SSH_COMMAND_MAX, BEGIN "p=`command -v godwit` || exit %d; " BECOME_ROOT "exec $s " BRIDGE "'", NO_PROGRAM, NO_SUDO, SUDO_ASKS);
+		return;
+	}
+	/* The directory is removed by the godwitd that is run from it, at its end, or here where another one has been found. */
 	snprintf(ret, SSH_COMMAND_MAX,
-		 "exec sh -c 'PATH=$PATH:/usr/local/bin:/usr/bin:/usr/local/sbin:/usr/sbin; export PATH; p=`command -v %s` || exit %d; "
-		 "test `id -u` = 0 && exec \"$p\" bridge --stdio \"$SSH_CONNECTION\"; "
-		 "command -v sudo >/dev/null || exit %d; sudo -n -l \"$p\" bridge --stdio >/dev/null 2>&1 || exit %d; exec sudo -n \"$p\" bridge --stdio \"$SSH_CONNECTION\"'",
-		 program, NO_PROGRAM, NO_SUDO, SUDO_ASKS);
+		 BEGIN "umask 077; d=; if p=`command -v godwit`; then " TAKE " >/dev/null; else d=`mktemp -d /var/tmp/godwit-bootstrap-XXXXXX` && " TAKE " | tar -xf - -C $d || exit %d; p=$d/bin/godwit; "
+		 "LD_LIBRARY_PATH=$d/lib $d/bin/godwitd --version >/dev/null || { rm -rf $d; exit %d; }; fi; " BECOME_ROOT
+		 "test -z \"$d\" && exec $s " BRIDGE "; $s env LD_LIBRARY_PATH=$d/lib GODWIT_BOOTSTRAP=$d " BRIDGE "; r=$?; test -e $d/used || rm -rf $d; exit $r'",
+		 BOOTSTRAP_BLOCK, blocks, BOOTSTRAP_BLOCK, blocks, NO_ROOM, NOT_RUNNING, NO_SUDO, SUDO_ASKS);
 }
 
 static void __attribute__((noreturn)) run(char *command, const char *host, const char *what, int fd, int errors)
@@ -86,7 +97,11 @@ int ssh_end(struct ssh *ssh, const char *host, struct err *e)
 	code = WIFEXITED(status) ? WEXITSTATUS(status) : 0;
 	switch (code) {
 	case NO_PROGRAM:
-		return err_set(e, -ENOENT, "godwit is not installed on %s: install its package there", host);
+		return err_set(e, -ENOENT, "godwit is not installed on %s: install its package there, or let --bootstrap copy it", host);
+	case NO_ROOM:
+		return err_set(e, -ENOSPC, "the programs could not be put into a directory of /var/tmp on %s", host);
+	case NOT_RUNNING:
+		return err_set(e, -ENOEXEC, "the programs of this host do not run on %s; why is said above: install the package for its system there", host);
 	case NO_SUDO:
 		return err_set(e, -EPERM, "who logs in on %s is not root, and there is no sudo: log in as root@", host);
 	case SUDO_ASKS:

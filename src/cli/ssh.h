@@ -24,8 +24,10 @@ int ssh_start(const char *command, const char *host, const char *what, struct ss
 int ssh_end(struct ssh *ssh, const char *host, struct err *e);
 void ssh_close(struct ssh *ssh);
 
-/* `godwit bridge --stdio` as root, by sudo where that is not who logs in. program: "godwit", or a path. */
+/*
+ * `godwit bridge --stdio` as root, by sudo where that is not who logs in. blocks: so many of BOOTSTRAP_BLOCK bytes come first, the programs to be used where there are none (bootstrap.h); 0: there have to be.
+ */
 #define SSH_COMMAND_MAX 2048u
-void ssh_bridge_command(const char *program, char ret[SSH_COMMAND_MAX]);
+void ssh_bridge_command(size_t blocks, char ret[SSH_COMMAND_MAX]);
 
 #endif

@@ -412,6 +412,17 @@ static int read_options(int argc, char **argv, struct daemon *d, struct err *e)
 	return -1;
 }
 
+/* It was copied here by ssh (godwit bridge --bootstrap), and leaves nothing behind. */
+static void bootstrap_remove(void)
+{
+	const char *directory = getenv("GODWIT_BOOTSTRAP");
+
+	if (!directory || strncmp(directory, "/var/tmp/godwit-bootstrap-", 26) != 0 || strchr(directory + 9, '/'))
+		return;
+	unsetenv("LD_LIBRARY_PATH");
+	execl("/bin/rm", "rm", "-rf", "--", directory, (char *)NULL);
+}
+
 int main(int argc, char **argv)
 {
 	static struct daemon d = { .socket_path = DAEMON_DEFAULT_SOCKET, .lock_fd = -1, .unix_fd = -1, .tcp_fd = -1, .signal_fd = -1, .udp_fd = -1, .bridge_fd = -1, .tls_fd = -1, .api_fd = -1, .api_channel = -1, .gate_fd = -1, .redirects = true, .service = SERVICE_INIT };
@@ -436,5 +447,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	config_free(&d.config);
+	if (d.on_demand)
+		bootstrap_remove();
 	return 0;
 }

@@ -199,6 +199,22 @@ def test_no_daemon_there(lab2, ssh):
     wait_until("godwitd has ended", lambda: not main_daemon("n2"), 10)
 
 
+def test_bootstrap(lab2, ssh):
+    """Not even the programs are there: they are brought along, run from a directory of their own, and nothing is left of them in the end."""
+    ssh.end()
+    ssh.start("n2", path="/usr/bin:/bin")
+    kill(main_daemon("n2").pid, signal.SIGTERM)
+    wait_until("godwitd has ended", lambda: not main_daemon("n2"))
+    v = Victim(lab2, "mem_anon", 4).wait_ready()
+    moved = migrate("n1", v.pid, THERE["n2"], options=(*ssh.options(), "--bootstrap"))
+    assert moved.status == 0, moved.why()
+    v.host = "n2"
+    assert re.search("godwit-bootstrap-", inside("n2", "sh", "-c", "ls -l /proc/[0-9]*/exe").stdout)
+    v.assert_ok()
+    v.clean()
+    wait_until("nothing is left", lambda: inside("n2", "sh", "-c", "ls -d /var/tmp/godwit-bootstrap-* 2>/dev/null; pgrep -x godwitd", check=False).stdout == "", 15)
+
+
 def test_not_there(lab2, ssh):
     """What is missing on the other host is said."""
     ssh.end()
