@@ -20,6 +20,7 @@ With GODWIT_LAB_TLS=1 they have certificates, by a CA in the state directory (pk
 
 import argparse
 import contextlib
+import errno
 import fcntl
 import glob
 import json
@@ -244,7 +245,17 @@ def limit(name, controller, values):
 
 
 def limit_memory(name, size):
-    limit(name, "memory", lambda v2: [("memory.max" if v2 else "memory.limit_in_bytes", size if size != "none" else "max" if v2 else "-1")])
+    """Version 1 of control groups takes no limit below what is in use and cannot be reclaimed at that moment."""
+    tries = 20
+    while True:
+        try:
+            limit(name, "memory", lambda v2: [("memory.max" if v2 else "memory.limit_in_bytes", size if size != "none" else "max" if v2 else "-1")])
+            return
+        except LabError as e:
+            if getattr(e.__cause__, "errno", 0) != errno.EBUSY or not tries:
+                raise
+        tries -= 1
+        time.sleep(0.1)
 
 
 def limit_cpu(name, cores):
