@@ -222,7 +222,8 @@ static bool is_home(const struct dest *d)
 	return !d->offer->keeps_name || (!strncmp(d->offer->unit, d->self_name, len) && d->offer->unit[len] == ':');
 }
 
-static void register_unit(struct dest *d)
+/* resumed_ns: when it ran here, by CLOCK_REALTIME. Clocks of two hosts may say that this was before it stood still: then it is not known how long it did. */
+static void register_unit(struct dest *d, uint64_t resumed_ns)
 {
 	struct registry_entry entry = { .pid = d->procs[0].skeleton->pid, .moves = d->offer->moves + 1 };
 
@@ -236,6 +237,8 @@ static void register_unit(struct dest *d)
 	snprintf(entry.reason, sizeof(entry.reason), "%s", d->offer->reason);
 	entry.started = d->offer->started;
 	entry.cpu_ms = d->offer->cpu_ms;
+	if (!d->offer->saved && d->go.msg->stopped_ns && resumed_ns > d->go.msg->stopped_ns)
+		entry.freeze_us = (resumed_ns - d->go.msg->stopped_ns) / 1000;
 	protection_from_message(d->offer->protection, &entry.protection, NULL);
 	for (size_t i = 0; i < d->nprocs; i++)
 		cpu_uses_remember(d->procs[i].process, &entry.programs);
@@ -347,7 +350,7 @@ int dest_commit(void *context, struct err *e)
 	for (uint32_t i = 0; i < d->files.n; i++)
 		fsfile_answer_close(&d->answers[i]);
 	if (!dest_home_comes(&d->home) || d->offer->started) /* at home it is a process as any other */
-		register_unit(d);
+		register_unit(d, when);
 	parent_commit(&d->parent);
 	dest_home_free(d);
 	return 0;

@@ -110,6 +110,7 @@ static int encode(struct source *s, struct go_out *out, struct err *e)
 	}
 	out->msg.processes = out->list;
 	out->msg.n_processes = s->nprocs;
+	out->msg.stopped_ns = s->stopped_ns;
 	out->msg.home_handled = s->home.handled;
 	out->msg.home_sent = s->home.sent;
 	if (s->unit.ns && s->unit.ns->n_nets)

@@ -65,6 +65,7 @@ def test_moves_of_one_process_take_turns(lab2):
         assert [order.returncode for order in orders] == [0, 0], said
         units = json.loads(inside("n1", "godwit", "ps", "--json").stdout)["units"]
         assert [(u["moves"], u["unit"]) for u in units if u["command"] == "sleep 82.75"] == [(2, f"n1:{pid}")], units
+        assert all(0 < u["freeze_us"] < 2000000 for u in units if u["command"] == "sleep 82.75"), units
     finally:
         inside("n1", "pkill", "-f", "sleep 82.75", check=False)
         shell.wait()
