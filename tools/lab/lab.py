@@ -400,12 +400,18 @@ def start_daemon(name):
     raise LabError(f"{name}: godwitd does not answer on /run/godwit/godwitd.sock; the end of its log {log}:\n{tail}")
 
 
+def daemons(init):
+    """The godwitd of a host, and any that does not answer yet: it would come after the one that is started next."""
+    space, answers = readlink(f"/proc/{init}/ns/pid"), daemon_pid(init)
+    return [pid for pid in all_pids() if pid == answers or ((process_stat(pid) or (0, 0))[0] == init and readlink(f"/proc/{pid}/ns/pid") == space and
+                                                            read_file(f"/proc/{pid}/comm").strip() == "godwitd")]
+
+
 def stop_daemon(name):
     init = init_pid(name)
     if init is None:
         raise LabError(f"{name} is not running")
-    pid = daemon_pid(init)
-    left = end_processes([pid], signal.SIGTERM, seconds=2) if pid else []
+    left = end_processes(daemons(init), signal.SIGTERM, seconds=2)
     if end_processes(left, signal.SIGKILL):
         raise LabError(f"{name}: godwitd does not end")
 
