@@ -44,7 +44,7 @@ static double now_s(void)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t); /* what others do on the machine matters less so */
 	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 

@@ -38,6 +38,7 @@
 struct arriving {
 	const struct daemon *d;
 	int link, state, talk, record;
+	uint64_t bytes, bytes_max; /* of the state: memory of this host's that is charged to nobody */
 	Gw__PortableOffer *offer;
 	char program[4200];
 	char *start_bytes;
@@ -192,6 +193,9 @@ static int take_piece(struct arriving *a, const struct frame *f, struct err *e)
 	}
 	if (f->flags != PORTABLE_STATE || !a->start_bytes)
 		return err_set(e, -EPROTO, "a piece of a state that does not belong there");
+	a->bytes += f->len;
+	if (a->bytes > a->bytes_max)
+		return err_set(e, -ENOMEM, "the state has more than %llu MiB, half of the memory that is free", (unsigned long long)(a->bytes_max >> 20));
 	for (size_t done = 0; done < f->len;) {
 		ssize_t n = write(a->state, f->payload + done, f->len - done);
 
@@ -202,8 +206,22 @@ static int take_piece(struct arriving *a, const struct frame *f, struct err *e)
 	return 0;
 }
 
+/* Half of what is free: the other half is for what the program makes of it. */
+static uint64_t room(void)
+{
+	cleanup_fclose FILE *f = fopen("/proc/meminfo", "re");
+	char line[128];
+	unsigned long long kib = 0;
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
+			break;
+	return kib * 512;
+}
+
 static int take_state(struct arriving *a, struct err *e)
 {
+	a->bytes_max = room();
 	a->state = memfd_create("godwit-state", MFD_CLOEXEC);
 	if (a->state < 0)
 		return err_sys(e, -errno, "memfd_create");
@@ -240,10 +258,12 @@ static void open_standard(const struct arriving *a, int talk)
 		const struct portable_standard *s = &a->start.standard[i];
 		const char *path = s->path ? s->path : "/dev/null";
 		int access = !s->path ? O_RDWR : s->flags & FILE_WRITE ? (s->flags & FILE_READ ? O_RDWR : O_WRONLY) : O_RDONLY;
-		int fd = open(path, access | (s->flags & FILE_APPEND ? O_APPEND : 0) | O_NOCTTY | O_NOFOLLOW);
+		int fd = open(path, access | (s->flags & FILE_APPEND ? O_APPEND : 0) | O_NOCTTY | O_NOFOLLOW | O_NONBLOCK);
+		struct stat st;
 
-		if (fd < 0 || (s->path && lseek(fd, (off_t)s->position, SEEK_SET) < 0))
+		if (fd < 0 || fstat(fd, &st) < 0 || (s->path && (!S_ISREG(st.st_mode) || lseek(fd, (off_t)s->position, SEEK_SET) < 0)))
 			give_up(talk, "standard stream", path);
+		fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
 		dup2(fd, i);
 		if (fd > 2)
 			close(fd);

@@ -7,6 +7,7 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 
 #include "base/log.h"
 #include "base/util.h"
@@ -24,6 +25,7 @@
 #define PREPARED_MS 600000 /* the other side reads the state */
 #define RESUMED_MS 30000
 #define LOOK_MS 100
+#define SILENCE_S 600 /* of a program that looks through its state, or has stopped in the middle of it */
 #define ASK_MS 1000
 #define END_MS 10000
 #define REFUSE_BYTES_MAX 65536u
@@ -141,6 +143,7 @@ static void set_asked(const struct leaving *l, uint8_t value)
 
 static int ask_program(struct leaving *l, struct err *e)
 {
+	const struct timeval patience = { .tv_sec = SILENCE_S };
 	const uint8_t word = TALK_ASK;
 	struct stat st;
 
@@ -151,6 +154,7 @@ static int ask_program(struct leaving *l, struct err *e)
 		return err_sys(e, -errno, "process %d: the socket of its libgodwit-portable", (int)l->order->pid);
 	if (fstat(l->talk, &st) < 0 || !S_ISSOCK(st.st_mode))
 		return err_set(e, -EPROTO, "process %d: what its libgodwit-portable names is no socket", (int)l->order->pid);
+	setsockopt(l->talk, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
 	set_asked(l, 1);
 	send(l->talk, &word, 1, MSG_NOSIGNAL | MSG_DONTWAIT);
 	return 0;

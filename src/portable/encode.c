@@ -95,7 +95,8 @@ static void put_text(struct sink *s, const char *text)
 	size_t len = text ? strlen(text) : 0;
 
 	put_u16(s, (uint16_t)len);
-	put(s, text, len);
+	if (len)
+		put(s, text, len);
 }
 
 /* What one state is written from. */
@@ -186,11 +187,11 @@ static int put_long_doubles(struct writer *w, const void *at, size_t n, const ch
 	return 0;
 }
 
-static int put_struct(struct writer *w, const struct plan *p, const void *base);
+static int put_struct(struct writer *w, const struct plan *p, uintptr_t base);
 
-static int put_field(struct writer *w, const struct plan *p, const struct godwit_field *f, const void *base)
+static int put_field(struct writer *w, const struct plan *p, const struct godwit_field *f, uintptr_t base)
 {
-	const char *at = (const char *)base + f->offset;
+	const void *at = (const void *)(base + f->offset);
 	struct elem want;
 	int r = 0;
 
@@ -204,7 +205,7 @@ static int put_field(struct writer *w, const struct plan *p, const struct godwit
 		const struct plan *inner = plan_of(&w->plans, f->type);
 
 		for (size_t i = 0; r == 0 && i < f->count; i++)
-			r = put_struct(w, inner, at + i * inner->size);
+			r = put_struct(w, inner, base + f->offset + i * inner->size);
 		return r;
 	}
 	want = elem_pointee(f);
@@ -220,12 +221,12 @@ static int put_field(struct writer *w, const struct plan *p, const struct godwit
 	return r;
 }
 
-static int put_struct(struct writer *w, const struct plan *p, const void *base)
+static int put_struct(struct writer *w, const struct plan *p, uintptr_t base)
 {
 	int r = 0;
 
 	if (p->same) {
-		put(&w->sink, base, p->size);
+		put(&w->sink, (const void *)base, p->size);
 		return w->sink.error;
 	}
 	for (size_t k = 0; r == 0 && k < p->n; k++)
@@ -248,7 +249,7 @@ static int put_object(struct writer *w, const struct object *o)
 		return w->sink.error;
 	}
 	for (size_t i = 0; p && r == 0 && i < o->count; i++)
-		r = put_struct(w, p, (const char *)at + i * p->size);
+		r = put_struct(w, p, o->address + i * p->size);
 	if (p)
 		return r;
 	want = elem_inner(&o->elem);
@@ -291,7 +292,7 @@ static int put_state(struct writer *w, int fd)
 	put(s, head, sizeof(head));
 	put_u64(s, length);
 	put_tables(w);
-	r = put_struct(w, &w->plans.v[0], NULL);
+	r = put_struct(w, &w->plans.v[0], 0);
 	for (size_t i = 0; r == 0 && i < w->objects.n; i++)
 		if (w->objects.v[i].number)
 			r = put_object(w, &w->objects.v[i]);

@@ -77,7 +77,7 @@ int file_open(const struct file_state *s, int *ret_fd, struct err *e)
 
 int file_put(const struct file_entry *f, const struct file_state *s, int fd, struct err *e)
 {
-	const char *mode = s->flags & FILE_APPEND ? (s->flags & FILE_READ ? "a+" : "a") : s->flags & FILE_WRITE ? (s->flags & FILE_READ ? "r+" : "r+") : "r";
+	const char *mode = s->flags & FILE_APPEND ? (s->flags & FILE_READ ? "a+" : "a") : s->flags & FILE_WRITE ? "r+" : "r";
 	FILE *stream = NULL;
 
 	if (f->fd) {

@@ -247,10 +247,10 @@ int fill_check(const struct reader *r, struct err *e)
 	return ret;
 }
 
-static void fill_struct(const struct reader *r, const struct plan *p, const uint8_t *wire, char *base)
+static void fill_struct(const struct reader *r, const struct plan *p, const uint8_t *wire, uintptr_t base)
 {
 	if (p->same && !r->swap) {
-		memcpy(base, wire, p->size);
+		memcpy((void *)base, wire, p->size);
 		return;
 	}
 	for (size_t k = 0; k < p->n; k++) {
@@ -258,7 +258,7 @@ static void fill_struct(const struct reader *r, const struct plan *p, const uint
 		const uint8_t *from = wire + p->places[k].wire;
 		struct run run = { .kind = f->kind, .wire_kind = p->places[k].wire_kind, .n = f->count };
 		struct elem want = elem_pointee(f);
-		char *to = base + f->offset;
+		void *to = (void *)(base + f->offset);
 
 		if (kind_is_number(f->kind)) {
 			fill_run(r, &run, from, to);
@@ -266,7 +266,7 @@ static void fill_struct(const struct reader *r, const struct plan *p, const uint
 			const struct plan *inner = plan_of(&r->plans, f->type);
 
 			for (size_t i = 0; i < f->count; i++)
-				fill_struct(r, inner, from + i * inner->wire, to + i * inner->size);
+				fill_struct(r, inner, from + i * inner->wire, base + f->offset + i * inner->size);
 		} else {
 			for (size_t i = 0; i < f->count; i++)
 				((void **)to)[i] = pointer_to(r, from + i * STATE_POINTER_BYTES, &want);
@@ -287,7 +287,7 @@ static void fill_object(const struct reader *r, const struct in_object *o)
 	else
 		for (size_t i = 0; i < o->count; i++) {
 			if (p)
-				fill_struct(r, p, o->wire + i * p->wire, (char *)o->memory + i * p->size);
+				fill_struct(r, p, o->wire + i * p->wire, (uintptr_t)o->memory + i * p->size);
 			else
 				((void **)o->memory)[i] = pointer_to(r, o->wire + i * STATE_POINTER_BYTES, &want);
 		}
@@ -297,5 +297,5 @@ void fill_all(const struct reader *r)
 {
 	for (size_t i = 0; i < r->n_objects; i++)
 		fill_object(r, &r->objects[i]);
-	fill_struct(r, &r->plans.v[0], r->variables, NULL);
+	fill_struct(r, &r->plans.v[0], r->variables, 0);
 }

@@ -90,13 +90,13 @@ static int add(struct finder *f, const struct object *o, struct err *e)
 	return 0;
 }
 
-static int read_count(const struct godwit_field *counter, const void *base, uint64_t *ret)
+static int read_count(const struct godwit_field *counter, uintptr_t base, uint64_t *ret)
 {
-	const void *at = (const char *)base + counter->offset;
+	const void *at = (const void *)(base + counter->offset);
 	int64_t n = 0;
 
 	switch (counter->kind) {
-	case GODWIT_INT8: n = *(const int8_t *)at; break;
+	case GODWIT_INT8: n = (*(const uint8_t *)at ^ 0x80) - 0x80; break;
 	case GODWIT_INT16: n = *(const int16_t *)at; break;
 	case GODWIT_INT32: n = *(const int32_t *)at; break;
 	case GODWIT_INT64: n = *(const int64_t *)at; break;
@@ -112,7 +112,7 @@ static int read_count(const struct godwit_field *counter, const void *base, uint
 	return n < 0 || n > (int64_t)(STATE_BYTES_MAX) ? -ERANGE : 0;
 }
 
-int pointee_count(const struct plan *p, const struct godwit_field *f, const void *base, const void *pointer, uint64_t *ret, struct err *e)
+int pointee_count(const struct plan *p, const struct godwit_field *f, uintptr_t base, const void *pointer, uint64_t *ret, struct err *e)
 {
 	*ret = 1;
 	if (f->kind == GODWIT_STRING)
@@ -123,15 +123,14 @@ int pointee_count(const struct plan *p, const struct godwit_field *f, const void
 }
 
 /* What one pointer leads to. */
-static int follow_pointer(struct finder *f, const struct plan *p, size_t k, const void *base, const void *cell, struct err *e)
+static int follow_pointer(struct finder *f, const struct plan *p, size_t k, uintptr_t base, uintptr_t cell, struct err *e)
 {
 	const struct godwit_field *field = &p->fields[k];
 	struct object o = { .elem = elem_pointee(field), .owner = (uint32_t)(p - f->p->v), .field = (uint32_t)k };
-	const void *pointer;
+	const void *pointer = *(void *const *)cell;
 	uint64_t n;
 	int r;
 
-	memcpy(&pointer, cell, sizeof(pointer));
 	if (!pointer)
 		return 0;
 	r = pointee_count(p, field, base, pointer, &n, e);
@@ -144,13 +143,13 @@ static int follow_pointer(struct finder *f, const struct plan *p, size_t k, cons
 	return add(f, &o, e);
 }
 
-static int follow_struct(struct finder *f, const struct plan *p, const void *base, struct err *e)
+static int follow_struct(struct finder *f, const struct plan *p, uintptr_t base, struct err *e)
 {
 	int r = 0;
 
 	for (size_t k = 0; r == 0 && k < p->n; k++) {
 		const struct godwit_field *field = &p->fields[k];
-		const char *at = (const char *)base + field->offset;
+		uintptr_t at = base + field->offset;
 
 		for (size_t i = 0; kind_is_pointer(field->kind) && r == 0 && i < field->count; i++)
 			r = follow_pointer(f, p, k, base, at + i * sizeof(void *), e);
@@ -189,7 +188,7 @@ static int follow(struct finder *f, const struct object *o, struct err *e)
 	if (kind_is_pointer(o->elem.kind))
 		return follow_cells(f, o, e);
 	for (size_t i = 0; p && p->points && r == 0 && i < o->count; i++)
-		r = follow_struct(f, p, (const char *)o->address + i * p->size, e);
+		r = follow_struct(f, p, o->address + i * p->size, e);
 	return r;
 }
 
@@ -208,7 +207,7 @@ static int add_variables(struct finder *f, struct err *e)
 		r = add(f, &o, e);
 	}
 	f->done = f->n;
-	return r < 0 ? r : follow_struct(f, p, NULL, e);
+	return r < 0 ? r : follow_struct(f, p, 0, e);
 }
 
 /* By address; of those at the same one the larger first, and of those of the same size variables, then structures, for a number may be all of a structure. */

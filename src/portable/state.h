@@ -145,7 +145,7 @@ void objects_free(struct objects *o);
 /* The number + 1 and the position of what a pointer points to. */
 int objects_locate(const struct plans *p, const struct objects *o, const void *pointer, const struct elem *want, uint64_t want_n, uint32_t *ret_number, uint64_t *ret_position);
 /* The elements that the pointer in field f of the structure at `base` leads to, and how many. */
-int pointee_count(const struct plan *p, const struct godwit_field *f, const void *base, const void *pointer, uint64_t *ret, struct err *e);
+int pointee_count(const struct plan *p, const struct godwit_field *f, uintptr_t base, const void *pointer, uint64_t *ret, struct err *e);
 
 /* encode.c, decode.c, fill.c */
 int state_write(const struct variables *vars, const struct state_about *about, int fd, uint64_t *ret_bytes, struct err *e);
