@@ -124,6 +124,7 @@ int fdtable_read_info(struct fdtable *t, struct fd_view *v, struct fd_seen *s, s
 	struct fd_held *held = &t->held[s->desc];
 	uint64_t flags;
 	size_t len = 0;
+	bool same;
 	int r;
 
 	r = read_text(t, v, s, &len, e);
@@ -131,16 +132,18 @@ int fdtable_read_info(struct fdtable *t, struct fd_view *v, struct fd_seen *s, s
 		r = add_locks(t, held->fd, &len, e);
 	if (r < 0)
 		return r;
-	if (s->text && len == s->text_len && !memcmp(s->text, t->text, len))
-		return 0;
-	free(s->text);
-	s->text = fd_alloc(len + 1);
-	memcpy(s->text, t->text, len + 1);
-	s->text_len = len;
+	same = s->text && len == s->text_len && !memcmp(s->text, t->text, len);
+	if (!same) {
+		free(s->text);
+		s->text = fd_alloc(len + 1);
+		memcpy(s->text, t->text, len + 1);
+		s->text_len = len;
+		held->changed = true;
+	}
+	/* Also of the same text: the one before may be older than what records have told meanwhile. */
 	if (!fdinfo_u64(s->text, "flags", 8, &flags))
 		return err_set(e, -EPROTO, "fd %d: its fdinfo shows no flags", s->fd);
 	s->cloexec = flags & CLOEXEC_IN_FLAGS;
 	s->has_locks = fdinfo_find(s->text, "lock") != NULL;
-	held->changed = true;
 	return 0;
 }

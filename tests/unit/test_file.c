@@ -731,12 +731,47 @@ static void test_few(void **state)
 	file_move_end(&m);
 }
 
+/* The same lock at each even phase, none at each odd one. */
+static void lock_again_phase(int phase)
+{
+	struct flock l = { .l_type = phase % 2 ? F_UNLCK : F_WRLCK, .l_whence = SEEK_SET, .l_start = 10, .l_len = 5 };
+
+	if (phase == 0)
+		MUST(open(in_dir("again"), O_RDWR | O_CREAT, 0600));
+	MUST(fcntl(0, F_SETLK, &l));
+}
+
+/* A lock that is given up between two looks, and taken again before the next, looks as it did at first. */
+static void test_lock_again(void **state)
+{
+	struct fdtable t = FDTABLE_INIT;
+	struct fsfile_table files = { 0 };
+	struct refusals refusals = { 0 };
+	struct file_source source;
+	struct fd_process p;
+
+	(void)state;
+	file_source_start(&source, lock_again_phase);
+	file_source_phase(&source, 0);
+	p = (struct fd_process){ source.pid, source.pidfd };
+	file_capture_all(&p, 1, &t, &files);
+	assert_int_equal(t.msg->n_locks, 1);
+	for (int phase = 1; phase < 5; phase++) {
+		file_source_phase(&source, phase);
+		assert_int_equal(fdtable_recapture(&t, phase == 4, &files, &refusals, NULL), 0);
+		assert_int_equal(t.msg->n_locks, phase % 2 ? 0 : 1);
+	}
+	fdtable_free(&t);
+	fsfile_table_free(&files);
+	file_source_end(&source);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_few), cmocka_unit_test(test_files), cmocka_unit_test(test_pipes),
 			cmocka_unit_test(test_pairs), cmocka_unit_test(test_events),
-		cmocka_unit_test(test_epoll), cmocka_unit_test(test_locks), cmocka_unit_test(test_owner), cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_epoll), cmocka_unit_test(test_locks), cmocka_unit_test(test_lock_again), cmocka_unit_test(test_owner), cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_directory_elsewhere),
 		cmocka_unit_test(test_outside_pipe), cmocka_unit_test(test_many), cmocka_unit_test(test_plain), cmocka_unit_test(test_listen),
 	};
