@@ -22,4 +22,10 @@
  */
 int confine(const int *more, size_t n, struct err *e);
 
+/*
+ * A process that takes connections up and starts another one, as another user, for each keeps what that needs (CAP_SETUID, CAP_SETGID, CAP_SETPCAP), and no more: it can get nothing by
+ * execve(2), leaves no core file, and nobody without privileges traces it.
+ */
+void confine_starter(void);
+
 #endif

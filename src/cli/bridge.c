@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "base/program.h"
 #include "base/util.h"
 #include "cli/bootstrap.h"
 #include "cli/ssh.h"
@@ -209,8 +210,7 @@ int bridge_go(const char *host, const char *command, bool kept, bool quiet, bool
 /* The one that belongs to this program, or any. */
 static void __attribute__((noreturn)) run_daemon(void)
 {
-	char path[PATH_MAX + 16], log[PATH_MAX], *slash;
-	ssize_t n = readlink("/proc/self/exe", path, PATH_MAX - 1);
+	char path[PATH_MAX], log[PATH_MAX], *slash;
 	int null = open("/dev/null", O_RDWR), to;
 
 	snprintf(log, sizeof(log), "%s.log", socket_path);
@@ -230,10 +230,7 @@ static void __attribute__((noreturn)) run_daemon(void)
 	if (fork() != 0)
 		_exit(0);
 	bootstrap_mark();
-	path[MAX(n, 0)] = 0;
-	slash = strrchr(path, '/');
-	snprintf(slash ? slash + 1 : path, 16, "godwitd");
-	execl(path, "godwitd", "--on-demand", "--socket", socket_path, (char *)NULL);
+	execl(program_beside("godwitd", path), "godwitd", "--on-demand", "--socket", socket_path, (char *)NULL);
 	execlp("godwitd", "godwitd", "--on-demand", "--socket", socket_path, (char *)NULL);
 	dprintf(STDERR_FILENO, "godwitd: %s\n", strerror(errno));
 	_exit(1);

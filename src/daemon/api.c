@@ -4,11 +4,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
 #include "base/log.h"
+#include "base/program.h"
 #include "base/util.h"
 #include "wire/conn.h"
 
@@ -23,23 +23,17 @@ int api_open(struct daemon *d, const char *directory, struct err *e)
 	return MIN(d->api_fd, 0);
 }
 
-/* It is installed, and built, beside godwitd. */
 static void __attribute__((noreturn)) execute(const struct daemon *d, int channel)
 {
-	char program[PATH_MAX + 16], listener[16], ours[16], group[16] = "-1";
-	ssize_t n = readlink("/proc/self/exe", program, PATH_MAX - 1);
-	char *slash;
+	char program[PATH_MAX], listener[16], ours[16], group[16] = "-1";
 
-	program[MAX(n, 0)] = 0;
-	slash = strrchr(program, '/');
-	strcpy(slash ? slash + 1 : program, "godwit-api");
 	(void)fcntl(d->api_fd, F_SETFD, 0);
 	(void)fcntl(channel, F_SETFD, 0);
 	snprintf(listener, sizeof(listener), "%d", d->api_fd);
 	snprintf(ours, sizeof(ours), "%d", channel);
 	if (d->config.has_access_group)
 		snprintf(group, sizeof(group), "%u", d->config.access_group);
-	execl(program, "godwit-api", listener, ours, group, (char *)NULL);
+	execl(program_beside("godwit-api", program), "godwit-api", listener, ours, group, (char *)NULL);
 	log_error("event=api-failed error=\"%s: %s\"", program, strerror(errno));
 	_exit(1);
 }

@@ -4,11 +4,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <signal.h>
 #include <sys/prctl.h>
 
 #include "base/log.h"
+#include "base/program.h"
 #include "base/util.h"
 #include "wire/conn.h"
 
@@ -21,20 +21,14 @@ int gate_open(struct daemon *d, struct err *e)
 	return d->gate_fd < 0 ? err_wrap(e, "listen in [api]") : 0;
 }
 
-/* It is installed, and built, beside godwitd. */
 static void __attribute__((noreturn)) execute(const struct daemon *d)
 {
-	char program[PATH_MAX + 16], listener[16];
-	ssize_t n = readlink("/proc/self/exe", program, PATH_MAX - 1);
-	char *slash;
+	char program[PATH_MAX], listener[16];
 
-	program[MAX(n, 0)] = 0;
-	slash = strrchr(program, '/');
-	strcpy(slash ? slash + 1 : program, "godwit-gate");
 	(void)fcntl(d->gate_fd, F_SETFD, 0);
 	(void)prctl(PR_SET_PDEATHSIG, SIGTERM);
 	snprintf(listener, sizeof(listener), "%d", d->gate_fd);
-	execl(program, "godwit-gate", listener, d->tls_path, d->api_path, d->config.api_tokens, (char *)NULL);
+	execl(program_beside("godwit-gate", program), "godwit-gate", listener, d->tls_path, d->api_path, d->config.api_tokens, (char *)NULL);
 	log_error("event=gate-failed error=\"%s: %s\"", program, strerror(errno));
 	_exit(1);
 }

@@ -163,6 +163,29 @@ static int check_limits(const struct peer *p, const Gw__Hello *hello, struct err
 	return err_set(e, -EACCES, "it is at the other end of a bridge that was made from here, and may only send back what has come from here: ask on this host, or make a bridge from there");
 }
 
+/* Whether a unit may begin to arrive by the migration that hello names, whose text *id receives. */
+static int may_arrive(struct daemon *d, const Gw__Hello *hello, char id[9], struct err *e)
+{
+	id_text(hello->mig_id.data, id);
+	if (*node_state_why(d->shared))
+		return err_set(e, -EBUSY, "%s takes no units: %s", d->config.name, node_state_why(d->shared));
+	if (worker_find_dest(d, hello->mig_id.data))
+		return err_set(e, -EALREADY, "migration %s is under way here already", id);
+	return 0;
+}
+
+/* Its worker has been started. */
+static void note_arrival(struct daemon *d, struct worker *w, const Gw__Hello *hello, const char *more)
+{
+	char id[9];
+
+	id_text(hello->mig_id.data, id);
+	cluster_view_sent(d->view, gossip_id(d->config.name), 1, 0);
+	memcpy(w->mig_id, hello->mig_id.data, sizeof(w->mig_id));
+	snprintf(w->peer, sizeof(w->peer), "%s", hello->node_name);
+	log_info("event=arriving mig=%s from=%s worker=%d%s", id, hello->node_name, (int)w->pid, more);
+}
+
 static int start_dest(struct daemon *d, const struct peer *p, const struct frame *frame, const Gw__Hello *hello, struct err *e)
 {
 	cleanup_close int ours = -1, theirs = -1;
@@ -173,11 +196,8 @@ static int start_dest(struct daemon *d, const struct peer *p, const struct frame
 	int pair[2];
 	bool child;
 
-	id_text(hello->mig_id.data, id);
-	if (*node_state_why(d->shared))
-		return err_set(e, -EBUSY, "%s takes no units: %s", d->config.name, node_state_why(d->shared));
-	if (worker_find_dest(d, hello->mig_id.data))
-		return err_set(e, -EALREADY, "migration %s is under way here already", id);
+	if (may_arrive(d, hello, id, e) < 0)
+		return e->code;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return err_sys(e, -errno, "socketpair");
 	ours = pair[0];
@@ -191,11 +211,8 @@ static int start_dest(struct daemon *d, const struct peer *p, const struct frame
 	}
 	if (!w)
 		return e->code;
-	cluster_view_sent(d->view, gossip_id(d->config.name), 1, 0);
 	w->handoff = take_fd(&ours);
-	memcpy(w->mig_id, hello->mig_id.data, sizeof(w->mig_id));
-	snprintf(w->peer, sizeof(w->peer), "%s", hello->node_name);
-	log_info("event=arriving mig=%s from=%s worker=%d", id, hello->node_name, (int)w->pid);
+	note_arrival(d, w, hello, "");
 	return 0;
 }
 
@@ -206,11 +223,8 @@ static int start_portable(struct daemon *d, int fd, const Gw__Hello *hello, stru
 	char id[9];
 	bool child;
 
-	id_text(hello->mig_id.data, id);
-	if (*node_state_why(d->shared))
-		return err_set(e, -EBUSY, "%s takes no units: %s", d->config.name, node_state_why(d->shared));
-	if (worker_find_dest(d, hello->mig_id.data))
-		return err_set(e, -EALREADY, "migration %s is under way here already", id);
+	if (may_arrive(d, hello, id, e) < 0)
+		return e->code;
 	set_blocking(fd);
 	w = worker_start(d, WORKER_DEST, &fd, 1, &child, e);
 	if (child) {
@@ -220,10 +234,7 @@ static int start_portable(struct daemon *d, int fd, const Gw__Hello *hello, stru
 	}
 	if (!w)
 		return e->code;
-	cluster_view_sent(d->view, gossip_id(d->config.name), 1, 0);
-	memcpy(w->mig_id, hello->mig_id.data, sizeof(w->mig_id));
-	snprintf(w->peer, sizeof(w->peer), "%s", hello->node_name);
-	log_info("event=arriving mig=%s from=%s worker=%d portable=1", id, hello->node_name, (int)w->pid);
+	note_arrival(d, w, hello, " portable=1");
 	return 0;
 }
 

@@ -26,6 +26,7 @@
 #include "image/admission.h"
 #include "migrate/decode.h"
 #include "migrate/outcome.h"
+#include "migrate/refuse_send.h"
 #include "migrate/registry.h"
 #include "migrate/steps.h"
 #include "portable/state.h"
@@ -136,30 +137,6 @@ static void judge_ids(const Gw__PortableOffer *o, struct refusals *r)
 	admission_judge_credentials(&who, 0, r);
 }
 
-static int send_refuse(struct arriving *a, const struct refusals *r, struct err *e)
-{
-	Gw__Refuse refuse = GW__REFUSE__INIT;
-	Gw__RefusalReason *reasons = calloc(r->n, sizeof(*reasons)), **pointers = calloc(r->n, sizeof(*pointers));
-	cleanup_free uint8_t *packed = NULL;
-
-	for (size_t i = 0; reasons && pointers && i < r->n; i++) {
-		gw__refusal_reason__init(&reasons[i]);
-		reasons[i].code = r->v[i].code;
-		reasons[i].thing = r->v[i].thing;
-		reasons[i].cause = r->v[i].cause;
-		reasons[i].way_out = r->v[i].way_out;
-		pointers[i] = &reasons[i];
-	}
-	refuse.n_reasons = r->n;
-	refuse.reasons = pointers;
-	packed = reasons && pointers ? malloc(gw__refuse__get_packed_size(&refuse)) : NULL;
-	if (packed)
-		frame_send(a->link, FRAME_REFUSE, packed, gw__refuse__pack(&refuse, packed), NULL);
-	free(reasons);
-	free(pointers);
-	return err_set(e, -EPERM, "refused: %s", r->v[0].thing);
-}
-
 static int take_offer(struct arriving *a, struct err *e)
 {
 	cleanup_frame struct frame f = { 0 };
@@ -175,7 +152,7 @@ static int take_offer(struct arriving *a, struct err *e)
 	if (!find_program(a))
 		refusals_add(&r, "node.program", "there is no program of that name for this architecture", "install it there by the same path, or with the architecture's name behind it",
 			     "%s for %s on %s", a->offer->path, hello_arch(), a->d->config.name);
-	ret = r.n ? send_refuse(a, &r, e) : frame_send(a->link, FRAME_ACCEPT, NULL, 0, e);
+	ret = r.n ? refusals_send(a->link, &r, e) : frame_send(a->link, FRAME_ACCEPT, NULL, 0, e);
 	refusals_free(&r);
 	return ret;
 }

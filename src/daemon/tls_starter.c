@@ -4,17 +4,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 
+#include "base/confine.h"
 #include "base/log.h"
 #include "base/util.h"
 #include "wire/conn.h"
@@ -150,19 +148,6 @@ static void read_files(struct starter *s)
 	s->seen = now;
 }
 
-/* What relays need to become nobody, and no more; the files are root's, as this is. */
-static void drop_rights(void)
-{
-	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	uint32_t keep = 1u << CAP_SETUID | 1u << CAP_SETGID | 1u << CAP_SETPCAP;
-	struct __user_cap_data_struct few[2] = { { .effective = keep, .permitted = keep } };
-
-	(void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-	(void)syscall(SYS_capset, &header, few);
-	prctl(PR_SET_DUMPABLE, 0);
-	setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 });
-}
-
 static int refuse(const struct starter *s, int fd)
 {
 	struct tls_greeting g = { .magic = TLS_MAGIC, .code = -EKEYREJECTED };
@@ -219,7 +204,7 @@ int tls_starter_main(char **argv)
 	snprintf(s.paths.crl, TLS_PATH_MAX, "%s", argv[8]);
 	prctl(PR_SET_NAME, "godwit-tls");
 	signal(SIGPIPE, SIG_IGN);
-	drop_rights();
+	confine_starter();
 	if (stat(s.path, &s.place) < 0)
 		return 1;
 	read_files(&s);

@@ -8,17 +8,13 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <grp.h>
-#include <linux/capability.h>
 #include <poll.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 
@@ -37,19 +33,6 @@ static struct {
 	struct in_addr from;
 } visits[VISITS_MAX];
 static const char *api_path, *tokens_path;
-
-/* What is needed to become others, and no more. */
-static void drop_rights(void)
-{
-	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	uint32_t keep = 1u << CAP_SETUID | 1u << CAP_SETGID | 1u << CAP_SETPCAP;
-	struct __user_cap_data_struct few[2] = { { .effective = keep, .permitted = keep } };
-
-	(void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-	(void)syscall(SYS_capset, &header, few);
-	prctl(PR_SET_DUMPABLE, 0);
-	setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 });
-}
 
 /* --- in a child that becomes the user --- */
 
@@ -225,7 +208,7 @@ int main(int argc, char **argv)
 		visits[i].fd = -1;
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGCHLD, SIG_IGN); /* nobody waits for visits */
-	drop_rights();
+	confine_starter();
 	for (;;)
 		serve(listener);
 }

@@ -35,6 +35,7 @@
 #include "migrate/outcome.h"
 #include "migrate/pace.h"
 #include "migrate/protection.h"
+#include "migrate/refuse_send.h"
 #include "migrate/registry.h"
 #include "migrate/timeline.h"
 
@@ -202,31 +203,6 @@ static int judge(struct dest *d, struct refusals *refusals, struct err *e)
 	return ret < 0 ? ret : judge_files(d, refusals, e);
 }
 
-int dest_send_refuse(struct dest *d, const struct refusals *r, struct err *e)
-{
-	Gw__Refuse refuse = GW__REFUSE__INIT;
-	Gw__RefusalReason *reasons = calloc(r->n, sizeof(*reasons)), **pointers = calloc(r->n, sizeof(*pointers));
-	cleanup_free uint8_t *packed = NULL;
-	int ret = -ENOMEM;
-
-	for (size_t i = 0; reasons && pointers && i < r->n; i++) {
-		gw__refusal_reason__init(&reasons[i]);
-		reasons[i].code = r->v[i].code;
-		reasons[i].thing = r->v[i].thing;
-		reasons[i].cause = r->v[i].cause;
-		reasons[i].way_out = r->v[i].way_out;
-		pointers[i] = &reasons[i];
-	}
-	refuse.n_reasons = r->n;
-	refuse.reasons = pointers;
-	packed = malloc(gw__refuse__get_packed_size(&refuse));
-	if (reasons && pointers && packed)
-		ret = frame_send(d->link.control, FRAME_REFUSE, packed, gw__refuse__pack(&refuse, packed), e);
-	free(reasons);
-	free(pointers);
-	return ret < 0 ? ret : err_set(e, -EPERM, "refused: %s", r->v[0].thing);
-}
-
 int dest_send_accept(struct dest *d, uint32_t first, struct err *e)
 {
 	Gw__Accept accept = GW__ACCEPT__INIT;
@@ -353,7 +329,7 @@ static int step_offer(void *context, struct err *e)
 		d->post_copy = strategy_is_post_copy(d->offer->strategy);
 		d->push = strategy_pushes(d->offer->strategy);
 		/* With those files there may be no reason left. */
-		ret = d->n_from_home ? dest_view_refuse(d, e) : refusals.n ? dest_send_refuse(d, &refusals, e) : dest_send_accept(d, 0, e);
+		ret = d->n_from_home ? dest_view_refuse(d, e) : refusals.n ? refusals_send(d->link.control, &refusals, e) : dest_send_accept(d, 0, e);
 	}
 	for (size_t i = 0; i < d->nprocs && ret == 0; i++)
 		vma_list_apply_answers(&d->procs[i].vmas, d->answers, d->files.n);

@@ -139,9 +139,8 @@ struct dest {
 /* dest.c: memory for a go message of so many bytes, touched. What was in the old one is gone. */
 int dest_enlarge_buffer(struct dest *d, size_t len, struct err *e);
 
-/* dest.c: answers about the files from `first` on; every reason of a refusal. */
+/* dest.c: answers about the files from `first` on. */
 int dest_send_accept(struct dest *d, uint32_t first, struct err *e);
-int dest_send_refuse(struct dest *d, const struct refusals *r, struct err *e);
 
 /* dest_view.c */
 /* After the offer has come: what of home the unit is to see here. From then on paths are those of the unit's view. */

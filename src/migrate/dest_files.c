@@ -6,6 +6,7 @@
 #include "image/admission.h"
 #include "migrate/decode.h"
 #include "migrate/dest.h"
+#include "migrate/refuse_send.h"
 
 #define STEP_MS 120000
 #define CONTENT_MAX ((1u << 20) + 4096)
@@ -131,7 +132,7 @@ int dest_files_running(struct dest *d, const struct frame *f, struct err *e)
 	if (ret == 0)
 		ret = update_files(d, &news, e);
 	if (ret == 0)
-		ret = d->n_from_home ? dest_view_refuse(d, e) : refusals.n ? dest_send_refuse(d, &refusals, e) : dest_send_accept(d, before, e);
+		ret = d->n_from_home ? dest_view_refuse(d, e) : refusals.n ? refusals_send(d->link.control, &refusals, e) : dest_send_accept(d, before, e);
 	d->env.n_files = d->files.n;
 	if (ret == 0)
 		ret = dest_take_content(d, NULL, e);

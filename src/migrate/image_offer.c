@@ -12,6 +12,7 @@
 #include "base/util.h"
 #include "image/relay.h"
 #include "migrate/image_write.h"
+#include "migrate/refuse_send.h"
 
 #define WRITES (FSFILE_OPEN_WRITE | FSFILE_MAPPED_WRITE)
 #define RAMFS 0x858458f6u
@@ -79,30 +80,6 @@ static void judge(const struct image_writer *w, struct refusals *r)
 		refusals_add(r, "image.strategy", "its memory would stay here", "take pre-copy or stop-copy", "process %d", o->procs[0].msg->pid);
 }
 
-static int send_refuse(struct image_writer *w, const struct refusals *r, struct err *e)
-{
-	cleanup_free Gw__RefusalReason *reasons = calloc(r->n, sizeof(*reasons)), **pointers = calloc(r->n, sizeof(*pointers));
-	Gw__Refuse refuse = GW__REFUSE__INIT;
-	cleanup_free uint8_t *packed = NULL;
-	int ret;
-
-	if (!reasons || !pointers)
-		return err_sys(e, -ENOMEM, "the answer");
-	for (size_t i = 0; i < r->n; i++) {
-		gw__refusal_reason__init(&reasons[i]);
-		reasons[i].code = r->v[i].code;
-		reasons[i].thing = r->v[i].thing;
-		reasons[i].cause = r->v[i].cause;
-		reasons[i].way_out = r->v[i].way_out;
-		pointers[i] = &reasons[i];
-	}
-	refuse.n_reasons = MIN(r->n, (size_t)REFUSE_REASONS_MAX);
-	refuse.reasons = pointers;
-	packed = malloc(gw__refuse__get_packed_size(&refuse) + 1);
-	ret = packed ? frame_send(w->link.control, FRAME_REFUSE, packed, gw__refuse__pack(&refuse, packed), e) : err_sys(e, -ENOMEM, "the answer");
-	return ret < 0 ? ret : err_set(e, -EPERM, "refused: %s", r->v[0].thing);
-}
-
 int image_take_offer(struct image_writer *w, const struct frame *f, struct err *e)
 {
 	struct refusals refusals = { 0 };
@@ -119,7 +96,7 @@ int image_take_offer(struct image_writer *w, const struct frame *f, struct err *
 	if (!refusals.n)
 		ret = answer_files(w, &refusals, e);
 	if (ret == 0 && refusals.n)
-		ret = send_refuse(w, &refusals, e);
+		ret = refusals_send(w->link.control, &refusals, e);
 	refusals_free(&refusals);
 	return ret;
 }
@@ -176,7 +153,7 @@ int image_take_files(struct image_writer *w, const struct frame *f, bool frozen,
 	if (ret == 0)
 		ret = frozen ? append_frozen(w, &news, before, e) : answer_files(w, &refusals, e);
 	if (ret == 0 && refusals.n)
-		ret = send_refuse(w, &refusals, e);
+		ret = refusals_send(w->link.control, &refusals, e);
 	refusals_free(&refusals);
 	file_news_free(&news);
 	return ret;
