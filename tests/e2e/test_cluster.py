@@ -124,7 +124,7 @@ def test_shutdown(undrained):
         lab("restart-daemon", "n1")
         places = where("94.25")
         assert places["n1"] == 0 and places["n2"] + places["n3"] == 3, places
-        assert state_of("n2", "n1") == "ok"
+        wait_until("n1 among the nodes again", lambda: state_of("n2", "n1") == "ok", 10)
     finally:
         inside("n1", "sh", "-c", "cp /tmp/conf /etc/godwit/godwit.conf")
         if shell:
