@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0-or-later
+// SPDX-License-Identifier: LGPL-2.1-or-later
 /* ask.c - a conversation with godwitd; see ask.h */
 #include "ask/ask.h"
 

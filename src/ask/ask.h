@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* ask.h - a conversation with godwitd, for who has a connection to it: lines of JSON */
 #ifndef GODWIT_ASK_ASK_H
 #define GODWIT_ASK_ASK_H
@@ -14,6 +14,8 @@ struct ask {
 	size_t have, size;
 };
 
+/* Connects to the socket of that path and sends the request (takes the reference). The message says what to do when godwitd is not there. Blocks. */
+int ask_open_at(struct ask *ask, const char *path, json_t *request, struct err *e);
 /* Sends a line; takes the reference. */
 int ask_send(struct ask *ask, json_t *line, struct err *e);
 /*

@@ -1,54 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* ask.c - questions to godwitd over its unix socket */
-#include <errno.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 
 #include "base/util.h"
 #include "cli/cli.h"
 
-#define OPEN_TRIES 10
-#define OPEN_AGAIN_US 100000
-
 const char *socket_path = "/run/godwit/godwitd.sock";
-
-static int open_once(struct ask *ask, json_t *request, struct err *e)
-{
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	int r;
-
-	*ask = (struct ask){ .fd = -1 };
-	if (strlen(socket_path) >= sizeof(address.sun_path))
-		return err_set(e, -ENAMETOOLONG, "%s: too long for a socket's path", socket_path);
-	strcpy(address.sun_path, socket_path);
-	ask->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (ask->fd >= 0 && connect(ask->fd, (struct sockaddr *)&address, sizeof(address)) == 0)
-		return ask_send(ask, json_incref(request), e);
-	r = -errno;
-	ask_close(ask);
-	if (r == -ENOENT || r == -ECONNREFUSED)
-		return err_set(e, r, "godwitd does not run on this host (nobody listens on %s): start it, as root: godwitd", socket_path);
-	if (r == -EACCES || r == -EPERM)
-		return err_set(e, r, "no permission for %s: run it with sudo", socket_path);
-	return err_sys(e, r, "%s", socket_path);
-}
 
 int ask_open(struct ask *ask, json_t *request, struct err *e)
 {
-	int r, tries = 0;
-
-	/* A godwitd that was just ending took the connection with it. Nothing has been asked then: what it takes up is a whole line. */
-	while ((r = open_once(ask, request, e)) == -EPIPE && ++tries < OPEN_TRIES) {
-		ask_close(ask);
-		usleep(OPEN_AGAIN_US);
-	}
-	json_decref(request);
-	return r;
+	return ask_open_at(ask, socket_path, request, e);
 }
 
-/* Takes a complete line out of the buffer. */
 static int fail(const char *code, const char *message, bool as_json)
 {
 	if (as_json) {

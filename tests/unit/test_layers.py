@@ -22,6 +22,7 @@ ALLOWED = {
     "sim": {"base", "cluster"},
     "daemon": {"base", "kern", "wire", "net", "image", "home", "migrate", "cluster", "portable"},
     "ask": {"base"},
+    "client": {"base", "ask"},
     "api": {"base", "ask"},
     "dashboard": set(),
     "gate": {"base", "ask", "wire", "pki"},
