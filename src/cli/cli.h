@@ -92,6 +92,8 @@ void count_text(long long n, char text[32]);
 /* Each refusal in two lines: what and why, then what to do. */
 void show_refusals(FILE *f, const json_t *refusals);
 void show_json(const json_t *o);
+/* plan.c: what `migrate` would do. */
+void show_plan(const json_t *plan);
 
 /* Rows of cells under a heading; columns as wide as needed. n_cells = rows * columns, row after row, the heading first. */
 void show_table(char *const *cells, size_t n_cells, size_t columns);

@@ -21,9 +21,10 @@ static const struct command verbs[] = {
 	  "  --timeout T    give up after T if the process has not moved until then: 30, 500ms, 10s, 2m\n"
 	  "  --ssh COMMAND  to USER@HOST: how ssh is called, 'ssh -p 2222'; default $GODWIT_SSH, or ssh\n"
 	  "  --bootstrap    to USER@HOST: where godwit is not installed, copy it to a directory there and run it from that\n"
+	  "  --dry-run      move nothing: say what would move, by which means, how long it would take and what could fail\n"
 	  "  --json         print one JSON object and nothing else\n"
 	  "  --quiet        print nothing but errors\n"
-	  "Ctrl-C cancels; the process stays here, unharmed. Exit status: 0 moved, 1 failed, 2 usage, 3 refused, 4 cancelled, 5 in doubt.\n",
+	  "Ctrl-C cancels; the process stays here, unharmed. Exit status: 0 moved (or would), 1 failed, 2 usage, 3 refused, 4 cancelled, 5 in doubt.\n",
 	  verb_migrate },
 	{ "run", "-- COMMAND [ARGUMENT...]", "start a program that may run elsewhere and appears local",
 	  "  --node HOST    move it there as soon as it has been started\n"

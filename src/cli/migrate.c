@@ -23,7 +23,7 @@ struct options {
 	const char *host;
 	const char *strategy, *files, *tcp, *ssh;
 	unsigned timeout_ms;
-	bool bootstrap, as_json, quiet, portable;
+	bool bootstrap, as_json, quiet, portable, dry_run;
 };
 
 struct progress {
@@ -197,6 +197,8 @@ static int on_line(const struct options *o, struct progress *p, const json_t *li
 		return -1; /* a later version's event */
 	if (o->as_json)
 		show_json(json_object_get(line, "result"));
+	else if (o->dry_run && !o->quiet)
+		show_plan(json_object_get(line, "result"));
 	else if (!o->quiet)
 		show_moved(json_object_get(line, "result"));
 	return EXIT_OK;
@@ -258,7 +260,7 @@ static int read_options(int argc, char **argv, struct options *ret, json_t *requ
 		{ "json", no_argument, NULL, 'j' },           { "quiet", no_argument, NULL, 'q' },
 		{ "files", required_argument, NULL, 'f' },    { "tcp", required_argument, NULL, 'c' },
 		{ "ssh", required_argument, NULL, 'S' },      { "bootstrap", no_argument, NULL, 'b' },
-		{ "portable", no_argument, NULL, 'p' },
+		{ "portable", no_argument, NULL, 'p' },      { "dry-run", no_argument, NULL, 'n' },
 		{ 0 },
 	};
 	struct err e = ERR_INIT;
@@ -282,11 +284,15 @@ static int read_options(int argc, char **argv, struct options *ret, json_t *requ
 			ret->quiet = true;
 		else if (o == 'p')
 			ret->portable = true;
+		else if (o == 'n')
+			ret->dry_run = true;
 		else if (o != 't')
 			return option_error("migrate", o, argv);
 		else if (duration_parse(optarg, &ret->timeout_ms, &e) < 0)
 			return usage_error("migrate", "--timeout: %s", e.message);
 	}
+	if (ret->dry_run && ret->bootstrap)
+		return usage_error("migrate", "--dry-run changes nothing anywhere, and --bootstrap does");
 	if (argc - optind != 2)
 		return usage_error("migrate", "expected a process and a host, got %d argument%s", argc - optind, argc - optind == 1 ? "" : "s");
 	ret->process = argv[optind];
@@ -328,6 +334,8 @@ int verb_migrate(int argc, char **argv)
 		ask_close(&way.ask);
 		return status;
 	}
+	if (o.dry_run) /* a verb of its own: a godwitd that does not know it must not move anything */
+		json_object_set_new(request, "verb", json_string("plan"));
 	p.enabled = !o.quiet && !o.as_json && isatty(STDERR_FILENO);
 	json_object_update_new(request, json_pack("{s:s, s:s, s:s, s:s, s:I}", "host", host, "strategy", o.strategy, "files", o.files, "tcp", o.tcp, "timeout_ms",
 						  (json_int_t)o.timeout_ms));

@@ -157,6 +157,8 @@ static int serve(const struct daemon *d, const struct request *request, int fd)
 		return do_history(d, request, fd);
 	case VERB_BRIDGE:
 		return do_bridge(d, request, fd);
+	case VERB_PLAN:
+		return do_plan(d, request, fd);
 	case VERB_OUTCOME:
 		return do_outcome(d, request, fd);
 	case VERB_METRICS:
@@ -222,6 +224,7 @@ static bool may_be_handed_on(const struct request *request)
 	case VERB_UNDRAIN:
 		return true;
 	case VERB_MIGRATE:
+	case VERB_PLAN:
 	case VERB_BALANCE:
 	case VERB_PROTECT:
 	case VERB_UNPROTECT:

@@ -26,6 +26,7 @@
 #include "daemon/cluster_view.h"
 #include "daemon/config.h"
 #include "daemon/request.h"
+#include "migrate/plan.h"
 #include "node.pb-c.h"
 #include "wire/frame.h"
 #include "wire/hello.h"
@@ -165,8 +166,16 @@ void peer_drop(struct peer *p);
 int do_migrate(const struct daemon *d, const struct request *request, int fd);
 /* What has become of a move that request->host was the destination of. */
 int do_outcome(const struct daemon *d, const struct request *request, int fd);
-/* Asks request->host whether it would take request->pid. 0: it would; refusals filled in, or an error: not. */
-int do_migrate_ask(const struct daemon *d, const struct request *request, int fd, struct refusals *refusals, struct err *e);
+/* A move that was only asked about. */
+struct migrate_asked {
+	struct migrate_plan plan;
+	struct migrate_report report;
+	const char *code; /* why not, as do_migrate says it */
+};
+/* Asks request->host whether it would take request->pid. 0: it would, and *ret says how; refusals filled in, or an error: not. */
+int do_migrate_ask(const struct daemon *d, const struct request *request, int fd, struct migrate_asked *ret, struct refusals *refusals, struct err *e);
+/* do_plan.c: what a move would do (migrate --dry-run). */
+int do_plan(const struct daemon *d, const struct request *request, int fd);
 /* do_forward.c: has another node, where the unit is, do what is asked, and passes on what is said. -ENOENT: nobody knows it; nothing has been said then. */
 int do_forward(const struct daemon *d, const struct request *request, int fd, struct err *e);
 /* Has the node of that name do what `order` says, and passes on what is said. -ENOENT: nobody knows a node of that name; on errors nothing has been said. */

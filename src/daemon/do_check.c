@@ -34,11 +34,12 @@ static int check_process(const struct daemon *d, const struct request *given, in
 	pid_t pid = given->pid;
 	struct request kept = *given, *request = &kept;
 	struct refusals refusals = { 0 };
+	struct migrate_asked asked;
 	struct err e = ERR_INIT;
 	int r;
 
 	request_keep_tops(request);
-	r = request->host[0] ? do_migrate_ask(d, request, fd, &refusals, &e) : migrate_check(request->pid, request->also, request->n_also, &request->caller, &refusals, &e);
+	r = request->host[0] ? do_migrate_ask(d, request, fd, &asked, &refusals, &e) : migrate_check(request->pid, request->also, request->n_also, &request->caller, &refusals, &e);
 	if (r < 0 && !refusals.n)
 		reply_error(fd, "failed", &e, NULL, NULL);
 	else

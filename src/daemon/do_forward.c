@@ -54,7 +54,7 @@ static json_t *protect_order(const struct request *r)
 static char *make_line(const struct request *r)
 {
 	json_t *o = r->verb == VERB_PROTECT || r->verb == VERB_UNPROTECT ? protect_order(r) : r->verb == VERB_BALANCE ? json_pack("{s:s, s:s, s:s, s:i}", "verb", "balance", "action", "explain", "unit", r->unit, "hops", (int)r->hops + 1) :
-		json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:i}", "verb", "migrate", "unit", r->unit, "host", r->host, "strategy", strategy_name(r->strategy), "files",
+		json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:i}", "verb", r->verb == VERB_PLAN ? "plan" : "migrate", "unit", r->unit, "host", r->host, "strategy", strategy_name(r->strategy), "files",
 			  fsfile_policy_name(r->files), "tcp", tcp_outside_policy_name(r->tcp), "reason", r->reason, "timeout_ms", (json_int_t)r->timeout_ms, "hops",
 			  (int)r->hops + 1);
 	char *line;

@@ -201,6 +201,26 @@ static const char *outcome_word(int r, const struct migrate_report *report, cons
 	return r == -ECANCELED ? "cancelled" : "failed";
 }
 
+static void say_why(int r, const struct refusals *refusals, struct err *e)
+{
+	cleanup_free char *text = !e->code && refusals->n ? refusals_text(refusals) : NULL;
+
+	if (!e->code)
+		err_set(e, r, "%s", text ? text : strerror(-r));
+}
+
+/* The stable word when there is nowhere to go. */
+static const char *no_destination(int r)
+{
+	return r == -ENOENT ? "unknown-host" : "here-already";
+}
+
+static void name_report(const struct daemon *d, pid_t pid, struct migrate_report *report)
+{
+	snprintf(report->unit, sizeof(report->unit), "%s:%d", d->config.name, (int)pid);
+	snprintf(report->from, sizeof(report->from), "%s", d->config.name);
+}
+
 static void finish(const struct watcher *w, int r, struct migrate_report *report, const struct refusals *refusals, struct err *e)
 {
 	if (r >= 0) {
@@ -211,11 +231,7 @@ static void finish(const struct watcher *w, int r, struct migrate_report *report
 		return;
 	}
 	report->outcome = outcome_word(r, report, refusals);
-	if (!e->code) {
-		cleanup_free char *text = refusals->n ? refusals_text(refusals) : NULL;
-
-		err_set(e, r, "%s", text ? text : strerror(-r));
-	}
+	say_why(r, refusals, e);
 	history_end(w->d->history, w->d->self, report, report->outcome, e->message, true);
 	log_warning("event=not-moved outcome=%s error=\"%s\"", report->outcome, e->message);
 	reply_error(w->fd, report->outcome, e, refusals, reply_report(report));
@@ -336,22 +352,35 @@ static bool on_question(const struct migrate_report *report, void *arg)
 	return client_cancels(arg);
 }
 
-int do_migrate_ask(const struct daemon *d, const struct request *request, int fd, struct refusals *refusals, struct err *e)
+int do_migrate_ask(const struct daemon *d, const struct request *request, int fd, struct migrate_asked *ret, struct refusals *refusals, struct err *e)
 {
 	char host[sizeof(request->host)];
 	struct watcher watcher = { .d = d, .fd = fd };
 	struct migrate_request order = {
 		.pid = request->pid, .also = request->also, .n_also = request->n_also, .caller = &request->caller, .self_name = d->config.name, .self = d->config.listen, .dest_name = host, .strategy = request->strategy,
 		.files = request->files, .tcp = request->tcp, .progress = on_question, .progress_arg = &watcher, .ask_only = true,
+		.plan = &ret->plan,
 	};
-	struct migrate_report report = { .strategy = request->strategy };
-	int r = find_destination(d, request, host, &order, e);
+	struct migrate_report *report = &ret->report;
+	int r;
 
+	*ret = (struct migrate_asked){ .report.strategy = request->strategy };
+	name_report(d, request->pid, report);
+	r = find_destination(d, request, host, &order, e);
+	snprintf(report->to, sizeof(report->to), "%s", host);
+	if (r < 0) {
+		report->outcome = "failed";
+		ret->code = no_destination(r);
+		return r;
+	}
+	r = owner_ask(&d->config, request->pid, refusals, e);
 	if (r == 0)
-		r = owner_ask(&d->config, request->pid, refusals, e);
-	if (r == 0)
-		r = move_somehow(d, request, &order, &report, refusals, e);
-	return report.outcome && !strcmp(report.outcome, "possible") ? 0 : r;
+		r = move_somehow(d, request, &order, report, refusals, e);
+	if (report->outcome && !strcmp(report->outcome, "possible"))
+		return 0;
+	ret->code = report->outcome = outcome_word(r, report, refusals);
+	say_why(r, refusals, e);
+	return r;
 }
 
 static int may_leave(const char *unit, unsigned moves, const char *to, struct refusals *refusals, void *arg, struct err *e)
@@ -388,14 +417,13 @@ static int migrate_here(const struct daemon *d, const struct request *request, i
 	int r;
 
 	log_set_context("side=source pid=%d", (int)request->pid);
-	snprintf(report.unit, sizeof(report.unit), "%s:%d", d->config.name, (int)request->pid);
-	snprintf(report.from, sizeof(report.from), "%s", d->config.name);
+	name_report(d, request->pid, &report);
 	r = find_destination(d, request, host, &order, &e);
 	snprintf(report.to, sizeof(report.to), "%s", host);
 	if (r < 0) {
 		report.outcome = "failed";
 		worker_set_done(d);
-		reply_error(fd, r == -ENOENT ? "unknown-host" : "here-already", &e, NULL, reply_report(&report));
+		reply_error(fd, no_destination(r), &e, NULL, reply_report(&report));
 		return 1;
 	}
 	history_begin(d->history, d->self, request->pid, request->reason, &report);

@@ -14,7 +14,7 @@
 static const char *const verbs[] = {
 	[VERB_MIGRATE] = "migrate", [VERB_PS] = "ps", [VERB_NODES] = "nodes", [VERB_CHECK] = "check", [VERB_CANCEL] = "cancel",
 	[VERB_CONNECTIONS] = "connections", [VERB_SELECT] = "select", [VERB_DRAIN] = "drain", [VERB_UNDRAIN] = "undrain", [VERB_STARTED] = "started", [VERB_BALANCE] = "balance",
-	[VERB_ADDRESS] = "address", [VERB_CHECKPOINT] = "checkpoint", [VERB_RESTORE] = "restore", [VERB_PROTECT] = "protect", [VERB_UNPROTECT] = "unprotect", [VERB_FAILOVER] = "failover", [VERB_HISTORY] = "history", [VERB_METRICS] = "metrics", [VERB_BRIDGE] = "bridge", [VERB_OUTCOME] = "outcome",
+	[VERB_ADDRESS] = "address", [VERB_CHECKPOINT] = "checkpoint", [VERB_RESTORE] = "restore", [VERB_PROTECT] = "protect", [VERB_UNPROTECT] = "unprotect", [VERB_FAILOVER] = "failover", [VERB_HISTORY] = "history", [VERB_METRICS] = "metrics", [VERB_BRIDGE] = "bridge", [VERB_OUTCOME] = "outcome", [VERB_PLAN] = "plan",
 };
 
 static int read_verb(const json_t *o, struct request *request, struct err *e)
@@ -30,7 +30,7 @@ static int read_verb(const json_t *o, struct request *request, struct err *e)
 		request->verb = (enum verb)i;
 		return 0;
 	}
-	return err_set(e, -EINVAL, "unknown verb \"%.40s\"; known are migrate, ps, nodes, check, connections, select, drain, undrain, balance, started, address, checkpoint, restore, protect, unprotect, failover, history, metrics, bridge, outcome", verb);
+	return err_set(e, -EINVAL, "unknown verb \"%.40s\"; known are migrate, ps, nodes, check, connections, select, drain, undrain, balance, started, address, checkpoint, restore, protect, unprotect, failover, history, metrics, bridge, outcome, plan", verb);
 }
 
 /* An integer member from min to max; absent: untouched. */
@@ -454,7 +454,7 @@ static int read_members(const json_t *o, struct request *request, struct err *e)
 	request->pid = (pid_t)pid;
 	request->hops = (unsigned)hops;
 	request->timeout_ms = (unsigned)timeout_ms;
-	if ((request->verb == VERB_CHECK || request->verb == VERB_MIGRATE || request->verb == VERB_CHECKPOINT) && request->pid && read_also(o, request, e) < 0)
+	if ((request->verb == VERB_CHECK || request->verb == VERB_MIGRATE || request->verb == VERB_PLAN || request->verb == VERB_CHECKPOINT) && request->pid && read_also(o, request, e) < 0)
 		return e->code;
 	if (request->verb == VERB_CHECK && request->pid && json_object_get(o, "host"))
 		return read_host(o, request, e);
@@ -484,13 +484,13 @@ static int read_members(const json_t *o, struct request *request, struct err *e)
 		return read_outcome(o, request, e);
 	if (request->verb == VERB_HISTORY)
 		return read_history(o, request, e);
-	if (request->verb != VERB_MIGRATE)
+	if (request->verb != VERB_MIGRATE && request->verb != VERB_PLAN)
 		return 0;
 	r = read_reason(o, request, e);
 	if (r == 0)
 		r = read_unit(o, request, e);
 	if (r == 0 && !pid == !request->unit[0])
-		r = err_set(e, -EINVAL, "migrate needs a \"pid\" or a \"unit\"");
+		r = err_set(e, -EINVAL, "a \"pid\" or a \"unit\" is needed");
 	if (r == 0)
 		r = read_host(o, request, e);
 	return r < 0 ? r : read_policies(o, request, e);

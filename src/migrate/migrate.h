@@ -71,6 +71,7 @@ struct migrate_report {
 };
 
 struct migrate_image;
+struct migrate_plan;
 
 struct migrate_request {
 	pid_t pid;
@@ -89,6 +90,7 @@ struct migrate_request {
 	const char *reason;            /* why, a sentence for people; NULL: somebody said so */
 	const struct migrate_image *image; /* the destination writes an image (checkpoint.h); NULL: it is a host */
 	bool ask_only;                 /* the destination is asked whether it would take the unit, which is not touched: -ECANCELED with the outcome "possible" */
+	struct migrate_plan *plan;     /* ask_only: what would move (plan.h); NULL: nobody wants to know */
 	/*
 	 * Called at the start of each step and about ten times a second; returns true to cancel (ignored after the commit). When the outcome is "moved" the user need not wait
 	 * any longer, though there is still something to do here.

@@ -17,6 +17,7 @@
 #include "migrate/decode.h"
 #include "migrate/hold.h"
 #include "migrate/pace.h"
+#include "migrate/plan.h"
 #include "migrate/registry.h"
 #include "wire/frame.h"
 
@@ -376,6 +377,8 @@ int source_offer(void *context, struct err *e)
 	if (ret == 0)
 		ret = source_check_sharing(s, e);
 	if (ret == 0 && !s->refusals->n && s->request->ask_only) {
+		if (s->request->plan)
+			plan_fill(s, s->request->plan);
 		s->report->outcome = "possible";
 		return err_set(e, -ECANCELED, "%s would take process %d", s->request->dest_name, s->request->pid);
 	}
