@@ -200,7 +200,7 @@ static int confine_to(const char *level)
 	struct err e = ERR_INIT;
 
 	if (cpu_baseline_variables(level, environment, variables, &e) < 0)
-		return usage_error("run", e.message);
+		return usage_error("run", "%s", e.message);
 	for (int i = 0; i < CPU_VARIABLES; i++)
 		putenv(variables[i]);
 	return EXIT_OK;
