@@ -83,7 +83,9 @@ static void tell(struct helper *h, char command)
 		fail("sending to the helper %d: errno %d", (int)h->pid, errno);
 		return;
 	}
-	n = recv(h->wire, text, sizeof(text) - 1, 0);
+	do {
+		n = recv(h->wire, text, sizeof(text) - 1, 0);
+	} while (n < 0 && errno == EINTR); /* by the signal with which the check begins */
 	if (n <= 0)
 		fail("the helper %d does not answer: %zd, errno %d", (int)h->pid, n, errno);
 	else if (text[0])
@@ -413,6 +415,113 @@ static void lock_check(void)
 }
 
 VICTIM(share_locks, 0, lock_setup, NULL, lock_check);
+
+/* ---- locks that come and go; another process asks for all of them after each step ---- */
+
+#define BUSY_FILES 4
+#define BUSY_PLACES 4 /* in each file as many for record locks, and behind them for those of the description */
+
+struct busy_file {
+	short places[2 * BUSY_PLACES]; /* F_UNLCK, F_RDLCK or F_WRLCK */
+	short whole;                   /* LOCK_UN, LOCK_SH or LOCK_EX by flock(2) */
+};
+
+static struct busy_file *busy; /* what the helper is to find */
+static int busy_fds[BUSY_FILES], busy_asks[BUSY_FILES], busy_other = -1;
+static uint64_t busy_steps;
+
+static void busy_look(const struct busy_file *f, int fd)
+{
+	for (int i = 0; i < 2 * BUSY_PLACES; i++)
+		for (short type = F_RDLCK; type <= F_WRLCK; type++) {
+			struct flock l = { .l_type = type, .l_whence = SEEK_SET, .l_start = 100 * i, .l_len = 1 };
+			bool conflicts = f->places[i] == F_WRLCK || (f->places[i] == F_RDLCK && type == F_WRLCK);
+
+			must(!fcntl(fd, F_OFD_GETLK, &l));
+			if ((l.l_type != F_UNLCK) != conflicts)
+				fail("place %d has a lock of type %d, and one of type %d conflicts: %d", i, f->places[i], type, l.l_type != F_UNLCK);
+		}
+	for (int how = LOCK_SH; how <= LOCK_EX; how++) {
+		bool free = f->whole == LOCK_UN || (f->whole == LOCK_SH && how == LOCK_SH), got = flock(fd, how | LOCK_NB) == 0;
+
+		if (got != free)
+			fail("the whole is locked with %d, and by %d %s", f->whole, how, got ? "can be" : "cannot be");
+		must(!flock(fd, LOCK_UN));
+	}
+}
+
+static void busy_part(int i)
+{
+	busy_look(&busy[i], busy_asks[i]);
+}
+
+static void busy_setup(void)
+{
+	busy = mmap(NULL, BUSY_FILES * sizeof(*busy), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	must(busy != MAP_FAILED);
+	for (int i = 0; i < BUSY_FILES; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "busy%d", i);
+		busy_fds[i] = open(beside(name), O_RDWR | O_CREAT, 0600);
+		busy_asks[i] = open(beside(name), O_RDWR);
+		must(busy_fds[i] >= 0 && busy_asks[i] >= 0);
+		busy[i].whole = LOCK_UN;
+		for (int k = 0; k < 2 * BUSY_PLACES; k++)
+			busy[i].places[k] = F_UNLCK;
+	}
+	start(&helpers[0], 0, busy_part, NULL);
+}
+
+static void busy_set(int i, int place, short type)
+{
+	struct flock l = { .l_type = type, .l_whence = SEEK_SET, .l_start = 100 * place, .l_len = 10 };
+
+	expect(!fcntl(busy_fds[i], place < BUSY_PLACES ? F_SETLK : F_OFD_SETLK, &l));
+	busy[i].places[place] = type;
+}
+
+static void busy_set_all(int i, short first, short whole)
+{
+	for (int k = 0; k < 2 * BUSY_PLACES; k++)
+		busy_set(i, k, k % BUSY_PLACES == i ? first : F_UNLCK);
+	busy[i].whole = whole;
+	expect(!flock(busy_fds[i], whole));
+}
+
+/* Another file is opened and closed, so that the table has changed at most looks. */
+static void busy_open(bool open_it)
+{
+	if (busy_other >= 0)
+		close(busy_other);
+	busy_other = open_it ? open(beside("busy_other"), O_RDWR | O_CREAT, 0600) : -1;
+}
+
+/* Mostly all locks of a file are given up, or the same are taken that it has had before; else one is another one. */
+static void busy_work(void)
+{
+	static const short types[] = { F_UNLCK, F_RDLCK, F_WRLCK };
+	uint64_t r = mix(++busy_steps);
+	int i = (int)(r % BUSY_FILES), place = (int)(r >> 8) & (2 * BUSY_PLACES - 1), what = (int)(r >> 16) % 8;
+
+	if (what < 4)
+		busy_set_all(i, F_UNLCK, LOCK_UN);
+	else if (what < 7)
+		busy_set_all(i, F_WRLCK, i % 2 ? LOCK_SH : LOCK_EX);
+	else
+		busy_set(i, place, types[(r >> 32) % 3]);
+	busy_open(r >> 40 & 1);
+	tell(&helpers[0], (char)i);
+}
+
+static void busy_check(void)
+{
+	for (char i = 0; i < BUSY_FILES; i++)
+		tell(&helpers[0], i);
+	finish(&helpers[0]);
+}
+
+VICTIM(share_locks_busy, V_OPENS, busy_setup, busy_work, busy_check);
 
 /* ---- epoll sets ---- */
 
