@@ -145,8 +145,8 @@ static int take_offer(struct arriving *a, struct err *e)
 
 	if (ret == 0)
 		ret = portable_offer_decode(f.payload, f.len, &a->offer, e);
-	if (ret < 0 || !a->offer)
-		return ret;
+	if (!a->offer)
+		return ret < 0 ? ret : -EPROTO;
 	admission_use(&a->d->config.arriving);
 	judge_ids(a->offer, &r);
 	if (!find_program(a))
