@@ -53,6 +53,22 @@ static void show_state(const json_t *o)
 	show_units(json_object_get(o, "units"));
 }
 
+/* Of `status`: what it would begin now. */
+static void show_moves(const json_t *o)
+{
+	const json_t *moves = json_object_get(o, "plan"), *m;
+	size_t i;
+
+	printf("%s: balancing is %s; %s\n", text_of(o, "node"), json_is_true(json_object_get(o, "balance")) ? "on" : "off", json_array_size(moves) ? "it would move now:" : "it would move nothing now.");
+	json_array_foreach(moves, i, m) {
+		printf("  %s to %s (", text_of(m, "unit"), text_of(m, "to"));
+		put_text(stdout, text_of(m, "command"));
+		fputs("): ", stdout);
+		put_text(stdout, text_of(m, "why"));
+		putchar('\n');
+	}
+}
+
 static void show_explained(const json_t *o)
 {
 	const json_t *node;
@@ -101,7 +117,7 @@ static int explain(const char *unit, bool as_json)
 }
 
 /* One node, NULL: this one. */
-static int one(const char *action, const char *node, bool as_json, json_t *all)
+static int one(const char *action, const char *node, bool as_json, bool dry_run, json_t *all)
 {
 	json_t *request = json_pack("{s:s, s:s}", "verb", "balance", "action", action), *result;
 	int status;
@@ -112,13 +128,13 @@ static int one(const char *action, const char *node, bool as_json, json_t *all)
 	if (status)
 		return status;
 	if (!as_json)
-		show_state(result);
+		(dry_run ? show_moves : show_state)(result);
 	json_array_append_new(all, result);
 	return EXIT_OK;
 }
 
 /* Goes on with the others when one fails. */
-static int several(const char *action, char *const *nodes, bool every, bool as_json)
+static int several(const char *action, char *const *nodes, bool every, bool as_json, bool dry_run)
 {
 	json_t *all = json_array(), *list = NULL;
 	const json_t *node;
@@ -128,11 +144,11 @@ static int several(const char *action, char *const *nodes, bool every, bool as_j
 	if (every && ask_result(json_pack("{s:s}", "verb", "nodes"), as_json, &list) != EXIT_OK)
 		status = EXIT_FAILED;
 	json_array_foreach(json_object_get(list, "nodes"), i, node) {
-		r = one(action, text_of(node, "name"), as_json, all);
+		r = one(action, text_of(node, "name"), as_json, dry_run, all);
 		status = r ? r : status;
 	}
 	for (i = 0; !every && (i == 0 || nodes[i]); i++) {
-		r = one(action, nodes[i], as_json, all);
+		r = one(action, nodes[i], as_json, dry_run, all);
 		status = r ? r : status;
 		if (!nodes[i])
 			break;
@@ -146,8 +162,8 @@ static int several(const char *action, char *const *nodes, bool every, bool as_j
 
 int verb_balance(int argc, char **argv)
 {
-	static const struct option options[] = { { "json", no_argument, NULL, 'j' }, { "all", no_argument, NULL, 'a' }, { 0 } };
-	bool as_json = false, every = false;
+	static const struct option options[] = { { "json", no_argument, NULL, 'j' }, { "all", no_argument, NULL, 'a' }, { "dry-run", no_argument, NULL, 'n' }, { 0 } };
+	bool as_json = false, every = false, dry_run = false;
 	const char *action;
 	int o;
 
@@ -157,10 +173,16 @@ int verb_balance(int argc, char **argv)
 			as_json = true;
 		else if (o == 'a')
 			every = true;
+		else if (o == 'n')
+			dry_run = true;
 		else
 			return option_error("balance", o, argv);
 	}
 	action = argv[optind];
+	if (dry_run && action && (!strcmp(action, "off") || !strcmp(action, "status") || !strcmp(action, "explain")))
+		return usage_error("balance", "--dry-run goes with on, or with nodes alone");
+	if (dry_run) /* what is looked at is what the state says */
+		return several("status", argv + optind + (action && !strcmp(action, "on")), every, as_json, true);
 	if (!action)
 		return usage_error("balance", "on, off, status or explain is expected");
 	if (!strcmp(action, "explain")) {
@@ -170,5 +192,5 @@ int verb_balance(int argc, char **argv)
 	}
 	if (strcmp(action, "on") != 0 && strcmp(action, "off") != 0 && strcmp(action, "status") != 0)
 		return usage_error("balance", "there is no '%s': on, off, status or explain", action);
-	return several(action, argv + optind + 1, every, as_json);
+	return several(action, argv + optind + 1, every, as_json, false);
 }

@@ -9,7 +9,7 @@
 #define PARALLEL_MAX 32
 
 struct options {
-	bool as_json, quiet;
+	bool as_json, quiet, dry_run;
 	unsigned timeout_ms;
 	int parallel;
 	json_t *also;
@@ -20,7 +20,8 @@ static int read_options(int argc, char **argv, struct options *ret)
 {
 	static const struct option options[] = {
 		{ "json", no_argument, NULL, 'j' }, { "quiet", no_argument, NULL, 'q' }, { "timeout", required_argument, NULL, 't' },
-		{ "parallel", required_argument, NULL, 'p' }, { "also", required_argument, NULL, 'a' }, { 0 },
+		{ "parallel", required_argument, NULL, 'p' }, { "also", required_argument, NULL, 'a' },
+		{ "dry-run", no_argument, NULL, 'n' }, { 0 },
 	};
 	struct err e = ERR_INIT;
 	int o, pid;
@@ -31,6 +32,8 @@ static int read_options(int argc, char **argv, struct options *ret)
 			ret->as_json = true;
 		else if (o == 'q')
 			ret->quiet = true;
+		else if (o == 'n')
+			ret->dry_run = true;
 		else if (o == 't' && duration_parse(optarg, &ret->timeout_ms, &e) < 0)
 			return usage_error("drain", "--timeout: %s", e.message);
 		else if (o == 'p' && (pid_parse(optarg, &ret->parallel, NULL) < 0 || ret->parallel > PARALLEL_MAX))
@@ -72,13 +75,12 @@ static void show_progress(const json_t *line, bool *shown)
 	*shown = true;
 }
 
-static void show_result(const json_t *result)
+/* What stays, and what needs the node. */
+static void show_rest(const json_t *result)
 {
 	const json_t *stayed = json_object_get(result, "stayed"), *needed = json_object_get(result, "needed"), *u;
 	size_t i;
 
-	printf("%s is %s: %zu moved, %zu cannot.\n", text_of(result, "node"), text_of(result, "state"), json_array_size(json_object_get(result, "moved")),
-	       json_array_size(stayed));
 	json_array_foreach(stayed, i, u) {
 		const json_t *error = json_object_get(u, "error"), *refusals = json_object_get(error, "refusals");
 
@@ -98,6 +100,47 @@ static void show_result(const json_t *result)
 	}
 }
 
+static void show_result(const json_t *result)
+{
+	printf("%s is %s: %zu moved, %zu cannot.\n", text_of(result, "node"), text_of(result, "state"), json_array_size(json_object_get(result, "moved")),
+	       json_array_size(json_object_get(result, "stayed")));
+	show_rest(result);
+}
+
+static void show_times(const json_t *estimate)
+{
+	char low[24], high[24];
+
+	elapsed_text(json_number_value(json_object_get(estimate, "low_ms")) * 1e6, low);
+	elapsed_text(json_number_value(json_object_get(estimate, "high_ms")) * 1e6, high);
+	printf("about %s to %s", low, high);
+}
+
+static void show_dry_run(const json_t *result)
+{
+	const json_t *moves = json_object_get(result, "moves"), *m;
+	size_t i;
+
+	printf("%s would be drained: %zu would move, %zu cannot. Nothing has been touched.\n", text_of(result, "node"), json_array_size(moves), json_array_size(json_object_get(result, "stayed")));
+	json_array_foreach(moves, i, m) {
+		const json_t *plan = json_object_get(m, "plan");
+		char bytes[16];
+
+		bytes_text(json_number_value(json_object_get(json_object_get(plan, "memory"), "send_bytes_max")), bytes);
+		printf("%s to %s by %s, at most %s, ", text_of(m, "unit"), text_of(m, "to"), text_of(plan, "strategy"), bytes);
+		show_times(json_object_get(plan, "estimate"));
+		fputs(": ", stdout);
+		put_text(stdout, text_of(m, "command"));
+		putchar('\n');
+	}
+	if (json_array_size(moves) > 1) {
+		fputs("All of it would take ", stdout);
+		show_times(json_object_get(result, "estimate"));
+		puts(".");
+	}
+	show_rest(result);
+}
+
 /* The last line: what became of it. */
 static int finish(const struct options *o, const json_t *line)
 {
@@ -108,7 +151,7 @@ static int finish(const struct options *o, const json_t *line)
 	else if (o->as_json)
 		show_json(result);
 	if (!o->as_json && !o->quiet && result)
-		show_result(result);
+		(o->dry_run ? show_dry_run : show_result)(result);
 	if (error && !o->as_json)
 		complain("%s", text_of(error, "message"));
 	if (error)
@@ -160,6 +203,8 @@ int verb_drain(int argc, char **argv)
 		return status;
 	}
 	request = json_pack("{s:s, s:I, s:o}", "verb", "drain", "timeout_ms", (json_int_t)o.timeout_ms, "also", o.also);
+	if (o.dry_run) /* a verb of its own: a godwitd that does not know it must not drain anything */
+		json_object_update_new(request, json_pack("{s:s, s:b}", "verb", "plan", "drain", 1));
 	if (o.parallel)
 		json_object_set_new(request, "parallel", json_integer(o.parallel));
 	if (o.node)

@@ -94,6 +94,7 @@ static const struct command verbs[] = {
 	  "  --parallel N   moves at once: 1 to 32; default 4\n"
 	  "  --also PID     a process of that node that is no unit, too; may be given more than once\n"
 	  "  --timeout T    give up after T; what has not moved then stays\n"
+	  "  --dry-run      move nothing: say which unit would go where, how long it would take, and what cannot and why\n"
 	  "  --json         print a JSON object\n"
 	  "  --quiet        print nothing but errors\n"
 	  "Ctrl-C ends the moving; the node takes nothing until `godwit undrain`, also after a restart.\n"
@@ -105,6 +106,7 @@ static const struct command verbs[] = {
 	  "  status         what each unit of the node would do now, and why\n"
 	  "  explain UNIT   the same of one unit (PID, or HOME:PID), with all figures\n"
 	  "  --all          all configured nodes\n"
+	  "  --dry-run      instead of an action, or with on: which units would move now, each with its reason\n"
 	  "  --json         print a JSON object\n",
 	  verb_balance },
 	{ "trace", "[UNIT]", "show what happened in a unit's last move, step by step; without UNIT list the last moves of the cluster",

@@ -63,6 +63,8 @@ int access_check(const struct request *request, struct err *e)
 		return 0;
 	if ((size_t)request->verb < ARRAY_SIZE(what) && what[request->verb] && !explains)
 		return err_set(e, -EACCES, "%s is for root, or for members of the group that godwit.conf names in [access]: run it with sudo", what[request->verb]);
+	if (request->drain)
+		return err_set(e, -EACCES, "%s is for root, or for members of the group that godwit.conf names in [access]: run it with sudo", what[VERB_DRAIN]);
 	if (request->verb == VERB_STARTED && !is_theirs(request->pid, &request->caller))
 		return err_set(e, -EACCES, "process %d is not yours", (int)request->pid);
 	return 0;

@@ -176,6 +176,8 @@ struct migrate_asked {
 int do_migrate_ask(const struct daemon *d, const struct request *request, int fd, struct migrate_asked *ret, struct refusals *refusals, struct err *e);
 /* do_plan.c: what a move would do (migrate --dry-run). */
 int do_plan(const struct daemon *d, const struct request *request, int fd);
+/* do_drain.c: what a drain would do. */
+int do_plan_drain(const struct daemon *d, const struct request *request, int fd);
 /* do_forward.c: has another node, where the unit is, do what is asked, and passes on what is said. -ENOENT: nobody knows it; nothing has been said then. */
 int do_forward(const struct daemon *d, const struct request *request, int fd, struct err *e);
 /* Has the node of that name do what `order` says, and passes on what is said. -ENOENT: nobody knows a node of that name; on errors nothing has been said. */

@@ -28,6 +28,7 @@
 #define TRIES_MAX 6
 #define NOT_THERE 2
 #define TICK_MS 100
+#define PLAN_MS 60000  /* for the answer about one unit */
 #define AGAIN_NS 300000000ull
 #define ARRIVING_NS 10000000000ull /* who was on the way here when it began has arrived by then, or waits for its pages */
 #define VIEW_NS 1000000000ull
@@ -427,6 +428,8 @@ static int forward(const struct daemon *d, const struct request *request, const 
 		json_array_append_new(also, json_integer(request->also[i]));
 	order = json_pack("{s:s, s:s, s:i, s:I, s:I, s:o}", "verb", verb, "host", request->host, "hops", 1, "parallel", (json_int_t)request->parallel, "timeout_ms", (json_int_t)request->timeout_ms,
 			  "also", also);
+	if (request->drain)
+		json_object_set_new(order, "drain", json_true());
 	r = request->hops ? err_set(&e, -ELOOP, "%s is not %s: the configurations of the nodes disagree about who that is", d->config.name, request->host) :
 			    do_forward_to(d, request->host, order, fd, &e);
 	json_decref(order);
@@ -448,6 +451,89 @@ int do_drain(const struct daemon *d, const struct request *request, int fd)
 		return 1;
 	}
 	return drain_here(d, request, fd, "drain: its node is emptied");
+}
+
+/* As begin() asks for a move. */
+static json_t *ask_about(const struct draining *g, const struct unit_info *unit, const char *to)
+{
+	json_t *line = NULL;
+	struct err e = ERR_INIT;
+
+	if (move_order(g->d, json_pack("{s:s, s:i, s:s}", "verb", "plan", "pid", (int)unit->entry.pid, "host", to), PLAN_MS, &line, &e) < 0)
+		line = json_pack("{s:{s:s, s:i, s:o, s:[]}}", "error", "code", "failed", "errno", -e.code, "message", reply_text(e.message), "refusals");
+	return line;
+}
+
+/* Where it would go, and how, or why nowhere. Each counts as gone for those behind it. */
+static json_t *plan_unit(struct draining *g, const struct unit_info *unit)
+{
+	struct tried t = { .pid = unit->entry.pid };
+	json_t *o = json_pack("{s:o, s:i, s:o}", "unit", reply_text(unit->entry.unit), "pid", (int)unit->entry.pid, "command", reply_text(unit->command));
+	size_t to;
+
+	while (t.n < TRIES_MAX && (to = choose(g, unit, &t)) != SIZE_MAX) {
+		json_t *line = ask_about(g, unit, g->view.names[to].name), *error = json_object_get(line, "error");
+
+		json_decref(t.error);
+		t.error = json_incref(error);
+		note_not_there(&t, g->view.nodes[to].id, NOT_THERE);
+		if (!error) {
+			json_object_set_new(o, "to", json_string(g->view.names[to].name));
+			json_object_set(o, "plan", json_object_get(line, "result"));
+			policy_sent(&g->view.nodes[to], MAX(unit->run, IDLE_RUN), unit->mem_mib);
+		}
+		json_decref(line);
+		if (!error)
+			return o;
+	}
+	json_object_set_new(o, "error", t.error ? t.error : no_node(g));
+	return o;
+}
+
+/* So many at once, at best. */
+static json_t *whole_estimate(const json_t *moves, unsigned parallel)
+{
+	double low = 0, high = 0;
+	const json_t *m;
+	size_t i;
+
+	json_array_foreach(moves, i, m) {
+		const json_t *estimate = json_object_get(json_object_get(m, "plan"), "estimate");
+
+		low += json_number_value(json_object_get(estimate, "low_ms"));
+		high += json_number_value(json_object_get(estimate, "high_ms"));
+	}
+	return json_pack("{s:f, s:f}", "low_ms", low / MAX(parallel, 1u), "high_ms", high);
+}
+
+int do_plan_drain(const struct daemon *d, const struct request *request, int fd)
+{
+	static struct draining g;
+	struct err e = ERR_INIT;
+	json_t *moves, *stayed;
+	int r;
+
+	if (is_other(d, request))
+		return forward(d, request, "plan", fd);
+	g = (struct draining){ .d = d, .request = request, .fd = -1 };
+	(void)!getrandom(&g.rng, sizeof(g.rng), 0);
+	r = units_read(&g.units, d, request->also, request->n_also, &e);
+	if (r == 0)
+		r = nodes_view_take(d, &g.view, &e);
+	if (r < 0) {
+		reply_error(fd, "failed", &e, NULL, NULL);
+		return 1;
+	}
+	moves = json_array();
+	stayed = json_array();
+	for (size_t i = 0; i < g.units.n; i++) {
+		json_t *unit = plan_unit(&g, &g.units.v[i]);
+
+		json_array_append_new(json_object_get(unit, "error") ? stayed : moves, unit);
+	}
+	reply_result(fd, json_pack("{s:b, s:s, s:s, s:o, s:o, s:o, s:o}", "dry_run", true, "node", d->config.name, "state", node_state_name(node_state(d->shared)), "estimate",
+				   whole_estimate(moves, request->parallel), "moves", moves, "stayed", stayed, "needed", list_needing(d)));
+	return 0;
 }
 
 int do_undrain(const struct daemon *d, const struct request *request, int fd)

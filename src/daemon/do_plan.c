@@ -188,6 +188,8 @@ int do_plan(const struct daemon *d, const struct request *given, int fd)
 	struct request request = *given;
 	struct err e = ERR_INIT;
 
+	if (request.drain)
+		return do_plan_drain(d, &request, fd);
 	request_keep_tops(&request);
 	request_name_unit(d, &request);
 	log_set_context("side=plan pid=%d", (int)request.pid);

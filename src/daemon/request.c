@@ -460,7 +460,9 @@ static int read_members(const json_t *o, struct request *request, struct err *e)
 		return read_host(o, request, e);
 	if (request->verb == VERB_SELECT)
 		return read_select(o, request, e);
-	if (request->verb == VERB_DRAIN || request->verb == VERB_UNDRAIN)
+	if (request->verb == VERB_PLAN && json_object_get(o, "drain") && read_flag(o, "drain", &request->drain, e) < 0)
+		return e->code;
+	if (request->verb == VERB_DRAIN || request->verb == VERB_UNDRAIN || request->drain)
 		return read_drain(o, request, e);
 	if (request->verb == VERB_BALANCE)
 		return read_balance(o, request, e);

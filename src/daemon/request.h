@@ -59,6 +59,7 @@ struct request {
 	char reason[REQUEST_REASON_MAX]; /* migrate: why, for people; "": somebody said so */
 	bool portable;          /* migrate: by the program's own state, also where the engine could */
 	char migration[2 * HELLO_MIG_ID_BYTES + 1]; /* outcome */
+	bool drain;             /* plan: of a node that would be drained; host, parallel and also are as for that */
 	bool here;              /* migrate: only when the process itself is here, not for whom it stands; ps, history: of this node alone */
 	unsigned last;          /* history: so many that have ended */
 	enum balance_action action; /* balance */

@@ -65,3 +65,28 @@ def test_refused_as_the_move_is(lab2):
         planned, real = (inside("n1", "godwit", "migrate", str(v.pid), where, *options, check=False) for options in (["--dry-run"], []))
         assert (planned.returncode, planned.stderr) == (real.returncode, real.stderr) and planned.returncode == status, (planned, real)
     v.clean()
+
+
+def test_drain_and_balance(lab2):
+    v, w = Victim(lab2, "drained", command=COMMAND).wait_ready(), Victim(lab2, "refuse_watch", expect_move=False).wait_ready()
+    before = state(v)
+    also = ["--also", str(v.pid), "--also", str(w.pid)]
+    done = inside("n1", "godwit", "drain", "n1", "--dry-run", "--json", *also, check=False)
+    said = json.loads(done.stdout)
+    words = inside("n1", "godwit", "drain", "--dry-run", *also, check=False)
+    assert done.returncode == words.returncode == 3, (done, words)
+    assert state(v) == before and said["state"] == "ok", "--dry-run drained"
+    assert "ok" in inside("n1", "sh", "-c", "godwit nodes | grep ^n1").stdout
+    assert [(m["unit"], m["plan"]["outcome"]) for m in said["moves"]] == [(f"n1:{v.pid}", "possible")] and said["moves"][0]["to"] in ("n2", "n3"), said
+    assert [u["pid"] for u in said["stayed"]] == [w.pid] and said["stayed"][0]["error"]["refusals"], said
+    assert "1 would move, 1 cannot" in words.stdout and f"n1:{v.pid} to n" in words.stdout and f"n1:{w.pid} (process" in words.stdout, words
+    real = json.loads(inside("n1", "godwit", "drain", "--json", *also, check=False).stdout)
+    inside("n1", "godwit", "undrain")
+    assert [m["unit"] for m in real["moved"]] == [f"n1:{v.pid}"] and [u["pid"] for u in real["stayed"]] == [w.pid], real
+    balance = json.loads(inside("n1", "godwit", "balance", "--dry-run", "--json").stdout)
+    assert balance["plan"] == [] and balance["balance"] is False, balance
+    assert "it would move nothing now" in inside("n1", "godwit", "balance", "on", "--dry-run").stdout
+    assert not json.loads(inside("n1", "godwit", "balance", "status", "--json").stdout)["balance"]
+    assert inside("n1", "godwit", "balance", "off", "--dry-run", check=False).returncode == 2
+    v.clean()
+    w.clean()
