@@ -17,6 +17,7 @@
 #include <time.h>
 
 #include "api/talk.h"
+#include "ask/answer.h"
 #include "base/util.h"
 
 #define FEEDS_MAX 64u
@@ -93,13 +94,6 @@ static bool is_passing(const char *state)
 	return false;
 }
 
-static const char *text_of(const json_t *o, const char *key)
-{
-	const char *text = json_string_value(json_object_get(o, key));
-
-	return text ? text : "";
-}
-
 /* Equal but for one member. */
 static bool same_but(const json_t *a, const json_t *b, const char *but)
 {
@@ -116,19 +110,9 @@ static bool same_but(const json_t *a, const json_t *b, const char *but)
 
 static bool unit_same(const json_t *was, const json_t *is)
 {
-	bool pass = is_passing(text_of(was, "state")) && is_passing(text_of(is, "state"));
+	bool pass = is_passing(answer_text(was, "state")) && is_passing(answer_text(is, "state"));
 
 	return pass ? same_but(was, is, "state") : json_equal(was, is);
-}
-
-static json_t *by_name(const json_t *list, const char *key)
-{
-	json_t *o = json_object(), *one;
-	size_t i;
-
-	json_array_foreach(list, i, one)
-		json_object_set(o, text_of(one, key), one);
-	return o;
 }
 
 static void compare_nodes(struct feed *f, json_t *now)
@@ -147,17 +131,6 @@ static void compare_nodes(struct feed *f, json_t *now)
 			push(f, "node-gone", json_pack("{s:s}", "name", name));
 }
 
-static bool is_silent(const json_t *silent, const char *node)
-{
-	const json_t *one;
-	size_t i;
-
-	json_array_foreach(silent, i, one)
-		if (!strcmp(text_of(one, "node"), node))
-			return true;
-	return false;
-}
-
 /* Units of nodes that have not answered are as they were: they are put into `now`. */
 static void compare_units(struct feed *f, json_t *now, const json_t *silent)
 {
@@ -169,18 +142,18 @@ static void compare_units(struct feed *f, json_t *now, const json_t *silent)
 
 		if (!was)
 			push(f, "unit-appeared", json_incref(unit));
-		else if (strcmp(text_of(was, "on"), text_of(unit, "on")) != 0)
-			push(f, "unit-moved", json_pack("{s:s, s:s, s:s, s:O}", "unit", name, "from", text_of(was, "on"), "to", text_of(unit, "on"), "now", unit));
+		else if (strcmp(answer_text(was, "on"), answer_text(unit, "on")) != 0)
+			push(f, "unit-moved", json_pack("{s:s, s:s, s:s, s:O}", "unit", name, "from", answer_text(was, "on"), "to", answer_text(unit, "on"), "now", unit));
 		else if (!unit_same(was, unit))
 			push(f, "unit-changed", json_incref(unit));
 	}
 	json_object_foreach(f->units, name, unit) {
 		if (json_object_get(now, name))
 			continue;
-		if (is_silent(silent, text_of(unit, "on")))
+		if (answer_is_silent(silent, answer_text(unit, "on")))
 			json_object_set(now, name, unit);
 		else
-			push(f, "unit-ended", json_pack("{s:s, s:s}", "unit", name, "on", text_of(unit, "on")));
+			push(f, "unit-ended", json_pack("{s:s, s:s}", "unit", name, "on", answer_text(unit, "on")));
 	}
 }
 
@@ -205,9 +178,9 @@ static void compare_ended(struct feed *f, json_t *now)
 /* With the lock. */
 static void take(struct feed *f, const json_t *nodes, const json_t *units, const json_t *history)
 {
-	json_t *nodes_now = by_name(json_object_get(nodes, "nodes"), "name"), *units_now = by_name(json_object_get(units, "units"), "unit");
+	json_t *nodes_now = answer_by_name(json_object_get(nodes, "nodes"), "name"), *units_now = answer_by_name(json_object_get(units, "units"), "unit");
 	json_t *silent = list_of(units, "silent"), *under_way = list_of(history, "running");
-	json_t *ended = by_name(json_object_get(history, "moves"), "trace_id");
+	json_t *ended = answer_by_name(json_object_get(history, "moves"), "trace_id");
 
 	if (f->known) {
 		compare_nodes(f, nodes_now);

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "ask/answer.h"
 #include "ask/ask.h"
 #include "client/godwit.h"
 
@@ -34,8 +35,7 @@ int fail(struct godwit_error *e, int number, const char *code, const char *messa
 int fail_as(struct godwit_error *e, const json_t *error);
 /* A whole conversation: request (takes the reference), final answer (the caller's). Blocks. */
 int question(const struct godwit *g, json_t *request, json_t **ret, struct godwit_error *e);
-/* A member as text, "" when it is absent; as number, `other` then. */
-const char *text_of(const json_t *o, const char *key);
+/* A member as number; `other`: it is absent, or none. */
 int64_t number_of(const json_t *o, const char *key, int64_t other);
 /* A unit as callers name it, into a request: a number or HOME:PID. -EINVAL. */
 int name_unit(json_t *request, const char *unit, struct godwit_error *e);

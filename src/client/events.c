@@ -26,16 +26,6 @@ struct godwit_events {
 	uint64_t next_ns;          /* when godwitd is asked again */
 };
 
-static json_t *by_name(const json_t *list, const char *key)
-{
-	json_t *o = json_object(), *one;
-	size_t i;
-
-	json_array_foreach(list, i, one)
-		json_object_set(o, text_of(one, key), one);
-	return o;
-}
-
 static void push(struct godwit_events *v, enum godwit_event_kind kind, const char *what, json_t *thing, const char *from, const char *to)
 {
 	json_array_append_new(v->queue, json_pack("{s:i, s:[O], s:s, s:s}", "kind", (int)kind, what, thing, "from", from, "to", to));
@@ -71,17 +61,6 @@ static void compare_nodes(struct godwit_events *v, json_t *now)
 			push(v, GODWIT_NODE_GONE, "node", node, "", "");
 }
 
-static bool is_silent(const json_t *silent, const char *node)
-{
-	const json_t *one;
-	size_t i;
-
-	json_array_foreach(silent, i, one)
-		if (!strcmp(text_of(one, "node"), node))
-			return true;
-	return false;
-}
-
 static void compare_units(struct godwit_events *v, json_t *now, const json_t *silent)
 {
 	static const char *const keys[] = { "pid", "command", "moves", NULL };
@@ -93,15 +72,15 @@ static void compare_units(struct godwit_events *v, json_t *now, const json_t *si
 
 		if (!was)
 			push(v, GODWIT_UNIT_APPEARED, "unit", unit, "", "");
-		else if (strcmp(text_of(was, "on"), text_of(unit, "on")) != 0)
-			push(v, GODWIT_UNIT_MOVED, "unit", unit, text_of(was, "on"), text_of(unit, "on"));
+		else if (strcmp(answer_text(was, "on"), answer_text(unit, "on")) != 0)
+			push(v, GODWIT_UNIT_MOVED, "unit", unit, answer_text(was, "on"), answer_text(unit, "on"));
 		else if (!same(was, unit, keys))
 			push(v, GODWIT_UNIT_CHANGED, "unit", unit, "", "");
 	}
 	json_object_foreach(v->units, name, unit) {
 		if (json_object_get(now, name))
 			continue;
-		if (is_silent(silent, text_of(unit, "on")))
+		if (answer_is_silent(silent, answer_text(unit, "on")))
 			json_object_set(now, name, unit);
 		else
 			push(v, GODWIT_UNIT_ENDED, "unit", unit, "", "");
@@ -125,8 +104,8 @@ static int look(struct godwit_events *v, struct godwit_error *e)
 		r = question(v->g, json_pack("{s:s}", "verb", "ps"), &units, e);
 	v->next_ns = clock_ns(CLOCK_MONOTONIC) + ROUND_MS * MS;
 	if (r == 0) {
-		nodes_now = by_name(json_object_get(nodes, "nodes"), "name");
-		units_now = by_name(json_object_get(units, "units"), "unit");
+		nodes_now = answer_by_name(json_object_get(nodes, "nodes"), "name");
+		units_now = answer_by_name(json_object_get(units, "units"), "unit");
 		if (!first) {
 			compare_nodes(v, nodes_now);
 			compare_units(v, units_now, json_object_get(units, "silent"));
@@ -176,7 +155,7 @@ static int give(struct godwit_events *v, const struct godwit_event **ret, struct
 	v->nodes_of = nodes_list(node);
 	if (!v->units_of || !v->nodes_of)
 		return fail(e, -ENOMEM, "failed", "no memory");
-	v->event = (struct godwit_event){ (enum godwit_event_kind)number_of(o, "kind", 0), v->units_of[0], v->nodes_of[0], text_of(o, "from"), text_of(o, "to") };
+	v->event = (struct godwit_event){ (enum godwit_event_kind)number_of(o, "kind", 0), v->units_of[0], v->nodes_of[0], answer_text(o, "from"), answer_text(o, "to") };
 	*ret = &v->event;
 	return 1;
 }

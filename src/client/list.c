@@ -37,15 +37,15 @@ const void *const *units_list(json_t *array)
 {
 	char *first = NULL;
 	struct list *list = list_new(array, sizeof(struct godwit_unit), &first);
-	json_t *o;
+	json_t *o = NULL;
 	size_t i;
 
 	if (!list)
 		return NULL;
 	json_array_foreach(array, i, o)
 		((struct godwit_unit *)first)[i] = (struct godwit_unit){
-			.name = text_of(o, "unit"), .on = text_of(o, "on"), .home = text_of(o, "home"), .command = text_of(o, "command"), .state = text_of(o, "state"),
-			.reason = text_of(o, "reason"), .pid = (int)number_of(o, "pid", 0), .moves = (int)number_of(o, "moves", 0), .since = number_of(o, "since", 0),
+			.name = answer_text(o, "unit"), .on = answer_text(o, "on"), .home = answer_text(o, "home"), .command = answer_text(o, "command"), .state = answer_text(o, "state"),
+			.reason = answer_text(o, "reason"), .pid = (int)number_of(o, "pid", 0), .moves = (int)number_of(o, "moves", 0), .since = number_of(o, "since", 0),
 		};
 	return list->items;
 }
@@ -61,14 +61,14 @@ const void *const *nodes_list(json_t *array)
 {
 	char *first = NULL;
 	struct list *list = list_new(array, sizeof(struct godwit_node), &first);
-	json_t *o;
+	json_t *o = NULL;
 	size_t i;
 
 	if (!list)
 		return NULL;
 	json_array_foreach(array, i, o)
 		((struct godwit_node *)first)[i] = (struct godwit_node){
-			.name = text_of(o, "name"), .address = text_of(o, "address"), .state = text_of(o, "state"), .labels = text_of(o, "labels"), .error = text_of(o, "error"),
+			.name = answer_text(o, "name"), .address = answer_text(o, "address"), .state = answer_text(o, "state"), .labels = answer_text(o, "labels"), .error = answer_text(o, "error"),
 			.self = json_is_true(json_object_get(o, "self")), .units = (int)number_of(o, "units", -1), .age_ms = number_of(o, "age_ms", -1),
 			.cores = index_of(o, "cores"), .load = index_of(o, "r1m"), .mem_mib = index_of(o, "mem"),
 		};
@@ -79,13 +79,13 @@ const void *const *refusals_list(json_t *array)
 {
 	char *first = NULL;
 	struct list *list = list_new(array, sizeof(struct godwit_refusal), &first);
-	json_t *o;
+	json_t *o = NULL;
 	size_t i;
 
 	if (!list)
 		return NULL;
 	json_array_foreach(array, i, o)
-		((struct godwit_refusal *)first)[i] = (struct godwit_refusal){ .code = text_of(o, "code"), .thing = text_of(o, "thing"), .cause = text_of(o, "cause"), .way_out = text_of(o, "way_out") };
+		((struct godwit_refusal *)first)[i] = (struct godwit_refusal){ .code = answer_text(o, "code"), .thing = answer_text(o, "thing"), .cause = answer_text(o, "cause"), .way_out = answer_text(o, "way_out") };
 	return list->items;
 }
 
@@ -138,7 +138,7 @@ static int find_here(struct godwit *g, json_t *request, const char *unit, struct
 	if (r < 0)
 		return r;
 	json_array_foreach(json_object_get(answer, "units"), i, one)
-		if (!strcmp(text_of(one, "unit"), unit) && !strcmp(text_of(one, "on"), text_of(answer, "node")))
+		if (!strcmp(answer_text(one, "unit"), unit) && !strcmp(answer_text(one, "on"), answer_text(answer, "node")))
 			pid = number_of(one, "pid", 0);
 	json_decref(answer);
 	if (!pid)

@@ -73,7 +73,7 @@ EXPORT int godwit_move_begin(struct godwit *g, const char *unit, const char *hos
 
 static void hear_progress(struct godwit_move *move, const json_t *line)
 {
-	move->progress = (struct godwit_progress){ .phase = text_of(line, "phase"), .pages_total = number_of(line, "pages_total", 0),
+	move->progress = (struct godwit_progress){ .phase = answer_text(line, "phase"), .pages_total = number_of(line, "pages_total", 0),
 						   .pages_sent = number_of(line, "pages_sent", 0), .bytes_sent = number_of(line, "bytes_sent", 0) };
 }
 
@@ -83,7 +83,7 @@ static void hear_result(struct godwit_move *move, const json_t *r)
 
 	move->progress.phase = ""; /* of a line that is gone */
 	move->result = (struct godwit_result){
-		.unit = text_of(r, "unit"), .from = text_of(r, "from"), .to = text_of(r, "to"), .strategy = text_of(r, "strategy"), .pid = (int)number_of(r, "pid", 0),
+		.unit = answer_text(r, "unit"), .from = answer_text(r, "from"), .to = answer_text(r, "to"), .strategy = answer_text(r, "strategy"), .pid = (int)number_of(r, "pid", 0),
 		.freeze_us = number_of(r, "freeze_us", 0), .total_ms = json_number_value(total), .bytes_sent = number_of(r, "bytes_sent", 0),
 	};
 	move->ended = 1;
@@ -102,7 +102,7 @@ static void hear_error(struct godwit_move *move, const json_t *error)
 /* Takes the reference. A later version's event is passed over. */
 static void hear(struct godwit_move *move, json_t *line)
 {
-	const char *event = text_of(line, "event");
+	const char *event = answer_text(line, "event");
 	bool is_progress = !strcmp(event, "progress"), is_result = !strcmp(event, "result");
 
 	if (!is_progress && !is_result && strcmp(event, "error") != 0) {

@@ -26,16 +26,9 @@ int fail(struct godwit_error *e, int number, const char *code, const char *messa
 int fail_as(struct godwit_error *e, const json_t *error)
 {
 	int64_t number = number_of(error, "errno", EIO);
-	const char *code = text_of(error, "code"), *message = text_of(error, "message");
+	const char *code = answer_text(error, "code"), *message = answer_text(error, "message");
 
 	return fail(e, number > 0 && number < 4096 ? (int)number : EIO, *code ? code : "failed", *message ? message : "godwitd does not say why");
-}
-
-const char *text_of(const json_t *o, const char *key)
-{
-	const char *text = json_string_value(json_object_get(o, key));
-
-	return text ? text : "";
 }
 
 int64_t number_of(const json_t *o, const char *key, int64_t other)
@@ -74,7 +67,7 @@ int question(const struct godwit *g, json_t *request, json_t **ret, struct godwi
 	if (r < 0)
 		return fail(e, r, "no-answer", err.message);
 	result = json_object_get(line, "result");
-	if (strcmp(text_of(line, "event"), "result") != 0)
+	if (strcmp(answer_text(line, "event"), "result") != 0)
 		r = fail_as(e, json_object_get(line, "error"));
 	else if (!json_is_object(result))
 		r = fail(e, -EPROTO, "no-answer", "godwitd's answer has no result");

@@ -23,7 +23,6 @@
 
 #define PERIOD_NS 1000000000ull
 #define LOOK_MS 1000       /* until one that has died is started anew */
-#define MOVES_MAX 8        /* at once: each waits most of the time, for the other side and, where CPUs are short, for a turn */
 #define STAY_FACTOR 5.0    /* a unit stays for so many times what moves take here, so that they are a small part of what happens */
 #define CLOSED_MAX 32
 #define CLOSED_NS 2000000000ull
@@ -49,7 +48,7 @@ struct balancer {
 	struct nodes_view view;
 	struct units units;
 	struct talks talks;
-	struct under_way moves[MOVES_MAX];
+	struct under_way moves[BALANCE_MOVES_MAX];
 	struct {
 		uint64_t node, until_ns;
 	} closed[CLOSED_MAX]; /* nodes that have refused */
@@ -115,6 +114,39 @@ const struct balance_note *balance_note_of(const struct balance_shared *s, const
 	return NULL;
 }
 
+struct policy_unit balance_unit(const struct balance_shared *s, const struct unit_info *unit)
+{
+	struct policy_unit u = units_policy(unit);
+
+	talks_add(&s->talks, unit, &u);
+	u.pinned = balance_note_of(s, unit) != NULL;
+	return u;
+}
+
+size_t balance_plan(const struct balance_question *q, const struct balance_shared *s, const struct unit_info *const *units, size_t n, size_t only, struct rng *rng, struct balance_move *ret, size_t max)
+{
+	cleanup_free struct policy_unit *seen = calloc(n + 1, sizeof(*seen));
+	cleanup_free size_t *from = calloc(n + 1, sizeof(*from));
+	cleanup_free struct policy_node *nodes = calloc(q->view->n + 1, sizeof(*nodes));
+	cleanup_free struct policy_move *moves = calloc(max + 1, sizeof(*moves));
+	size_t n_seen = 0, n_moves;
+
+	if (!seen || !from || !nodes || !moves)
+		return 0;
+	for (size_t i = 0; i < n; i++)
+		if (!q->owner || units[i]->foreign) {
+			seen[n_seen] = balance_unit(s, units[i]);
+			from[n_seen++] = i;
+		}
+	memcpy(nodes, q->view->nodes, q->view->n * sizeof(*nodes));
+	if (q->owner)
+		nodes[0].state = NODE_DRAINED; /* for the foreign ones */
+	n_moves = policy_plan(q->policy, nodes, q->view->n, 0, seen, n_seen, only, rng, moves, max);
+	for (size_t i = 0; i < n_moves; i++)
+		ret[i] = (struct balance_move){ units[from[moves[i].unit]], seen[moves[i].unit], moves[i].verdict };
+	return n_moves;
+}
+
 bool balance_owner_works(const struct config *config, const struct load *load)
 {
 	double idle_ms = load->v[LOAD_IT] * 60000, up_ms = (double)clock_ns(CLOCK_BOOTTIME) / 1e6;
@@ -164,7 +196,7 @@ static bool is_closed(const struct balancer *b, uint64_t node)
 
 static bool is_moving(const struct balancer *b, pid_t pid)
 {
-	for (size_t i = 0; i < MOVES_MAX; i++)
+	for (size_t i = 0; i < BALANCE_MOVES_MAX; i++)
 		if (b->moves[i].move.fd >= 0 && b->moves[i].move.pid == pid)
 			return true;
 	return false;
@@ -174,7 +206,7 @@ static size_t count_moving(const struct balancer *b)
 {
 	size_t n = 0;
 
-	for (size_t i = 0; i < MOVES_MAX; i++)
+	for (size_t i = 0; i < BALANCE_MOVES_MAX; i++)
 		n += b->moves[i].move.fd >= 0;
 	return n;
 }
@@ -182,7 +214,7 @@ static size_t count_moving(const struct balancer *b)
 /* The nodes as they will be when what moves has moved. */
 static void add_moving(const struct balancer *b, struct nodes_view *view)
 {
-	for (size_t i = 0; i < MOVES_MAX; i++) {
+	for (size_t i = 0; i < BALANCE_MOVES_MAX; i++) {
 		const struct under_way *w = &b->moves[i];
 
 		for (size_t k = 0; k < view->n && w->move.fd >= 0; k++)
@@ -283,43 +315,20 @@ static void finish(struct balancer *b, const struct under_way *w, const json_t *
 
 /* --- a period --- */
 
-/* Those that a plan is about, as policies see them; ret_from: their places in b->units. */
-static size_t choose_units(struct balancer *b, bool owner, struct policy_unit *ret, size_t *ret_from)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < b->units.n; i++) {
-		const struct unit_info *unit = &b->units.v[i];
-
-		if (is_moving(b, unit->entry.pid) || (owner && !unit->foreign))
-			continue;
-		ret[n] = units_policy(unit);
-		talks_add(&b->shared->talks, unit, &ret[n]);
-		ret[n].pinned = balance_note_of(b->shared, unit) != NULL;
-		ret_from[n++] = i;
-	}
-	return n;
-}
-
 /* `only`: the node that has asked for work, SIZE_MAX: none. */
 static void plan(struct balancer *b, bool owner, size_t only, size_t max)
 {
-	cleanup_free struct policy_unit *units = calloc(b->units.n + 1, sizeof(*units));
-	cleanup_free size_t *from = calloc(b->units.n + 1, sizeof(*from));
-	cleanup_free struct policy_node *nodes = calloc(b->view.n, sizeof(*nodes));
+	cleanup_free const struct unit_info **units = calloc(b->units.n + 1, sizeof(*units));
 	struct balance_question q = { &b->policy, &b->view, owner, b->ahead_mib };
-	struct policy_move moves[MOVES_MAX];
-	size_t n, n_moves;
+	struct balance_move moves[BALANCE_MOVES_MAX];
+	size_t n = 0, n_moves;
 
-	if (!units || !from || !nodes)
-		return;
-	n = choose_units(b, owner, units, from);
-	memcpy(nodes, b->view.nodes, b->view.n * sizeof(*nodes));
-	if (owner)
-		nodes[0].state = NODE_DRAINED; /* for the foreign ones */
-	n_moves = policy_plan(&b->policy, nodes, b->view.n, 0, units, n, only, &b->rng, moves, MIN(max, MOVES_MAX - count_moving(b)));
+	for (size_t i = 0; units && i < b->units.n; i++)
+		if (!is_moving(b, b->units.v[i].entry.pid))
+			units[n++] = &b->units.v[i];
+	n_moves = balance_plan(&q, b->shared, units, n, only, &b->rng, moves, MIN(max, BALANCE_MOVES_MAX - count_moving(b)));
 	for (size_t i = 0; i < n_moves; i++)
-		begin(b, &q, &b->units.v[from[moves[i].unit]], &units[moves[i].unit], &moves[i].verdict);
+		begin(b, &q, moves[i].unit, &moves[i].seen, &moves[i].verdict);
 }
 
 /* Takes the nodes anew. */
@@ -354,7 +363,7 @@ static void ask_for_work(struct balancer *b)
 /* A node has asked for work: one unit, if that is good for both. */
 static void give_work(struct balancer *b, const struct work_ask *ask)
 {
-	if (!node_state_balances(b->d->shared) || !b->units.n || count_moving(b) == MOVES_MAX || !look(b))
+	if (!node_state_balances(b->d->shared) || !b->units.n || count_moving(b) == BALANCE_MOVES_MAX || !look(b))
 		return;
 	for (size_t i = 1; i < b->view.n; i++) {
 		struct policy_node *node = &b->view.nodes[i];
@@ -369,9 +378,9 @@ static void give_work(struct balancer *b, const struct work_ask *ask)
 	}
 }
 
-static void read_moves(struct balancer *b, const struct pollfd p[MOVES_MAX])
+static void read_moves(struct balancer *b, const struct pollfd p[BALANCE_MOVES_MAX])
 {
-	for (size_t i = 0; i < MOVES_MAX; i++) {
+	for (size_t i = 0; i < BALANCE_MOVES_MAX; i++) {
 		struct under_way w = b->moves[i];
 		json_t *line;
 
@@ -387,18 +396,18 @@ static void wait_moves(struct balancer *b, uint64_t until_ns)
 {
 	for (;;) {
 		uint64_t now = clock_ns(CLOCK_MONOTONIC);
-		struct pollfd p[MOVES_MAX + 1];
+		struct pollfd p[BALANCE_MOVES_MAX + 1];
 		struct work_ask ask;
 
 		if (now >= until_ns)
 			return;
-		for (size_t i = 0; i < MOVES_MAX; i++)
+		for (size_t i = 0; i < BALANCE_MOVES_MAX; i++)
 			p[i] = (struct pollfd){ .fd = b->moves[i].move.fd, .events = POLLIN };
-		p[MOVES_MAX] = (struct pollfd){ .fd = b->d->asks[0], .events = POLLIN };
-		if (poll(p, MOVES_MAX + 1, (int)((until_ns - now) / 1000000) + 1) <= 0)
+		p[BALANCE_MOVES_MAX] = (struct pollfd){ .fd = b->d->asks[0], .events = POLLIN };
+		if (poll(p, BALANCE_MOVES_MAX + 1, (int)((until_ns - now) / 1000000) + 1) <= 0)
 			continue;
 		read_moves(b, p);
-		while (p[MOVES_MAX].revents && work_next(b->d->asks[0], &ask))
+		while (p[BALANCE_MOVES_MAX].revents && work_next(b->d->asks[0], &ask))
 			give_work(b, &ask);
 	}
 }
@@ -419,8 +428,8 @@ static void period(struct balancer *b)
 		return;
 	log_debug("event=period units=%zu moving=%zu run=%.2f free_mib=%.0f falls_mib_s=%.1f ahead_mib=%.0f", b->units.n, count_moving(b), load.v[LOAD_RUN], load.v[LOAD_MEM],
 		  b->fall_mib_s, b->shared->ahead_mib);
-	if (b->units.n && count_moving(b) < MOVES_MAX)
-		plan(b, owner, SIZE_MAX, MOVES_MAX);
+	if (b->units.n && count_moving(b) < BALANCE_MOVES_MAX)
+		plan(b, owner, SIZE_MAX, BALANCE_MOVES_MAX);
 	if (!owner && node_state_balances(b->d->shared))
 		ask_for_work(b);
 }
@@ -434,7 +443,7 @@ void balance_loop(const struct daemon *d, pid_t daemon)
 	log_set_context("side=balance");
 	b = (struct balancer){ .d = d, .shared = d->balance };
 	(void)!getrandom(&b.rng, sizeof(b.rng), 0);
-	for (size_t i = 0; i < MOVES_MAX; i++)
+	for (size_t i = 0; i < BALANCE_MOVES_MAX; i++)
 		b.moves[i].move.fd = -1;
 	while (getppid() == daemon && (should_run(d) || count_moving(&b))) {
 		uint64_t due = clock_ns(CLOCK_MONOTONIC) + PERIOD_NS;

@@ -17,6 +17,7 @@
 
 #define BALANCE_NOTES 64
 #define BALANCE_TEXT_MAX REGISTRY_REASON_MAX
+#define BALANCE_MOVES_MAX 8 /* at once: each waits most of the time, for the other side and, where CPUs are short, for a turn */
 
 /* A unit that could not be moved a moment ago. */
 struct balance_note {
@@ -60,6 +61,18 @@ struct balance_question {
 	bool owner;    /* foreign units have to go */
 	double ahead_mib; /* taken from what this node has free */
 };
+/* A unit as policies see it: with those that it talks with, and staying while there is a note about it. */
+struct policy_unit balance_unit(const struct balance_shared *s, const struct unit_info *unit);
+
+struct balance_move {
+	const struct unit_info *unit;
+	struct policy_unit seen;
+	struct policy_verdict verdict;
+};
+
+/* What this node does now with n units of it, as policy_plan() says; nothing when there is no memory. */
+size_t balance_plan(const struct balance_question *q, const struct balance_shared *s, const struct unit_info *const *units, size_t n, size_t only, struct rng *rng, struct balance_move *ret, size_t max);
+
 /* Why a unit goes, in one line. */
 void balance_reason(const struct balance_question *q, const struct policy_unit *unit, const struct policy_verdict *v, char ret[BALANCE_TEXT_MAX]);
 /* Why it stays. */

@@ -12,7 +12,6 @@
 #include "daemon/reserve.h"
 
 #define SAMPLE_US 300000
-#define PLAN_MAX 8 /* as many as godwit-balance begins at once */
 
 struct asked {
 	struct policy policy;
@@ -81,13 +80,11 @@ static json_t *verdict_json(const struct daemon *d, struct asked *a, const struc
 {
 	const struct balance_note *note = balance_note_of(d->balance, unit);
 	struct balance_question q = { &a->policy, &a->view, a->owner, a->ahead_mib };
-	struct policy_unit u = units_policy(unit);
+	struct policy_unit u = balance_unit(d->balance, unit);
 	struct policy_verdict v;
 	char why[BALANCE_TEXT_MAX];
 	json_t *o;
 
-	u.pinned = note != NULL;
-	talks_add(&d->balance->talks, unit, &u);
 	v = policy_judge(&a->policy, a->view.nodes, a->view.n, 0, &u, must_go(a, unit), SIZE_MAX, &a->rng);
 	if (v.reason)
 		balance_reason(&q, &u, &v, why);
@@ -112,35 +109,20 @@ static json_t *verdict_json(const struct daemon *d, struct asked *a, const struc
 /* What godwit-balance would begin now, were nothing under way. */
 static json_t *plan_json(const struct daemon *d, struct asked *a)
 {
-	cleanup_free struct policy_unit *units = calloc(a->units.n + 1, sizeof(*units));
-	cleanup_free size_t *from = calloc(a->units.n + 1, sizeof(*from));
-	cleanup_free struct policy_node *nodes = calloc(a->view.n + 1, sizeof(*nodes));
+	cleanup_free const struct unit_info **units = calloc(a->units.n + 1, sizeof(*units));
 	struct balance_question q = { &a->policy, &a->view, a->owner, a->ahead_mib };
-	struct policy_move moves[PLAN_MAX];
+	struct balance_move moves[BALANCE_MOVES_MAX];
 	json_t *list = json_array();
-	size_t n = 0, n_moves;
+	size_t n = 0;
 
-	if (!units || !from || !nodes)
-		return list;
-	for (size_t i = 0; i < a->units.n; i++) {
-		const struct unit_info *unit = &a->units.v[i];
-
-		if (a->owner && !unit->foreign)
-			continue;
-		units[n] = units_policy(unit);
-		units[n].pinned = balance_note_of(d->balance, unit) != NULL;
-		talks_add(&d->balance->talks, unit, &units[n]);
-		from[n++] = i;
-	}
-	memcpy(nodes, a->view.nodes, a->view.n * sizeof(*nodes));
-	if (a->owner)
-		nodes[0].state = NODE_DRAINED;
-	n_moves = policy_plan(&a->policy, nodes, a->view.n, 0, units, n, SIZE_MAX, &a->rng, moves, PLAN_MAX);
-	for (size_t i = 0; i < n_moves; i++) {
-		const struct unit_info *unit = &a->units.v[from[moves[i].unit]];
+	for (; units && n < a->units.n; n++)
+		units[n] = &a->units.v[n];
+	n = balance_plan(&q, d->balance, units, n, SIZE_MAX, &a->rng, moves, BALANCE_MOVES_MAX);
+	for (size_t i = 0; i < n; i++) {
+		const struct unit_info *unit = moves[i].unit;
 		char why[BALANCE_TEXT_MAX];
 
-		balance_reason(&q, &units[moves[i].unit], &moves[i].verdict, why);
+		balance_reason(&q, &moves[i].seen, &moves[i].verdict, why);
 		json_array_append_new(list, json_pack("{s:o, s:i, s:o, s:s, s:o}", "unit", reply_text(unit->entry.unit), "pid", (int)unit->entry.pid, "command", reply_text(unit->command), "to",
 						      a->view.names[moves[i].verdict.node].name, "why", reply_text(why)));
 	}

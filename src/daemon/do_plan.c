@@ -57,7 +57,7 @@ static json_t *estimate(const struct daemon *d, const char *to, const struct mig
 {
 	struct experience x = { .to = to };
 	double bytes = (double)plan_send_bytes(plan), wide;
-	char basis[300];
+	char supposed[64], basis[300];
 
 	history_list_ended(d->history, learn, &x);
 	if (!x.n) {
@@ -65,11 +65,12 @@ static json_t *estimate(const struct daemon *d, const char *to, const struct mig
 		history_list_ended(d->history, learn, &x);
 	}
 	wide = x.n < FEW ? FEW_FACTOR : 1;
+	snprintf(supposed, sizeof(supposed), "supposed is a link of %.0f to %.0f MiB/s", RATE_LOW_MIB_S, RATE_HIGH_MIB_S);
 	if (!x.n)
 		snprintf(basis, sizeof(basis), "nothing has been moved from here yet: supposed are %.0f to %.0f MiB/s", RATE_LOW_MIB_S, RATE_HIGH_MIB_S);
 	else
-		snprintf(basis, sizeof(basis), "%u former move%s from here%s%s%s", x.n, x.n == 1 ? "" : "s", x.to ? " to " : ", none of them to that host", x.to ? x.to : "",
-			 x.n_large ? "" : ", all of them small: supposed is a link of 100 to 1000 MiB/s");
+		snprintf(basis, sizeof(basis), "%u former move%s from here%s%s%s%s", x.n, x.n == 1 ? "" : "s", x.to ? " to " : ", none of them to that host", x.to ? x.to : "",
+			 x.n_large ? "" : ", all of them small: ", x.n_large ? "" : supposed);
 	if (!x.n_large) {
 		x.rate_low = RATE_LOW_MIB_S * MIB / 1e3;
 		x.rate_high = RATE_HIGH_MIB_S * MIB / 1e3;

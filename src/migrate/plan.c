@@ -148,7 +148,7 @@ void plan_fill(const struct source *s, struct migrate_plan *ret)
 {
 	const Gw__FdTable *fds = s->unit.fds.msg;
 
-	*ret = (struct migrate_plan){ .known = true, .strategy = s->strategy, .direct_io = s->direct_io, .processes = s->unit.nprocs, .namespaces = s->unit.ns ? s->unit.ns->owned : 0 };
+	*ret = (struct migrate_plan){ .known = true, .strategy = s->strategy, .processes = s->unit.nprocs, .namespaces = s->unit.ns ? s->unit.ns->owned : 0 };
 	for (size_t i = 0; i < s->unit.nprocs; i++) {
 		ret->threads += s->unit.procs[i].nthreads;
 		if (!s->unit.procs[i].guest)

@@ -21,8 +21,7 @@ enum plan_kind {
 
 struct migrate_plan {
 	bool known;              /* false: the program's own state would move, of which nobody else knows */
-	enum strategy strategy;  /* which may be another one than was asked for, */
-	bool direct_io;          /* for this reason: a device may write to its memory behind the kernel's back */
+	enum strategy strategy;  /* another one than was asked for where a device may write to its memory behind the kernel's back */
 	size_t processes, threads;
 	uint64_t resident_bytes, own_bytes, swapped_bytes; /* own: in no file; what several processes share counts for each */
 	uint32_t files_there, files_home, files_sent; /* mapped or open: used there as they are, from home, and their contents sent */
